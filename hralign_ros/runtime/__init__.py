@@ -1,0 +1,25 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+What runs on the robot: numpy and onnxruntime, no ROS and no torch.
+
+    from hralign_ros.runtime import default_bundle, Encoder
+    episode = Encoder.load(default_bundle()).start_episode('put the marker in the cup')
+    tick = episode.step({'wrist': wrist_rgb, 'third_person': third_rgb}, stamp=time_ns)
+"""
+
+from hralign_ros.runtime.bundle import Bundle, default_bundle, load_bundle
+from hralign_ros.runtime.decision import decide, Decision, DecisionRules, DecisionState, Status
+from hralign_ros.runtime.encoder import Encoder, Episode, Success, Tick
+from hralign_ros.runtime.errors import (
+    BundleError, FrameError, HralignError, InferenceError, ProviderError, TaskError,
+)
+from hralign_ros.runtime.images import decode_compressed, decode_raw, Image, ViewGeometry
+
+__all__ = [
+    'Bundle', 'BundleError', 'Decision', 'DecisionRules', 'DecisionState', 'Encoder', 'Episode',
+    'FrameError', 'HralignError', 'Image', 'InferenceError', 'ProviderError', 'Status', 'Success',
+    'TaskError', 'Tick', 'ViewGeometry', 'decide', 'decode_compressed', 'decode_raw',
+    'default_bundle', 'load_bundle',
+]

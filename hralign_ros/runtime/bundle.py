@@ -1,0 +1,298 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+The bundle: a directory that says everything about itself, verified before anything is run.
+
+bundle.yaml lists every other file with its size and SHA-256. A file is read once; the bytes that
+were hashed are the bytes that are used. The SHA-256 of bundle.yaml itself therefore names the
+whole bundle, and is what messages carry.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hralign_ros.runtime.errors import BundleError
+
+SCHEMA_VERSION = 1
+MANIFEST = 'bundle.yaml'
+GRAPHS = ('preprocess.onnx', 'visual.onnx', 'embed.onnx', 'success.onnx', 'text.onnx')
+INT8_VISUAL = 'visual.int8.onnx'
+TOKENIZER = 'tokenizer.json'
+TASKS = 'tasks.yaml'
+TASK_TENSORS = 'tasks.safetensors'
+CARD = 'card.md'
+REQUIRED_FILES = (*GRAPHS, TOKENIZER, TASKS, TASK_TENSORS, CARD)
+
+MAX_MANIFEST_BYTES = 1 << 20
+MAX_FILE_BYTES = 2 << 30
+
+
+@dataclass(frozen=True)
+class ClipSpec:
+    """
+    How clips are drawn from an episode's memory.
+
+    :param length: T, frames in a clip.
+    :param period_s: time between the frames of the embedding's clip.
+    :param capacity: most frame sets kept over an episode.
+    :param stride_s: initial spacing of those.
+    """
+
+    length: int
+    period_s: float
+    capacity: int
+    stride_s: float
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """
+    What bundle.yaml says.
+
+    :param views: names of the camera views in the order of the graphs' first axis.
+    :param token_grid: rows and columns of a token map; their product is N.
+    :param channels: C, length of a token and of an embedding.
+    :param image_size: S, side of the picture that the backbone takes.
+    :param text_dim: D, length of a text feature.
+    :param max_tokens: most text tokens the text encoder takes, special ones included.
+    :param modes: K, failure prompts per task.
+    :param prompt_length: L, vectors per failure prompt.
+    :param success_trained: false: the success head's weights are random.
+    :param ood_threshold: results with a higher OOD score are out of distribution; None: unknown.
+    :param licenses: part -> licence, SPDX where there is one.
+    :param document: the whole of bundle.yaml, for what only people read.
+    """
+
+    name: str
+    views: tuple[str, ...]
+    reference_view: str
+    clip: ClipSpec
+    token_grid: tuple[int, int]
+    channels: int
+    image_size: int
+    text_dim: int
+    max_tokens: int
+    modes: int
+    prompt_length: int
+    success_trained: bool
+    ood_threshold: float | None
+    backbone: str
+    adapter: str
+    text_encoder: str
+    licenses: Mapping[str, str]
+    document: Mapping[str, Any]
+
+    @property
+    def tokens(self) -> int:
+        """N, tokens in one frame of one view."""
+        return self.token_grid[0] * self.token_grid[1]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """
+    A verified bundle.
+
+    :param sha256: hexadecimal hash of bundle.yaml, which holds the hashes of all other files.
+    """
+
+    path: Path
+    manifest: Manifest
+    sha256: str
+
+    def read(self, name: str) -> bytes:
+        """
+        Read one file of the bundle and verify it.
+
+        :raises BundleError: not listed, missing, or changed since the bundle was written.
+        """
+        entry = self.manifest.document['files'].get(name)
+        if entry is None:
+            raise BundleError(f'{self.path}: {MANIFEST} does not list {name}')
+        path = self.path / name
+        try:
+            size = path.stat().st_size
+            if size != entry['bytes'] or size > MAX_FILE_BYTES:
+                raise BundleError(
+                    f'{path}: {size} bytes, but {MANIFEST} says {entry["bytes"]}; the file was '
+                    'cut or replaced. Copy or export the bundle again')
+            data = path.read_bytes()
+        except OSError as error:
+            raise BundleError(
+                f'{path}: cannot be read ({error.strerror}); copy or export the bundle again',
+            ) from error
+        digest = sha256(data).hexdigest()
+        if digest != entry['sha256']:
+            raise BundleError(
+                f'{path}: SHA-256 is {digest[:12]}..., but {MANIFEST} says '
+                f'{entry["sha256"][:12]}...; the file was damaged or replaced. Copy or export '
+                'the bundle again')
+        return data
+
+    def has(self, name: str) -> bool:
+        """Whether the bundle lists a file, for the optional ones."""
+        return name in self.manifest.document['files']
+
+
+def load_bundle(path: str | os.PathLike[str]) -> Bundle:
+    """
+    Read and check bundle.yaml; the files it lists are verified as they are read.
+
+    :param path: the bundle's directory.
+    :raises BundleError: no bundle there, another schema version, missing or senseless fields.
+    """
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise BundleError(
+            f"{folder}: no such directory; a bundle is the directory with {MANIFEST} in it")
+    source = folder / MANIFEST
+    try:
+        if source.stat().st_size > MAX_MANIFEST_BYTES:
+            raise BundleError(f'{source}: larger than {MAX_MANIFEST_BYTES} bytes; no bundle is')
+        data = source.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f'{source}: cannot be read ({error.strerror}); is {folder} a bundle?') from error
+    try:
+        document = yaml.safe_load(data)
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise BundleError(f'{source}: not YAML ({str(error).splitlines()[0]})') from error
+    return Bundle(folder, _parse(document, source), sha256(data).hexdigest())
+
+
+def default_bundle() -> Path:
+    """
+    Find the bundle that ships with this package, installed by colcon or in a source tree.
+
+    :raises BundleError: there is none; the message says where it was looked for.
+    """
+    prefixes = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
+    places = [Path(p) / 'share/hralign_ros/models/default' for p in prefixes if p]
+    places.append(Path(__file__).resolve().parents[2] / 'models/default')
+    for place in places:
+        if (place / MANIFEST).is_file():
+            return place
+    raise BundleError(
+        f'no default bundle in {", ".join(map(str, places))}; build the workspace, or name a '
+        'bundle')
+
+
+class _Fields:
+    """Typed access to a YAML mapping; every complaint names the file and the key."""
+
+    def __init__(self, document: Any, source: Path, prefix: str = '') -> None:
+        if not isinstance(document, dict):
+            where = prefix.rstrip('.') or 'the document'
+            raise BundleError(f'{source}: {where} is not a mapping')
+        self._document = document
+        self._source = source
+        self._prefix = prefix
+
+    def section(self, key: str) -> '_Fields':
+        return _Fields(self._document.get(key), self._source, f'{self._prefix}{key}.')
+
+    def fail(self, key: str, need: str) -> BundleError:
+        came = f'is {self._document[key]!r}'[:120] if key in self._document else 'is missing'
+        return BundleError(f'{self._source}: {self._prefix}{key} {came}; needed is {need}')
+
+    def integer(self, key: str, low: int, high: int) -> int:
+        value = self._document.get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise self.fail(key, f'a whole number from {low} to {high}')
+        return value
+
+    def number(self, key: str, low: float, high: float) -> float:
+        value = self._document.get(key)
+        if not isinstance(value, (int, float)) or isinstance(value, bool) \
+                or not low <= value <= high:
+            raise self.fail(key, f'a number from {low} to {high}')
+        return float(value)
+
+    def text(self, key: str) -> str:
+        value = self._document.get(key)
+        if not isinstance(value, str) or not value:
+            raise self.fail(key, 'a text')
+        return value
+
+    def flag(self, key: str) -> bool:
+        value = self._document.get(key)
+        if not isinstance(value, bool):
+            raise self.fail(key, 'true or false')
+        return value
+
+    def names(self, key: str, most: int) -> tuple[str, ...]:
+        value = self._document.get(key)
+        if not isinstance(value, list) or not 1 <= len(value) <= most \
+                or not all(isinstance(v, str) and v for v in value) \
+                or len(set(value)) != len(value):
+            raise self.fail(key, f'a list of 1 to {most} different names')
+        return tuple(value)
+
+    def texts(self, key: str) -> dict[str, str]:
+        value = self._document.get(key)
+        if not isinstance(value, dict) or not all(
+                isinstance(k, str) and isinstance(v, str) for k, v in value.items()):
+            raise self.fail(key, 'a mapping of texts')
+        return value
+
+
+def _parse(document: Any, source: Path) -> Manifest:
+    """Check every field that the runtime depends on."""
+    top = _Fields(document, source)
+    version = document.get('schema_version')
+    if version != SCHEMA_VERSION:
+        raise BundleError(
+            f'{source}: schema_version is {version!r}; this version of hralign_ros reads '
+            f'{SCHEMA_VERSION}. Update hralign_ros, or export the bundle again')
+    views = top.names('views', 8)
+    reference = top.text('reference_view')
+    if reference not in views:
+        raise top.fail('reference_view', f'one of {", ".join(views)}')
+    clip = top.section('clip')
+    tokens = top.section('tokens')
+    text = top.section('text')
+    success = top.section('success')
+    length = clip.integer('length', 1, 64)
+    files = top.section('files')
+    for name in document['files']:
+        entry = files.section(name)
+        if not isinstance(name, str) or Path(name).name != name or name in ('', MANIFEST):
+            raise BundleError(f'{source}: files lists {name!r}; only plain file names are allowed')
+        entry.integer('bytes', 0, MAX_FILE_BYTES)
+        if len(entry.text('sha256')) != 64:
+            raise entry.fail('sha256', '64 hexadecimal digits')
+    missing = [name for name in REQUIRED_FILES if name not in document['files']]
+    if missing:
+        raise BundleError(f'{source}: files lacks {", ".join(missing)}; export the bundle again')
+    ood = document.get('ood')
+    return Manifest(
+        name=top.text('name'),
+        views=views,
+        reference_view=reference,
+        clip=ClipSpec(
+            length=length,
+            period_s=clip.number('period_s', 1e-3, 60.0),
+            capacity=clip.integer('capacity', 2 * length, 4096),
+            stride_s=clip.number('stride_s', 1e-3, 60.0)),
+        token_grid=(tokens.integer('rows', 1, 64), tokens.integer('columns', 1, 64)),
+        channels=tokens.integer('channels', 1, 8192),
+        image_size=top.integer('image_size', 16, 1024),
+        text_dim=text.integer('dim', 1, 8192),
+        max_tokens=text.integer('max_tokens', 8, 8192),
+        modes=success.integer('modes', 1, 16),
+        prompt_length=success.integer('prompt_length', 1, 64),
+        success_trained=success.flag('trained'),
+        ood_threshold=None if ood is None else top.section('ood').number(
+            'threshold', -1e9, 1e9),
+        backbone=top.section('backbone').text('name'),
+        adapter=top.section('adapter').text('name'),
+        text_encoder=text.text('encoder'),
+        licenses=top.texts('licenses'),
+        document=document)

@@ -1,0 +1,41 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+What can go wrong in the runtime, one class per cause.
+
+Every message says what came, what is allowed and what to do about it.
+"""
+
+
+class HralignError(Exception):
+    """Base of all errors that a user can mend."""
+
+
+class BundleError(HralignError):
+    """A bundle is missing, damaged, or does not keep its contract."""
+
+
+class ProviderError(HralignError):
+    """Onnxruntime is not usable as asked: not installed, unknown provider, no GPU."""
+
+
+class TaskError(HralignError):
+    """An instruction cannot be used: too long, or not text."""
+
+
+class InferenceError(HralignError):
+    """A graph failed while running, or returned values that are not finite."""
+
+
+class FrameError(HralignError):
+    """
+    A camera frame cannot be used.
+
+    :param reason: short snake_case key under which the drop is counted in diagnostics.
+    :param text: one sentence for a person.
+    """
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason

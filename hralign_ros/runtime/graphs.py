@@ -1,0 +1,161 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""One ONNX graph with a signature: checked when it is loaded, run by name."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hralign_ros.runtime.errors import BundleError, InferenceError
+from hralign_ros.runtime.providers import SessionFactory
+
+Array = NDArray[Any]
+
+_ONNX_TYPE = {'float32': 'tensor(float)', 'int64': 'tensor(int64)', 'uint8': 'tensor(uint8)'}
+
+# Opset 18 is the newest whose antialiased Resize runs on both CPU and CUDA.
+OPSETS = range(13, 19)
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """
+    One input or output of a graph.
+
+    :param dtype: numpy's name of the element type.
+    :param shape: sizes; None where any size is taken.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+
+class Graph:
+    """
+    A loaded graph.
+
+    :param model: the ONNX file's bytes.
+    :param name: file name, for errors.
+    :raises BundleError: the graph cannot be loaded or has another signature.
+    """
+
+    def __init__(
+        self,
+        model: bytes,
+        *,
+        name: str,
+        inputs: Sequence[Tensor],
+        outputs: Sequence[Tensor],
+        factory: SessionFactory,
+        on_cpu: bool = False,
+    ) -> None:
+        opset = read_opset(model, name=name)
+        if opset not in OPSETS:
+            raise BundleError(
+                f'{name}: it uses opset {opset}; allowed: {OPSETS.start} to {OPSETS.stop - 1}. '
+                'Export it again with opset 18')
+        self.name = name
+        self._session = factory.create(model, name=name, on_cpu=on_cpu)
+        self._output_names = [tensor.name for tensor in outputs]
+        _check(name, 'input', inputs, self._session.get_inputs())
+        _check(name, 'output', outputs, self._session.get_outputs())
+
+    def run(self, feed: Mapping[str, Array]) -> list[Array]:
+        """
+        Run the graph.
+
+        :returns: the outputs in the order of the signature.
+        :raises InferenceError: onnxruntime failed.
+        """
+        try:
+            return list(self._session.run(self._output_names, dict(feed)))
+        except Exception as error:  # onnxruntime raises a dozen types without a common base
+            raise InferenceError(f'{self.name} failed: {str(error).strip()[:300]}') from error
+
+
+def _check(
+    name: str, kind: str, expected: Sequence[Tensor], found: Sequence[Any],
+) -> None:
+    """Compare a session's inputs or outputs with the signature."""
+    by_name = {node.name: node for node in found}
+    if set(by_name) != {tensor.name for tensor in expected}:
+        raise BundleError(
+            f'{name}: its {kind}s are {sorted(by_name)}, needed are '
+            f'{sorted(tensor.name for tensor in expected)}; it was exported for another contract')
+    for tensor in expected:
+        node = by_name[tensor.name]
+        fits = len(node.shape) == len(tensor.shape) and all(
+            isinstance(have, int) and have == want if want is not None else True
+            for have, want in zip(node.shape, tensor.shape, strict=True))
+        if node.type != _ONNX_TYPE[tensor.dtype] or not fits:
+            raise BundleError(
+                f'{name}: {kind} {tensor.name} is {node.type} {node.shape}, needed is '
+                f'{_ONNX_TYPE[tensor.dtype]} {[s if s else "any" for s in tensor.shape]}; '
+                'bundle.yaml and this graph do not belong together')
+
+
+def read_opset(model: bytes, *, name: str) -> int:
+    """
+    Read the version of the standard operator set that an ONNX file declares.
+
+    The file is a protobuf ModelProto; only its field 8 (opset_import: 1 domain, 2 version) is
+    read, all others are stepped over.
+
+    :raises BundleError: the file ends too early or declares no standard operator set.
+    """
+    try:
+        for field, value in _fields(memoryview(model)):
+            if field == 8 and isinstance(value, memoryview):
+                entry = dict(_fields(value))
+                version = entry.get(2)
+                if bytes(entry.get(1, b'')) in (b'', b'ai.onnx') and isinstance(version, int):
+                    return version
+    except (IndexError, ValueError) as error:
+        raise BundleError(f'{name}: not a whole ONNX file ({error}); export it again') from error
+    raise BundleError(f'{name}: it declares no ONNX operator set; it is no ONNX file')
+
+
+def _fields(data: memoryview) -> list[tuple[int, Any]]:
+    """Split a protobuf message into (field number, value) without decoding nested messages."""
+    fields: list[tuple[int, Any]] = []
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        kind = key & 7
+        if kind == 0:
+            value, at = _varint(data, at)
+            fields.append((key >> 3, value))
+            continue
+        size = {1: 8, 5: 4}.get(kind)
+        if kind == 2:
+            size, at = _varint(data, at)
+        if size is None:
+            raise ValueError(f'unknown wire type {kind} at byte {at}')
+        if at + size > len(data):
+            raise ValueError(f'cut off: {at + size} bytes announced, {len(data)} there')
+        fields.append((key >> 3, data[at:at + size]))
+        at += size
+    return fields
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    """Read one protobuf varint; return it and the place after it."""
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+    raise ValueError(f'a number of more than ten bytes at byte {at}')
+
+
+def zeros(tensors: Sequence[Tensor], *, free: int) -> dict[str, Array]:
+    """Make an input of zeros for a signature, with `free` wherever any size is taken."""
+    return {
+        t.name: np.zeros([free if s is None else s for s in t.shape], t.dtype) for t in tensors}

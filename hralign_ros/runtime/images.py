@@ -1,0 +1,180 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+From the bytes of a camera message to an RGB picture: pure functions on numpy arrays.
+
+All pictures are uint8 arrays [H, W, 3] in RGB order. An rgb8 picture without row padding is a
+view on the message's own bytes; every other path makes exactly one copy.
+"""
+
+from array import array
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from hralign_ros.runtime.errors import FrameError
+
+Image = NDArray[np.uint8]
+Buffer = bytes | bytearray | memoryview | array
+
+# sensor_msgs/Image encoding -> (channels, OpenCV conversion to RGB or None).
+RAW_ENCODINGS: dict[str, tuple[int, int | None]] = {
+    'rgb8': (3, None),
+    'bgr8': (3, cv2.COLOR_BGR2RGB),
+    'rgba8': (4, cv2.COLOR_RGBA2RGB),
+    'bgra8': (4, cv2.COLOR_BGRA2RGB),
+    'mono8': (1, cv2.COLOR_GRAY2RGB),
+}
+
+# Larger pictures are refused before anything is allocated for them.
+MAX_SIDE = 8192
+MAX_COMPRESSED_BYTES = 64 * 1024 * 1024
+
+ROTATIONS = (0, 90, 180, 270)
+_CV2_ROTATION = {
+    90: cv2.ROTATE_90_CLOCKWISE,
+    180: cv2.ROTATE_180,
+    270: cv2.ROTATE_90_COUNTERCLOCKWISE,
+}
+
+
+def decode_raw(
+    data: Buffer, *, height: int, width: int, step: int, encoding: str,
+) -> Image:
+    """
+    Decode the bytes of a sensor_msgs/Image in one of RAW_ENCODINGS to RGB.
+
+    :param data: the message's data, at least height * step bytes.
+    :param step: bytes from one row to the next, padding included.
+    :returns: uint8 [height, width, 3], RGB, C-contiguous.
+    :raises FrameError: unsupported_encoding, empty_image, oversized_image, bad_step, truncated.
+    """
+    if encoding not in RAW_ENCODINGS:
+        raise FrameError(
+            'unsupported_encoding',
+            f"encoding '{encoding}' is not decoded here; allowed: {', '.join(RAW_ENCODINGS)}. "
+            'Set the camera driver to one of these')
+    check_size(height, width)
+    channels, conversion = RAW_ENCODINGS[encoding]
+    row = width * channels
+    if step < row:
+        raise FrameError(
+            'bad_step',
+            f'step is {step} bytes, but a row of {width} {encoding} pixels has {row}; '
+            'the camera driver fills the message wrongly')
+    flat = np.frombuffer(data, np.uint8)
+    if flat.size < height * step:
+        raise FrameError(
+            'truncated',
+            f'{flat.size} bytes of data, but {height} rows of {step} bytes are '
+            f'{height * step}; the message was cut or its size fields are wrong')
+    rows = flat[:height * step].reshape(height, step)[:, :row]
+    pixels = rows.reshape(height, width, channels)
+    if conversion is None:
+        return np.ascontiguousarray(pixels)
+    return np.asarray(cv2.cvtColor(pixels, conversion), np.uint8)
+
+
+def decode_compressed(data: Buffer, *, encoding: str = '') -> Image:
+    """
+    Decode the bytes of a sensor_msgs/CompressedImage (JPEG, PNG, WebP ...) to RGB.
+
+    :param encoding: the message's format field, used to refuse depth images by name.
+    :returns: uint8 [H, W, 3], RGB. Orientation tags are ignored: the pixels are taken as stored.
+    :raises FrameError: unsupported_encoding, empty_image, oversized_image, corrupt_image.
+    """
+    if 'compressedDepth' in encoding:
+        raise FrameError(
+            'unsupported_encoding',
+            f"format '{encoding}' is a depth image; connect a colour topic")
+    flat = np.frombuffer(data, np.uint8)
+    if flat.size == 0:
+        raise FrameError('empty_image', 'a compressed image without data came')
+    if flat.size > MAX_COMPRESSED_BYTES:
+        raise FrameError(
+            'oversized_image',
+            f'a compressed image of {flat.size} bytes came; at most {MAX_COMPRESSED_BYTES} '
+            'are decoded')
+    try:
+        bgr = cv2.imdecode(flat, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        raise FrameError(
+            'corrupt_image', f"OpenCV cannot decode this '{encoding}' image: {error}") from error
+    if bgr is None:
+        raise FrameError(
+            'corrupt_image',
+            f"{flat.size} bytes of format '{encoding}' are not a picture that OpenCV can decode")
+    check_size(*bgr.shape[:2])
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def check_size(height: int, width: int) -> None:
+    """
+    Refuse sizes that no camera sends.
+
+    :raises FrameError: empty_image, oversized_image.
+    """
+    if height < 1 or width < 1:
+        raise FrameError(
+            'empty_image', f'the picture is {width}x{height} pixels; it has nothing in it')
+    if height > MAX_SIDE or width > MAX_SIDE:
+        raise FrameError(
+            'oversized_image',
+            f'the picture is {width}x{height} pixels; at most {MAX_SIDE} a side are taken')
+
+
+def as_rgb_image(array: NDArray[np.generic], *, what: str) -> Image:
+    """
+    Check that an array is a picture as the encoder takes it, and make it contiguous.
+
+    :param what: how an error names the picture, e.g. "view 'wrist'".
+    :raises FrameError: bad_array, empty_image, oversized_image.
+    """
+    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
+        raise FrameError(
+            'bad_array',
+            f'{what} is {array.dtype} {list(array.shape)}; needed is uint8 [H, W, 3] in RGB')
+    check_size(*array.shape[:2])
+    return np.ascontiguousarray(array, np.uint8)
+
+
+@dataclass(frozen=True)
+class ViewGeometry:
+    """
+    How a camera is mounted: rotate first, then crop.
+
+    :param rotation: degrees clockwise that set the picture upright, one of ROTATIONS.
+    :param crop: left, top, right, bottom as fractions [0, 1] of the rotated picture.
+    """
+
+    rotation: int = 0
+    crop: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.rotation not in ROTATIONS:
+            raise ValueError(
+                f'rotation is {self.rotation}; allowed: {", ".join(map(str, ROTATIONS))} degrees')
+        if len(self.crop) != 4:
+            raise ValueError(
+                f'crop has {len(self.crop)} numbers; needed are left, top, right, bottom')
+        left, top, right, bottom = self.crop
+        if not (0.0 <= left < right <= 1.0 and 0.0 <= top < bottom <= 1.0):
+            raise ValueError(
+                f'crop is {list(self.crop)}; left, top, right, bottom are fractions of the '
+                'picture with 0 <= left < right <= 1 and 0 <= top < bottom <= 1')
+
+    def apply(self, image: Image) -> Image:
+        """Rotate and crop a picture; without either it is returned as it is."""
+        if self.rotation:
+            image = np.asarray(cv2.rotate(image, _CV2_ROTATION[self.rotation]), np.uint8)
+        if self.crop != (0.0, 0.0, 1.0, 1.0):
+            height, width = image.shape[:2]
+            left, top, right, bottom = self.crop
+            x0, y0 = int(left * width), int(top * height)
+            x1 = max(x0 + 1, round(right * width))
+            y1 = max(y0 + 1, round(bottom * height))
+            image = np.ascontiguousarray(image[y0:y1, x0:x1])
+        return image

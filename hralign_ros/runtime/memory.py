@@ -1,0 +1,184 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+What an episode remembers: token maps by acquisition stamp, in bounded space.
+
+Two clips come out of one memory. The embedding looks at the newest T frames, a period apart; the
+success head looks at T frames spread evenly over the episode so far. Both are chosen by stamp and
+never by count, always hold the newest frame, and are padded at the start by the mask and never by
+repetition; so a dropped frame hardly changes them, and a slower camera sees the same clip.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class FrameSet:
+    """
+    The tokens of one tick.
+
+    :param stamp: acquisition time of the newest frame in it [ns].
+    :param stamps: per view [ns], 0 where the view is absent; int64 [V].
+    :param valid: which views are present; bool [V].
+    :param tokens: float32 [V, N, C]; rows of absent views are meaningless.
+    """
+
+    stamp: int
+    stamps: NDArray[np.int64]
+    valid: NDArray[np.bool_]
+    tokens: NDArray[np.float32]
+
+
+class ThinnedFrames:
+    """
+    Frame sets in order of time, kept at least `spacing` apart, and always the newest one.
+
+    The newest is provisional: the next one takes its place unless it had come `spacing` after the
+    one before it.
+    """
+
+    def __init__(self, spacing: int) -> None:
+        self.spacing = spacing
+        self.frames: list[FrameSet] = []
+
+    def add(self, frame: FrameSet) -> None:
+        """Append a frame that is newer than all others."""
+        if len(self.frames) >= 2 and self.frames[-1].stamp - self.frames[-2].stamp < self.spacing:
+            self.frames[-1] = frame
+        else:
+            self.frames.append(frame)
+
+    def forget_before(self, stamp: int) -> None:
+        """Forget frames older than a stamp."""
+        first = next((i for i, f in enumerate(self.frames) if f.stamp >= stamp), len(self.frames))
+        del self.frames[:first]
+
+    def halve(self) -> None:
+        """Drop every second frame, keep the first and the newest, and double the spacing."""
+        newest = self.frames[-1]
+        self.frames = self.frames[:-1:2] + [newest]
+        self.spacing *= 2
+
+
+class EpisodeMemory:
+    """
+    The frames of one episode.
+
+    :param length: T, frames in a clip.
+    :param period: time between the frames of the embedding's clip [ns].
+    :param capacity: most frame sets kept for the success head, at least 2 T.
+    :param stride: initial spacing of the frames kept for the success head [ns].
+    """
+
+    # Frames kept per period for the embedding's clip: the chosen frame is then at most an eighth
+    # of a period beside the wanted time, whatever the camera's rate.
+    _RECENT_PER_PERIOD = 4
+
+    def __init__(self, *, length: int, period: int, capacity: int, stride: int) -> None:
+        if length < 1 or period < 1 or stride < 1 or capacity < 2 * length:
+            raise ValueError(
+                f'length {length}, period {period}, capacity {capacity}, stride {stride}: '
+                'all must be positive and capacity at least twice the length')
+        self._length = length
+        self._period = period
+        self._capacity = capacity
+        self._recent = ThinnedFrames(max(1, period // self._RECENT_PER_PERIOD))
+        self._episode = ThinnedFrames(stride)
+
+    def __len__(self) -> int:
+        """Count the distinct frame sets held."""
+        return len({frame.stamp for frame in self._recent.frames + self._episode.frames})
+
+    @property
+    def newest(self) -> FrameSet | None:
+        """The newest frame set, if there is any."""
+        return self._episode.frames[-1] if self._episode.frames else None
+
+    def add(self, frame: FrameSet) -> None:
+        """
+        Remember a frame set.
+
+        :raises ValueError: it is not newer than the newest one.
+        """
+        if self.newest is not None and frame.stamp <= self.newest.stamp:
+            raise ValueError(
+                f'stamp {frame.stamp} is not newer than {self.newest.stamp}, the newest one')
+        self._recent.add(frame)
+        reach = (self._length - 1) * self._period + self._period // 2
+        self._recent.forget_before(frame.stamp - reach)
+        self._episode.add(frame)
+        if len(self._episode.frames) > self._capacity:
+            self._episode.halve()
+
+    def newest_clip(self) -> list[FrameSet]:
+        """Choose at most T frames a period apart, ending with the newest, oldest first."""
+        if not self._recent.frames:
+            return []
+        end = self._recent.frames[-1].stamp
+        wanted = [end - i * self._period for i in reversed(range(self._length))]
+        return _nearest(self._recent.frames, wanted, within=self._period // 2)
+
+    def spread_clip(self) -> list[FrameSet]:
+        """Choose at most T frames spread evenly over the episode so far, oldest first."""
+        frames = self._episode.frames
+        if len(frames) <= self._length:
+            return list(frames)
+        wanted = np.linspace(frames[0].stamp, frames[-1].stamp, self._length)
+        return _nearest(frames, [int(t) for t in wanted], within=frames[-1].stamp)
+
+
+def _nearest(frames: Sequence[FrameSet], wanted: Sequence[int], *, within: int) -> list[FrameSet]:
+    """Choose for each wanted stamp the nearest frame, each at most once, in order of time."""
+    stamps = np.array([frame.stamp for frame in frames], np.int64)
+    chosen: list[int] = []
+    for stamp in wanted:
+        index = int(np.argmin(np.abs(stamps - stamp)))
+        if abs(int(stamps[index]) - stamp) <= within and (not chosen or index > chosen[-1]):
+            chosen.append(index)
+    if not chosen or chosen[-1] != len(frames) - 1:
+        chosen.append(len(frames) - 1)
+    return [frames[i] for i in chosen]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """
+    A clip as the graphs take it, padded at the start.
+
+    :param tokens: float32 [V, T, N, C], zeros where masked.
+    :param mask: float32 [V, T], 1 where there is a frame.
+    :param age: float32 [V, T], seconds before the newest frame of the clip; 0 where masked.
+    :param stamps: acquisition stamps of the clip's frame sets [ns], oldest first.
+    """
+
+    tokens: NDArray[np.float32]
+    mask: NDArray[np.float32]
+    age: NDArray[np.float32]
+    stamps: tuple[int, ...]
+
+
+def assemble(
+    frames: Sequence[FrameSet], *, length: int, live: NDArray[np.bool_],
+) -> Clip:
+    """
+    Stack frame sets into a clip of fixed length.
+
+    :param frames: 1 to `length` frame sets, oldest first.
+    :param live: bool [V], views that may take part; the others are masked throughout.
+    """
+    views, count, channels = frames[-1].tokens.shape
+    tokens = np.zeros((views, length, count, channels), np.float32)
+    mask = np.zeros((views, length), np.float32)
+    age = np.zeros((views, length), np.float32)
+    end = frames[-1].stamp
+    for slot, frame in enumerate(frames, start=length - len(frames)):
+        present = frame.valid & live
+        tokens[present, slot] = frame.tokens[present]
+        mask[present, slot] = 1.0
+        age[present, slot] = (end - frame.stamps[present]) * 1e-9
+    return Clip(tokens, mask, age, tuple(frame.stamp for frame in frames))

@@ -1,0 +1,166 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Onnxruntime sessions that tell the truth about where they run.
+
+Without a working CUDA, onnxruntime-gpu still lists the CUDA provider and silently builds a CPU
+session; so what was asked for and what was obtained are compared, and both are reported.
+"""
+
+from dataclasses import dataclass
+from importlib import import_module, metadata
+from types import ModuleType
+from typing import Any
+
+from hralign_ros.runtime.errors import BundleError, ProviderError
+
+PROVIDERS = ('auto', 'cpu', 'cuda')
+_EXECUTION_PROVIDER = {'cpu': 'CPUExecutionProvider', 'cuda': 'CUDAExecutionProvider'}
+_DISTRIBUTIONS = ('onnxruntime', 'onnxruntime-gpu')
+INSTALL_LINE = 'pip install onnxruntime (CPU) or pip install onnxruntime-gpu[cuda,cudnn] (CUDA)'
+
+
+def import_onnxruntime() -> ModuleType:
+    """
+    Import onnxruntime.
+
+    :raises ProviderError: it is not installed; the message has the line that installs it.
+    """
+    try:
+        return import_module('onnxruntime')
+    except ImportError as error:
+        raise ProviderError(
+            f'onnxruntime cannot be imported ({error}); install one: {INSTALL_LINE}') from error
+
+
+def installed_distributions() -> list[str]:
+    """Name the onnxruntime distributions installed, with versions; two of them are one too many."""
+    found = []
+    for name in _DISTRIBUTIONS:
+        try:
+            found.append(f'{name} {metadata.version(name)}')
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """
+    Where sessions run.
+
+    :param requested: what was asked for, one of PROVIDERS.
+    :param provider: onnxruntime's name of the execution provider that was really obtained.
+    :param remark: why the two differ, or what else a person should know; may be empty.
+    """
+
+    requested: str
+    provider: str
+    remark: str = ''
+
+
+class SessionFactory:
+    """
+    Make sessions on one provider with one set of options.
+
+    :param provider: one of PROVIDERS; auto takes CUDA where onnxruntime offers it, else the CPU.
+    :param require_gpu: refuse to run on a CPU.
+    :param threads: threads of one operator on the CPU, at least 1.
+    :raises ProviderError: unknown provider, GPU required but not offered, no onnxruntime.
+    """
+
+    def __init__(self, provider: str = 'auto', *, require_gpu: bool = False, threads: int = 2,
+                 ) -> None:
+        if provider not in PROVIDERS:
+            raise ProviderError(
+                f"provider is '{provider}'; allowed: {', '.join(PROVIDERS)}")
+        if threads < 1:
+            raise ProviderError(f'threads is {threads}; it must be at least 1')
+        if require_gpu and provider == 'cpu':
+            raise ProviderError(
+                "require_gpu is set together with provider 'cpu'; ask for 'cuda' or 'auto'")
+        self._ort = import_onnxruntime()
+        self._requested = provider
+        self._require_gpu = require_gpu
+        self._threads = threads
+        self._obtained: str | None = None
+        offered = self._ort.get_available_providers()
+        self._wants_cuda = provider == 'cuda' or (
+            provider == 'auto' and _EXECUTION_PROVIDER['cuda'] in offered)
+        if self._wants_cuda and _EXECUTION_PROVIDER['cuda'] in offered:
+            self._preload_cuda()
+        if _EXECUTION_PROVIDER['cuda'] not in offered and (require_gpu or provider == 'cuda'):
+            raise ProviderError(
+                f"a GPU is asked for (provider '{provider}', require_gpu "
+                f"{str(require_gpu).lower()}), but this onnxruntime offers "
+                f"{', '.join(offered)}; installed: {', '.join(installed_distributions())}. "
+                "Install onnxruntime-gpu[cuda,cudnn] in its place, or set provider 'cpu'")
+
+    def _preload_cuda(self) -> None:
+        """Load CUDA and cuDNN from their wheels where onnxruntime knows how."""
+        preload = getattr(self._ort, 'preload_dlls', None)
+        if preload is not None:
+            preload()
+
+    def create(self, model: bytes, *, name: str, on_cpu: bool = False) -> Any:
+        """
+        Make a session from a serialised graph.
+
+        :param model: the ONNX file's bytes.
+        :param name: how errors name it, usually its file name.
+        :param on_cpu: run it on the CPU whatever the others run on.
+        :raises BundleError: onnxruntime cannot load the graph.
+        :raises ProviderError: a GPU was required and not obtained.
+        """
+        options = self._ort.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        # A spinning worker takes a whole core from the robot's controller for nothing.
+        options.add_session_config_entry('session.intra_op.allow_spinning', '0')
+        options.log_severity_level = 3
+        cpu = _EXECUTION_PROVIDER['cpu']
+        cuda = _EXECUTION_PROVIDER['cuda']
+        providers = [cuda, cpu] if self._wants_cuda and not on_cpu else [cpu]
+        try:
+            session = self._ort.InferenceSession(model, options, providers=providers)
+        except Exception as error:  # onnxruntime raises a dozen types without a common base
+            raise BundleError(
+                f'{name}: onnxruntime cannot load it ({_first_line(error)}); '
+                'the file is damaged or made for another version') from error
+        obtained = session.get_providers()[0]
+        if self._require_gpu and not on_cpu and obtained != cuda:
+            raise ProviderError(
+                f'{name}: require_gpu is set, but the session runs on {obtained}: CUDA or cuDNN '
+                'could not be loaded. Check the driver and the libraries that this '
+                f'onnxruntime needs; installed: {", ".join(installed_distributions())}')
+        if not on_cpu:
+            self._obtained = obtained
+        return session
+
+    @property
+    def hardware(self) -> Hardware:
+        """What was asked for and what was got, as far as sessions exist."""
+        obtained = self._obtained or 'none'
+        remarks = []
+        if self._wants_cuda and obtained != _EXECUTION_PROVIDER['cuda']:
+            remarks.append(
+                f'CUDA was wanted, but the session runs on {obtained}: '
+                'check the driver, CUDA and cuDNN libraries')
+        installed = installed_distributions()
+        if len(installed) > 1:
+            remarks.append(
+                f'both {" and ".join(installed)} are installed and overwrite each other: '
+                'uninstall both, then install the one you need')
+        return Hardware(self._requested, obtained, '; '.join(remarks))
+
+    @property
+    def version(self) -> str:
+        """Version of onnxruntime."""
+        return str(self._ort.__version__)
+
+
+def _first_line(error: BaseException) -> str:
+    """Shorten an error of onnxruntime to its first line."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

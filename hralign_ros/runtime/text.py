@@ -1,0 +1,126 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""From an instruction to text features, each computed once."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hralign_ros.runtime.bundle import Bundle, TOKENIZER
+from hralign_ros.runtime.errors import BundleError, TaskError
+from hralign_ros.runtime.graphs import Graph, Tensor
+from hralign_ros.runtime.providers import SessionFactory
+from hralign_ros.runtime.tasks import check_task, Task, TaskTable
+
+Features = NDArray[np.float32]
+
+# Instructions kept; one entry is a few kilobytes.
+_CACHE_SIZE = 256
+
+
+@dataclass(frozen=True)
+class TaskFeatures:
+    """
+    An instruction as the graphs take it.
+
+    :param text: the instruction as it was set; empty: none.
+    :param task: the task of the bundle that it names, or the shared one.
+    :param known: whether `task` is one of the bundle's own.
+    :param features: float32 [1 + K, D], each of norm 1: the instruction itself, then one row per
+        failure prompt appended to it.
+    """
+
+    text: str
+    task: Task
+    known: bool
+    features: Features
+
+
+class TextEncoder:
+    """
+    The frozen text encoder with its tokenizer. Safe to use from several threads.
+
+    :raises BundleError: the graph or the tokenizer does not fit the bundle.
+    """
+
+    def __init__(self, bundle: Bundle, tasks: TaskTable, factory: SessionFactory) -> None:
+        from tokenizers import Tokenizer
+
+        manifest = bundle.manifest
+        dim = manifest.text_dim
+        self._tasks = tasks
+        self._max_tokens = manifest.max_tokens - manifest.prompt_length
+        try:
+            self._tokenizer = Tokenizer.from_str(bundle.read(TOKENIZER).decode())
+        except BundleError:
+            raise
+        except Exception as error:  # tokenizers raises plain Exception
+            raise BundleError(f'{bundle.path / TOKENIZER}: {error}') from error
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        # On the CPU always: it runs once per instruction, and its memory is better used elsewhere.
+        self._graph = Graph(
+            bundle.read('text.onnx'), name='text.onnx', factory=factory, on_cpu=True,
+            inputs=[
+                Tensor('input_ids', 'int64', (1, None)),
+                Tensor('attention_mask', 'int64', (1, None)),
+                Tensor('prompts', 'float32', (None, None, dim)),
+                Tensor('prompt_mask', 'int64', (None, None)),
+            ],
+            outputs=[Tensor('features', 'float32', (None, dim))])
+        self._cache: OrderedDict[str, TaskFeatures] = OrderedDict()
+        self._lock = Lock()
+
+    def encode(self, text: str) -> TaskFeatures:
+        """
+        Turn an instruction into features; of an empty one they are zeros.
+
+        :raises TaskError: too long, control characters, or more tokens than the encoder takes.
+        """
+        text = check_task(text)
+        with self._lock:
+            if text in self._cache:
+                self._cache.move_to_end(text)
+                return self._cache[text]
+        known = self._tasks.match(text) if text else None
+        task = known or self._tasks.shared
+        if text:
+            features = self._run(text, task)
+        else:
+            features = np.zeros(
+                (1 + task.prompts.shape[0], task.prompts.shape[2]), np.float32)
+        result = TaskFeatures(text, task, known is not None, features)
+        with self._lock:
+            self._cache[text] = result
+            while len(self._cache) > _CACHE_SIZE:
+                self._cache.popitem(last=False)
+        return result
+
+    def nearest(self, features: TaskFeatures, most: int = 5) -> list[tuple[Task, float]]:
+        """Name the tasks of the bundle that are closest in meaning, with cosines, best first."""
+        if not features.text:
+            return []
+        scored = [(task, float(self.encode(task.name).features[0] @ features.features[0]))
+                  for task in self._tasks.tasks]
+        return sorted(scored, key=lambda pair: -pair[1])[:most]
+
+    def _run(self, text: str, task: Task) -> Features:
+        """Run the graph on one instruction with the prompts of a task."""
+        ids = self._tokenizer.encode(text).ids
+        if len(ids) > self._max_tokens:
+            raise TaskError(
+                f'the task has {len(ids)} tokens; the text encoder takes {self._max_tokens}. '
+                'It is not cut: say it shorter')
+        tokens = np.array([ids], np.int64)
+        modes, length = task.prompts.shape[:2]
+        features = self._graph.run({
+            'input_ids': tokens,
+            'attention_mask': np.ones_like(tokens),
+            'prompts': task.prompts,
+            'prompt_mask': np.ones((modes, length), np.int64),
+        })[0]
+        return np.asarray(features, np.float32)

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# What `make test` runs once both packages are built: all checks, even after one has failed.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+. tools/env.sh
+
+failed=()
+check() {
+  echo "== $*"
+  "$@" || failed+=("$*")
+}
+
+python -m colcon test-result --delete-yes >/dev/null 2>&1
+check python -m colcon test --executor sequential --event-handlers console_direct+
+check python -m colcon test-result --verbose
+check python -m ruff check .
+check python -m mypy hralign_ros
+check python tools/test_totals.py build/hralign_ros/pytest.xml
+
+for name in "${failed[@]}"; do
+  echo "failed: $name" >&2
+done
+[ "${#failed[@]}" = 0 ]

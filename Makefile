@@ -1,0 +1,59 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+#
+# Every target sets up what it needs first, which takes no time when it is there already.
+
+SHELL := /bin/bash
+# The Python (3.10 to 3.12) that .venv is made with.
+PYTHON ?= python3
+# make demo: video files, one for each view (wrist first); nothing plays the shipped episode.
+VIDEO ?=
+# make demo: the instruction.
+TASK ?=
+# Further options for the program that a target runs.
+ARGS ?=
+
+# Handed over by the environment, so that no character in them means anything to the shell.
+export VIDEO TASK
+
+SETUP = @command -v $(PYTHON) >/dev/null || \
+	{ echo "setup: Python 3.10, 3.11 or 3.12 is needed and $(PYTHON) is not found." >&2; exit 1; }; \
+	$(PYTHON) tools/setup_env.py
+ENTER = . tools/env.sh
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bundle bench clean distclean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+setup:  ## virtual environment, ROS 2 where none is sourced, both packages built
+	$(SETUP) demo
+
+demo:  ## run the node on recorded video: make demo VIDEO="a.mp4 b.mp4" TASK="put it in the cup"
+	$(SETUP) demo
+	@$(ENTER) && python -m hralign_ros.nodes.demo $${VIDEO:+--video $$VIDEO} \
+		$${TASK:+--task "$$TASK"} $(ARGS)
+
+test:  ## build, all tests, linters, type check
+	$(SETUP) demo test adapt --rebuild
+	@tools/run_tests.sh
+
+lint:  ## linters and type check only
+	$(SETUP) test
+	@$(ENTER) && python -m ruff check . && python -m mypy hralign_ros && \
+		python -m pytest -q -m linter test
+
+bundle:  ## rebuild the default bundle in models/default
+	$(SETUP) adapt
+	@$(ENTER) && python -m hralign_ros.cli export --output models/default $(ARGS)
+
+bench:  ## measure latency, writes results/latency.json
+	$(SETUP) demo test adapt
+	@$(ENTER) && python benchmarks/latency.py $(ARGS)
+
+clean:  ## remove what colcon built
+	rm -rf build install log
+
+distclean: clean  ## remove the virtual environment too
+	rm -rf .venv

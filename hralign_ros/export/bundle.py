@@ -1,0 +1,341 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""Export a whole bundle: graphs, text encoder, tasks, card; every graph compared with torch."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib import metadata
+import json
+from pathlib import Path
+import shutil
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+import torch
+from torch import nn
+import yaml
+
+from hralign_ros import __version__
+from hralign_ros.export.card import write_card
+from hralign_ros.export.compress import quantise_static, quantise_weights
+from hralign_ros.export.graphs import OPSET, preprocessing_graph, torch_graph
+from hralign_ros.export.query import fit_query, scaled
+from hralign_ros.export.samples import SAMPLE_TASKS, sample_pictures
+from hralign_ros.models.adapters import late_adapters
+from hralign_ros.models.backbones import Backbone, load_backbone
+from hralign_ros.models.heads import SuccessHead, TaskAttention
+from hralign_ros.models.text import load_minilm, minilm_folder, PromptedTextEncoder
+from hralign_ros.runtime.bundle import (
+    CARD, INT8_VISUAL, MANIFEST, SCHEMA_VERSION, TASK_TENSORS, TASKS, TOKENIZER,
+)
+from hralign_ros.runtime.providers import SessionFactory
+
+Floats = NDArray[np.float32]
+Report = Callable[[str], None]
+
+# Largest difference between torch and onnxruntime that an export may show, on values of order 1.
+PARITY = 1e-3
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """
+    What to export.
+
+    :param views: camera views in the order of the graphs' first axis; the last is the reference.
+    :param length: T, frames in a clip.
+    :param modes: K, failure prompts per task.
+    :param int8: also write visual.int8.onnx, calibrated on the sample pictures.
+    :param seed: of every random weight.
+    """
+
+    backbone: str = 'efficientnet_lite0'
+    weights: str | None = None
+    views: tuple[str, ...] = ('wrist', 'third_person')
+    length: int = 5
+    period_s: float = 0.2
+    capacity: int = 32
+    stride_s: float = 0.1
+    modes: int = 3
+    prompt_length: int = 4
+    int8: bool = False
+    seed: int = 0
+    name: str = 'default'
+
+
+class _Visual(nn.Module):
+    """Backbone, adapters, and tokens as rows."""
+
+    def __init__(self, backbone: nn.Module, adapters: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.adapters = adapters
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        tokens: torch.Tensor = self.adapters(self.backbone(pixels))
+        return tokens.flatten(2).transpose(1, 2)
+
+
+def export_bundle(
+    output: Path, options: ExportOptions, *, command: str, report: Report = print,
+) -> dict[str, Any]:
+    """
+    Write a bundle with an identity adapter and an untrained success head.
+
+    :param output: the bundle's directory; replaced only once everything has been checked.
+    :param command: how a person repeats this, for the manifest and the card.
+    :returns: the manifest as written.
+    :raises RuntimeError: a graph differs from its torch module by more than PARITY.
+    """
+    torch.manual_seed(options.seed)
+    backbone = load_backbone(options.backbone, options.weights, seed=options.seed)
+    spec = backbone.preprocessing
+    text = load_minilm()
+    views, length = len(options.views), options.length
+    count = backbone.grid[0] * backbone.grid[1]
+
+    report('text encoder')
+    float_text, files = _text_graph(text, options), {}
+    files['text.onnx'] = quantise_weights(float_text)
+    encode = _TextGraph(files['text.onnx'])
+    metrics: dict[str, Any] = {'text_int8_cosine': _cosines(
+        encode, _TextGraph(float_text), SAMPLE_TASKS)}
+
+    report('visual encoder')
+    files['preprocess.onnx'] = preprocessing_graph(spec)
+    visual = _Visual(backbone.module, late_adapters(backbone.channels, backbone.kind))
+    pixels = _pixels(files['preprocess.onnx'], sample_pictures())
+    batches = [pixels[i:i + views] for i in range(0, len(pixels) - views + 1, views)]
+    files['visual.onnx'] = torch_graph(
+        visual, [torch.from_numpy(batches[0])], inputs=['pixels'], outputs=['tokens'])
+    parity = {'visual.onnx': _parity(
+        files['visual.onnx'], visual, {'pixels': batches[0]}, report)}
+    with torch.no_grad():
+        plain = backbone.module(torch.from_numpy(batches[0])).flatten(2).transpose(1, 2)
+        identity = torch.equal(plain, visual(torch.from_numpy(batches[0])))
+    metrics['adapter_is_identity'] = identity
+    tokens = np.concatenate([_run(files['visual.onnx'], {'pixels': b})[0] for b in batches])
+    if options.int8:
+        files[INT8_VISUAL] = quantise_static(files['visual.onnx'], batches)
+        low = np.concatenate([_run(files[INT8_VISUAL], {'pixels': b})[0] for b in batches])
+        metrics['visual_int8_cosine'] = _cosine_summary(tokens.mean(1), low.mean(1))
+
+    report('heads')
+    attention = TaskAttention(text.dim, backbone.channels)
+    metrics['query'] = _set_query(attention, backbone, encode, tokens, options)
+    head = SuccessHead(views, backbone.channels, text.dim)
+    rng = np.random.default_rng(options.seed)
+    clip = rng.random((views, length, count, backbone.channels), np.float32)
+    mask = np.ones((views, length), np.float32)
+    mask[0, :2] = 0.0
+    age = rng.random((views, length), np.float32) * mask
+    features = rng.standard_normal((1 + options.modes, text.dim)).astype(np.float32)
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    feeds: dict[str, tuple[nn.Module, dict[str, Floats], list[str]]] = {
+        'embed.onnx': (
+            attention, {'tokens': clip, 'mask': mask, 'task': features[0]},
+            ['embedding', 'attention']),
+        'success.onnx': (
+            head, {'tokens': clip, 'mask': mask, 'age': age, 'text': features,
+                   'mode_mask': np.ones(options.modes, np.float32)},
+            ['probability', 'modes', 'progress', 'score', 'ood']),
+    }
+    for name, (module, feed, outputs) in feeds.items():
+        files[name] = torch_graph(
+            module, [torch.from_numpy(v) for v in feed.values()],
+            inputs=list(feed), outputs=outputs)
+        parity[name] = _parity(files[name], module, feed, report)
+    metrics['parity_max_abs_diff'] = parity
+
+    report('tasks and card')
+    files[TOKENIZER] = _tokenizer()
+    files[TASKS], files[TASK_TENSORS] = _tasks(options, text.dim)
+    manifest = _manifest(options, backbone, text, metrics, command)
+    files[CARD] = write_card(manifest).encode()
+    _write(output, files, manifest)
+    return manifest
+
+
+def _text_graph(text: PromptedTextEncoder, options: ExportOptions) -> bytes:
+    """Export the text encoder with free numbers of tokens and prompts."""
+    ids = torch.randint(1000, 2000, (1, 9))
+    prompts = torch.zeros(options.modes, options.prompt_length, text.dim)
+    example = [ids, torch.ones_like(ids), prompts,
+               torch.ones(prompts.shape[:2], dtype=torch.int64)]
+    return torch_graph(
+        text, example, inputs=['input_ids', 'attention_mask', 'prompts', 'prompt_mask'],
+        outputs=['features'],
+        free={'input_ids': {1: 'tokens'}, 'attention_mask': {1: 'tokens'},
+              'prompts': {0: 'modes', 1: 'prompt_length'},
+              'prompt_mask': {0: 'modes', 1: 'prompt_length'}})
+
+
+class _TextGraph:
+    """A text graph with its tokenizer, without prompts: text -> float32 [D]."""
+
+    def __init__(self, model: bytes) -> None:
+        from tokenizers import Tokenizer
+
+        self._session = SessionFactory('cpu').create(model, name='text.onnx')
+        self._tokenizer = Tokenizer.from_str(_tokenizer().decode())
+        self._dim = self._session.get_outputs()[0].shape[-1]
+
+    def __call__(self, text: str) -> Floats:
+        ids = np.array([self._tokenizer.encode(text).ids], np.int64)
+        features = self._session.run(None, {
+            'input_ids': ids, 'attention_mask': np.ones_like(ids),
+            'prompts': np.zeros((1, 1, self._dim), np.float32),
+            'prompt_mask': np.zeros((1, 1), np.int64)})[0]
+        return np.asarray(features[0], np.float32)
+
+
+def _tokenizer() -> bytes:
+    """Read MiniLM's tokenizer, without the padding that it would put behind every text."""
+    tokenizer = json.loads((minilm_folder() / 'tokenizer.json').read_text('utf-8'))
+    tokenizer['padding'] = None
+    tokenizer['truncation'] = None
+    return json.dumps(tokenizer, ensure_ascii=False, separators=(',', ':')).encode()
+
+
+def _set_query(
+    attention: TaskAttention, backbone: Backbone, encode: Callable[[str], Floats],
+    tokens: Floats, options: ExportOptions,
+) -> dict[str, Any]:
+    """Set the query's weights; say in one mapping where they come from."""
+    classifier = getattr(getattr(backbone.module, 'net', None), '_fc', None)
+    layer = attention.query
+    with torch.no_grad():
+        if classifier is None:
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+            return {'source': 'none: attention is even until the query is trained'}
+        from torchvision.models import ResNet50_Weights
+
+        names = ResNet50_Weights.IMAGENET1K_V1.meta['categories']
+        query = fit_query(
+            classifier.weight.detach().numpy(), names, encode, seed=options.seed)
+        query = scaled(query, tokens, np.stack([encode(task) for task in SAMPLE_TASKS]))
+        layer.weight.copy_(torch.from_numpy(query.weight))
+        layer.bias.copy_(torch.from_numpy(query.bias))
+    return {
+        'source': 'ridge regression from class names to ImageNet classifier weights',
+        'held_out_classes': len(names) // 10,
+        'held_out_median_rank': query.held_out_median_rank,
+        'classes': len(names)}
+
+
+def _tasks(options: ExportOptions, dim: int) -> tuple[bytes, bytes]:
+    """Make the two task files of a bundle that knows no task: only shared prompts, unused."""
+    from safetensors.numpy import save
+
+    prompts = np.zeros((options.modes, options.prompt_length, dim), np.float32)
+    document = {'tasks': [], 'shared': {'modes': [], 'calibration': None}}
+    return (yaml.safe_dump(document, sort_keys=False).encode(),
+            save({'prompts/shared': prompts}))
+
+
+def _manifest(
+    options: ExportOptions, backbone: Backbone, text: PromptedTextEncoder,
+    metrics: Mapping[str, Any], command: str,
+) -> dict[str, Any]:
+    """Say everything about the bundle but the hashes of its files."""
+    spec = backbone.preprocessing
+    packages = ('torch', 'onnx', 'onnxscript', 'onnxruntime', 'transformers', 'numpy')
+    return {
+        'schema_version': SCHEMA_VERSION,
+        'name': options.name,
+        'views': list(options.views),
+        'reference_view': options.views[-1],
+        'image_size': spec.size,
+        'preprocessing': {
+            'fit': spec.fit, 'interpolation': 'linear, antialiased',
+            'mean': [round(float(v), 6) for v in spec.mean],
+            'std': [round(float(v), 6) for v in spec.std]},
+        'clip': {
+            'length': options.length, 'period_s': options.period_s,
+            'capacity': options.capacity, 'stride_s': options.stride_s},
+        'tokens': {'rows': backbone.grid[0], 'columns': backbone.grid[1],
+                   'channels': backbone.channels},
+        'text': {'encoder': 'all-MiniLM-L6-v2', 'dim': text.dim, 'max_tokens': text.max_tokens,
+                 'weights': 'int8 per channel, computed in float32'},
+        'success': {'modes': options.modes, 'prompt_length': options.prompt_length,
+                    'trained': False},
+        'ood': None,
+        'backbone': {'name': backbone.name, 'source': backbone.source,
+                     'license': backbone.license},
+        'adapter': {'name': 'late x3, exact identity (not trained)',
+                    'geometry': '1x1 stacks, down 4, groups 8' if backbone.kind == 'conv'
+                    else 'linear stacks of full width'},
+        'licenses': {
+            f'backbone {backbone.name}': backbone.license,
+            'text encoder all-MiniLM-L6-v2': 'Apache-2.0',
+            'adapters, query, success head': 'Apache-2.0'},
+        'provenance': {
+            'command': command, 'seed': options.seed, 'opset': OPSET,
+            'hralign_ros': __version__,
+            'packages': {p: metadata.version(p).partition('+')[0] for p in packages}},
+        'metrics': dict(metrics),
+    }
+
+
+def _write(output: Path, files: Mapping[str, bytes], manifest: dict[str, Any]) -> None:
+    """Write all files beside the target, then put the directory in its place."""
+    manifest['files'] = {
+        name: {'bytes': len(data), 'sha256': sha256(data).hexdigest()}
+        for name, data in sorted(files.items())}
+    fresh = output.with_name(output.name + '.new')
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    for name, data in files.items():
+        (fresh / name).write_bytes(data)
+    (fresh / MANIFEST).write_text(
+        yaml.safe_dump(manifest, sort_keys=False, width=98, allow_unicode=True), 'utf-8')
+    if output.exists():
+        shutil.rmtree(output)
+    fresh.rename(output)
+
+
+def _pixels(preprocess: bytes, pictures: Sequence[NDArray[np.uint8]]) -> Floats:
+    """Preprocess pictures of any size to float32 [B, 3, S, S]."""
+    session = SessionFactory('cpu').create(preprocess, name='preprocess.onnx')
+    return np.concatenate([session.run(None, {'image': p[None]})[0] for p in pictures])
+
+
+def _run(model: bytes, feed: Mapping[str, Floats]) -> list[Floats]:
+    """Run a graph once on the CPU."""
+    return list(SessionFactory('cpu').create(model, name='graph').run(None, dict(feed)))
+
+
+def _parity(
+    model: bytes, module: nn.Module, feed: Mapping[str, Floats], report: Report,
+) -> float:
+    """Compare a graph with its module on one input; refuse a difference above PARITY."""
+    with torch.no_grad():
+        expected = module(*(torch.from_numpy(v) for v in feed.values()))
+    expected = expected if isinstance(expected, tuple) else (expected,)
+    worst = max(float(np.abs(got - want.numpy()).max())
+                for got, want in zip(_run(model, feed), expected, strict=True))
+    report(f'  {type(module).__name__.strip("_")}: torch and onnxruntime differ by {worst:.1e}')
+    if not worst <= PARITY:
+        raise RuntimeError(
+            f'{type(module).__name__}: onnxruntime differs from torch by {worst}; '
+            f'at most {PARITY} is allowed')
+    return float(f'{worst:.2g}')
+
+
+def _cosines(
+    one: Callable[[str], Floats], other: Callable[[str], Floats], texts: Sequence[str],
+) -> dict[str, float]:
+    return _cosine_summary(
+        np.stack([one(t) for t in texts]), np.stack([other(t) for t in texts]))
+
+
+def _cosine_summary(one: Floats, other: Floats) -> dict[str, float]:
+    """Mean and least cosine between the rows of two arrays."""
+    cosine = (one * other).sum(1) / (
+        np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1))
+    return {'mean': round(float(cosine.mean()), 5), 'min': round(float(cosine.min()), 5),
+            'n': len(cosine)}

@@ -1,0 +1,74 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""The card: what a person should know before trusting a bundle."""
+
+from collections.abc import Mapping
+from typing import Any
+
+_TEMPLATE = """\
+# Bundle `{name}`
+
+Task-aware embeddings from {views} cameras ({view_names}); made by
+
+    {command}
+
+## What it is good for
+
+- Embeddings of {channels} values per view from **{backbone}** ({source}), {grid} tokens a frame,
+  clips of {length} frames {period} s apart.
+- Attention to the instruction: {query}
+
+## What it is not
+
+- The adapters are **{adapter}**: nothing has been aligned on human and robot video.
+- The success head is **not trained**: its probability means nothing, every result carries
+  UNCALIBRATED, and the decision is always ABSTAIN.
+- It knows no task: every instruction is UNKNOWN_TASK. No out-of-distribution score is given.
+
+## Measured when it was made
+
+| what | figure |
+|---|---|
+{rows}
+
+## Licences
+
+| part | licence |
+|---|---|
+{licenses}
+"""
+
+
+def write_card(manifest: Mapping[str, Any]) -> str:
+    """Write the card of a bundle in Markdown."""
+    metrics = manifest['metrics']
+    query = metrics['query']
+    text = metrics['text_int8_cosine']
+    rows = [
+        ('adapters leave the backbone unchanged, bit by bit', metrics['adapter_is_identity']),
+        ('text encoder, int8 weights against float32: cosine mean (least)',
+         f'{text["mean"]} ({text["min"]}), n = {text["n"]} sentences'),
+        *((f'{name}: onnxruntime against torch, largest difference', value)
+          for name, value in metrics['parity_max_abs_diff'].items()),
+    ]
+    if 'held_out_median_rank' in query:
+        rows.append((
+            'query: median rank of the right class for class names left out',
+            f'{query["held_out_median_rank"]:g} of {query["classes"]} '
+            f'(n = {query["held_out_classes"]}; chance is {query["classes"] / 2:g})'))
+    if 'visual_int8_cosine' in metrics:
+        low = metrics['visual_int8_cosine']
+        rows.append((
+            'visual.int8.onnx against float32, mean-pooled: cosine mean (least)',
+            f'{low["mean"]} ({low["min"]}), n = {low["n"]} pictures of the calibration set'))
+    tokens = manifest['tokens']
+    return _TEMPLATE.format(
+        name=manifest['name'], views=len(manifest['views']),
+        view_names=', '.join(manifest['views']), command=manifest['provenance']['command'],
+        channels=tokens['channels'], grid=f'{tokens["rows"]} x {tokens["columns"]}',
+        backbone=manifest['backbone']['name'], source=manifest['backbone']['source'],
+        length=manifest['clip']['length'], period=manifest['clip']['period_s'],
+        query=query['source'] + '.', adapter=manifest['adapter']['name'],
+        rows='\n'.join(f'| {what} | {value} |' for what, value in rows),
+        licenses='\n'.join(f'| {k} | {v} |' for k, v in manifest['licenses'].items()))

@@ -47,7 +47,7 @@ setup(
         ('bin', ['scripts/hralign']),
         *shared_files('launch', 'config', 'models/default', 'demo'),
     ],
-    # onnxruntime is not required here on purpose: installed beside onnxruntime-gpu it hides the GPU.
+    # onnxruntime is left out on purpose: installed beside onnxruntime-gpu, it hides the GPU.
     install_requires=['setuptools'],
     extras_require={
         'robot': requirements('robot', 'demo'),

@@ -13,7 +13,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ('benchmarks', 'hralign_ros', 'launch', 'test', 'tools')
 HEADER = re.compile(
-    r'(#!.*\n)?# Copyright 20\d\d hralign_ros maintainers\n# SPDX-License-Identifier: Apache-2\.0\n')
+    r'(#!.*\n)?'
+    r'# Copyright 20\d\d hralign_ros maintainers\n'
+    r'# SPDX-License-Identifier: Apache-2\.0\n')
 
 
 @pytest.mark.copyright

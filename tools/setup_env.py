@@ -140,8 +140,9 @@ def run_logged(what: str, command: list[str]) -> None:
     with LOG.open('ab') as log:
         log.write(f'\n$ {" ".join(command)}\n'.encode())
         start = log.tell()
+        # The child inherits the lock: if this process is killed, the next run waits for the child.
         code = subprocess.run(command, cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL,
-                              stdout=log, stderr=subprocess.STDOUT).returncode
+                              stdout=log, stderr=subprocess.STDOUT, close_fds=False).returncode
     if code:
         output = LOG.read_bytes()[start:].decode(errors='replace')
         raise SetupError(explain(what, output))
@@ -245,8 +246,9 @@ def install_layer(layer: str) -> None:
         return
     say(f'installing the layer {layer}')
     if begun.exists():
-        forget_broken_packages()
-    begun.touch()
+        forget_broken_packages(since=begun.stat().st_mtime)
+    else:
+        begun.touch()
     limits = SOURCED_REQUIREMENTS if SOURCED else CONSTRAINTS
     for name, options in LAYERS[layer]:
         run_logged(f'Installing the layer {layer}', [
@@ -262,16 +264,17 @@ def site_packages() -> Path:
     return VENV / 'lib' / f'python{sys.version_info[0]}.{sys.version_info[1]}' / 'site-packages'
 
 
-def forget_broken_packages() -> None:
+def forget_broken_packages(since: float) -> None:
     """
-    Remove the metadata of packages that an interrupted pip left incomplete.
+    Remove the metadata of packages that a pip interrupted after a time left incomplete.
 
     pip believes in a package as soon as its metadata is there; without it, pip installs the
-    package again over what the interrupted run left.
+    package again over what the interrupted run left. Packages of finished layers are let be: the
+    wheels of ROS 2 share files and we mend some, so that not all have the size that was recorded.
     """
     site = site_packages()
     for info in site.glob('*.dist-info'):
-        if not is_complete(site, info / 'RECORD'):
+        if info.stat().st_mtime >= since and not is_complete(site, info / 'RECORD'):
             say(f'an earlier run was cut off while installing {info.stem}')
             shutil.rmtree(info)
 
@@ -289,7 +292,7 @@ def is_complete(site: Path, record: Path) -> bool:
 
 
 def fix_include_paths() -> None:
-    """Replace the include folders of the machine that built the ROS 2 wheels by those of this one."""
+    """Name this machine's include folders where the ROS 2 wheels name those of another."""
     folders = f'{sysconfig.get_path("include")};{site_packages() / "numpy/_core/include"}'
     for path in VENV.glob('share/*/cmake/*pyExport.cmake'):
         text = path.read_text(encoding='utf-8')
@@ -349,6 +352,7 @@ def build_workspace(always: bool) -> None:
 def lock() -> int:
     """Wait until no other run works on this repository; hold it while the result is open."""
     folder = os.open(ROOT, os.O_RDONLY)
+    os.set_inheritable(folder, True)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -82,6 +82,7 @@ class _View(Generic[Payload]):
 
     pending: Frame[Payload] | None = None
     last_stamp: int | None = None
+    last_arrival: int = 0
     behind_since: int | None = None
     behind_count: int = 0
     counts: Counter[str] = field(default_factory=Counter)
@@ -98,6 +99,7 @@ class Pairing(Generic[Payload]):
     # A single late packet is no jump of time: this many frames in a row, over this long.
     _RESET_FRAMES = 3
     _RESET_TIME = 300_000_000
+    _STANDSTILL = 2_000_000_000
 
     def __init__(
         self, views: Sequence[str], required: Sequence[str], rules: PairingRules,
@@ -156,6 +158,7 @@ class Pairing(Generic[Payload]):
             self._waiting_since = elapsed
         view.pending = frame
         view.last_stamp = frame.stamp
+        view.last_arrival = elapsed
         return verdict
 
     def _judge(
@@ -221,11 +224,25 @@ class Pairing(Generic[Payload]):
         return MatchedSet(frames, stamp)
 
     def alive(self, name: str, now: int, elapsed: int) -> bool:
-        """Whether a view's newest frame is fresh; one never seen counts as alive at first."""
-        last = self._views[name].last_stamp
-        if last is None:
+        """Whether a view may still send in time; one never seen may, at first."""
+        if self._views[name].last_stamp is None:
             return self._opened is not None and elapsed - self._opened <= self.rules.max_age
-        return now - last <= self.rules.max_age
+        return self.fresh(name, now, elapsed)
+
+    def fresh(self, name: str, now: int, elapsed: int) -> bool:
+        """
+        Whether a view's newest frame is at most max_age old.
+
+        Simulated time may stand still when its source dies, so real time bounds it as well.
+        """
+        view = self._views[name]
+        if view.last_stamp is None or now - view.last_stamp > self.rules.max_age:
+            return False
+        return elapsed - view.last_arrival <= max(4 * self.rules.max_age, self._STANDSTILL)
+
+    def any_required_fresh(self, now: int, elapsed: int) -> bool:
+        """Whether at least one required view is fresh."""
+        return any(self.fresh(name, now, elapsed) for name in self._required)
 
     def wait_until(self) -> int | None:
         """Tell the `elapsed` time at which a pending frame has waited long enough."""

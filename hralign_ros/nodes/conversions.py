@@ -1,0 +1,199 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""Between ROS messages and the runtime's arrays and results."""
+
+from array import array
+from functools import lru_cache
+from importlib.util import find_spec
+import os
+from typing import Any
+
+from builtin_interfaces.msg import Duration, Time
+import numpy as np
+from sensor_msgs.msg import CompressedImage, Image as ImageMessage
+
+from hralign_ros.nodes.interfaces import EncoderInfo, SuccessProbability, TaskEmbedding
+from hralign_ros.nodes.pipeline import Result
+from hralign_ros.runtime.encoder import Encoder
+from hralign_ros.runtime.errors import FrameError
+from hralign_ros.runtime.images import decode_compressed, decode_raw, Image, RAW_ENCODINGS
+
+_SECOND = 1_000_000_000
+# Distributions whose cv_bridge is compiled against numpy 1; numpy 2 in the same process makes it
+# fail at import, or crash.
+_NUMPY_1_DISTRIBUTIONS = ('humble', 'iron', 'jazzy', 'kilted')
+
+
+def stamp_to_ns(stamp: Time) -> int:
+    """Turn a stamp into nanoseconds."""
+    return int(stamp.sec) * _SECOND + int(stamp.nanosec)
+
+
+def ns_to_stamp(nanoseconds: int) -> Time:
+    """Turn nanoseconds into a stamp."""
+    seconds, rest = divmod(int(nanoseconds), _SECOND)
+    return Time(sec=seconds, nanosec=rest)
+
+
+def decode(message: ImageMessage | CompressedImage) -> tuple[Image, str]:
+    """
+    Decode a camera message.
+
+    :returns: uint8 [H, W, 3] RGB, and the message's frame_id.
+    :raises FrameError: the picture cannot be used.
+    """
+    if isinstance(message, CompressedImage):
+        return decode_compressed(message.data, encoding=message.format), message.header.frame_id
+    if message.encoding in RAW_ENCODINGS:
+        image = decode_raw(
+            message.data, height=message.height, width=message.width, step=message.step,
+            encoding=message.encoding)
+    else:
+        image = _decode_with_cv_bridge(message)
+    return image, message.header.frame_id
+
+
+def _decode_with_cv_bridge(message: ImageMessage) -> Image:
+    """Decode what is not a plain 8-bit picture, such as Bayer or YUV."""
+    bridge = _cv_bridge(message.encoding)
+    try:
+        return np.ascontiguousarray(bridge.imgmsg_to_cv2(message, 'rgb8'), np.uint8)
+    except Exception as error:  # cv_bridge raises errors of its own, OpenCV's and numpy's
+        raise FrameError(
+            'unsupported_encoding',
+            f"encoding '{message.encoding}' cannot be turned into rgb8 ({error}); set the camera "
+            f'driver to one of {", ".join(RAW_ENCODINGS)}') from error
+
+
+@lru_cache(maxsize=None)
+def _find_cv_bridge() -> tuple[Any, str]:
+    """Import cv_bridge once; give it, or why it cannot be used."""
+    if find_spec('cv_bridge') is None:
+        return None, 'cv_bridge is not installed'
+    distribution = os.environ.get('ROS_DISTRO', '')
+    if int(np.__version__.split('.')[0]) >= 2 and distribution in _NUMPY_1_DISTRIBUTIONS:
+        return None, (f'the cv_bridge of ROS 2 {distribution} is built for numpy 1, and numpy '
+                      f"{np.__version__} is loaded: pip install 'numpy<2'")
+    try:
+        from cv_bridge import CvBridge
+
+        return CvBridge(), ''
+    except Exception as error:  # a broken installation fails in many ways
+        return None, f'cv_bridge cannot be imported ({error})'
+
+
+def _cv_bridge(encoding: str) -> Any:
+    """
+    Get cv_bridge.
+
+    :raises FrameError: it cannot be used; the message says why and what is allowed without it.
+    """
+    bridge, why_not = _find_cv_bridge()
+    if bridge is None:
+        raise FrameError(
+            'unsupported_encoding',
+            f"encoding '{encoding}' needs cv_bridge, and {why_not}; without it allowed: "
+            f'{", ".join(RAW_ENCODINGS)}')
+    return bridge
+
+
+def image_message(image: Image, stamp: int, frame_id: str) -> ImageMessage:
+    """Make an rgb8 message from uint8 [H, W, 3] RGB."""
+    message = ImageMessage(
+        height=image.shape[0], width=image.shape[1], step=image.shape[1] * 3, encoding='rgb8',
+        data=array('B', np.ascontiguousarray(image).tobytes()))
+    message.header.stamp = ns_to_stamp(stamp)
+    message.header.frame_id = frame_id
+    return message
+
+
+def embedding_message(result: Result, encoder: Encoder) -> TaskEmbedding:
+    """Make the embedding's message, without duration and publish time."""
+    tick = result.tick
+    assert tick is not None
+    pooling = {'attention': TaskEmbedding.POOLING_ATTENTION, 'mean': TaskEmbedding.POOLING_MEAN}
+    stamps = tick.view_stamps[tick.view_valid]
+    message = TaskEmbedding(
+        skew=float(stamps.max() - stamps.min()) * 1e-9, status=int(result.status),
+        pooling=pooling[tick.pooling], dim=tick.embedding.shape[1],
+        # From the bytes: assigning a list or a numpy array takes milliseconds.
+        data=array('f', tick.embedding.tobytes()))
+    _common(message, result, encoder)
+    return message
+
+
+def success_message(result: Result, encoder: Encoder) -> SuccessProbability:
+    """Make the success message, without duration and publish time."""
+    message = SuccessProbability(status=int(result.status), decision=int(result.decision))
+    _common(message, result, encoder)
+    if result.rules.threshold is not None:
+        message.decision_threshold_valid = True
+        message.decision_threshold = float(result.rules.threshold)
+        message.decision_alpha = float(result.rules.alpha)
+    if result.tick is None:
+        return message
+    success = result.tick.success
+    for name, value in (('probability', success.probability), ('progress', success.progress),
+                        ('raw_score', success.raw_score)):
+        if value is not None:
+            setattr(message, name, float(value))
+            setattr(message, f'{name}_valid', True)
+    message.mode_names = list(success.mode_names)
+    message.mode_probabilities = array('f', success.modes)
+    if success.ood_score is not None and encoder.manifest.ood_threshold is not None:
+        message.ood_valid = True
+        message.ood_score = float(success.ood_score)
+        message.ood_threshold = float(encoder.manifest.ood_threshold)
+    message.clip_stamps = [ns_to_stamp(stamp) for stamp in success.clip_stamps]
+    return message
+
+
+def _common(message: Any, result: Result, encoder: Encoder) -> None:
+    """Fill the fields that both results share."""
+    message.header.stamp = ns_to_stamp(result.stamp)
+    message.header.frame_id = result.frame_id
+    message.episode_id = result.episode_id
+    message.task = result.task
+    message.task_id = result.task_id
+    message.bundle_sha256 = encoder.bundle.sha256
+    views = encoder.manifest.views
+    message.view_names = list(views)
+    if result.tick is None:
+        message.view_stamps = [Time() for _ in views]
+        message.view_ages = array('f', [0.0] * len(views))
+        message.view_valid = [False] * len(views)
+        return
+    tick = result.tick
+    message.view_stamps = [ns_to_stamp(stamp) for stamp in tick.view_stamps]
+    message.view_ages = array('f', [
+        (tick.stamp - int(stamp)) * 1e-9 if valid else 0.0
+        for stamp, valid in zip(tick.view_stamps, tick.view_valid, strict=True)])
+    message.view_valid = [bool(valid) for valid in tick.view_valid]
+
+
+def duration_message(nanoseconds: int) -> Duration:
+    """Turn nanoseconds into a Duration."""
+    seconds, rest = divmod(int(nanoseconds), _SECOND)
+    return Duration(sec=seconds, nanosec=rest)
+
+
+def info_message(encoder: Encoder, *, warm_up: float, version: str) -> EncoderInfo:
+    """Say what is loaded and where it runs, without the stamp."""
+    manifest, hardware = encoder.manifest, encoder.hardware
+    tasks = encoder.tasks.tasks
+    return EncoderInfo(
+        node_version=version, bundle_path=str(encoder.bundle.path.resolve()),
+        bundle_name=manifest.name, bundle_sha256=encoder.bundle.sha256,
+        bundle_schema_version=int(manifest.document['schema_version']),
+        backbone=manifest.backbone, adapter=manifest.adapter,
+        text_encoder=manifest.text_encoder,
+        licenses=[f'{part}: {text}' for part, text in manifest.licenses.items()],
+        provider_requested=hardware.requested, provider=hardware.provider,
+        onnxruntime_version=encoder.onnxruntime_version, warm_up=float(warm_up),
+        view_names=list(manifest.views), reference_view=manifest.reference_view,
+        dim=manifest.channels, tokens_per_frame=manifest.tokens,
+        clip_length=manifest.clip.length, token_grid=list(manifest.token_grid),
+        task_ids=[task.task_id for task in tasks], task_names=[task.name for task in tasks],
+        task_calibrated=[task.calibration is not None for task in tasks],
+        alphas=array('f', encoder.tasks.alphas))

@@ -1,0 +1,147 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+The whole chain on recorded video, without ROS's launch system: camera nodes, encoder, monitor.
+
+With a ROS 2 installation `ros2 launch hralign_ros demo.launch.py` does the same.
+"""
+
+import argparse
+from collections.abc import Sequence
+import os
+from pathlib import Path
+import signal
+import subprocess
+import sys
+import time
+
+import yaml
+
+from hralign_ros.runtime.bundle import load_bundle, default_bundle
+from hralign_ros.runtime.errors import HralignError
+
+_ROOT = Path(__file__).resolve().parents[2]
+_PATIENCE = 30.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo to the end of the videos; return 0 if all went well."""
+    parser = argparse.ArgumentParser(description='Run the encoder on recorded video.')
+    parser.add_argument('--video', nargs='+', type=Path, metavar='FILE',
+                        help='one file per view, wrist first; one file plays as all views')
+    parser.add_argument('--task', help='the instruction')
+    parser.add_argument('--bundle', help='directory of a bundle; default: the shipped one')
+    parser.add_argument('--report', type=Path, default=Path('demo_report'),
+                        help='folder for report.png and ticks.csv (%(default)s)')
+    parser.add_argument('--rate', type=float, default=30.0, help='frames a second (%(default)s)')
+    options = parser.parse_args(arguments)
+    try:
+        bundle = load_bundle(options.bundle or default_bundle())
+    except HralignError as error:
+        print(f'demo: {error}', file=sys.stderr)
+        return 1
+    views = bundle.manifest.views
+    videos, task = options.video or [], options.task
+    if not videos:
+        episode = yaml.safe_load((episode_folder() / 'episode.yaml').read_text('utf-8'))
+        videos = [episode_folder() / episode['views'][view]['file'] for view in views]
+        task = task or episode['task']
+    if len(videos) == 1:
+        videos = videos * len(views)
+    missing = [str(video) for video in videos if not video.is_file()]
+    if missing or len(videos) != len(views):
+        print(f'demo: {len(videos)} videos given for the views {", ".join(views)}'
+              + (f'; not found: {", ".join(missing)}' if missing else ''), file=sys.stderr)
+        return 1
+    return _run(dict(zip(views, videos, strict=True)), task or '', str(bundle.path), options)
+
+
+def episode_folder() -> Path:
+    """Find the shipped episode, in a source tree or where colcon installed it."""
+    prefixes = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
+    places = [_ROOT / 'demo/can', *(Path(p) / 'share/hralign_ros/demo/can' for p in prefixes)]
+    return next((place for place in places if place.is_dir()), places[0])
+
+
+def _run(
+    videos: dict[str, Path], task: str, bundle: str, options: argparse.Namespace,
+) -> int:
+    """Start all processes, wait for the videos to end, stop them."""
+    profile = _ROOT / 'config/fastdds_large_images.xml'
+    environment = dict(os.environ)
+    if profile.is_file():
+        environment.setdefault('FASTRTPS_DEFAULT_PROFILES_FILE', str(profile))
+    views = list(videos)
+    processes: dict[str, subprocess.Popen[bytes]] = {}
+    try:
+        processes['monitor'] = _node(
+            'demo_monitor', environment,
+            {'report': str(options.report),
+             'cameras': f'[{", ".join(f"{view}/image_raw" for view in views)}]'})
+        processes['encoder'] = _node(
+            'encoder_node', environment, {'autostart': True, 'bundle': bundle,
+                                          **({'task': task} if task else {})},
+            log_level='warn')
+        for view, video in videos.items():
+            processes[view] = _node(
+                'video_publisher', environment,
+                {'file': str(video.resolve()), 'rate_hz': float(options.rate),
+                 'frame_id': f'{view}_optical_frame'},
+                remap={'image_raw': f'{view}/image_raw', '__node': f'{view}_camera'})
+        _wait(processes, views)
+        time.sleep(0.5)  # the last results are still on their way
+    except KeyboardInterrupt:
+        print('interrupted')
+    finally:
+        codes = _stop(processes)
+    failed = {name: code for name, code in codes.items() if code != 0}
+    if failed:
+        print(f'demo: ended with errors: {failed}', file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _node(
+    module: str, environment: dict[str, str], values: dict[str, object], *,
+    remap: dict[str, str] | None = None, log_level: str = 'info',
+) -> 'subprocess.Popen[bytes]':
+    """Start one of our nodes as a process of its own group, so that Ctrl-C reaches only us."""
+    command = [sys.executable, '-m', f'hralign_ros.nodes.{module}', '--ros-args',
+               '--log-level', log_level]
+    for name, value in values.items():
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        quoted = text if isinstance(value, (bool, float)) or text.startswith('[') \
+            else "'" + text.replace("'", "''") + "'"
+        command += ['-p', f'{name}:={quoted}']
+    for source, target in (remap or {}).items():
+        command += ['-r', f'{source}:={target}']
+    return subprocess.Popen(command, env=environment, start_new_session=True)
+
+
+def _wait(processes: dict[str, 'subprocess.Popen[bytes]'], views: list[str]) -> None:
+    """Wait until all cameras have played to the end, or something has died."""
+    while any(processes[view].poll() is None for view in views):
+        for name in ('encoder', 'monitor'):
+            if processes[name].poll() is not None:
+                print(f'demo: the {name} has ended early', file=sys.stderr)
+                return
+        time.sleep(0.1)
+
+
+def _stop(processes: dict[str, 'subprocess.Popen[bytes]']) -> dict[str, int]:
+    """Interrupt what still runs and collect the exit codes."""
+    for process in processes.values():
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+    codes = {}
+    for name, process in processes.items():
+        try:
+            codes[name] = process.wait(timeout=_PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            codes[name] = process.wait()
+    return codes
+
+
+if __name__ == '__main__':
+    sys.exit(main())

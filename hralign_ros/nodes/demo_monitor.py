@@ -1,0 +1,260 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Watch an encoder while it runs: a live view in the terminal, and a report at the end.
+
+The report folder gets report.png (pictures, attention, timelines) and ticks.csv.
+"""
+
+from collections import Counter, deque
+import csv
+from dataclasses import dataclass, field
+from functools import partial
+import math
+from pathlib import Path
+import sys
+import time
+from typing import Any, TextIO
+
+from diagnostic_msgs.msg import DiagnosticArray
+import numpy as np
+from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image as ImageMessage
+
+from hralign_ros.nodes.conversions import decode, stamp_to_ns
+from hralign_ros.nodes.encoder_node import LATCHED
+from hralign_ros.nodes.interfaces import EncoderInfo, SuccessProbability, TaskEmbedding
+from hralign_ros.nodes.process import run_node
+from hralign_ros.runtime.decision import Decision, Status
+from hralign_ros.runtime.errors import FrameError
+
+# Overlays kept for the report: one a second, for at most ten minutes.
+_SHOT_PERIOD = 1.0
+_MOST_SHOTS = 600
+
+
+@dataclass
+class Row:
+    """One tick in the report; times in seconds."""
+
+    time: float
+    latency: float
+    processing: float
+    skew: float
+    drift: list[float]
+    probability: float
+    decision: str = ''
+    status: str = ''
+
+
+@dataclass
+class Recording:
+    """What the monitor has seen."""
+
+    view_names: list[str] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    shots: dict[str, list[tuple[float, np.ndarray]]] = field(default_factory=dict)
+    pictures: dict[str, list[tuple[float, np.ndarray]]] = field(default_factory=dict)
+    info: EncoderInfo | None = None
+    task: str = ''
+    drops: Counter[str] = field(default_factory=Counter)
+
+
+class DemoMonitor(Node):
+    """Show and record what one encoder publishes."""
+
+    def __init__(self, terminal: TextIO | None = None) -> None:
+        super().__init__('demo_monitor')
+        self._report_folder = Path(self.declare_parameter(
+            'report', 'demo_report', ParameterDescriptor(
+                description='Folder for report.png and ticks.csv.', read_only=True)).value)
+        cameras = self.declare_parameter(
+            'cameras', ['wrist/image_raw', 'third_person/image_raw'], ParameterDescriptor(
+                description='Image topics, in the order of the views; shown in the report.',
+                read_only=True)).value
+        self._terminal = terminal or sys.stdout
+        self._recording = Recording()
+        self._first: np.ndarray | None = None
+        self._start: int | None = None
+        self._recent: deque[float] = deque(maxlen=60)
+        self._last_success: SuccessProbability | None = None
+        self._newest_picture: dict[int, ImageMessage] = {}
+        self._overlays: dict[str, Any] = {}
+        self._cameras_made: list[Any] = []
+        self._lines = 0
+        reliable = QoSProfile(depth=30, reliability=ReliabilityPolicy.RELIABLE)
+        self.create_subscription(
+            TaskEmbedding, 'encoder/embedding', self._on_embedding, reliable)
+        self.create_subscription(
+            SuccessProbability, 'encoder/success', self._on_success, reliable)
+        self.create_subscription(EncoderInfo, 'encoder/info', self._on_info, LATCHED)
+        self.create_subscription(
+            DiagnosticArray, '/diagnostics', self._on_diagnostics, reliable)
+        sensor = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        for index, topic in enumerate(cameras):
+            self.create_subscription(
+                ImageMessage, topic, partial(self._newest_picture.__setitem__, index), sensor)
+        self.create_timer(0.5, self._show)
+
+    def _on_info(self, message: EncoderInfo) -> None:
+        """Learn the views, and look at their attention."""
+        self._recording.info = message
+        for view in message.view_names:
+            if view not in self._overlays:
+                self._overlays[view] = self.create_subscription(
+                    ImageMessage, f'encoder/attention/{view}', partial(self._on_overlay, view),
+                    QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE))
+
+    def _on_embedding(self, message: TaskEmbedding) -> None:
+        now = self.get_clock().now().nanoseconds * 1e-9
+        stamp = stamp_to_ns(message.header.stamp)
+        if self._start is None:
+            self._start = stamp
+        values = np.frombuffer(message.data, np.float32).reshape(-1, message.dim)
+        if self._first is None and all(message.view_valid):
+            self._first = values.copy()
+        drift = [math.nan] * len(values)
+        if self._first is not None:
+            drift = [1.0 - float(a @ b) if valid else math.nan for a, b, valid in zip(
+                values, self._first, message.view_valid, strict=True)]
+        success = self._last_success
+        same = success is not None and success.header.stamp == message.header.stamp
+        self._recording.view_names = list(message.view_names)
+        self._recording.task = message.task
+        self._recording.rows.append(Row(
+            time=(stamp - self._start) * 1e-9,
+            latency=(stamp_to_ns(message.publish_time) - stamp) * 1e-9,
+            processing=message.processing_duration.sec
+            + message.processing_duration.nanosec * 1e-9,
+            skew=float(message.skew), drift=drift,
+            probability=float(success.probability) if same and success is not None
+            and success.probability_valid else math.nan))
+        self._recent.append(now)
+
+    def _on_success(self, message: SuccessProbability) -> None:
+        self._last_success = message
+        rows = self._recording.rows
+        if self._start is None or not rows:
+            return
+        if abs(rows[-1].time - (stamp_to_ns(message.header.stamp) - self._start) * 1e-9) < 1e-6:
+            rows[-1].decision = Decision(message.decision).name
+            rows[-1].status = _flags(message.status)
+            if message.probability_valid:
+                rows[-1].probability = float(message.probability)
+
+    def _on_overlay(self, view: str, message: ImageMessage) -> None:
+        """Keep an overlay a second, and the camera picture beside it."""
+        if self._start is None:
+            return
+        seconds = (stamp_to_ns(message.header.stamp) - self._start) * 1e-9
+        shots = self._recording.shots.setdefault(view, [])
+        if len(shots) >= _MOST_SHOTS or (shots and seconds - shots[-1][0] < _SHOT_PERIOD):
+            return
+        shots.append((seconds, decode(message)[0].copy()))
+        index = self._recording.view_names.index(view)
+        picture = self._newest_picture.get(index)
+        if picture is not None:
+            try:
+                self._recording.pictures.setdefault(view, []).append(
+                    (seconds, decode(picture)[0].copy()))
+            except FrameError as error:
+                self.get_logger().warning(str(error), once=True)
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            for pair in status.values:
+                if pair.key.startswith('dropped_'):
+                    self._recording.drops[f'{status.name.split()[-1]} {pair.key[8:]}'] = int(
+                        pair.value)
+
+    def _show(self) -> None:
+        """Draw the live view: over itself on a terminal, a line at a time elsewhere."""
+        rows, info = self._recording.rows, self._recording.info
+        if info is None:
+            return
+        lines = [f'{info.backbone} on {info.provider}, bundle {info.bundle_name} '
+                 f'{info.bundle_sha256[:8]}, task: {self._recording.task or "none"}']
+        if rows:
+            last = rows[-60:]
+            rate = 0.0
+            if len(self._recent) > 1:
+                rate = (len(self._recent) - 1) / max(
+                    self._recent[-1] - self._recent[0], 1e-9)
+            latency = np.percentile([row.latency for row in last], (50, 95)) * 1e3
+            drift = ', '.join(f'{view} {value:.3f}' for view, value in zip(
+                self._recording.view_names, last[-1].drift, strict=True))
+            lines += [
+                f'{last[-1].time:6.1f} s  {rate:5.1f} Hz  latency p50 {latency[0]:5.1f} ms '
+                f'p95 {latency[1]:5.1f} ms  skew {last[-1].skew * 1e3:4.1f} ms',
+                f'drift from the first frame: {drift}',
+                f'drops: {_drops(self._recording.drops)}']
+        success = self._last_success
+        if success is not None:
+            probability = f'{success.probability:.3f}' if success.probability_valid else 'none'
+            lines.append(f'success: probability {probability}, '
+                         f'{Decision(success.decision).name}, {_flags(success.status)}')
+        if self._terminal.isatty():
+            if self._lines:
+                self._terminal.write(f'\x1b[{self._lines}A')
+            self._terminal.write(''.join(f'\x1b[2K{line}\n' for line in lines))
+            self._lines = len(lines)
+        elif rows:
+            self._terminal.write(' | '.join(lines[1:2] + lines[-1:]) + '\n')
+        self._terminal.flush()
+
+    def destroy_node(self) -> None:
+        """Write the report before the node goes."""
+        self.write_report()
+        super().destroy_node()
+
+    def write_report(self) -> None:
+        """Write ticks.csv and report.png, if there was anything to see."""
+        recording = self._recording
+        if not recording.rows:
+            self.get_logger().error('nothing was received from the encoder; no report is written')
+            return
+        self._report_folder.mkdir(parents=True, exist_ok=True)
+        with open(self._report_folder / 'ticks.csv', 'w', newline='', encoding='utf-8') as file:
+            writer = csv.writer(file)
+            writer.writerow([
+                'time_s', 'latency_s', 'processing_s', 'skew_s',
+                *(f'drift_{view}' for view in recording.view_names),
+                'probability', 'decision', 'status'])
+            for row in recording.rows:
+                writer.writerow([
+                    f'{row.time:.4f}', f'{row.latency:.5f}', f'{row.processing:.5f}',
+                    f'{row.skew:.5f}', *(f'{d:.5f}' for d in row.drift),
+                    f'{row.probability:.5f}', row.decision, row.status])
+        try:
+            from hralign_ros.nodes.demo_report import draw_report
+        except ImportError as error:
+            self.get_logger().warning(
+                f'no report.png: {error}; pip install matplotlib. ticks.csv is written')
+            return
+        draw_report(recording, self._report_folder / 'report.png')
+        self._terminal.write(f'report: {self._report_folder}/report.png, ticks.csv '
+                             f'({len(recording.rows)} ticks)\n')
+
+
+def _flags(status: int) -> str:
+    """Name the bits of a status."""
+    return '|'.join(flag.name or '' for flag in Status if flag and status & flag) or 'OK'
+
+
+def _drops(drops: Counter[str]) -> str:
+    return ', '.join(f'{name} {n}' for name, n in sorted(drops.items()) if n) or 'none'
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the monitor as a process until it is interrupted."""
+    started = time.monotonic()
+    code = run_node(DemoMonitor, arguments)
+    print(f'watched for {time.monotonic() - started:.0f} s')
+    return code
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,403 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+The encoder as a lifecycle node.
+
+configure loads, verifies and warms the bundle; activate opens the gates; deactivate closes them;
+cleanup frees everything. ~/info and /diagnostics work in every state.
+"""
+
+from collections.abc import Callable
+from functools import partial
+import sys
+import time
+import traceback
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.clock import JumpThreshold, TimeJump
+from rclpy.duration import Duration
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import (
+    DurabilityPolicy, qos_policy_name_from_kind, QoSProfile, ReliabilityPolicy,
+)
+from sensor_msgs.msg import CompressedImage, Image as ImageMessage
+
+from hralign_ros import __version__
+from hralign_ros.nodes import conversions, diagnostics, parameters
+from hralign_ros.nodes.interfaces import (
+    EncoderInfo, SetTask, StartEpisode, SuccessProbability, TaskEmbedding,
+)
+from hralign_ros.nodes.pipeline import Callbacks, Pipeline, Result
+from hralign_ros.nodes.process import run_node
+from hralign_ros.runtime.bundle import default_bundle
+from hralign_ros.runtime.encoder import Encoder
+from hralign_ros.runtime.errors import HralignError, TaskError
+from hralign_ros.runtime.overlay import attention_overlay
+
+RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
+                     durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+# Diagnostics go out this often, and at once when a level changes [s].
+DIAGNOSTICS_PERIOD = 1.0
+_LOOK_PERIOD = 0.2
+
+Return = TransitionCallbackReturn
+
+
+class EncoderNode(LifecycleNode):
+    """
+    Publish embeddings and success probabilities for matched camera frames.
+
+    Camera callbacks and services run on the executor's thread; inference and publication of
+    results on the pipeline's.
+    """
+
+    def __init__(self) -> None:
+        super().__init__('encoder', enable_logger_service=True)
+        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 1)
+        self._info = self.create_publisher(EncoderInfo, '~/info', LATCHED)
+        self._encoder: Encoder | None = None
+        self._settings: parameters.Settings | None = None
+        self._pipeline: Pipeline | None = None
+        self._results: list[Any] = []
+        self._subscriptions_made: list[Any] = []
+        self._topics: dict[str, str] = {}
+        self._qos_problems: dict[str, str] = {}
+        self._problem = ''
+        self._active = False
+        self._last_levels: tuple[bytes, ...] = ()
+        self._last_report = 0.0
+        parameters.declare(self)
+        self.add_on_set_parameters_callback(partial(parameters.validate_change, self))
+        self.add_post_set_parameters_callback(lambda _: self._apply_settings())
+        self.create_service(SetTask, '~/set_task', self._on_set_task)
+        self.create_service(StartEpisode, '~/start_episode', self._on_start_episode)
+        self._jump_handle = self.get_clock().create_jump_callback(
+            JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1),
+                          on_clock_change=True),
+            post_callback=self._on_time_jump)
+        self.create_timer(_LOOK_PERIOD, self._report, clock=_steady_clock())
+
+    # Lifecycle. rclpy swallows what these raise, so each is wrapped.
+
+    def on_configure(self, state: LifecycleState) -> Return:
+        """Load, verify and warm the bundle."""
+        return self._transition('configure', self._configure)
+
+    def on_activate(self, state: LifecycleState) -> Return:
+        """Open the gates."""
+        return self._transition('activate', lambda: self._activate(state))
+
+    def on_deactivate(self, state: LifecycleState) -> Return:
+        """Close the gates; nothing is published once this has returned."""
+        return self._transition('deactivate', lambda: self._deactivate(state))
+
+    def on_cleanup(self, state: LifecycleState) -> Return:
+        """Free the model and all subscriptions."""
+        return self._transition('cleanup', self._teardown)
+
+    def on_shutdown(self, state: LifecycleState) -> Return:
+        """Stop, from whatever state."""
+        return self._transition('shutdown', self._teardown)
+
+    def on_error(self, state: LifecycleState) -> Return:
+        """Go back to unconfigured, so that configure can be tried again."""
+        return self._transition('recover from an error', self._teardown)
+
+    def _transition(self, name: str, action: Callable[[], None]) -> Return:
+        """Run a transition; an error is logged and reported, and the state stays what it was."""
+        try:
+            action()
+        except HralignError as error:
+            self._problem = str(error)
+            self.get_logger().error(f'cannot {name}: {error}')
+        except Exception:  # anything else is a fault of ours, and must be seen all the same
+            self._problem = f'cannot {name}: {traceback.format_exc()}'
+            self.get_logger().error(self._problem)
+        else:
+            return Return.SUCCESS
+        if name == 'configure':
+            self._teardown(keep_problem=True)
+        self._report(force=True)
+        return Return.FAILURE
+
+    def _configure(self) -> None:
+        """Load everything; on an error nothing is left behind."""
+        started = time.perf_counter()
+        self._problem = ''
+        settings = parameters.Settings.read(parameters.current(self))
+        encoder = Encoder.load(
+            settings['bundle'] or default_bundle(), provider=settings['provider'],
+            require_gpu=settings['require_gpu'], threads=settings['threads'],
+            precision=settings['precision'], pooling=settings['pooling'],
+            geometry={name: view.geometry for name, view in settings.views.items()})
+        if tuple(settings.views) != encoder.manifest.views:
+            raise parameters.ParameterError(
+                f'parameter views is {", ".join(settings.views)}, but the bundle '
+                f'{encoder.bundle.path} has {", ".join(encoder.manifest.views)}, in this order')
+        encoder.warm_up()
+        self._settings, self._encoder = settings, encoder
+        self._pipeline = Pipeline(
+            encoder,
+            Callbacks(
+                decode=lambda view, message: conversions.decode(message),
+                clock=lambda: int(self.get_clock().now().nanoseconds),
+                on_result=self._publish, after_result=self._publish_attention,
+                on_fault=lambda key, text: self.get_logger().warning(text),
+                on_recovery=lambda key: self.get_logger().info(f'recovered: {key}')),
+            required=tuple(n for n, view in settings.views.items() if view.required),
+            pairing=settings.pairing, decision=settings.decision,
+            allow_unknown_tasks=settings['allow_unknown_tasks'], task=settings['task'])
+        self._make_publishers(encoder)
+        for name, view in settings.views.items():
+            self._subscribe(name, view)
+        warm_up = time.perf_counter() - started
+        self._announce(encoder, warm_up)
+        self._report(force=True)
+
+    def _make_publishers(self, encoder: Encoder) -> None:
+        """Make the managed publishers; they are silent while inactive."""
+        self._embedding = self.create_lifecycle_publisher(TaskEmbedding, '~/embedding', RELIABLE)
+        self._success = self.create_lifecycle_publisher(
+            SuccessProbability, '~/success', RELIABLE)
+        self._attention = {
+            view: self.create_lifecycle_publisher(ImageMessage, f'~/attention/{view}', RELIABLE)
+            for view in encoder.manifest.views}
+        self._results = [self._embedding, self._success, *self._attention.values()]
+
+    def _announce(self, encoder: Encoder, warm_up: float) -> None:
+        """Say in the log and in ~/info what is loaded and where it runs."""
+        info = conversions.info_message(encoder, warm_up=warm_up, version=__version__)
+        info.stamp = self.get_clock().now().to_msg()
+        self._info.publish(info)
+        hardware = encoder.hardware
+        log = self.get_logger()
+        log.info(f'loaded {encoder.bundle.path} ({encoder.bundle.sha256[:12]}) in {warm_up:.2f} s')
+        log.info(f'provider: asked {hardware.requested}, got {hardware.provider}')
+        if hardware.remark:
+            log.warning(hardware.remark)
+        if not encoder.manifest.success_trained:
+            log.warning('the success head of this bundle is not trained: every decision is ABSTAIN')
+        assert self._settings is not None
+        log.info('parameters: ' + ', '.join(
+            f'{name}={value}' for name, value in sorted(self._settings.values.items())))
+
+    def _subscribe(self, name: str, view: parameters.ViewSettings) -> None:
+        """Subscribe to a camera."""
+        # Resolved first: a remapping of the base name has to move .../compressed with it.
+        topic = self.resolve_topic_name(view.topic)
+        kind = ImageMessage
+        if view.transport == 'compressed':
+            topic, kind = f'{topic}/compressed', CompressedImage
+        qos = QoSProfile(
+            depth=1, reliability=ReliabilityPolicy.RELIABLE if view.reliability == 'reliable'
+            else ReliabilityPolicy.BEST_EFFORT)
+        self._topics[name] = topic
+        self._subscriptions_made.append(self.create_subscription(
+            kind, topic, partial(self._on_image, name), qos,
+            event_callbacks=SubscriptionEventCallbacks(
+                incompatible_qos=partial(self._on_incompatible_qos, name))))
+
+    def _activate(self, state: LifecycleState) -> None:
+        """Enable the publishers and start the worker."""
+        assert self._pipeline is not None
+        super().on_activate(state)
+        self._active = True
+        self._pipeline.start()
+
+    def _deactivate(self, state: LifecycleState) -> None:
+        """Stop the worker, then disable the publishers."""
+        assert self._pipeline is not None
+        self._active = False
+        self._pipeline.stop()
+        super().on_deactivate(state)
+
+    def _teardown(self, *, keep_problem: bool = False) -> None:
+        """Free what there is; works from any half-made state."""
+        self._active = False
+        if self._pipeline is not None:
+            self._pipeline.stop()
+        for subscription in self._subscriptions_made:
+            self.destroy_subscription(subscription)
+        for publisher in self._results:
+            self.destroy_lifecycle_publisher(publisher)
+        self._subscriptions_made, self._results = [], []
+        self._topics, self._qos_problems = {}, {}
+        self._pipeline = self._encoder = self._settings = None
+        if not keep_problem:
+            self._problem = ''
+
+    def destroy_node(self) -> None:
+        """Stop the worker before the node goes."""
+        if self._pipeline is not None:
+            self._pipeline.stop()
+        super().destroy_node()
+
+    # What comes in.
+
+    def _on_image(self, view: str, message: ImageMessage | CompressedImage) -> None:
+        """Put a frame into its slot; subscriptions are not managed, so the gate is here."""
+        if not self._active or self._pipeline is None or self._settings is None:
+            return
+        if self._settings['stamp_source'] == 'arrival':
+            stamp = int(self.get_clock().now().nanoseconds)
+        else:
+            stamp = conversions.stamp_to_ns(message.header.stamp)
+        self._pipeline.offer(view, stamp, message)
+
+    def _on_incompatible_qos(self, view: str, event: Any) -> None:
+        """Name the topic, the policy and the parameter that mends it."""
+        policy = qos_policy_name_from_kind(event.last_policy_kind)
+        text = (f'a publisher on {self._topics[view]} offers an incompatible {policy}; nothing '
+                f'is received from it. Set {view}.reliability to best_effort, or change the '
+                'camera driver')
+        self._qos_problems[view] = text
+        self.get_logger().warning(text)
+
+    def _on_time_jump(self, jump: TimeJump) -> None:
+        """Start anew when the clock goes back or its source changes."""
+        if self._pipeline is not None:
+            self.get_logger().warning('the clock jumped back or changed: a new episode begins')
+            self._pipeline.time_jumped()
+
+    def _on_set_task(
+        self, request: SetTask.Request, response: SetTask.Response,
+    ) -> SetTask.Response:
+        """Set the instruction."""
+        if self._pipeline is None or self._encoder is None:
+            response.message = 'not configured: configure the node first'
+            return response
+        try:
+            episode = self._pipeline.set_task(request.task)
+            nearest = self._encoder.text.nearest(episode.task)
+        except HralignError as error:
+            kind = 'refused' if isinstance(error, TaskError) else 'failed'
+            response.message = f'{kind}: {error}'
+            self.get_logger().warning(f'set_task {kind}: {error}')
+            episode, nearest = self._pipeline.episode, []
+        else:
+            response.accepted = True
+            if not episode.task.text:
+                response.message = 'no instruction is set now: embeddings are the plain mean'
+            elif episode.task.known:
+                response.message = f'task {episode.task.task.task_id}'
+            else:
+                response.message = 'the bundle does not know this task: UNKNOWN_TASK'
+            self.get_logger().info(f"task '{episode.task.text}': {response.message}")
+        response.episode_id = episode.episode_id
+        response.task = episode.task.text
+        response.task_id = episode.task.task.task_id if episode.task.known else ''
+        response.nearest_task_ids = [task.task_id for task, _ in nearest]
+        response.nearest_tasks = [task.name for task, _ in nearest]
+        response.nearest_similarity = [float(cosine) for _, cosine in nearest]
+        return response
+
+    def _on_start_episode(
+        self, request: StartEpisode.Request, response: StartEpisode.Response,
+    ) -> StartEpisode.Response:
+        """Start a new episode."""
+        if self._pipeline is None:
+            response.message = 'not configured: configure the node first'
+            return response
+        response.start = self.get_clock().now().to_msg()
+        response.episode_id = self._pipeline.start_episode().episode_id
+        response.accepted = True
+        response.message = f'episode {response.episode_id}'
+        return response
+
+    def _apply_settings(self) -> None:
+        """Hand changed parameters to the pipeline."""
+        if self._pipeline is None:
+            return
+        self._settings = parameters.Settings.read(parameters.current(self))
+        self._pipeline.update(self._settings.pairing, self._settings.decision,
+                              self._settings['allow_unknown_tasks'])
+
+    # What goes out; the first two run on the worker's thread.
+
+    def _publish(self, result: Result) -> None:
+        """Publish a result."""
+        assert self._encoder is not None
+        messages = [(self._success, conversions.success_message(result, self._encoder))]
+        if result.tick is not None:
+            messages.insert(
+                0, (self._embedding, conversions.embedding_message(result, self._encoder)))
+        for publisher, message in messages:
+            message.publish_time = self.get_clock().now().to_msg()
+            message.processing_duration = conversions.duration_message(
+                time.monotonic_ns() - result.started)
+            publisher.publish(message)
+
+    def _publish_attention(self, result: Result) -> None:
+        """Publish attention overlays, for views whose overlay somebody looks at."""
+        if result.tick is None or self._encoder is None:
+            return
+        tick, manifest = result.tick, self._encoder.manifest
+        for row, view in enumerate(manifest.views):
+            publisher = self._attention[view]
+            if view not in tick.pictures or not publisher.get_subscription_count():
+                continue
+            overlay = attention_overlay(
+                tick.pictures[view], tick.attention[row], manifest.token_grid)
+            publisher.publish(conversions.image_message(
+                overlay, int(tick.view_stamps[row]), result.frame_id))
+
+    def _report(self, *, force: bool = False) -> None:
+        """Publish diagnostics once a second, and at once when a level changes."""
+        name = self.get_fully_qualified_name()
+        statuses = [diagnostics.model_status(name, self._encoder, self._problem)]
+        if self._pipeline is not None and self._settings is not None and self._active:
+            statistics = self._pipeline.statistics()
+            statuses += [
+                *(diagnostics.camera_status(
+                    name, view, self._topics[view], statistics, self._settings,
+                    self._qos_problems.get(view, ''))
+                  for view in self._settings.views),
+                diagnostics.pairing_status(name, statistics, self._settings),
+                diagnostics.inference_status(name, statistics)]
+        self._send(statuses, force)
+
+    def _send(self, statuses: list[DiagnosticStatus], force: bool) -> None:
+        """Publish statuses if it is time or a level has changed."""
+        levels = tuple(status.level for status in statuses)
+        now = time.monotonic()
+        if not force and levels == self._last_levels \
+                and now - self._last_report < DIAGNOSTICS_PERIOD:
+            return
+        self._last_levels, self._last_report = levels, now
+        message = DiagnosticArray(status=statuses)
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
+
+
+def _steady_clock() -> Any:
+    """Make a clock for timers that must tick while simulated time stands still."""
+    from rclpy.clock import Clock, ClockType
+
+    return Clock(clock_type=ClockType.STEADY_TIME)
+
+
+def _make_node() -> EncoderNode:
+    """Make the node and, where it is asked for, configure and activate it."""
+    node = EncoderNode()
+    if node.get_parameter('autostart').value:
+        if node.trigger_configure() == Return.SUCCESS:
+            node.trigger_activate()
+    return node
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the node as a process."""
+    try:
+        return run_node(_make_node, arguments)
+    except HralignError as error:
+        print(f'encoder: {error}', file=sys.stderr)
+        return 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())

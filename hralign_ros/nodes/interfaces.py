@@ -1,0 +1,16 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""The interfaces of hralign_msgs, or one sentence that says how to build them."""
+
+try:
+    from hralign_msgs.msg import EncoderInfo, SuccessProbability, TaskEmbedding
+    from hralign_msgs.srv import SetTask, StartEpisode
+except ImportError as error:
+    raise SystemExit(
+        f'hralign_msgs cannot be imported ({error}). colcon stops at a package and does not see '
+        'the one nested in it: build the workspace with\n'
+        "    colcon build --base-paths src 'src/*/hralign_msgs'\n"
+        'then source install/setup.bash and start again') from error
+
+__all__ = ['EncoderInfo', 'SetTask', 'StartEpisode', 'SuccessProbability', 'TaskEmbedding']

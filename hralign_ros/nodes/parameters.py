@@ -1,0 +1,268 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Every parameter of the encoder node, declared in one table.
+
+Descriptors, validation, config/encoder.yaml and the table in docs/node.md all follow from it; a
+test keeps them in step.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rcl_interfaces.msg import (
+    FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult,
+)
+from rclpy.node import Node
+from rclpy.parameter import Parameter as RclpyParameter
+
+from hralign_ros.runtime.decision import DecisionRules
+from hralign_ros.runtime.encoder import POOLINGS, PRECISIONS
+from hralign_ros.runtime.errors import HralignError
+from hralign_ros.runtime.images import ROTATIONS, ViewGeometry
+from hralign_ros.runtime.pairing import PairingRules
+from hralign_ros.runtime.providers import PROVIDERS
+
+DEFAULT_VIEWS = ('wrist', 'third_person')
+
+
+class ParameterError(HralignError):
+    """A parameter, or several together, have values that cannot be used."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """
+    One parameter.
+
+    :param name: with `<view>.` in front for those that every view has.
+    :param low: least value of a number; `high` is the greatest.
+    :param choices: all values allowed, where they can be listed.
+    :param dynamic: may be changed while the node runs; all others are read-only.
+    """
+
+    name: str
+    default: Any
+    text: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[Any, ...] = ()
+    dynamic: bool = False
+
+    def descriptor(self) -> ParameterDescriptor:
+        """Describe the parameter as ROS 2 tools show it."""
+        descriptor = ParameterDescriptor(
+            description=self.text, read_only=not self.dynamic,
+            additional_constraints=(
+                f'one of: {", ".join(map(str, self.choices))}' if self.choices else ''))
+        if self.low is not None and self.high is not None:
+            if isinstance(self.default, int):
+                descriptor.integer_range = [
+                    IntegerRange(from_value=int(self.low), to_value=int(self.high), step=0)]
+            else:
+                descriptor.floating_point_range = [
+                    FloatingPointRange(from_value=self.low, to_value=self.high, step=0.0)]
+        return descriptor
+
+    def check(self, name: str, value: Any) -> None:
+        """
+        Check a value against the choices; ROS 2 itself checks types and ranges.
+
+        :raises ParameterError: it is none of them.
+        """
+        if self.choices and value not in self.choices:
+            raise ParameterError(
+                f"parameter {name} is '{value}'; allowed: {', '.join(map(str, self.choices))}")
+
+
+NODE_PARAMETERS = (
+    Parameter('bundle', '', "The bundle's directory; empty: the one that ships with this package."),
+    Parameter('provider', 'auto', 'Where graphs run: auto takes CUDA where it is offered.',
+              choices=PROVIDERS),
+    Parameter('require_gpu', False, 'Fail at configure instead of running on a CPU.'),
+    Parameter('threads', 2, 'Threads of one operator on the CPU.', 1, 64),
+    Parameter('precision', 'fp32', 'Which visual graph to run; int8 needs a bundle that has one.',
+              choices=PRECISIONS),
+    Parameter('pooling', 'attention', 'How tokens become an embedding.', choices=POOLINGS),
+    Parameter('task', '', 'Instruction to start with; later ones come by ~/set_task.'),
+    Parameter('views', list(DEFAULT_VIEWS), "Names of the camera views, as the bundle's."),
+    Parameter('autostart', False, 'Configure and activate without waiting for a manager.'),
+    Parameter('stamp_source', 'header',
+              'Acquisition time: from the header, or arrival for drivers with a broken clock.',
+              choices=('header', 'arrival')),
+    Parameter('tolerance_s', 0.04, 'Largest difference between the stamps of one set [s].',
+              0.0, 1.0, dynamic=True),
+    Parameter('max_wait_s', 0.05, 'How long a frame waits for the other views [s].',
+              0.0, 1.0, dynamic=True),
+    Parameter('max_age_s', 0.5, 'A view whose newest frame is older is left out [s].',
+              0.01, 10.0, dynamic=True),
+    Parameter('max_future_s', 0.1, 'Frames stamped further ahead of the clock are dropped [s].',
+              0.0, 10.0, dynamic=True),
+    Parameter('reset_after_s', 1.0,
+              'Stamps that stay further behind than this start a new episode [s].',
+              0.1, 3600.0, dynamic=True),
+    Parameter('allow_unknown_tasks', False,
+              'Let tasks that the bundle does not know be decided by its shared calibration.',
+              dynamic=True),
+    Parameter('alpha', 0.05, 'False-alarm rate whose calibrated threshold decides SUCCESS.',
+              0.0001, 0.5, dynamic=True),
+    Parameter('dwell_s', 0.3, 'How long the probability must stay above the threshold [s].',
+              0.0, 60.0, dynamic=True),
+    Parameter('failure_threshold', 0.9,
+              'A failure mode above this probability decides FAILURE; 1: none ever does.',
+              0.0, 1.0, dynamic=True),
+    Parameter('failure_dwell_s', 1.0, 'How long a failure mode must stay above it [s].',
+              0.0, 60.0, dynamic=True),
+    Parameter('time_out_s', 0.0, 'An episode longer than this is a FAILURE [s]; 0: never.',
+              0.0, 86400.0, dynamic=True),
+)
+
+# {view} in a default stands for the view's name.
+VIEW_PARAMETERS = (
+    Parameter('topic', '{view}/image_raw', 'Image topic; /compressed is added by `transport`.'),
+    Parameter('transport', 'raw', 'raw: sensor_msgs/Image; compressed: CompressedImage.',
+              choices=('raw', 'compressed')),
+    Parameter('reliability', 'best_effort', 'Reliability asked of the publisher.',
+              choices=('best_effort', 'reliable')),
+    Parameter('required', True, 'A set waits for this view; at least one view must be required.'),
+    Parameter('rotation', 0, 'Degrees clockwise that set the picture upright.',
+              choices=ROTATIONS),
+    Parameter('crop', [0.0, 0.0, 1.0, 1.0],
+              'Left, top, right, bottom of the part to use, as fractions of the upright picture.'),
+)
+
+
+def table(views: Sequence[str] = DEFAULT_VIEWS) -> dict[str, Parameter]:
+    """List all parameters by full name."""
+    rows = {parameter.name: parameter for parameter in NODE_PARAMETERS}
+    for view in views:
+        rows |= {f'{view}.{parameter.name}': parameter for parameter in VIEW_PARAMETERS}
+    return rows
+
+
+def default_of(name: str, parameter: Parameter) -> Any:
+    """Give the default value of a parameter under its full name."""
+    if isinstance(parameter.default, str) and '{view}' in parameter.default:
+        return parameter.default.format(view=name.split('.')[0])
+    return parameter.default
+
+
+@dataclass(frozen=True)
+class ViewSettings:
+    """One camera view."""
+
+    topic: str
+    transport: str
+    reliability: str
+    required: bool
+    geometry: ViewGeometry
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The node's parameters, checked one by one and together."""
+
+    values: Mapping[str, Any]
+    views: Mapping[str, ViewSettings]
+    pairing: PairingRules
+    decision: DecisionRules
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> 'Settings':
+        """
+        Check values by full name and arrange them.
+
+        :raises ParameterError: a value, or values together, cannot be used.
+        """
+        views = {}
+        rows = table(values['views'])
+        for name, parameter in rows.items():
+            parameter.check(name, values[name])
+        for view in values['views']:
+            try:
+                geometry = ViewGeometry(
+                    values[f'{view}.rotation'], tuple(values[f'{view}.crop']))
+            except ValueError as error:
+                raise ParameterError(f'parameters of view {view}: {error}') from error
+            views[view] = ViewSettings(
+                values[f'{view}.topic'], values[f'{view}.transport'],
+                values[f'{view}.reliability'], values[f'{view}.required'], geometry)
+        if not any(view.required for view in views.values()):
+            raise ParameterError(
+                f'none of the views {", ".join(views)} is required; set <view>.required to true '
+                'for at least one')
+        if values['max_wait_s'] >= values['max_age_s']:
+            raise ParameterError(
+                f'max_wait_s is {values["max_wait_s"]} and max_age_s {values["max_age_s"]}: a '
+                'frame would be too old before it has waited; set max_wait_s lower')
+        if values['tolerance_s'] > values['max_age_s']:
+            raise ParameterError(
+                f'tolerance_s is {values["tolerance_s"]} and max_age_s {values["max_age_s"]}: '
+                'frames would match that are too old to use; set tolerance_s lower')
+        threshold = values['failure_threshold']
+        return cls(
+            values=dict(values), views=views,
+            pairing=PairingRules(
+                tolerance=_ns(values['tolerance_s']), max_wait=_ns(values['max_wait_s']),
+                max_age=_ns(values['max_age_s']), max_future=_ns(values['max_future_s']),
+                reset_after=_ns(values['reset_after_s'])),
+            decision=DecisionRules(
+                alpha=values['alpha'], dwell=_ns(values['dwell_s']),
+                failure_threshold=None if threshold >= 1.0 else threshold,
+                failure_dwell=_ns(values['failure_dwell_s']), time_out=_ns(values['time_out_s'])))
+
+    def __getitem__(self, name: str) -> Any:
+        return self.values[name]
+
+
+def _ns(seconds: float) -> int:
+    return round(seconds * 1e9)
+
+
+def declare(node: Node) -> None:
+    """
+    Declare all parameters; the values given may still be senseless.
+
+    :raises ParameterError: `views` is not a list of 1 to 8 different names.
+    """
+    for parameter in NODE_PARAMETERS:
+        _declare(node, parameter.name, parameter)
+    views = node.get_parameter('views').value
+    if not 1 <= len(views) <= 8 or len(set(views)) != len(views) \
+            or not all(view.replace('_', '').isalnum() for view in views):
+        raise ParameterError(
+            f'parameter views is {list(views)}; needed are 1 to 8 different names of letters, '
+            'digits and underscores')
+    for view in views:
+        for parameter in VIEW_PARAMETERS:
+            _declare(node, f'{view}.{parameter.name}', parameter)
+
+
+def _declare(node: Node, name: str, parameter: Parameter) -> None:
+    """Declare one parameter; a value of a wrong type or range is named in the error."""
+    try:
+        node.declare_parameter(name, default_of(name, parameter), parameter.descriptor())
+    except Exception as error:  # rclpy has one exception for each way to be wrong
+        raise ParameterError(f'parameter {name}: {error}') from error
+
+
+def current(node: Node) -> dict[str, Any]:
+    """Read the values of all parameters by full name."""
+    values = {}
+    for name in table(node.get_parameter('views').value):
+        value = node.get_parameter(name).value
+        values[name] = list(value) if not isinstance(value, (str, int, float, bool)) else value
+    return values
+
+
+def validate_change(node: Node, changed: Sequence[RclpyParameter]) -> SetParametersResult:
+    """Check a set of changes together with all other values; accept all of them or none."""
+    values = current(node)
+    values |= {p.name: p.value for p in changed if p.name in values}
+    try:
+        Settings.read(values)
+    except ParameterError as error:
+        return SetParametersResult(successful=False, reason=str(error))
+    return SetParametersResult(successful=True)

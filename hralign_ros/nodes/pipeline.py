@@ -1,0 +1,398 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+The worker between the cameras' callbacks and the publishers; knows no ROS.
+
+Callbacks only put the newest frame of their view into a slot. One thread takes matched sets,
+decodes, infers and hands results over. Nothing queues up: a slow model drops frames, and the
+drops are counted. An error in one tick is noted and the next tick runs.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from threading import Condition, Thread
+import time
+import traceback
+from typing import Any
+
+from hralign_ros.runtime.decision import decide, Decision, DecisionRules, DecisionState, Status
+from hralign_ros.runtime.encoder import Encoder, Episode, next_episode_id, Tick
+from hralign_ros.runtime.errors import FrameError, InferenceError
+from hralign_ros.runtime.images import Image
+from hralign_ros.runtime.pairing import Frame, MatchedSet, Pairing, PairingRules, Verdict
+
+# How often a result is repeated as stale while no required camera is fresh [ns].
+STALE_PERIOD = 500_000_000
+_WINDOW = 300
+
+
+@dataclass(frozen=True)
+class Result:
+    """
+    One tick with its decision.
+
+    :param tick: None: no required view is fresh, and nothing new was seen.
+    :param task: the instruction, and the bundle's id of it (empty: not one of its own).
+    :param frame_id: of the reference view's newest picture.
+    :param started: monotonic time at which work on the set began [ns].
+    """
+
+    tick: Tick | None
+    episode_id: int
+    task: str
+    task_id: str
+    status: Status
+    decision: Decision
+    rules: DecisionRules
+    stamp: int
+    frame_id: str
+    started: int
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """
+    What a pipeline asks of the node around it. All but `decode` are called from the worker.
+
+    :param decode: camera message -> RGB picture and frame_id; raises FrameError.
+    :param clock: now on the clock of the stamps [ns].
+    :param on_result: takes a result whose episode is still the current one. A lock is held that
+        callbacks of the cameras wait for: only publish.
+    :param after_result: the same result, without the lock, for what may take longer.
+    :param on_fault: (key, text): a fault began; the same key comes again only after it ended.
+    :param on_recovery: (key,): the fault ended.
+    """
+
+    decode: Callable[[str, Any], tuple[Image, str]]
+    clock: Callable[[], int]
+    on_result: Callable[[Result], None]
+    after_result: Callable[[Result], None]
+    on_fault: Callable[[str, str], None]
+    on_recovery: Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """
+    What has happened so far; counts since activation, latencies over the last ticks.
+
+    :param views: per view, counts by what became of its frames, its rate and its age.
+    :param latency: acquisition to hand-over of the last ticks [s], oldest first.
+    :param processing: duration of the same ticks [s].
+    :param rate: ticks per second over the last ticks; 0 with fewer than two.
+    :param faults: those that last, key -> text.
+    """
+
+    views: Mapping[str, Mapping[str, int]]
+    ages: Mapping[str, float | None]
+    fresh: Mapping[str, bool]
+    rates: Mapping[str, float]
+    ticks: Counter[str]
+    latency: tuple[float, ...]
+    processing: tuple[float, ...]
+    rate: float
+    skew: float
+    episode_id: int
+    task: str
+    faults: Mapping[str, str]
+
+
+class Pipeline:
+    """
+    Run one encoder on the frames of its cameras.
+
+    :param required: views that a set waits for.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        callbacks: Callbacks,
+        *,
+        required: tuple[str, ...],
+        pairing: PairingRules,
+        decision: DecisionRules,
+        allow_unknown_tasks: bool = False,
+        task: str = '',
+    ) -> None:
+        self._encoder = encoder
+        self._call = callbacks
+        self._required = required
+        self._wake = Condition()
+        self._pairing: Pairing[Any] = Pairing(encoder.manifest.views, required, pairing)
+        self._decision_rules = decision
+        self._allow_unknown = allow_unknown_tasks
+        self._episode = encoder.start_episode(task)
+        self._state = DecisionState()
+        self._newest = (0, '')
+        self._running = False
+        self._thread: Thread | None = None
+        self._faults: dict[str, str] = {}
+        self._ticks: Counter[str] = Counter()
+        self._latency: deque[float] = deque(maxlen=_WINDOW)
+        self._processing: deque[float] = deque(maxlen=_WINDOW)
+        self._finished: deque[int] = deque(maxlen=60)
+        self._arrivals: dict[str, deque[int]] = {
+            view: deque(maxlen=60) for view in encoder.manifest.views}
+        self._stale_since: int | None = None
+
+    # Called by the node.
+
+    def start(self) -> None:
+        """Start the worker, with a new episode of the task."""
+        with self._wake:
+            self._pairing.reset()
+            self._new_episode(self._episode.task.text)
+            self._running = True
+            self._stale_since = time.monotonic_ns()
+        self._thread = Thread(target=self._work, name='hralign_worker', daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop the worker; the tick that is running is finished and thrown away."""
+        with self._wake:
+            self._running = False
+            self._wake.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self._faults.clear()
+
+    def offer(self, view: str, stamp: int, message: Any) -> None:
+        """Put a view's newest frame into its slot; returns at once."""
+        elapsed = time.monotonic_ns()
+        now = self._call.clock()
+        with self._wake:
+            if not self._running:
+                return
+            self._arrivals[view].append(elapsed)
+            verdict = self._pairing.offer(
+                view, Frame(stamp, message), now=now, elapsed=elapsed)
+            if verdict is Verdict.TIME_RESET:
+                self._new_episode(self._episode.task.text, keep_start=False)
+            if verdict in (Verdict.ACCEPTED, Verdict.REPLACED, Verdict.TIME_RESET):
+                self._wake.notify()
+        if verdict in _CLOCK_FAULTS:
+            self._fault(f'{view} stamps', _CLOCK_FAULTS[verdict].format(
+                view=view, ahead=(stamp - now) * 1e-9, behind=(now - stamp) * 1e-9))
+        else:
+            self._recover(f'{view} stamps')
+
+    def set_task(self, task: str) -> Episode:
+        """
+        Set the instruction and start a new episode.
+
+        :raises TaskError: the instruction cannot be used; nothing has changed.
+        """
+        # Encoded before the lock is taken: a new text takes tens of milliseconds.
+        self._encoder.text.encode(task)
+        with self._wake:
+            return self._new_episode(task)
+
+    def start_episode(self) -> Episode:
+        """Start a new episode of the same task."""
+        with self._wake:
+            return self._new_episode(self._episode.task.text)
+
+    def time_jumped(self) -> None:
+        """Forget all stamps and start a new episode, because the clock went back."""
+        with self._wake:
+            self._pairing.reset()
+            self._new_episode(self._episode.task.text, keep_start=False)
+
+    def update(
+        self, pairing: PairingRules, decision: DecisionRules, allow_unknown_tasks: bool,
+    ) -> None:
+        """Change the rules while running."""
+        with self._wake:
+            self._pairing.rules = pairing
+            self._decision_rules = decision
+            self._allow_unknown = allow_unknown_tasks
+
+    @property
+    def episode(self) -> Episode:
+        """The current episode."""
+        return self._episode
+
+    def statistics(self) -> Statistics:
+        """Take stock."""
+        now, elapsed = self._call.clock(), time.monotonic_ns()
+        with self._wake:
+            views = self._encoder.manifest.views
+            ages = {view: self._pairing.age(view, now) for view in views}
+            return Statistics(
+                views={view: self._pairing.counts(view) for view in views},
+                ages={view: None if age is None else age * 1e-9 for view, age in ages.items()},
+                fresh={view: self._pairing.fresh(view, now, elapsed) for view in views},
+                rates={view: _rate(self._arrivals[view], elapsed) for view in views},
+                ticks=Counter(self._ticks), latency=tuple(self._latency),
+                processing=tuple(self._processing), rate=_rate(self._finished, elapsed),
+                skew=self._pairing.last_skew * 1e-9, episode_id=self._episode.episode_id,
+                task=self._episode.task.text, faults=dict(self._faults))
+
+    def _new_episode(self, task: str, *, keep_start: bool = True) -> Episode:
+        """Begin a new episode; the lock is held."""
+        self._episode = Episode(
+            self._encoder, self._encoder.text.encode(task), next_episode_id())
+        self._state = DecisionState()
+        self._newest = (0, self._newest[1])
+        if keep_start:
+            self._pairing.start_episode(self._call.clock())
+        return self._episode
+
+    # Run by the worker.
+
+    def _work(self) -> None:
+        """Take matched sets until stopped."""
+        while True:
+            with self._wake:
+                matched = self._take()
+                while self._running and matched is None and not self._stale_due():
+                    self._wake.wait(self._patience())
+                    matched = self._take()
+                if not self._running:
+                    return
+                episode = self._episode
+            try:
+                if matched is None:
+                    self._repeat_stale(episode)
+                else:
+                    self._tick(episode, matched)
+            except Exception:  # a fault of ours must not end the node
+                self._ticks['internal_error'] += 1
+                self._fault('internal error', traceback.format_exc())
+
+    def _take(self) -> MatchedSet[Any] | None:
+        """Take a matched set, if there is one; the lock is held."""
+        return self._pairing.take(now=self._call.clock(), elapsed=time.monotonic_ns())
+
+    def _patience(self) -> float:
+        """Seconds until there may be something to do without a new frame; the lock is held."""
+        elapsed = time.monotonic_ns()
+        until = self._pairing.wait_until()
+        limits = [STALE_PERIOD]
+        if until is not None:
+            limits.append(max(until - elapsed, 1_000_000))
+        return min(limits) * 1e-9
+
+    def _stale_due(self) -> bool:
+        """Whether it is time to say that nothing fresh is seen; the lock is held."""
+        elapsed = time.monotonic_ns()
+        if self._pairing.any_required_fresh(self._call.clock(), elapsed):
+            self._stale_since = None
+            return False
+        if self._stale_since is None:
+            # Say it at once when it begins, then every period.
+            self._stale_since = elapsed
+            return True
+        if elapsed - self._stale_since >= STALE_PERIOD:
+            self._stale_since = elapsed
+            return True
+        return False
+
+    def _repeat_stale(self, episode: Episode) -> None:
+        """Publish that no required view is fresh."""
+        self._ticks['stale'] += 1
+        self._fault('cameras', 'no required view has a fresh frame: '
+                    f'{", ".join(self._required)}; embeddings are held back')
+        status = episode.task_status | Status.STALE_VIEW | Status.VIEW_MISSING
+        self._hand_over(episode, None, status, time.monotonic_ns())
+
+    def _tick(self, episode: Episode, matched: MatchedSet[Any]) -> None:
+        """Decode, infer and hand over one set."""
+        started = time.monotonic_ns()
+        images, frame_ids = {}, {}
+        for view, frame in matched.frames.items():
+            try:
+                images[view], frame_ids[view] = self._call.decode(view, frame.payload)
+            except FrameError as error:
+                with self._wake:
+                    self._pairing.count_drop(view, error.reason)
+                self._fault(f'{view} pictures', f'view {view}: {error}')
+            else:
+                self._recover(f'{view} pictures')
+        if not any(view in images for view in self._required):
+            self._ticks['no_picture'] += 1
+            return
+        stamps = {view: matched.frames[view].stamp for view in images}
+        try:
+            tick = episode.step(images, stamps, max_age=self._pairing.rules.max_age * 1e-9)
+        except InferenceError as error:
+            self._ticks['inference_error'] += 1
+            self._fault('inference', str(error))
+            return
+        self._recover('inference')
+        self._recover('internal error')
+        reference = self._encoder.manifest.reference_view
+        frame_id = frame_ids.get(reference) or next(iter(frame_ids.values()))
+        with self._wake:
+            if episode is self._episode:
+                self._newest = (tick.stamp, frame_id)
+        self._hand_over(episode, tick, tick.status, started)
+        self._recover('cameras')
+
+    def _hand_over(
+        self, episode: Episode, tick: Tick | None, status: Status, started: int,
+    ) -> None:
+        """Decide, and give the result to the node unless a new episode has begun."""
+        with self._wake:
+            if episode is not self._episode or not self._running:
+                self._ticks['outdated'] += 1
+                return
+            calibration = episode.task.task.calibration
+            rules = self._decision_rules
+            thresholds = dict(calibration.thresholds) if calibration else {}
+            rules = replace(rules, threshold=thresholds.get(rules.alpha))
+            known = status
+            if self._allow_unknown:
+                known &= ~Status.UNKNOWN_TASK
+            stamp, frame_id = self._newest
+            self._state, decision = decide(
+                self._state, rules, stamp=stamp,
+                probability=tick.success.probability if tick else None,
+                modes=tick.success.modes if tick else (), status=known)
+            result = Result(
+                tick=tick, episode_id=episode.episode_id, task=episode.task.text,
+                task_id=episode.task.task.task_id if episode.task.known else '',
+                status=status, decision=decision, rules=rules, stamp=stamp, frame_id=frame_id,
+                started=started)
+            self._call.on_result(result)
+            if tick is None:
+                return
+            finished = time.monotonic_ns()
+            self._ticks['published'] += 1
+            self._finished.append(finished)
+            self._processing.append((finished - started) * 1e-9)
+            self._latency.append((self._call.clock() - tick.stamp) * 1e-9)
+        self._call.after_result(result)
+
+    def _fault(self, key: str, text: str) -> None:
+        """Note a fault; it is told when it begins, not each time."""
+        known = key in self._faults
+        self._faults[key] = text
+        if not known:
+            self._call.on_fault(key, text)
+
+    def _recover(self, key: str) -> None:
+        """Note the end of a fault."""
+        if self._faults.pop(key, None) is not None:
+            self._call.on_recovery(key)
+
+
+_CLOCK_FAULTS = {
+    Verdict.ZERO_STAMP: 'view {view}: frames come without a stamp; mend the camera driver, or '
+                        'set stamp_source to arrival',
+    Verdict.FUTURE_STAMP: 'view {view}: frames are stamped {ahead:.3f} s ahead of the clock; '
+                          'synchronise the clocks, or set stamp_source to arrival',
+    Verdict.TOO_OLD: 'view {view}: frames are {behind:.3f} s old when they come; synchronise the '
+                     'clocks, set use_sim_time for a bag, or raise max_age_s',
+}
+
+
+def _rate(times: 'deque[int]', now: int) -> float:
+    """Events per second over the times kept; 0 once the last is 2 s ago."""
+    if len(times) < 2 or now - times[-1] > 2_000_000_000:
+        return 0.0
+    return (len(times) - 1) / max((times[-1] - times[0]) * 1e-9, 1e-9)

@@ -1,0 +1,111 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+What a policy has to do with embeddings, and no more: copy this and put your policy in.
+
+A policy takes the newest embedding, compares its own clock with the acquisition stamp, looks at
+which views are in it, and holds the robot still when either does not suffice.
+"""
+
+import sys
+
+import numpy as np
+from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.time import Time
+from std_msgs.msg import String
+
+from hralign_ros.nodes.interfaces import SuccessProbability, TaskEmbedding
+from hralign_ros.nodes.process import run_node
+
+
+class PolicyExample(Node):
+    """
+    Act on fresh embeddings, hold otherwise; what it does is published on ~/state.
+
+    Subscribes to encoder/embedding and encoder/success; remap them as the encoder is named.
+    """
+
+    def __init__(self) -> None:
+        super().__init__('policy_example')
+        rate = self._number('rate_hz', 10.0, 'Control rate.', 0.1, 1000.0)
+        self._max_age = self._number(
+            'max_age_s', 0.2, 'Hold when the newest embedding is older [s].', 0.001, 10.0)
+        self._newest: TaskEmbedding | None = None
+        self._success: SuccessProbability | None = None
+        self._bundle = ''
+        self._state = ''
+        # Depth 1: only the newest counts, and a queue would only make it older.
+        qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+        self.create_subscription(TaskEmbedding, 'encoder/embedding', self._on_embedding, qos)
+        self.create_subscription(SuccessProbability, 'encoder/success', self._on_success, qos)
+        self._publisher = self.create_publisher(String, '~/state', qos)
+        self.create_timer(1.0 / rate, self._control)
+
+    def _number(self, name: str, default: float, text: str, low: float, high: float) -> float:
+        """Declare a parameter with a range and read it."""
+        return float(self.declare_parameter(name, default, ParameterDescriptor(
+            description=text, read_only=True, floating_point_range=[
+                FloatingPointRange(from_value=low, to_value=high, step=0.0)])).value)
+
+    def _on_embedding(self, message: TaskEmbedding) -> None:
+        self._newest = message
+
+    def _on_success(self, message: SuccessProbability) -> None:
+        self._success = message
+
+    def _why_hold(self) -> str:
+        """Say why not to act; empty: act."""
+        message = self._newest
+        if message is None:
+            return 'no embedding has come'
+        # The acquisition stamp, and not the time of publication: what counts is how old the
+        # pixels are that the robot would act on.
+        age = (self.get_clock().now() - Time.from_msg(message.header.stamp)).nanoseconds * 1e-9
+        if age > self._max_age:
+            return f'the newest embedding is older than {self._max_age:g} s'
+        if message.status & message.STATUS_NO_TASK:
+            return 'no task is set'
+        missing = [name for name, valid in zip(
+            message.view_names, message.view_valid, strict=True) if not valid]
+        if missing:
+            return f'without {", ".join(missing)}'
+        if self._bundle and message.bundle_sha256 != self._bundle:
+            return 'the bundle has changed: its embeddings are in another space'
+        success = self._success
+        if success is not None and success.episode_id == message.episode_id \
+                and success.decision == success.DECISION_SUCCESS:
+            return 'the task is accomplished'
+        return ''
+
+    def _control(self) -> None:
+        """Run one control step."""
+        why = self._why_hold()
+        if not why and self._newest is not None:
+            self._bundle = self._newest.bundle_sha256
+            features = np.frombuffer(self._newest.data, np.float32).reshape(
+                len(self._newest.view_names), self._newest.dim)
+            self._act(features)
+        state = f'HOLD: {why}' if why else 'ACT'
+        if state != self._state:
+            self.get_logger().info(state)
+        self._state = state
+        self._publisher.publish(String(data=state))
+
+    def _act(self, features: np.ndarray) -> None:
+        """
+        Put your policy here.
+
+        :param features: float32 [V, C], one row of norm 1 per view.
+        """
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the node as a process."""
+    return run_node(PolicyExample, arguments)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -273,20 +273,22 @@ def forget_broken_packages(since: float) -> None:
     wheels of ROS 2 share files and we mend some, so that not all have the size that was recorded.
     """
     site = site_packages()
-    for info in site.glob('*.dist-info'):
-        if info.stat().st_mtime >= since and not is_complete(site, info / 'RECORD'):
-            say(f'an earlier run was cut off while installing {info.stem}')
-            shutil.rmtree(info)
+    broken = [info for info in site.glob('*.dist-info')
+              if info.stat().st_mtime >= since and not is_complete(site, info / 'RECORD')]
+    for info in broken:
+        say(f'{info.stem} was left incomplete by an earlier run and is installed again')
+        shutil.rmtree(info)
 
 
 def is_complete(site: Path, record: Path) -> bool:
-    """Tell whether every file that a RECORD lists is there with its size."""
+    """Tell whether every file that a RECORD lists, but compiled ones, is there with its size."""
     if not record.exists():
         return False
     with record.open(newline='', encoding='utf-8') as lines:
         for name, _, size, *_ in csv.reader(lines):
             path = site / name
-            if size and not (path.exists() and path.stat().st_size == int(size)):
+            if size and not name.endswith('.pyc') and not (
+                    path.exists() and path.stat().st_size == int(size)):
                 return False
     return True
 

@@ -75,9 +75,9 @@ class EpisodeMemory:
     :param stride: initial spacing of the frames kept for the success head [ns].
     """
 
-    # Frames kept per period for the embedding's clip: the chosen frame is then at most an eighth
-    # of a period beside the wanted time, whatever the camera's rate.
-    _RECENT_PER_PERIOD = 4
+    # Frames kept per period for the embedding's clip: the chosen frame is then at most a
+    # thirty-second of a period beside the wanted time, or at the camera's own frame nearest to it.
+    _RECENT_PER_PERIOD = 16
 
     def __init__(self, *, length: int, period: int, capacity: int, stride: int) -> None:
         if length < 1 or period < 1 or stride < 1 or capacity < 2 * length:

@@ -1,0 +1,87 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Play a recorded episode through the encoder and watch it; ends with the video.
+
+The same as `make demo`, for a sourced ROS 2.
+"""
+
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchContext, LaunchDescription
+from launch.actions import (
+    DeclareLaunchArgument, EmitEvent, IncludeLaunchDescription, OpaqueFunction,
+    RegisterEventHandler, SetEnvironmentVariable,
+)
+from launch.event_handlers import OnProcessExit
+from launch.events import Shutdown
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import EnvironmentVariable, LaunchConfiguration
+from launch_ros.actions import Node
+import yaml
+
+SHARE = Path(get_package_share_directory('hralign_ros'))
+EPISODE = SHARE / 'demo/can'
+VIEWS = ('wrist', 'third_person')
+PROFILE = 'FASTRTPS_DEFAULT_PROFILES_FILE'
+
+ARGUMENTS = (
+    DeclareLaunchArgument(
+        'wrist_video', default_value=str(EPISODE / 'wrist.mp4'),
+        description='Video file that the wrist camera plays.'),
+    DeclareLaunchArgument(
+        'third_person_video', default_value=str(EPISODE / 'third_person.mp4'),
+        description='Video file that the third-person camera plays.'),
+    DeclareLaunchArgument(
+        'task', default_value='', description="Instruction; empty: the shipped episode's."),
+    DeclareLaunchArgument(
+        'bundle', default_value='', description='Directory of the bundle; empty: the shipped one.'),
+    DeclareLaunchArgument(
+        'rate_hz', default_value='30.0', description='Frames per second of both cameras.'),
+    DeclareLaunchArgument(
+        'report', default_value='demo_report',
+        description='Folder that report.png and ticks.csv are written to.'),
+)
+
+
+def make_nodes(context: LaunchContext) -> list:
+    """Make all nodes; the launch ends once both videos have."""
+    given = {argument.name: LaunchConfiguration(argument.name).perform(context)
+             for argument in ARGUMENTS}
+    task = given['task'] or yaml.safe_load(
+        (EPISODE / 'episode.yaml').read_text('utf-8'))['task']
+    cameras = [
+        Node(package='hralign_ros', executable='video_publisher', name=f'{view}_camera',
+             output='screen', remappings=[('image_raw', f'{view}/image_raw')],
+             parameters=[{'file': given[f'{view}_video'], 'rate_hz': float(given['rate_hz']),
+                          'frame_id': f'{view}_optical_frame'}])
+        for view in VIEWS]
+    playing = set(VIEWS)
+
+    def when_ended(view: str) -> OpaqueFunction:
+        def end(_: LaunchContext) -> list:
+            playing.discard(view)
+            return [] if playing else [EmitEvent(event=Shutdown(reason='the videos have ended'))]
+        return OpaqueFunction(function=end)
+
+    encoder = IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(str(SHARE / 'launch/encoder.launch.py')),
+        launch_arguments={'task': task, 'bundle': given['bundle']}.items())
+    monitor = Node(
+        package='hralign_ros', executable='demo_monitor', output='screen',
+        parameters=[{'report': str(Path(given['report']).absolute())}])
+    return [encoder, monitor, *cameras, *(
+        RegisterEventHandler(OnProcessExit(target_action=camera, on_exit=[when_ended(view)]))
+        for view, camera in zip(VIEWS, cameras, strict=True))]
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Describe the launch."""
+    return LaunchDescription([
+        *ARGUMENTS,
+        # The default transport loses raw images; a profile that is set already is kept.
+        SetEnvironmentVariable(PROFILE, EnvironmentVariable(
+            PROFILE, default_value=str(SHARE / 'config/fastdds_large_images.xml'))),
+        OpaqueFunction(function=make_nodes)])

@@ -1,0 +1,83 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Start the encoder for a wrist and a third-person camera.
+
+Arguments are for what differs between robots; everything else is in the parameter file. An
+argument left empty keeps what the file says.
+"""
+
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import LifecycleNode
+
+SHARE = Path(get_package_share_directory('hralign_ros'))
+
+ARGUMENTS = (
+    DeclareLaunchArgument(
+        'namespace', default_value='', description='Namespace of the node and its topics.'),
+    DeclareLaunchArgument('name', default_value='encoder', description='Name of the node.'),
+    DeclareLaunchArgument(
+        'params_file', default_value=str(SHARE / 'config/encoder.yaml'),
+        description='Parameter file; config/ has some for a Franka and a UR.'),
+    DeclareLaunchArgument(
+        'wrist_topic', default_value='',
+        description="Image topic of the wrist camera, without '/compressed'."),
+    DeclareLaunchArgument(
+        'third_person_topic', default_value='',
+        description="Image topic of the third-person camera, without '/compressed'."),
+    DeclareLaunchArgument(
+        'transport', default_value='', choices=['', 'raw', 'compressed'],
+        description='Image transport of both cameras.'),
+    DeclareLaunchArgument(
+        'bundle', default_value='',
+        description='Directory of the bundle; without one here or in the file, the shipped one.'),
+    DeclareLaunchArgument(
+        'task', default_value='', description='Instruction to start with.'),
+    DeclareLaunchArgument(
+        'provider', default_value='', choices=['', 'auto', 'cpu', 'cuda'],
+        description='Where to run: auto takes CUDA where it is offered.'),
+    DeclareLaunchArgument(
+        'require_gpu', default_value='', choices=['', 'true', 'false'],
+        description='Fail at configure instead of running on a CPU.'),
+    DeclareLaunchArgument(
+        'use_sim_time', default_value='', choices=['', 'true', 'false'],
+        description='Take time from /clock, as for a bag or a simulator.'),
+    DeclareLaunchArgument(
+        'autostart', default_value='true', choices=['true', 'false'],
+        description='Configure and activate at once; false leaves that to a lifecycle manager.'),
+    DeclareLaunchArgument(
+        'log_level', default_value='info',
+        choices=['debug', 'info', 'warn', 'error', 'fatal'], description='Level of the log.'),
+)
+
+TEXTS = {'wrist_topic': ('wrist.topic',), 'third_person_topic': ('third_person.topic',),
+         'transport': ('wrist.transport', 'third_person.transport'), 'bundle': ('bundle',),
+         'task': ('task',), 'provider': ('provider',)}
+FLAGS = ('require_gpu', 'use_sim_time', 'autostart')
+
+
+def make_node(context: LaunchContext) -> list[LifecycleNode]:
+    """Make the node from the arguments that were given."""
+    given = {argument.name: LaunchConfiguration(argument.name).perform(context)
+             for argument in ARGUMENTS}
+    overrides: dict[str, str | bool] = {}
+    for argument, parameters in TEXTS.items():
+        if given[argument]:
+            overrides |= dict.fromkeys(parameters, given[argument])
+    overrides |= {flag: given[flag] == 'true' for flag in FLAGS if given[flag]}
+    return [LifecycleNode(
+        package='hralign_ros', executable='encoder_node', name=given['name'],
+        namespace=given['namespace'], output='screen',
+        parameters=[given['params_file'], overrides],
+        ros_arguments=['--log-level', given['log_level']])]
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Describe the launch."""
+    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=make_node)])

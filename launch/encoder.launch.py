@@ -15,6 +15,7 @@ from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
+from launch_ros.parameter_descriptions import ParameterValue
 
 SHARE = Path(get_package_share_directory('hralign_ros'))
 
@@ -66,10 +67,12 @@ def make_node(context: LaunchContext) -> list[LifecycleNode]:
     """Make the node from the arguments that were given."""
     given = {argument.name: LaunchConfiguration(argument.name).perform(context)
              for argument in ARGUMENTS}
-    overrides: dict[str, str | bool] = {}
+    overrides: dict[str, ParameterValue | bool] = {}
     for argument, parameters in TEXTS.items():
         if given[argument]:
-            overrides |= dict.fromkeys(parameters, given[argument])
+            # As text, whatever it looks like: a task may read '1e5' or 'true'.
+            overrides |= dict.fromkeys(
+                parameters, ParameterValue(given[argument], value_type=str))
     overrides |= {flag: given[flag] == 'true' for flag in FLAGS if given[flag]}
     return [LifecycleNode(
         package='hralign_ros', executable='encoder_node', name=given['name'],

@@ -1,0 +1,164 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""Lifecycle, start errors and the end of the process: each a state, never a traceback."""
+
+import os
+from pathlib import Path
+import shutil
+import signal
+
+from harness import Harness, noise, ROOT, VIEWS
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+import pytest
+
+GOOD = {view: noise(index) for index, view in enumerate(VIEWS)}
+
+
+def test_every_transition(harness: Harness) -> None:
+    """
+    Configure loads, activate opens, deactivate closes, cleanup frees; and round again.
+
+    Nothing is published while inactive, and ~/info and diagnostics work in every state.
+    """
+    process = harness.start()
+    assert harness.state() == 'unconfigured'
+    harness.wait(lambda: '/encoder: model' in harness.statuses, 'diagnostics', process)
+    assert harness.statuses['/encoder: model'].message == 'not configured'
+    for _ in range(2):
+        assert harness.transition(Transition.TRANSITION_CONFIGURE)
+        assert harness.state() == 'inactive'
+        harness.wait(lambda: harness.infos, 'EncoderInfo', process)
+        harness.embeddings.clear()
+        harness.successes.clear()
+        for view in VIEWS:
+            harness.send(view, GOOD[view], harness.now())
+        harness.spin(0.3)
+        assert not harness.embeddings and not harness.successes
+        assert harness.transition(Transition.TRANSITION_ACTIVATE)
+        harness.send_until_embedded(GOOD)
+        assert harness.transition(Transition.TRANSITION_DEACTIVATE)
+        harness.spin(0.3)
+        harness.embeddings.clear()
+        harness.successes.clear()
+        for view in VIEWS:
+            harness.send(view, GOOD[view], harness.now())
+        harness.spin(0.8)
+        assert not harness.embeddings and not harness.successes
+        assert harness.transition(Transition.TRANSITION_CLEANUP)
+        assert harness.state() == 'unconfigured'
+    assert process.stop() == 0, process.output
+    assert 'Traceback' not in process.output
+
+
+def test_a_transition_that_is_not_available_does_not_kill_the_node(harness: Harness) -> None:
+    """Activating an unconfigured node is refused, and it can be configured afterwards."""
+    process = harness.start()
+    assert harness.state() == 'unconfigured'
+    client = harness.node.create_client(ChangeState, '/encoder/change_state')
+    harness.wait(client.service_is_ready, 'change_state')
+    request = ChangeState.Request()
+    request.transition.id = Transition.TRANSITION_ACTIVATE
+    client.call_async(request)
+    harness.spin(0.5)
+    assert harness.transition(Transition.TRANSITION_CONFIGURE), process.output
+    assert harness.state() == 'inactive'
+
+
+BAD_STARTS = {
+    'no such bundle': ({'bundle': '/nonexistent'}, 'no such directory'),
+    'unknown provider': ({'provider': 'tpu'}, 'allowed: auto, cpu, cuda'),
+    'a GPU that is not there': ({'provider': 'cuda', 'require_gpu': 'true'}, 'GPU'),
+    'int8 without int8': ({'precision': 'int8'}, 'visual.int8.onnx'),
+    'views of another bundle': ({'views': '[left, right]'}, 'wrist, third_person'),
+    'no required view': (
+        {'wrist.required': 'false', 'third_person.required': 'false'}, 'required'),
+    'a crop inside out': ({'wrist.crop': '[0.9, 0.0, 0.1, 1.0]'}, 'left < right'),
+    'a wait longer than the age': ({'max_wait_s': '0.9'}, 'max_wait_s'),
+    'a task too long': ({'task': 'z' * 600}, '512'),
+}
+
+
+@pytest.mark.parametrize('case', BAD_STARTS)
+def test_bad_start_is_one_clear_error(harness: Harness, case: str) -> None:
+    """
+    What cannot be configured says why, in the log and in diagnostics, and can be tried again.
+
+    rclpy swallows what lifecycle callbacks raise, without a word.
+    """
+    import onnxruntime
+
+    if case == 'a GPU that is not there' \
+            and 'CUDAExecutionProvider' in onnxruntime.get_available_providers():
+        pytest.skip('this onnxruntime offers CUDA')
+    parameters, text = BAD_STARTS[case]
+    process = harness.start(autostart='true', **{
+        name.replace('.', '__'): value for name, value in parameters.items()})
+    status = harness.wait(
+        lambda: (s := harness.statuses.get('/encoder: model')) and s.level == s.ERROR and s,
+        'an ERROR in diagnostics', process)
+    assert text in status.message
+    assert text in process.output and process.output.count('[ERROR]') == 1
+    assert 'Traceback' not in process.output
+    assert harness.state() == 'unconfigured'
+    assert process.stop() == 0
+
+
+def test_a_bundle_can_be_mended_while_the_node_waits(harness: Harness, tmp_path: Path) -> None:
+    """A truncated model fails configure; once it is whole again configure succeeds."""
+    bundle = tmp_path / 'bundle'
+    shutil.copytree(ROOT / 'models/default', bundle)
+    visual = bundle / 'visual.onnx'
+    whole = visual.read_bytes()
+    visual.write_bytes(whole[:len(whole) // 2])
+    process = harness.start(bundle=str(bundle))
+    assert not harness.transition(Transition.TRANSITION_CONFIGURE)
+    assert 'visual.onnx' in process.output and 'cut or replaced' in process.output
+    visual.write_bytes(whole)
+    assert harness.transition(Transition.TRANSITION_CONFIGURE), process.output
+    assert process.stop() == 0
+
+
+@pytest.mark.parametrize('parameters', [
+    {'threads': '0'}, {'threads': 'many'}, {'max_age_s': '-1.0'}, {'max_age_s': '1'},
+    {'views': '[a, a]'},
+])
+def test_a_parameter_of_a_wrong_type_or_range_ends_the_start(
+    harness: Harness, parameters: dict[str, str],
+) -> None:
+    """The process ends with code 1 and one sentence that names the parameter."""
+    process = harness.start(**parameters)
+    assert process.wait() == 1
+    name = next(iter(parameters))
+    assert name in process.output and 'Traceback' not in process.output
+
+
+@pytest.mark.parametrize('state', ['unconfigured', 'active'])
+@pytest.mark.parametrize('signals', [
+    (signal.SIGINT,), (signal.SIGTERM,), (signal.SIGINT, signal.SIGINT),
+    (signal.SIGINT, signal.SIGTERM)])
+def test_signals_end_it_with_code_0(
+    harness: Harness, state: str, signals: tuple[signal.Signals, ...],
+) -> None:
+    """SIGINT and SIGTERM, once or twice: exit code 0 and no traceback, in each state."""
+    process = harness.start(autostart='true' if state == 'active' else 'false')
+    harness.wait(lambda: harness.statuses, 'diagnostics', process)
+    if state == 'active':
+        harness.send_until_embedded(GOOD)
+    for number in signals:
+        process.process.send_signal(number)
+    assert process.wait() == 0, process.output
+    assert 'Traceback' not in process.output and 'Error' not in process.output
+
+
+def test_without_hralign_msgs_it_says_how_to_build(harness: Harness) -> None:
+    """colcon does not see the nested package by itself: the one line that mends it is printed."""
+    hidden = harness.folder / 'hidden/hralign_msgs'
+    hidden.mkdir(parents=True)
+    (hidden / '__init__.py').write_text("raise ImportError('No module named hralign_msgs')\n")
+    process = harness.start(environment={
+        'PYTHONPATH': os.pathsep.join([str(hidden.parent), os.environ.get('PYTHONPATH', '')])})
+    assert process.wait() == 1
+    assert "colcon build --base-paths src 'src/*/hralign_msgs'" in process.output
+    assert 'Traceback' not in process.output

@@ -1,0 +1,169 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""What goes over the wire: stamps, views, latched info, attention, services, QoS."""
+
+from harness import Harness, noise, rows_of, stamp_of, VIEWS
+import numpy as np
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+
+from hralign_msgs.msg import SuccessProbability, TaskEmbedding
+from hralign_ros.runtime import Decision, default_bundle, load_bundle, Status
+
+GOOD = {view: noise(index) for index, view in enumerate(VIEWS)}
+MILLISECOND = 1_000_000
+
+
+def test_constants_are_the_same_everywhere() -> None:
+    """Status bits and decisions have one meaning in both messages and in the runtime."""
+    for flag in Status:
+        for message in (TaskEmbedding, SuccessProbability):
+            assert getattr(message, f'STATUS_{flag.name}') == flag
+    for decision in Decision:
+        assert getattr(SuccessProbability, f'DECISION_{decision.name}') == decision
+
+
+def test_stamps_are_those_of_the_pixels(harness: Harness) -> None:
+    """The header has the newest frame's acquisition stamp; each view has its own; skew is told."""
+    harness.start_active(task="'open the drawer'")
+    harness.send_until_embedded(GOOD)
+    skew = 15 * MILLISECOND
+
+    def sent() -> TaskEmbedding | None:
+        late = harness.now()
+        harness.send('third_person', GOOD['third_person'], late - skew)
+        harness.send('wrist', GOOD['wrist'], late)
+        harness.spin(0.15)
+        return next((m for m in harness.embeddings if stamp_of(m) == late
+                     and m.skew > 0.0 and all(m.view_valid)), None)
+
+    message = harness.wait(sent, 'a set with skew')
+    stamps = [s.sec * 1_000_000_000 + s.nanosec for s in message.view_stamps]
+    assert message.view_names == list(VIEWS)
+    assert stamps == [stamp_of(message), stamp_of(message) - skew]
+    assert np.allclose(message.view_ages, [0.0, skew * 1e-9], atol=1e-6)
+    assert abs(message.skew - skew * 1e-9) < 1e-6
+    assert message.header.frame_id == 'third_person_optical_frame'
+    published = message.publish_time.sec * 1_000_000_000 + message.publish_time.nanosec
+    assert published > stamp_of(message)
+    duration = message.processing_duration
+    assert 0 < duration.sec * 1_000_000_000 + duration.nanosec <= published - stamp_of(message)
+    success = harness.wait(lambda: next(
+        (s for s in harness.successes if s.header.stamp == message.header.stamp), None),
+        'the success of the same set')
+    assert success.episode_id == message.episode_id
+    assert success.status == Status.UNCALIBRATED | Status.UNKNOWN_TASK
+    assert success.decision == Decision.ABSTAIN and success.probability_valid
+    assert 0.0 <= success.probability <= 1.0
+    assert not success.ood_valid and not success.decision_threshold_valid
+    assert success.clip_stamps[-1] == message.header.stamp
+
+
+def test_info_is_latched_and_true(harness: Harness) -> None:
+    """Whoever comes late still learns the bundle, its hash and the provider really used."""
+    process = harness.start_active(provider='cpu')
+    bundle = load_bundle(default_bundle())
+    late = Harness(harness.folder)
+    try:
+        info = late.wait(lambda: late.infos, 'the latched EncoderInfo', process)[-1]
+    finally:
+        late.close()
+    assert info.bundle_sha256 == bundle.sha256
+    assert (info.provider_requested, info.provider) == ('cpu', 'CPUExecutionProvider')
+    assert info.dim == bundle.manifest.channels and info.view_names == list(VIEWS)
+    assert list(info.token_grid) == [7, 7] and info.clip_length == 5
+    assert info.licenses and info.onnxruntime_version
+
+
+def test_attention_is_published_while_somebody_looks(harness: Harness) -> None:
+    """An overlay is 224 x 224 rgb8 with the view's stamp, and it is not the bare picture."""
+    harness.start_active(task="'pick up the cup'")
+    harness.watch_attention('wrist')
+
+    def seen() -> Image | None:
+        harness.send_until_embedded(GOOD)
+        harness.spin(0.1)
+        return harness.overlays[-1] if harness.overlays else None
+
+    overlay = harness.wait(seen, 'an overlay')
+    assert (overlay.height, overlay.width, overlay.encoding) == (224, 224, 'rgb8')
+    assert stamp_of(overlay) in [stamp_of(m) for m in harness.embeddings]
+    assert np.frombuffer(overlay.data, np.uint8).std() > 10
+
+
+def test_a_new_episode_forgets_the_old(harness: Harness) -> None:
+    """Ids rise with every episode; the clip of a new one holds only its own frames."""
+    harness.start_active(task="'open the drawer'")
+    for _ in range(3):
+        old = harness.send_until_embedded(GOOD)[1]
+    answer = harness.start_episode()
+    assert answer.accepted and answer.episode_id > old.episode_id
+    start = answer.start.sec * 1_000_000_000 + answer.start.nanosec
+    harness.send('wrist', GOOD['wrist'], start - MILLISECOND)
+    new = harness.send_until_embedded(GOOD)[1]
+    assert new.episode_id == answer.episode_id
+    success = harness.wait(lambda: next(
+        (s for s in harness.successes if s.header.stamp == new.header.stamp), None), 'success')
+    stamps = [s.sec * 1_000_000_000 + s.nanosec for s in success.clip_stamps]
+    assert stamps and min(stamps) >= start
+    task = harness.set_task('close the drawer')
+    assert task.accepted and task.episode_id > new.episode_id and task.nearest_tasks == []
+    other = harness.send_until_embedded(GOOD)[1]
+    assert other.task == 'close the drawer' and other.episode_id == task.episode_id
+    assert (rows_of(other) * rows_of(new)).sum(1).max() < 0.99999, 'the task changes nothing'
+
+
+def test_parameters_change_together_or_not_at_all(harness: Harness) -> None:
+    """A set of values that do not fit each other is refused whole, with the reason."""
+    harness.start_active()
+    assert harness.set_parameters(max_age_s=1.0, max_wait_s=0.6).successful
+    refused = harness.set_parameters(max_age_s=0.2, dwell_s=1.0)
+    assert not refused.successful and 'max_wait_s' in refused.reason
+    assert not harness.set_parameters(provider='cpu').successful, 'provider is read-only'
+    assert not harness.set_parameters(max_age_s=-1.0).successful, 'out of range'
+    harness.send_until_embedded(GOOD)
+
+
+def test_incompatible_qos_is_named(harness: Harness) -> None:
+    """
+    A best-effort camera and a reliable subscriber never meet; usually nobody says so.
+
+    Topic, policy and the parameter to change are in the log and in diagnostics.
+    """
+    process = harness.start_active(wrist__reliability='reliable')
+    camera = harness.node.create_publisher(Image, '/wrist/image_raw', QoSProfile(
+        depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
+    status = harness.wait(
+        lambda: (s := harness.statuses.get('/encoder: camera wrist'))
+        and 'RELIABILITY' in s.message and s, 'the diagnosis', process)
+    assert status.level == status.ERROR
+    assert '/wrist/image_raw' in status.message and 'wrist.reliability' in status.message
+    assert 'wrist.reliability' in process.output
+    harness.node.destroy_publisher(camera)
+
+
+def test_arrival_stamps_for_a_camera_without_clock(harness: Harness) -> None:
+    """With stamp_source arrival, frames with zero stamps are embedded under arrival times."""
+    harness.start_active(stamp_source='arrival')
+    before = harness.now()
+
+    def embedded() -> bool:
+        for view in VIEWS:
+            harness.send(view, GOOD[view], 0)
+        harness.spin(0.1)
+        return bool(harness.embeddings)
+
+    harness.wait(embedded, 'an embedding')
+    assert before < stamp_of(harness.embeddings[-1]) <= harness.now()
+
+
+def test_remapping_moves_the_compressed_topic(harness: Harness) -> None:
+    """Remapping the base name used to leave .../compressed behind, a trap of image transports."""
+    process = harness.start(
+        arguments=('-r', 'wrist/image_raw:=/hand/color'), autostart='true',
+        wrist__transport='compressed')
+    harness.wait(lambda: harness.infos, 'EncoderInfo', process)
+    topics = dict(harness.node.get_topic_names_and_types())
+    assert '/hand/color/compressed' in topics
+    assert topics['/hand/color/compressed'] == ['sensor_msgs/msg/CompressedImage']

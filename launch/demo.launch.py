@@ -10,10 +10,13 @@ The same as `make demo`, for a sourced ROS 2.
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
-from launch import LaunchContext, LaunchDescription
 from launch.actions import (
-    DeclareLaunchArgument, EmitEvent, IncludeLaunchDescription, OpaqueFunction,
-    RegisterEventHandler, SetEnvironmentVariable,
+    DeclareLaunchArgument,
+    EmitEvent,
+    IncludeLaunchDescription,
+    OpaqueFunction,
+    RegisterEventHandler,
+    SetEnvironmentVariable,
 )
 from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown
@@ -21,6 +24,8 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import EnvironmentVariable, LaunchConfiguration
 from launch_ros.actions import Node
 import yaml
+
+from launch import LaunchContext, LaunchDescription
 
 SHARE = Path(get_package_share_directory('hralign_ros'))
 EPISODE = SHARE / 'demo/can'
@@ -37,7 +42,7 @@ ARGUMENTS = (
     DeclareLaunchArgument(
         'task', default_value='', description="Instruction; empty: the shipped episode's."),
     DeclareLaunchArgument(
-        'bundle', default_value='', description='Directory of the bundle; empty: the shipped one.'),
+        'bundle', default_value='', description='Directory of a bundle; empty: the shipped one.'),
     DeclareLaunchArgument(
         'rate_hz', default_value='30.0', description='Frames per second of both cameras.'),
     DeclareLaunchArgument(

@@ -12,26 +12,31 @@ from pathlib import Path
 import shutil
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-import torch
-from torch import nn
-import yaml
-
 from hralign_ros import __version__
 from hralign_ros.export.card import write_card
 from hralign_ros.export.compress import quantise_static, quantise_weights
 from hralign_ros.export.graphs import OPSET, preprocessing_graph, torch_graph
 from hralign_ros.export.query import fit_query, scaled
-from hralign_ros.export.samples import SAMPLE_TASKS, sample_pictures
+from hralign_ros.export.samples import sample_pictures, SAMPLE_TASKS
 from hralign_ros.models.adapters import late_adapters
 from hralign_ros.models.backbones import Backbone, load_backbone
 from hralign_ros.models.heads import SuccessHead, TaskAttention
 from hralign_ros.models.text import load_minilm, minilm_folder, PromptedTextEncoder
 from hralign_ros.runtime.bundle import (
-    CARD, INT8_VISUAL, MANIFEST, SCHEMA_VERSION, TASK_TENSORS, TASKS, TOKENIZER,
+    CARD,
+    INT8_VISUAL,
+    MANIFEST,
+    SCHEMA_VERSION,
+    TASK_TENSORS,
+    TASKS,
+    TOKENIZER,
 )
 from hralign_ros.runtime.providers import SessionFactory
+import numpy as np
+from numpy.typing import NDArray
+import torch
+from torch import nn
+import yaml
 
 Floats = NDArray[np.float32]
 Report = Callable[[str], None]

@@ -8,12 +8,11 @@ from pathlib import Path
 import tempfile
 from typing import Any
 
+from hralign_ros.export.graphs import finish
 import numpy as np
 from numpy.typing import NDArray
 import onnx
 from onnx import helper, numpy_helper, TensorProto
-
-from hralign_ros.export.graphs import finish
 
 # Weights with fewer elements are left in float32: they cost nothing.
 _SMALLEST = 4096
@@ -98,7 +97,11 @@ def quantise_static(
         cost most accuracy and gain least time.
     """
     from onnxruntime.quantization import (
-        CalibrationDataReader, CalibrationMethod, quantize_static, QuantFormat, QuantType,
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantFormat,
+        quantize_static,
+        QuantType,
     )
     from onnxruntime.quantization.shape_inference import quant_pre_process
 

@@ -4,18 +4,16 @@
 """Making ONNX graphs: preprocessing by hand, everything else from torch, all in opset 18."""
 
 from collections.abc import Mapping, Sequence
-import io
 import logging
 from typing import Any
 import warnings
 
+from hralign_ros.models.backbones import Preprocessing
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper, TensorProto
 import torch
 from torch import nn, Tensor
-
-from hralign_ros.models.backbones import Preprocessing
 
 # CUDA runs the antialiased Resize of opset 18; that of 19 only in releases of 2026.
 OPSET = 18
@@ -111,9 +109,7 @@ def torch_graph(
         torch.backends.mha.set_fastpath_enabled(fast)
     if program is None:
         raise RuntimeError(f'{type(module).__name__} was not exported')
-    buffer = io.BytesIO()
-    program.save(buffer)
-    return finish(onnx.load_from_string(buffer.getvalue()))
+    return finish(program.model_proto)
 
 
 def finish(model: onnx.ModelProto) -> bytes:

@@ -72,6 +72,8 @@ class SuccessHead(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         self.bias = nn.Parameter(torch.tensor(0.0))
         # Distance of a clip from the mean of the training clips, in a whitened space.
+        self.ood_mean: Tensor
+        self.ood_scale: Tensor
         self.register_buffer('ood_mean', torch.zeros(width))
         self.register_buffer('ood_scale', torch.ones(width))
 

@@ -4,20 +4,20 @@
 """Between ROS messages and the runtime's arrays and results."""
 
 from array import array
-from functools import lru_cache
+from functools import cache
 from importlib.util import find_spec
 import os
 from typing import Any
 
 from builtin_interfaces.msg import Duration, Time
-import numpy as np
-from sensor_msgs.msg import CompressedImage, Image as ImageMessage
-
 from hralign_ros.nodes.interfaces import EncoderInfo, SuccessProbability, TaskEmbedding
 from hralign_ros.nodes.pipeline import Result
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.errors import FrameError
 from hralign_ros.runtime.images import decode_compressed, decode_raw, Image, RAW_ENCODINGS
+import numpy as np
+from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import Image as ImageMessage
 
 _SECOND = 1_000_000_000
 # Distributions whose cv_bridge is compiled against numpy 1; numpy 2 in the same process makes it
@@ -66,7 +66,7 @@ def _decode_with_cv_bridge(message: ImageMessage) -> Image:
             f'driver to one of {", ".join(RAW_ENCODINGS)}') from error
 
 
-@lru_cache(maxsize=None)
+@cache
 def _find_cv_bridge() -> tuple[Any, str]:
     """Import cv_bridge once; give it, or why it cannot be used."""
     if find_spec('cv_bridge') is None:

@@ -16,10 +16,9 @@ import subprocess
 import sys
 import time
 
-import yaml
-
-from hralign_ros.runtime.bundle import load_bundle, default_bundle
+from hralign_ros.runtime.bundle import default_bundle, load_bundle
 from hralign_ros.runtime.errors import HralignError
+import yaml
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PATIENCE = 30.0

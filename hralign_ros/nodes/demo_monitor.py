@@ -18,18 +18,17 @@ import time
 from typing import Any, TextIO
 
 from diagnostic_msgs.msg import DiagnosticArray
-import numpy as np
-from rcl_interfaces.msg import ParameterDescriptor
-from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image as ImageMessage
-
 from hralign_ros.nodes.conversions import decode, stamp_to_ns
 from hralign_ros.nodes.encoder_node import LATCHED
 from hralign_ros.nodes.interfaces import EncoderInfo, SuccessProbability, TaskEmbedding
 from hralign_ros.nodes.process import run_node
 from hralign_ros.runtime.decision import Decision, Status
 from hralign_ros.runtime.errors import FrameError
+import numpy as np
+from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image as ImageMessage
 
 # Overlays kept for the report: one a second, for at most ten minutes.
 _SHOT_PERIOD = 1.0

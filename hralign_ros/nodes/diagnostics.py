@@ -11,11 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
-import numpy as np
-
 from hralign_ros.nodes.parameters import Settings
 from hralign_ros.nodes.pipeline import Statistics
 from hralign_ros.runtime.encoder import Encoder
+import numpy as np
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 

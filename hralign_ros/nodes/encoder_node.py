@@ -13,22 +13,17 @@ from functools import partial
 import sys
 import time
 import traceback
-from typing import Any
+from typing import Any, TypeAlias
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rclpy.clock import JumpThreshold, TimeJump
-from rclpy.duration import Duration
-from rclpy.event_handler import SubscriptionEventCallbacks
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import (
-    DurabilityPolicy, qos_policy_name_from_kind, QoSProfile, ReliabilityPolicy,
-)
-from sensor_msgs.msg import CompressedImage, Image as ImageMessage
-
 from hralign_ros import __version__
 from hralign_ros.nodes import conversions, diagnostics, parameters
 from hralign_ros.nodes.interfaces import (
-    EncoderInfo, SetTask, StartEpisode, SuccessProbability, TaskEmbedding,
+    EncoderInfo,
+    SetTask,
+    StartEpisode,
+    SuccessProbability,
+    TaskEmbedding,
 )
 from hralign_ros.nodes.pipeline import Callbacks, Pipeline, Result
 from hralign_ros.nodes.process import run_node
@@ -36,6 +31,18 @@ from hralign_ros.runtime.bundle import default_bundle
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.errors import HralignError, TaskError
 from hralign_ros.runtime.overlay import attention_overlay
+from rclpy.clock import JumpThreshold, TimeJump
+from rclpy.duration import Duration
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import (
+    DurabilityPolicy,
+    qos_policy_name_from_kind,
+    QoSProfile,
+    ReliabilityPolicy,
+)
+from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import Image as ImageMessage
 
 RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
@@ -45,7 +52,7 @@ LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
 DIAGNOSTICS_PERIOD = 1.0
 _LOOK_PERIOD = 0.2
 
-Return = TransitionCallbackReturn
+Return: TypeAlias = TransitionCallbackReturn
 
 
 class EncoderNode(LifecycleNode):
@@ -181,7 +188,7 @@ class EncoderNode(LifecycleNode):
         if hardware.remark:
             log.warning(hardware.remark)
         if not encoder.manifest.success_trained:
-            log.warning('the success head of this bundle is not trained: every decision is ABSTAIN')
+            log.warning('this success head is not trained: every decision is ABSTAIN')
         assert self._settings is not None
         log.info('parameters: ' + ', '.join(
             f'{name}={value}' for name, value in sorted(self._settings.values.items())))

@@ -12,18 +12,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rcl_interfaces.msg import (
-    FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult,
-)
-from rclpy.node import Node
-from rclpy.parameter import Parameter as RclpyParameter
-
 from hralign_ros.runtime.decision import DecisionRules
 from hralign_ros.runtime.encoder import POOLINGS, PRECISIONS
 from hralign_ros.runtime.errors import HralignError
 from hralign_ros.runtime.images import ROTATIONS, ViewGeometry
 from hralign_ros.runtime.pairing import PairingRules
 from hralign_ros.runtime.providers import PROVIDERS
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
+from rclpy.node import Node
+from rclpy.parameter import Parameter as RclpyParameter
 
 DEFAULT_VIEWS = ('wrist', 'third_person')
 
@@ -78,7 +80,7 @@ class Parameter:
 
 
 NODE_PARAMETERS = (
-    Parameter('bundle', '', "The bundle's directory; empty: the one that ships with this package."),
+    Parameter('bundle', '', "The bundle's directory; empty: the one shipped with this package."),
     Parameter('provider', 'auto', 'Where graphs run: auto takes CUDA where it is offered.',
               choices=PROVIDERS),
     Parameter('require_gpu', False, 'Fail at configure instead of running on a CPU.'),

@@ -10,15 +10,14 @@ which views are in it, and holds the robot still when either does not suffice.
 
 import sys
 
+from hralign_ros.nodes.interfaces import SuccessProbability, TaskEmbedding
+from hralign_ros.nodes.process import run_node
 import numpy as np
 from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.time import Time
 from std_msgs.msg import String
-
-from hralign_ros.nodes.interfaces import SuccessProbability, TaskEmbedding
-from hralign_ros.nodes.process import run_node
 
 
 class PolicyExample(Node):

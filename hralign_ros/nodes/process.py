@@ -9,11 +9,14 @@ import signal
 import sys
 from threading import Event
 import traceback
+from typing import TypeVar
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
+
+AnyNode = TypeVar('AnyNode', bound=Node)
 
 # How long a signal may wait for the executor to look at it [s].
 _SLICE = 0.2
@@ -38,10 +41,10 @@ def keep_freed_memory() -> None:
 
 
 def run_node(
-    make_node: Callable[[], Node],
+    make_node: Callable[[], AnyNode],
     arguments: Sequence[str] | None = None,
     *,
-    finished: Callable[[Node], bool] = lambda node: False,
+    finished: Callable[[AnyNode], bool] = lambda node: False,
 ) -> int:
     """
     Make a node and spin it until SIGINT, SIGTERM, or until it says that it has finished.
@@ -55,7 +58,8 @@ def run_node(
     """
     keep_freed_memory()
     stop = Event()
-    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    rclpy.init(args=None if arguments is None else list(arguments),
+               signal_handler_options=SignalHandlerOptions.NO)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     node = None

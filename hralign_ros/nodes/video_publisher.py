@@ -8,14 +8,14 @@ import sys
 from typing import Any
 
 import cv2
+from hralign_ros.nodes.process import run_node
+from hralign_ros.runtime.errors import HralignError
 import numpy as np
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CompressedImage, Image as ImageMessage
-
-from hralign_ros.nodes.process import run_node
-from hralign_ros.runtime.errors import HralignError
+from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import Image as ImageMessage
 
 # Encodings that can be sent -> OpenCV conversion from BGR, channels.
 _FROM_BGR: dict[str, tuple[int | None, int]] = {

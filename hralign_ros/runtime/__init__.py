@@ -13,7 +13,12 @@ from hralign_ros.runtime.bundle import Bundle, default_bundle, load_bundle
 from hralign_ros.runtime.decision import decide, Decision, DecisionRules, DecisionState, Status
 from hralign_ros.runtime.encoder import Encoder, Episode, Success, Tick
 from hralign_ros.runtime.errors import (
-    BundleError, FrameError, HralignError, InferenceError, ProviderError, TaskError,
+    BundleError,
+    FrameError,
+    HralignError,
+    InferenceError,
+    ProviderError,
+    TaskError,
 )
 from hralign_ros.runtime.images import decode_compressed, decode_raw, Image, ViewGeometry
 

@@ -16,9 +16,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hralign_ros.runtime.errors import BundleError
+import yaml
 
 SCHEMA_VERSION = 1
 MANIFEST = 'bundle.yaml'
@@ -151,7 +150,7 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise BundleError(
-            f"{folder}: no such directory; a bundle is the directory with {MANIFEST} in it")
+            f'{folder}: no such directory; a bundle is the directory with {MANIFEST} in it')
     source = folder / MANIFEST
     try:
         if source.stat().st_size > MAX_MANIFEST_BYTES:

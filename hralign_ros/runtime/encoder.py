@@ -19,9 +19,6 @@ from threading import Lock
 import time
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from hralign_ros.runtime.bundle import Bundle, INT8_VISUAL, load_bundle, Manifest
 from hralign_ros.runtime.decision import Status
 from hralign_ros.runtime.errors import BundleError, InferenceError
@@ -31,6 +28,8 @@ from hralign_ros.runtime.memory import assemble, Clip, EpisodeMemory, FrameSet
 from hralign_ros.runtime.providers import Hardware, SessionFactory
 from hralign_ros.runtime.tasks import load_tasks, TaskTable
 from hralign_ros.runtime.text import TaskFeatures, TextEncoder
+import numpy as np
+from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
@@ -340,10 +339,10 @@ class Episode:
         """Run both heads on the memory as it is."""
         encoder = self.encoder
         manifest = encoder.manifest
-        live = (self._newest > 0) & (stamp - self._newest <= max_age)
+        live = np.asarray((self._newest > 0) & (stamp - self._newest <= max_age), np.bool_)
         length = manifest.clip.length
         clip = assemble(self._memory.newest_clip(), length=length, live=live)
-        valid = clip.mask.any(axis=1)
+        valid = np.asarray(clip.mask.any(axis=1), np.bool_)
         embedding, attention, pooling = encoder.embed(clip, self.task)
         # What a graph pools over nothing is no embedding, whatever numbers come out.
         embedding = np.where(valid[:, None], embedding, np.float32(0.0))

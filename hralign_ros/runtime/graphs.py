@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from hralign_ros.runtime.errors import BundleError, InferenceError
 from hralign_ros.runtime.providers import SessionFactory
+import numpy as np
+from numpy.typing import NDArray
 
 Array = NDArray[Any]
 

@@ -12,10 +12,9 @@ from array import array
 from dataclasses import dataclass
 
 import cv2
+from hralign_ros.runtime.errors import FrameError
 import numpy as np
 from numpy.typing import NDArray
-
-from hralign_ros.runtime.errors import FrameError
 
 Image = NDArray[np.uint8]
 Buffer = bytes | bytearray | memoryview | array

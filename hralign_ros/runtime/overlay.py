@@ -4,10 +4,9 @@
 """Attention as a picture: a heat map over what the backbone saw."""
 
 import cv2
+from hralign_ros.runtime.images import Image
 import numpy as np
 from numpy.typing import NDArray
-
-from hralign_ros.runtime.images import Image
 
 
 def attention_overlay(

@@ -35,7 +35,7 @@ def import_onnxruntime() -> ModuleType:
 
 
 def installed_distributions() -> list[str]:
-    """Name the onnxruntime distributions installed, with versions; two of them are one too many."""
+    """Name the onnxruntime distributions installed, with versions; two are one too many."""
     found = []
     for name in _DISTRIBUTIONS:
         try:

@@ -13,12 +13,11 @@ import math
 from typing import Any
 import unicodedata
 
+from hralign_ros.runtime.bundle import Bundle, TASK_TENSORS, TASKS
+from hralign_ros.runtime.errors import BundleError, TaskError
 import numpy as np
 from numpy.typing import NDArray
 import yaml
-
-from hralign_ros.runtime.bundle import Bundle, TASK_TENSORS, TASKS
-from hralign_ros.runtime.errors import BundleError, TaskError
 
 MAX_TASK_CHARACTERS = 512
 SHARED = 'shared'

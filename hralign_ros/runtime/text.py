@@ -7,14 +7,13 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from threading import Lock
 
-import numpy as np
-from numpy.typing import NDArray
-
 from hralign_ros.runtime.bundle import Bundle, TOKENIZER
 from hralign_ros.runtime.errors import BundleError, TaskError
 from hralign_ros.runtime.graphs import Graph, Tensor
 from hralign_ros.runtime.providers import SessionFactory
 from hralign_ros.runtime.tasks import check_task, Task, TaskTable
+import numpy as np
+from numpy.typing import NDArray
 
 Features = NDArray[np.float32]
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import cv2
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from hralign_msgs.msg import EncoderInfo, SuccessProbability, TaskEmbedding
+from hralign_msgs.srv import SetTask, StartEpisode
 from lifecycle_msgs.srv import ChangeState, GetState
 import numpy as np
 from rcl_interfaces.srv import SetParametersAtomically
@@ -25,9 +27,6 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
-
-from hralign_msgs.msg import EncoderInfo, SuccessProbability, TaskEmbedding
-from hralign_msgs.srv import SetTask, StartEpisode
 
 ROOT = Path(__file__).resolve().parents[2]
 VIEWS = ('wrist', 'third_person')
@@ -229,7 +228,8 @@ class Harness:
         return publisher
 
     def send(
-        self, view: str, image: np.ndarray, stamp: int, *, encoding: str = 'rgb8', padding: int = 0,
+        self, view: str, image: np.ndarray, stamp: int, *, encoding: str = 'rgb8',
+        padding: int = 0,
     ) -> None:
         """Send an RGB picture in an encoding, or as jpeg."""
         if encoding == 'jpeg':

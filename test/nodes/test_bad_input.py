@@ -154,8 +154,9 @@ def test_dead_camera_is_a_state(harness: Harness) -> None:
         'an ERROR for the camera', process)
     assert 'old' in status.message
     harness.send_until_embedded(GOOD)
-    harness.wait(lambda: not harness.successes[-1].status & harness.successes[-1].STATUS_STALE_VIEW,
-                 'the recovery', process)
+    harness.wait(
+        lambda: not (s := harness.successes[-1]).status & s.STATUS_STALE_VIEW,
+        'the recovery', process)
 
 
 def test_one_dead_camera_is_left_out(harness: Harness) -> None:

@@ -153,7 +153,7 @@ def test_signals_end_it_with_code_0(
 
 
 def test_without_hralign_msgs_it_says_how_to_build(harness: Harness) -> None:
-    """colcon does not see the nested package by itself: the one line that mends it is printed."""
+    """Colcon does not see the nested package by itself: the one line that mends it is printed."""
     hidden = harness.folder / 'hidden/hralign_msgs'
     hidden.mkdir(parents=True)
     (hidden / '__init__.py').write_text("raise ImportError('No module named hralign_msgs')\n")

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import cv2
 from harness import Harness, ROOT, rows_of, video_frames
+from hralign_ros.runtime import decode_compressed, default_bundle, Encoder
 import numpy as np
 import pytest
-
-from hralign_ros.runtime import decode_compressed, default_bundle, Encoder
 
 TASK = 'put the marker in the cup'
 FOOTAGE = ROOT.parent / 'shared/footage'

@@ -4,12 +4,11 @@
 """What goes over the wire: stamps, views, latched info, attention, services, QoS."""
 
 from harness import Harness, noise, rows_of, stamp_of, VIEWS
+from hralign_msgs.msg import SuccessProbability, TaskEmbedding
+from hralign_ros.runtime import Decision, default_bundle, load_bundle, Status
 import numpy as np
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
-
-from hralign_msgs.msg import SuccessProbability, TaskEmbedding
-from hralign_ros.runtime import Decision, default_bundle, load_bundle, Status
 
 GOOD = {view: noise(index) for index, view in enumerate(VIEWS)}
 MILLISECOND = 1_000_000

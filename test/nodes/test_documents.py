@@ -1,0 +1,118 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""What is written about the node is what the node does."""
+
+import importlib.util
+from pathlib import Path
+import re
+
+from harness import Harness, ROOT, VIEWS
+from hralign_ros.nodes import parameters
+from hralign_ros.runtime.images import RAW_ENCODINGS
+from hralign_ros.runtime.pairing import Verdict
+import pytest
+from rcl_interfaces.srv import DescribeParameters, ListParameters
+import yaml
+
+PAGE = (ROOT / 'docs/node.md').read_text('utf-8')
+
+
+def _writer() -> object:
+    spec = importlib.util.spec_from_file_location(
+        'write_parameters', ROOT / 'tools/write_parameters.py')
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_yaml_and_page_follow_from_the_parameter_table() -> None:
+    """A parameter changed in the code and not in the documents would mislead every user."""
+    writer = _writer()
+    assert (ROOT / 'config/encoder.yaml').read_text('utf-8') == writer.make_yaml()
+    assert PAGE == writer.put_table(PAGE), 'run tools/write_parameters.py'
+
+
+@pytest.mark.parametrize('name', ['encoder', 'franka', 'ur'])
+def test_configurations_are_accepted(name: str) -> None:
+    """Each shipped file is keyed for any node name and holds values that fit together."""
+    document = yaml.safe_load((ROOT / f'config/{name}.yaml').read_text('utf-8'))
+    assert list(document) == ['/**']
+    given: dict[str, object] = {}
+    for key, value in document['/**']['ros__parameters'].items():
+        given |= {f'{key}.{k}': v for k, v in value.items()} if isinstance(value, dict) \
+            else {key: value}
+    rows = parameters.table()
+    assert set(given) <= set(rows), f'unknown: {set(given) - set(rows)}'
+    values = {key: parameters.default_of(key, row) for key, row in rows.items()} | given
+    for key, value in given.items():
+        assert type(value) is type(parameters.default_of(key, rows[key])), key
+    parameters.Settings.read(values)
+
+
+@pytest.mark.parametrize('name', ['encoder', 'franka', 'ur'])
+def test_node_starts_with_each_configuration(harness: Harness, name: str) -> None:
+    """The node takes the file itself, whatever it is called."""
+    process = harness.start(autostart='true', arguments=(
+        '--params-file', str(ROOT / f'config/{name}.yaml'), '-r', '__node:=encoder'))
+    harness.wait(lambda: harness.infos, 'EncoderInfo', process)
+
+
+def test_page_lists_what_the_node_offers(harness: Harness) -> None:
+    """Topics, services and parameters on the page are those of the running node."""
+    harness.start_active()
+    name, namespace = 'encoder', '/'
+    published = dict(harness.node.get_publisher_names_and_types_by_node(name, namespace))
+    services = dict(harness.node.get_service_names_and_types_by_node(name, namespace))
+    subscribed = dict(harness.node.get_subscriber_names_and_types_by_node(name, namespace))
+    ours = {topic: types[0].replace('/msg/', '/') for topic, types in published.items()
+            if topic not in ('/rosout', '/parameter_events', '/encoder/transition_event')}
+    for topic, kind in ours.items():
+        short = topic.replace('/encoder/', '~/').replace('attention/wrist', 'attention/<view>') \
+            .replace('attention/third_person', 'attention/<view>')
+        assert f'| `{short}` | {kind} |' in PAGE
+    for view in VIEWS:
+        assert f'/{view}/image_raw' in subscribed
+        assert f'| `{view}/image_raw` | sensor_msgs/Image | best effort, depth 1 |' in PAGE
+    for service, types in services.items():
+        if 'hralign' in types[0]:
+            assert f'| `{service.replace("/encoder/", "~/")}` | ' \
+                   f'{types[0].replace("/srv/", "/")} |' in PAGE
+    documented = set(re.findall(r'`(~/[a-z_/<>]+)`', PAGE))
+    real = {t.replace('/encoder/', '~/') for t in [*ours, *services]}
+    real = {re.sub('attention/.*', 'attention/<view>', t) for t in real}
+    assert documented - {'~/'} <= real, documented - real
+
+    listed = harness.call(ListParameters, '/encoder/list_parameters', ListParameters.Request())
+    rows = parameters.table()
+    standard = {'use_sim_time', 'start_type_description_service'}
+    names = {n for n in listed.result.names if n not in standard and 'qos' not in n}
+    assert names == set(rows)
+    described = harness.call(
+        DescribeParameters, '/encoder/describe_parameters',
+        DescribeParameters.Request(names=sorted(names)))
+    for descriptor in described.descriptors:
+        row = rows[descriptor.name]
+        assert descriptor.description == row.text
+        assert descriptor.read_only is not row.dynamic
+        assert not row.choices or str(row.choices[0]) in descriptor.additional_constraints
+
+
+def test_page_names_every_drop_and_encoding() -> None:
+    """Each key under which a frame may be counted is explained."""
+    accepted = (Verdict.ACCEPTED, Verdict.TIME_RESET)
+    keys = {verdict.value for verdict in Verdict if verdict not in accepted}
+    source = (ROOT / 'hralign_ros/runtime/images.py').read_text('utf-8')
+    keys |= set(re.findall(r"FrameError\(\s*'(\w+)'", source)) - {'bad_array'}
+    assert 'corrupt_image' in keys
+    for key in keys | set(RAW_ENCODINGS):
+        assert f'`{key}`' in PAGE, key
+
+
+def test_every_link_of_the_documents_leads_somewhere() -> None:
+    """A link to a file that has moved sends the reader nowhere."""
+    pages = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *(ROOT / 'docs').glob('*.md')]
+    for page in pages:
+        for target in re.findall(r'\]\(([^)#:]+)\)', page.read_text('utf-8')):
+            assert (page.parent / Path(target)).exists(), f'{page.name}: {target}'

@@ -15,13 +15,12 @@ import sys
 import time
 
 from cameras import PERIOD, read_frames, wait_until
-import numpy as np
-
 from hralign_ros.nodes.process import keep_freed_memory
 from hralign_ros.runtime.bundle import load_bundle
 from hralign_ros.runtime.providers import SessionFactory
 from hralign_ros.runtime.tasks import load_tasks
 from hralign_ros.runtime.text import TextEncoder
+import numpy as np
 
 # How long after the cameras' instant a tick begins: transport is over by then [ns].
 OFFSET = 5_000_000

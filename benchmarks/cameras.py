@@ -19,16 +19,15 @@ from threading import Event
 import time
 
 import cv2
+from hralign_ros.nodes.conversions import ns_to_stamp
+from hralign_ros.nodes.demo import episode_folder
+from hralign_ros.nodes.process import keep_freed_memory
 import numpy as np
 from numpy.typing import NDArray
 import rclpy
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage, Image
-
-from hralign_ros.nodes.conversions import ns_to_stamp
-from hralign_ros.nodes.demo import episode_folder
-from hralign_ros.nodes.process import keep_freed_memory
 
 RATE = 30
 PERIOD = 1_000_000_000 // RATE

@@ -10,6 +10,8 @@ import time
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
+from hralign_ros.nodes.conversions import stamp_to_ns
+from hralign_ros.nodes.interfaces import EncoderInfo, TaskEmbedding
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 import numpy as np
@@ -19,9 +21,6 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
-
-from hralign_ros.nodes.conversions import stamp_to_ns
-from hralign_ros.nodes.interfaces import EncoderInfo, TaskEmbedding
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,11 @@ import sys
 import time
 
 import cv2
+from hralign_msgs.msg import TaskEmbedding
+from hralign_ros.models.adapters import late_adapters
+from hralign_ros.models.backbones import load_backbone
+from hralign_ros.models.heads import SuccessHead, TaskAttention
+from hralign_ros.nodes.conversions import duration_message
 import numpy as np
 from numpy.typing import NDArray
 import rclpy
@@ -23,12 +28,6 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 import torch
 from torch.nn import functional
-
-from hralign_msgs.msg import TaskEmbedding
-from hralign_ros.models.adapters import late_adapters
-from hralign_ros.models.backbones import load_backbone
-from hralign_ros.models.heads import SuccessHead, TaskAttention
-from hralign_ros.nodes.conversions import duration_message
 
 VIEWS = ('wrist', 'third_person')
 LENGTH = 5

@@ -10,6 +10,7 @@ The same as `make demo`, for a sourced ROS 2.
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
+from launch import LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
     EmitEvent,
@@ -24,8 +25,6 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import EnvironmentVariable, LaunchConfiguration
 from launch_ros.actions import Node
 import yaml
-
-from launch import LaunchContext, LaunchDescription
 
 SHARE = Path(get_package_share_directory('hralign_ros'))
 EPISODE = SHARE / 'demo/can'

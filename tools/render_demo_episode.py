@@ -37,7 +37,7 @@ import yaml
 
 os.environ.setdefault('MUJOCO_GL', 'egl')  # read when mujoco is imported
 
-import mujoco  # noqa: E402
+import mujoco  # noqa: E402, I100
 import robosuite  # noqa: E402
 from robosuite import macros  # noqa: E402
 from robosuite.controllers import load_composite_controller_config  # noqa: E402

@@ -270,12 +270,12 @@ def _manifest(
                     'trained': False},
         'ood': None,
         'backbone': {'name': backbone.name, 'source': backbone.source,
-                     'license': backbone.license},
+                     'license': backbone.license_id},
         'adapter': {'name': 'late x3, exact identity (not trained)',
                     'geometry': '1x1 stacks, down 4, groups 8' if backbone.kind == 'conv'
                     else 'linear stacks of full width'},
         'licenses': {
-            f'backbone {backbone.name}': backbone.license,
+            f'backbone {backbone.name}': backbone.license_id,
             'text encoder all-MiniLM-L6-v2': 'Apache-2.0',
             'adapters, query, success head': 'Apache-2.0'},
         'provenance': {

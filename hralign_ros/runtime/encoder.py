@@ -150,7 +150,7 @@ class Encoder:
 
     @property
     def manifest(self) -> Manifest:
-        """What bundle.yaml says."""
+        """Tell what bundle.yaml says."""
         return self.bundle.manifest
 
     @property
@@ -369,7 +369,7 @@ class Episode:
 
     @property
     def task_status(self) -> Status:
-        """The bits that follow from the task alone, whatever the cameras see."""
+        """Tell the bits that follow from the task alone, whatever the cameras see."""
         status = Status.OK
         if not self.task.text:
             status |= Status.NO_TASK

@@ -96,7 +96,7 @@ class EpisodeMemory:
 
     @property
     def newest(self) -> FrameSet | None:
-        """The newest frame set, if there is any."""
+        """Give the newest frame set, if there is any."""
         return self._episode.frames[-1] if self._episode.frames else None
 
     def add(self, frame: FrameSet) -> None:

@@ -93,8 +93,8 @@ class SessionFactory:
         if _EXECUTION_PROVIDER['cuda'] not in offered and (require_gpu or provider == 'cuda'):
             raise ProviderError(
                 f"a GPU is asked for (provider '{provider}', require_gpu "
-                f"{str(require_gpu).lower()}), but this onnxruntime offers "
-                f"{', '.join(offered)}; installed: {', '.join(installed_distributions())}. "
+                f'{str(require_gpu).lower()}), but this onnxruntime offers '
+                f'{", ".join(offered)}; installed: {", ".join(installed_distributions())}. '
                 "Install onnxruntime-gpu[cuda,cudnn] in its place, or set provider 'cpu'")
 
     def _preload_cuda(self) -> None:
@@ -140,7 +140,7 @@ class SessionFactory:
 
     @property
     def hardware(self) -> Hardware:
-        """What was asked for and what was got, as far as sessions exist."""
+        """Tell what was asked for and what was got, as far as sessions exist."""
         obtained = self._obtained or 'none'
         remarks = []
         if self._wants_cuda and obtained != _EXECUTION_PROVIDER['cuda']:

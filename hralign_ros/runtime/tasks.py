@@ -173,7 +173,7 @@ def _task(entry: Mapping[str, Any], tensors: Mapping[str, Any], bundle: Bundle) 
         given = entry['calibration']
         if given['method'] not in ('temperature', 'platt'):
             raise BundleError(
-                f"{bundle.path / TASKS}: task {task_id}: calibration method is "
+                f'{bundle.path / TASKS}: task {task_id}: calibration method is '
                 f"'{given['method']}'; allowed: temperature, platt")
         calibration = Calibration(
             scale=float(given['scale']), shift=float(given['shift']),

@@ -61,7 +61,7 @@ class NodeProcess:
 
     @property
     def output(self) -> str:
-        """What the process has printed so far."""
+        """Read what the process has printed so far."""
         return self.log.read_text('utf-8', errors='replace')
 
     def stop(self, number: int = signal.SIGINT) -> int:

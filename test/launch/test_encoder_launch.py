@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-launch = pytest.importorskip('launch', reason='launch is not installed (it has no wheel)')
 launch_pytest = pytest.importorskip(
     'launch_pytest', reason='launch_pytest is not installed (it has no wheel)')
+launch = pytest.importorskip('launch', reason='launch is not installed (it has no wheel)')
 pytest.importorskip('launch_ros', reason='launch_ros is not installed (it has no wheel)')
 
 from ament_index_python.packages import get_package_share_directory  # noqa: E402, I100

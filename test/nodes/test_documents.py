@@ -54,8 +54,8 @@ def test_configurations_are_accepted(name: str) -> None:
 @pytest.mark.parametrize('name', ['encoder', 'franka', 'ur'])
 def test_node_starts_with_each_configuration(harness: Harness, name: str) -> None:
     """The node takes the file itself, whatever it is called."""
-    process = harness.start(autostart='true', arguments=(
-        '--params-file', str(ROOT / f'config/{name}.yaml'), '-r', '__node:=encoder'))
+    process = harness.start(arguments=(
+        '--params-file', str(ROOT / f'config/{name}.yaml'), '-p', 'autostart:=true'))
     harness.wait(lambda: harness.infos, 'EncoderInfo', process)
 
 

@@ -32,14 +32,13 @@ from typing import Any
 
 from bare import STAGES
 from collector import Collector, growth, matched_frames, percentiles
+from hralign_ros.nodes.demo import episode_folder
+from hralign_ros.runtime.bundle import default_bundle, INT8_VISUAL, load_bundle
 import numpy as np
 import onnxruntime
 from processes import Bare, BenchmarkError, Cameras, Child, encoder_node, naive_node, ROOT
 from starts import cold_start, load_average, warm_start
 import yaml
-
-from hralign_ros.nodes.demo import episode_folder
-from hralign_ros.runtime.bundle import default_bundle, INT8_VISUAL, load_bundle
 
 SETTLE = 2.0
 INT8_BUNDLE = ROOT / 'build/benchmark/int8'
@@ -162,8 +161,9 @@ class Benchmark:
         """Let node and bare graphs take turns, the cameras running all the time."""
         node_ms: list[list[float]] = []
         bare_ms = []
-        for _ in range(self.blocks):
-            self.collector.set_active(True) if node_ms else None
+        for number in range(self.blocks):
+            if number:
+                self.collector.set_active(True)
             start = time.time_ns() + 1_000_000_000
             time.sleep(1.0 + self.block)
             node_ms.append([a.latency for a in self.collector.arrivals(start, time.time_ns())])

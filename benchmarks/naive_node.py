@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 import rclpy
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 import torch
 from torch.nn import functional
@@ -52,8 +53,10 @@ class NaiveNode(Node):
             view: deque(maxlen=LENGTH) for view in VIEWS}
         self._conversion = 0
         self._publisher = self.create_publisher(TaskEmbedding, '~/embedding', 10)
-        self.create_subscription(Image, 'wrist/image_raw', self._on_wrist, 10)
-        self.create_subscription(Image, 'third_person/image_raw', self._on_third_person, 10)
+        # A queue of ten as ever, but best effort: the cameras offer nothing else.
+        qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+        self.create_subscription(Image, 'wrist/image_raw', self._on_wrist, qos)
+        self.create_subscription(Image, 'third_person/image_raw', self._on_third_person, qos)
 
     def _on_wrist(self, message: Image) -> None:
         start = time.monotonic_ns()

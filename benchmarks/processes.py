@@ -69,7 +69,7 @@ class Child:
 
     @property
     def output(self) -> str:
-        """What it has printed."""
+        """Give what it has printed."""
         return self._log.read_text(errors='replace')
 
     def check(self) -> None:

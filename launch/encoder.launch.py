@@ -8,14 +8,15 @@ Arguments are for what differs between robots; everything else is in the paramet
 argument left empty keeps what the file says.
 """
 
+import json
 from pathlib import Path
+import tempfile
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
-from launch_ros.parameter_descriptions import ParameterValue
 
 SHARE = Path(get_package_share_directory('hralign_ros'))
 
@@ -63,21 +64,31 @@ TEXTS = {'wrist_topic': ('wrist.topic',), 'third_person_topic': ('third_person.t
 FLAGS = ('require_gpu', 'use_sim_time', 'autostart')
 
 
+def text_file(texts: dict[str, str]) -> str:
+    """
+    Write texts to a parameter file, each in quotes.
+
+    launch writes them bare, and a task like '1e5' then reaches the node as a number.
+    """
+    with tempfile.NamedTemporaryFile(
+            'w', prefix='launch_params_', suffix='.yaml', delete=False, encoding='utf-8') as file:
+        file.write('/**:\n  ros__parameters:\n')
+        for name, text in texts.items():
+            file.write(f'    {name}: {json.dumps(text, ensure_ascii=False)}\n')
+    return file.name
+
+
 def make_node(context: LaunchContext) -> list[LifecycleNode]:
     """Make the node from the arguments that were given."""
     given = {argument.name: LaunchConfiguration(argument.name).perform(context)
              for argument in ARGUMENTS}
-    overrides: dict[str, ParameterValue | bool] = {}
-    for argument, parameters in TEXTS.items():
-        if given[argument]:
-            # As text, whatever it looks like: a task may read '1e5' or 'true'.
-            overrides |= dict.fromkeys(
-                parameters, ParameterValue(given[argument], value_type=str))
-    overrides |= {flag: given[flag] == 'true' for flag in FLAGS if given[flag]}
+    texts = {parameter: given[argument] for argument, parameters in TEXTS.items()
+             for parameter in parameters if given[argument]}
+    flags = {flag: given[flag] == 'true' for flag in FLAGS if given[flag]}
     return [LifecycleNode(
         package='hralign_ros', executable='encoder_node', name=given['name'],
         namespace=given['namespace'], output='screen',
-        parameters=[given['params_file'], overrides],
+        parameters=[given['params_file'], *([text_file(texts)] if texts else []), flags],
         ros_arguments=['--log-level', given['log_level']])]
 
 

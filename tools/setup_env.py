@@ -343,6 +343,9 @@ def build_workspace(always: bool) -> None:
         shutil.rmtree(install, ignore_errors=True)
     build.mkdir(exist_ok=True)
     origin.write_text(build_environment_key(), encoding='utf-8')
+    # Built in a second, and so nothing is left in it of files that the source has lost.
+    for folder in (build, install):
+        shutil.rmtree(folder / 'hralign_ros', ignore_errors=True)
     say('building hralign_msgs and hralign_ros')
     run_logged('Building the packages with colcon', [
         str(VENV / 'bin/python'), '-m', 'colcon', 'build', '--executor', 'sequential'])

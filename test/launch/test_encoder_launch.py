@@ -16,7 +16,7 @@ launch = pytest.importorskip('launch', reason='launch is not installed (it has n
 pytest.importorskip('launch_ros', reason='launch_ros is not installed (it has no wheel)')
 
 from ament_index_python.packages import get_package_share_directory  # noqa: E402, I100
-from launch.actions import IncludeLaunchDescription  # noqa: E402
+from launch.actions import GroupAction, IncludeLaunchDescription  # noqa: E402
 from launch.launch_description_sources import PythonLaunchDescriptionSource  # noqa: E402
 from lifecycle_msgs.srv import GetState  # noqa: E402
 import rclpy  # noqa: E402
@@ -78,11 +78,11 @@ def asker() -> Asker:
     made.close()
 
 
-def include(**arguments: str) -> IncludeLaunchDescription:
-    """Include the encoder's launch file."""
-    return IncludeLaunchDescription(
+def include(**arguments: str) -> GroupAction:
+    """Include the encoder's launch file; the group keeps its arguments from the next include."""
+    return GroupAction([IncludeLaunchDescription(
         PythonLaunchDescriptionSource(str(SHARE / 'launch/encoder.launch.py')),
-        launch_arguments=list(arguments.items()))
+        launch_arguments=list(arguments.items()))])
 
 
 @launch_pytest.fixture

@@ -34,6 +34,20 @@ def import_onnxruntime() -> ModuleType:
             f'onnxruntime cannot be imported ({error}); install one: {INSTALL_LINE}') from error
 
 
+def import_package(name: str) -> ModuleType:
+    """
+    Import a package that reading a bundle needs.
+
+    :raises ProviderError: it is not installed; the message has the line that installs it.
+    """
+    try:
+        return import_module(name)
+    except ImportError as error:
+        package = name.partition('.')[0]
+        raise ProviderError(
+            f'{package} cannot be imported ({error}); pip install {package}') from error
+
+
 def installed_distributions() -> list[str]:
     """Name the onnxruntime distributions installed, with versions; two are one too many."""
     found = []

@@ -15,6 +15,7 @@ import unicodedata
 
 from hralign_ros.runtime.bundle import Bundle, TASK_TENSORS, TASKS
 from hralign_ros.runtime.errors import BundleError, TaskError
+from hralign_ros.runtime.providers import import_package
 import numpy as np
 from numpy.typing import NDArray
 import yaml
@@ -120,7 +121,7 @@ def load_tasks(bundle: Bundle) -> TaskTable:
 
     :raises BundleError: the two files do not fit each other or the manifest.
     """
-    safetensors = _import_safetensors()
+    safetensors = import_package('safetensors.numpy')
     try:
         document = yaml.safe_load(bundle.read(TASKS))
         tensors = safetensors.load(bundle.read(TASK_TENSORS))
@@ -138,16 +139,6 @@ def load_tasks(bundle: Bundle) -> TaskTable:
             f'{bundle.path / TASKS}: {type(error).__name__}: {error}; '
             'the file does not keep its form') from error
     return TaskTable(tuple(tasks[:-1]), tasks[-1])
-
-
-def _import_safetensors() -> Any:
-    """Import the reader of safetensors files, or say how to get it."""
-    try:
-        import safetensors.numpy
-    except ImportError as error:
-        raise BundleError(
-            f'safetensors cannot be imported ({error}); pip install safetensors') from error
-    return safetensors.numpy
 
 
 def _task(entry: Mapping[str, Any], tensors: Mapping[str, Any], bundle: Bundle) -> Task:

@@ -10,7 +10,7 @@ from threading import Lock
 from hralign_ros.runtime.bundle import Bundle, TOKENIZER
 from hralign_ros.runtime.errors import BundleError, TaskError
 from hralign_ros.runtime.graphs import Graph, Tensor
-from hralign_ros.runtime.providers import SessionFactory
+from hralign_ros.runtime.providers import import_package, SessionFactory
 from hralign_ros.runtime.tasks import check_task, Task, TaskTable
 import numpy as np
 from numpy.typing import NDArray
@@ -47,14 +47,13 @@ class TextEncoder:
     """
 
     def __init__(self, bundle: Bundle, tasks: TaskTable, factory: SessionFactory) -> None:
-        from tokenizers import Tokenizer
-
+        tokenizers = import_package('tokenizers')
         manifest = bundle.manifest
         dim = manifest.text_dim
         self._tasks = tasks
         self._max_tokens = manifest.max_tokens - manifest.prompt_length
         try:
-            self._tokenizer = Tokenizer.from_str(bundle.read(TOKENIZER).decode())
+            self._tokenizer = tokenizers.Tokenizer.from_str(bundle.read(TOKENIZER).decode())
         except BundleError:
             raise
         except Exception as error:  # tokenizers raises plain Exception

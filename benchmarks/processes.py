@@ -94,11 +94,13 @@ class Child:
 
     def stop(self) -> None:
         """End it: interrupt, then kill; then its whole session, should anything be left."""
+        if self.process.stdin is not None:
+            self.process.stdin.close()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
             try:
                 self.process.wait(_PATIENCE)
-            except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
         try:
@@ -130,10 +132,14 @@ def encoder_node(folder: Path, task: str, **parameters: Any) -> Child:
     return Child('encoder', command, folder)
 
 
-def naive_node(folder: Path) -> Child:
-    """Start the naive node."""
+def naive_node(folder: Path, *, keep_memory: bool) -> Child:
+    """Start the naive node, if wanted with a glibc that keeps freed memory of any size."""
+    variables = environment()
+    if keep_memory:
+        variables['GLIBC_TUNABLES'] = ':'.join(
+            f'glibc.malloc.{name}_threshold={1 << 32}' for name in ('mmap', 'trim'))
     return Child('naive', [sys.executable, str(HERE / 'naive_node.py'), '--ros-args',
-                           '-r', f'__ns:={NAMESPACE}'], folder)
+                           '-r', f'__ns:={NAMESPACE}'], folder, env=variables)
 
 
 class Cameras:

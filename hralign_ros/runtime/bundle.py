@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 import os
 from pathlib import Path
+from reprlib import Repr
 from typing import Any
 
 from hralign_ros.runtime.errors import BundleError
@@ -147,7 +148,10 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     :param path: the bundle's directory.
     :raises BundleError: no bundle there, another schema version, missing or senseless fields.
     """
-    folder = Path(path).expanduser()
+    try:
+        folder = Path(path).expanduser()
+    except RuntimeError as error:
+        raise BundleError(f'{path}: {error} A whole path is needed') from error
     if not folder.is_dir():
         raise BundleError(
             f'{folder}: no such directory; a bundle is the directory with {MANIFEST} in it')
@@ -161,8 +165,9 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
             f'{source}: cannot be read ({error.strerror}); is {folder} a bundle?') from error
     try:
         document = yaml.safe_load(data)
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise BundleError(f'{source}: not YAML ({str(error).splitlines()[0]})') from error
+    except Exception as error:  # PyYAML's constructors raise whatever they run into
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise BundleError(f'{source}: not YAML ({reason})') from error
     return Bundle(folder, _parse(document, source), sha256(data).hexdigest())
 
 
@@ -183,6 +188,11 @@ def default_bundle() -> Path:
         'bundle')
 
 
+# Aliases in YAML multiply when printed in full.
+_SHORT = Repr()
+_SHORT.maxlevel = 2
+
+
 class _Fields:
     """Typed access to a YAML mapping; every complaint names the file and the key."""
 
@@ -198,7 +208,7 @@ class _Fields:
         return _Fields(self._document.get(key), self._source, f'{self._prefix}{key}.')
 
     def fail(self, key: str, need: str) -> BundleError:
-        came = f'is {self._document[key]!r}'[:120] if key in self._document else 'is missing'
+        came = f'is {_SHORT.repr(self._document[key])}' if key in self._document else 'is missing'
         return BundleError(f'{self._source}: {self._prefix}{key} {came}; needed is {need}')
 
     def integer(self, key: str, low: int, high: int) -> int:
@@ -246,7 +256,7 @@ def _parse(document: Any, source: Path) -> Manifest:
     """Check every field that the runtime depends on."""
     top = _Fields(document, source)
     version = document.get('schema_version')
-    if version != SCHEMA_VERSION:
+    if type(version) is not int or version != SCHEMA_VERSION:
         raise BundleError(
             f'{source}: schema_version is {version!r}; this version of hralign_ros reads '
             f'{SCHEMA_VERSION}. Update hralign_ros, or export the bundle again')
@@ -262,7 +272,7 @@ def _parse(document: Any, source: Path) -> Manifest:
     files = top.section('files')
     for name in document['files']:
         entry = files.section(name)
-        if not isinstance(name, str) or Path(name).name != name or name in ('', MANIFEST):
+        if not isinstance(name, str) or Path(name).name != name or name in ('', '..', MANIFEST):
             raise BundleError(f'{source}: files lists {name!r}; only plain file names are allowed')
         entry.integer('bytes', 0, MAX_FILE_BYTES)
         if len(entry.text('sha256')) != 64:
@@ -270,6 +280,8 @@ def _parse(document: Any, source: Path) -> Manifest:
     missing = [name for name in REQUIRED_FILES if name not in document['files']]
     if missing:
         raise BundleError(f'{source}: files lacks {", ".join(missing)}; export the bundle again')
+    prompt_length = success.integer('prompt_length', 1, 64)
+    max_tokens = text.integer('max_tokens', prompt_length + 8, 8192)
     ood = document.get('ood')
     return Manifest(
         name=top.text('name'),
@@ -284,9 +296,9 @@ def _parse(document: Any, source: Path) -> Manifest:
         channels=tokens.integer('channels', 1, 8192),
         image_size=top.integer('image_size', 16, 1024),
         text_dim=text.integer('dim', 1, 8192),
-        max_tokens=text.integer('max_tokens', 8, 8192),
+        max_tokens=max_tokens,
         modes=success.integer('modes', 1, 16),
-        prompt_length=success.integer('prompt_length', 1, 64),
+        prompt_length=prompt_length,
         success_trained=success.flag('trained'),
         ood_threshold=None if ood is None else top.section('ood').number(
             'threshold', -1e9, 1e9),

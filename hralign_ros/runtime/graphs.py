@@ -26,7 +26,7 @@ class Tensor:
     One input or output of a graph.
 
     :param dtype: numpy's name of the element type.
-    :param shape: sizes; None where any size is taken.
+    :param shape: sizes; None where any size has to be taken.
     """
 
     name: str
@@ -58,6 +58,7 @@ class Graph:
             raise BundleError(
                 f'{name}: it uses opset {opset}; allowed: {OPSETS.start} to {OPSETS.stop - 1}. '
                 'Export it again with opset 18')
+        require_self_contained(model, name=name)
         self.name = name
         self._session = factory.create(model, name=name, on_cpu=on_cpu)
         self._output_names = [tensor.name for tensor in outputs]
@@ -89,7 +90,7 @@ def _check(
     for tensor in expected:
         node = by_name[tensor.name]
         fits = len(node.shape) == len(tensor.shape) and all(
-            isinstance(have, int) and have == want if want is not None else True
+            have == want if want is not None else not isinstance(have, int)
             for have, want in zip(node.shape, tensor.shape, strict=True))
         if node.type != _ONNX_TYPE[tensor.dtype] or not fits:
             raise BundleError(
@@ -111,12 +112,58 @@ def read_opset(model: bytes, *, name: str) -> int:
         for field, value in _fields(memoryview(model)):
             if field == 8 and isinstance(value, memoryview):
                 entry = dict(_fields(value))
-                version = entry.get(2)
-                if bytes(entry.get(1, b'')) in (b'', b'ai.onnx') and isinstance(version, int):
+                domain, version = entry.get(1, b''), entry.get(2)
+                if domain in (b'', b'ai.onnx') and isinstance(version, int):
                     return version
     except (IndexError, ValueError) as error:
-        raise BundleError(f'{name}: not a whole ONNX file ({error}); export it again') from error
+        raise _damaged(name, error) from error
     raise BundleError(f'{name}: it declares no ONNX operator set; it is no ONNX file')
+
+
+def require_self_contained(model: bytes, *, name: str) -> None:
+    """
+    Refuse an ONNX file that keeps weights in another file, which no hash vouches for.
+
+    :raises BundleError: it does, or it ends too early.
+    """
+    try:
+        outside = _refers_to_files(model)
+    except (IndexError, ValueError) as error:
+        raise _damaged(name, error) from error
+    if outside:
+        raise BundleError(
+            f'{name}: it keeps weights in another file, which no hash vouches for. Export it '
+            'again as one file')
+
+
+def _damaged(name: str, error: Exception) -> BundleError:
+    return BundleError(f'{name}: not a whole ONNX file ({error}); export it again')
+
+
+# Where tensors lie in an ONNX file: message -> field number -> message in it (onnx.proto).
+_NESTED = {
+    'model': {7: 'graph', 25: 'function'},
+    'function': {7: 'node'},
+    'graph': {1: 'node', 5: 'tensor', 15: 'sparse tensor'},
+    'node': {5: 'attribute'},
+    'attribute': {5: 'tensor', 6: 'graph', 10: 'tensor', 11: 'graph', 22: 'sparse tensor',
+                  23: 'sparse tensor'},
+    'sparse tensor': {1: 'tensor', 2: 'tensor'},
+    'tensor': {},
+}
+_EXTERNAL_DATA = 13  # field of a tensor: where in another file its values are
+
+
+def _refers_to_files(data: memoryview | bytes, message: str = 'model') -> bool:
+    """Whether a tensor of an ONNX file keeps its values outside."""
+    nested = _NESTED[message]
+    for field, value in _fields(memoryview(data)):
+        if message == 'tensor' and field == _EXTERNAL_DATA:
+            return True
+        if field in nested and isinstance(value, memoryview) \
+                and _refers_to_files(value, nested[field]):
+            return True
+    return False
 
 
 def _fields(data: memoryview) -> list[tuple[int, Any]]:

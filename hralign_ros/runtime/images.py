@@ -10,11 +10,18 @@ view on the message's own bytes; every other path makes exactly one copy.
 
 from array import array
 from dataclasses import dataclass
+import os
 
-import cv2
-from hralign_ros.runtime.errors import FrameError
-import numpy as np
-from numpy.typing import NDArray
+# Larger pictures are refused before anything is allocated for them; OpenCV reads its own limits
+# when it is loaded.
+MAX_SIDE = 8192
+for _limit in ('OPENCV_IO_MAX_IMAGE_WIDTH', 'OPENCV_IO_MAX_IMAGE_HEIGHT'):
+    os.environ.setdefault(_limit, str(MAX_SIDE))
+
+import cv2  # noqa: E402
+from hralign_ros.runtime.errors import FrameError  # noqa: E402
+import numpy as np  # noqa: E402
+from numpy.typing import NDArray  # noqa: E402
 
 Image = NDArray[np.uint8]
 Buffer = bytes | bytearray | memoryview | array
@@ -28,8 +35,6 @@ RAW_ENCODINGS: dict[str, tuple[int, int | None]] = {
     'mono8': (1, cv2.COLOR_GRAY2RGB),
 }
 
-# Larger pictures are refused before anything is allocated for them.
-MAX_SIDE = 8192
 MAX_COMPRESSED_BYTES = 64 * 1024 * 1024
 
 ROTATIONS = (0, 90, 180, 270)

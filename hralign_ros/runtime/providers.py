@@ -38,13 +38,13 @@ def import_package(name: str) -> ModuleType:
     """
     Import a package that reading a bundle needs.
 
-    :raises ProviderError: it is not installed; the message has the line that installs it.
+    :raises BundleError: it is not installed; the message has the line that installs it.
     """
     try:
         return import_module(name)
     except ImportError as error:
         package = name.partition('.')[0]
-        raise ProviderError(
+        raise BundleError(
             f'{package} cannot be imported ({error}); pip install {package}') from error
 
 

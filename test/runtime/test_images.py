@@ -1,0 +1,350 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""From message bytes to RGB: the right colours, no needless copy, one counted drop for the rest."""
+
+from array import array
+import struct
+import subprocess
+import sys
+import zlib
+
+import cv2
+from hralign_ros.runtime import decode_compressed, decode_raw, FrameError, ViewGeometry
+from hralign_ros.runtime.images import as_rgb_image, MAX_SIDE, RAW_ENCODINGS
+import numpy as np
+import pytest
+
+# Rows of three pixels that differ in every channel and every place.
+RGB = np.array([
+    [[255, 0, 0], [0, 255, 0], [0, 0, 255]],
+    [[10, 20, 30], [200, 150, 100], [255, 255, 255]]], np.uint8)
+GREY = np.array([[0, 7, 255], [128, 9, 1]], np.uint8)
+ALPHA = np.array([[0, 128, 255], [1, 2, 3]], np.uint8)
+WIRE = {
+    'rgb8': RGB,
+    'bgr8': RGB[..., ::-1],
+    'rgba8': np.dstack([RGB, ALPHA]),
+    'bgra8': np.dstack([RGB[..., ::-1], ALPHA]),
+    'mono8': GREY[..., None],
+}
+
+
+def wire(encoding, pad=0):
+    """Lay pixels out as a camera driver sends them, with `pad` bytes of rubbish after a row."""
+    rows = np.ascontiguousarray(WIRE[encoding]).reshape(2, -1)
+    rows = np.hstack([rows, np.full((2, pad), 0xA5, np.uint8)])
+    return rows.tobytes(), rows.shape[1]
+
+
+def wanted(encoding):
+    return np.repeat(GREY[..., None], 3, axis=2) if encoding == 'mono8' else RGB
+
+
+def refused(reason, call, *args, **kwargs):
+    """Check that a frame is refused for a reason; return the sentence."""
+    with pytest.raises(FrameError) as caught:
+        call(*args, **kwargs)
+    assert caught.value.reason == reason, str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize('pad', [0, 1, 4, 13])
+@pytest.mark.parametrize('encoding', sorted(RAW_ENCODINGS))
+@pytest.mark.parametrize('kind', [bytes, bytearray, memoryview, 'array'])
+def test_raw_colours_are_exact(encoding, pad, kind):
+    """Guards every channel order, row padding and kind of buffer: all in RGB, all exact."""
+    data, step = wire(encoding, pad)
+    data = array('B', data) if kind == 'array' else kind(data)
+    image = decode_raw(data, height=2, width=3, step=step, encoding=encoding)
+    assert image.dtype == np.uint8 and image.flags.c_contiguous
+    np.testing.assert_array_equal(image, wanted(encoding))
+
+
+def test_the_five_encodings():
+    """Guards the promise of the documents; everything else goes through cv_bridge or is refused."""
+    assert set(RAW_ENCODINGS) == {'rgb8', 'bgr8', 'rgba8', 'bgra8', 'mono8'}
+
+
+def test_unpadded_rgb8_is_not_copied():
+    """Guards the one path that costs nothing, which is the one most drivers take."""
+    data, step = wire('rgb8')
+    image = decode_raw(data, height=2, width=3, step=step, encoding='rgb8')
+    assert np.shares_memory(image, np.frombuffer(data, np.uint8))
+    data, step = wire('rgb8', 1)
+    image = decode_raw(data, height=2, width=3, step=step, encoding='rgb8')
+    assert not np.shares_memory(image, np.frombuffer(data, np.uint8))
+
+
+def test_bytes_behind_the_last_row_are_ignored():
+    """Guards drivers that send a buffer larger than the picture."""
+    data, step = wire('bgr8')
+    image = decode_raw(data + b'tail', height=2, width=3, step=step, encoding='bgr8')
+    np.testing.assert_array_equal(image, RGB)
+
+
+@pytest.mark.parametrize('encoding', sorted(RAW_ENCODINGS))
+def test_a_real_size_with_padding(encoding):
+    """Guards large strided rows, which OpenCV handles elsewhere than small ones."""
+    channels = RAW_ENCODINGS[encoding][0]
+    rows = np.random.default_rng(1).integers(0, 256, (481, 641 * channels + 7), np.uint8)
+    image = decode_raw(rows.tobytes(), height=481, width=641, step=rows.shape[1],
+                       encoding=encoding)
+    pixels = rows[:, :641 * channels].reshape(481, 641, channels)
+    order = {'rgb8': [0, 1, 2], 'bgr8': [2, 1, 0], 'rgba8': [0, 1, 2], 'bgra8': [2, 1, 0],
+             'mono8': [0, 0, 0]}[encoding]
+    np.testing.assert_array_equal(image, pixels[..., order])
+
+
+@pytest.mark.parametrize('encoding', sorted(RAW_ENCODINGS))
+@pytest.mark.parametrize('step', [0, -1, -100, 1, 2])
+def test_step_shorter_than_a_row(encoding, step):
+    """Guards against reading rows on top of one another, and against a negative step."""
+    data, _ = wire(encoding)
+    text = refused('bad_step', decode_raw, data, height=2, width=3, step=step, encoding=encoding)
+    assert str(step) in text and encoding in text
+
+
+@pytest.mark.parametrize('encoding', sorted(RAW_ENCODINGS))
+def test_truncated_data(encoding):
+    """Guards against reading behind the end of a message that was cut."""
+    data, step = wire(encoding)
+    for cut in (1, len(data) // 2, len(data)):
+        refused('truncated', decode_raw, data[:-cut], height=2, width=3, step=step,
+                encoding=encoding)
+
+
+@pytest.mark.parametrize(('height', 'width'), [(0, 3), (2, 0), (0, 0), (-2, 3), (2, -3)])
+def test_pictures_of_no_size(height, width):
+    """Guards against a picture with nothing in it reaching the model."""
+    refused('empty_image', decode_raw, b'', height=height, width=width, step=9, encoding='rgb8')
+
+
+@pytest.mark.parametrize(('height', 'width'), [
+    (MAX_SIDE + 1, 1), (1, MAX_SIDE + 1), (2 ** 32 - 1, 2 ** 32 - 1)])
+def test_pictures_of_impossible_size(height, width):
+    """Guards against allocating for a size that only a broken message has."""
+    refused('oversized_image', decode_raw, b'', height=height, width=width, step=2 ** 32 - 1,
+            encoding='mono8')
+
+
+@pytest.mark.parametrize('encoding', ['', 'RGB8', '16UC1', 'bayer_rggb8', 'yuv422', 'mono16'])
+def test_unsupported_encodings_are_named(encoding):
+    """Guards what a user needs to know: which encoding came and which would do."""
+    text = refused('unsupported_encoding', decode_raw, b'x' * 99, height=2, width=3, step=12,
+                   encoding=encoding)
+    assert f"'{encoding}'" in text
+    assert all(name in text for name in RAW_ENCODINGS)
+
+
+def photo(height=120, width=161):
+    """Make a smooth colourful picture, which JPEG keeps well."""
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    planes = [128 + 100 * np.sin(x / 23 + k) * np.cos(y / (17 + 5 * k)) for k in range(3)]
+    return np.dstack(planes).astype(np.uint8)
+
+
+def encode(suffix, rgb, *options):
+    """Encode an RGB or grey picture."""
+    source = rgb if rgb.ndim == 2 else cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+    done, data = cv2.imencode(suffix, source, list(options))
+    assert done
+    return data.tobytes()
+
+
+@pytest.mark.parametrize('suffix', ['.png', '.bmp'])
+def test_lossless_pictures_are_exact(suffix):
+    """Guards the colour order of compressed pictures."""
+    np.testing.assert_array_equal(decode_compressed(encode(suffix, photo())), photo())
+
+
+@pytest.mark.parametrize('kind', [bytes, bytearray, memoryview, 'array'])
+def test_jpeg(kind):
+    """Guards the usual transport, from every kind of buffer."""
+    data = encode('.jpg', photo(), cv2.IMWRITE_JPEG_QUALITY, 95)
+    data = array('B', data) if kind == 'array' else kind(data)
+    image = decode_compressed(data, encoding='rgb8; jpeg compressed bgr8')
+    assert image.shape == photo().shape and image.flags.c_contiguous
+    assert np.abs(image.astype(int) - photo()).mean() < 2.0
+
+
+@pytest.mark.parametrize('suffix', ['.png', '.jpg'])
+def test_grey_pictures_become_rgb(suffix):
+    """Guards a monochrome camera behind a compressed transport."""
+    grey = photo()[..., 0]
+    image = decode_compressed(encode(suffix, grey))
+    assert image.shape == (*grey.shape, 3)
+    np.testing.assert_array_equal(image[..., 0], image[..., 2])
+    assert np.abs(image[..., 0].astype(int) - grey).mean() < 2.0
+
+
+def test_transparency_and_16_bits():
+    """Guards against PNG files that are not 8-bit RGB: they become that, or are refused."""
+    rgba = np.dstack([photo(), np.full(photo().shape[:2], 128, np.uint8)])
+    _, data = cv2.imencode('.png', cv2.cvtColor(rgba, cv2.COLOR_RGBA2BGRA))
+    np.testing.assert_array_equal(decode_compressed(data.tobytes()), photo())
+    _, data = cv2.imencode('.png', photo()[..., ::-1].astype(np.uint16) * 257)
+    image = decode_compressed(data.tobytes())
+    assert image.dtype == np.uint8
+    assert np.abs(image.astype(int) - photo()).max() <= 1
+
+
+def test_orientation_tags_are_ignored():
+    """Guards against a picture that turns itself: rotation is the view's parameter, nobody else's."""
+    plain = encode('.jpg', photo(), cv2.IMWRITE_JPEG_QUALITY, 95)
+    tiff = b'II*\x00\x08\x00\x00\x00\x01\x00\x12\x01\x03\x00\x01\x00\x00\x00\x06\x00\x00\x00' \
+        b'\x00\x00\x00\x00'
+    body = b'Exif\x00\x00' + tiff
+    turned = plain[:2] + b'\xff\xe1' + struct.pack('>H', len(body) + 2) + body + plain[2:]
+    np.testing.assert_array_equal(decode_compressed(turned), decode_compressed(plain))
+
+
+@pytest.mark.parametrize('suffix', ['.jpg', '.png'])
+@pytest.mark.parametrize('share', [0.02, 0.3, 0.7, 0.98])
+def test_truncated_pictures(suffix, share):
+    """Guards against half a picture with a grey rest being taken for what the camera saw."""
+    data = encode(suffix, photo())
+    text = refused('corrupt_image', decode_compressed, data[:int(len(data) * share)],
+                   encoding='jpeg')
+    assert 'jpeg' in text
+
+
+@pytest.mark.parametrize('data', [b'x', b'\xff\xd8\xff', b'not a picture', bytes(5000)])
+def test_what_is_no_picture(data):
+    """Guards against bytes that no decoder knows."""
+    refused('corrupt_image', decode_compressed, data, encoding='jpeg')
+
+
+def test_corrupt_headers():
+    """Guards against rubbish behind a right signature."""
+    for suffix in ('.jpg', '.png'):
+        data = bytearray(encode(suffix, photo()))
+        data[8:60] = bytes(52)
+        refused('corrupt_image', decode_compressed, bytes(data))
+
+
+def test_no_data():
+    """Guards against a message without any bytes."""
+    refused('empty_image', decode_compressed, b'', encoding='jpeg')
+
+
+def test_depth_pictures_are_refused_by_name():
+    """Guards against a depth topic: its header bytes would be taken for a corrupt picture."""
+    text = refused('unsupported_encoding', decode_compressed, b'\x00' * 12 + encode(
+        '.png', photo()), encoding='16UC1; compressedDepth png')
+    assert 'depth' in text
+
+
+def _png(side):
+    """Make a grey PNG of zeros, which packs a thousand to one."""
+    def chunk(kind, data):
+        return struct.pack('>I', len(data)) + kind + data + struct.pack(
+            '>I', zlib.crc32(kind + data))
+
+    packer = zlib.compressobj(6)
+    row = bytes(side + 1)
+    packed = b''.join(packer.compress(row) for _ in range(side)) + packer.flush()
+    return b'\x89PNG\r\n\x1a\n' + chunk(
+        b'IHDR', struct.pack('>IIBBBBB', side, side, 8, 0, 0, 0, 0)) + chunk(
+        b'IDAT', packed) + chunk(b'IEND', b'')
+
+
+def test_too_large_a_compressed_picture():
+    """Guards the limit on the side of a picture for the compressed transport too."""
+    with pytest.raises(FrameError) as caught:
+        decode_compressed(_png(MAX_SIDE + 1), encoding='png')
+    assert caught.value.reason in ('oversized_image', 'corrupt_image')
+
+
+def test_a_small_message_cannot_fill_the_memory(tmp_path):
+    """Guards the robot's memory: 250 kB of PNG that unpack to 750 MB are refused before that."""
+    (tmp_path / 'bomb.png').write_bytes(_png(16_000))
+    program = (
+        'import resource, sys\n'
+        'from hralign_ros.runtime.images import decode_compressed, FrameError\n'
+        'data = open(sys.argv[1], "rb").read()\n'
+        'before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n'
+        'try:\n'
+        '    decode_compressed(data)\n'
+        'except FrameError as error:\n'
+        '    print(error.reason)\n'
+        'print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)\n')
+    done = subprocess.run(
+        [sys.executable, '-c', program, str(tmp_path / 'bomb.png')], capture_output=True,
+        text=True, timeout=60, check=True)
+    reason, grown = done.stdout.split()
+    assert reason in ('oversized_image', 'corrupt_image')
+    assert int(grown) < 300, f'{grown} MiB to refuse a picture'
+
+
+def marked(height=40, width=80):
+    """Make a picture whose pixels tell where they were: red is the row, green the column."""
+    y, x = np.mgrid[:height, :width]
+    return np.dstack([y, x, np.full_like(x, 77)]).astype(np.uint8)
+
+
+@pytest.mark.parametrize('rotation', [0, 90, 180, 270])
+@pytest.mark.parametrize('crop', [
+    (0.0, 0.0, 1.0, 1.0), (0.25, 0.0, 0.75, 1.0), (0.0, 0.5, 1.0, 1.0), (0.5, 0.25, 0.75, 0.5)])
+def test_rotation_then_crop(rotation, crop):
+    """Guards the direction of rotation (clockwise) and the order: rotate first, then crop."""
+    image = marked()
+    upright = np.rot90(image, k=-rotation // 90)
+    height, width = upright.shape[:2]
+    left, top, right, bottom = crop
+    want = upright[int(top * height):int(bottom * height), int(left * width):int(right * width)]
+    got = ViewGeometry(rotation, crop).apply(image)
+    np.testing.assert_array_equal(got, want)
+    assert got.flags.c_contiguous
+
+
+def test_clockwise_means_clockwise():
+    """Guards the words: after 90 degrees clockwise what was on top is on the right."""
+    image = np.zeros((4, 6, 3), np.uint8)
+    image[0] = 255
+    turned = ViewGeometry(90).apply(image)
+    assert turned.shape == (6, 4, 3)
+    assert (turned[:, -1] == 255).all() and (turned[:, :-1] == 0).all()
+
+
+def test_no_geometry_no_copy():
+    """Guards the usual camera from a copy for nothing."""
+    image = marked()
+    assert ViewGeometry().apply(image) is image
+
+
+@pytest.mark.parametrize('crop', [(0.0, 0.0, 1e-9, 1e-9), (0.999999, 0.999999, 1.0, 1.0)])
+def test_a_crop_is_never_empty(crop):
+    """Guards against a crop that leaves no pixel of a small picture."""
+    assert ViewGeometry(0, crop).apply(marked(3, 5)).shape == (1, 1, 3)
+
+
+@pytest.mark.parametrize('rotation', [45, -90, 360, 1])
+def test_bad_rotation(rotation):
+    """Guards the parameter: an angle that cameras are not mounted at is refused by name."""
+    with pytest.raises(ValueError, match='0, 90, 180, 270'):
+        ViewGeometry(rotation)
+
+
+@pytest.mark.parametrize('crop', [
+    (0.5, 0.0, 0.5, 1.0), (0.6, 0.0, 0.4, 1.0), (0.0, 1.0, 1.0, 0.0), (-0.1, 0.0, 1.0, 1.0),
+    (0.0, 0.0, 1.0, 1.1), (float('nan'), 0.0, 1.0, 1.0), (0.0, 0.0, 1.0), (), (0.0,) * 5])
+def test_bad_crop(crop):
+    """Guards the parameter: fractions in order, four of them."""
+    with pytest.raises(ValueError, match='crop'):
+        ViewGeometry(0, crop)
+
+
+@pytest.mark.parametrize(('array_', 'reason'), [
+    (np.zeros((4, 4), np.uint8), 'bad_array'),
+    (np.zeros((4, 4, 4), np.uint8), 'bad_array'),
+    (np.zeros((4, 4, 3), np.float32), 'bad_array'),
+    (np.zeros((1, 4, 4, 3), np.uint8), 'bad_array'),
+    (np.zeros((0, 4, 3), np.uint8), 'empty_image'),
+    (np.zeros((4, 0, 3), np.uint8), 'empty_image'),
+    (np.broadcast_to(np.uint8(0), (MAX_SIDE + 1, 1, 3)), 'oversized_image'),
+])
+def test_arrays_that_are_no_pictures(array_, reason):
+    """Guards the plain-Python API: floats in [0, 1] or a batch are refused, not reinterpreted."""
+    assert "view 'x'" in refused(reason, as_rgb_image, array_, what="view 'x'") \
+        or reason != 'bad_array'

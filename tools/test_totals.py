@@ -15,6 +15,14 @@ def outcome(case: ElementTree.Element) -> str:
     return 'skipped' if case.find('skipped') is not None else 'passed'
 
 
+def reason(skipped: ElementTree.Element) -> str:
+    """Return why a test was skipped; of a whole file pytest says it in the text."""
+    message = skipped.get('message', '')
+    if message == 'collection skipped' and skipped.text:
+        message = skipped.text.rpartition('Skipped: ')[2].rstrip("')")
+    return message
+
+
 def main() -> int:
     """Read the file named on the command line; return the exit code."""
     path = Path(sys.argv[1])
@@ -25,7 +33,7 @@ def main() -> int:
     for case in cases:
         skipped = case.find('skipped')
         if skipped is not None:
-            print(f'skipped {case.get("name")}: {skipped.get("message")}')
+            print(f'skipped {case.get("name")}: {reason(skipped)}')
     outcomes = [outcome(case) for case in cases]
     counts = {name: outcomes.count(name) for name in ('passed', 'failed', 'skipped')}
     print(', '.join(f'{count} {name}' for name, count in counts.items()))

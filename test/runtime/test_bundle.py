@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 import re
 import shutil
+import tracemalloc
 from typing import Any
 
 from hralign_ros.runtime import BundleError, default_bundle, Encoder, load_bundle
@@ -117,7 +118,6 @@ def test_a_value_that_grows_when_printed(tiny, variant):
     manifest = folder / 'bundle.yaml'
     text = manifest.read_text().replace('name: tiny', 'name: *a5')
     manifest.write_text('\n'.join(bomb) + '\n' + text)
-    import tracemalloc
     tracemalloc.start()
     try:
         refusal(folder, 'name')
@@ -308,6 +308,24 @@ def test_weights_outside_the_bundle(tiny, variant, tmp_path, monkeypatch):
     folder = variant(tiny, files={'visual.onnx': model.SerializeToString()})
     monkeypatch.chdir(tmp_path)
     shutil.copy(tmp_path / 'weights.bin', folder)
+    refusal(folder, 'visual.onnx')
+
+
+def test_graphs_nested_without_end(tiny, variant):
+    """Guards the search for such weights against a graph in a graph in a graph."""
+    def field(number, data):
+        size = b''
+        length = len(data)
+        while length >= 0x80:
+            size += bytes([length & 0x7F | 0x80])
+            length >>= 7
+        return bytes([number << 3 | 2]) + size + bytes([length]) + data
+
+    graph = b''
+    for _ in range(800):
+        graph = field(1, field(5, field(6, graph)))
+    folder = variant(tiny, files={
+        'visual.onnx': (tiny / 'visual.onnx').read_bytes() + field(7, graph)})
     refusal(folder, 'visual.onnx')
 
 

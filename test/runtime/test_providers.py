@@ -7,7 +7,7 @@ from importlib import metadata
 import sys
 from types import SimpleNamespace
 
-from hralign_ros.runtime import BundleError, Encoder, ProviderError
+from hralign_ros.runtime import Encoder, HralignError, ProviderError
 from hralign_ros.runtime import providers
 from hralign_ros.runtime.providers import SessionFactory
 import pytest
@@ -173,17 +173,11 @@ def test_onnxruntime_is_not_installed(monkeypatch, tiny):
         Encoder.load(tiny)
 
 
-def test_tokenizers_is_not_installed(monkeypatch, tiny):
-    """Guards the same for the package that reads tokenizer.json: one sentence, no traceback."""
-    monkeypatch.setitem(sys.modules, 'tokenizers', None)
-    with pytest.raises(BundleError, match='tokenizers.*pip install'):
-        Encoder.load(tiny, provider='cpu')
-
-
-def test_safetensors_is_not_installed(monkeypatch, tiny):
-    """Guards the same for the package that reads the prompts."""
-    monkeypatch.setitem(sys.modules, 'safetensors.numpy', None)
-    with pytest.raises(BundleError, match='pip install safetensors'):
+@pytest.mark.parametrize('module', ['tokenizers', 'safetensors.numpy'])
+def test_another_package_is_not_installed(monkeypatch, tiny, module):
+    """Guards the same for what reads tokenizer.json and the prompts: a sentence, no traceback."""
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(HralignError, match=f'pip install {module.partition(".")[0]}'):
         Encoder.load(tiny, provider='cpu')
 
 

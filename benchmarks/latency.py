@@ -36,7 +36,16 @@ from hralign_ros.nodes.demo import episode_folder
 from hralign_ros.runtime.bundle import default_bundle, INT8_VISUAL, load_bundle
 import numpy as np
 import onnxruntime
-from processes import Bare, BenchmarkError, Cameras, Child, encoder_node, naive_node, ROOT
+from processes import (
+    Bare,
+    BenchmarkError,
+    Cameras,
+    Child,
+    encoder_node,
+    naive_node,
+    Neighbours,
+    ROOT,
+)
 from starts import cold_start, load_average, warm_start
 import yaml
 
@@ -55,6 +64,8 @@ NOTES = {
     'ratio_p50': 'blocks_node_p50_ms / bare_p50_ms: node and bare in turns, in short blocks',
     'drops': 'frames sent and not in any published embedding',
     'load_average': '1, 5 and 15 minutes, at the end of the row; the benchmark itself is in it',
+    'other_cores': 'processor time of everything on the machine but the benchmark, and stolen '
+                   'from it by others; with more than a little of it a row says less',
     'rss_mb': 'most resident memory while running; rss_peak_mb since the start of the process',
     'naive_p50_ms': 'processing of one tick of naive_node.py; naive_ratio compares it with the '
                     'processing of ours in the rows just before and after; memory_kept: with '
@@ -94,7 +105,7 @@ class Benchmark:
             row['provider_threads'] = 'cpu, 2'
             report(f'  p50 {row["p50_ms"]} ms, drops {row["drops"]}')
             report(f'node and bare graphs in turns, {self.blocks} x 2 x {self.block:.0f} s')
-            row |= self._turns(bare)
+            row |= self._turns(bare, Neighbours(node, cameras, bare))
             report(f'  node {row["blocks_node_p50_ms"]} ms, bare {row["bare_p50_ms"]} ms, '
                    f'ratio {row["ratio_p50"]}')
         return row
@@ -137,6 +148,7 @@ class Benchmark:
         collector.forget()
         collector.wait_for_embedding(node, after=node.started)
         time.sleep(SETTLE)
+        neighbours = Neighbours(node, cameras)
         start, cpu = time.time_ns(), node.cpu_seconds()
         memory = []
         end = start + int(seconds * 1e9)
@@ -147,7 +159,7 @@ class Benchmark:
         used = node.cpu_seconds() - cpu
         took = (time.time_ns() - start) * 1e-9
         peak = node.memory_mb('VmHWM')
-        load = load_average()
+        load = {'load_average': load_average(), **neighbours.cores()}
         time.sleep(0.5 + 0.6)  # the last results, and the diagnostics that count them
         arrivals = collector.arrivals(start, end)
         if not arrivals:
@@ -161,9 +173,9 @@ class Benchmark:
             'delay': growth(arrivals),
             'cpu_cores': round(used / took, 3),
             'rss_mb': round(max(memory), 1), 'rss_peak_mb': round(peak, 1),
-            'seconds': seconds, 'load_average': load}
+            'seconds': seconds, **load}
 
-    def _turns(self, bare: Bare) -> dict[str, Any]:
+    def _turns(self, bare: Bare, neighbours: Neighbours) -> dict[str, Any]:
         """Let node and bare graphs take turns, the cameras running all the time."""
         node_ms: list[list[float]] = []
         bare_ms = []
@@ -187,7 +199,8 @@ class Benchmark:
                 stage: round(float(np.median(ticks[:, i])), 2) for i, stage in enumerate(STAGES)},
             'ratio_p50': round(nodes['p50_ms'] / alone['p50_ms'], 3),
             'ratio_p50_of_each_pair': [round(min(pairs), 3), round(max(pairs), 3)],
-            'blocks_load_average': load_average()}
+            'blocks_load_average': load_average(),
+            **{f'blocks_{name}': value for name, value in neighbours.cores().items()}}
 
 
 def int8_bundle() -> Path:
@@ -291,8 +304,9 @@ def _keep_cold_start(document: dict[str, Any]) -> None:
 def show(document: dict[str, Any]) -> None:
     """Print the table."""
     columns = ('p50_ms', 'p95_ms', 'p99_ms', 'max_ms', 'processing_p50_ms', 'rate_hz', 'drops',
-               'bare_p50_ms', 'cpu_cores', 'rss_mb')
-    heads = ('p50', 'p95', 'p99', 'max', 'tick p50', 'Hz', 'drops', 'bare', 'cores', 'RSS', 'load')
+               'bare_p50_ms', 'cpu_cores', 'rss_mb', 'other_cores')
+    heads = ('p50', 'p95', 'p99', 'max', 'tick p50', 'Hz', 'drops', 'bare', 'cores', 'RSS',
+             'others', 'load')
     main = document['two_cameras_30hz']
     rows = [{'name': f'raw 640x480, {main["seconds"]:.0f} s', **main}, *document['rows']]
     width = max(len(row['name']) for row in rows)
@@ -304,7 +318,8 @@ def show(document: dict[str, Any]) -> None:
     delay = main['delay']
     print(f'\nin turns     node {main["blocks_node_p50_ms"]} ms, bare {main["bare_p50_ms"]} ms: '
           f'ratio {main["ratio_p50"]} (pairs {main["ratio_p50_of_each_pair"][0]} to '
-          f'{main["ratio_p50_of_each_pair"][1]}), load {main["blocks_load_average"][0]}')
+          f'{main["ratio_p50_of_each_pair"][1]}), load {main["blocks_load_average"][0]}, '
+          f'others {main["blocks_other_cores"]} cores')
     print('bare stages  ' + ', '.join(
         f'{stage} {ms} ms' for stage, ms in main['bare_stages_p50_ms'].items()))
     print(f'delay        first {delay["edge_s"]} s {delay["first_p50_ms"]} ms, last '

@@ -121,6 +121,31 @@ class Child:
         return 0.0
 
 
+class Neighbours:
+    """
+    What else runs on the machine: the processor time that is not the benchmark's own.
+
+    :param ours: what of the benchmark runs throughout.
+    """
+
+    def __init__(self, *ours: 'Child | Cameras | Bare') -> None:
+        self._ours = ours
+        self._start = self._now()
+
+    def _now(self) -> tuple[float, float, float]:
+        fields = [int(n) for n in Path('/proc/stat').read_text().split(maxsplit=9)[1:9]]
+        user, nice, system, _, _, irq, softirq, steal = fields
+        busy = (user + nice + system + irq + softirq) / _TICKS_PER_SECOND
+        own = time.process_time() + sum(child.cpu_seconds() for child in self._ours)
+        return time.monotonic(), busy - own, steal / _TICKS_PER_SECOND
+
+    def cores(self) -> dict[str, float]:
+        """Tell how many cores others have used since, on this machine and beside it (steal)."""
+        took, others, stolen = (b - a for a, b in zip(self._start, self._now(), strict=True))
+        return {'other_cores': round(max(0.0, others / took), 2),
+                'stolen_cores': round(stolen / took, 2)}
+
+
 def encoder_node(folder: Path, task: str, **parameters: Any) -> Child:
     """Start the encoder node; dots in the names of parameters are written as two underscores."""
     values = {'autostart': True, 'provider': 'cpu', 'threads': 2, 'task': task, **parameters}
@@ -177,6 +202,10 @@ class Cameras:
         for child in self._children:
             child.stop()
 
+    def cpu_seconds(self) -> float:
+        """Tell the processor time that both have used."""
+        return sum(child.cpu_seconds() for child in self._children)
+
     def sent(self, start: int, end: int) -> list[NDArray[np.int64]]:
         """
         Tell what was sent with stamps from `start` up to `end` [ns].
@@ -211,6 +240,10 @@ class Bare:
 
     def __exit__(self, *_: object) -> None:
         self._child.stop()
+
+    def cpu_seconds(self) -> float:
+        """Tell the processor time that it has used."""
+        return self._child.cpu_seconds()
 
     def run(self, seconds: float) -> NDArray[np.float64]:
         """Run for a while; return milliseconds by tick and stage."""

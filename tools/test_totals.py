@@ -19,7 +19,7 @@ def reason(skipped: ElementTree.Element) -> str:
     """Return why a test was skipped; of a whole file pytest says it in the text."""
     message = skipped.get('message', '')
     if message == 'collection skipped' and skipped.text:
-        message = skipped.text.rpartition('Skipped: ')[2].rstrip("')")
+        message = skipped.text.rpartition('Skipped: ')[2].removesuffix("')")
     return message
 
 

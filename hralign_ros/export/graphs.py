@@ -25,7 +25,7 @@ def preprocessing_graph(spec: Preprocessing) -> bytes:
     Make the graph from a camera picture to a backbone's input.
 
     Input image uint8 [1, H, W, 3] RGB, any H and W; output pixels float32 [1, 3, S, S],
-    resized with antialiasing (as Pillow and torchvision do), cropped and normalised as `spec`
+    cropped, resized with antialiasing (as Pillow and torchvision do) and normalised as `spec`
     says.
 
     :raises ValueError: unknown `fit`.
@@ -41,27 +41,28 @@ def preprocessing_graph(spec: Preprocessing) -> bytes:
         constant('mean', np.reshape(spec.mean, (1, 3, 1, 1)) * np.float32(255.0), np.float32),
         constant('std', np.reshape(spec.std, (1, 3, 1, 1)) * np.float32(255.0), np.float32),
     ]
-    nodes = [
-        helper.make_node('Transpose', ['image'], ['planes'], perm=[0, 3, 1, 2]),
+    nodes = []
+    picture = 'image'
+    if spec.fit == 'crop':
+        constants += [constant('two', [2], np.int64), constant('sides_axes', [1, 2], np.int64)]
+        nodes += [
+            helper.make_node('Shape', ['image'], ['sides'], start=1, end=3),
+            helper.make_node('ReduceMin', ['sides'], ['short'], keepdims=1),
+            helper.make_node('Sub', ['sides', 'short'], ['excess']),
+            helper.make_node('Div', ['excess', 'two'], ['first']),
+            helper.make_node('Add', ['first', 'short'], ['last']),
+            helper.make_node('Slice', ['image', 'first', 'last', 'sides_axes'], ['square']),
+        ]
+        picture = 'square'
+    nodes += [
+        helper.make_node('Transpose', [picture], ['planes'], perm=[0, 3, 1, 2]),
         helper.make_node('Cast', ['planes'], ['floats'], to=TensorProto.FLOAT),
+        # Weights outside the picture are left out, as torch and Pillow do: with them its borders
+        # would be darker.
         helper.make_node(
             'Resize', ['floats', '', '', 'size'], ['resized'], mode='linear', antialias=1,
-            axes=[2, 3], coordinate_transformation_mode='half_pixel',
-            keep_aspect_ratio_policy='stretch' if spec.fit == 'squash' else 'not_smaller'),
-    ]
-    fitted = 'resized'
-    if spec.fit == 'crop':
-        constants += [constant('two', [2], np.int64), constant('axes', [2, 3], np.int64)]
-        nodes += [
-            helper.make_node('Shape', ['resized'], ['sides'], start=2, end=4),
-            helper.make_node('Sub', ['sides', 'size'], ['excess']),
-            helper.make_node('Div', ['excess', 'two'], ['first']),
-            helper.make_node('Add', ['first', 'size'], ['last']),
-            helper.make_node('Slice', ['resized', 'first', 'last', 'axes'], ['cropped']),
-        ]
-        fitted = 'cropped'
-    nodes += [
-        helper.make_node('Sub', [fitted, 'mean'], ['centred']),
+            exclude_outside=1, axes=[2, 3], coordinate_transformation_mode='half_pixel'),
+        helper.make_node('Sub', ['resized', 'mean'], ['centred']),
         helper.make_node('Div', ['centred', 'std'], ['pixels']),
     ]
     graph = helper.make_graph(

@@ -1,0 +1,156 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""Exported graphs compute what their torch modules compute, and the shipped bundle keeps faith."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip('torch', reason="torch is not installed (extra 'adapt')")
+pytest.importorskip('onnxscript', reason="onnxscript is not installed (extra 'adapt')")
+
+from hralign_ros.export.bundle import export_bundle, ExportOptions  # noqa: E402
+from hralign_ros.export.compress import quantise_static, quantise_weights  # noqa: E402
+from hralign_ros.export.graphs import preprocessing_graph, torch_graph  # noqa: E402
+from hralign_ros.export.samples import sample_pictures  # noqa: E402
+from hralign_ros.models.backbones import load_backbone, Preprocessing  # noqa: E402
+from hralign_ros.runtime import default_bundle, Encoder, load_bundle  # noqa: E402
+from hralign_ros.runtime.providers import SessionFactory  # noqa: E402
+
+
+def run(model: bytes, **feed: np.ndarray) -> list[np.ndarray]:
+    """Run a graph on the CPU."""
+    return list(SessionFactory('cpu').create(model, name='graph').run(None, feed))
+
+
+@pytest.mark.parametrize('fit', ['squash', 'crop'])
+@pytest.mark.parametrize('size', [(480, 640), (720, 1280), (97, 131), (224, 224), (64, 48)])
+def test_preprocessing_equals_torchvision(fit: str, size: tuple[int, int]) -> None:
+    """Centre crop, resize with antialiasing and normalisation, for any camera size."""
+    transforms = pytest.importorskip('torchvision.transforms.v2.functional')
+    spec = Preprocessing(size=128, fit=fit)
+    image = np.random.default_rng(0).integers(0, 255, (*size, 3)).astype(np.uint8)
+    pixels = torch.from_numpy(image).permute(2, 0, 1).float() / 255
+    if fit == 'crop':
+        short = min(size)
+        top, left = ((side - short) // 2 for side in size)
+        pixels = pixels[:, top:top + short, left:left + short]
+    pixels = transforms.resize(pixels, [128, 128], antialias=True)
+    expected = transforms.normalize(pixels, list(spec.mean), list(spec.std)).numpy()
+    found = run(preprocessing_graph(spec), image=image[None])[0][0]
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() < 1e-3
+
+
+@pytest.mark.parametrize('name', ['resnet50', 'vit_b_16'])
+def test_other_backbones_export(name: str) -> None:
+    """ResNet-50 and ViT-B/16 of torchvision give the same tokens in torch and onnxruntime."""
+    pytest.importorskip('torchvision', reason="torchvision is not installed (extra 'adapt')")
+    backbone = load_backbone(name)
+    pixels = torch.rand(1, 3, 224, 224)
+    model = torch_graph(backbone.module, [pixels], inputs=['pixels'], outputs=['map'])
+    found = run(model, pixels=pixels.numpy())[0]
+    assert found.shape == (1, backbone.channels, *backbone.grid)
+    assert np.abs(found - backbone.module(pixels).numpy()).max() < 1e-3
+
+
+def test_int8_weights_stay_close() -> None:
+    """Rounding the weights of matrix products and tables costs little and saves three quarters."""
+    torch.manual_seed(0)
+
+    class Net(torch.nn.Module):
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = torch.nn.Embedding(500, 64)
+            self.one = torch.nn.Linear(64, 256)
+            self.two = torch.nn.Linear(256, 64, bias=False)
+
+        def forward(self, ids: 'torch.Tensor') -> 'torch.Tensor':
+            return self.two(torch.relu(self.one(self.table(ids))))
+
+    ids = torch.arange(40)[None]
+    model = torch_graph(Net(), [ids], inputs=['ids'], outputs=['out'])
+    small = quantise_weights(model)
+    assert len(small) < 0.35 * len(model)
+    exact, close = (run(m, ids=ids.numpy())[0] for m in (model, small))
+    cosine = (exact * close).sum(-1) / (
+        np.linalg.norm(exact, axis=-1) * np.linalg.norm(close, axis=-1))
+    assert cosine.min() > 0.999 and not np.array_equal(exact, close)
+
+
+def test_export_of_the_default_bundle_repeats_itself(tmp_path) -> None:
+    """
+    `make bundle` gives the shipped graphs again, runs in the Encoder, and is int8 on request.
+
+    Written beside, then moved: a failed export leaves the old bundle.
+    """
+    target = tmp_path / 'default'
+    target.mkdir()
+    (target / 'old').write_text('old')
+    manifest = export_bundle(
+        target, ExportOptions(int8=True), command='test', report=lambda _: None)
+    assert not (target / 'old').exists()
+    shipped = load_bundle(default_bundle()).manifest.document
+    assert manifest['metrics']['adapter_is_identity'] is True
+    assert manifest['metrics']['text_int8_cosine']['min'] >= 0.99
+    assert max(manifest['metrics']['parity_max_abs_diff'].values()) <= 1e-3
+    for name in ('preprocess.onnx', 'tokenizer.json', 'tasks.yaml', 'tasks.safetensors'):
+        assert manifest['files'][name] == shipped['files'][name], name
+    low = Encoder.load(target, provider='cpu', precision='int8')
+    full = Encoder.load(default_bundle(), provider='cpu')
+    pictures = sample_pictures(4)
+    images = {'wrist': pictures[0], 'third_person': pictures[1]}
+    task = 'pick up the can'
+    one, other = (e.start_episode(task).step(images, 1).embedding for e in (full, low))
+    assert ((one * other).sum(1) > 0.95).all()
+
+
+def test_the_shipped_bundle_keeps_its_promises() -> None:
+    """At most 45 MB, no path of the machine it was made on, a card that says what it is not."""
+    bundle = load_bundle(default_bundle())
+    files = bundle.manifest.document['files']
+    assert sum(entry['bytes'] for entry in files.values()) <= 45e6
+    for name in files:
+        data = bundle.read(name)
+        for trace in (b'/home/', b'/work/', b'site-packages'):
+            assert trace not in data, f'{name} holds {trace.decode()}'
+    card = bundle.read('card.md').decode()
+    assert 'not trained' in card and 'UNCALIBRATED' in card and 'Apache-2.0' in card
+
+
+def test_static_int8_needs_pictures_of_its_own() -> None:
+    """The quantised graph keeps the signature, so that it takes the float one's place."""
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3, padding=1))
+    batch = torch.rand(2, 3, 16, 16)
+    model = torch_graph(net, [batch], inputs=['pixels'], outputs=['tokens'])
+    low = quantise_static(model, [batch.numpy()] * 2, keep_first=1)
+    exact, close = (run(m, pixels=batch.numpy())[0] for m in (model, low))
+    assert np.abs(exact - close).max() < 0.1 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize(('arguments', 'text'), [
+    (['export', '--output', 'x', '--backbone', 'alexnet'], 'allowed: efficientnet_lite0'),
+    (['verify', '/nonexistent'], 'no such directory'),
+    (['verify', '--provider', 'tpu'], 'allowed: auto, cpu, cuda'),
+])
+def test_the_command_line_says_what_is_wrong(arguments: list[str], text: str) -> None:
+    """One sentence and exit code 1."""
+    done = subprocess.run(
+        [sys.executable, '-m', 'hralign_ros.cli', *arguments], capture_output=True, text=True,
+        timeout=120)
+    assert done.returncode == 1 and text in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_verify_tells_where_it_ran() -> None:
+    """`hralign verify` names the provider it got."""
+    done = subprocess.run(
+        [sys.executable, '-m', 'hralign_ros.cli', 'verify', '--provider', 'cpu'],
+        capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert 'asked cpu, got CPUExecutionProvider' in done.stdout

@@ -1,0 +1,156 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""From probabilities over time to decisions, as traces that can be followed by hand."""
+
+from hralign_ros.runtime import decide, Decision, DecisionRules, DecisionState, Status
+import pytest
+
+MS = 1_000_000
+# Any start: only differences may matter.
+START = 1_700_000_000_000_000_000
+A, R, S, F = Decision.ABSTAIN, Decision.RUNNING, Decision.SUCCESS, Decision.FAILURE
+OK = Status.OK
+RULES = DecisionRules(threshold=0.8, dwell=300 * MS, failure_threshold=0.6,
+                      failure_dwell=200 * MS, time_out=0)
+
+
+def play(steps, rules=RULES):
+    """Play (time in ms, probability, modes, status) and return the decisions."""
+    state, decisions = DecisionState(), []
+    for at, probability, modes, status in steps:
+        state, decision = decide(
+            state, rules, stamp=START + at * MS, probability=probability, modes=modes,
+            status=status)
+        decisions.append(decision)
+    return decisions
+
+
+def trace(*probabilities, every=100, modes=(), status=OK):
+    return [(i * every, p, modes, status) for i, p in enumerate(probabilities)]
+
+
+@pytest.mark.parametrize(('name', 'steps', 'decisions'), [
+    ('stays below', trace(0.1, 0.5, 0.79, 0.8), [R, R, R, R]),
+    ('dwell', trace(0.9, 0.9, 0.9, 0.9), [R, R, R, S]),
+    ('above means above, not equal', trace(0.8, 0.8, 0.8, 0.8, 0.8), [R] * 5),
+    ('interrupted dwell starts again', trace(0.9, 0.9, 0.9, 0.1, 0.9, 0.9, 0.9, 0.9),
+     [R, R, R, R, R, R, R, S]),
+    ('latched', trace(0.9, 0.9, 0.9, 0.9, 0.1, 0.0), [R, R, R, S, S, S]),
+    ('dwell counts time, not frames', trace(0.9, 0.9, every=300), [R, S]),
+    ('many frames in a short time', trace(*[0.9] * 10, every=10), [R] * 10),
+])
+def test_success(name, steps, decisions):
+    """Guards SUCCESS: above the threshold, for the dwell time, then for good."""
+    assert play(steps) == decisions, name
+
+
+@pytest.mark.parametrize('status', [
+    Status.UNCALIBRATED, Status.NO_TASK, Status.UNKNOWN_TASK, Status.OUT_OF_DISTRIBUTION,
+    Status.STALE_VIEW, Status.STALE_VIEW | Status.VIEW_MISSING])
+def test_doubt_means_abstain(status):
+    """Guards every status bit: none may stand beside SUCCESS, latched or not."""
+    steps = trace(0.9, 0.9, 0.9, 0.9, 0.9)
+    assert play([(*step[:3], status) for step in steps]) == [A] * 5
+    steps.insert(5, (500, 0.9, (), status))
+    steps.append((600, 0.1, (), OK))
+    assert play(steps)[3:] == [S, S, A, S], 'latched comes back once the doubt is gone'
+
+
+def test_a_missing_view_is_no_doubt():
+    """Guards the one exception: the head is trained with views left out."""
+    assert play(trace(0.9, 0.9, 0.9, 0.9, status=Status.VIEW_MISSING)) == [R, R, R, S]
+
+
+@pytest.mark.parametrize('gap', [
+    (200, 0.9, (), Status.STALE_VIEW), (200, None, (), OK)])
+def test_dwell_starts_again_after_doubt(gap):
+    """Guards against SUCCESS from time during which nothing was seen."""
+    steps = trace(*[0.9] * 7)
+    steps[2] = gap
+    assert play(steps) == [R, R, A, R, R, R, S]
+
+
+def test_the_failure_dwell_starts_again_too():
+    """Guards the same for FAILURE."""
+    steps = trace(*[0.1] * 6, modes=(0.9, 0.1))
+    steps[1] = (100, 0.1, (0.9, 0.1), Status.OUT_OF_DISTRIBUTION)
+    assert play(steps) == [R, A, R, R, F, F]
+
+
+def test_no_threshold_no_decision():
+    """Guards an uncalibrated bundle: it abstains whatever the probability or the time."""
+    rules = DecisionRules(threshold=None, failure_threshold=0.1, failure_dwell=0, time_out=1)
+    assert play(trace(0.99, 0.99, 0.99, modes=(1.0,)), rules) == [A] * 3
+
+
+def test_no_probability_no_decision():
+    """Guards the time before there is a task."""
+    assert play(trace(None, None, 0.1)) == [A, A, R]
+
+
+@pytest.mark.parametrize(('name', 'modes', 'decisions'), [
+    ('one mode stays above', [(0.7, 0.3)] * 4, [R, R, F, F]),
+    ('not above', [(0.6, 0.4)] * 4, [R, R, R, R]),
+    ('another mode takes over', [(0.7, 0.3), (0.7, 0.3), (0.3, 0.7), (0.3, 0.7), (0.3, 0.7)],
+     [R, R, R, R, F]),
+    ('interrupted', [(0.7, 0.3), (0.5, 0.5), (0.7, 0.3), (0.7, 0.3), (0.7, 0.3)],
+     [R, R, R, R, F]),
+    ('no modes', [()] * 4, [R, R, R, R]),
+    ('latched', [(0.7, 0.3)] * 3 + [(0.1, 0.1)] * 2, [R, R, F, F, F]),
+])
+def test_failure_modes(name, modes, decisions):
+    """Guards FAILURE: one and the same mode, above its threshold for its dwell time."""
+    steps = [(100 * i, 0.1, m, OK) for i, m in enumerate(modes)]
+    assert play(steps) == decisions, name
+
+
+def test_a_mode_that_is_overtaken_stays_above():
+    """Guards low thresholds, which two modes pass at once: the first one's dwell goes on."""
+    rules = DecisionRules(threshold=0.8, failure_threshold=0.3, failure_dwell=300 * MS)
+    modes = [(0.5, 0.4), (0.4, 0.5), (0.5, 0.4), (0.4, 0.5)]
+    steps = [(100 * i, 0.1, m, OK) for i, m in enumerate(modes)]
+    assert play(steps, rules) == [R, R, R, F]
+
+
+def test_modes_are_off_by_default():
+    """Guards against failures from a head whose modes were never calibrated."""
+    rules = DecisionRules(threshold=0.8)
+    assert play(trace(*[0.1] * 30, modes=(1.0, 0.0)), rules) == [R] * 30
+
+
+def test_time_out():
+    """Guards the time-out: so long after the first frame, not after the first probability."""
+    rules = DecisionRules(threshold=0.8, time_out=300 * MS)
+    assert play(trace(0.1, 0.1, 0.1, 0.1, 0.9), rules) == [R, R, R, F, F]
+    steps = [(0, None, (), Status.NO_TASK), *trace(0.1, 0.1, 0.1, 0.1)[1:]]
+    assert play(steps, rules) == [A, R, R, F]
+
+
+def test_a_time_out_during_doubt_is_said_afterwards():
+    """Guards against a decision in the dark, and against forgetting the time that went by."""
+    rules = DecisionRules(threshold=0.8, time_out=200 * MS)
+    steps = trace(0.1, 0.1, 0.1, 0.1)
+    steps[2] = (200, 0.1, (), Status.STALE_VIEW)
+    assert play(steps, rules) == [R, R, A, F]
+
+
+def test_success_goes_before_failure():
+    """Guards the order where both would be decided on the same frame."""
+    rules = DecisionRules(threshold=0.8, dwell=300 * MS, failure_threshold=0.5,
+                          failure_dwell=300 * MS, time_out=300 * MS)
+    assert play(trace(*[0.9] * 4, modes=(0.9,)), rules)[-1] == S
+
+
+def test_a_new_state_is_a_new_episode():
+    """Guards the latch: it lives in the state and nowhere else."""
+    assert play(trace(0.9, 0.9, 0.9, 0.9))[-1] == S
+    assert play(trace(0.1))[-1] == R
+
+
+def test_deciding_changes_nothing_given():
+    """Guards replaying: the same state and input give the same answer again."""
+    state = DecisionState(start=START, above_since=START)
+    answers = [decide(state, RULES, stamp=START + 400 * MS, probability=0.9, modes=(), status=OK)
+               for _ in range(2)]
+    assert answers[0] == answers[1] and state == DecisionState(START, START)

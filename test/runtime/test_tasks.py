@@ -1,0 +1,199 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""The tasks of a bundle: what an instruction may be, which task it names, what the files hold."""
+
+import math
+
+from hralign_ros.runtime import BundleError, Encoder, load_bundle, TaskError
+from hralign_ros.runtime.tasks import (
+    Calibration, check_task, load_tasks, MAX_TASK_CHARACTERS, normalise_task,
+)
+import numpy as np
+import pytest
+import yaml
+
+
+@pytest.fixture
+def rewritten(tiny, variant):
+    """Make a tiny bundle whose tasks.yaml a function has changed."""
+    def make(change):
+        document = yaml.safe_load((tiny / 'tasks.yaml').read_text('utf-8'))
+        document = change(document) or document
+        return variant(tiny, files={'tasks.yaml': yaml.safe_dump(document).encode()})
+    return make
+
+
+def refused(folder, *words):
+    """Load a bundle whose tasks are wrong; check the sentence."""
+    with pytest.raises(BundleError) as caught:
+        Encoder.load(folder, provider='cpu')
+    text = str(caught.value)
+    assert 'tasks' in text and '\n' not in text
+    assert all(word in text for word in words), text
+    return text
+
+
+@pytest.mark.parametrize(('text', 'result'), [
+    ('', ''), ('   ', ''), ('\t\n', ''), (' pick up the cup \n', 'pick up the cup'),
+    ('pick\tup', 'pick\tup'), ('Öffne die Schublade', 'Öffne die Schublade'),
+    ('把杯子放进碗里', '把杯子放进碗里'), ('🥤→🗑️', '🥤→🗑️'),
+    ('x' * MAX_TASK_CHARACTERS, 'x' * MAX_TASK_CHARACTERS)])
+def test_good_instructions(text, result):
+    """Guards what is accepted: any language, white space around it stripped."""
+    assert check_task(text) == result
+
+
+@pytest.mark.parametrize('count', [513, 10_000])
+def test_too_long_is_refused_not_cut(count):
+    """Guards against the end of an instruction, where its goal stands, being cut off silently."""
+    with pytest.raises(TaskError, match=f'{count} characters.*512.*not cut'):
+        check_task('x' * count)
+
+
+@pytest.mark.parametrize('text', [
+    'a\x00b', 'a\x1b[31mb', 'a\x7fb', 'a\x85b', 'a\ud800b', 'a\x08b'])
+def test_control_characters_are_refused(text):
+    """Guards logs and terminals, and against text that is really binary data."""
+    with pytest.raises(TaskError, match='control'):
+        check_task(text)
+
+
+@pytest.mark.parametrize(('one', 'other'), [
+    ('Pick up the Cup', 'pick up the cup'), ('pick  up\tthe \n cup', 'pick up the cup'),
+    ('Pick up the cup.', 'pick up the cup'), ('Pick up the cup !..', 'pick up the cup'),
+    ('ＰＩＣＫ', 'pick'), ('STRASSE', 'straße'), ('cafe\u0301', 'caf\u00e9')])
+def test_normalisation(one, other):
+    """Guards matching against case, spacing, a full stop, and Unicode's several spellings."""
+    assert normalise_task(one) == normalise_task(other)
+
+
+@pytest.mark.parametrize(('one', 'other'), [
+    ('pick up the cup', 'pick up the cups'), ('left to right', 'right to left'),
+    ('pick 1.5', 'pick 15'), ('is it open?', 'is it open')])
+def test_normalisation_keeps_meaning(one, other):
+    """Guards against two instructions becoming one."""
+    assert normalise_task(one) != normalise_task(other)
+
+
+@pytest.mark.parametrize(('text', 'task'), [
+    ('pick up the cup', 'cup'), (' Pick up the CUP. ', 'cup'), ('lift the cup', 'cup'),
+    ('cup', 'cup'), ('open the drawer', 'drawer'), ('close the drawer', None),
+    ('pick up the', None), ('shared', None), ('...', None), ('', None)])
+def test_matching(tiny, text, task):
+    """Guards which task an instruction names: by name, id or alias, and never by likeness."""
+    found = load_tasks(load_bundle(tiny)).match(text)
+    assert (found.task_id if found else None) == task
+
+
+def test_what_the_table_holds(tiny):
+    """Guards modes, masks and calibration on their way out of the two files."""
+    table = load_tasks(load_bundle(tiny))
+    cup, drawer = table.tasks
+    assert (cup.task_id, cup.name, cup.aliases) == ('cup', 'pick up the cup', ('lift the cup',))
+    assert cup.mode_names == ('dropped', 'never grasped')
+    np.testing.assert_array_equal(cup.mode_mask, [1, 1])
+    np.testing.assert_array_equal(drawer.mode_mask, [1, 0])
+    np.testing.assert_array_equal(table.shared.mode_mask, [0, 0])
+    assert cup.calibration == Calibration(0.5, -1.0, {0.1: 0.7, 0.05: 0.8})
+    assert drawer.calibration is None and table.alphas == (0.05, 0.1)
+    assert cup.prompts.shape == (2, 2, 8) and not (cup.prompts == drawer.prompts).all()
+
+
+@pytest.mark.parametrize(('score', 'wanted'), [
+    (0.0, 1 / (1 + math.e)), (2.0, 0.5), (1e9, 1.0), (-1e9, 0.0)])
+def test_calibration(score, wanted):
+    """Guards the formula, and against an overflow at scores far out."""
+    assert Calibration(0.5, -1.0).apply(score) == pytest.approx(wanted, abs=1e-12)
+
+
+@pytest.mark.parametrize('data', [
+    b'', b'null', b'5', b'[]', b'text', b'tasks: 5', b'tasks: {}', b'shared: {}', b'tasks: [5]',
+    b'tasks: [null]', b'tasks: ["pick"]', b'tasks: [[]]', b'tasks: [{}]', b'tasks: [',
+    b'\x00\xff', b'tasks: !!bool x', b'tasks: []\nshared: null', b'tasks: []\nshared: 5',
+    b'tasks: []\nshared: [1]', b'tasks: []\nshared: {modes: 5}',
+    b'tasks: []\nshared: {calibration: 5}', b'tasks: []\nshared: {calibration: {}}',
+], ids=repr)
+def test_garbage_in_tasks_yaml(tiny, variant, data):
+    """Guards the file that people edit by hand: whatever it holds, one sentence."""
+    refused(variant(tiny, files={'tasks.yaml': data}))
+
+
+@pytest.mark.parametrize(('field', 'value'), [
+    ('id', None), ('name', None), ('aliases', 'lift the cup'), ('aliases', 5),
+    ('modes', 'dropped'), ('modes', 5), ('modes', ['a', 'b', 'c']), ('calibration', 'platt'),
+    ('calibration', {'method': 'platt'}), ('name', ''), ('name', 'x' * 600),
+    ('aliases', ['']),
+], ids=lambda value: repr(value)[:20])
+def test_bad_fields_of_a_task(rewritten, field, value):
+    """Guards each field: a text where a list belongs is no list of its letters."""
+    def change(document):
+        if value is None:
+            del document['tasks'][0][field]
+        else:
+            document['tasks'][0][field] = value
+    refused(rewritten(change))
+
+
+@pytest.mark.parametrize('method', ['isotonic', 'Platt', '', None, 5])
+def test_unknown_calibration_method(rewritten, method):
+    """Guards against a newer bundle's calibration being taken for one that is known here."""
+    def change(document):
+        document['tasks'][0]['calibration']['method'] = method
+    refused(rewritten(change), 'cup', 'allowed: temperature, platt')
+
+
+@pytest.mark.parametrize(('field', 'value'), [
+    ('scale', float('nan')), ('scale', float('inf')), ('shift', float('nan')),
+    ('shift', 'much'), ('thresholds', 5), ('thresholds', [{'alpha': 0.1}]),
+    ('thresholds', [{'alpha': 0.0, 'probability': 0.5}]),
+    ('thresholds', [{'alpha': 1.5, 'probability': 0.5}]),
+    ('thresholds', [{'alpha': 0.1, 'probability': 1.5}]),
+    ('thresholds', [{'alpha': 0.1, 'probability': -0.1}]),
+    ('thresholds', [{'alpha': 0.1, 'probability': float('nan')}]),
+], ids=repr)
+def test_senseless_calibration(rewritten, field, value):
+    """Guards against certainty out of a failed fit: NaN as scale would mean probability 1."""
+    def change(document):
+        document['tasks'][0]['calibration'][field] = value
+    refused(rewritten(change))
+
+
+@pytest.mark.parametrize(('field', 'value'), [
+    ('aliases', ['pick up the cup']), ('aliases', ['Pick up the CUP.']), ('id', 'cup'),
+    ('name', 'lift the cup')])
+def test_a_text_that_names_two_tasks(rewritten, tiny, variant, field, value):
+    """Guards against an instruction meaning whichever task comes first."""
+    def change(document):
+        document['tasks'][1][field] = value
+    refused(rewritten(change), 'names both')
+
+
+def test_an_alias_twice_in_one_task(rewritten):
+    """Guards against refusing what is harmless: the same text twice for the same task."""
+    def change(document):
+        document['tasks'][0]['aliases'] = ['lift the cup', 'Lift the cup', 'pick up the cup']
+    Encoder.load(rewritten(change), provider='cpu')
+
+
+@pytest.mark.parametrize(('prompts', 'word'), [
+    (None, 'missing'), (np.zeros((3, 2, 8), np.float32), '[3, 2, 8]'),
+    (np.zeros((2, 8), np.float32), '[2, 8]'), (np.zeros((2, 2, 8), np.float64), 'float64'),
+    (np.full((2, 2, 8), np.nan, np.float32), 'cup')],
+    ids=['missing', 'modes', 'rank', 'float64', 'nan'])
+def test_prompts_that_do_not_fit(tiny, variant, prompts, word):
+    """Guards the tensors against the manifest, and against values that are not numbers."""
+    from safetensors.numpy import load, save
+
+    tensors = load((tiny / 'tasks.safetensors').read_bytes())
+    del tensors['prompts/cup']
+    if prompts is not None:
+        tensors['prompts/cup'] = prompts
+    refused(variant(tiny, files={'tasks.safetensors': save(tensors)}), 'prompts/cup', word)
+
+
+@pytest.mark.parametrize('data', [b'', b'\x00' * 100, b'PK\x03\x04', b'\x80\x02}q\x00.'],
+                         ids=repr)
+def test_garbage_in_the_tensors(tiny, variant, data):
+    """Guards the other file; a pickle in it is not run."""
+    refused(variant(tiny, files={'tasks.safetensors': data}), 'tasks.safetensors')

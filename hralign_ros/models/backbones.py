@@ -26,8 +26,8 @@ class Preprocessing:
     What a backbone wants to see.
 
     :param size: S, side of the square picture in pixels.
-    :param fit: squash scales the whole picture to S x S; crop takes the
-        largest square in its centre. Squash is the default: a robot's goal may be at the picture's edge.
+    :param fit: squash scales the whole picture to S x S; crop takes the largest square in its
+        centre. Squash is the default: a robot's goal may be at the picture's edge.
     :param mean: per RGB channel, of values in [0, 1].
     :param std: per RGB channel, of values in [0, 1].
     """

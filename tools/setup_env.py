@@ -34,7 +34,7 @@ CONSTRAINTS = REQUIREMENTS / 'constraints.txt'
 SOURCED_REQUIREMENTS = REQUIREMENTS / 'sourced.txt'
 
 # Layer -> its requirement files, each with further options for pip.
-LAYERS = {
+LAYERS: dict[str, list[tuple[str, list[str]]]] = {
     'ros': [('ros.txt', [])],
     'build': [('build.txt', [])],
     'robot': [('robot.txt', [])],
@@ -112,7 +112,7 @@ def check_sourced_ros() -> None:
     for module, remedy in (
             ('rclpy', 'use the Python it was built for, for example make PYTHON=/usr/bin/python3'),
             ('cv2', 'install OpenCV (Debian, Ubuntu: apt install python3-opencv)')):
-        command = [VENV / 'bin/python', '-c', f'import {module}']
+        command = [str(VENV / 'bin/python'), '-c', f'import {module}']
         if subprocess.run(command, env=environment(), capture_output=True).returncode:
             raise SetupError(
                 f'ROS 2 {os.environ["ROS_DISTRO"]} is sourced but this Python cannot import '

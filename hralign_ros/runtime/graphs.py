@@ -115,7 +115,7 @@ def read_opset(model: bytes, *, name: str) -> int:
                 domain, version = entry.get(1, b''), entry.get(2)
                 if domain in (b'', b'ai.onnx') and isinstance(version, int):
                     return version
-    except (IndexError, ValueError) as error:
+    except (IndexError, ValueError, RecursionError) as error:
         raise _damaged(name, error) from error
     raise BundleError(f'{name}: it declares no ONNX operator set; it is no ONNX file')
 
@@ -128,7 +128,7 @@ def require_self_contained(model: bytes, *, name: str) -> None:
     """
     try:
         outside = _refers_to_files(model)
-    except (IndexError, ValueError) as error:
+    except (IndexError, ValueError, RecursionError) as error:
         raise _damaged(name, error) from error
     if outside:
         raise BundleError(

@@ -1,0 +1,502 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""From pictures to numbers: what a tick says, on the shipped bundle and on one told by hand."""
+
+import re
+import time
+
+import cv2
+from hralign_ros import runtime
+from hralign_ros.runtime import (
+    BundleError, default_bundle, Encoder, FrameError, InferenceError, Status, ViewGeometry,
+)
+from hralign_ros.runtime import encoder as encoder_module
+from hralign_ros.runtime.encoder import next_episode_id
+import numpy as np
+import pytest
+
+SECOND = 1_000_000_000
+START = 1_700_000_000 * SECOND
+TASK = 'put the marker in the cup'
+
+
+def picture(seed=0, height=480, width=640):
+    """Make a picture with large shapes, such as a backbone tells apart."""
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 256, (6, 8, 3), np.uint8)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def both(seed=0):
+    return {'wrist': picture(seed), 'third_person': picture(seed + 100)}
+
+
+def three(seed=0, size=32):
+    """Make one picture for each view of the tiny bundle."""
+    rng = np.random.default_rng(seed)
+    return {view: rng.integers(0, 256, (size, size, 3), np.uint8)
+            for view in ('left', 'middle', 'right')}
+
+
+def play(episode, count=7, every=SECOND // 10, images=both):
+    return [episode.step(images(i), START + i * every) for i in range(count)]
+
+
+def cosine(one, other):
+    return (one * other).sum(-1) / (
+        np.linalg.norm(one, axis=-1) * np.linalg.norm(other, axis=-1))
+
+
+def test_the_example_of_the_docstring():
+    """Guards the promise of five lines: the example is run as it stands in the docstring."""
+    lines = [line[4:] for line in runtime.__doc__.splitlines() if line.startswith('    ')]
+    assert 3 <= len(lines) <= 5
+    place = {'wrist_rgb': picture(1), 'third_rgb': picture(2), 'time_ns': time.time_ns()}
+    exec('\n'.join(lines), place)
+    tick = place['tick']
+    assert tick.embedding.shape == (2, 1280)
+    other = [line[4:] for line in encoder_module.__doc__.splitlines() if line.startswith('    ')]
+    text = '\n'.join(other).replace("'models/default'", 'bundle')
+    place = {**place, 'Encoder': Encoder, 'bundle': default_bundle()}
+    exec(text, place)
+    np.testing.assert_array_equal(place['tick'].embedding, tick.embedding)
+
+
+def test_what_a_tick_says(encoder):
+    """Guards every field of a result on the shipped bundle."""
+    episode = encoder.start_episode(TASK)
+    ticks = play(episode)
+    for i, tick in enumerate(ticks):
+        assert tick.episode_id == episode.episode_id and tick.stamp == START + i * SECOND // 10
+        assert tick.embedding.shape == (2, 1280) and tick.embedding.dtype == np.float32
+        np.testing.assert_allclose(np.linalg.norm(tick.embedding, axis=1), 1.0, atol=1e-5)
+        assert tick.view_valid.tolist() == [True, True]
+        assert tick.view_stamps.tolist() == [tick.stamp] * 2
+        assert tick.attention.shape == (2, 49) and (tick.attention >= 0).all()
+        assert (tick.attention.sum(1) <= 1.0 + 1e-5).all()
+        assert tick.pooling == 'attention'
+        # An untrained head says so; no number of it looks like a calibrated one.
+        assert tick.status == Status.UNKNOWN_TASK | Status.UNCALIBRATED
+        assert 0.0 <= tick.success.probability <= 1.0
+        assert tick.success.progress is None and tick.success.ood_score is None
+        assert tick.success.modes == () and tick.success.mode_names == ()
+        assert tick.success.clip_stamps[-1] == tick.stamp
+        assert len(tick.success.clip_stamps) <= 5
+    assert ticks[0].attention.sum(1) == pytest.approx(1.0, abs=1e-5), 'one frame has it all'
+    assert len(ticks[-1].success.clip_stamps) == 5
+
+
+def test_pictures_make_a_difference(encoder):
+    """Guards against an embedding that says nothing: other pictures, other numbers."""
+    episode = encoder.start_episode(TASK)
+    one = episode.step(both(1), START).embedding
+    same = encoder.start_episode(TASK).step(both(1), START).embedding
+    other = encoder.start_episode(TASK).step(both(2), START).embedding
+    np.testing.assert_array_equal(one, same)
+    assert (cosine(one, other) < 0.99).all()
+
+
+def test_the_task_makes_a_difference(encoder):
+    """Guards that embeddings are task-aware: another task attends elsewhere."""
+    ticks = [encoder.start_episode(task).step(both(1), START)
+             for task in (TASK, 'close the drawer')]
+    assert (np.abs(ticks[0].attention - ticks[1].attention).sum(1) > 0.01).all()
+    assert (cosine(ticks[0].embedding, ticks[1].embedding) < 0.9999).all()
+
+
+def test_the_same_again_is_the_same(encoder):
+    """Guards offline against live: equal frames give equal bits, in another process' session too."""
+    ticks = play(encoder.start_episode(TASK))
+    again = play(Encoder.load(default_bundle(), provider='cpu').start_episode(TASK))
+    for one, other in zip(ticks, again, strict=True):
+        np.testing.assert_array_equal(one.embedding, other.embedding)
+        np.testing.assert_array_equal(one.attention, other.attention)
+        assert one.success == other.success
+
+
+def test_threads_change_nothing_that_counts(encoder):
+    """Guards the number of threads as a matter of speed alone."""
+    single = Encoder.load(default_bundle(), provider='cpu', threads=1)
+    one, other = (play(e.start_episode(TASK))[-1].embedding for e in (encoder, single))
+    np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_episodes_side_by_side(encoder):
+    """Guards against one episode's memory leaking into another's."""
+    alone = play(encoder.start_episode(TASK))
+    first, second = encoder.start_episode(TASK), encoder.start_episode('close the drawer')
+    mixed = []
+    for i in range(7):
+        mixed.append(first.step(both(i), START + i * SECOND // 10))
+        second.step(both(50 + i), START + i * SECOND // 10)
+    for one, other in zip(alone, mixed, strict=True):
+        np.testing.assert_array_equal(one.embedding, other.embedding)
+
+
+@pytest.mark.parametrize('view', ['wrist', 'third_person'])
+def test_a_missing_view(encoder, view):
+    """Guards a set without one camera: zeros and not valid there, the other as with both."""
+    row = encoder.manifest.views.index(view)
+    whole = encoder.start_episode(TASK).step(both(1), START)
+    images = both(1)
+    del images[view]
+    tick = encoder.start_episode(TASK).step(images, START)
+    assert not tick.embedding[row].any() and not tick.attention[row].any()
+    assert tick.view_valid.tolist() == [i != row for i in range(2)]
+    assert tick.view_stamps[row] == 0
+    assert Status.VIEW_MISSING in tick.status and list(tick.pictures) == list(images)
+    np.testing.assert_allclose(tick.embedding[1 - row], whole.embedding[1 - row], atol=1e-5)
+
+
+@pytest.mark.parametrize('pooling', ['attention', 'mean'])
+def test_a_view_that_stops_and_comes_back(tiny, pooling):
+    """Guards max_age: a late view stays in with its old frame, then it is out, then in again."""
+    episode = Encoder.load(tiny, provider='cpu', pooling=pooling).start_episode('pick up the cup')
+    episode.step(three(0), START)
+    rest = {view: image for view, image in three(1).items() if view != 'left'}
+    late = episode.step(rest, START + SECOND // 2, max_age=0.5)
+    assert late.view_valid.all() and late.view_stamps[0] == START
+    assert Status.VIEW_MISSING not in late.status
+    gone = episode.step(rest, START + SECOND // 2 + 1, max_age=0.5)
+    assert gone.view_valid.tolist() == [False, True, True]
+    assert gone.view_stamps[0] == 0 and not gone.embedding[0].any()
+    assert Status.VIEW_MISSING in gone.status
+    back = episode.step(three(2), START + SECOND)
+    assert back.view_valid.all() and back.view_stamps.tolist() == [START + SECOND] * 3
+
+
+def test_a_stamp_for_each_view(tiny_encoder):
+    """Guards cameras out of step: the newest is the result's, each view keeps its own."""
+    stamps = {'left': START + 5, 'middle': START + 9, 'right': START + 7}
+    tick = tiny_encoder.start_episode('').step(three(), stamps)
+    assert tick.stamp == START + 9 and tick.view_stamps.tolist() == list(stamps.values())
+
+
+def test_views_of_different_sizes(encoder):
+    """Guards cameras of unlike make: each is resized on its own, and both share one pass."""
+    images = {'wrist': picture(1, 240, 320), 'third_person': picture(2, 721, 1283)}
+    tick = encoder.start_episode(TASK).step(images, START)
+    for view, row in (('wrist', 0), ('third_person', 1)):
+        alone = encoder.start_episode(TASK).step({view: images[view]}, START)
+        np.testing.assert_allclose(tick.embedding[row], alone.embedding[row], atol=1e-5)
+    same = encoder.start_episode(TASK).step(
+        {'wrist': picture(1, 480, 640), 'third_person': images['third_person']}, START)
+    assert cosine(tick.embedding[0], same.embedding[0]) > 0.97, 'size alone changes little'
+
+
+def test_a_size_that_changes_in_mid_stream(encoder):
+    """Guards a camera that is set to another mode while the node runs."""
+    episode = encoder.start_episode(TASK)
+    for i, (height, width) in enumerate([(480, 640), (240, 320), (1080, 1920), (1, 1), (3, 700)]):
+        tick = episode.step(
+            {'wrist': picture(1, height, width), 'third_person': picture(2)}, START + i)
+        assert np.isfinite(tick.embedding).all() and tick.view_valid.all()
+
+
+def test_arrays_that_are_not_contiguous(encoder):
+    """Guards the plain-Python API: a flipped or BGR view of an array counts as its pixels say."""
+    image = picture(1)
+    swapped = np.ascontiguousarray(image[..., ::-1])
+    one = encoder.start_episode(TASK).step({'wrist': swapped[..., ::-1]}, START)
+    other = encoder.start_episode(TASK).step({'wrist': image}, START)
+    np.testing.assert_array_equal(one.embedding, other.embedding)
+
+
+def test_geometry_is_applied(encoder):
+    """Guards rotation and crop: they equal a picture that was mounted right, for that view only."""
+    geometry = {'wrist': ViewGeometry(180, (0.25, 0.0, 1.0, 0.5))}
+    mounted = Encoder.load(default_bundle(), provider='cpu', geometry=geometry)
+    images = both(1)
+    tick = mounted.start_episode(TASK).step(images, START)
+    upright = np.rot90(images['wrist'], 2)[:240, 160:]
+    np.testing.assert_array_equal(tick.pictures['wrist'], upright)
+    np.testing.assert_array_equal(tick.pictures['third_person'], images['third_person'])
+    plain = encoder.start_episode(TASK).step({**images, 'wrist': upright}, START)
+    np.testing.assert_array_equal(tick.embedding, plain.embedding)
+
+
+def test_geometry_for_a_view_that_is_not_there(tiny):
+    """Guards a mistyped view in the parameters."""
+    with pytest.raises(BundleError, match='wrist.*left, middle, right'):
+        Encoder.load(tiny, provider='cpu', geometry={'wrist': ViewGeometry(90)})
+
+
+def count_runs(monkeypatch, encoder, graph):
+    """Count how often a graph runs, and with what."""
+    feeds = []
+    wrapped = getattr(encoder, graph)
+    run = wrapped.run
+    monkeypatch.setattr(wrapped, 'run', lambda feed: feeds.append(feed) or run(feed))
+    return feeds
+
+
+def test_no_frame_is_encoded_twice(encoder, monkeypatch):
+    """Guards the cost of a tick: one pass over the new frames, whatever the clip's length."""
+    visual = count_runs(monkeypatch, encoder, '_visual')
+    preprocess = count_runs(monkeypatch, encoder, '_preprocess')
+    embed = count_runs(monkeypatch, encoder, '_embed')
+    text = count_runs(monkeypatch, encoder.text, '_graph')
+    play(encoder.start_episode(TASK), count=12)
+    assert len(visual) == 12 and visual[0]['pixels'].shape == (2, 3, 224, 224)
+    assert len(preprocess) == 24 and len(embed) == 12 and len(text) == 1
+    assert embed[-1]['mask'].sum() == 10, 'the clip is full all the same'
+
+
+@pytest.mark.parametrize('task', ['', 'open the drawer'])
+def test_mean_pooling_is_the_plain_mean(tiny, task):
+    """Guards NO_TASK and `pooling: mean` against numpy: mean over the clip, then norm 1."""
+    encoder = Encoder.load(tiny, provider='cpu', pooling='mean' if task else 'attention')
+    episode = encoder.start_episode(task)
+    tokens = {}
+    for i in range(9):
+        stamp = START + i * SECOND // 10
+        images = three(i)
+        if i == 8:
+            del images['middle']
+        tokens[stamp] = encoder.encode_images(images)[0]
+        tick = episode.step(images, stamp)
+        assert tick.pooling == 'mean'
+        if i in (1, 3):
+            continue  # the wanted stamps lie before the episode
+        clip = [START + k * SECOND // 10 for k in (i - 4, i - 2, i) if k >= 0]
+        for row in range(3):
+            seen = [tokens[s][row] for s in clip if not (row == 1 and s == stamp and i == 8)]
+            mean = np.concatenate(seen).mean(0)
+            np.testing.assert_allclose(
+                tick.embedding[row], mean / np.linalg.norm(mean), atol=1e-6)
+            even = 0.0 if row == 1 and i == 8 else 1 / (4 * len(seen))
+            np.testing.assert_allclose(tick.attention[row], even, atol=1e-6)
+    assert (Status.NO_TASK in tick.status) == (not task)
+
+
+def test_attention_pooling_is_that_of_the_paper(tiny_encoder):
+    """Guards what goes into the graph: softmax over the clip's tokens, masked, against numpy."""
+    episode = tiny_encoder.start_episode('open the drawer')
+    query = 4.0 * episode.task.features[0, :4]
+    frames = []
+    for i in range(3):
+        frames.append(tiny_encoder.encode_images(three(i))[0])
+        tick = episode.step(three(i), START + i * SECOND // 5)
+        for row in range(3):
+            tokens = np.concatenate([f[row] for f in frames])
+            weights = np.exp(tokens @ query)
+            weights /= weights.sum()
+            pooled = weights @ tokens
+            np.testing.assert_allclose(
+                tick.embedding[row], pooled / np.linalg.norm(pooled), atol=1e-5)
+            np.testing.assert_allclose(tick.attention[row], weights[-4:], atol=1e-5)
+
+
+def test_status_of_the_shipped_bundle(encoder):
+    """Guards honesty: without training and without its tasks, each bit says so."""
+    assert encoder.start_episode('').task_status == Status.NO_TASK | Status.UNCALIBRATED
+    assert encoder.start_episode(TASK).task_status == Status.UNKNOWN_TASK | Status.UNCALIBRATED
+    tick = encoder.start_episode('').step(both(), START)
+    assert tick.status == Status.NO_TASK | Status.UNCALIBRATED
+    success = tick.success
+    assert (success.probability, success.progress, success.raw_score) == (None, None, None)
+    assert success.clip_stamps == (START,)
+
+
+@pytest.mark.parametrize(('task', 'status'), [
+    ('pick up the cup', Status.OK), ('open the drawer', Status.UNCALIBRATED),
+    ('close the drawer', Status.UNKNOWN_TASK | Status.UNCALIBRATED),
+    ('', Status.NO_TASK | Status.UNCALIBRATED)])
+def test_status_of_a_trained_bundle(tiny_encoder, task, status):
+    """Guards each bit on a bundle with a calibrated task, one without, and the rest."""
+    episode = tiny_encoder.start_episode(task)
+    assert episode.task_status == status
+    assert episode.step(three(), START).status == status
+
+
+def test_success_on_a_trained_bundle(tiny_encoder):
+    """Guards calibration, modes and progress: the tiny head's score is the number of frames."""
+    episode = tiny_encoder.start_episode('pick up the cup')
+    for i, score in enumerate((3, 6, 9, 9)):
+        success = episode.step(three(i), START + i * SECOND // 5).success
+        assert success.raw_score == score
+        assert success.probability == pytest.approx(1 / (1 + np.exp(-(0.5 * score - 1.0))))
+        assert success.progress == pytest.approx(score / 9)
+        assert success.modes == (0.5, 0.5)
+        assert success.mode_names == ('dropped', 'never grasped')
+        assert success.ood_score == pytest.approx(0.2 * i)
+    plain = tiny_encoder.start_episode('open the drawer').step(three(), START).success
+    assert plain.probability == pytest.approx(1 / (1 + np.exp(-3.0))), 'uncalibrated: as it is'
+    assert plain.modes == (1.0,) and plain.mode_names == ('stuck',)
+    assert tiny_encoder.start_episode('close the cup').step(three(), START).success.modes == ()
+
+
+def test_out_of_distribution(tiny_encoder):
+    """Guards the threshold: above it the bit is set; the tiny head's OOD score is the age."""
+    episode = tiny_encoder.start_episode('pick up the cup')
+    episode.step(three(0), START)
+    assert episode.step(three(1), START + 5 * SECOND).status == Status.OK
+    far = episode.step(three(2), START + 6 * SECOND)
+    assert far.status == Status.OUT_OF_DISTRIBUTION and far.success.ood_score == pytest.approx(6)
+
+
+def test_a_bundle_without_ood(tiny, variant):
+    """Guards against a score that means nothing where no threshold is known."""
+    encoder = Encoder.load(variant(tiny, change=lambda d: d.update(ood=None)), provider='cpu')
+    episode = encoder.start_episode('pick up the cup')
+    episode.step(three(0), START)
+    tick = episode.step(three(1), START + 60 * SECOND)
+    assert tick.status == Status.OK and tick.success.ood_score is None
+
+
+def test_the_two_clips_of_one_memory(tiny_encoder):
+    """Guards the success head's clip: spread over the episode, where the embedding's is recent."""
+    episode = tiny_encoder.start_episode('pick up the cup')
+    ticks = [episode.step(three(i), START + i * SECOND // 10) for i in range(40)]
+    stamps = np.array(ticks[-1].success.clip_stamps) - START
+    assert stamps[0] == 0 and stamps[-1] == 39 * SECOND // 10 and len(stamps) == 3
+    assert abs(stamps[1] - 1.95 * SECOND) < 0.5 * SECOND
+
+
+GRAPHS = [('_visual', 0), ('_embed', 0), ('_embed', 1), *(('_success', i) for i in range(5))]
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(('graph', 'output'), GRAPHS)
+def test_values_that_are_no_numbers(tiny_encoder, monkeypatch, graph, output, value):
+    """Guards consumers: whichever output is not finite, an error names the graph, no tick comes."""
+    episode = tiny_encoder.start_episode('pick up the cup')
+    episode.step(three(0), START)
+    wrapped = getattr(tiny_encoder, graph)
+    run = wrapped.run
+
+    def broken(feed):
+        outputs = [np.array(array) for array in run(feed)]
+        outputs[output].reshape(-1)[0] = value
+        return outputs
+
+    with monkeypatch.context() as patch:
+        patch.setattr(wrapped, 'run', broken)
+        with pytest.raises(InferenceError, match=f'{graph[1:]}.onnx.*not finite'):
+            episode.step(three(1), START + 1)
+    assert np.isfinite(episode.step(three(2), START + 2).embedding).all(), 'and it goes on'
+
+
+def test_text_features_that_are_no_numbers(tiny_encoder, monkeypatch):
+    """Guards the same for the text encoder, at the latest when its feature is used."""
+    graph = tiny_encoder.text._graph
+    run = graph.run
+    monkeypatch.setattr(graph, 'run', lambda feed: [run(feed)[0] * np.float32('nan')])
+    with pytest.raises(InferenceError, match='not finite'):
+        tiny_encoder.start_episode('pick up the cup').step(three(), START)
+
+
+def test_tokens_that_are_no_numbers_are_not_remembered(tiny_encoder, monkeypatch):
+    """Guards the memory: one bad frame must not spoil the clips of the frames after it."""
+    episode = tiny_encoder.start_episode('pick up the cup')
+    run = tiny_encoder._visual.run
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny_encoder._visual, 'run', lambda feed: [run(feed)[0] * np.nan])
+        with pytest.raises(InferenceError):
+            episode.step(three(), START)
+    assert episode.step(three(), START).success.clip_stamps == (START,)
+
+
+def test_a_graph_that_fails(tiny_encoder, monkeypatch):
+    """Guards against onnxruntime's own errors: they become one that names the graph."""
+    with pytest.raises(InferenceError, match='visual.onnx failed'):
+        tiny_encoder._visual.run({'pixels': np.zeros((1, 1), np.float32)})
+
+
+@pytest.mark.parametrize(('images', 'word'), [
+    ({}, 'none'), ({'ceiling': picture()}, 'ceiling'),
+    ({**three(), 'ceiling': picture()}, 'ceiling')], ids=['none', 'unknown', 'one unknown'])
+def test_views_that_are_none(tiny_encoder, images, word):
+    """Guards the plain-Python API: the names that came and those that there are."""
+    with pytest.raises(ValueError, match=f'{word}.*left, middle, right'):
+        tiny_encoder.start_episode('').step(images, START)
+
+
+@pytest.mark.parametrize('stamp', [START, START - 1, 1])
+def test_a_stamp_that_is_not_newer(tiny_encoder, stamp):
+    """Guards the order of time in plain Python, as pairing does in the node."""
+    episode = tiny_encoder.start_episode('')
+    first = episode.step(three(), START)
+    with pytest.raises(ValueError, match='not newer'):
+        episode.step(three(1), stamp)
+    after = episode.step(three(), START + 1)
+    assert after.view_stamps.tolist() == [START + 1] * 3
+    np.testing.assert_allclose(after.embedding, first.embedding, atol=1e-6)
+
+
+@pytest.mark.parametrize('stamp', [0, -5])
+def test_a_stamp_of_zero(tiny_encoder, stamp):
+    """Guards offline users who count time from 0: no result that silently holds no view."""
+    with pytest.raises(ValueError, match='stamp'):
+        tiny_encoder.start_episode('').step(three(), stamp)
+
+
+def test_stamps_out_of_numpy(tiny_encoder):
+    """Guards offline users whose stamps come from an array: they are whole numbers too."""
+    stamps = np.arange(START, START + 3, dtype=np.int64)
+    tick = tiny_encoder.start_episode('').step(three(), stamps[1])
+    assert tick.stamp == START + 1
+
+
+def test_a_view_without_a_stamp(tiny_encoder):
+    """Guards against a bare KeyError where a view's stamp was forgotten."""
+    with pytest.raises(ValueError, match='right'):
+        tiny_encoder.start_episode('').step(three(), {'left': START, 'middle': START})
+
+
+@pytest.mark.parametrize('image', [
+    np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3)),
+    np.zeros((0, 8, 3), np.uint8)], ids=lambda image: f'{image.dtype}{image.shape}')
+def test_pictures_that_are_none(tiny_encoder, image):
+    """Guards against floats or a missing channel being taken for a picture; the episode goes on."""
+    episode = tiny_encoder.start_episode('')
+    with pytest.raises(FrameError):
+        episode.step({**three(), 'left': image}, START)
+    assert episode.step(three(), START).view_valid.all()
+
+
+def test_pictures_are_not_changed(encoder):
+    """Guards a caller's own array, which for rgb8 is the camera message itself."""
+    images = both(3)
+    for image in images.values():
+        image.setflags(write=False)
+    before = {view: image.copy() for view, image in images.items()}
+    encoder.start_episode(TASK).step(images, START)
+    for view, image in images.items():
+        np.testing.assert_array_equal(image, before[view])
+
+
+def test_results_are_not_changed_afterwards(tiny_encoder):
+    """Guards a consumer that keeps a tick: the next one does not write into it."""
+    episode = tiny_encoder.start_episode('pick up the cup')
+    tick = episode.step(three(0), START)
+    kept = tick.embedding.copy(), tick.view_stamps.copy(), tick.attention.copy()
+    episode.step({'left': three(1)['left']}, START + SECOND)
+    for now, then in zip((tick.embedding, tick.view_stamps, tick.attention), kept, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def test_warm_up(encoder, monkeypatch):
+    """Guards the first real frame: every graph has run before, and nothing of it is remembered."""
+    names = ('_preprocess', '_visual', '_embed', '_success')
+    runs = [count_runs(monkeypatch, encoder, name) for name in names]
+    assert 0.0 < encoder.warm_up() < 10.0
+    assert all(runs)
+    assert len(encoder.start_episode(TASK).step(both(), START).success.clip_stamps) == 1
+
+
+def test_episode_ids():
+    """Guards uniqueness: ids are times, and grow even within one tick of the clock."""
+    before = time.time_ns()
+    ids = [next_episode_id() for _ in range(2000)]
+    assert ids == sorted(set(ids)) and ids[0] >= before
+    assert ids[-1] < 2 ** 64
+
+
+def test_the_adapter_of_the_shipped_bundle(encoder):
+    """Guards the figures that the messages carry: grid, dimensions, names."""
+    manifest = encoder.manifest
+    assert re.search('identity', manifest.adapter) and manifest.token_grid == (7, 7)
+    tokens, _ = encoder.encode_images(both())
+    assert tokens.shape == (2, 49, 1280) and tokens.dtype == np.float32

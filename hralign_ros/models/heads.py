@@ -41,7 +41,9 @@ class TaskAttention(nn.Module):
         attention = attention * mask[..., None]
         pooled = torch.matmul(
             attention.flatten(1)[:, None], tokens.flatten(1, 2)).squeeze(1)
-        norm = torch.sqrt((pooled * pooled).sum(-1, keepdim=True) + 1e-12)
+        # Clamped, not added to: the exporter's optimiser drops an addition of 1e-12, and a view
+        # without frames is then 0 / 0.
+        norm = torch.sqrt((pooled * pooled).sum(-1, keepdim=True)).clamp(min=1e-6)
         present = (mask.sum(1, keepdim=True) > 0).to(pooled.dtype)
         return pooled / norm * present, attention
 

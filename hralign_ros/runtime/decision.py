@@ -62,13 +62,13 @@ class DecisionState:
 
     :param start: stamp of the episode's first frame [ns]; None: none so far.
     :param above_since: stamp since when the probability is above the threshold.
-    :param failing: the failure mode above its threshold and since when.
+    :param failing: per failure mode, since when it is above its threshold; None: it is not.
     :param latched: SUCCESS or FAILURE, once decided.
     """
 
     start: int | None = None
     above_since: int | None = None
-    failing: tuple[int, int] | None = None
+    failing: tuple[int | None, ...] = ()
     latched: Decision | None = None
 
 
@@ -93,7 +93,7 @@ def decide(
     """
     start = stamp if state.start is None else state.start
     if status & ~Status.VIEW_MISSING or probability is None or rules.threshold is None:
-        return replace(state, start=start, above_since=None, failing=None), Decision.ABSTAIN
+        return replace(state, start=start, above_since=None, failing=()), Decision.ABSTAIN
     if state.latched is not None:
         return state, state.latched
 
@@ -103,7 +103,7 @@ def decide(
     latched = None
     if above_since is not None and stamp - above_since >= rules.dwell:
         latched = Decision.SUCCESS
-    elif failing is not None and stamp - failing[1] >= rules.failure_dwell:
+    elif any(since is not None and stamp - since >= rules.failure_dwell for since in failing):
         latched = Decision.FAILURE
     elif rules.time_out and stamp - start >= rules.time_out:
         latched = Decision.FAILURE
@@ -113,13 +113,11 @@ def decide(
 
 def _failing(
     state: DecisionState, rules: DecisionRules, stamp: int, modes: Sequence[float],
-) -> tuple[int, int] | None:
-    """Tell which failure mode is above its threshold and since when."""
-    if rules.failure_threshold is None or not modes:
-        return None
-    mode = max(range(len(modes)), key=modes.__getitem__)
-    if modes[mode] <= rules.failure_threshold:
-        return None
-    if state.failing is not None and state.failing[0] == mode:
-        return state.failing
-    return mode, stamp
+) -> tuple[int | None, ...]:
+    """Tell of each failure mode since when it is above its threshold."""
+    if rules.failure_threshold is None:
+        return ()
+    before = state.failing if len(state.failing) == len(modes) else (None,) * len(modes)
+    return tuple(
+        None if value <= rules.failure_threshold else stamp if since is None else since
+        for value, since in zip(modes, before, strict=True))

@@ -325,14 +325,19 @@ class Episode:
             raise ValueError(
                 f'views given: {", ".join(sorted(images)) or "none"}; the views of this bundle '
                 f'are {", ".join(manifest.views)}')
-        stamps = np.array([
-            (stamp if isinstance(stamp, int) else stamp[view]) if view in images else 0
-            for view in manifest.views], np.int64)
+        given = stamp if isinstance(stamp, Mapping) else dict.fromkeys(images, stamp)
+        without = sorted(set(images) - set(given))
+        if without or min(given[view] for view in images) <= 0:
+            raise ValueError(
+                f'stamp is {given!r}, for the views {", ".join(images)}; each needs its '
+                'acquisition time in nanoseconds, greater than 0')
+        stamps = np.array(
+            [int(given[view]) if view in images else 0 for view in manifest.views], np.int64)
         present = np.array([view in images for view in manifest.views])
         tokens, pictures = self.encoder.encode_images(images)
         _require_finite('visual.onnx', tokens)
         self._memory.add(FrameSet(int(stamps.max()), stamps, present, tokens))
-        self._newest = np.where(present, stamps, self._newest)
+        self._newest = np.asarray(np.where(present, stamps, self._newest), np.int64)
         return self._result(int(stamps.max()), pictures, round(max_age * _NANOSECONDS))
 
     def _result(self, stamp: int, pictures: Mapping[str, Image], max_age: int) -> Tick:
@@ -344,9 +349,9 @@ class Episode:
         clip = assemble(self._memory.newest_clip(), length=length, live=live)
         valid = np.asarray(clip.mask.any(axis=1), np.bool_)
         embedding, attention, pooling = encoder.embed(clip, self.task)
+        _require_finite('embed.onnx', embedding, attention)
         # What a graph pools over nothing is no embedding, whatever numbers come out.
         embedding = np.where(valid[:, None], embedding, np.float32(0.0))
-        _require_finite('embed.onnx', embedding)
         success = encoder.judge(
             assemble(self._memory.spread_clip(), length=length, live=live), self.task)
         return Tick(

@@ -126,6 +126,8 @@ class EpisodeMemory:
     def spread_clip(self) -> list[FrameSet]:
         """Choose at most T frames spread evenly over the episode so far, oldest first."""
         frames = self._episode.frames
+        if self._length == 1:
+            return frames[-1:]
         if len(frames) <= self._length:
             return list(frames)
         wanted = np.linspace(frames[0].stamp, frames[-1].stamp, self._length)

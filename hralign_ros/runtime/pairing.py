@@ -112,7 +112,6 @@ class Pairing(Generic[Payload]):
         self._views: dict[str, _View[Payload]] = {name: _View() for name in views}
         self._last_set: int | None = None
         self._opened: int | None = None
-        self._waiting_since: int | None = None
         self._start = 0
         self.last_skew = 0
 
@@ -123,18 +122,17 @@ class Pairing(Generic[Payload]):
             if view.pending is not None and view.pending.stamp < stamp:
                 view.pending = None
                 view.counts[Verdict.BEFORE_EPISODE.value] += 1
-        if not any(view.pending for view in self._views.values()):
-            self._waiting_since = None
 
     def reset(self) -> None:
         """Forget all stamps, as after a jump of the clock; the counts stay."""
         for view in self._views.values():
+            if view.pending is not None:
+                view.counts['cleared'] += 1
             view.pending = None
             view.last_stamp = None
             view.behind_since = None
             view.behind_count = 0
         self._last_set = None
-        self._waiting_since = None
         self._opened = None
         self._start = 0
 
@@ -154,8 +152,6 @@ class Pairing(Generic[Payload]):
             return verdict
         if self._opened is None:
             self._opened = elapsed
-        if self._waiting_since is None:
-            self._waiting_since = elapsed
         view.pending = frame
         view.last_stamp = frame.stamp
         view.last_arrival = elapsed
@@ -194,34 +190,50 @@ class Pairing(Generic[Payload]):
 
     def take(self, *, now: int, elapsed: int) -> MatchedSet[Payload] | None:
         """Take the matched set, if one is complete or has waited long enough."""
-        pending = {name: view.pending for name, view in self._views.items() if view.pending}
-        ready = [pending[name].stamp for name in self._required if name in pending]
-        if not ready or self._waiting_since is None:
+        frames = self._candidate()
+        if not frames:
             return None
-        newest = max(ready)
-        frames = {name: frame for name, frame in pending.items()
-                  if abs(newest - frame.stamp) <= self.rules.tolerance}
-        stamp = max(frame.stamp for frame in frames.values())
-        if self._last_set is not None and stamp <= self._last_set:
-            return None
-        waited = elapsed - self._waiting_since >= self.rules.max_wait
         awaited = [name for name in self._required if self.alive(name, now, elapsed)]
-        if not waited and not all(name in frames for name in awaited):
+        complete = all(name in frames for name in awaited)
+        if not complete and elapsed - self._waiting_since() < self.rules.max_wait:
             return None
-        for name, frame in pending.items():
-            view = self._views[name]
+        stamps = [frame.stamp for frame in frames.values()]
+        self._last_set = max(stamps)
+        self.last_skew = max(stamps) - min(stamps)
+        for name, view in self._views.items():
             if name in frames:
                 view.counts['matched'] += 1
                 view.pending = None
-            elif frame.stamp < stamp:
+            elif view.pending is not None and view.pending.stamp < self._last_set:
                 view.counts['unmatched'] += 1
                 view.pending = None
-        rest = any(view.pending for view in self._views.values())
-        self._waiting_since = elapsed if rest else None
-        self._last_set = stamp
-        stamps = [frame.stamp for frame in frames.values()]
-        self.last_skew = max(stamps) - min(stamps)
-        return MatchedSet(frames, stamp)
+        return MatchedSet(frames, self._last_set)
+
+    def _candidate(self) -> dict[str, Frame[Payload]]:
+        """Choose the frames that would make a set now; empty if none can be made of them."""
+        pending = {name: view.pending for name, view in self._views.items() if view.pending}
+        required = {name: pending[name] for name in self._required if name in pending}
+        if not required:
+            return {}
+        newest = max(frame.stamp for frame in required.values())
+        frames = {name: frame for name, frame in required.items()
+                  if newest - frame.stamp <= self.rules.tolerance}
+        others = {name: frame for name, frame in pending.items() if name not in required}
+        for name, frame in sorted(others.items(), key=lambda item: abs(item[1].stamp - newest)):
+            stamps = [frame.stamp, *(f.stamp for f in frames.values())]
+            if max(stamps) - min(stamps) <= self.rules.tolerance:
+                frames[name] = frame
+        if self._last_set is not None \
+                and max(frame.stamp for frame in frames.values()) <= self._last_set:
+            return {}
+        return frames
+
+    def _waiting_since(self) -> int:
+        """Tell when the first required frame arrived that can still be part of a set."""
+        last = self._last_set
+        return min(view.last_arrival for name, view in self._views.items()
+                   if name in self._required and view.pending is not None
+                   and (last is None or view.pending.stamp > last))
 
     def alive(self, name: str, now: int, elapsed: int) -> bool:
         """Whether a view may still send in time; one never seen may, at first."""
@@ -245,10 +257,8 @@ class Pairing(Generic[Payload]):
         return any(self.fresh(name, now, elapsed) for name in self._required)
 
     def wait_until(self) -> int | None:
-        """Tell the `elapsed` time at which a pending frame has waited long enough."""
-        if self._waiting_since is None:
-            return None
-        return self._waiting_since + self.rules.max_wait
+        """Tell the `elapsed` time at which a set is taken without the late view; None: never."""
+        return self._waiting_since() + self.rules.max_wait if self._candidate() else None
 
     def age(self, name: str, now: int) -> int | None:
         """Tell how old a view's newest frame is; None: it has sent none."""

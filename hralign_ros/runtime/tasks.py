@@ -128,11 +128,13 @@ def load_tasks(bundle: Bundle) -> TaskTable:
     except BundleError:
         raise
     except Exception as error:  # safetensors and yaml share no base class
-        raise BundleError(f'{bundle.path}: {TASKS} or {TASK_TENSORS}: {error}') from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise BundleError(f'{bundle.path}: {TASKS} or {TASK_TENSORS}: {reason}') from error
     if not isinstance(document, dict) or not isinstance(document.get('tasks'), list):
         raise BundleError(f'{bundle.path / TASKS}: a mapping with a list of tasks is needed')
-    entries = [*document['tasks'], {**document.get(SHARED, {}), 'id': SHARED, 'name': SHARED}]
     try:
+        shared = {**document.get(SHARED, {}), 'id': SHARED, 'name': SHARED}
+        entries = [*document['tasks'], shared]
         tasks = [_task(entry, tensors, bundle) for entry in entries]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(
@@ -152,7 +154,16 @@ def _task(entry: Mapping[str, Any], tensors: Mapping[str, Any], bundle: Bundle) 
         raise BundleError(
             f'{bundle.path / TASK_TENSORS}: prompts/{task_id} is {came}; needed is float32 '
             f'{list(shape)} [modes, prompt length, text dim]')
-    modes = [str(name) for name in entry.get('modes', [])]
+    if not np.isfinite(prompts).all():
+        raise BundleError(
+            f'{bundle.path / TASK_TENSORS}: prompts/{task_id} holds values that are not finite')
+    name = str(entry['name'])
+    aliases, modes = _texts(entry, 'aliases'), _texts(entry, 'modes')
+    for text in (name, *aliases):
+        if not 1 <= len(text) <= MAX_TASK_CHARACTERS:
+            raise ValueError(
+                f'task {task_id}: a name or alias has {len(text)} characters; needed are 1 to '
+                f'{MAX_TASK_CHARACTERS}')
     if len(modes) > manifest.modes:
         raise BundleError(
             f'{bundle.path / TASKS}: task {task_id} names {len(modes)} modes; '
@@ -167,10 +178,28 @@ def _task(entry: Mapping[str, Any], tensors: Mapping[str, Any], bundle: Bundle) 
                 f'{bundle.path / TASKS}: task {task_id}: calibration method is '
                 f"'{given['method']}'; allowed: temperature, platt")
         calibration = Calibration(
-            scale=float(given['scale']), shift=float(given['shift']),
-            thresholds={float(t['alpha']): float(t['probability'])
+            scale=_number(given['scale'], 'scale'), shift=_number(given['shift'], 'shift'),
+            thresholds={_number(t['alpha'], 'alpha', 1e-6, 1 - 1e-6):
+                        _number(t['probability'], 'probability', 0.0, 1.0)
                         for t in given.get('thresholds', [])})
     return Task(
-        task_id=task_id, name=str(entry['name']),
-        aliases=tuple(str(alias) for alias in entry.get('aliases', [])),
-        prompts=prompts, mode_mask=mask, mode_names=tuple(modes), calibration=calibration)
+        task_id=task_id, name=name, aliases=aliases, prompts=prompts, mode_mask=mask,
+        mode_names=modes, calibration=calibration)
+
+
+def _texts(entry: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    """Read a list of texts; a single text is not taken for the list of its letters."""
+    values = entry.get(key, [])
+    if not isinstance(values, list):
+        raise ValueError(f'{key} is {type(values).__name__}; needed is a list of texts')
+    return tuple(str(value) for value in values)
+
+
+def _number(
+    value: Any, name: str, low: float = -math.inf, high: float = math.inf,
+) -> float:
+    """Read a finite number within limits."""
+    number = float(value)
+    if not math.isfinite(number) or not low <= number <= high:
+        raise ValueError(f'{name} is {number}; needed is a number from {low:g} to {high:g}')
+    return number

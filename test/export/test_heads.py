@@ -1,0 +1,159 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""Task attention against a slow reference, and what the success head promises."""
+
+from importlib import import_module
+import math
+
+import pytest
+
+torch = pytest.importorskip('torch', reason='torch is not installed')
+heads = import_module('hralign_ros.models.heads')
+
+V, T, N, C, D, K = 2, 5, 7, 12, 6, 3
+
+
+def clip(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(V, T, N, C, generator=generator)
+
+
+def slow_attention(module, tokens, mask, task):
+    """Compute Eq. 4 and 5 of HR-Align token by token, in double precision."""
+    weight, bias = module.query.weight.double(), module.query.bias.double()
+    query = [float(row @ task.double() + b) for row, b in zip(weight, bias, strict=True)]
+    attention = torch.zeros(mask.shape + tokens.shape[2:3], dtype=torch.float64)
+    pooled = torch.zeros(tokens.shape[0], tokens.shape[3], dtype=torch.float64)
+    for v in range(tokens.shape[0]):
+        places = [(t, n) for t in range(tokens.shape[1]) for n in range(tokens.shape[2])
+                  if mask[v, t] > 0]
+        scores = [sum(q * float(x) for q, x in zip(query, tokens[v, t, n], strict=True))
+                  for t, n in places]
+        highest = max(scores, default=0.0)
+        total = sum(math.exp(s - highest) for s in scores)
+        for (t, n), score in zip(places, scores, strict=True):
+            attention[v, t, n] = math.exp(score - highest) / total
+            pooled[v] += attention[v, t, n] * tokens[v, t, n].double()
+        if places:
+            pooled[v] /= pooled[v].norm()
+    return pooled, attention
+
+
+@pytest.mark.parametrize('mask', [
+    [[1] * T, [1] * T], [[0, 0, 1, 1, 1], [0, 0, 0, 0, 1]], [[0, 1, 0, 1, 1], [0] * T]])
+def test_attention_is_that_of_the_paper(mask):
+    """Guards Eq. 4 and 5: one softmax over frames and tokens, no scaling, masked frames out."""
+    torch.manual_seed(0)
+    module = heads.TaskAttention(D, C)
+    mask, task = torch.tensor(mask, dtype=torch.float32), torch.randn(D)
+    with torch.no_grad():
+        pooled, attention = module(clip(), mask, task)
+    want_pooled, want_attention = slow_attention(module, clip(), mask, task)
+    torch.testing.assert_close(attention.double(), want_attention, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(pooled.double(), want_pooled, atol=1e-5, rtol=1e-4)
+    present = mask.sum(1) > 0
+    torch.testing.assert_close(attention.sum((1, 2)), present.float())
+    torch.testing.assert_close(pooled.norm(dim=1), present.float())
+
+
+def test_masked_frames_do_not_count():
+    """Guards padding: whatever stands in a masked slot changes nothing."""
+    torch.manual_seed(0)
+    module, task = heads.TaskAttention(D, C), torch.randn(D)
+    mask = torch.tensor([[0, 0, 1, 1, 1]] * V, dtype=torch.float32)
+    other = clip()
+    other[:, :2] = 1e4
+    with torch.no_grad():
+        one, two = module(clip(), mask, task), module(other, mask, task)
+    torch.testing.assert_close(one[0], two[0])
+    torch.testing.assert_close(one[1], two[1])
+
+
+def test_large_scores_stay_finite():
+    """Guards against an overflow where a query fits a token a thousandfold."""
+    module = heads.TaskAttention(D, C)
+    with torch.no_grad():
+        module.query.weight.fill_(100.0)
+        pooled, attention = module(clip() * 100, torch.ones(V, T), torch.ones(D))
+    assert torch.isfinite(pooled).all() and torch.isfinite(attention).all()
+
+
+def test_one_clip_of_one_frame_is_a_plain_softmax():
+    """Guards the smallest case, which needs no reference: softmax of token times query."""
+    torch.manual_seed(0)
+    module, task = heads.TaskAttention(D, C), torch.randn(D)
+    tokens = clip()[:1, :1]
+    with torch.no_grad():
+        _, attention = module(tokens, torch.ones(1, 1), task)
+        want = torch.softmax(tokens[0, 0] @ module.query(task), dim=0)
+    torch.testing.assert_close(attention[0, 0], want)
+
+
+@pytest.fixture
+def head():
+    torch.manual_seed(0)
+    return heads.SuccessHead(V, C, D, width=16).eval()
+
+
+def judge(head, tokens=None, mask=None, age=None, text=None, mode_mask=None):
+    generator = torch.Generator().manual_seed(9)
+    default = torch.nn.functional.normalize(
+        torch.randn(1 + K, D, generator=generator), dim=1)
+    with torch.no_grad():
+        return head(
+            clip() if tokens is None else tokens,
+            torch.ones(V, T) if mask is None else mask,
+            torch.zeros(V, T) if age is None else age,
+            default if text is None else text,
+            torch.ones(K) if mode_mask is None else mode_mask)
+
+
+def test_what_the_head_gives(head):
+    """Guards shapes and ranges of every output, and that the score is the probability's logit."""
+    probability, modes, progress, score, ood = judge(head)
+    assert [x.shape for x in (probability, modes, progress, score, ood)] == [
+        (1,), (K,), (1,), (1,), (1,)]
+    torch.testing.assert_close(torch.sigmoid(score), probability)
+    torch.testing.assert_close(modes.sum(), torch.tensor(1.0))
+    assert 0 <= progress <= 1 and ood >= 0
+
+
+@pytest.mark.parametrize('used', [[1, 0, 0], [1, 1, 0], [0, 0, 0]])
+def test_modes_that_are_not_in_use(head, used):
+    """Guards tasks with fewer prompts: an unused one has no probability, the others share it."""
+    modes = judge(head, mode_mask=torch.tensor(used, dtype=torch.float32))[1]
+    assert all(float(m) == 0.0 for m, use in zip(modes, used, strict=True) if not use)
+    assert float(modes.sum()) == pytest.approx(float(any(used)), abs=1e-6)
+
+
+@pytest.mark.parametrize('view', range(V))
+def test_the_head_does_not_see_masked_frames(head, view):
+    """Guards a dead camera and young episodes: what stands in masked slots changes nothing."""
+    mask = torch.ones(V, T)
+    mask[view], mask[:, 0] = 0.0, 0.0
+    other, age = clip(), torch.zeros(V, T)
+    other[mask == 0] = 1e3
+    age[mask == 0] = 99.0
+    for one, two in zip(judge(head, mask=mask), judge(head, other, mask, age), strict=True):
+        torch.testing.assert_close(one, two)
+
+
+def test_nothing_at_all_is_still_a_number(head):
+    """Guards against NaN out of a softmax over nothing, when every camera is dead."""
+    for value in judge(head, mask=torch.zeros(V, T)):
+        assert torch.isfinite(value).all()
+
+
+def test_the_head_knows_time_and_views(head):
+    """Guards what the transformer could not tell otherwise: ages, and which camera it is."""
+    plain = judge(head)[3]
+    age = torch.linspace(4.0, 0.0, T).expand(V, T)
+    assert abs(float(judge(head, age=age)[3] - plain)) > 1e-4
+    assert abs(float(judge(head, clip().flip(0))[3] - plain)) > 1e-4
+
+
+def test_the_task_comes_into_the_score(head):
+    """Guards that the probability is one of this task and of no other."""
+    text = torch.nn.functional.normalize(torch.randn(1 + K, D), dim=1)
+    assert abs(float(judge(head, text=text)[3] - judge(head)[3])) > 1e-4

@@ -21,7 +21,7 @@ def clip(seed=0):
 
 def slow_attention(module, tokens, mask, task):
     """Compute Eq. 4 and 5 of HR-Align token by token, in double precision."""
-    weight, bias = module.query.weight.double(), module.query.bias.double()
+    weight, bias = (p.detach().double() for p in module.query.parameters())
     query = [float(row @ task.double() + b) for row, b in zip(weight, bias, strict=True)]
     attention = torch.zeros(mask.shape + tokens.shape[2:3], dtype=torch.float64)
     pooled = torch.zeros(tokens.shape[0], tokens.shape[3], dtype=torch.float64)

@@ -12,8 +12,8 @@ import shutil
 import tracemalloc
 from typing import Any
 
-from hralign_ros.runtime import BundleError, default_bundle, Encoder, load_bundle
 from hralign_ros.runtime import bundle as bundle_module
+from hralign_ros.runtime import BundleError, default_bundle, Encoder, load_bundle
 from hralign_ros.runtime.bundle import REQUIRED_FILES
 from hralign_ros.runtime.graphs import read_opset
 import numpy as np

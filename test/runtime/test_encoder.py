@@ -9,7 +9,13 @@ import time
 import cv2
 from hralign_ros import runtime
 from hralign_ros.runtime import (
-    BundleError, default_bundle, Encoder, FrameError, InferenceError, Status, ViewGeometry,
+    BundleError,
+    default_bundle,
+    Encoder,
+    FrameError,
+    InferenceError,
+    Status,
+    ViewGeometry,
 )
 from hralign_ros.runtime import encoder as encoder_module
 from hralign_ros.runtime.encoder import next_episode_id
@@ -106,7 +112,7 @@ def test_the_task_makes_a_difference(encoder):
 
 
 def test_the_same_again_is_the_same(encoder):
-    """Guards offline against live: equal frames give equal bits, in another process' session too."""
+    """Guards offline against live: equal frames give equal bits, in another session too."""
     ticks = play(encoder.start_episode(TASK))
     again = play(Encoder.load(default_bundle(), provider='cpu').start_episode(TASK))
     for one, other in zip(ticks, again, strict=True):
@@ -204,7 +210,7 @@ def test_arrays_that_are_not_contiguous(encoder):
 
 
 def test_geometry_is_applied(encoder):
-    """Guards rotation and crop: they equal a picture that was mounted right, for that view only."""
+    """Guards rotation and crop: they equal a picture mounted right, for that view only."""
     geometry = {'wrist': ViewGeometry(180, (0.25, 0.0, 1.0, 0.5))}
     mounted = Encoder.load(default_bundle(), provider='cpu', geometry=geometry)
     images = both(1)
@@ -360,7 +366,7 @@ GRAPHS = [('_visual', 0), ('_embed', 0), ('_embed', 1), *(('_success', i) for i 
 @pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize(('graph', 'output'), GRAPHS)
 def test_values_that_are_no_numbers(tiny_encoder, monkeypatch, graph, output, value):
-    """Guards consumers: whichever output is not finite, an error names the graph, no tick comes."""
+    """Guards consumers: whichever output is not finite, an error names the graph."""
     episode = tiny_encoder.start_episode('pick up the cup')
     episode.step(three(0), START)
     wrapped = getattr(tiny_encoder, graph)
@@ -449,7 +455,7 @@ def test_a_view_without_a_stamp(tiny_encoder):
     np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3)),
     np.zeros((0, 8, 3), np.uint8)], ids=lambda image: f'{image.dtype}{image.shape}')
 def test_pictures_that_are_none(tiny_encoder, image):
-    """Guards against floats or a missing channel being taken for a picture; the episode goes on."""
+    """Guards against floats or a missing channel being taken for a picture."""
     episode = tiny_encoder.start_episode('')
     with pytest.raises(FrameError):
         episode.step({**three(), 'left': image}, START)

@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""From message bytes to RGB: the right colours, no needless copy, one counted drop for the rest."""
+"""From message bytes to RGB: right colours, no needless copy, a counted drop for the rest."""
 
 from array import array
 import struct
@@ -62,7 +62,7 @@ def test_raw_colours_are_exact(encoding, pad, kind):
 
 
 def test_the_five_encodings():
-    """Guards the promise of the documents; everything else goes through cv_bridge or is refused."""
+    """Guards the promise of the documents; all else goes through cv_bridge or is refused."""
     assert set(RAW_ENCODINGS) == {'rgb8', 'bgr8', 'rgba8', 'bgra8', 'mono8'}
 
 
@@ -190,7 +190,7 @@ def test_transparency_and_16_bits():
 
 
 def test_orientation_tags_are_ignored():
-    """Guards against a picture that turns itself: rotation is the view's parameter, nobody else's."""
+    """Guards against a picture that turns itself: rotation is the view's parameter alone."""
     plain = encode('.jpg', photo(), cv2.IMWRITE_JPEG_QUALITY, 95)
     tiff = b'II*\x00\x08\x00\x00\x00\x01\x00\x12\x01\x03\x00\x01\x00\x00\x00\x06\x00\x00\x00' \
         b'\x00\x00\x00\x00'

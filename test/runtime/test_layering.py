@@ -83,7 +83,7 @@ def test_the_runtime_needs_what_the_robot_has():
 
 def test_a_tick_without_torch_or_ros():
     """Guards the same at run time: a whole tick in a fresh process imports none of them."""
-    program = '''
+    program = """
 import sys
 import numpy as np
 from hralign_ros.runtime import default_bundle, Encoder
@@ -93,7 +93,7 @@ tick = episode.step({'wrist': image, 'third_person': image}, stamp=1)
 assert tick.embedding.shape == (2, 1280)
 heavy = {'torch', 'transformers', 'torchvision', 'onnx', 'rclpy', 'hralign_msgs', 'matplotlib'}
 print(sorted(heavy & set(sys.modules)))
-'''
+"""
     done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True,
                           timeout=120, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, '[]'), done.stderr

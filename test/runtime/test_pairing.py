@@ -157,7 +157,7 @@ def test_an_optional_view_alone_does_not_keep_the_worker_awake():
 
 
 def test_a_frame_waits_for_itself_only():
-    """Guards the wait of a new frame against being cut short by an older one's that led nowhere."""
+    """Guards a new frame's wait against being cut short by an older one that led nowhere."""
     rig = Rig()
     rig.offer('left', 0, at=0)
     assert rig.take(at=50) == {'left': 0}

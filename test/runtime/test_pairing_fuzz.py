@@ -100,8 +100,8 @@ def test_two_cameras_with_any_delays(delays, lost):
             if found:
                 taken.append(found.stamp - START)
         pairing.offer(view, Frame(START + stamp, None), now=START + at, elapsed=at)
-    for at in range(at + 1, at + 60):
-        found = pairing.take(now=START + at, elapsed=at)
+    for later in range(at + 1, at + 60):
+        found = pairing.take(now=START + later, elapsed=later)
         if found:
             taken.append(found.stamp - START)
     sent = {stamp for _, _, stamp in arrivals}

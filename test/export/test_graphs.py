@@ -62,6 +62,7 @@ def test_export_of_the_default_bundle_repeats_itself(tmp_path) -> None:
     """
     target = tmp_path / 'default'
     target.mkdir()
+    (target / 'bundle.yaml').write_text('old')
     (target / 'old').write_text('old')
     manifest = export_bundle(
         target, ExportOptions(int8=True), command='test', report=lambda _: None)

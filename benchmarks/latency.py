@@ -315,6 +315,8 @@ def show(document: dict[str, Any]) -> None:
     for row in rows:
         cells = [row[column] for column in columns] + [row['load_average'][0]]
         print(f'{row["name"]:<{width}}' + ''.join(f'{cell:>9}' for cell in cells))
+    if (others := max(row['other_cores'] for row in rows)) > 0.15:
+        print(f'Others used up to {others} cores meanwhile: run it again on a quiet machine.')
     delay = main['delay']
     print(f'\nin turns     node {main["blocks_node_p50_ms"]} ms, bare {main["bare_p50_ms"]} ms: '
           f'ratio {main["ratio_p50"]} (pairs {main["ratio_p50_of_each_pair"][0]} to '

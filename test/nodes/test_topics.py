@@ -8,6 +8,7 @@ from hralign_msgs.msg import SuccessProbability, TaskEmbedding
 from hralign_ros.runtime import Decision, default_bundle, load_bundle, Status
 import numpy as np
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
 GOOD = {view: noise(index) for index, view in enumerate(VIEWS)}
@@ -166,3 +167,41 @@ def test_remapping_moves_the_compressed_topic(harness: Harness) -> None:
     topics = dict(harness.node.get_topic_names_and_types())
     assert '/hand/color/compressed' in topics
     assert topics['/hand/color/compressed'] == ['sensor_msgs/msg/CompressedImage']
+
+
+def test_a_bag_that_starts_over_starts_a_new_episode(harness: Harness) -> None:
+    """
+    When /clock jumps back, the old stamps are forgotten and the next set is embedded.
+
+    Synchronisers that keep the newest stamp drop everything from then on, for ever.
+    """
+    process = harness.start(autostart='true', use_sim_time='true')
+    harness.wait(lambda: harness.infos, 'EncoderInfo', process)
+    publisher = harness.node.create_publisher(Clock, '/clock', 10)
+    time = 0
+
+    def run(start: int, what: str) -> TaskEmbedding:
+        nonlocal time
+        time = start
+        harness.embeddings.clear()
+
+        def seen() -> bool:
+            nonlocal time
+            time += 33 * MILLISECOND
+            clock = Clock()
+            clock.clock.sec, clock.clock.nanosec = divmod(time, 1_000_000_000)
+            publisher.publish(clock)
+            harness.spin(0.03)
+            for view in VIEWS:
+                harness.send(view, GOOD[view], time)
+            harness.spin(0.03)
+            return any(stamp_of(m) >= start for m in harness.embeddings)
+
+        harness.wait(seen, what, process)
+        return harness.embeddings[-1]
+
+    first = run(1000 * 1_000_000_000, 'an embedding in simulated time')
+    second = run(500 * 1_000_000_000, 'an embedding after the jump')
+    assert stamp_of(second) < stamp_of(first)
+    assert second.episode_id > first.episode_id
+    assert 'jumped back' in process.output

@@ -229,6 +229,16 @@ def test_a_clock_that_went_back(back):
     assert rig.tally('left')['time_reset'] == 1
 
 
+def test_a_slow_camera_whose_clock_went_back():
+    """Guards slow cameras: time alone is no proof, three frames have to say the same."""
+    rig = Rig(offset=10 ** 10)
+    rig.offer('left', 0, at=0)
+    rig.offset += 60_100
+    verdicts = [rig.offer('left', 500 * k - 60_000, at=500 * k - 60_000) for k in range(3)]
+    assert verdicts == [
+        Verdict.BACKWARD_STAMP, Verdict.BACKWARD_STAMP, Verdict.TIME_RESET]
+
+
 def test_stamps_that_went_back_with_the_clock_where_it_was():
     """Guards against a driver's broken stamps being taken for a reset of time."""
     rig = Rig()

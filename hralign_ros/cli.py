@@ -73,7 +73,7 @@ def _verify(options: argparse.Namespace) -> int:
     print(f'  provider   asked {hardware.requested}, got {hardware.provider}')
     if hardware.remark:
         print(f'  remark     {hardware.remark}')
-    print(f'  one tick   {seconds * 1e3:.1f} ms for two 640x480 pictures')
+    print(f'  one tick   {seconds * 1e3:.1f} ms, one 640x480 picture per view')
     return 0
 
 

@@ -36,19 +36,23 @@ class FrameSet:
 
 class ThinnedFrames:
     """
-    Frame sets in order of time, kept at least `spacing` apart, and always the newest one.
+    Frame sets in order of time: the first one of every `spacing`, and always the newest one.
 
-    The newest is provisional: the next one takes its place unless it had come `spacing` after the
-    one before it.
+    Spacings are counted from the first stamp of all, so that a dropped frame moves its neighbour
+    and nothing behind it. The newest is provisional: the next one takes its place unless it was
+    the first of its spacing.
     """
 
     def __init__(self, spacing: int) -> None:
         self.spacing = spacing
         self.frames: list[FrameSet] = []
+        self._origin: int | None = None
 
     def add(self, frame: FrameSet) -> None:
         """Append a frame that is newer than all others."""
-        if len(self.frames) >= 2 and self.frames[-1].stamp - self.frames[-2].stamp < self.spacing:
+        if self._origin is None:
+            self._origin = frame.stamp
+        if len(self.frames) >= 2 and self._bin(self.frames[-1]) == self._bin(self.frames[-2]):
             self.frames[-1] = frame
         else:
             self.frames.append(frame)
@@ -58,11 +62,17 @@ class ThinnedFrames:
         first = next((i for i, f in enumerate(self.frames) if f.stamp >= stamp), len(self.frames))
         del self.frames[:first]
 
-    def halve(self) -> None:
-        """Drop every second frame, keep the first and the newest, and double the spacing."""
-        newest = self.frames[-1]
-        self.frames = self.frames[:-1:2] + [newest]
+    def thin(self) -> None:
+        """Double the spacing; keep the first of every spacing, and the newest."""
         self.spacing *= 2
+        frames, newest = self.frames, self.frames[-1]
+        self.frames = [frame for i, frame in enumerate(frames)
+                       if i == 0 or self._bin(frame) != self._bin(frames[i - 1])
+                       or frame is newest]
+
+    def _bin(self, frame: FrameSet) -> int:
+        """Count the spacings from the first stamp of all."""
+        return (frame.stamp - (self._origin or 0)) // self.spacing
 
 
 class EpisodeMemory:
@@ -112,8 +122,8 @@ class EpisodeMemory:
         reach = (self._length - 1) * self._period + self._period // 2
         self._recent.forget_before(frame.stamp - reach)
         self._episode.add(frame)
-        if len(self._episode.frames) > self._capacity:
-            self._episode.halve()
+        while len(self._episode.frames) > self._capacity:
+            self._episode.thin()
 
     def newest_clip(self) -> list[FrameSet]:
         """Choose at most T frames a period apart, ending with the newest, oldest first."""

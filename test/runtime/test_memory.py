@@ -214,7 +214,7 @@ def test_thinning_keeps_the_first_and_the_newest():
         frames.add(frame(stamp))
         seen.append(stamps_of(frames.frames))
     assert seen == [[1], [1, 5], [1, 9], [1, 11], [1, 11, 15], [1, 11, 22], [1, 11, 22, 30]]
-    frames.halve()
+    frames.thin()
     assert stamps_of(frames.frames) == [1, 22, 30] and frames.spacing == 20
     frames.forget_before(22)
     assert stamps_of(frames.frames) == [22, 30]

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-NAMESPACE = '/latency_benchmark'
+# One for each run, so that two runs in one ROS domain do not hear each other.
+NAMESPACE = f'/latency_benchmark_{os.getpid()}'
 VIEWS = ('wrist', 'third_person')
 _PATIENCE = 10.0
 _TICKS_PER_SECOND = os.sysconf('SC_CLK_TCK')

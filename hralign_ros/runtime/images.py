@@ -177,8 +177,7 @@ class ViewGeometry:
         if self.crop != (0.0, 0.0, 1.0, 1.0):
             height, width = image.shape[:2]
             left, top, right, bottom = self.crop
-            x0 = min(round(left * width), width - 1)
-            y0 = min(round(top * height), height - 1)
+            x0, y0 = int(left * width), int(top * height)
             x1 = max(x0 + 1, round(right * width))
             y1 = max(y0 + 1, round(bottom * height))
             image = np.ascontiguousarray(image[y0:y1, x0:x1])

@@ -22,7 +22,7 @@ SETUP = @command -v $(PYTHON) >/dev/null || \
 ENTER = . tools/env.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bundle bench clean distclean
+.PHONY: help setup demo test lint bundle bench sim clean distclean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -52,8 +52,13 @@ bench:  ## measure latency, writes results/latency.json
 	$(SETUP) demo test adapt
 	@$(ENTER) && python benchmarks/latency.py $(ARGS)
 
+sim:  ## virtual environment of the simulators, for `hralign simulate`
+	@command -v $(PYTHON) >/dev/null || \
+		{ echo "setup: Python 3.11 or 3.12 is needed and $(PYTHON) is not found." >&2; exit 1; }
+	@$(PYTHON) tools/setup_sim.py
+
 clean:  ## remove what colcon built
 	rm -rf build install log
 
-distclean: clean  ## remove the virtual environment too
-	rm -rf .venv
+distclean: clean  ## remove the virtual environments too
+	rm -rf .venv .venv-sim

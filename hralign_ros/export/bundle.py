@@ -18,7 +18,7 @@ from hralign_ros.export.compress import quantise_static, quantise_weights
 from hralign_ros.export.graphs import OPSET, preprocessing_graph, torch_graph
 from hralign_ros.export.query import fit_query, scaled
 from hralign_ros.export.samples import sample_pictures, SAMPLE_TASKS
-from hralign_ros.models.adapters import late_adapters
+from hralign_ros.models.adapters import AdaptedBackbone, Cuttable, late_adapters
 from hralign_ros.models.backbones import Backbone, load_backbone
 from hralign_ros.models.heads import SuccessHead, TaskAttention
 from hralign_ros.models.text import load_minilm, minilm_folder, PromptedTextEncoder
@@ -71,17 +71,16 @@ class ExportOptions:
     name: str = 'default'
 
 
-class _Visual(nn.Module):
-    """Backbone, adapters, and tokens as rows."""
+class _Visual(AdaptedBackbone):
+    """Backbone with its adapters in place, and tokens as rows."""
 
-    def __init__(self, backbone: nn.Module, adapters: nn.Module) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.adapters = adapters
+    def __init__(
+        self, backbone: Cuttable, adapters: nn.Module, position: str = 'late',
+    ) -> None:
+        super().__init__(backbone, position, adapters)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        tokens: torch.Tensor = self.adapters(self.backbone(pixels))
-        return tokens.flatten(2).transpose(1, 2)
+        return super().forward(pixels).flatten(2).transpose(1, 2)
 
 
 def export_bundle(
@@ -114,7 +113,7 @@ def export_bundle(
 
     report('visual encoder')
     files['preprocess.onnx'] = preprocessing_graph(spec)
-    visual = _Visual(backbone.module, late_adapters(backbone.channels, backbone.kind))
+    visual = _Visual(backbone, late_adapters(backbone.channels, backbone.kind))
     pixels = _pixels(files['preprocess.onnx'], sample_pictures())
     batches = [pixels[i:i + views] for i in range(0, len(pixels) - views + 1, views)]
     files['visual.onnx'] = torch_graph(

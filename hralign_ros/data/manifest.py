@@ -1,0 +1,241 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+The manifest of a data set of clips: one Parquet row per episode, what every offline step reads.
+
+A row is one robot episode with the human clip that goes with it, or a human clip alone. What is
+known of each frame (time, success, progress, actions, proprioception) is a list in the same row.
+Files are named relative to the manifest's folder, so that a data set can be moved.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+import os
+from pathlib import Path
+from typing import Any
+
+from hralign_ros.runtime.errors import HralignError
+import pyarrow as pa
+from pyarrow import parquet
+
+FILE_NAME = 'manifest.parquet'
+SCHEMA_VERSION = 1
+# The view that a human clip is filmed from; wrist and others exist for robots only.
+REFERENCE_VIEW = 'third_person'
+
+
+class DataError(HralignError):
+    """A data set that is not what it should be."""
+
+
+def recording_of(episode_id: str) -> str:
+    """Return the part of an episode's id that all cameras of one recording share."""
+    return episode_id.split('#', 1)[0]
+
+
+@dataclass(frozen=True)
+class Episode:
+    """
+    One row of the manifest.
+
+    :param episode_id: unique in the data set. Rows of one recording, filmed by several cameras,
+        share what stands before a '#'.
+    :param task_id: what is done, as a short name.
+    :param task_text: the instruction, as one says it.
+    :param scene: the place: background, light and camera poses. Scenes are shared between tasks.
+    :param camera: of the third-person view (a serial number, a viewpoint's name).
+    :param embodiment: panda, ur5e, sawyer, ...; human for a human clip alone.
+    :param source: where the episode comes from: metaworld, robosuite, rh20t, lerobot, folder.
+    :param license_id: SPDX name of the licence of the videos.
+    :param split: as the split file says; '' where no rule names it.
+    :param seed: of a simulated episode; None for a recorded one.
+    :param success: how it ended; None: not known.
+    :param failure: kind of failure where one is known; '' otherwise.
+    :param robot_videos: file by view name.
+    :param human_video: file of the human clip, filmed from the reference view; '' for none.
+    :param human_from: id of the episode whose motion the human clip shows: this one's own for a
+        twin, '' where the human did it on their own.
+    :param human_span_s: first and last second of the human clip to be used; empty: all of it.
+    :param robot_span_s: the same for the robot's clips.
+    :param time_s: [F] of each robot frame, from the start of the video.
+    :param success_flags: [F] whether the task is accomplished in this frame.
+    :param progress: [F] 0 to 1.
+    :param actions: [F][A] command sent at each frame.
+    :param proprio: [F][P] the robot's own state at each frame.
+    :param fault_s: when the fault of a failed episode began; None: not known.
+    :param tags: free words, for example distractor.
+    """
+
+    episode_id: str
+    task_id: str
+    task_text: str
+    scene: str
+    camera: str
+    embodiment: str
+    source: str
+    license_id: str
+    split: str = ''
+    seed: int | None = None
+    success: bool | None = None
+    failure: str = ''
+    robot_videos: Mapping[str, str] = field(default_factory=dict)
+    human_video: str = ''
+    human_from: str = ''
+    human_span_s: Sequence[float] = ()
+    robot_span_s: Sequence[float] = ()
+    time_s: Sequence[float] = ()
+    success_flags: Sequence[bool] = ()
+    progress: Sequence[float] = ()
+    actions: Sequence[Sequence[float]] = ()
+    proprio: Sequence[Sequence[float]] = ()
+    fault_s: float | None = None
+    tags: Sequence[str] = ()
+
+    @property
+    def recording(self) -> str:
+        """Return what all cameras of one recording share."""
+        return recording_of(self.episode_id)
+
+
+_STRINGS = pa.list_(pa.string())
+_FLOATS = pa.list_(pa.float32())
+_SCHEMA = pa.schema([
+    *((name, pa.string()) for name in (
+        'episode_id', 'task_id', 'task_text', 'scene', 'camera', 'embodiment', 'source',
+        'license_id', 'split')),
+    ('seed', pa.int64()), ('success', pa.bool_()), ('failure', pa.string()),
+    ('robot_videos', pa.map_(pa.string(), pa.string())),
+    ('human_video', pa.string()), ('human_from', pa.string()),
+    ('human_span_s', pa.list_(pa.float64())), ('robot_span_s', pa.list_(pa.float64())),
+    ('time_s', pa.list_(pa.float64())), ('success_flags', pa.list_(pa.bool_())),
+    ('progress', _FLOATS), ('actions', pa.list_(_FLOATS)), ('proprio', pa.list_(_FLOATS)),
+    ('fault_s', pa.float64()), ('tags', _STRINGS),
+], metadata={'hralign_manifest': str(SCHEMA_VERSION)})
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """
+    Episodes and the folder that their files are relative to.
+
+    :param folder: absolute.
+    """
+
+    folder: Path
+    episodes: tuple[Episode, ...]
+
+    def path(self, file: str) -> Path:
+        """Return where a file of an episode lies."""
+        return self.folder / file
+
+    def only(self, episodes: Iterable[Episode]) -> 'DataSet':
+        """Return the same data set with these episodes."""
+        return replace(self, episodes=tuple(episodes))
+
+    def of_split(self, *splits: str) -> 'DataSet':
+        """
+        Return the episodes of these splits.
+
+        :raises DataError: there are none.
+        """
+        chosen = self.only(e for e in self.episodes if e.split in splits)
+        if not chosen.episodes:
+            known = ', '.join(sorted({e.split or '(none)' for e in self.episodes}))
+            raise DataError(
+                f'{self.folder}: no episode of split {" or ".join(splits)}; the manifest has: '
+                f'{known}')
+        return chosen
+
+
+def write_manifest(folder: Path, episodes: Iterable[Episode]) -> Path:
+    """
+    Write the manifest of a folder; one that is there is replaced in one step.
+
+    :returns: the file.
+    :raises DataError: two episodes share an id, or the lists of an episode differ in length.
+    """
+    rows = sorted(episodes, key=lambda episode: episode.episode_id)
+    for before, row in zip(rows, rows[1:], strict=False):
+        if before.episode_id == row.episode_id:
+            raise DataError(f"{folder}: two episodes are named '{row.episode_id}'")
+    for row in rows:
+        _check(row)
+    table = pa.Table.from_pylist([_plain(row) for row in rows], schema=_SCHEMA)
+    path = Path(folder) / FILE_NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(f'.{os.getpid()}.tmp')
+    parquet.write_table(table, scratch, compression='zstd')
+    scratch.replace(path)
+    return path
+
+
+def read_manifest(folder: Path) -> DataSet:
+    """
+    Read the manifest of a folder.
+
+    :param folder: or the manifest file itself.
+    :raises DataError: there is none, it is of another schema, or a row is not a good one.
+    """
+    path = Path(folder)
+    path = path / FILE_NAME if path.is_dir() else path
+    try:
+        table = parquet.read_table(path)
+    except FileNotFoundError as error:
+        raise DataError(
+            f'{folder}: no {FILE_NAME} there; `hralign simulate` and `hralign import` write '
+            'one') from error
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f'{path}: {error}') from error
+    version = (table.schema.metadata or {}).get(b'hralign_manifest', b'none').decode()
+    if version != str(SCHEMA_VERSION):
+        raise DataError(
+            f'{path}: manifest schema {version}, and this package reads {SCHEMA_VERSION}')
+    missing = sorted({f.name for f in fields(Episode)} - set(table.column_names))
+    if missing:
+        raise DataError(f'{path}: no column {", ".join(missing)}')
+    names = [f.name for f in fields(Episode)]
+    episodes = []
+    for row in table.select(names).to_pylist():
+        row['robot_videos'] = dict(row['robot_videos'] or ())
+        # A list column that a writer left empty reads as None.
+        episode = Episode(**{k: v if v is not None or k in _OPTIONAL else _EMPTY[k]
+                             for k, v in row.items()})
+        _check(episode)
+        episodes.append(episode)
+    return DataSet(path.resolve().parent, tuple(episodes))
+
+
+_OPTIONAL = ('seed', 'success', 'fault_s')
+_EMPTY: dict[str, Any] = {
+    f.name: {} if f.name == 'robot_videos' else '' if f.type is str else ()
+    for f in fields(Episode)}
+
+
+def _plain(episode: Episode) -> dict[str, Any]:
+    row = asdict(episode)
+    row['robot_videos'] = sorted(row['robot_videos'].items())
+    return row
+
+
+def _check(episode: Episode) -> None:
+    """Refuse a row that later steps would stumble over."""
+    def refuse(what: str) -> None:
+        raise DataError(f"episode '{episode.episode_id}': {what}")
+
+    if not episode.episode_id or not episode.task_text.strip():
+        refuse('episode_id and task_text must not be empty')
+    frames = len(episode.time_s)
+    for name in ('success_flags', 'progress', 'actions', 'proprio'):
+        count = len(getattr(episode, name))
+        if count not in (0, frames):
+            refuse(f'{name} has {count} values for {frames} frames')
+    if any(b <= a for a, b in zip(episode.time_s, episode.time_s[1:], strict=False)):
+        refuse('time_s does not increase')
+    for file in (*episode.robot_videos.values(), episode.human_video):
+        if file and (os.path.isabs(file) or '..' in Path(file).parts):
+            refuse(f"{file} is not below the data set's folder")
+    for name in ('human_span_s', 'robot_span_s'):
+        span = getattr(episode, name)
+        if len(span) not in (0, 2) or (span and span[0] >= span[1]):
+            refuse(f'{name} is {list(span)}; needed are a start and a later end, or nothing')

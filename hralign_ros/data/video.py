@@ -1,0 +1,230 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Frames out of video files and into them, by PyAV.
+
+Time is in seconds from the first frame that a player would show, taken from the presentation time
+stamps: with B-frames packets lie in another order than pictures.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+import os
+from pathlib import Path
+from typing import Any
+
+import av
+from hralign_ros.data.manifest import DataError
+import numpy as np
+from numpy.typing import NDArray
+
+# A frame this close to the edge of a span is in it: time stamps are rounded to the file's ticks.
+_EDGE_S = 1e-4
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """
+    What the header of a video says.
+
+    :param width: of a picture as it is shown, after any rotation.
+    :param height: the same.
+    :param rate_hz: mean frame rate.
+    :param frames: how many there are; 0: the header does not say.
+    """
+
+    width: int
+    height: int
+    rate_hz: float
+    frames: int
+
+
+def probe(path: Path) -> VideoInfo:
+    """
+    Read the header and the first picture: quick, and finds most broken files.
+
+    :raises DataError: it cannot be opened, has no video, or its first frame cannot be decoded.
+    """
+    with _opened(path) as (container, stream):
+        for frame in container.decode(stream):
+            height, width = _picture(frame).shape[:2]
+            rate = stream.average_rate or stream.base_rate or stream.guessed_rate
+            return VideoInfo(width, height, float(rate or 0), stream.frames)
+    raise DataError(f'video {path}: holds no frame')
+
+
+def frame_times(path: Path) -> NDArray[np.float64]:
+    """
+    Return the time of each frame, without decoding where the container knows it.
+
+    :returns: float64 [F] seconds from the first frame, ascending.
+    :raises DataError: the file is corrupt, cut off, or holds no frame.
+    """
+    return _times(path)[0]
+
+
+def read_frames(
+    path: Path, times_s: Sequence[float] | NDArray[np.floating] | None = None,
+    count: int | None = None, span_s: Sequence[float] = (),
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """
+    Decode the frames nearest to given times, or some spread evenly.
+
+    Decoding is sequential from the last key frame before the first wanted frame; only wanted
+    frames are kept. A frame that is wanted twice comes twice.
+
+    :param times_s: seconds from the first frame of the video.
+    :param count: instead of times_s: so many frames, the span's first and last included (the
+        middle one where it is 1).
+    :param span_s: first and last second to choose from; empty: the whole video.
+    :returns: uint8 [F, H, W, 3] RGB, and float64 [F] the time of each in seconds.
+    :raises DataError: the file is corrupt, cut off or empty, the span holds no frame, or not
+        exactly one of times_s and count is given.
+    """
+    if (times_s is None) == (count is None):
+        raise DataError('read_frames takes either times_s or count')
+    times, stamps = _times(path)
+    chosen = np.arange(len(times))
+    if len(span_s):
+        first, last = span_s
+        chosen = chosen[(times >= first - _EDGE_S) & (times <= last + _EDGE_S)]
+        if not len(chosen):
+            raise DataError(
+                f'video {path}: no frame between {first:.3f} s and {last:.3f} s; it lasts '
+                f'{times[-1]:.3f} s')
+    if times_s is not None:
+        picks = _nearest(times[chosen], np.asarray(times_s, np.float64))
+    elif count is not None and count > 1:
+        picks = np.rint(np.linspace(0, len(chosen) - 1, count)).astype(np.int64)
+    else:
+        picks = np.full(count or 0, len(chosen) // 2)
+    if not len(picks):
+        raise DataError(f'video {path}: no frame was asked for')
+    wanted = chosen[picks]
+    pictures = _decode(path, {stamps[i] for i in wanted.tolist()})
+    return np.stack([pictures[stamps[i]] for i in wanted.tolist()]), times[wanted]
+
+
+def write_video(
+    path: Path, frames: Iterable[NDArray[np.uint8]], fps: float, *, quality: int = 20,
+) -> Path:
+    """
+    Write an H.264 file (yuv420p, MP4); one that is there is replaced in one step.
+
+    :param frames: each uint8 [H, W, 3] RGB, all of one size, H and W even.
+    :param fps: frames per second.
+    :param quality: constant rate factor of x264: 0 lossless to 51; 20 looks clean.
+    :returns: the file.
+    :raises DataError: there is no frame, or one is not of the right shape.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        _encode(scratch, path, frames, fps, quality)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+    return path
+
+
+def _encode(
+    scratch: Path, path: Path, frames: Iterable[NDArray[np.uint8]], fps: float, quality: int,
+) -> None:
+    shape: tuple[int, ...] = ()
+    with av.open(str(scratch), 'w', format='mp4') as container:
+        stream: Any = container.add_stream(
+            'libx264', rate=Fraction(fps).limit_denominator(100_000),
+            options={'crf': str(quality)})
+        stream.pix_fmt = 'yuv420p'
+        for picture in frames:
+            if not shape:
+                shape = _even(path, picture)
+                stream.height, stream.width = shape[:2]
+            if picture.shape != shape or picture.dtype != np.uint8:
+                raise DataError(f'video {path}: a frame is {picture.dtype} '
+                                f'{list(picture.shape)}, the first is uint8 {list(shape)}')
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format='rgb24')
+            container.mux(stream.encode(frame))
+        if not shape:
+            raise DataError(f'video {path}: there is no frame to write')
+        container.mux(stream.encode())
+
+
+def _even(path: Path, picture: NDArray[np.uint8]) -> tuple[int, ...]:
+    shape = picture.shape
+    if len(shape) != 3 or shape[2] != 3 or shape[0] % 2 or shape[1] % 2 or not picture.size:
+        raise DataError(f'video {path}: a frame is {list(shape)}; needed is [H, W, 3] with even '
+                        'H and W')
+    return shape
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
+    """Open a video; whatever goes wrong in the block is told with the file's name."""
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise DataError(f'video {path}: holds no video stream')
+            yield container, container.streams.video[0]
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise DataError(f'video {path}: {error}') from error
+
+
+def _times(path: Path) -> tuple[NDArray[np.float64], list[int]]:
+    """
+    List the frames in the order they are shown.
+
+    :returns: float64 [F] seconds from the first frame, and the stamp that finds each again.
+    """
+    with _opened(path) as (container, stream):
+        packets, found = 0, set()
+        for packet in container.demux(stream):
+            if not packet.size:
+                continue
+            if packet.pts is None:
+                raise DataError(f'video {path}: has no time stamps; convert it to MP4')
+            packets += 1
+            if not packet.is_discard:
+                found.add(packet.pts)
+        if packets < stream.frames:
+            raise DataError(f'video {path}: is cut off, {packets} of {stream.frames} frames are '
+                            'there')
+        tick = float(stream.time_base)
+    if not found:
+        raise DataError(f'video {path}: holds no frame')
+    stamps = sorted(found)
+    return (np.array(stamps, np.float64) - stamps[0]) * tick, stamps
+
+
+def _decode(path: Path, wanted: set[int]) -> dict[int, NDArray[np.uint8]]:
+    """Decode the frames with these stamps."""
+    pictures: dict[int, NDArray[np.uint8]] = {}
+    with _opened(path) as (container, stream):
+        container.seek(min(wanted), stream=stream, backward=True)
+        for frame in container.decode(stream):
+            if frame.pts in wanted:
+                pictures[frame.pts] = _picture(frame)
+            if len(pictures) == len(wanted):
+                break
+    if len(pictures) < len(wanted):
+        raise DataError(f'video {path}: {len(wanted) - len(pictures)} of {len(wanted)} wanted '
+                        'frames cannot be decoded')
+    return pictures
+
+
+def _picture(frame: Any) -> NDArray[np.uint8]:
+    """Return a frame as it is shown: telephones store pictures sideways and say so."""
+    picture: NDArray[np.uint8] = frame.to_ndarray(format='rgb24')
+    turns = round(getattr(frame, 'rotation', 0) / 90) % 4
+    return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
+
+
+def _nearest(times: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Find the nearest of ascending times to each of some."""
+    after = np.searchsorted(times, at).clip(0, len(times) - 1)
+    before = (after - 1).clip(0)
+    return np.where(at - times[before] <= times[after] - at, before, after)

@@ -1,0 +1,248 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Make a data set of paired episodes: simulate, film, write; resumes where it was stopped.
+
+An episode is finished when its JSON file in episodes/ is there; the manifest is put together
+from those at the end of every run.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import as_completed, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
+import json
+import multiprocessing
+import os
+from pathlib import Path
+import time
+from typing import Any
+
+from hralign_ros.data.manifest import DataError, Episode, write_manifest
+from hralign_ros.data.splits import read_splits, Splits
+from hralign_ros.simulation.behaviour import EXPERT, make_behaviour
+from hralign_ros.simulation.plan import Chunk, Job, plan_chunks
+from hralign_ros.simulation.sheets import write_sheets
+from hralign_ros.simulation.worlds import Trajectory, World
+import numpy as np
+
+Report = Callable[[str], None]
+
+EPISODES, VIDEOS = 'episodes', 'videos'
+# A simulator or a graphics driver that leaks is thrown away with its process. (The executor's own
+# max_tasks_per_child hangs on Python 3.11.)
+_CHUNKS_PER_PROCESS = 20
+HAND_MODEL = 'HRALIGN_HAND_MODEL'
+
+
+def simulate(
+    output: Path, *, rounds: int = 6, workers: int = 1, tasks: tuple[str, ...] = (),
+    hand: Path | None = None, splits: Path | None = None, report: Report = print,
+) -> Path:
+    """
+    Make or complete a data set.
+
+    :param rounds: each adds about 750 episodes over all tasks.
+    :param tasks: only these; () for all.
+    :param hand: glTF file of the hand; None: what HRALIGN_HAND_MODEL names.
+    :param splits: split file; None for the shipped one.
+    :returns: the manifest file.
+    :raises DataError: unknown task, no hand model, or nothing could be made.
+    """
+    mesh_file = _hand(hand)
+    rules = read_splits(splits)
+    worlds = list(_worlds())
+    unknown = set(tasks) - {task for _, task, _ in worlds}
+    if unknown:
+        raise DataError(f'no task {", ".join(sorted(unknown))}; known: '
+                        f'{", ".join(sorted({task for _, task, _ in worlds}))}')
+    chosen = [world for world in worlds if not tasks or world[1] in tasks]
+    output = Path(output)
+    for folder in (EPISODES, VIDEOS):
+        (output / folder).mkdir(parents=True, exist_ok=True)
+    chunks = list(plan_chunks(chosen, rules, rounds))
+    total = sum(len(chunk.jobs) for chunk in chunks)
+    open_chunks = [chunk for chunk in chunks if _missing(output, chunk)]
+    done = total - sum(len(_missing(output, chunk)) for chunk in open_chunks)
+    report(f'{output}: {total} episodes of {len(chosen)} worlds, {done} are there')
+    began, before = time.monotonic(), done
+    each = _CHUNKS_PER_PROCESS * workers
+    for start in range(0, len(open_chunks), each):
+        for chunk, made, problems in _in_processes(
+                output, open_chunks[start:start + each], mesh_file, rules, workers):
+            done += made
+            rate = (done - before) / (time.monotonic() - began)
+            left = (total - done) / max(rate, 1e-9)
+            report(f'{done}/{total}  round {chunk.round_number} {chunk.task_id} '
+                   f'({chunk.embodiment})  {60 * rate:.0f}/min, {left / 60:.0f} min left')
+            for problem in problems:
+                report(f'  left out: {problem}')
+    return finish(output, rules, report)
+
+
+def _in_processes(
+    output: Path, chunks: list[Chunk], hand: Path, splits: Splits, workers: int,
+) -> Iterator[tuple[Chunk, int, list[str]]]:
+    """Make chunks in fresh processes; yield each with what came of it as it ends."""
+    with ProcessPoolExecutor(
+            max_workers=workers, mp_context=multiprocessing.get_context('spawn')) as pool:
+        futures = {pool.submit(make_chunk, output, chunk, hand, splits): chunk
+                   for chunk in chunks}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], *future.result()
+        except BrokenProcessPool as error:
+            raise DataError(
+                f'{output}: a simulating process ended abruptly ({error}); what is finished is '
+                'kept, run the same command again to go on') from error
+
+
+def finish(output: Path, splits: Splits, report: Report = print) -> Path:
+    """Write the manifest and the contact sheets of what is there."""
+    episodes = []
+    for path in sorted((output / EPISODES).glob('*.json')):
+        row = json.loads(path.read_text(encoding='utf-8'))
+        if 'left_out' in row:
+            continue
+        episode = Episode(**row)
+        split = splits.of(
+            task_id=episode.task_id, scene=episode.scene, embodiment=episode.embodiment,
+            seed=episode.seed, episode_id=episode.episode_id)
+        episodes.append(Episode(**{**row, 'split': split}))
+    if not episodes:
+        raise DataError(f'{output}: no episode could be made')
+    manifest = write_manifest(output, episodes)
+    for line in _summary(episodes):
+        report(line)
+    for sheet in write_sheets(output, episodes):
+        report(f'look at {sheet}')
+    return manifest
+
+
+def make_chunk(
+    output: Path, chunk: Chunk, hand: Path, splits: Splits,
+) -> tuple[int, list[str]]:
+    """Make what is missing of a chunk; runs in a worker process."""
+    from hralign_ros.simulation.hand import read_hand
+    from hralign_ros.simulation.studio import Studio
+
+    world = _open(chunk)
+    problems = []
+    studio = Studio(world.stage, read_hand(hand))
+    jobs = _missing(output, chunk)
+    try:
+        for job in jobs:
+            name = _name(chunk, job)
+            try:
+                row = _make_episode(output, world, studio, job, name)
+            except Exception as error:  # one unlucky episode must not end a night's work
+                row = {'left_out': f'{type(error).__name__}: {error}'}
+            if 'left_out' in row:
+                problems.append(f'{name}: {row["left_out"]}')
+            scratch = output / EPISODES / f'.{name}.{os.getpid()}.tmp'
+            scratch.write_text(json.dumps(row), encoding='utf-8')
+            scratch.replace(_record(output, name))
+    finally:
+        studio.close()
+        world.close()
+    return len(jobs), problems
+
+
+def _make_episode(
+    output: Path, world: World, studio: Any, job: Job, name: str,
+) -> dict[str, Any]:
+    from hralign_ros.data.video import write_video
+    from hralign_ros.simulation.looks import another_take, make_look
+
+    rng = np.random.default_rng([job.seed, 7])
+    kind = EXPERT if job.fault is None else world.faults[job.fault % len(world.faults)]
+    trajectory = world.run(job.seed, make_behaviour(kind, rng))
+    if trajectory is None:
+        return {'left_out': 'the expert does not succeed with this seed'}
+    look = make_look(job.scene)
+    films = dict(zip(('third_person', 'wrist'), studio.film_robot(
+        world.model, trajectory.shots, another_take(look, rng)), strict=True))
+    success = trajectory.success_frame is not None
+    if success:
+        films['human'] = studio.film_human(
+            world.model, trajectory.shots, another_take(look, rng))
+    step = trajectory.time_s[1] - trajectory.time_s[0]
+    files = {}
+    for view, frames in films.items():
+        files[view] = f'{VIDEOS}/{world.task.task_id}/{name}_{view}.mp4'
+        write_video(output / files[view], frames, 1.0 / step, quality=24)
+    return asdict(_episode(world, job, name, kind, trajectory, files))
+
+
+def _episode(
+    world: World, job: Job, name: str, kind: str, trajectory: Trajectory, files: dict[str, str],
+) -> Episode:
+    success = trajectory.success_frame is not None
+    human = files.get('human', '')
+    return Episode(
+        episode_id=name, task_id=world.task.task_id, task_text=world.task.text,
+        scene=job.scene, camera=job.scene, embodiment=world.embodiment, source=world.source,
+        license_id=world.license_id, seed=job.seed, success=success,
+        failure='' if success else kind,
+        robot_videos={view: files[view] for view in ('third_person', 'wrist')},
+        human_video=human, human_from=name if human else '',
+        time_s=[round(t, 6) for t in trajectory.time_s],
+        success_flags=list(trajectory.success), progress=trajectory.progress(),
+        actions=[[float(x) for x in action] for action in trajectory.actions],
+        proprio=[[float(x) for x in state] for state in trajectory.proprio],
+        fault_s=trajectory.fault_s,
+        tags=[f'behaviour:{kind}',
+              *(['distractor'] if job.scene.startswith('distractor') else [])])
+
+
+def _summary(episodes: list[Episode]) -> Iterator[str]:
+    """Count what is there, split by split."""
+    for split in sorted({e.split for e in episodes}):
+        some = [e for e in episodes if e.split == split]
+        good = sum(bool(e.success) for e in some)
+        yield (f'  {split:16s} {len(some):5d} episodes, {good} successes, '
+               f'{len({e.task_id for e in some})} tasks, {len({e.scene for e in some})} scenes')
+
+
+def _name(chunk: Chunk, job: Job) -> str:
+    return f'{chunk.task_id}_{chunk.embodiment}_{job.scene}_{job.seed:05d}_{job.kind}'
+
+
+def _record(output: Path, name: str) -> Path:
+    return output / EPISODES / f'{name}.json'
+
+
+def _missing(output: Path, chunk: Chunk) -> list[Job]:
+    return [job for job in chunk.jobs if not _record(output, _name(chunk, job)).exists()]
+
+
+def _worlds() -> Iterator[tuple[str, str, str]]:
+    """List simulator, task and embodiment of everything that can be made."""
+    from hralign_ros.simulation import metaworld_tasks, robosuite_tasks
+
+    for task in metaworld_tasks.TASKS:
+        yield 'metaworld', task.task_id, 'sawyer'
+    for embodiment in robosuite_tasks.ROBOTS:
+        for task in robosuite_tasks.TASKS:
+            yield 'robosuite', task.task_id, embodiment
+
+
+def _open(chunk: Chunk) -> World:
+    from hralign_ros.simulation import metaworld_tasks, robosuite_tasks
+
+    if chunk.simulator == 'metaworld':
+        named = {task.task_id: task for task in metaworld_tasks.TASKS}
+        return metaworld_tasks.MetaWorld(named[chunk.task_id])
+    named = {task.task_id: task for task in robosuite_tasks.TASKS}
+    return robosuite_tasks.Robosuite(named[chunk.task_id], chunk.embodiment)
+
+
+def _hand(given: Path | None) -> Path:
+    """Find the hand model."""
+    path = given or (Path(os.environ[HAND_MODEL]) if os.environ.get(HAND_MODEL) else None)
+    if path is None or not Path(path).is_file():
+        raise DataError(
+            f'no hand model{f" at {path}" if path else ""}: `make sim` fetches one (right.glb of '
+            f"WebXR's generic hand), or name a file with --hand or {HAND_MODEL}")
+    return Path(path).resolve()

@@ -1,0 +1,91 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""What both simulators give: a stage to film, and trajectories of one task."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from hralign_ros.simulation.behaviour import Behaviour
+from hralign_ros.simulation.studio import Shot, Stage
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Task:
+    """
+    A task of a simulator.
+
+    :param task_id: as the split file and the manifest name it.
+    :param environment: its name in the simulator.
+    :param text: the instruction.
+    """
+
+    task_id: str
+    environment: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """
+    One episode before it is filmed; all lists have one entry for each frame.
+
+    :param success_frame: first frame in which the task is accomplished; None: never.
+    :param fault_s: when a fault began to act; None for an expert.
+    """
+
+    shots: tuple[Shot, ...]
+    time_s: tuple[float, ...]
+    success: tuple[bool, ...]
+    actions: tuple[Floats, ...]
+    proprio: tuple[Floats, ...]
+    fault_s: float | None
+
+    @property
+    def success_frame(self) -> int | None:
+        """Return the first frame with the flag set."""
+        return self.success.index(True) if True in self.success else None
+
+    def progress(self) -> list[float]:
+        """Return the part of the way to success by time; nothing where there was none."""
+        first = self.success_frame
+        if first is None:
+            return []
+        end = max(self.time_s[first], 1e-6)
+        return [min(t / end, 1.0) for t in self.time_s]
+
+
+class World(Protocol):
+    """One task in one simulator, with one robot."""
+
+    task: Task
+    embodiment: str
+    source: str
+    license_id: str
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Return the faults that make a difference to this task."""
+
+    @property
+    def stage(self) -> Stage:
+        """Return what the studio needs."""
+
+    @property
+    def model(self) -> Any:
+        """Return the model as the last run left it."""
+
+    def run(self, seed: int, behaviour: Behaviour) -> Trajectory | None:
+        """Run one episode; None where even the expert never succeeds with this seed."""
+
+    def close(self) -> None:
+        """Free the simulator."""
+
+
+def thin(count: int, limit: int, every: int) -> int:
+    """Return the stride between frames kept: `every`, or more where that would be over `limit`."""
+    return max(every, -(-count // limit))

@@ -1,0 +1,125 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""Folders of videos: the folder names are enough, labels.csv says the rest."""
+
+from hralign_ros.data.faults import Faults
+from hralign_ros.data.folders import read_folders
+from hralign_ros.data.importing import import_data
+from hralign_ros.data.manifest import DataError, read_manifest
+from hralign_ros.data.pairs import make_pairs
+from hralign_ros.data.video import write_video
+import numpy as np
+import pytest
+
+
+def add(root, *names):
+    for name in names:
+        write_video(root / name, [np.zeros((16, 16, 3), np.uint8)] * 3, 10)
+    return root
+
+
+def read(root, **options):
+    faults = Faults()
+    return read_folders(root, report=lambda line: None, faults=faults, **options), faults
+
+
+def test_names_are_enough(tmp_path):
+    """Guards the simplest use: two folders deep, and no file besides the videos."""
+    add(tmp_path, 'open_the drawer/001/human.mp4', 'open_the drawer/001/third_person.mp4',
+        'open_the drawer/001/wrist.mp4', 'open_the drawer/002/human.MP4',
+        'Push it/a/third_person.mkv')
+    (tmp_path / 'Push it' / 'a' / 'notes.txt').write_text('x')
+    (tmp_path / '.cache' / 'x').mkdir(parents=True)
+    episodes, faults = read(tmp_path, license_id='CC0-1.0', embodiment='panda')
+    assert not faults.found
+    push, pair, person = episodes
+    assert [e.episode_id for e in episodes] == [
+        'Push it/a', 'open_the drawer/001', 'open_the drawer/002']
+    assert (pair.task_text, pair.task_id) == ('open the drawer', 'open-the-drawer')
+    assert pair.robot_videos == {'third_person': 'open_the drawer/001/third_person.mp4',
+                                 'wrist': 'open_the drawer/001/wrist.mp4'}
+    assert pair.human_video == 'open_the drawer/001/human.mp4' and pair.success is None
+    assert (pair.embodiment, person.embodiment, pair.license_id) == ('panda', 'human', 'CC0-1.0')
+    assert person.robot_videos == {} and push.human_video == ''
+
+
+def test_labels(tmp_path):
+    """Guards the table: it overrules the folder's name, and says how an episode ended."""
+    add(tmp_path, *(f'push/{i}/third_person.mp4' for i in range(4)))
+    (tmp_path / 'labels.csv').write_text(
+        '\ufeffepisode,task_text,success,failure,scene,embodiment,license_id\n'
+        'push/0,"Push the box, gently",Yes,,kitchen,ur5,MIT\npush/1,,no,slip,,,\npush/2,,,,,,\n'
+        'push/9,,,,,,\n', encoding='utf-8')
+    episodes, faults = read(tmp_path)
+    assert [e.success for e in episodes] == [True, False, None, None]
+    first, second = episodes[:2]
+    assert (first.task_text, first.task_id) == ('Push the box, gently', 'push-the-box-gently')
+    assert (first.scene, first.embodiment, first.license_id) == ('kitchen', 'ur5', 'MIT')
+    assert (second.task_text, second.failure, second.scene) == ('push', 'slip', 'default')
+    assert [(f.kind, f.path) for f in faults.found] == [('no_episode', 'push/9')]
+
+
+def test_what_cannot_be_used(tmp_path):
+    """Guards the reports: broken, empty and doubled files end nothing."""
+    add(tmp_path, 'push/1/human.mp4', 'push/1/third_person.mkv', 'push/1/third_person.mp4')
+    for name in ('push/1/wrist.mp4', 'push/2/human.mp4'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b'no video')
+    (tmp_path / 'push' / '3').mkdir()
+    episodes, faults = read(tmp_path)
+    assert [e.episode_id for e in episodes] == ['push/1']
+    assert list(episodes[0].robot_videos) == ['third_person']
+    assert faults.counts() == {'corrupt_video': 2, 'no_video': 2, 'two_videos': 1}
+
+
+@pytest.mark.parametrize('text, message', [
+    ('name\npush/1\n', 'needed is episode'),
+    ('episode,colour\npush/1,red\n', 'colour'),
+    ('episode,success\npush/1,perhaps\n', "line 2: success is 'perhaps'"),
+    ('episode\npush/1\npush/1/\n', "line 3: 'push/1' is named twice"),
+    ('episode\npush/1,yes\n', 'line 2: more values'),
+    ('', 'needed is episode'),
+])
+def test_labels_that_are_refused(tmp_path, text, message):
+    """Guards labels against being read as something else."""
+    add(tmp_path, 'push/1/human.mp4')
+    (tmp_path / 'labels.csv').write_text(text, encoding='utf-8')
+    with pytest.raises(DataError, match=message):
+        read(tmp_path)
+
+
+def test_import(tmp_path):
+    """Guards the manifest beside and above the videos: its files are found from where it lies."""
+    source = add(tmp_path / 'mine', 'push/1/human.mp4', 'push/1/third_person.mp4')
+    for output in (None, tmp_path):
+        path = import_data('folders', source, output, report=lambda line: None)
+        assert path.parent == (output or source)
+        data = read_manifest(path)
+        pair, = make_pairs(data)
+        assert data.path(pair.human.file) == source / 'push/1/human.mp4'
+        assert data.path(pair.robot.file) == source / 'push/1/third_person.mp4'
+        assert data.episodes[0].split in ('train', 'calibration', 'test_seen')
+
+
+def test_import_elsewhere(tmp_path):
+    """Guards the message for a disk that nothing can be written to, and the way it shows."""
+    source = add(tmp_path / 'mine', 'push/1/human.mp4')
+    output = tmp_path / 'other'
+    output.mkdir()
+    with pytest.raises(DataError, match='ln -s'):
+        import_data('folders', source, output)
+    (output / 'mine').symlink_to(source)
+    data = read_manifest(import_data('folders', output / 'mine', output, report=lambda _: None))
+    assert data.episodes[0].human_video == 'mine/push/1/human.mp4'
+
+
+def test_imports_that_are_refused(tmp_path):
+    """Guards against an empty manifest."""
+    with pytest.raises(DataError, match='folders, lerobot, rh20t'):
+        import_data('magic', tmp_path)
+    with pytest.raises(DataError, match='no such folder'):
+        import_data('folders', tmp_path / 'none')
+    with pytest.raises(DataError, match='no episode'):
+        import_data('folders', tmp_path, report=lambda line: None)
+    assert not list(tmp_path.iterdir())

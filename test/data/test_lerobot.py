@@ -1,0 +1,219 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""LeRobot v3.0: many episodes in a file, and each gets its own frames."""
+
+import json
+
+from hralign_ros.data.faults import Faults
+from hralign_ros.data.importing import import_data
+from hralign_ros.data.lerobot import read_lerobot
+from hralign_ros.data.manifest import DataError, read_manifest
+from hralign_ros.data.pairs import robot_clip
+from hralign_ros.data.video import read_frames, write_video
+import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
+import pytest
+
+RATE = 10
+FRONT, HAND = 'observation.images.front', 'observation.images.hand'
+VIEWS = {FRONT: 'third_person', HAND: 'wrist'}
+LENGTHS = (6, 4, 5)
+TEXTS = ('Push the T.', 'Lift the T.')
+TASKS = (0, 1, 0)
+VIDEO = 'videos/{}/chunk-000/file-{:03d}.mp4'
+
+
+def picture(episode, frame):
+    """Draw a frame whose brightness tells where it comes from."""
+    return np.full((16, 16, 3), 20 + 60 * episode + 6 * frame, np.uint8)
+
+
+def table(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(pa.Table.from_pylist(rows), path)
+
+
+def make(root, *, together=True, success=None, tasks_column='__index_level_0__'):
+    """
+    Make a data set of three episodes and two cameras.
+
+    :param together: whether the hand's video holds the episodes as the front's does; otherwise
+        the last episode opens a file of its own.
+    :param success: of each episode; None: the column is not there.
+    """
+    (root / 'meta').mkdir(parents=True)
+    video = {'dtype': 'video', 'shape': [3, 16, 16]}
+    (root / 'meta' / 'info.json').write_text(json.dumps({
+        'codebase_version': 'v3.0', 'robot_type': 'so101', 'fps': RATE,
+        'data_path': 'data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet',
+        'video_path': 'videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4',
+        'features': {FRONT: video, HAND: video, 'action': {'dtype': 'float32', 'shape': [2]},
+                     'depth': {'dtype': 'image'}}}))
+    table(root / 'meta' / 'tasks.parquet',
+          [{'task_index': i, tasks_column: text} for i, text in enumerate(TEXTS)])
+    starts = np.cumsum((0, *LENGTHS))
+    frames = [[] for _ in range(2)]
+    for episode, length in enumerate(LENGTHS):
+        for i in range(length):
+            row = {'action': [float(episode), float(i)], 'observation.state': [float(i)] * 3,
+                   'timestamp': i / RATE, 'frame_index': i, 'episode_index': episode,
+                   'index': int(starts[episode]) + i, 'task_index': TASKS[episode]}
+            if success is not None:
+                row['next.success'] = bool(success[episode] and i == length - 1)
+            frames[episode // 2].append(row)
+    for number, rows in enumerate(frames):
+        table(root / f'data/chunk-000/file-{number:03d}.parquet', rows[::-1])
+    rows = []
+    for episode, length in enumerate(LENGTHS):
+        row = {'episode_index': episode, 'length': length, 'tasks': [TEXTS[TASKS[episode]]],
+               'data/chunk_index': 0, 'data/file_index': episode // 2, 'stats/action/min': [0.0]}
+        for camera in VIEWS:
+            alone = camera == HAND and not together and episode == 2
+            start = 0.0 if alone else starts[episode] / RATE
+            row |= {f'videos/{camera}/chunk_index': 0, f'videos/{camera}/file_index': int(alone),
+                    f'videos/{camera}/from_timestamp': start,
+                    f'videos/{camera}/to_timestamp': start + length / RATE}
+        rows.append(row)
+    table(root / 'meta/episodes/chunk-000/file-000.parquet', rows)
+    pictures = [[picture(e, i) for i in range(length)] for e, length in enumerate(LENGTHS)]
+    for camera in VIEWS:
+        apart = camera == HAND and not together
+        parts = [pictures[:2], pictures[2:]] if apart else [pictures]
+        for number, part in enumerate(parts):
+            write_video(root / VIDEO.format(camera, number), sum(part, []), RATE, quality=5)
+    return root
+
+
+def read(root, views=VIEWS, **options):
+    faults = Faults()
+    return read_lerobot(root, views=views, report=lambda _: None, faults=faults, **options), faults
+
+
+def numbers(frames):
+    return np.rint((frames.mean((1, 2, 3)) - 20) / 6).astype(int).tolist()
+
+
+@pytest.mark.parametrize('together', [True, False])
+def test_each_episode_gets_its_own_frames(tmp_path, together):
+    """Guards the parts of a file: first to last frame of the episode, none of its neighbours'."""
+    episodes, faults = read(make(tmp_path, together=together))
+    assert not faults.found
+    assert {e.recording for e in episodes} == {f'episode_00000{i}' for i in range(3)}
+    seen = set()
+    for episode in episodes:
+        number = int(episode.recording[-1])
+        for view, file in episode.robot_videos.items():
+            seen.add((number, view))
+            frames, times = read_frames(tmp_path / file, count=LENGTHS[number],
+                                        span_s=robot_clip(episode, view).span_s)
+            assert numbers(frames) == [10 * number + i for i in range(LENGTHS[number])]
+            assert np.allclose(times, episode.time_s)
+            again, _ = read_frames(tmp_path / file, episode.time_s)
+            assert np.array_equal(again, frames)
+    assert seen == {(i, view) for i in range(3) for view in VIEWS.values()}
+
+
+def test_rows(tmp_path):
+    """Guards what is known of an episode."""
+    episodes, _ = read(make(tmp_path), license_id='MIT')
+    first, second, third = episodes
+    assert (first.task_text, first.task_id) == ('Push the T.', 'push-the-t')
+    assert [e.task_id for e in episodes] == ['push-the-t', 'lift-the-t', 'push-the-t']
+    assert (first.embodiment, first.camera, first.source) == ('so101', FRONT, 'lerobot')
+    assert (first.scene, first.license_id, first.human_video) == (tmp_path.name, 'MIT', '')
+    assert np.array_equal(third.actions, [[2, i] for i in range(5)])
+    assert np.array_equal(second.proprio, [[i] * 3 for i in range(4)])
+    assert (second.success, second.success_flags) == (None, ())
+    assert list(first.robot_videos) == ['third_person', 'wrist']
+
+
+def test_cameras_that_lie_elsewhere(tmp_path):
+    """Guards time: a camera with another start has a row of its own, of the same recording."""
+    episodes, _ = read(make(tmp_path, together=False))
+    assert [e.episode_id for e in episodes] == [
+        'episode_000000', 'episode_000001', 'episode_000002', 'episode_000002#wrist']
+    reference, wrist = episodes[2:]
+    assert (list(reference.robot_videos), reference.time_s[0]) == (['third_person'], 1.0)
+    assert (list(wrist.robot_videos), wrist.time_s[0], wrist.camera) == (['wrist'], 0.0, HAND)
+    assert wrist.actions == reference.actions
+
+
+@pytest.mark.parametrize('success, expected', [
+    ((True, False, True), [True, False, True]), ((False, False, False), [None] * 3)])
+def test_success(tmp_path, success, expected):
+    """Guards labels: a column that never says yes says nothing."""
+    episodes, _ = read(make(tmp_path, success=success))
+    assert [e.success for e in episodes] == expected
+    if expected[0]:
+        assert episodes[0].success_flags == (False,) * 5 + (True,)
+
+
+def test_the_column_of_instructions(tmp_path):
+    """Guards both names that the instructions' column has, by the pandas that wrote it."""
+    episodes, _ = read(make(tmp_path, tasks_column='task'))
+    assert episodes[1].task_text == 'Lift the T.'
+
+
+@pytest.mark.parametrize('version', ['v2.1', 'v2.0', 'v4.0'])
+def test_other_versions(tmp_path, version):
+    """Guards the message: which version it is and how to convert it."""
+    path = make(tmp_path) / 'meta' / 'info.json'
+    path.write_text(path.read_text().replace('v3.0', version))
+    with pytest.raises(DataError, match=f'{version}.*reads v3.0'):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize('views, message', [
+    ({'front': 'third_person'}, f'camera front.*{FRONT}, {HAND}'), ({}, 'none named'),
+    ({'depth': 'third_person'}, 'camera depth'), ({FRONT: 'wrist', HAND: 'wrist'}, 'two cameras')])
+def test_cameras_that_are_not_there(tmp_path, views, message):
+    """Guards the message: which cameras there are."""
+    with pytest.raises(DataError, match=message):
+        read(make(tmp_path), views)
+
+
+def test_broken_parts(tmp_path):
+    """Guards the rest of a data set: a broken file costs what is in it."""
+    make(tmp_path, together=False)
+    (tmp_path / VIDEO.format(HAND, 1)).write_bytes(b'')
+    episodes, faults = read(tmp_path)
+    assert [list(e.robot_videos) for e in episodes] == [[*VIEWS.values()]] * 2 + [['third_person']]
+    assert faults.counts() == {'corrupt_video': 1}
+    (tmp_path / VIDEO.format(FRONT, 0)).unlink()
+    episodes, faults = read(tmp_path)
+    assert [list(e.robot_videos) for e in episodes] == [['wrist']] * 2
+    assert faults.counts() == {'corrupt_video': 2, 'no_video': 1}
+    (tmp_path / 'data/chunk-000/file-000.parquet').write_bytes(b'nothing')
+    episodes, faults = read(tmp_path, {FRONT: 'third_person'})
+    assert episodes == [] and faults.counts()['bad_frames'] == 2
+
+
+def test_frames_that_are_missing(tmp_path):
+    """Guards against actions that belong to other pictures."""
+    make(tmp_path)
+    path = tmp_path / 'data/chunk-000/file-001.parquet'
+    parquet.write_table(parquet.read_table(path).slice(1), path)
+    episodes, faults = read(tmp_path)
+    assert len(episodes) == 2 and '4 of its 5 frames' in faults.found[0].text
+
+
+@pytest.mark.parametrize('file', [
+    'info.json', 'tasks.parquet', 'episodes/chunk-000/file-000.parquet'])
+def test_what_is_no_data_set(tmp_path, file):
+    """Guards the messages: a DataError that names the file."""
+    path = make(tmp_path) / 'meta' / file
+    path.write_bytes(b'nothing')
+    with pytest.raises(DataError, match=path.name):
+        read(tmp_path)
+    path.unlink()
+    with pytest.raises(DataError):
+        read(tmp_path)
+
+
+def test_import(tmp_path):
+    """Guards the manifest of robot episodes without human clips."""
+    make(tmp_path)
+    data = read_manifest(import_data('lerobot', tmp_path, views=VIEWS, report=lambda _: None))
+    assert len(data.episodes) == 3 and all(e.split for e in data.episodes)

@@ -1,0 +1,103 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""The manifest: what is written is what is read, and what is not right is refused by name."""
+
+from dataclasses import replace
+
+from hralign_ros.data.manifest import (
+    DataError,
+    Episode,
+    FILE_NAME,
+    read_manifest,
+    recording_of,
+    write_manifest,
+)
+import pyarrow as pa
+from pyarrow import parquet
+import pytest
+
+BARE = Episode('a', 'push', 'push it', 'train-0', 'front', 'panda', 'test', 'CC0-1.0')
+FULL = replace(
+    BARE, episode_id='b', split='train', seed=7, success=False, failure='slip',
+    robot_videos={'wrist': 'b/w.mp4', 'third_person': 'b/t.mp4'}, human_video='b/h.mp4',
+    human_from='b', human_span_s=(0.5, 1.5), robot_span_s=(0.0, 3.25),
+    time_s=(0.0, 0.1, 0.2), success_flags=(False, False, True), progress=(0.0, 0.5, 1.0),
+    actions=((0.5, 1.0), (0.25, 2.0), (0.0, 3.0)), proprio=((1.0,), (2.0,), (3.0,)),
+    fault_s=0.125, tags=('distractor',))
+
+
+def plain(episode):
+    """Turn tuples into lists, as they are read."""
+    return {name: plain_value(value) for name, value in vars(episode).items()}
+
+
+def plain_value(value):
+    return [plain_value(v) for v in value] if isinstance(value, tuple | list) else value
+
+
+def test_round_trip(tmp_path):
+    """Guards every column, empty and full, unknown labels included."""
+    unknown = replace(BARE, episode_id='c', success=None, seed=None, fault_s=None)
+    path = write_manifest(tmp_path, [FULL, unknown, BARE])
+    assert path == tmp_path / FILE_NAME
+    data = read_manifest(tmp_path)
+    assert data.folder == tmp_path and data.path('b/t.mp4') == tmp_path / 'b/t.mp4'
+    assert [plain(e) for e in data.episodes] == [plain(e) for e in (BARE, FULL, unknown)]
+    assert read_manifest(path).episodes == data.episodes
+    assert [p.name for p in tmp_path.iterdir()] == [FILE_NAME]
+
+
+def test_splits_of_a_data_set(tmp_path):
+    """Guards against training on nothing where a split's name is wrong."""
+    write_manifest(tmp_path, [BARE, FULL])
+    data = read_manifest(tmp_path)
+    assert [e.episode_id for e in data.of_split('train', 'validation').episodes] == ['b']
+    with pytest.raises(DataError, match=r'no episode of split test_task.*\(none\), train'):
+        data.of_split('test_task')
+
+
+@pytest.mark.parametrize('changes, message', [
+    ({'episode_id': ''}, 'must not be empty'),
+    ({'task_text': ' '}, 'must not be empty'),
+    ({'actions': ((0.0,),)}, 'actions has 1 values for 3 frames'),
+    ({'time_s': (0.0, 0.2, 0.2)}, 'does not increase'),
+    ({'human_video': '/a.mp4'}, 'not below'),
+    ({'robot_videos': {'wrist': '../a.mp4'}}, 'not below'),
+    ({'human_span_s': (2.0, 1.0)}, 'human_span_s'),
+    ({'robot_span_s': (2.0,)}, 'robot_span_s'),
+])
+def test_rows_that_are_refused(tmp_path, changes, message):
+    """Guards later steps against rows that they would stumble over."""
+    with pytest.raises(DataError, match=message):
+        write_manifest(tmp_path, [replace(FULL, **changes)])
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_of_one_name(tmp_path):
+    """Guards everything that is looked up by the episode's id."""
+    with pytest.raises(DataError, match="two episodes are named 'a'"):
+        write_manifest(tmp_path, [BARE, BARE])
+
+
+def test_what_is_no_manifest(tmp_path):
+    """Guards the messages for a wrong folder and for files of another kind."""
+    with pytest.raises(DataError, match='hralign import'):
+        read_manifest(tmp_path)
+    file = tmp_path / FILE_NAME
+    file.write_bytes(b'nothing of the kind')
+    with pytest.raises(DataError, match=FILE_NAME):
+        read_manifest(tmp_path)
+    table = pa.table({'episode_id': ['a']})
+    parquet.write_table(table, file)
+    with pytest.raises(DataError, match='schema none'):
+        read_manifest(tmp_path)
+    parquet.write_table(table.replace_schema_metadata({'hralign_manifest': '1'}), file)
+    with pytest.raises(DataError, match='no column.*task_text'):
+        read_manifest(tmp_path)
+
+
+def test_recordings():
+    """Guards what joins the cameras of one recording."""
+    assert recording_of('cfg3/task#cam_1') == recording_of('cfg3/task#cam_2') == 'cfg3/task'
+    assert replace(BARE, episode_id='x#y').recording == 'x' and BARE.recording == 'a'

@@ -1,0 +1,176 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""Videos: the frames that were asked for, at the times they were shown, or a clear refusal."""
+
+import av
+from hralign_ros.data.manifest import DataError
+from hralign_ros.data.video import frame_times, probe, read_frames, write_video
+import numpy as np
+import pytest
+
+FRAMES, RATE = 40, 20.0
+
+
+def picture(i):
+    """Draw a frame whose brightness tells its number."""
+    return np.full((36, 64, 3), 10 + 5 * i, np.uint8)
+
+
+def numbers(frames):
+    """Read the frames' numbers off their brightness."""
+    return np.rint((frames.mean((1, 2, 3)) - 10) / 5).astype(int).tolist()
+
+
+@pytest.fixture(scope='module')
+def video(tmp_path_factory):
+    return write_video(tmp_path_factory.mktemp('video') / 'a.mp4', map(picture, range(FRAMES)),
+                       RATE)
+
+
+def test_b_frames_come_in_the_order_they_are_shown(video):
+    """Guards against packet order: the test's own video has B-frames."""
+    with av.open(str(video)) as container:
+        stamps = [p.pts for p in container.demux(video=0) if p.size]
+    assert stamps != sorted(stamps), 'the video has no B-frames, so this test would show nothing'
+    frames, times = read_frames(video, count=FRAMES)
+    assert frames.dtype == np.uint8 and frames.shape == (FRAMES, 36, 64, 3)
+    assert times.dtype == np.float64 and np.allclose(times, np.arange(FRAMES) / RATE)
+    assert numbers(frames) == list(range(FRAMES))
+    assert np.array_equal(frame_times(video), times)
+
+
+def test_what_a_header_says(video):
+    """Guards the figures that readers take from a video."""
+    info = probe(video)
+    assert (info.width, info.height, info.rate_hz, info.frames) == (64, 36, RATE, FRAMES)
+
+
+@pytest.mark.parametrize('count, expected', [
+    (2, [0, 39]), (3, [0, 20, 39]), (4, [0, 13, 26, 39]), (1, [20])])
+def test_frames_spread_evenly(video, count, expected):
+    """Guards the cache's frames: the first and the last are always among them."""
+    assert numbers(read_frames(video, count=count)[0]) == expected
+
+
+def test_a_part_of_a_video(video):
+    """Guards trimming: both ends are in, what lies outside is not."""
+    frames, times = read_frames(video, count=3, span_s=(0.5, 1.0))
+    assert numbers(frames) == [10, 15, 20] and np.allclose(times, [0.5, 0.75, 1.0])
+    # More frames than there are: some come twice.
+    assert numbers(read_frames(video, count=5, span_s=(0.49, 0.56))[0]) == [10, 10, 10, 11, 11]
+    frames, times = read_frames(video, [0.0, 9.0], span_s=(0.5, 1.0))
+    assert numbers(frames) == [10, 20]
+    with pytest.raises(DataError, match='no frame between 7.000 s and 8.000 s'):
+        read_frames(video, count=2, span_s=(7, 8))
+
+
+def test_frames_nearest_to_times(video):
+    """Guards alignment: any order, repeats, and times past the ends."""
+    frames, times = read_frames(video, [1.0, 0.52, 0.53, -3.0, 99.0, 0.52])
+    assert numbers(frames) == [20, 10, 11, 0, 39, 10]
+    assert np.allclose(times, [1.0, 0.5, 0.55, 0.0, 1.95, 0.5])
+
+
+def test_late_frames_of_a_long_video(tmp_path):
+    """Guards seeking: frames behind several key frames are the right ones."""
+    path = write_video(tmp_path / 'long.mp4', (picture(i % 40) for i in range(600)), RATE)
+    with av.open(str(path)) as container:
+        keys = [float(p.pts * p.time_base) for p in container.demux(video=0) if p.is_keyframe]
+    assert [key for key in keys if 21 < key < 29], 'no key frame in the span: nothing is shown'
+    frames, times = read_frames(path, count=4, span_s=(21.0, 29.95))
+    assert numbers(frames) == [20, 0, 19, 39]
+    assert np.allclose(times, [21.0, 24.0, 26.95, 29.95])
+
+
+def test_time_starts_at_the_first_frame(tmp_path):
+    """Guards recordings whose time stamps do not start at zero."""
+    path = tmp_path / 'late.mkv'
+    with av.open(str(path), 'w') as container:
+        stream = container.add_stream('libx264', rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 36, 'yuv420p'
+        for i in range(10):
+            frame = av.VideoFrame.from_ndarray(picture(i), format='rgb24')
+            frame.pts = 50 + i
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    frames, times = read_frames(path, [0.0, 0.3])
+    assert numbers(frames) == [0, 3] and np.allclose(times, [0.0, 0.3], atol=1e-3)
+
+
+@pytest.mark.parametrize('damage', ['nothing', 'text', 'header', 'cut', 'missing', 'folder'])
+def test_broken_files(video, tmp_path, damage):
+    """Guards the reports: every kind of broken file is a DataError that names it."""
+    path = tmp_path / 'broken.mp4'
+    whole = video.read_bytes()
+    if damage == 'folder':
+        path.mkdir()
+    elif damage != 'missing':
+        path.write_bytes({'nothing': b'', 'text': b'not a video ' * 99, 'header': whole[:100],
+                          'cut': whole[:-300]}[damage])
+    with pytest.raises(DataError, match=r'broken\.mp4'):
+        read_frames(path, count=4)
+    with pytest.raises(DataError, match=r'broken\.mp4'):
+        probe(path)
+
+
+def test_a_video_without_its_second_half(tmp_path):
+    """Guards against a clip cut short without a word: the header says how long it was."""
+    path = write_video(tmp_path / 'a.mp4', (
+        np.random.default_rng(i).integers(0, 255, (36, 64, 3), np.uint8) for i in range(40)), 10)
+    # What a download that stopped leaves, of a file whose index stands in front.
+    front = tmp_path / 'front.mp4'
+    with av.open(str(path)) as source, av.open(
+            str(front), 'w', options={'movflags': 'faststart'}) as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                target.mux(packet)
+    whole = front.read_bytes()
+    front.write_bytes(whole[:len(whole) // 2])
+    assert probe(front).frames == 40
+    with pytest.raises(DataError, match='of 40 frames'):
+        read_frames(front, count=4)
+
+
+def test_a_sideways_picture_is_turned(tmp_path):
+    """Guards telephone videos: they are stored sideways, with a note of how to show them."""
+    path = tmp_path / 'sideways.mp4'
+    image = np.zeros((32, 64, 3), np.uint8)
+    # The right upper corner, which a quarter turn counter-clockwise brings to the left upper one.
+    image[:16, 48:] = 255
+    with av.open(str(path), 'w') as container:
+        stream = container.add_stream('libx264', rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 32, 'yuv420p'
+        stream.set_display_rotation(90)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format='rgb24')))
+        container.mux(stream.encode())
+    frame = read_frames(path, count=1)[0][0]
+    assert frame.shape == (64, 32, 3) and (probe(path).width, probe(path).height) == (32, 64)
+    assert frame[:16, :16].mean() > 250 and frame[20:].mean() < 5
+
+
+def test_wrong_arguments(video):
+    """Guards against reading nothing where both ways or none are asked for."""
+    for arguments in ({}, {'times_s': [0.0], 'count': 2}, {'times_s': []}, {'count': 0}):
+        with pytest.raises(DataError):
+            read_frames(video, **arguments)
+
+
+@pytest.mark.parametrize('frames', [
+    [], [np.zeros((35, 64, 3), np.uint8)], [np.zeros((36, 64), np.uint8)],
+    [picture(0), np.zeros((36, 62, 3), np.uint8)], [picture(0), picture(1).astype(np.float32)]])
+def test_nothing_is_written_of_wrong_frames(tmp_path, frames):
+    """Guards what is there: a failed write leaves the old file and no scratch file."""
+    path = tmp_path / 'a.mp4'
+    path.write_bytes(b'old')
+    with pytest.raises(DataError, match=r'a\.mp4'):
+        write_video(path, frames, 10)
+    assert path.read_bytes() == b'old' and list(tmp_path.iterdir()) == [path]
+
+
+def test_writing_twice_gives_the_same_bytes(tmp_path):
+    """Guards caches that are keyed by what is in a file."""
+    a, b = (write_video(tmp_path / name, map(picture, range(9)), 10) for name in 'ab')
+    assert a.read_bytes() == b.read_bytes()

@@ -1,0 +1,343 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+The evaluation of adaptation: E1 to E6 for several variants, each with one or more seeds.
+
+A variant is a way to make embeddings (frozen backbone, adapted, a control); its runs differ in
+their seed only. Every variant is measured on the same pairs, galleries and folds.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hralign_ros.adapt.batches import Item
+from hralign_ros.adapt.cache import FeatureCache
+from hralign_ros.adapt.run import pair_features, Run, text_encoder, text_features
+from hralign_ros.data.manifest import DataSet, REFERENCE_VIEW
+from hralign_ros.evaluate.bootstrap import (
+    cluster_mean,
+    Estimate,
+    EvaluationError,
+    join_labels,
+    paired_difference,
+    paired_ratio,
+    seed_mean,
+)
+from hralign_ros.evaluate.encode import (
+    encode_frames,
+    encode_pairs,
+    FrameArrays,
+    NEUTRAL_TEXT,
+    PairArrays,
+    split_items,
+)
+from hralign_ros.evaluate.metrics import (
+    action_probe,
+    linear_cka,
+    nearest_neighbour_policy,
+    Policy,
+    policy_difference,
+    proprio_probe,
+    proxy_a_distance,
+    Retrieval,
+    retrieval,
+    retrieval_with_queries,
+    separability,
+    spread,
+    task_distance_ratio,
+)
+from hralign_ros.evaluate.report import row
+import numpy as np
+
+Report = Callable[[str], None]
+Row = dict[str, Any]
+
+GALLERY = 100
+FROZEN_MEAN = 'frozen, mean'
+HUMAN_TO_ROBOT, ROBOT_TO_HUMAN = 'human to robot', 'robot to human'
+
+
+@dataclass(frozen=True)
+class Variant:
+    """
+    One way to make embeddings.
+
+    :param runs: one per seed; empty for the frozen backbone's mean.
+    :param control: it is there to fail, or to be beaten.
+    """
+
+    name: str
+    runs: tuple[Run, ...]
+    control: bool = False
+
+
+@dataclass
+class Measured:
+    """
+    What was found, ready for a report.
+
+    :param values: Estimate by (metric, variant, split).
+    :param hits: R@1 human to robot with the task's text, [seeds, n], by (variant, split).
+    :param names: episode of each column of `hits`, by split.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    controls: list[Row] = field(default_factory=list)
+    values: dict[tuple[str, str, str], Estimate] = field(default_factory=dict)
+    hits: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
+    names: dict[str, np.ndarray] = field(default_factory=dict)
+    policies: dict[tuple[str, str], list[Policy]] = field(default_factory=dict)
+    tables: dict[str, list[Row]] = field(default_factory=dict)
+    seeds: tuple[int, ...] = ()
+
+
+def measure(
+    data: DataSet, variants: Sequence[Variant], *, splits: Sequence[str],
+    view: str = REFERENCE_VIEW, gallery: int = GALLERY, full: bool = True, probes: bool = True,
+    cache_folder: Any = None, workers: int = 1, report: Report = print,
+) -> Measured:
+    """
+    Measure all variants on all splits.
+
+    :param view: of the robot.
+    :param gallery: clips in a gallery, where a split has as many.
+    :param full: E1 to E4 in all forms; False: R@1 and proxy A-distance only.
+    :param probes: E5 and E6 too.
+    :raises EvaluationError: a split without pairs, or variants without a run among them.
+    """
+    found = Measured()
+    reference = next((v.runs[0] for v in variants if v.runs), None)
+    if reference is None:
+        raise EvaluationError('at least one run is needed: it says which backbone is meant')
+    found.seeds = tuple(sorted({r.options.train.seed for v in variants for r in v.runs}))
+    for split in splits:
+        for variant in variants:
+            report(f'{split}: {variant.name}')
+            _measure_variant(found, data, variant, reference, split, view, gallery, full, probes,
+                             cache_folder, workers)
+    return found
+
+
+def _measure_variant(
+    found: Measured, data: DataSet, variant: Variant, reference: Run, split: str, view: str,
+    gallery: int, full: bool, probes: bool, cache_folder: Any, workers: int,
+) -> None:
+    per_seed: dict[str, list[Estimate]] = {}
+    hits: dict[str, list[np.ndarray]] = {}
+    chances: dict[str, float] = {}
+    clusters: dict[str, np.ndarray] = {}
+    for run in variant.runs or (reference,):
+        cache = _cache(data, run, cache_folder, workers)
+        items = split_items(data, cache, split, view)
+        texts = _texts(run, items)
+        model = run.model if variant.runs else None
+        arrays = encode_pairs(
+            model, items, cache, texts, length=run.options.train.length,
+            adapt_human=run.options.train.objective == 'video_text')
+        size = min(gallery, len(items))
+        for name, result in _retrievals(arrays, size, full).items():
+            hits.setdefault(name, []).append(result.hits[1])
+            clusters[name] = arrays.names[result.index]
+            chances[name] = result.chance[1]
+            if full and name.endswith(('task text', 'neutral text')) and 'hard' not in name:
+                for k, metric in ((5, 'R@5'), (0, 'mAP'), (-1, 'MedR')):
+                    value = result.recall[5] if k == 5 else \
+                        result.average_precision if k == 0 else result.median_rank
+                    per_seed.setdefault(name.replace('R@1', metric), []).append(value)
+        for name, value in _gaps(arrays, run.options.train.seed, full).items():
+            per_seed.setdefault(name, []).append(value)
+        if full:
+            for name, value in _shapes(arrays).items():
+                per_seed.setdefault(name, []).append(value)
+        if probes:
+            frames = encode_frames(model, items, cache, texts, data)
+            for name, value in _probes(frames).items():
+                per_seed.setdefault(name, []).append(value)
+            policy = nearest_neighbour_policy(
+                frames.features, frames.actions, episodes=frames.episodes, tasks=frames.tasks)
+            found.policies.setdefault((variant.name, split), []).append(policy)
+            per_seed.setdefault('E6 nearest-neighbour action error', []).append(
+                policy.normalised)
+    for name, stack in hits.items():
+        values = np.stack(stack)
+        estimate = cluster_mean(values if len(values) > 1 else values[0], clusters[name])
+        _add(found, variant, name, split, estimate, chance=chances[name])
+    for name, values_of in per_seed.items():
+        _add(found, variant, name, split, _over_seeds(values_of))
+    main = f'E1 R@1 {HUMAN_TO_ROBOT}, task text'
+    found.hits[variant.name, split] = np.stack(hits[main])
+    found.names[split] = clusters[main]
+    found.tables.setdefault('retrieval_per_episode', []).extend(
+        {'variant': variant.name, 'split': split, 'seed': seed, 'episode': str(name),
+         'r1_human_to_robot': float(hit)}
+        for seed, row_of in enumerate(hits[main])
+        for name, hit in zip(clusters[main], row_of, strict=True))
+
+
+def _retrievals(arrays: PairArrays, gallery: int, full: bool) -> dict[str, Retrieval]:
+    """Retrieve in both directions, with the query's own text for all clips, and a neutral one."""
+    labels: dict[str, Any] = {
+        'identity': arrays.names, 'task_q': arrays.tasks, 'task_g': arrays.tasks,
+        'gallery_size': gallery}
+    hard: dict[str, Any] = {
+        **labels, 'gallery_size': None, 'scene_q': arrays.scenes, 'scene_g': arrays.scenes}
+    found = {}
+    for direction, query, answer in (
+            (HUMAN_TO_ROBOT, arrays.human, arrays.robot),
+            (ROBOT_TO_HUMAN, arrays.robot, arrays.human)):
+
+        def pool_query(rows: Any, text: int, of: Any = query) -> Any:
+            return of[rows, min(text, of.shape[1] - 1)]
+
+        def pool_gallery(rows: Any, text: int, of: Any = answer) -> Any:
+            return of[rows, min(text, of.shape[1] - 1)]
+
+        found[f'E1 R@1 {direction}, task text'] = retrieval_with_queries(
+            pool_query, pool_gallery, text=arrays.text, **labels)
+        found[f'E1 R@1 {direction}, neutral text'] = retrieval(
+            query[:, -1], answer[:, -1], **labels)
+        if not full:
+            continue
+        found[f'E1 R@1 of the task, {direction}, neutral text'] = retrieval(
+            query[:, -1], answer[:, -1], level='task', own_pair=False, **labels)
+        try:
+            found[f'E1 R@1 hard gallery (same scene, other task), {direction}, task text'] = \
+                retrieval_with_queries(pool_query, pool_gallery, text=arrays.text, **hard)
+        except EvaluationError:
+            pass  # no scene of this split has two tasks
+    return found
+
+
+def _gaps(arrays: PairArrays, seed: int, full: bool) -> dict[str, Estimate]:
+    """Measure how easily human and robot features are told apart."""
+    groups = join_labels(arrays.tasks, arrays.scenes)
+    found = {}
+    for name, (human, robot) in (('task text', arrays.own()), ('neutral text', arrays.neutral())):
+        distance = proxy_a_distance(human, robot, groups_h=groups, groups_r=groups, seed=seed)
+        found[f'E2 proxy A-distance, {name}'] = distance.distance
+    if full:
+        human, robot = arrays.own()
+        found['E2 proxy A-distance, MLP, task text'] = proxy_a_distance(
+            human, robot, groups_h=groups, groups_r=groups, classifier='mlp', seed=seed).distance
+        found['E2 proxy A-distance, labels shuffled'] = proxy_a_distance(
+            human, robot, groups_h=groups, groups_r=groups, shuffled=True, seed=seed).distance
+    return found
+
+
+def _shapes(arrays: PairArrays) -> dict[str, Estimate]:
+    """Measure E3 and E4."""
+    human, robot = arrays.own()
+    plain = arrays.neutral()[1]
+    width = spread(robot, clusters=arrays.names)
+    found = {
+        'E3 CKA human and robot': linear_cka(human, robot, clusters=arrays.names),
+        'E3 effective rank, robot': width.effective_rank,
+        'E3 variation, robot': width.variation,
+        'E4 distance within / between tasks, robot': task_distance_ratio(
+            plain, tasks=arrays.tasks, episodes=arrays.names)}
+    for classifier in ('knn', 'linear'):
+        result = separability(
+            plain, tasks=arrays.tasks, scenes=arrays.scenes, episodes=arrays.names,
+            classifier=classifier)  # type: ignore[arg-type]  # one of the two
+        found[f'E4 task accuracy, {classifier}, new scene'] = result.accuracy
+        found[f'E4 loss of accuracy in a new scene, {classifier}'] = result.drop
+    return found
+
+
+def _probes(frames: FrameArrays) -> dict[str, Estimate]:
+    return {
+        'E5 action R2 from two frames': action_probe(
+            frames.features, frames.actions, episodes=frames.episodes).r2,
+        'E5 proprioception R2': proprio_probe(
+            frames.features, frames.proprio, episodes=frames.episodes).r2}
+
+
+# Which way is better, by the beginning of the metric's name.
+_BETTER = {
+    'E1 MedR': 'lower', 'E1': 'higher', 'E2 proxy A-distance, labels': '', 'E2': 'lower',
+    'E3 CKA': 'higher', 'E3': '', 'E4 distance': 'lower', 'E4 loss': 'lower', 'E4': 'higher',
+    'E5': 'higher', 'E6': 'lower'}
+
+
+def _add(
+    found: Measured, variant: Variant, metric: str, split: str, estimate: Estimate, *,
+    chance: float | None = None,
+) -> None:
+    better = next(way for start, way in _BETTER.items() if metric.startswith(start))
+    target = found.controls if variant.control or metric.endswith('shuffled') else found.rows
+    target.append(row(
+        metric, variant.name, split, estimate, better=better, chance=chance,
+        seeds=[r.options.train.seed for r in variant.runs]))
+    found.values[metric, variant.name, split] = estimate
+
+
+def _over_seeds(values: Sequence[Estimate]) -> Estimate:
+    """Join the seeds' values; with one seed it is that one's own interval."""
+    if len(values) == 1:
+        return values[0]
+    if len({v.value for v in values}) == 1:
+        return values[0]
+    return seed_mean([v.value for v in values])
+
+
+def compare(found: Measured, better: str, worse: str, split: str) -> tuple[Estimate, Estimate]:
+    """Return ratio and difference of R@1 of two variants on the same queries."""
+    a, b = found.hits[better, split], found.hits[worse, split]
+    names = found.names[split]
+    return (paired_ratio(a.mean(0), b.mean(0), names),
+            paired_difference(a.mean(0), b.mean(0), names))
+
+
+def compare_policies(found: Measured, one: str, other: str, split: str) -> Estimate:
+    """Return the difference of E6's error of two variants, seeds of a variant averaged."""
+    first, second = found.policies[one, split], found.policies[other, split]
+    if len(first) == len(second) == 1:
+        return policy_difference(first[0], second[0])
+    return paired_difference(
+        np.mean([p.errors for p in first], 0), np.mean([p.errors for p in second], 0),
+        first[0].episodes)
+
+
+_CACHES: dict[str, FeatureCache] = {}
+
+
+def _cache(data: DataSet, run: Run, folder: Any, workers: int) -> FeatureCache:
+    """Open a run's features once per process; made by `adapt`, so nothing is computed here."""
+    options = run.options
+    key = repr((str(data.folder), options.backbone, options.weights, options.position,
+                options.frames, options.dtype, options.views,
+                run.options.train.seed if options.weights == 'random' else 0))
+    if key not in _CACHES:
+        _CACHES[key] = pair_features(
+            data, [], run.backbone, options, cache=folder, workers=workers)
+    return _CACHES[key]
+
+
+_TEXTS: dict[tuple[str, str], np.ndarray] = {}
+
+
+def _texts(run: Run, items: Sequence[Item]) -> dict[str, np.ndarray]:
+    name = run.options.text
+    wanted = {*(item.robot.task_text for item in items), NEUTRAL_TEXT}
+    unknown = {text for text in wanted if (name, text) not in _TEXTS}
+    if unknown:
+        for text, feature in text_features(text_encoder(name), unknown).items():
+            _TEXTS[name, text] = feature
+    return {text: _TEXTS[name, text] for text in wanted}
+
+
+def group_runs(runs: Sequence[Run], controls: Mapping[str, bool] | None = None) -> list[Variant]:
+    """Join runs of one variant, in the order of their first one."""
+    grouped: dict[str, list[Run]] = {}
+    for run in runs:
+        grouped.setdefault(run.options.variant, []).append(run)
+    chosen = controls or {}
+    return [Variant(name, tuple(some), control=chosen.get(name, _is_control(some[0])))
+            for name, some in grouped.items()]
+
+
+def _is_control(run: Run) -> bool:
+    options = run.options
+    return options.weights == 'random' or options.pairs == 'shuffled'

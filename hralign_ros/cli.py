@@ -5,55 +5,174 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import fields, replace
+import os
 from pathlib import Path
+import shlex
 import sys
+from typing import Any
 
 from hralign_ros import __version__
 from hralign_ros.runtime.errors import HralignError
 
 # What each optional group of packages is for; named when one of its imports fails.
-_EXTRAS = {'export': 'adapt'}
+_EXTRAS = {'export': 'adapt', 'import': 'adapt', 'adapt': 'adapt', 'evaluate': 'adapt'}
 DEFAULT_VIEWS = ['wrist', 'third_person']
+_Commands = Any  # argparse's own type for it is private
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code."""
     parser = argparse.ArgumentParser(
-        prog='hralign', description='Work with hralign_ros bundles.')
+        prog='hralign', description='Work with hralign_ros bundles and what they are made from.')
     parser.add_argument('--version', action='version', version=__version__)
     commands = parser.add_subparsers(dest='command', required=True)
+    for add in (_add_verify, _add_simulate, _add_import, _add_adapt, _add_evaluate, _add_export):
+        add(commands)
+    options = parser.parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options.repeat = ' '.join(['hralign', *(_plain(word) for word in words)])
+    try:
+        return int(options.run(options))
+    except HralignError as error:
+        print(f'hralign: {error}', file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        if options.command == 'simulate':
+            print(f"hralign: simulate needs the package '{error.name}': `make sim` makes a "
+                  'virtual environment with the simulators; then call .venv-sim/bin/hralign',
+                  file=sys.stderr)
+            return 1
+        if options.command not in _EXTRAS:
+            raise
+        print(f"hralign: {options.command} needs the package '{error.name}': "
+              f"pip install 'hralign_ros[{_EXTRAS[options.command]}]'", file=sys.stderr)
+        return 1
 
+
+def _plain(word: str) -> str:
+    """Leave out of a command the folders that are nobody else's business."""
+    return shlex.quote(Path(word).name if word.startswith('/') else word)
+
+
+def _add_verify(commands: _Commands) -> None:
     verify = commands.add_parser(
         'verify', help='check a bundle and run it once', description='Check a bundle: manifest, '
         'hashes, graphs; then run every graph once and say where it ran.')
     verify.add_argument('bundle', nargs='?', help='its directory; default: the shipped one')
     verify.add_argument('--provider', default='auto', help='auto, cpu or cuda (%(default)s)')
     verify.add_argument('--require-gpu', action='store_true', help='fail where no GPU is used')
+    verify.set_defaults(run=_verify)
 
+
+def _add_simulate(commands: _Commands) -> None:
+    simulate = commands.add_parser(
+        'simulate', help='make paired human and robot episodes', description='Simulate paired '
+        'episodes, successes and labelled failures, in Meta-World and robosuite. Runs in the '
+        'virtual environment that `make sim` makes; go on with the same command.')
+    simulate.add_argument('--output', required=True, type=Path, help='data set to write')
+    simulate.add_argument('--rounds', type=int, default=3,
+                          help='about 750 episodes each, over all tasks (%(default)s)')
+    simulate.add_argument('--workers', type=int, default=os.cpu_count() or 1,
+                          help='processes (%(default)s)')
+    simulate.add_argument('--tasks', nargs='+', default=[], help='only these tasks')
+    simulate.add_argument('--no-failures', action='store_true',
+                          help='successes only, which is what adaptation needs')
+    simulate.add_argument('--hand', type=Path, help='glTF file of the hand')
+    simulate.add_argument('--splits', type=Path, help='split file; default: the shipped one')
+    simulate.set_defaults(run=_simulate)
+
+
+def _add_import(commands: _Commands) -> None:
+    importing = commands.add_parser(
+        'import', help='write the manifest of a recorded data set', description='Write a '
+        'manifest beside recordings, which stay where they are.')
+    importing.add_argument('kind', choices=('rh20t', 'folders', 'lerobot'))
+    importing.add_argument('source', type=Path, help='its root')
+    importing.add_argument('--output', type=Path, help='folder of the manifest: the source '
+                           '(default) or one above it')
+    importing.add_argument('--splits', type=Path, help='split file; default: the shipped one')
+    importing.add_argument('--task-descriptions', type=Path,
+                           help='rh20t: task_description.json; default: the one in the root')
+    importing.add_argument('--commercial-only', action='store_true',
+                           help='rh20t: leave out scenes that are licensed for research only')
+    importing.add_argument('--strict-success', action='store_true',
+                           help='rh20t: a success is rated 5 or better, not 2')
+    importing.add_argument('--view', action='append', default=[], metavar='CAMERA=VIEW',
+                           help='lerobot: which camera is which view')
+    importing.set_defaults(run=_import)
+
+
+def _add_adapt(commands: _Commands) -> None:
+    adapt = commands.add_parser(
+        'adapt', help='adapt a backbone on paired clips (HR-Align)', description='Train adapters '
+        'and query on the training pairs of a data set. Also under torchrun.')
+    adapt.add_argument('--data', required=True, type=Path, help='folder with a manifest')
+    adapt.add_argument('--output', required=True, type=Path, help="the run's folder")
+    adapt.add_argument('--cache', type=Path, help='folder for features; default: in the data set')
+    adapt.add_argument('--workers', type=_workers, default=1,
+                       help="processes that compute features, or 'ray' (%(default)s)")
+    adapt.add_argument('--resume', action='store_true', help='go on where a run was stopped')
+    adapt.add_argument('--preset', default='default', choices=('default', 'paper'),
+                       help='training settings to start from (%(default)s)')
+    for name, help_text in (
+            ('backbone', 'as hralign export names it, or torchvision:NAME, timm:NAME'),
+            ('weights', 'file of weights, or random'),
+            ('position', 'of the adapters: early, middle, late'),
+            ('init', 'of the adapters: identity, release'),
+            ('pairs', 'recorded, twin, cross_seed, cross_scene or shuffled'),
+            ('dtype', 'of the feature cache: float16, float32'),
+            ('text', 'text encoder: minilm, distilbert:FOLDER'),
+            ('trained', 'adapters, or query: a baseline without adapters'),
+            ('pooling', 'attention, mean'),
+            ('variant', 'name of the runs that differ in their seed only')):
+        adapt.add_argument(f'--{name}', help=help_text)
+    adapt.add_argument('--frames', type=int, help='frames of each clip in the cache')
+    adapt.add_argument('--views', nargs='+', help='of the robot; each is a stream of its own')
+    adapt.add_argument('--set', action='append', default=[], metavar='NAME=VALUE',
+                       help='a training setting (batch, steps, seed, learning_rate, ...)')
+    adapt.set_defaults(run=_adapt)
+
+
+def _add_evaluate(commands: _Commands) -> None:
+    evaluate = commands.add_parser(
+        'evaluate', help='measure runs beside the frozen backbone', description='Measure '
+        'retrieval, domain gap, separability, probes; write report.html, .json and .csv.')
+    evaluate.add_argument('runs', nargs='+', type=Path, help='folders of `hralign adapt`; the '
+                          'first one names the variant whose pictures are shown')
+    evaluate.add_argument('--data', required=True, type=Path, help='folder with a manifest')
+    evaluate.add_argument('--output', required=True, type=Path, help='folder of the report')
+    evaluate.add_argument('--splits', nargs='+', default=['test_task'], help='(%(default)s)')
+    evaluate.add_argument('--view', default='third_person', help='of the robot (%(default)s)')
+    evaluate.add_argument('--gallery', type=int, default=100,
+                          help='clips in a gallery, where there are as many (%(default)s)')
+    evaluate.add_argument('--cache', type=Path, help='folder of features')
+    evaluate.add_argument('--quick', action='store_true', help='R@1 and proxy A-distance only')
+    evaluate.set_defaults(run=_evaluate)
+
+
+def _add_export(commands: _Commands) -> None:
     export = commands.add_parser(
-        'export', help='make a bundle', description='Export a bundle with identity adapters and '
-        'an untrained success head.')
+        'export', help='make a bundle', description='Export a bundle: of a run of `hralign '
+        'adapt`, or with identity adapters. The success head is untrained.')
     export.add_argument('--output', required=True, type=Path, help='directory to write')
+    export.add_argument('--run', dest='adapted', type=Path, help='folder of `hralign adapt`')
+    export.add_argument('--report', type=Path,
+                        help='report.json of `hralign evaluate`, for the card')
     export.add_argument('--backbone', default='efficientnet_lite0',
-                        help='efficientnet_lite0, resnet50 or vit_b_16 (%(default)s)')
+                        help='without --run: efficientnet_lite0, resnet50, vit_b_16, '
+                        'r3m_resnet50, d4r_vit_b, mvp_vit_b, ..., torchvision:NAME or timm:NAME '
+                        '(%(default)s)')
     export.add_argument('--weights', help='state dict (.pth read without pickle, .safetensors)')
     export.add_argument('--views', nargs='+', default=DEFAULT_VIEWS,
                         help='camera views, the reference view last (%(default)s)')
     export.add_argument('--int8', action='store_true', help='also write visual.int8.onnx')
     export.add_argument('--seed', type=int, default=0, help='of random weights (%(default)s)')
+    export.set_defaults(run=_export)
 
-    options = parser.parse_args(arguments)
-    try:
-        return {'verify': _verify, 'export': _export}[options.command](options)
-    except HralignError as error:
-        print(f'hralign: {error}', file=sys.stderr)
-        return 1
-    except ModuleNotFoundError as error:
-        if options.command not in _EXTRAS:
-            raise
-        print(f"hralign: {options.command} needs the package '{error.name}': "
-              f"pip install 'hralign_ros[{_EXTRAS[options.command]}]'", file=sys.stderr)
-        return 1
+
+def _workers(text: str) -> int | str:
+    return text if text == 'ray' else int(text)
 
 
 def _verify(options: argparse.Namespace) -> int:
@@ -77,21 +196,99 @@ def _verify(options: argparse.Namespace) -> int:
     return 0
 
 
+def _simulate(options: argparse.Namespace) -> int:
+    from hralign_ros.simulation.simulate import simulate
+    import metaworld  # noqa: F401  # missing, it is named before any work is done
+    import robosuite  # noqa: F401
+
+    path = simulate(
+        options.output, rounds=options.rounds, workers=options.workers,
+        tasks=tuple(options.tasks), failures=not options.no_failures, hand=options.hand,
+        splits=options.splits)
+    print(path)
+    return 0
+
+
+def _import(options: argparse.Namespace) -> int:
+    from hralign_ros.data.importing import import_data
+
+    chosen: dict[str, Any] = {}
+    if options.kind == 'rh20t':
+        chosen = {'task_descriptions': options.task_descriptions,
+                  'commercial_only': options.commercial_only,
+                  'strict_success': options.strict_success}
+    elif options.kind == 'lerobot':
+        pairs = [text.partition('=') for text in options.view]
+        if not pairs or not all(camera and view for camera, _, view in pairs):
+            raise HralignError('lerobot: name the views, for example '
+                               '--view observation.images.front=third_person')
+        chosen = {'views': {camera: view for camera, _, view in pairs}}
+    print(import_data(
+        options.kind, options.source, options.output, splits=options.splits, **chosen))
+    return 0
+
+
+def _adapt(options: argparse.Namespace) -> int:
+    from hralign_ros.adapt.run import adapt, AdaptOptions
+    from hralign_ros.adapt.train import PRESETS
+
+    given = {name: getattr(options, name) for name in (
+        'backbone', 'weights', 'position', 'init', 'pairs', 'dtype', 'text', 'trained', 'pooling',
+        'variant', 'frames') if getattr(options, name) is not None}
+    if options.views:
+        given['views'] = tuple(options.views)
+    training = replace(PRESETS[options.preset], **_settings(
+        options.set, PRESETS[options.preset]))
+    adapt(options.data, options.output, AdaptOptions(train=training, **given),
+          cache=options.cache, workers=options.workers, resume=options.resume,
+          command=options.repeat)
+    return 0
+
+
+def _settings(texts: Sequence[str], example: Any) -> dict[str, Any]:
+    """Read NAME=VALUE texts as values of the types that an options object has."""
+    known = {f.name: getattr(example, f.name) for f in fields(example)}
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, _, value = text.partition('=')
+        if name not in known:
+            raise HralignError(f"no setting '{name}'; there are: {', '.join(known)}")
+        kind = type(known[name])
+        try:
+            if kind is bool:
+                found[name] = {'true': True, 'false': False}[value.lower()]
+            else:
+                found[name] = kind(value)
+        except (KeyError, ValueError) as error:
+            raise HralignError(f"setting {name}: '{value}' is no {kind.__name__}") from error
+    return found
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from hralign_ros.adapt.run import load_run
+    from hralign_ros.data.manifest import read_manifest
+    from hralign_ros.evaluate.adaptation_report import evaluate_adaptation
+
+    evaluate_adaptation(
+        read_manifest(options.data), [load_run(folder) for folder in options.runs],
+        options.output, splits=options.splits, view=options.view, gallery=options.gallery,
+        full=not options.quick, probes=not options.quick, cache=options.cache,
+        commands=[options.repeat])
+    return 0
+
+
 def _export(options: argparse.Namespace) -> int:
     from hralign_ros.export.bundle import export_bundle, ExportOptions
 
-    command = ' '.join([
-        'hralign export', f'--output {options.output.name}', f'--backbone {options.backbone}',
-        *([f'--weights {Path(options.weights).name}'] if options.weights else []),
-        *([f'--views {" ".join(options.views)}'] if options.views != DEFAULT_VIEWS else []),
-        *(['--int8'] if options.int8 else []), f'--seed {options.seed}'])
+    backbone, weights, adaptation = options.backbone, options.weights, None
+    if options.adapted:
+        backbone, weights, adaptation = _adaptation(options.adapted, options.report)
     try:
         manifest = export_bundle(
             options.output,
-            ExportOptions(backbone=options.backbone, weights=options.weights,
-                          views=tuple(options.views), int8=options.int8, seed=options.seed,
-                          name=options.output.name),
-            command=command)
+            ExportOptions(backbone=backbone, weights=weights, views=tuple(options.views),
+                          int8=options.int8, seed=options.seed, name=options.output.name),
+            command=options.repeat, adaptation=adaptation)
     except (ValueError, RuntimeError, OSError) as error:
         print(f'hralign: {error}', file=sys.stderr)
         return 1
@@ -100,6 +297,40 @@ def _export(options: argparse.Namespace) -> int:
         print(f'  {entry["bytes"] / 1e6:7.2f} MB  {name}')
     print(f'  {total / 1e6:7.2f} MB  {options.output}')
     return 0
+
+
+def _adaptation(folder: Path, report: Path | None) -> tuple[str, str | None, Any]:
+    """Take from a run what a bundle needs; and from a report, what its card says of it."""
+    from hralign_ros.adapt.run import load_run
+    from hralign_ros.evaluate.report import read_report
+    from hralign_ros.export.bundle import Adaptation
+
+    run = load_run(folder)
+    options, data = run.options, run.record['data']
+    if options.trained != 'adapters' or options.pooling != 'attention' or options.text != 'minilm':
+        raise HralignError(
+            f'{folder}: a bundle needs trained adapters, attention pooling and the text encoder '
+            f'minilm; this run has {options.trained}, {options.pooling} and {options.text}')
+    training: dict[str, Any] = {
+        'data': f'{data["pairs"]} pairs of human and robot clips ({", ".join(data["sources"])}, '
+                f'{len(data["tasks"])} tasks, {data["scenes"]} scenes, '
+                f'{", ".join(data["embodiments"])})',
+        'pairs': options.pairs, 'licences of the data': ', '.join(data['licenses']),
+        'loss': 'Eq. 6 of HR-Align' + (', decoupled' if options.train.decoupled else '')
+        + (', same-task pairs masked' if options.train.mask_same_task else ''),
+        'steps and batch': f'{run.record["best_step"]} x {options.train.batch}',
+        'seed': options.train.seed, 'command': run.record['command'],
+        'validation': f'R@1 {run.record["validation_r1"]:.3f} on {data["validation_pairs"]} pairs '
+                      'of tasks that are not trained on'}
+    if report:
+        for item in read_report(report)['rows']:
+            if item['variant'] == options.variant and item['metric'].startswith(('E1 R@1', 'E2')):
+                training[f'{item["metric"]} ({item["split"]})'] = (
+                    f'{item["value"]:.3f} [{item["low"]:.3f}, {item["high"]:.3f}], '
+                    f'n = {item["n"]}')
+    return options.backbone, options.weights, Adaptation(
+        adapters=run.model.adapters, attention=run.model.attention, position=options.position,
+        name=f'{options.position} x3, adapted by HR-Align', training=training)
 
 
 if __name__ == '__main__':

@@ -129,9 +129,9 @@ def _measure_variant(
     chances: dict[str, float] = {}
     clusters: dict[str, np.ndarray] = {}
     for run in variant.runs or (reference,):
-        cache = _cache(data, run, cache_folder, workers)
+        cache = cached_features(data, run, cache_folder, workers)
         items = split_items(data, cache, split, view)
-        texts = _texts(run, items)
+        texts = pair_texts(run, items)
         model = run.model if variant.runs else None
         arrays = encode_pairs(
             model, items, cache, texts, length=run.options.train.length,
@@ -303,12 +303,11 @@ def compare_policies(found: Measured, one: str, other: str, split: str) -> Estim
 _CACHES: dict[str, FeatureCache] = {}
 
 
-def _cache(data: DataSet, run: Run, folder: Any, workers: int) -> FeatureCache:
+def cached_features(data: DataSet, run: Run, folder: Any, workers: int) -> FeatureCache:
     """Open a run's features once per process; made by `adapt`, so nothing is computed here."""
     options = run.options
     key = repr((str(data.folder), options.backbone, options.weights, options.position,
-                options.frames, options.dtype, options.views,
-                run.options.train.seed if options.weights == 'random' else 0))
+                options.frames, options.dtype, options.views))
     if key not in _CACHES:
         _CACHES[key] = pair_features(
             data, [], run.backbone, options, cache=folder, workers=workers)
@@ -318,7 +317,8 @@ def _cache(data: DataSet, run: Run, folder: Any, workers: int) -> FeatureCache:
 _TEXTS: dict[tuple[str, str], np.ndarray] = {}
 
 
-def _texts(run: Run, items: Sequence[Item]) -> dict[str, np.ndarray]:
+def pair_texts(run: Run, items: Sequence[Item]) -> dict[str, np.ndarray]:
+    """Return the text features of some pairs, and of the neutral text, by a run's encoder."""
     name = run.options.text
     wanted = {*(item.robot.task_text for item in items), NEUTRAL_TEXT}
     unknown = {text for text in wanted if (name, text) not in _TEXTS}

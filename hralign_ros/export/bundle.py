@@ -43,6 +43,8 @@ Report = Callable[[str], None]
 
 # Largest difference between torch and onnxruntime that an export may show, on values of order 1.
 PARITY = 1e-3
+# Least mean cosine with float32 at which an int8 visual encoder is written.
+INT8_COSINE = 0.99
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,26 @@ class ExportOptions:
     name: str = 'default'
 
 
+@dataclass(frozen=True, eq=False)
+class Adaptation:
+    """
+    What adaptation adds to a bundle.
+
+    :param adapters: trained, in evaluation mode.
+    :param attention: with its trained query.
+    :param position: of the adapters.
+    :param name: of the adapters, for the manifest.
+    :param training: what they were trained on and how good they are, for manifest and card:
+        plain values only.
+    """
+
+    adapters: nn.Module
+    attention: TaskAttention
+    position: str
+    name: str
+    training: Mapping[str, Any]
+
+
 class _Visual(AdaptedBackbone):
     """Backbone with its adapters in place, and tokens as rows."""
 
@@ -84,12 +106,15 @@ class _Visual(AdaptedBackbone):
 
 
 def export_bundle(
-    output: Path, options: ExportOptions, *, command: str, report: Report = print,
+    output: Path, options: ExportOptions, *, command: str, adaptation: Adaptation | None = None,
+    report: Report = print,
 ) -> dict[str, Any]:
     """
-    Write a bundle with an identity adapter and an untrained success head.
+    Write a bundle with an untrained success head.
 
     :param output: the bundle's directory; replaced only once everything has been checked.
+    :param adaptation: trained adapters and query, which must fit the backbone of `options`; None:
+        identity adapters.
     :param command: how a person repeats this, for the manifest and the card.
     :returns: the manifest as written.
     :raises ValueError: unknown backbone, views that no bundle can have, weights that do not fit,
@@ -113,7 +138,9 @@ def export_bundle(
 
     report('visual encoder')
     files['preprocess.onnx'] = preprocessing_graph(spec)
-    visual = _Visual(backbone, late_adapters(backbone.channels, backbone.kind))
+    visual = _Visual(
+        backbone, adaptation.adapters if adaptation else late_adapters(
+            backbone.channels, backbone.kind), adaptation.position if adaptation else 'late')
     pixels = _pixels(files['preprocess.onnx'], sample_pictures())
     batches = [pixels[i:i + views] for i in range(0, len(pixels) - views + 1, views)]
     files['visual.onnx'] = torch_graph(
@@ -122,17 +149,24 @@ def export_bundle(
         files['visual.onnx'], visual, {'pixels': batches[0]}, report)}
     with torch.no_grad():
         plain = backbone.module(torch.from_numpy(batches[0])).flatten(2).transpose(1, 2)
-        identity = torch.equal(plain, visual(torch.from_numpy(batches[0])))
-    metrics['adapter_is_identity'] = identity
+        metrics['adapter_is_identity'] = torch.equal(
+            plain, visual(torch.from_numpy(batches[0])))
     tokens = np.concatenate([_run(files['visual.onnx'], {'pixels': b})[0] for b in batches])
     if options.int8:
         files[INT8_VISUAL] = quantise_static(files['visual.onnx'], batches)
         low = np.concatenate([_run(files[INT8_VISUAL], {'pixels': b})[0] for b in batches])
-        metrics['visual_int8_cosine'] = _cosine_summary(tokens.mean(1), low.mean(1))
+        cosine = _cosine_summary(tokens.mean(1), low.mean(1))
+        metrics['visual_int8_cosine'] = cosine
+        if cosine['mean'] < INT8_COSINE:
+            del files[INT8_VISUAL]
+            report(f'  {INT8_VISUAL} is left out: its mean cosine with float32 is '
+                   f'{cosine["mean"]}, needed is {INT8_COSINE}')
 
     report('heads')
-    attention = TaskAttention(text.dim, backbone.channels)
-    metrics['query'] = _set_query(attention, backbone, encode, tokens, options)
+    attention = adaptation.attention if adaptation else TaskAttention(
+        text.dim, backbone.channels)
+    metrics['query'] = {'source': 'trained with the adapters'} if adaptation else _set_query(
+        attention, backbone, encode, tokens, options)
     head = SuccessHead(views, backbone.channels, text.dim)
     rng = np.random.default_rng(options.seed)
     clip = rng.random((views, length, count, backbone.channels), np.float32)
@@ -162,7 +196,7 @@ def export_bundle(
     report('tasks and card')
     files[TOKENIZER] = _tokenizer()
     files[TASKS], files[TASK_TENSORS] = _tasks(options, text.dim)
-    manifest = _manifest(options, backbone, text, metrics, command)
+    manifest = _manifest(options, backbone, text, metrics, command, adaptation)
     files[CARD] = write_card(manifest).encode()
     _write(output, files, manifest)
     return manifest
@@ -259,7 +293,7 @@ def _tasks(options: ExportOptions, dim: int) -> tuple[bytes, bytes]:
 
 def _manifest(
     options: ExportOptions, backbone: Backbone, text: PromptedTextEncoder,
-    metrics: Mapping[str, Any], command: str,
+    metrics: Mapping[str, Any], command: str, adaptation: Adaptation | None,
 ) -> dict[str, Any]:
     """Say everything about the bundle but the hashes of its files."""
     spec = backbone.preprocessing
@@ -286,9 +320,11 @@ def _manifest(
         'ood': None,
         'backbone': {'name': backbone.name, 'source': backbone.source,
                      'license': backbone.license_id},
-        'adapter': {'name': 'late x3, exact identity (not trained)',
+        'adapter': {'name': adaptation.name if adaptation else
+                    'late x3, exact identity (not trained)',
                     'geometry': '1x1 stacks, down 4, groups 8' if backbone.kind == 'conv'
                     else 'linear stacks of full width'},
+        'training': dict(adaptation.training) if adaptation else None,
         'licenses': {
             f'backbone {backbone.name}': backbone.license_id,
             'text encoder all-MiniLM-L6-v2': 'Apache-2.0',

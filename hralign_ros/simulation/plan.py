@@ -49,19 +49,22 @@ class Chunk:
 
 
 def plan_chunks(
-    worlds: list[tuple[str, str, str]], splits: Splits, rounds: int,
+    worlds: list[tuple[str, str, str]], splits: Splits, rounds: int, *, failures: bool = True,
 ) -> Iterator[Chunk]:
     """
     List all chunks, round by round.
 
     :param worlds: simulator, task and embodiment.
+    :param failures: False: experts only, which is what adaptation needs; a later run with
+        failures adds them.
     """
     for number in range(rounds):
         for simulator, task, embodiment in worlds:
             # Robosuite takes three times as long: every second round.
             if simulator == 'robosuite' and number % 2:
                 continue
-            jobs = _jobs(task, embodiment, splits, number)
+            jobs = (job for job in _jobs(task, embodiment, splits, number)
+                    if failures or job.fault is None)
             yield Chunk(simulator, task, embodiment, number, tuple(jobs))
 
 

@@ -38,13 +38,16 @@ HAND_MODEL = 'HRALIGN_HAND_MODEL'
 
 def simulate(
     output: Path, *, rounds: int = 6, workers: int = 1, tasks: tuple[str, ...] = (),
-    hand: Path | None = None, splits: Path | None = None, report: Report = print,
+    failures: bool = True, hand: Path | None = None, splits: Path | None = None,
+    report: Report = print,
 ) -> Path:
     """
     Make or complete a data set.
 
     :param rounds: each adds about 750 episodes over all tasks.
     :param tasks: only these; () for all.
+    :param failures: False: successes only, which is what adaptation needs; a later run adds the
+        failures.
     :param hand: glTF file of the hand; None: what HRALIGN_HAND_MODEL names.
     :param splits: split file; None for the shipped one.
     :returns: the manifest file.
@@ -61,7 +64,7 @@ def simulate(
     output = Path(output)
     for folder in (EPISODES, VIDEOS):
         (output / folder).mkdir(parents=True, exist_ok=True)
-    chunks = list(plan_chunks(chosen, rules, rounds))
+    chunks = list(plan_chunks(chosen, rules, rounds, failures=failures))
     total = sum(len(chunk.jobs) for chunk in chunks)
     open_chunks = [chunk for chunk in chunks if _missing(output, chunk)]
     done = total - sum(len(_missing(output, chunk)) for chunk in open_chunks)

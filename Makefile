@@ -10,11 +10,14 @@ PYTHON ?= python3
 VIDEO ?=
 # make demo: the instruction.
 TASK ?=
+# make bundle: the run of `hralign adapt` to export, and the report of `hralign evaluate` on it.
+RUN ?=
+REPORT ?=
 # Further options for the program that a target runs.
 ARGS ?=
 
 # Handed over by the environment, so that no character in them means anything to the shell.
-export VIDEO TASK
+export VIDEO TASK RUN REPORT
 
 SETUP = @command -v $(PYTHON) >/dev/null || \
 	{ echo "setup: Python 3.10, 3.11 or 3.12 is needed and $(PYTHON) is not found." >&2; exit 1; }; \
@@ -44,9 +47,10 @@ lint:  ## linters and type check only
 	@$(ENTER) && python -m ruff check . && python -m mypy hralign_ros && \
 		python -m pytest -q -m linter test
 
-bundle:  ## rebuild the default bundle in models/default
+bundle:  ## rebuild the default bundle in models/default: make bundle RUN=folder REPORT=report.json
 	$(SETUP) adapt
-	@$(ENTER) && python -m hralign_ros.cli export --output models/default $(ARGS)
+	@$(ENTER) && python -m hralign_ros.cli export --output models/default \
+		$${RUN:+--run "$$RUN"} $${REPORT:+--report "$$REPORT"} $(ARGS)
 
 bench:  ## measure latency, writes results/latency.json
 	$(SETUP) demo test adapt

@@ -1,0 +1,235 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+One adaptation from a data set to a run's folder: pairs, features, model, training, run.json.
+
+run.json says everything that is needed to make the model again and to tell where it comes from.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+import json
+import os
+from pathlib import Path
+import resource
+import time
+from typing import Any
+
+from hralign_ros.adapt.cache import build_cache, FeatureCache
+from hralign_ros.adapt.checkpoints import read_checkpoint, TrainingError
+from hralign_ros.adapt.model import HRAlign
+from hralign_ros.adapt.train import BEST, train, TrainOptions
+from hralign_ros.data.manifest import DataSet, read_manifest, REFERENCE_VIEW
+from hralign_ros.data.pairs import Clip, make_pairs, Pair
+from hralign_ros.models.adapters import make_adapters
+from hralign_ros.models.backbones import Backbone, load_backbone
+from hralign_ros.models.text import load_distilbert, MiniLMSentences, SentenceFeatures
+import numpy as np
+from numpy.typing import NDArray
+import torch
+from torch import nn
+
+Report = Callable[[str], None]
+Texts = dict[str, NDArray[np.float32]]
+
+RUN = 'run.json'
+SCHEMA_VERSION = 1
+TRAINED = ('adapters', 'query')
+
+
+@dataclass(frozen=True)
+class AdaptOptions:
+    """
+    What to adapt, on which pairs.
+
+    :param backbone: as `load_backbone` names it.
+    :param weights: of the backbone: a file, `random`, or None for the package's own.
+    :param position: of the adapters: early, middle or late.
+    :param init: of the adapters: identity, or release (the authors').
+    :param pairs: how humans and robots are paired: recorded, twin, cross_seed, cross_scene,
+        shuffled.
+    :param views: of the robot, each a stream of its own against the human's third-person clip.
+    :param frames: F cached of each clip, of which a step takes T.
+    :param dtype: of the cache.
+    :param text: minilm, or distilbert:FOLDER.
+    :param trained: adapters (with the query), or query: the baseline without adapters.
+    :param variant: what the report calls runs that differ in their seed only.
+    """
+
+    backbone: str = 'efficientnet_lite0'
+    weights: str | None = None
+    position: str = 'late'
+    init: str = 'identity'
+    pairs: str = 'recorded'
+    views: tuple[str, ...] = (REFERENCE_VIEW, 'wrist')
+    frames: int = 8
+    dtype: str = 'float16'
+    text: str = 'minilm'
+    trained: str = 'adapters'
+    pooling: str = 'attention'
+    variant: str = 'adapted'
+    train: TrainOptions = field(default_factory=TrainOptions)
+
+
+@dataclass(frozen=True)
+class Run:
+    """
+    A finished run.
+
+    :param model: with its best weights, in evaluation mode.
+    :param record: the contents of run.json.
+    """
+
+    folder: Path
+    options: AdaptOptions
+    backbone: Backbone
+    model: HRAlign
+    record: Mapping[str, Any]
+
+
+def adapt(
+    data: Path, output: Path, options: AdaptOptions, *, cache: Path | None = None,
+    workers: int = 1, resume: bool = False, command: str = '', report: Report = print,
+) -> Run:
+    """
+    Adapt a backbone on the training pairs of a data set.
+
+    :param cache: folder for features; None: cache/ beside the manifest.
+    :param workers: processes that compute features.
+    :param command: how a person repeats this, for run.json.
+    :raises HralignError: data, options or weights that do not do.
+    """
+    if options.trained not in TRAINED:
+        raise TrainingError(
+            f"trained is '{options.trained}'; allowed: {', '.join(TRAINED)}")
+    began = time.monotonic()
+    everything = read_manifest(Path(data))
+    backbone = load_backbone(options.backbone, options.weights)
+    seed = options.train.seed
+    learning = make_pairs(
+        everything.of_split('train'), options.pairs, views=options.views, seed=seed)
+    held_out = make_pairs(
+        everything.of_split('validation'),
+        'recorded' if options.pairs == 'shuffled' else options.pairs,
+        views=options.views, seed=seed)
+    features = pair_features(
+        everything, [*learning, *held_out], backbone, options, cache=cache, workers=workers,
+        report=report)
+    cached = time.monotonic()
+    encoder = text_encoder(options.text)
+    texts = text_features(encoder, [p.robot.task_text for p in (*learning, *held_out)])
+    model = build_model(backbone, options, encoder.dim)
+    result = train(
+        options.train, model, learning, held_out, features, texts, Path(output), resume=resume,
+        report=report)
+    train_s = round(time.monotonic() - cached, 1)
+    record: dict[str, Any] = {
+        'schema_version': SCHEMA_VERSION, 'options': asdict(options), 'text_dim': encoder.dim,
+        'text_encoder': encoder.name, 'command': command,
+        'backbone_source': backbone.source, 'backbone_license': backbone.license_id,
+        'data': _described(everything, learning, held_out), 'cache': features.key,
+        'best_step': result.best_step, 'steps': result.steps,
+        'stopped_early': result.stopped_early, 'validation_r1': result.validation.r1,
+        'validation_loss': result.validation.loss,
+        'seconds': {'cache': round(cached - began, 1), 'train': train_s},
+        'peak_rss_mb': round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        'load_average': round(os.getloadavg()[0], 2),
+    }
+    if int(os.environ.get('RANK', '0')) == 0:
+        scratch = Path(output) / f'.{RUN}.tmp'
+        scratch.write_text(json.dumps(record, indent=1), encoding='utf-8')
+        scratch.replace(Path(output) / RUN)
+    report(f'best at step {result.best_step}: R@1 {result.validation.r1:.3f} on validation pairs; '
+           f'{train_s:.0f} s, peak {record["peak_rss_mb"]} MB; {output}')
+    return Run(Path(output), options, backbone, model, record)
+
+
+def load_run(folder: Path) -> Run:
+    """
+    Load a finished run.
+
+    :raises TrainingError: there is none, or its files are of another version.
+    """
+    path = Path(folder) / RUN
+    try:
+        record = json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise TrainingError(f'{folder}: no finished run there ({error})') from error
+    if record.get('schema_version') != SCHEMA_VERSION:
+        raise TrainingError(f'{path}: schema {record.get("schema_version")}, and this package '
+                            f'reads {SCHEMA_VERSION}')
+    chosen = dict(record['options'])
+    chosen['train'] = TrainOptions(**chosen['train'])
+    chosen['views'] = tuple(chosen['views'])
+    options = AdaptOptions(**chosen)
+    backbone = load_backbone(options.backbone, options.weights)
+    model = build_model(backbone, options, record['text_dim'])
+    model.load_trained_state(read_checkpoint(Path(folder) / BEST).model)
+    model.eval()
+    return Run(Path(folder), options, backbone, model, record)
+
+
+def build_model(backbone: Backbone, options: AdaptOptions, text_dim: int) -> HRAlign:
+    """Make the model at its start; the seed decides every weight."""
+    torch.manual_seed(options.train.seed)
+    adapters: nn.Module = nn.Identity() if options.trained == 'query' else make_adapters(
+        backbone, options.position, init=options.init)
+    return HRAlign(adapters, backbone.back(options.position), text_dim, backbone.channels,
+                   pooling=options.pooling)
+
+
+def text_encoder(name: str) -> SentenceFeatures:
+    """
+    Make the text encoder of a name.
+
+    :raises TrainingError: no such encoder.
+    """
+    if name == 'minilm':
+        return MiniLMSentences()
+    kind, _, folder = name.partition(':')
+    if kind == 'distilbert' and folder:
+        return load_distilbert(folder)
+    raise TrainingError(f"text encoder is '{name}'; allowed: minilm, distilbert:FOLDER")
+
+
+def text_features(encoder: SentenceFeatures, texts: Iterable[str]) -> Texts:
+    """Encode each different text once."""
+    names = sorted(set(texts))
+    return dict(zip(names, encoder.encode(names), strict=True))
+
+
+def pair_features(
+    data: DataSet, pairs: Sequence[Pair], backbone: Backbone, options: AdaptOptions, *,
+    cache: Path | None = None, workers: int = 1, report: Report = print,
+) -> FeatureCache:
+    """Build or open the features of all clips of a data set that any pairing could need."""
+    wanted: dict[str, Clip] = {}
+    for pair in pairs:
+        wanted[pair.human.key] = pair.human
+        wanted[pair.robot.key] = pair.robot
+    # The same clips whichever pairs and views are chosen: all runs on a data set share one cache.
+    known = {view for e in data.episodes for view in e.robot_videos}
+    views = tuple(sorted(known & {*options.views, *AdaptOptions.views}))
+    for pair in make_pairs(data, 'recorded', views=views):
+        wanted[pair.human.key] = pair.human
+        wanted[pair.robot.key] = pair.robot
+    return build_cache(
+        cache or data.folder / 'cache', wanted.values(), data.folder, backbone,
+        position=options.position, frames=options.frames, dtype=options.dtype, workers=workers,
+        report=report)
+
+
+def _described(
+    data: DataSet, learning: Sequence[Pair], held_out: Sequence[Pair],
+) -> dict[str, Any]:
+    """Say what a run was trained on."""
+    used = {pair.robot.episode_id for pair in learning}
+    episodes = [e for e in data.episodes if e.episode_id in used]
+    return {
+        'pairs': len(learning), 'validation_pairs': len(held_out),
+        'tasks': sorted({e.task_id for e in episodes}),
+        'scenes': len({e.scene for e in episodes}),
+        'embodiments': sorted({e.embodiment for e in episodes}),
+        'sources': sorted({e.source for e in episodes}),
+        'licenses': sorted({e.license_id for e in episodes})}

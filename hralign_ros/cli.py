@@ -127,6 +127,8 @@ def _add_adapt(commands: _Commands) -> None:
             ('pooling', 'attention, mean'),
             ('variant', 'name of the runs that differ in their seed only')):
         adapt.add_argument(f'--{name}', help=help_text)
+    adapt.add_argument('--draws', type=int, help='human partners drawn for each robot clip '
+                       '(cross_seed, cross_scene)')
     adapt.add_argument('--frames', type=int, help='frames of each clip in the cache')
     adapt.add_argument('--views', nargs='+', help='of the robot; each is a stream of its own')
     adapt.add_argument('--set', action='append', default=[], metavar='NAME=VALUE',
@@ -234,7 +236,7 @@ def _adapt(options: argparse.Namespace) -> int:
 
     given = {name: getattr(options, name) for name in (
         'backbone', 'weights', 'position', 'init', 'pairs', 'dtype', 'text', 'trained', 'pooling',
-        'variant', 'frames') if getattr(options, name) is not None}
+        'variant', 'frames', 'draws') if getattr(options, name) is not None}
     if options.views:
         given['views'] = tuple(options.views)
     training = replace(PRESETS[options.preset], **_settings(

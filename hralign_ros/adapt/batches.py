@@ -175,18 +175,22 @@ class PairBatches(_Source):
     :param batch: pairs in a global batch.
     :param length: T, frames of each clip, of the F that are cached.
     :param sampler: one of `data.samplers.SAMPLERS`.
+    :param by_scene: fill batches scene by scene, so that most negatives have the background of
+        the pair and cannot be told from it by that.
     :raises DataError: fewer items than a batch, an unknown sampler, or a text is missing.
     """
 
     def __init__(
         self, items: Sequence[Item], cache: FeatureCache, texts: Texts, *, batch: int,
-        length: int = 5, sampler: str = 'random', seed: int = 0,
+        length: int = 5, sampler: str = 'random', seed: int = 0, by_scene: bool = False,
     ) -> None:
         super().__init__(items, cache, texts, length=length, sampler=sampler, seed=seed)
         if not 1 <= batch <= len(self.items):
             raise DataError(f'a batch of {batch} pairs, and there are {len(self.items)} with '
                             'features; choose a smaller batch, or give more pairs')
         self.batch = batch
+        self._scenes = np.unique([i.robot.scene for i in self.items], return_inverse=True)[1] \
+            if by_scene else None
         self.views = tuple(sorted({view for item in self.items for view in item.robots}))
 
     @property
@@ -197,7 +201,14 @@ class PairBatches(_Source):
     def plan(self, step: int) -> Indices:
         """Give the items of the global batch of a step: int64 [batch]."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng([_ORDER, self.seed, epoch]).permutation(len(self.items))
+        rng = np.random.default_rng([_ORDER, self.seed, epoch])
+        order = rng.permutation(len(self.items))
+        if self._scenes is not None:
+            rank = rng.permutation(int(self._scenes.max()) + 1)
+            order = order[np.argsort(rank[self._scenes[order]], kind='stable')]
+            # Whole batches in a new order: no run of steps sees one scene only.
+            whole = order[:self.steps_per_epoch * self.batch].reshape(-1, self.batch)
+            order = whole[rng.permutation(len(whole))].ravel()
         return order[place * self.batch:(place + 1) * self.batch].astype(np.int64)
 
     def load(self, step: int, ranks: Ranks = Ranks()) -> Batch:  # noqa: B008  # frozen

@@ -18,7 +18,7 @@ from typing import Any
 
 from hralign_ros.adapt.cache import build_cache, FeatureCache
 from hralign_ros.adapt.checkpoints import read_checkpoint, TrainingError
-from hralign_ros.adapt.model import HRAlign
+from hralign_ros.adapt.model import HRAlign, POOLINGS
 from hralign_ros.adapt.train import BEST, train, TrainOptions
 from hralign_ros.data.manifest import DataSet, read_manifest, REFERENCE_VIEW
 from hralign_ros.data.pairs import Clip, make_pairs, Pair
@@ -36,6 +36,8 @@ Texts = dict[str, NDArray[np.float32]]
 RUN = 'run.json'
 SCHEMA_VERSION = 1
 TRAINED = ('adapters', 'query')
+# Between the seeds of two draws, so that those of neighbouring training seeds differ.
+_DRAW = 1000
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class AdaptOptions:
     :param init: of the adapters: identity, or release (the authors').
     :param pairs: how humans and robots are paired: recorded, twin, cross_seed, cross_scene,
         shuffled.
+    :param draws: how often each robot clip draws a human partner for training, where pairing is a
+        draw (cross_seed, cross_scene).
     :param views: of the robot, each a stream of its own against the human's third-person clip.
     :param frames: F cached of each clip, of which a step takes T.
     :param dtype: of the cache.
@@ -62,6 +66,7 @@ class AdaptOptions:
     position: str = 'late'
     init: str = 'identity'
     pairs: str = 'recorded'
+    draws: int = 1
     views: tuple[str, ...] = (REFERENCE_VIEW, 'wrist')
     frames: int = 8
     dtype: str = 'float16'
@@ -100,26 +105,33 @@ def adapt(
     :param command: how a person repeats this, for run.json.
     :raises HralignError: data, options or weights that do not do.
     """
-    if options.trained not in TRAINED:
+    for name, allowed in (('trained', TRAINED), ('pooling', POOLINGS)):
+        if getattr(options, name) not in allowed:
+            raise TrainingError(
+                f"{name} is '{getattr(options, name)}'; allowed: {', '.join(allowed)}")
+    if options.draws < 1 or (options.draws > 1 and not options.pairs.startswith('cross_')):
         raise TrainingError(
-            f"trained is '{options.trained}'; allowed: {', '.join(TRAINED)}")
+            f'{options.draws} draws of {options.pairs} pairs; 1 is allowed, or more of cross_seed '
+            'or cross_scene')
     began = time.monotonic()
     everything = read_manifest(Path(data))
     backbone = load_backbone(options.backbone, options.weights)
     seed = options.train.seed
-    learning = make_pairs(
-        everything.of_split('train'), options.pairs, views=options.views, seed=seed)
+    training_data = everything.of_split('train')
+    learning = [pair for draw in range(options.draws) for pair in make_pairs(
+        training_data, options.pairs, views=options.views, seed=seed + _DRAW * draw)]
     held_out = make_pairs(
         everything.of_split('validation'),
         'recorded' if options.pairs == 'shuffled' else options.pairs,
         views=options.views, seed=seed)
+    # Both before the features, so that a wrong option shows before hours of work.
+    encoder = text_encoder(options.text)
+    model = build_model(backbone, options, encoder.dim)
     features = pair_features(
         everything, [*learning, *held_out], backbone, options, cache=cache, workers=workers,
         report=report)
     cached = time.monotonic()
-    encoder = text_encoder(options.text)
     texts = text_features(encoder, [p.robot.task_text for p in (*learning, *held_out)])
-    model = build_model(backbone, options, encoder.dim)
     result = train(
         options.train, model, learning, held_out, features, texts, Path(output), resume=resume,
         report=report)

@@ -78,6 +78,7 @@ class TrainOptions:
     :param decoupled: see `alignment_loss`.
     :param frozen_weight: see `alignment_loss`.
     :param mask_same_task: pairs of one task are no negatives of each other.
+    :param by_scene: batches of few scenes, so that background does not tell pairs apart.
     :param human_share: of the control's videos.
     :param optimiser: adam or adamw.
     :param learning_rate: at its highest.
@@ -103,6 +104,7 @@ class TrainOptions:
     decoupled: bool = True
     frozen_weight: float = 1.0
     mask_same_task: bool = True
+    by_scene: bool = False
     human_share: float = 0.5
     optimiser: str = 'adamw'
     learning_rate: float = 1e-3
@@ -154,7 +156,7 @@ class Validation:
     How good the model is on the validation pairs, with frames spread evenly over each clip.
 
     :param r1: share of clips whose own partner is the most similar one, both directions, all
-        views; on chance level it is 1 / pairs.
+        views; where same-task pairs are masked in the loss, they do not compete here either.
     """
 
     loss: float
@@ -260,22 +262,32 @@ def validate(model: HRAlign, batches: PairBatches, options: TrainOptions) -> Val
             there = views == view
             losses.append(alignment_loss(
                 human[there], frozen[there], adapted[there], temperature=options.temperature))
-            hits.append(recall_at_1(human[there], adapted[there]))
+            tasks = [item.task_id for item in batches.items
+                     if batches.views[view] in item.robots]
+            neutral = _same_task(tasks, device) if options.mask_same_task else None
+            hits.append(recall_at_1(human[there], adapted[there], neutral))
     model.train()
     return Validation(float(torch.stack(losses).mean()), sum(hits) / len(hits))
 
 
-def recall_at_1(human: Tensor, robot: Tensor) -> float:
+def _same_task(tasks: Sequence[str], device: torch.device) -> Tensor:
+    numbers = torch.tensor([sorted(set(tasks)).index(task) for task in tasks], device=device)
+    return numbers[:, None] == numbers[None]
+
+
+def recall_at_1(human: Tensor, robot: Tensor, neutral: Tensor | None = None) -> float:
     """
     Compute the share of rows whose partner is strictly the most similar, mean of both directions.
 
     :param human: float [n, C] of norm 1; row i belongs to row i of `robot` [n, C].
+    :param neutral: bool [n, n], pairs of rows that are neither right nor wrong; None: none but
+        the partners themselves.
     """
     similarity = human @ robot.T
     own = similarity.diagonal()
+    aside = torch.eye(len(own), dtype=torch.bool, device=own.device)
     # Ties lose: features that have all become the same are no success.
-    others = similarity.masked_fill(
-        torch.eye(len(own), dtype=torch.bool, device=own.device), -math.inf)
+    others = similarity.masked_fill(aside if neutral is None else aside | neutral, -math.inf)
     return float(((own > others.amax(1)).float().mean()
                   + (own > others.amax(0)).float().mean()) / 2)
 
@@ -308,7 +320,8 @@ class _Run:
         common: Mapping[str, Any] = {
             'length': options.length, 'sampler': options.sampler, 'seed': options.seed}
         self.batches: PairBatches | VideoBatches = (
-            PairBatches(items, cache, texts, batch=options.batch, **common)
+            PairBatches(items, cache, texts, batch=options.batch, by_scene=options.by_scene,
+                        **common)
             if options.objective == 'align' else
             VideoBatches(items, cache, texts, batch=2 * options.batch,
                          human_share=options.human_share, **common))

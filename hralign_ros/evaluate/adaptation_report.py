@@ -43,8 +43,9 @@ import torch
 
 Report = Callable[[str], None]
 _CHARTS = {
-    'recall': f'E1 R@1 {HUMAN_TO_ROBOT}, task text',
-    'recall_neutral': f'E1 R@1 {HUMAN_TO_ROBOT}, neutral text',
+    'recall': f'E1 R@1 of the task in other scenes, {HUMAN_TO_ROBOT}, task text',
+    'recall_neutral': f'E1 R@1 of the task in other scenes, {HUMAN_TO_ROBOT}, neutral text',
+    'recall_own_pair': f'E1 R@1 {HUMAN_TO_ROBOT}, task text',
     'gap': 'E2 proxy A-distance, task text',
     'policy': 'E6 nearest-neighbour action error'}
 SIMULATED = ('Simulated pairs are not RH20T: these figures say that the method works on this '

@@ -123,7 +123,7 @@ def encode_frames(
     Only episodes with actions and proprioception of the most common widths are taken: arms with
     other joints cannot share a probe.
 
-    :raises EvaluationError: no episode has actions.
+    :raises EvaluationError: no episode has actions, or none has two cached frames.
     """
     episodes = {e.episode_id: e for e in data.episodes if e.actions and e.proprio}
     widths = [_width(episodes[i.robot.episode_id]) for i in items
@@ -151,6 +151,8 @@ def encode_frames(
                 proprio.append(states[kept[row]])
                 names.append(episode.episode_id)
                 tasks.append(episode.task_id)
+    if not features:
+        raise EvaluationError('no episode with actions has two different cached frames')
     return FrameArrays(np.stack(features), np.stack(actions), np.stack(proprio),
                        np.array(names), np.array(tasks))
 

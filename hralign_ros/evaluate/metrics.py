@@ -110,7 +110,8 @@ def retrieval(
     sizes compare only so. Intervals draw clusters of queries; the clips at hand stay the gallery.
 
     With both scenes given the gallery is a hard one: the own pair, and clips of the query's scene
-    with another task. Background alone finds nothing there.
+    with another task. Background alone finds nothing there. Without the own pair it is the other
+    way about: only clips of other scenes, where background leads astray.
 
     :param query: [n, C].
     :param gallery: [m, C].
@@ -185,7 +186,8 @@ def _retrieve(
             f"level '{level}', own pair {own_pair}: allowed are instance with the own pair, "
             'and task')
     if (scene_q is None) != (scene_g is None):
-        raise EvaluationError('a hard gallery needs the scenes of queries and of the gallery')
+        raise EvaluationError(
+            'a gallery chosen by scene needs the scenes of queries and of the gallery')
     if not ks or min(ks) < 1 or draws < 1:
         raise EvaluationError(f'ks {tuple(ks)} and draws {draws} must be at least 1')
     own = ids_q[:, None] == ids_g[None, :]
@@ -193,7 +195,8 @@ def _retrieve(
     allowed = own | np.True_
     if scene_q is not None and scene_g is not None:
         scenes_q, scenes_g = _labels('scene_q', scene_q, n), _labels('scene_g', scene_g, m)
-        allowed = own | ((scenes_q[:, None] == scenes_g[None, :]) & ~same_task)
+        same_scene = scenes_q[:, None] == scenes_g[None, :]
+        allowed = own | (same_scene & ~same_task) if own_pair else ~same_scene
     if not own_pair:
         allowed &= ~own
     right = own if level == 'instance' else own | same_task

@@ -79,7 +79,8 @@ class Measured:
     What was found, ready for a report.
 
     :param values: Estimate by (metric, variant, split).
-    :param hits: R@1 human to robot with the task's text, [seeds, n], by (variant, split).
+    :param hits: R@1 human to robot with the task's text, of the task in other scenes where there
+        are any, [seeds, n], by (variant, split).
     :param names: episode of each column of `hits`, by split.
     """
 
@@ -104,18 +105,24 @@ def measure(
     :param view: of the robot.
     :param gallery: clips in a gallery, where a split has as many.
     :param full: E1 to E4 in all forms; False: R@1 and proxy A-distance only.
-    :param probes: E5 and E6 too.
-    :raises EvaluationError: a split without pairs, or variants without a run among them.
+    :param probes: E5 and E6 too, where a split has actions and proprioception.
+    :raises EvaluationError: a split without pairs, variants without a run among them, a gallery
+        of one, or variants whose features are of different clips.
     """
     found = Measured()
     reference = next((v.runs[0] for v in variants if v.runs), None)
     if reference is None:
         raise EvaluationError('at least one run is needed: it says which backbone is meant')
+    if gallery < 2:
+        raise EvaluationError(f'a gallery of {gallery} clips; needed are 2 or more')
     found.seeds = tuple(sorted({r.options.train.seed for v in variants for r in v.runs}))
     for split in splits:
+        probed = probes and any(e.actions and e.proprio for e in data.of_split(split).episodes)
+        if probes and not probed:
+            report(f'{split}: E5 and E6 are left out: no episode has actions and proprioception')
         for variant in variants:
             report(f'{split}: {variant.name}')
-            _measure_variant(found, data, variant, reference, split, view, gallery, full, probes,
+            _measure_variant(found, data, variant, reference, split, view, gallery, full, probed,
                              cache_folder, workers)
     return found
 
@@ -166,13 +173,19 @@ def _measure_variant(
         _add(found, variant, name, split, estimate, chance=chances[name])
     for name, values_of in per_seed.items():
         _add(found, variant, name, split, _over_seeds(values_of))
-    main = f'E1 R@1 {HUMAN_TO_ROBOT}, task text'
+    main = f'E1 R@1 of the task in other scenes, {HUMAN_TO_ROBOT}, task text'
+    if main not in hits:  # all clips are of one scene
+        main = f'E1 R@1 {HUMAN_TO_ROBOT}, task text'
+    if not np.array_equal(found.names.get(split, clusters[main]), clusters[main]):
+        raise EvaluationError(f"split {split}: '{variant.name}' has features of other clips than "
+                              'the variants before it, so that they cannot be compared')
     found.hits[variant.name, split] = np.stack(hits[main])
     found.names[split] = clusters[main]
+    seeds: list[int | str] = [run.options.train.seed for run in variant.runs] or ['']
     found.tables.setdefault('retrieval_per_episode', []).extend(
         {'variant': variant.name, 'split': split, 'seed': seed, 'episode': str(name),
          'r1_human_to_robot': float(hit)}
-        for seed, row_of in enumerate(hits[main])
+        for seed, row_of in zip(seeds, hits[main], strict=True)
         for name, hit in zip(clusters[main], row_of, strict=True))
 
 
@@ -194,20 +207,36 @@ def _retrievals(arrays: PairArrays, gallery: int, full: bool) -> dict[str, Retri
         def pool_gallery(rows: Any, text: int, of: Any = answer) -> Any:
             return of[rows, min(text, of.shape[1] - 1)]
 
+        elsewhere: dict[str, Any] = {
+            **labels, 'level': 'task', 'own_pair': False, 'scene_q': arrays.scenes,
+            'scene_g': arrays.scenes, 'clusters': join_labels(arrays.tasks, arrays.scenes),
+            'gallery_size': min(gallery, _fewest_elsewhere(arrays.scenes))}
+        if elsewhere['gallery_size'] > 1:
+            found[f'E1 R@1 of the task in other scenes, {direction}, task text'] = \
+                retrieval_with_queries(pool_query, pool_gallery, text=arrays.text, **elsewhere)
+            found[f'E1 R@1 of the task in other scenes, {direction}, neutral text'] = retrieval(
+                query[:, -1], answer[:, -1], **elsewhere)
         found[f'E1 R@1 {direction}, task text'] = retrieval_with_queries(
             pool_query, pool_gallery, text=arrays.text, **labels)
         found[f'E1 R@1 {direction}, neutral text'] = retrieval(
             query[:, -1], answer[:, -1], **labels)
         if not full:
             continue
+        # The own pair is not among them: there is one clip less to choose from.
+        others = {**labels, 'gallery_size': min(gallery, len(arrays.names) - 1)}
         found[f'E1 R@1 of the task, {direction}, neutral text'] = retrieval(
-            query[:, -1], answer[:, -1], level='task', own_pair=False, **labels)
+            query[:, -1], answer[:, -1], level='task', own_pair=False, **others)
         try:
             found[f'E1 R@1 hard gallery (same scene, other task), {direction}, task text'] = \
                 retrieval_with_queries(pool_query, pool_gallery, text=arrays.text, **hard)
         except EvaluationError:
             pass  # no scene of this split has two tasks
     return found
+
+
+def _fewest_elsewhere(scenes: np.ndarray) -> int:
+    """Return the size of the largest gallery of other scenes that every query can have."""
+    return int(len(scenes) - np.unique(scenes, return_counts=True)[1].max())
 
 
 def _gaps(arrays: PairArrays, seed: int, full: bool) -> dict[str, Estimate]:

@@ -1,0 +1,95 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""Scenes: a pure function of their name, each of its kind, another take of the same place."""
+
+from dataclasses import fields, replace
+from functools import cache
+
+from hralign_ros.simulation.looks import another_take, make_look, TEXTURE_SIZE
+import numpy as np
+import pytest
+
+KINDS = ('train', 'validation', 'test', 'view', 'distractor')
+COUNT = 6
+# What differs from take to take of one scene.
+KNOCKED = {'bearing_deg', 'elevation_deg', 'distance', 'light', 'lightness', 'elbow_deg',
+           'tilt_deg'}
+
+
+@cache
+def looks(kind):
+    return [make_look(f'{kind}-{i:02d}') for i in range(COUNT)]
+
+
+def same(one, other, name):
+    one, other = getattr(one, name), getattr(other, name)
+    if name == 'textures':
+        return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+    return one == other
+
+
+def test_a_scene_is_its_name():
+    """Guards a resumed data set: the same place again; another number is another place."""
+    first, second = looks('train')[:2]
+    again = make_look('train-00')
+    assert all(same(first, again, field.name) for field in fields(first))
+    assert not any(same(first, second, name) for name in (
+        'bearing_deg', 'textures', 'tints', 'sleeve', 'light', 'elbow_deg'))
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_values_are_what_a_renderer_takes(kind):
+    """Guards the picture: colours from 0 to 1, whole textures, light from above."""
+    for look in looks(kind):
+        assert [t.shape for t in look.textures] == [(TEXTURE_SIZE, TEXTURE_SIZE, 3)] * 3
+        assert all(t.dtype == np.uint8 for t in look.textures)
+        colours = np.array([look.skin, look.sleeve, *(d.colour for d in look.distractors)])
+        assert colours.min() >= 0 and colours.max() <= 1
+        assert len(look.tints) == 3 and np.min(look.tints) > 0.5
+        assert np.linalg.norm(look.light) == pytest.approx(1.0) and look.light[2] < -0.6
+        assert abs(look.elbow_deg) <= 65 and 22 <= look.tilt_deg <= 50
+
+
+def test_views_are_new_views():
+    """Guards test_view: its cameras stand where no other kind of scene has one."""
+    usual = [look for kind in KINDS if kind != 'view' for look in looks(kind)]
+    # Another take moves a camera by a degree or so.
+    assert min(abs(v.bearing_deg) for v in looks('view')) > max(
+        abs(u.bearing_deg) for u in usual) + 5
+    assert min(v.elevation_deg for v in looks('view')) >= max(u.elevation_deg for u in usual)
+    assert {np.sign(look.bearing_deg) for look in usual} == {-1, 1}, 'cameras on either side'
+
+
+def test_only_distractor_scenes_have_distractors():
+    """Guards test_distractor: three things or more, off the middle; elsewhere there are none."""
+    for kind in KINDS:
+        for look in looks(kind):
+            assert (3 <= len(look.distractors) <= 5) if kind == 'distractor' \
+                else not look.distractors
+    things = [d for look in looks('distractor') for d in look.distractors]
+    assert {d.kind for d in things} == {'box', 'cylinder', 'sphere'}
+    for thing in things:
+        x, y = thing.position
+        assert np.hypot(x, y / 0.7) >= 0.27 - 1e-9 and 0.02 <= thing.size <= 0.045
+
+
+def test_people_differ():
+    """Guards the variety of hands: skin and sleeves of a dozen scenes are not all alike."""
+    some = [look for kind in ('train', 'test') for look in looks(kind)]
+    assert len({look.skin for look in some}) == len({look.sleeve for look in some}) == len(some)
+    assert np.ptp([np.mean(look.skin) for look in some]) > 0.2
+
+
+def test_another_take():
+    """Guards a pair of clips: the same place and person, camera and light a little different."""
+    rng = np.random.default_rng(0)
+    for look in looks('train'):
+        take, other = another_take(look, rng), another_take(look, rng)
+        changed = {f.name for f in fields(look) if not same(look, take, f.name)}
+        assert changed == KNOCKED
+        assert take != replace(other, textures=take.textures), 'two takes differ'
+        assert abs(take.bearing_deg - look.bearing_deg) < 6
+        assert abs(take.distance / look.distance - 1) <= 0.02
+        assert np.linalg.norm(take.light) == pytest.approx(1.0)
+        assert np.dot(take.light, look.light) > 0.9

@@ -1,0 +1,158 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""Which episodes are made: every split gets its own, and nothing leaks into training."""
+
+from collections import defaultdict
+from functools import cache
+
+from hralign_ros.data.splits import read_splits
+from hralign_ros.simulation.behaviour import EXPERT, FAULTS
+from hralign_ros.simulation.plan import plan_chunks
+import pytest
+
+pytest.importorskip('pyarrow', reason='the offline packages are not installed')
+
+RULES = read_splits()
+KNOWN = ('reach', 'push', 'door-open', 'hammer', 'lift')
+WORLDS = [
+    *(('metaworld', task, 'sawyer') for task in (
+        *KNOWN, *sorted(RULES.test_tasks), *sorted(RULES.validation_tasks))),
+    *(('robosuite', task, robot) for robot in ('panda', 'ur5e')
+      for task in ('lift', 'door', 'pick-bread'))]
+ROUNDS = 7
+
+
+@cache
+def chunks(rounds=ROUNDS, failures=True):
+    return tuple(plan_chunks(WORLDS, RULES, rounds, failures=failures))
+
+
+def episodes(**options):
+    return [(chunk, job) for chunk in chunks(**options) for job in chunk.jobs]
+
+
+def split(chunk, job):
+    return RULES.of(task_id=chunk.task_id, scene=job.scene, embodiment=chunk.embodiment,
+                    seed=job.seed, episode_id='')
+
+
+def kind(scene):
+    return scene.rsplit('-', 1)[0]
+
+
+def name(chunk, job):
+    return chunk.task_id, chunk.embodiment, job.scene, job.seed, job.kind
+
+
+def test_more_rounds_contain_fewer():
+    """Guards a data set that grows: what is there already is the start of what is to be there."""
+    for fewer in (1, 2, 4):
+        assert chunks(fewer) == chunks()[:len(chunks(fewer))]
+        assert len(chunks(fewer)) < len(chunks())
+
+
+def test_names_are_unique():
+    """Guards the files: no episode overwrites another one, in many rounds."""
+    made = [name(*pair) for pair in episodes(rounds=40)]
+    assert len(set(made)) == len(made)
+
+
+def test_failures_only_add():
+    """Guards a later run with failures: all experts are there already, in their order."""
+    experts = [name(*pair) for pair in episodes(failures=False)]
+    assert experts == [name(c, j) for c, j in episodes() if j.fault is None]
+    assert {n[-1] for n in experts} == {EXPERT} and len(experts) < len(episodes())
+    assert all(chunk.jobs for chunk in chunks(failures=False))
+
+
+def test_nothing_that_is_tested_is_in_a_training_scene():
+    """Guards the tests: neither held-out tasks nor arms, nor a scene of theirs, train."""
+    for chunk, job in episodes():
+        held_out = chunk.task_id in RULES.test_tasks | RULES.validation_tasks \
+            or chunk.embodiment in RULES.test_embodiments
+        if held_out:
+            assert kind(job.scene) != 'train' and split(chunk, job) != 'train'
+        if split(chunk, job) in ('train', 'calibration'):
+            assert kind(job.scene) == 'train'
+        if chunk.task_id in RULES.validation_tasks and chunk.embodiment == 'sawyer':
+            assert split(chunk, job) == 'validation'
+
+
+def test_every_split_has_successes_and_failures():
+    """Guards everything that is measured: one round fills every split."""
+    found = defaultdict(set)
+    for chunk, job in episodes(rounds=1):
+        found[split(chunk, job)].add(job.fault is None)
+    assert {s: found[s] for s in sorted(found)} == {
+        s: {True, False} for s in (
+            'calibration', 'test_distractor', 'test_embodiment', 'test_seen', 'test_task',
+            'test_view', 'train', 'validation')}
+
+
+def test_the_last_digit_of_a_seed():
+    """Guards calibration and test_seen: of a known task in a training scene 8 and 9, no others."""
+    for chunk, job in episodes():
+        if kind(job.scene) == 'train':
+            want = {8: 'calibration', 9: 'test_seen'}.get(job.seed % 10, 'train')
+            assert split(chunk, job) == want
+    for digit in range(10):
+        assert any(job.seed % 10 == digit and kind(job.scene) == 'train' for _, job in episodes())
+
+
+def test_calibration_is_in_scenes_of_its_own():
+    """Guards calibration: in a round no training episode shares its scene."""
+    for chunk in chunks():
+        places = defaultdict(set)
+        for job in chunk.jobs:
+            places[split(chunk, job)].add(job.scene)
+        assert not places['calibration'] & places['train']
+        assert not places['test_seen'] & places['train']
+
+
+def test_a_scene_has_motions_to_pair():
+    """Guards cross-seed pairs: experts of other seeds in the same scene, in every split."""
+    together = defaultdict(set)
+    for chunk, job in episodes(failures=False):
+        together[chunk.task_id, chunk.embodiment, job.scene, split(chunk, job)].add(job.seed)
+    for (*_, which), seeds in together.items():
+        if which != 'calibration' and which != 'test_seen':
+            assert len(seeds) >= (4 if which in ('train', 'validation') else 2), which
+
+
+def test_failures_have_seeds_of_their_own():
+    """Guards against a failure that is filmed in an expert's episode: no seed is both."""
+    seeds = defaultdict(set)
+    for chunk, job in episodes(rounds=40):
+        seeds[job.fault is None].add((chunk.task_id, chunk.embodiment, job.seed))
+    assert not seeds[True] & seeds[False]
+
+
+def test_all_faults_come_up():
+    """Guards the variety: within a few rounds a task has every kind of failure it can have."""
+    for task in (KNOWN[0], min(RULES.test_tasks), min(RULES.validation_tasks)):
+        faults = {job.fault for chunk, job in episodes()
+                  if (chunk.task_id, chunk.embodiment) == (task, 'sawyer')} - {None}
+        # A simulator takes the number modulo the count of faults that its task has.
+        for count in range(1, len(FAULTS) + 1):
+            assert {fault % count for fault in faults} == set(range(count)), (task, count)
+
+
+def test_scenes_are_those_of_the_split_file():
+    """Guards the number of scenes: none beyond what the file says; tasks start at others."""
+    first = set()
+    for chunk, job in episodes():
+        word, _, number = job.scene.rpartition('-')
+        assert 0 <= int(number) < RULES.scenes[word]
+        if word == 'train' and chunk.round_number == 0 and chunk.simulator == 'metaworld':
+            first.add((chunk.task_id, job.scene))
+    assert len({scene for _, scene in first}) > len(KNOWN), 'not all tasks in the same three'
+
+
+def test_the_slow_simulator_has_every_second_round():
+    """Guards the balance of time; and a chunk is one world in one round."""
+    rounds = defaultdict(set)
+    for chunk in chunks():
+        rounds[chunk.simulator].add(chunk.round_number)
+    assert rounds == {'metaworld': set(range(ROUNDS)), 'robosuite': set(range(0, ROUNDS, 2))}
+    assert {(c.simulator, c.task_id, c.embodiment) for c in chunks()} == set(WORLDS)

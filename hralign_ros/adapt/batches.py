@@ -60,6 +60,8 @@ class Batch:
     :param text: float32 [b, D].
     :param present: bool [views, B], which pairs of the global batch have which view.
     :param same_task: bool [B, B], of the global batch.
+    :param texts: float32 [K, D], the different texts of the global batch.
+    :param text_of: int64 [B], text of each pair of the global batch.
     """
 
     human: Tensor
@@ -69,12 +71,15 @@ class Batch:
     text: Tensor
     present: Tensor
     same_task: Tensor
+    texts: Tensor
+    text_of: Tensor
 
     def to(self, device: torch.device) -> 'Batch':
         """Move the features and texts; what selects rows goes with them."""
         return Batch(
             self.human.to(device), self.robot.to(device), self.owner.to(device), self.parts,
-            self.text.to(device), self.present.to(device), self.same_task.to(device))
+            self.text.to(device), self.present.to(device), self.same_task.to(device),
+            self.texts.to(device), self.text_of.to(device))
 
 
 @dataclass(frozen=True)
@@ -222,15 +227,20 @@ class PairBatches(_Source):
         return self._load(chosen, frames, ranks.rows(self.batch))
 
     def load_even(self, items: slice) -> Batch:
-        """Load these items with frames spread evenly over each clip, for validation."""
+        """
+        Load these items with frames spread evenly over each clip, for validation.
+
+        Their `texts` are those of all items, so that such batches can be put together.
+        """
         chosen = self.items[items]
         even = self.even_frames()
         frames = [{clip.key: even for clip in (item.human, *item.robots.values())}
                   for item in chosen]
-        return self._load(chosen, frames, slice(0, len(chosen)))
+        return self._load(chosen, frames, slice(0, len(chosen)), self.items)
 
     def _load(
         self, chosen: Sequence[Item], frames: Sequence[Mapping[str, Indices]], rows: slice,
+        whole: Sequence[Item] = (),
     ) -> Batch:
         mine, my_frames = chosen[rows], frames[rows]
         robots: list[Clip] = []
@@ -242,6 +252,7 @@ class PairBatches(_Source):
             owner += there
             parts.append(len(there))
         tasks = np.unique([item.task_id for item in chosen], return_inverse=True)[1]
+        texts = sorted({item.robot.task_text for item in whole or chosen})
         return Batch(
             human=self.maps([item.human for item in mine],
                             [f[item.human.key] for item, f in zip(mine, my_frames, strict=True)]),
@@ -251,7 +262,9 @@ class PairBatches(_Source):
             text=self.text([item.robot.task_text for item in mine]),
             present=torch.tensor([[view in item.robots for item in chosen]
                                   for view in self.views]),
-            same_task=torch.from_numpy(tasks[:, None] == tasks[None]))
+            same_task=torch.from_numpy(tasks[:, None] == tasks[None]),
+            texts=self.text(texts),
+            text_of=torch.tensor([texts.index(item.robot.task_text) for item in chosen]))
 
 
 class VideoBatches(_Source):

@@ -40,31 +40,49 @@ def alignment_loss(
     :raises ValueError: shapes that do not fit, a weight below 0 or a temperature that is not
         above 0.
     """
-    count = len(human)
     if not human.shape == robot_frozen.shape == robot_adapted.shape or human.dim() != 2:
         raise ValueError(
             f'features are {list(human.shape)}, {list(robot_frozen.shape)} and '
             f'{list(robot_adapted.shape)}; needed are three of one shape [M, C]')
+    human, frozen, adapted = (
+        functional.normalize(x, dim=1) for x in (human, robot_frozen, robot_adapted))
+    similarity = human @ adapted.T
+    return contrast(
+        similarity, similarity.T, (human * frozen).sum(1), temperature=temperature,
+        decoupled=decoupled, frozen_weight=frozen_weight, same_task=same_task)
+
+
+def contrast(
+    human_to_robot: Tensor, robot_to_human: Tensor, own_frozen: Tensor, *,
+    temperature: float = TEMPERATURE, decoupled: bool = False, frozen_weight: float = 1.0,
+    same_task: Tensor | None = None,
+) -> Tensor:
+    """
+    Compute Eq. 6 from cosines, where the two directions need not be each other's transpose.
+
+    :param human_to_robot: float [M, M], row i: human clip i with every adapted robot clip.
+    :param robot_to_human: float [M, M], row i: adapted robot clip i with every human clip.
+    :param own_frozen: float [M], human clip i with its own robot clip, not adapted.
+    :returns: float scalar. Other parameters and errors are those of `alignment_loss`.
+    """
+    count = len(own_frozen)
     if frozen_weight < 0 or temperature <= 0:
         raise ValueError(f'frozen_weight is {frozen_weight} and temperature {temperature}; needed '
                          'are 0 or more, and more than 0')
     if same_task is not None and same_task.shape != (count, count):
         raise ValueError(f'same_task is {list(same_task.shape)}, needed is [{count}, {count}]')
-    human, frozen, adapted = (
-        functional.normalize(x, dim=1) for x in (human, robot_frozen, robot_adapted))
-    similarity = human @ adapted.T / temperature
-    positive = similarity.diagonal()
-    own = torch.eye(count, dtype=torch.bool, device=human.device)
+    own = torch.eye(count, dtype=torch.bool, device=own_frozen.device)
     left_out = torch.zeros_like(own) if same_task is None else same_task & ~own
     if decoupled:
         lonely = (left_out | own).all(1) if frozen_weight == 0 else torch.zeros_like(own[0])
         left_out = left_out | (own & ~lonely[:, None])
-    # One matrix and its mask serve both directions: the mask is symmetric.
-    similarity = similarity.masked_fill(left_out, -math.inf)
     terms = []
-    for logits in (similarity, similarity.T):
+    for cosines in (human_to_robot, robot_to_human):
+        similarity = cosines / temperature
+        positive = similarity.diagonal()
+        logits = similarity.masked_fill(left_out, -math.inf)
         if frozen_weight > 0:
-            extra = (human * frozen).sum(1) / temperature + math.log(frozen_weight)
+            extra = own_frozen / temperature + math.log(frozen_weight)
             logits = torch.cat([logits, extra[:, None]], dim=1)
         terms.append(torch.logsumexp(logits, dim=1) - positive)
     return (terms[0].mean() + terms[1].mean()) / 2

@@ -174,6 +174,27 @@ class HRAlign(nn.Module):
             self.pooled(self.frozen_maps(robot), mine),
             self.pooled(self.adapted_maps(robot), mine))
 
+    def forward_each(
+        self, human: Tensor, robot: Tensor, texts: Tensor, text: Tensor, owner: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """
+        Compute the streams with every clip pooled with every text.
+
+        Where each clip is pooled with its own text only, as `forward` does, the text itself tells
+        clips of different tasks apart, and training learns from that.
+
+        :param human: float32 [B, T, C', r, c].
+        :param robot: float32 [R, T, C', r, c].
+        :param texts: float32 [K, D].
+        :param text: float32 [B, D], each pair's own.
+        :param owner: int64 [R], pair of each robot clip.
+        :returns: human [B, K, C]; frozen robot with its own text [R, C]; adapted robot [R, K, C].
+        """
+        queries = self.attention.query(texts)
+        return (pool_for_each(self.frozen_maps(human), queries),
+                self.pooled(self.frozen_maps(robot), text[owner]),
+                pool_for_each(self.adapted_maps(robot), queries))
+
     def text_scores(self, maps: Tensor, texts: Tensor) -> Tensor:
         """
         Compare adapted clips with texts, each clip pooled anew for each text.

@@ -48,8 +48,8 @@ from hralign_ros.adapt.distributed import (
     Ranks,
     share_from_first,
 )
-from hralign_ros.adapt.losses import alignment_loss, TEMPERATURE, video_text_loss
-from hralign_ros.adapt.model import HRAlign
+from hralign_ros.adapt.losses import alignment_loss, contrast, TEMPERATURE, video_text_loss
+from hralign_ros.adapt.model import HRAlign, pool_for_each
 from hralign_ros.data.pairs import Pair
 import torch
 from torch import nn, Tensor
@@ -59,6 +59,7 @@ LAST, BEST, LOG = 'last.pt', 'best.pt', 'log.csv'
 OBJECTIVES = ('align', 'video_text')
 OPTIMISERS = ('adam', 'adamw')
 SELECTIONS = ('r1', 'loss')
+NEGATIVES = ('own', 'anchor')
 # Pairs whose features validation computes at a time.
 _CHUNK = 32
 _LOG_COLUMNS = ('step', 'loss', 'validation_loss', 'r1', 'learning_rate', 'seconds')
@@ -78,6 +79,8 @@ class TrainOptions:
     :param decoupled: see `alignment_loss`.
     :param frozen_weight: see `alignment_loss`.
     :param mask_same_task: pairs of one task are no negatives of each other.
+    :param negatives: text that a negative is pooled with: own, its own as in the paper, or
+        anchor, that of the clip it is compared with, so that no text tells them apart.
     :param by_scene: batches of few scenes, so that background does not tell pairs apart.
     :param human_share: of the control's videos.
     :param optimiser: adam or adamw.
@@ -104,6 +107,7 @@ class TrainOptions:
     decoupled: bool = True
     frozen_weight: float = 1.0
     mask_same_task: bool = True
+    negatives: str = 'anchor'
     by_scene: bool = False
     human_share: float = 0.5
     optimiser: str = 'adamw'
@@ -125,7 +129,7 @@ class TrainOptions:
         :raises TrainingError: an option is none of those allowed.
         """
         for name, allowed in (('objective', OBJECTIVES), ('optimiser', OPTIMISERS),
-                              ('select', SELECTIONS)):
+                              ('select', SELECTIONS), ('negatives', NEGATIVES)):
             if getattr(self, name) not in allowed:
                 raise TrainingError(
                     f"{name} is '{getattr(self, name)}'; allowed: {', '.join(allowed)}")
@@ -144,9 +148,9 @@ PRESETS: dict[str, TrainOptions] = {
     # clipping), as in the settings that the released weights carry.
     'paper': TrainOptions(
         steps=8000, batch=200, length=5, sampler='random', decoupled=False, frozen_weight=1.0,
-        mask_same_task=False, optimiser='adam', learning_rate=1e-4, final_rate=1e-6,
-        warm_up=267, weight_decay=1e-4, clip_norm=1.0, validate_every=200, patience=0,
-        checkpoint_every=200),
+        mask_same_task=False, negatives='own', optimiser='adam', learning_rate=1e-4,
+        final_rate=1e-6, warm_up=267, weight_decay=1e-4, clip_norm=1.0, validate_every=200,
+        patience=0, checkpoint_every=200),
 }
 
 
@@ -212,6 +216,8 @@ def batch_loss(model: HRAlign, batch: Batch, options: TrainOptions, ranks: Ranks
 
     A view's matrix holds the pairs that have the view; a view that no pair has drops out.
     """
+    if options.negatives == 'anchor' and model.pooling == 'attention':
+        return _anchored_loss(model, batch, options, ranks)
     streams = model(batch.human, batch.robot, batch.text, batch.owner)
     # Of one shape on every rank, whoever lacks a view: what is missing is zero, and is taken out
     # again when all are together.
@@ -233,6 +239,53 @@ def batch_loss(model: HRAlign, batch: Batch, options: TrainOptions, ranks: Ranks
     return torch.stack(terms).mean()
 
 
+def _anchored_loss(model: HRAlign, batch: Batch, options: TrainOptions, ranks: Ranks) -> Tensor:
+    """Compute the same with all candidates pooled with the text of the clip they are held to."""
+    human, frozen, adapted = model.forward_each(
+        batch.human, batch.robot, batch.texts, batch.text, batch.owner)
+    texts = len(batch.texts)
+    blank = torch.zeros_like(human)
+    columns = [human.flatten(1)]
+    for owner, still, moved in zip(*(part.split(batch.parts) for part in (
+            batch.owner, frozen, adapted)), strict=True):
+        columns += [blank[:, 0].index_copy(0, owner, still),
+                    blank.index_copy(0, owner, moved).flatten(1)]
+    widths = [column.shape[1] for column in columns]
+    first, *others = gather(torch.cat(columns, dim=1), ranks).split(widths, dim=1)
+    every = first.unflatten(1, (texts, -1))
+    terms = []
+    for there, still, moved in zip(batch.present, others[::2], others[1::2], strict=True):
+        if there.any():
+            mask = batch.same_task[there][:, there] if options.mask_same_task else None
+            towards, back, own = anchored_cosines(
+                every[there], still[there], moved[there].unflatten(1, (texts, -1)),
+                batch.text_of[there])
+            terms.append(contrast(
+                towards, back, own, temperature=options.temperature,
+                decoupled=options.decoupled, frozen_weight=options.frozen_weight,
+                same_task=mask))
+    return torch.stack(terms).mean()
+
+
+def anchored_cosines(
+    human: Tensor, frozen: Tensor, adapted: Tensor, text_of: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """
+    Compare every clip with every other one, both pooled with the first one's text.
+
+    :param human: float [M, K, C] of norm 1, by text.
+    :param frozen: float [M, C], each with its own text.
+    :param adapted: float [M, K, C].
+    :param text_of: int64 [M].
+    :returns: cosines human to robot [M, M], robot to human [M, M], human to own frozen robot [M].
+    """
+    rows = torch.arange(len(human), device=human.device)
+    own_human, own_adapted = human[rows, text_of], adapted[rows, text_of]
+    towards = torch.einsum('ic,jic->ij', own_human, adapted[:, text_of])
+    back = torch.einsum('ic,jic->ij', own_adapted, human[:, text_of])
+    return towards, back, (own_human * frozen).sum(-1)
+
+
 def video_batch_loss(
     model: HRAlign, batch: VideoBatch, options: TrainOptions, ranks: Ranks,
 ) -> Tensor:
@@ -244,28 +297,43 @@ def video_batch_loss(
 def validate(model: HRAlign, batches: PairBatches, options: TrainOptions) -> Validation:
     """Measure loss and R@1 of all pairs at once, each view in a gallery of its own."""
     device = next(iter(model.trained_parameters().values())).device
+    anchored = options.negatives == 'anchor' and model.pooling == 'attention'
     model.eval()
     parts: list[tuple[Tensor, ...]] = []
     with torch.no_grad():
         for start in range(0, len(batches.items), _CHUNK):
             batch = batches.load_even(slice(start, start + _CHUNK)).to(device)
-            streams = model(batch.human, batch.robot, batch.text, batch.owner)
-            human = streams.human
-            if options.objective == 'video_text':
-                human = model.pooled(model.adapted_maps(batch.human), batch.text)
+            if anchored:
+                human, frozen, adapted = model.forward_each(
+                    batch.human, batch.robot, batch.texts, batch.text, batch.owner)
+                if options.objective == 'video_text':
+                    human = pool_for_each(
+                        model.adapted_maps(batch.human), model.attention.query(batch.texts))
+            else:
+                human, frozen, adapted = model(
+                    batch.human, batch.robot, batch.text, batch.owner)
+                if options.objective == 'video_text':
+                    human = model.pooled(model.adapted_maps(batch.human), batch.text)
             views = torch.arange(len(batch.parts), device=device).repeat_interleave(
                 torch.tensor(batch.parts, device=device))
-            parts.append((human[batch.owner], streams.robot_frozen, streams.robot_adapted, views))
-        human, frozen, adapted, views = (torch.cat(p) for p in zip(*parts, strict=True))
+            parts.append((human[batch.owner], frozen, adapted, views,
+                          batch.text_of[batch.owner]))
+        human, frozen, adapted, views, text_of = (
+            torch.cat(p) for p in zip(*parts, strict=True))
         losses, hits = [], []
         for view in range(len(batches.views)):
             there = views == view
-            losses.append(alignment_loss(
-                human[there], frozen[there], adapted[there], temperature=options.temperature))
+            if anchored:
+                towards, back, own = anchored_cosines(
+                    human[there], frozen[there], adapted[there], text_of[there])
+            else:
+                towards = human[there] @ adapted[there].T
+                back, own = towards.T, (human[there] * frozen[there]).sum(1)
+            losses.append(contrast(towards, back, own, temperature=options.temperature))
             tasks = [item.task_id for item in batches.items
                      if batches.views[view] in item.robots]
             neutral = _same_task(tasks, device) if options.mask_same_task else None
-            hits.append(recall_at_1(human[there], adapted[there], neutral))
+            hits.append((recall_at_1(towards, neutral) + recall_at_1(back, neutral)) / 2)
     model.train()
     return Validation(float(torch.stack(losses).mean()), sum(hits) / len(hits))
 
@@ -275,21 +343,18 @@ def _same_task(tasks: Sequence[str], device: torch.device) -> Tensor:
     return numbers[:, None] == numbers[None]
 
 
-def recall_at_1(human: Tensor, robot: Tensor, neutral: Tensor | None = None) -> float:
+def recall_at_1(similarity: Tensor, neutral: Tensor | None = None) -> float:
     """
-    Compute the share of rows whose partner is strictly the most similar, mean of both directions.
+    Compute the share of rows whose own partner is strictly the most similar.
 
-    :param human: float [n, C] of norm 1; row i belongs to row i of `robot` [n, C].
-    :param neutral: bool [n, n], pairs of rows that are neither right nor wrong; None: none but
-        the partners themselves.
+    :param similarity: float [n, n]; the partner of row i is column i.
+    :param neutral: bool [n, n], columns that are neither right nor wrong for a row; None: none.
     """
-    similarity = human @ robot.T
     own = similarity.diagonal()
     aside = torch.eye(len(own), dtype=torch.bool, device=own.device)
     # Ties lose: features that have all become the same are no success.
     others = similarity.masked_fill(aside if neutral is None else aside | neutral, -math.inf)
-    return float(((own > others.amax(1)).float().mean()
-                  + (own > others.amax(0)).float().mean()) / 2)
+    return float((own > others.amax(1)).float().mean())
 
 
 def learning_rate(options: TrainOptions, step: int) -> float:

@@ -14,6 +14,7 @@ import json
 from pathlib import Path
 import struct
 
+from hralign_ros.data.manifest import DataError
 import numpy as np
 from numpy.typing import NDArray
 
@@ -73,11 +74,19 @@ def read_hand(path: Path) -> HandMesh:
     """
     Read a skinned hand from a binary glTF file.
 
-    :raises ValueError: it is none, or its joints are not WebXR's.
+    :raises DataError: it is none, it is cut short, or its joints are not WebXR's.
     """
     data = Path(path).read_bytes()
     if data[:4] != b'glTF':
-        raise ValueError(f'{path}: not a binary glTF file')
+        raise DataError(f'{path}: not a binary glTF file')
+    try:
+        return _parse_hand(path, data)
+    except (KeyError, IndexError, ValueError, struct.error) as error:
+        raise DataError(f'{path}: {type(error).__name__} {error}; needed is the hand of WebXR, '
+                        'complete, with its 25 joints') from error
+
+
+def _parse_hand(path: Path, data: bytes) -> HandMesh:
     length = struct.unpack('<I', data[12:16])[0]
     document = json.loads(data[20:20 + length])
     blob = data[20 + length + 8:]
@@ -96,8 +105,7 @@ def read_hand(path: Path) -> HandMesh:
     joints = tuple(document['nodes'][node]['name'] for node in skin['joints'])
     missing = {'wrist', 'thumb-tip', 'index-finger-tip'} - set(joints)
     if missing:
-        raise ValueError(f'{path}: no joint {", ".join(sorted(missing))}; needed is the hand of '
-                         'WebXR with its 25 joints')
+        raise ValueError(f'no joint {", ".join(sorted(missing))}')
     # Column-major matrices from the mesh to each joint; the joint is where they map to zero.
     inverse = array(skin['inverseBindMatrices']).reshape(-1, 4, 4).transpose(0, 2, 1)
     centres: Floats = np.linalg.inv(inverse)[:, :3, 3].astype(np.float64)

@@ -46,6 +46,7 @@ class Look:
     :param lightness: of that light, and of the light from everywhere.
     :param textures: of table, floor and walls, [256, 256, 3] each.
     :param tints: three factors on the colours of the task's own objects.
+    :param robot: colour that the brightness of each part of the robot is given.
     :param elbow_deg: where the elbow is, from straight behind the robot's place.
     :param tilt_deg: how far the hand leans towards the elbow.
     """
@@ -59,6 +60,7 @@ class Look:
     lightness: tuple[float, float]
     textures: tuple[Pixels, Pixels, Pixels]
     tints: tuple[tuple[float, float, float], ...]
+    robot: tuple[float, float, float]
     skin: tuple[float, float, float]
     sleeve: tuple[float, float, float]
     sleeve_from: float
@@ -85,12 +87,13 @@ def make_look(scene: str) -> Look:
         name=scene,
         bearing_deg=side * rng.uniform(*_BEARINGS.get(kind, _USUAL_BEARINGS)),
         elevation_deg=rng.uniform(*_ELEVATIONS.get(kind, _USUAL_ELEVATIONS)),
-        distance=rng.uniform(0.88, 1.15),
+        distance=rng.uniform(0.85, 1.2),
         target=_triple(rng.uniform(-0.04, 0.04, 3)),
         light=_triple(light / np.linalg.norm(light)),
         lightness=(rng.uniform(0.3, 0.65), rng.uniform(0.2, 0.4)),
         textures=(_texture(rng), _texture(rng), _texture(rng)),
         tints=tuple(_triple(rng.uniform(0.55, 1.25, 3)) for _ in range(3)),
+        robot=_triple(np.clip(rng.uniform(0.4, 1.5) * rng.uniform(0.6, 1.0, 3), 0.25, 1.5)),
         skin=_triple(np.clip(skin, 0.0, 1.0)), sleeve=_triple(rng.uniform(0.05, 0.95, 3)),
         sleeve_from=rng.uniform(0.03, 0.75), elbow_deg=rng.uniform(-65.0, 65.0),
         tilt_deg=rng.uniform(22.0, 50.0), distractors=distractors)

@@ -71,7 +71,7 @@ def plan_chunks(
 def _jobs(task: str, embodiment: str, splits: Splits, number: int) -> Iterator[Job]:
     def scene(kind: str, which: int) -> str:
         start = crc32(f'{task} {embodiment} {kind}'.encode())
-        return f'{kind}-{(start + which) % splits.scenes[kind]:02d}'
+        return f'{kind}-{(start + which) % splits.scenes[kind]:03d}'
 
     if task in splits.test_tasks or embodiment in splits.test_embodiments:
         few = embodiment in splits.test_embodiments

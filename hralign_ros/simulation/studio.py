@@ -212,16 +212,15 @@ class Studio:
         surfaces = {model.material(f'hr_{s}').id for s in _SURFACES}
         tinted: set[int] = set()
         for geom in range(self._geoms):
-            if model.geom_group[geom] != 1:
+            group, material = int(model.geom_group[geom]), int(model.geom_matid[geom])
+            if group not in (1, _ROBOT) or material in surfaces:
                 continue
-            material = int(model.geom_matid[geom])
-            if material in surfaces:
-                continue
-            tint = look.tints[(material if material >= 0 else geom) % len(look.tints)]
-            model.geom_rgba[geom, :3] = np.clip(geom_rgba[geom, :3] * tint, 0.02, 1.0)
+            paint = np.array(look.robot if group == _ROBOT else look.tints[
+                (material if material >= 0 else geom) % len(look.tints)])
+            model.geom_rgba[geom, :3] = _painted(geom_rgba[geom, :3], paint, group)
             if material >= 0 and material not in tinted:
                 tinted.add(material)
-                model.mat_rgba[material, :3] = np.clip(mat_rgba[material, :3] * tint, 0.02, 1.0)
+                model.mat_rgba[material, :3] = _painted(mat_rgba[material, :3], paint, group)
         for name, colour in (('hr_forearm', look.skin), ('hr_sleeve', look.sleeve)):
             model.geom_rgba[model.geom(name).id, :3] = colour
         model.skin_rgba[model.skin('hr_hand').id, :3] = look.skin
@@ -254,6 +253,12 @@ class Studio:
                 self._arm_ids, (wrist + forearm * (FOREARM_M / 2), sleeve), strict=True):
             self._data.mocap_pos[number] = position
             self._data.mocap_quat[number] = turned
+
+
+def _painted(rgb: Floats, paint: Floats, group: int) -> Floats:
+    """Tint a thing; a robot takes the paint by its brightness, so that a red arm can be blue."""
+    painted: Floats = np.clip((rgb.max() if group == _ROBOT else rgb) * paint, 0.02, 1.0)
+    return painted
 
 
 def _joint_body(joint: str) -> str:

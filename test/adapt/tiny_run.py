@@ -5,7 +5,7 @@
 A training run of a second, from a seed: pairs, a cache in memory, a model.
 
 As a program it trains, for tests that need a process to kill or several of them:
-tiny_run.py OUTPUT [--kill-in-step N] [--gradients FILE] [--objective NAME]
+tiny_run.py OUTPUT [--kill-in-step N] [--gradients FILE] [--objective NAME] [--negatives NAME]
 """
 
 import argparse
@@ -113,9 +113,10 @@ def main():
     parser.add_argument('--kill-in-step', type=int)
     parser.add_argument('--gradients')
     parser.add_argument('--objective', default='align')
+    parser.add_argument('--negatives', default='anchor')
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    options = replace(OPTIONS, objective=chosen.objective)
+    options = replace(OPTIONS, objective=chosen.objective, negatives=chosen.negatives)
     model = make_model()
     if chosen.kill_in_step:
         steps = []
@@ -126,7 +127,7 @@ def main():
                 if len(steps) == chosen.kill_in_step:
                     os.kill(os.getpid(), signal.SIGKILL)
 
-        model.register_forward_hook(kill)
+        model.adapters.register_forward_hook(kill)
     with joined(torch.device('cpu')) as ranks:
         if chosen.gradients:
             values = first_gradients(options, ranks)

@@ -289,7 +289,9 @@ def _export(options: argparse.Namespace) -> int:
         manifest = export_bundle(
             options.output,
             ExportOptions(backbone=backbone, weights=weights, views=tuple(options.views),
-                          int8=options.int8, seed=options.seed, name=options.output.name),
+                          int8=options.int8,
+                          # A run's backbone is always that of seed 0.
+                          seed=0 if adaptation else options.seed, name=options.output.name),
             command=options.repeat, adaptation=adaptation)
     except (ValueError, RuntimeError, OSError) as error:
         print(f'hralign: {error}', file=sys.stderr)

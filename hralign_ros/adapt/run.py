@@ -16,12 +16,13 @@ import resource
 import time
 from typing import Any
 
+from hralign_ros.adapt.batches import Item, make_items
 from hralign_ros.adapt.cache import build_cache, FeatureCache
 from hralign_ros.adapt.checkpoints import read_checkpoint, TrainingError
 from hralign_ros.adapt.model import HRAlign, POOLINGS
 from hralign_ros.adapt.train import BEST, train, TrainOptions
 from hralign_ros.data.manifest import DataSet, read_manifest, REFERENCE_VIEW
-from hralign_ros.data.pairs import Clip, make_pairs, Pair
+from hralign_ros.data.pairs import human_clip, make_pairs, robot_clip
 from hralign_ros.models.adapters import make_adapters
 from hralign_ros.models.backbones import Backbone, load_backbone
 from hralign_ros.models.text import load_distilbert, MiniLMSentences, SentenceFeatures
@@ -128,7 +129,7 @@ def adapt(
     encoder = text_encoder(options.text)
     model = build_model(backbone, options, encoder.dim)
     features = pair_features(
-        everything, [*learning, *held_out], backbone, options, cache=cache, workers=workers,
+        everything, backbone, options, cache=cache, workers=workers,
         report=report)
     cached = time.monotonic()
     texts = text_features(encoder, [p.robot.task_text for p in (*learning, *held_out)])
@@ -140,7 +141,8 @@ def adapt(
         'schema_version': SCHEMA_VERSION, 'options': asdict(options), 'text_dim': encoder.dim,
         'text_encoder': encoder.name, 'command': command,
         'backbone_source': backbone.source, 'backbone_license': backbone.license_id,
-        'data': _described(everything, learning, held_out), 'cache': features.key,
+        'data': _described(everything, *(make_items(pairs, features)[0] for pairs in (
+            learning, held_out))), 'cache': features.key,
         'best_step': result.best_step, 'steps': result.steps,
         'stopped_early': result.stopped_early, 'validation_r1': result.validation.r1,
         'validation_loss': result.validation.loss,
@@ -212,31 +214,27 @@ def text_features(encoder: SentenceFeatures, texts: Iterable[str]) -> Texts:
 
 
 def pair_features(
-    data: DataSet, pairs: Sequence[Pair], backbone: Backbone, options: AdaptOptions, *,
+    data: DataSet, backbone: Backbone, options: AdaptOptions, *,
     cache: Path | None = None, workers: int = 1, report: Report = print,
 ) -> FeatureCache:
     """Build or open the features of all clips of a data set that any pairing could need."""
-    wanted: dict[str, Clip] = {}
-    for pair in pairs:
-        wanted[pair.human.key] = pair.human
-        wanted[pair.robot.key] = pair.robot
     # The same clips whichever pairs and views are chosen: all runs on a data set share one cache.
     known = {view for e in data.episodes for view in e.robot_videos}
     views = tuple(sorted(known & {*options.views, *AdaptOptions.views}))
-    for pair in make_pairs(data, 'recorded', views=views):
-        wanted[pair.human.key] = pair.human
-        wanted[pair.robot.key] = pair.robot
+    clips = [human_clip(e) for e in data.episodes if e.human_video]
+    clips += [robot_clip(e, view) for e in data.episodes if e.success is not False
+              for view in views if view in e.robot_videos]
     return build_cache(
-        cache or data.folder / 'cache', wanted.values(), data.folder, backbone,
+        cache or data.folder / 'cache', clips, data.folder, backbone,
         position=options.position, frames=options.frames, dtype=options.dtype, workers=workers,
         report=report)
 
 
 def _described(
-    data: DataSet, learning: Sequence[Pair], held_out: Sequence[Pair],
+    data: DataSet, learning: Sequence[Item], held_out: Sequence[Item],
 ) -> dict[str, Any]:
-    """Say what a run was trained on."""
-    used = {pair.robot.episode_id for pair in learning}
+    """Say what a run was trained on; a pair is a human clip with all views of a robot episode."""
+    used = {item.robot.episode_id for item in learning}
     episodes = [e for e in data.episodes if e.episode_id in used]
     return {
         'pairs': len(learning), 'validation_pairs': len(held_out),

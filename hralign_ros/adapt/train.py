@@ -137,7 +137,7 @@ class TrainOptions:
             if getattr(self, name) < 1:
                 raise TrainingError(f'{name} is {getattr(self, name)}; needed is 1 or more')
         for name in ('warm_up', 'weight_decay', 'clip_norm', 'patience', 'frozen_weight',
-                     'learning_rate', 'final_rate'):
+                     'learning_rate', 'final_rate', 'seed'):
             if not getattr(self, name) >= 0:
                 raise TrainingError(f'{name} is {getattr(self, name)}; needed is 0 or more')
 
@@ -332,7 +332,9 @@ def validate(model: HRAlign, batches: PairBatches, options: TrainOptions) -> Val
             losses.append(contrast(towards, back, own, temperature=options.temperature))
             tasks = [item.task_id for item in batches.items
                      if batches.views[view] in item.robots]
-            neutral = _same_task(tasks, device) if options.mask_same_task else None
+            # With a single task there would be nothing left to be told from.
+            neutral = _same_task(tasks, device) \
+                if options.mask_same_task and len(set(tasks)) > 1 else None
             hits.append((recall_at_1(towards, neutral) + recall_at_1(back, neutral)) / 2)
     model.train()
     return Validation(float(torch.stack(losses).mean()), sum(hits) / len(hits))

@@ -82,6 +82,7 @@ class Measured:
     :param hits: R@1 human to robot with the task's text, of the task in other scenes where there
         are any, [seeds, n], by (variant, split).
     :param names: episode of each column of `hits`, by split.
+    :param clusters: what is drawn together for intervals of `hits`, by split.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -89,6 +90,7 @@ class Measured:
     values: dict[tuple[str, str, str], Estimate] = field(default_factory=dict)
     hits: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
     names: dict[str, np.ndarray] = field(default_factory=dict)
+    clusters: dict[str, np.ndarray] = field(default_factory=dict)
     policies: dict[tuple[str, str], list[Policy]] = field(default_factory=dict)
     tables: dict[str, list[Row]] = field(default_factory=dict)
     seeds: tuple[int, ...] = ()
@@ -135,6 +137,7 @@ def _measure_variant(
     hits: dict[str, list[np.ndarray]] = {}
     chances: dict[str, float] = {}
     clusters: dict[str, np.ndarray] = {}
+    names: dict[str, np.ndarray] = {}
     for run in variant.runs or (reference,):
         cache = cached_features(data, run, cache_folder, workers)
         items = split_items(data, cache, split, view)
@@ -146,7 +149,10 @@ def _measure_variant(
         size = min(gallery, len(items))
         for name, result in _retrievals(arrays, size, full).items():
             hits.setdefault(name, []).append(result.hits[1])
-            clusters[name] = arrays.names[result.index]
+            names[name] = arrays.names[result.index]
+            # Clips of one task and scene are found, or not, together.
+            clusters[name] = join_labels(arrays.tasks, arrays.scenes)[result.index] \
+                if 'other scenes' in name else names[name]
             chances[name] = result.chance[1]
             if full and name.endswith(('task text', 'neutral text')) and 'hard' not in name:
                 for k, metric in ((5, 'R@5'), (0, 'mAP'), (-1, 'MedR')):
@@ -176,17 +182,17 @@ def _measure_variant(
     main = f'E1 R@1 of the task in other scenes, {HUMAN_TO_ROBOT}, task text'
     if main not in hits:  # all clips are of one scene
         main = f'E1 R@1 {HUMAN_TO_ROBOT}, task text'
-    if not np.array_equal(found.names.get(split, clusters[main]), clusters[main]):
+    if not np.array_equal(found.names.get(split, names[main]), names[main]):
         raise EvaluationError(f"split {split}: '{variant.name}' has features of other clips than "
                               'the variants before it, so that they cannot be compared')
     found.hits[variant.name, split] = np.stack(hits[main])
-    found.names[split] = clusters[main]
+    found.names[split], found.clusters[split] = names[main], clusters[main]
     seeds: list[int | str] = [run.options.train.seed for run in variant.runs] or ['']
     found.tables.setdefault('retrieval_per_episode', []).extend(
         {'variant': variant.name, 'split': split, 'seed': seed, 'episode': str(name),
          'r1_human_to_robot': float(hit)}
         for seed, row_of in zip(seeds, hits[main], strict=True)
-        for name, hit in zip(clusters[main], row_of, strict=True))
+        for name, hit in zip(names[main], row_of, strict=True))
 
 
 def _retrievals(arrays: PairArrays, gallery: int, full: bool) -> dict[str, Retrieval]:
@@ -314,9 +320,9 @@ def _over_seeds(values: Sequence[Estimate]) -> Estimate:
 def compare(found: Measured, better: str, worse: str, split: str) -> tuple[Estimate, Estimate]:
     """Return ratio and difference of R@1 of two variants on the same queries."""
     a, b = found.hits[better, split], found.hits[worse, split]
-    names = found.names[split]
-    return (paired_ratio(a.mean(0), b.mean(0), names),
-            paired_difference(a.mean(0), b.mean(0), names))
+    clusters = found.clusters[split]
+    return (paired_ratio(a.mean(0), b.mean(0), clusters),
+            paired_difference(a.mean(0), b.mean(0), clusters))
 
 
 def compare_policies(found: Measured, one: str, other: str, split: str) -> Estimate:
@@ -339,7 +345,7 @@ def cached_features(data: DataSet, run: Run, folder: Any, workers: int) -> Featu
                 options.frames, options.dtype, options.views))
     if key not in _CACHES:
         _CACHES[key] = pair_features(
-            data, [], run.backbone, options, cache=folder, workers=workers)
+            data, run.backbone, options, cache=folder, workers=workers)
     return _CACHES[key]
 
 

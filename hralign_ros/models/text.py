@@ -96,7 +96,9 @@ class PromptedTextEncoder(nn.Module):
 def load_minilm() -> PromptedTextEncoder:
     """Load all-MiniLM-L6-v2, frozen."""
     from transformers import BertModel
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     bert = BertModel.from_pretrained(minilm_folder(), local_files_only=True)
     encoder = PromptedTextEncoder(bert)
     encoder.eval().requires_grad_(False)

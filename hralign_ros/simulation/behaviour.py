@@ -54,5 +54,7 @@ def make_behaviour(kind: str, rng: np.random.Generator) -> Behaviour:
         return Behaviour(kind, noise=float(rng.uniform(1.2, 2.5)))
     if kind == 'drops':
         return Behaviour(kind, start=float(rng.uniform(0.5, 0.85)))
+    if kind not in (EXPERT, *FAULTS):
+        raise ValueError(f"behaviour '{kind}'; allowed: {', '.join((EXPERT, *FAULTS))}")
     # A person's and a robot's good attempts are never quite the same.
     return Behaviour(kind, noise=0.08 if kind == EXPERT else 0.0)

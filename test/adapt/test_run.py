@@ -160,7 +160,7 @@ def test_what_run_json_says():
     folder, run, told = small.lines('adapted')
     record = json.loads((folder / 'run.json').read_text('utf-8'))
     assert record['data'] == {
-        'pairs': 24, 'validation_pairs': 8, 'tasks': ['open-box', 'shut-box'], 'scenes': 2,
+        'pairs': 12, 'validation_pairs': 4, 'tasks': ['open-box', 'shut-box'], 'scenes': 2,
         'embodiments': ['panda'], 'sources': ['metaworld'], 'licenses': ['MIT']}
     assert record['options']['train']['steps'] == record['steps'] == 6
     assert record['command'] == 'hralign adapt' and record['backbone_source'] == 'random weights'
@@ -174,10 +174,11 @@ def test_the_cache_serves_every_pairing():
     run, count = small.run('adapted'), len(list((small.data_folder() / 'cache').iterdir()))
     data = small.data()
     for how in HOW:
-        pairs = make_pairs(data.of_split('train'), how, views=run.options.views)
         told = []
-        cache = pair_features(data, pairs, run.backbone, run.options, report=told.append)
+        cache = pair_features(data, run.backbone, run.options, report=told.append)
         assert cache.key == run.record['cache'] and not told
+        for pair in make_pairs(data.of_split('train'), how, views=run.options.views):
+            assert cache.has(pair.human) and cache.has(pair.robot)
     assert len(list((small.data_folder() / 'cache').iterdir())) == count
 
 

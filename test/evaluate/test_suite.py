@@ -279,7 +279,7 @@ def test_the_report_has_everything(report):
     assert all((folder / f'{name}.png').read_bytes()[:4] == b'\x89PNG' for name in names)
     assert document['commands'] == ['hralign evaluate adapted']
     assert 'not RH20T' in document['warnings'][0]
-    assert document['data']['training pairs'] == 24
+    assert document['data']['training pairs'] == 12
     assert document['data'][f'episodes of {SPLIT}'] == PAIRS
     html = (folder / 'report.html').read_text('utf-8')
     assert 'not RH20T' in html and 'frozen, mean' in html

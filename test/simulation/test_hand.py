@@ -6,6 +6,7 @@
 from pathlib import Path
 import struct
 
+from hralign_ros.data.manifest import DataError
 from hralign_ros.simulation.hand import (
     frame_along,
     Grip,
@@ -67,11 +68,17 @@ def test_files_that_are_no_hand(tmp_path):
     """Guards --hand: another file is refused by name, and so is a hand with other joints."""
     text = tmp_path / 'hand.gltf'
     text.write_text('{"asset": {"version": "2.0"}}')
-    with pytest.raises(ValueError, match=r'hand\.gltf: not a binary glTF file'):
+    with pytest.raises(DataError, match=r'hand\.gltf: not a binary glTF file'):
         read_hand(text)
     names = tuple('mixamorig:' + j if 'tip' in j else j for j in JOINTS)
-    with pytest.raises(ValueError, match='no joint index-finger-tip, thumb-tip; .*WebXR'):
+    with pytest.raises(DataError, match='no joint index-finger-tip, thumb-tip; .*WebXR'):
         read_hand(write_glb(tmp_path / 'other.glb', joints=names))
+    whole = write_glb(tmp_path / 'whole.glb')
+    cut = tmp_path / 'cut.glb'
+    for length in (8, 15, 200, len(whole.read_bytes()) - 40):
+        cut.write_bytes(whole.read_bytes()[:length])
+        with pytest.raises(DataError, match=r'cut\.glb: .*complete'):
+            read_hand(cut)
 
 
 def test_a_pinch_is_made_of_rigid_motions():

@@ -195,6 +195,17 @@ def test_going_on_with_a_run(tmp_path):
         adapt(small.data_folder(), folder, other, resume=True, report=str)
 
 
+def test_partners_are_drawn_several_times(tmp_path):
+    """Guards --draws: a robot clip meets several humans, and a repeated draw is no second pair."""
+    options = replace(small.OPTIONS, pairs='cross_seed', draws=6, train=replace(
+        small.OPTIONS.train, steps=1))
+    run = adapt(small.data_folder(), tmp_path / 'run', options, report=lambda _: None)
+    # 2 tasks in 2 scenes with 3 motions: each robot clip has two humans of another motion.
+    assert run.record['data']['pairs'] == 24
+    with pytest.raises(TrainingError, match='6 draws of recorded pairs'):
+        adapt(small.data_folder(), tmp_path / 'no', replace(options, pairs='recorded'))
+
+
 @pytest.mark.parametrize(('change', 'error', 'said'), [
     ({'trained': 'all'}, TrainingError, "'all'; allowed: adapters, query"),
     ({'pooling': 'max'}, TrainingError, "'max'; allowed: attention, mean"),

@@ -85,6 +85,8 @@ class TrainOptions:
     :param human_share: of the control's videos.
     :param optimiser: adam or adamw.
     :param learning_rate: at its highest.
+    :param adapter_rate: factor on the adapters' rate; the query has the rate itself. It learns in
+        a few steps what adapters as fast undo by learning the training tasks by heart.
     :param final_rate: at the end of the cosine.
     :param warm_up: steps in which the rate rises linearly.
     :param weight_decay: of weights; biases have none.
@@ -112,6 +114,7 @@ class TrainOptions:
     human_share: float = 0.5
     optimiser: str = 'adamw'
     learning_rate: float = 1e-3
+    adapter_rate: float = 1.0
     final_rate: float = 1e-6
     warm_up: int = 50
     weight_decay: float = 1e-4
@@ -137,7 +140,7 @@ class TrainOptions:
             if getattr(self, name) < 1:
                 raise TrainingError(f'{name} is {getattr(self, name)}; needed is 1 or more')
         for name in ('warm_up', 'weight_decay', 'clip_norm', 'patience', 'frozen_weight',
-                     'learning_rate', 'final_rate', 'seed'):
+                     'learning_rate', 'adapter_rate', 'final_rate', 'seed'):
             if not getattr(self, name) >= 0:
                 raise TrainingError(f'{name} is {getattr(self, name)}; needed is 0 or more')
 
@@ -475,7 +478,7 @@ class _Run:
     def _step(self, batch: Batch | VideoBatch, trained: Mapping[str, nn.Parameter]) -> float:
         options = self.options
         for group in self.optimiser.param_groups:
-            group['lr'] = learning_rate(options, self.step)
+            group['lr'] = group['factor'] * learning_rate(options, self.step)
         self.optimiser.zero_grad(set_to_none=True)
         loss = batch_loss(self.model, batch, options, self.ranks) if isinstance(batch, Batch) \
             else video_batch_loss(self.model, batch, options, self.ranks)
@@ -602,10 +605,13 @@ def _settings(
 def _optimiser(
     options: TrainOptions, trained: Mapping[str, nn.Parameter],
 ) -> torch.optim.Optimizer:
-    weights = [p for p in trained.values() if p.dim() > 1]
-    biases = [p for p in trained.values() if p.dim() <= 1]
-    groups = [{'params': weights, 'weight_decay': options.weight_decay},
-              {'params': biases, 'weight_decay': 0.0}]
+    groups = []
+    for adapters, factor in ((False, 1.0), (True, options.adapter_rate)):
+        chosen = [p for name, p in trained.items() if name.startswith('adapters.') == adapters]
+        for biases, decay in ((False, options.weight_decay), (True, 0.0)):
+            some = [p for p in chosen if (p.dim() <= 1) == biases]
+            if some:
+                groups.append({'params': some, 'weight_decay': decay, 'factor': factor})
     kind = torch.optim.AdamW if options.optimiser == 'adamw' else torch.optim.Adam
     return kind(groups, lr=options.learning_rate)
 

@@ -325,3 +325,11 @@ def test_batches_by_scene_hold_few_scenes():
     assert sorted(i for plan in first for i in plan) == list(range(40))
     assert all(len({items[i].robot.scene for i in plan}) == 1 for plan in first)
     assert [list(p) for p in first] != [list(batches.plan(step)) for step in range(5, 10)]
+
+
+def test_adapters_may_learn_more_slowly_than_the_query(tmp_path):
+    """At a factor of 0 they stay what they were, and the query learns all the same."""
+    _, model = tiny_run.run(tmp_path, replace(OPTIONS, adapter_rate=0.0, select='loss'))
+    before, after = tiny_run.make_model().trained_state(), last_weights(tmp_path)
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {'attention.query.weight', 'attention.query.bias'}

@@ -173,10 +173,14 @@ def load_run(folder: Path) -> Run:
     if record.get('schema_version') != SCHEMA_VERSION:
         raise TrainingError(f'{path}: schema {record.get("schema_version")}, and this package '
                             f'reads {SCHEMA_VERSION}')
-    chosen = dict(record['options'])
-    chosen['train'] = TrainOptions(**chosen['train'])
-    chosen['views'] = tuple(chosen['views'])
-    options = AdaptOptions(**chosen)
+    try:
+        chosen = dict(record['options'])
+        chosen['train'] = TrainOptions(**chosen['train'])
+        chosen['views'] = tuple(chosen['views'])
+        options = AdaptOptions(**chosen)
+    except (KeyError, TypeError) as error:
+        raise TrainingError(f'{path}: options of another version of this package ({error}); '
+                            'train again') from error
     backbone = load_backbone(options.backbone, options.weights)
     model = build_model(backbone, options, record['text_dim'])
     model.load_trained_state(read_checkpoint(Path(folder) / BEST).model)

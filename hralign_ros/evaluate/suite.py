@@ -364,10 +364,21 @@ def pair_texts(run: Run, items: Sequence[Item]) -> dict[str, np.ndarray]:
 
 
 def group_runs(runs: Sequence[Run], controls: Mapping[str, bool] | None = None) -> list[Variant]:
-    """Join runs of one variant, in the order of their first one."""
+    """
+    Join runs of one variant, in the order of their first one.
+
+    :raises EvaluationError: two runs of one variant have the same seed: they are not one variant.
+    """
     grouped: dict[str, list[Run]] = {}
     for run in runs:
         grouped.setdefault(run.options.variant, []).append(run)
+    for name, some in grouped.items():
+        seeds = [run.options.train.seed for run in some]
+        if len(set(seeds)) < len(seeds):
+            raise EvaluationError(
+                f"variant '{name}': two runs with the same seed ({sorted(seeds)}); runs of a "
+                'variant differ in their seed only. Name another one with `hralign adapt '
+                '--variant`')
     chosen = controls or {}
     return [Variant(name, tuple(some), control=chosen.get(name, _is_control(some[0])))
             for name, some in grouped.items()]

@@ -241,6 +241,10 @@ def test_what_is_no_run(tmp_path):
     (tmp_path / 'run.json').write_text(json.dumps({**record, 'schema_version': 99}))
     with pytest.raises(TrainingError, match='schema 99, and this package reads 1'):
         load_run(tmp_path)
+    other = {**record['options'], 'train': {**record['options']['train'], 'gone': 1}}
+    (tmp_path / 'run.json').write_text(json.dumps({**record, 'options': other}))
+    with pytest.raises(TrainingError, match="another version .*'gone'"):
+        load_run(tmp_path)
     (tmp_path / 'run.json').write_text(json.dumps(record))
     with pytest.raises(TrainingError, match=r'best\.pt'):
         load_run(tmp_path)

@@ -308,3 +308,11 @@ def test_policies_are_compared_on_the_same_episodes(report):
     mine, frozen = (found.policies[v, SPLIT][0] for v in ('adapted', FROZEN_MEAN))
     assert difference.value == pytest.approx(np.mean(mine.errors - frozen.errors))
     assert suite.compare_policies(found, 'adapted', 'adapted', SPLIT).value == 0
+
+
+def test_runs_of_one_seed_are_not_one_variant():
+    """Two different runs left with the default name were averaged as if they were two seeds."""
+    run = small.run('adapted')
+    with pytest.raises(EvaluationError, match="variant 'adapted': two runs with the same seed"):
+        group_runs([run, run])
+    assert [len(v.runs) for v in group_runs([run, small.run('again')])] == [2]

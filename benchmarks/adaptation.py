@@ -31,7 +31,8 @@ from hralign_ros.adapt.cache import FeatureCache, preprocess, TorchEncoder
 from hralign_ros.adapt.distributed import average_gradients, joined, Ranks
 from hralign_ros.adapt.losses import alignment_loss
 from hralign_ros.adapt.model import HRAlign
-from hralign_ros.adapt.train import batch_loss, TrainOptions
+from hralign_ros.adapt.objective import batch_loss
+from hralign_ros.adapt.options import TrainOptions
 from hralign_ros.data.manifest import read_manifest
 from hralign_ros.data.pairs import Clip, make_pairs, Pair
 from hralign_ros.data.video import read_frames

@@ -129,6 +129,8 @@ def _add_adapt(commands: _Commands) -> None:
         adapt.add_argument(f'--{name}', help=help_text)
     adapt.add_argument('--draws', type=int, help='human partners drawn for each robot clip '
                        '(cross_seed, cross_scene)')
+    adapt.add_argument('--attention-floor', type=float,
+                       help='share of the attention that is even over the picture')
     adapt.add_argument('--frames', type=int, help='frames of each clip in the cache')
     adapt.add_argument('--views', nargs='+', help='of the robot; each is a stream of its own')
     adapt.add_argument('--set', action='append', default=[], metavar='NAME=VALUE',
@@ -231,17 +233,17 @@ def _import(options: argparse.Namespace) -> int:
 
 
 def _adapt(options: argparse.Namespace) -> int:
-    from hralign_ros.adapt.run import adapt, AdaptOptions
-    from hralign_ros.adapt.train import PRESETS
+    from hralign_ros.adapt.options import PRESETS
+    from hralign_ros.adapt.run import adapt
 
+    preset = PRESETS[options.preset]
     given = {name: getattr(options, name) for name in (
         'backbone', 'weights', 'position', 'init', 'pairs', 'dtype', 'text', 'trained', 'pooling',
-        'variant', 'frames', 'draws') if getattr(options, name) is not None}
+        'attention_floor', 'variant', 'frames', 'draws') if getattr(options, name) is not None}
     if options.views:
         given['views'] = tuple(options.views)
-    training = replace(PRESETS[options.preset], **_settings(
-        options.set, PRESETS[options.preset]))
-    adapt(options.data, options.output, AdaptOptions(train=training, **given),
+    training = replace(preset.train, **_settings(options.set, preset.train))
+    adapt(options.data, options.output, replace(preset, train=training, **given),
           cache=options.cache, workers=options.workers, resume=options.resume,
           command=options.repeat)
     return 0

@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hralign_ros.adapt.run import adapt, AdaptOptions
-from hralign_ros.adapt.train import TrainOptions
+from hralign_ros.adapt.options import AdaptOptions, TrainOptions
+from hralign_ros.adapt.run import adapt
 from hralign_ros.data.manifest import Episode, read_manifest, write_manifest
 from hralign_ros.data.video import write_video
 import numpy as np

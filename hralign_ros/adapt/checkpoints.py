@@ -14,7 +14,7 @@ from hralign_ros.runtime.errors import HralignError
 import torch
 from torch import Tensor
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class TrainingError(HralignError):
@@ -28,6 +28,7 @@ class Checkpoint:
 
     :param step: steps done.
     :param model: what is trained, by name.
+    :param average: running average of what is trained, by name; empty where none is kept.
     :param optimiser: the optimiser's state dict; empty in a file that is not for going on.
     :param generators: states of torch's random generators, by device.
     :param settings: everything that the run's result depends on, as JSON has it.
@@ -36,6 +37,7 @@ class Checkpoint:
 
     step: int
     model: dict[str, Tensor]
+    average: dict[str, Tensor]
     optimiser: dict[str, Any]
     generators: dict[str, Tensor]
     settings: Mapping[str, Any]
@@ -48,8 +50,8 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     with scratch.open('wb') as file:
         torch.save({
             'schema_version': SCHEMA_VERSION, 'step': checkpoint.step, 'model': checkpoint.model,
-            'optimiser': checkpoint.optimiser, 'generators': checkpoint.generators,
-            'settings': json.dumps(checkpoint.settings),
+            'average': checkpoint.average, 'optimiser': checkpoint.optimiser,
+            'generators': checkpoint.generators, 'settings': json.dumps(checkpoint.settings),
             'progress': json.dumps(checkpoint.progress)}, file)
         file.flush()
         os.fsync(file.fileno())
@@ -67,8 +69,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
         version = values['schema_version']
         if version == SCHEMA_VERSION:
             return Checkpoint(
-                int(values['step']), values['model'], values['optimiser'], values['generators'],
-                json.loads(values['settings']), json.loads(values['progress']))
+                int(values['step']), values['model'], values['average'], values['optimiser'],
+                values['generators'], json.loads(values['settings']),
+                json.loads(values['progress']))
     except Exception as error:  # torch, pickle and zipfile share no base class
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         raise TrainingError(f'{path} is no checkpoint of a training run: {reason}') from error

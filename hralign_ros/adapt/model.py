@@ -34,7 +34,7 @@ def tokens_of(maps: Tensor) -> Tensor:
     return maps.permute(0, 1, 3, 4, 2).flatten(1, 3)
 
 
-def pool(maps: Tensor, query: Tensor) -> Tensor:
+def pool(maps: Tensor, query: Tensor, floor: float = 0.0) -> Tensor:
     """
     Pool clips by their attention to the task (HR-Align, Eq. 4 and 5), each with its own query.
 
@@ -42,12 +42,22 @@ def pool(maps: Tensor, query: Tensor) -> Tensor:
 
     :param maps: float [B, T, C, rows, columns].
     :param query: float [B, C], the text feature after its linear layer.
+    :param floor: share of the attention that is even over all tokens.
     :returns: float [B, C] of norm 1.
     """
-    tokens = tokens_of(maps)
-    scores = torch.bmm(tokens, query[:, :, None])
-    attention = torch.softmax(scores, dim=1)
-    return _unit(torch.bmm(attention.transpose(1, 2), tokens).squeeze(1))
+    return _attend(tokens_of(maps), query[:, None], floor)[:, 0]
+
+
+def pool_for_each(maps: Tensor, queries: Tensor, floor: float = 0.0) -> Tensor:
+    """
+    Pool every clip with every query.
+
+    :param maps: float [B, T, C, rows, columns].
+    :param queries: float [K, C].
+    :param floor: share of the attention that is even over all tokens.
+    :returns: float [B, K, C] of norm 1.
+    """
+    return _attend(tokens_of(maps), queries[None], floor)
 
 
 def mean_pool(maps: Tensor) -> Tensor:
@@ -55,17 +65,13 @@ def mean_pool(maps: Tensor) -> Tensor:
     return _unit(tokens_of(maps).mean(1))
 
 
-def pool_for_each(maps: Tensor, queries: Tensor) -> Tensor:
-    """
-    Pool every clip with every query.
-
-    :param maps: float [B, T, C, rows, columns].
-    :param queries: float [K, C].
-    :returns: float [B, K, C] of norm 1.
-    """
-    tokens = tokens_of(maps)
-    attention = torch.softmax(torch.matmul(tokens, queries.T), dim=1)
-    return _unit(torch.bmm(attention.transpose(1, 2), tokens))
+def _attend(tokens: Tensor, queries: Tensor, floor: float) -> Tensor:
+    """Pool tokens [B, N, C] with queries [B or 1, K, C] to [B, K, C] of norm 1."""
+    attention = torch.softmax(torch.matmul(tokens, queries.transpose(1, 2)), dim=1)
+    pooled = torch.bmm(attention.transpose(1, 2), tokens)
+    if floor:
+        pooled = (1.0 - floor) * pooled + floor * tokens.mean(1, keepdim=True)
+    return _unit(pooled)
 
 
 def _unit(x: Tensor) -> Tensor:
@@ -83,18 +89,19 @@ class HRAlign(nn.Module):
     :param text_dim: D of the text features.
     :param channels: C of the final tokens.
     :param pooling: attention, or mean, which looks at no text.
-    :raises ValueError: unknown pooling.
+    :param floor: of the attention, see `TaskAttention`.
+    :raises ValueError: unknown pooling, or a floor that is no share.
     """
 
     def __init__(
         self, adapters: nn.Module, back: nn.Module, text_dim: int, channels: int, *,
-        pooling: str = 'attention',
+        pooling: str = 'attention', floor: float = 0.0,
     ) -> None:
         super().__init__()
         if pooling not in POOLINGS:
             raise ValueError(f"pooling is '{pooling}'; allowed: {', '.join(POOLINGS)}")
         self.adapters = adapters
-        self.attention = TaskAttention(text_dim, channels)
+        self.attention = TaskAttention(text_dim, channels, floor=floor)
         parts = [m for m in back.modules() if not any(True for _ in m.children())]
         nothing = all(isinstance(m, nn.Identity) for m in parts)
         self.back = nn.Identity() if nothing else back.eval().requires_grad_(False)
@@ -154,7 +161,17 @@ class HRAlign(nn.Module):
         """Pool final tokens [B, T, C, rows, columns] with texts [B, D] to [B, C] of norm 1."""
         if self.pooling == 'mean':
             return mean_pool(tokens)
-        return pool(tokens, self.attention.query(text))
+        return pool(tokens, self.attention.query(text), self.attention.floor)
+
+    def pooled_for_each(self, tokens: Tensor, texts: Tensor) -> Tensor:
+        """
+        Pool final tokens [B, T, C, rows, columns] with each text [K, D] to [B, K, C] of norm 1.
+
+        K is 1 where the pooling is the mean, whatever the texts are.
+        """
+        if self.pooling == 'mean':
+            return mean_pool(tokens)[:, None]
+        return pool_for_each(tokens, self.attention.query(texts), self.attention.floor)
 
     def forward(
         self, human: Tensor, robot: Tensor, text: Tensor, owner: Tensor | None = None,
@@ -174,27 +191,6 @@ class HRAlign(nn.Module):
             self.pooled(self.frozen_maps(robot), mine),
             self.pooled(self.adapted_maps(robot), mine))
 
-    def forward_each(
-        self, human: Tensor, robot: Tensor, texts: Tensor, text: Tensor, owner: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """
-        Compute the streams with every clip pooled with every text.
-
-        Where each clip is pooled with its own text only, as `forward` does, the text itself tells
-        clips of different tasks apart, and training learns from that.
-
-        :param human: float32 [B, T, C', r, c].
-        :param robot: float32 [R, T, C', r, c].
-        :param texts: float32 [K, D].
-        :param text: float32 [B, D], each pair's own.
-        :param owner: int64 [R], pair of each robot clip.
-        :returns: human [B, K, C]; frozen robot with its own text [R, C]; adapted robot [R, K, C].
-        """
-        queries = self.attention.query(texts)
-        return (pool_for_each(self.frozen_maps(human), queries),
-                self.pooled(self.frozen_maps(robot), text[owner]),
-                pool_for_each(self.adapted_maps(robot), queries))
-
     def text_scores(self, maps: Tensor, texts: Tensor) -> Tensor:
         """
         Compare adapted clips with texts, each clip pooled anew for each text.
@@ -209,6 +205,5 @@ class HRAlign(nn.Module):
         if self.pooling == 'mean':
             raise ValueError("videos are compared with texts in the query's space: pooling must "
                              'be attention')
-        queries = self.attention.query(texts)
-        pooled = pool_for_each(self.adapted_maps(maps), queries)
-        return (pooled * _unit(queries)).sum(-1)
+        pooled = self.pooled_for_each(self.adapted_maps(maps), texts)
+        return (pooled * _unit(self.attention.query(texts))).sum(-1)

@@ -8,7 +8,7 @@ run.json says everything that is needed to make the model again and to tell wher
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 import json
 import os
 from pathlib import Path
@@ -19,9 +19,10 @@ from typing import Any
 from hralign_ros.adapt.batches import Item, make_items
 from hralign_ros.adapt.cache import build_cache, FeatureCache
 from hralign_ros.adapt.checkpoints import read_checkpoint, TrainingError
-from hralign_ros.adapt.model import HRAlign, POOLINGS
-from hralign_ros.adapt.train import BEST, train, TrainOptions
-from hralign_ros.data.manifest import DataSet, read_manifest, REFERENCE_VIEW
+from hralign_ros.adapt.model import HRAlign
+from hralign_ros.adapt.options import AdaptOptions, TrainOptions
+from hralign_ros.adapt.train import BEST, train
+from hralign_ros.data.manifest import DataSet, read_manifest
 from hralign_ros.data.pairs import human_clip, make_pairs, robot_clip
 from hralign_ros.models.adapters import make_adapters
 from hralign_ros.models.backbones import Backbone, load_backbone
@@ -35,47 +36,9 @@ Report = Callable[[str], None]
 Texts = dict[str, NDArray[np.float32]]
 
 RUN = 'run.json'
-SCHEMA_VERSION = 1
-TRAINED = ('adapters', 'query')
+SCHEMA_VERSION = 2
 # Between the seeds of two draws, so that those of neighbouring training seeds differ.
 _DRAW = 1000
-
-
-@dataclass(frozen=True)
-class AdaptOptions:
-    """
-    What to adapt, on which pairs.
-
-    :param backbone: as `load_backbone` names it.
-    :param weights: of the backbone: a file, `random`, or None for the package's own.
-    :param position: of the adapters: early, middle or late.
-    :param init: of the adapters: identity, or release (the authors').
-    :param pairs: how humans and robots are paired: recorded, twin, cross_seed, cross_scene,
-        shuffled.
-    :param draws: how often each robot clip draws a human partner for training, where pairing is a
-        draw (cross_seed, cross_scene).
-    :param views: of the robot, each a stream of its own against the human's third-person clip.
-    :param frames: F cached of each clip, of which a step takes T.
-    :param dtype: of the cache.
-    :param text: minilm, or distilbert:FOLDER.
-    :param trained: adapters (with the query), or query: the baseline without adapters.
-    :param variant: what the report calls runs that differ in their seed only.
-    """
-
-    backbone: str = 'efficientnet_lite0'
-    weights: str | None = None
-    position: str = 'late'
-    init: str = 'identity'
-    pairs: str = 'recorded'
-    draws: int = 1
-    views: tuple[str, ...] = (REFERENCE_VIEW, 'wrist')
-    frames: int = 8
-    dtype: str = 'float16'
-    text: str = 'minilm'
-    trained: str = 'adapters'
-    pooling: str = 'attention'
-    variant: str = 'adapted'
-    train: TrainOptions = field(default_factory=TrainOptions)
 
 
 @dataclass(frozen=True)
@@ -106,14 +69,6 @@ def adapt(
     :param command: how a person repeats this, for run.json.
     :raises HralignError: data, options or weights that do not do.
     """
-    for name, allowed in (('trained', TRAINED), ('pooling', POOLINGS)):
-        if getattr(options, name) not in allowed:
-            raise TrainingError(
-                f"{name} is '{getattr(options, name)}'; allowed: {', '.join(allowed)}")
-    if options.draws < 1 or (options.draws > 1 and not options.pairs.startswith('cross_')):
-        raise TrainingError(
-            f'{options.draws} draws of {options.pairs} pairs; 1 is allowed, or more of cross_seed '
-            'or cross_scene')
     began = time.monotonic()
     everything = read_manifest(Path(data))
     backbone = load_backbone(options.backbone, options.weights)
@@ -194,7 +149,7 @@ def build_model(backbone: Backbone, options: AdaptOptions, text_dim: int) -> HRA
     adapters: nn.Module = nn.Identity() if options.trained == 'query' else make_adapters(
         backbone, options.position, init=options.init)
     return HRAlign(adapters, backbone.back(options.position), text_dim, backbone.channels,
-                   pooling=options.pooling)
+                   pooling=options.pooling, floor=options.attention_floor)
 
 
 def text_encoder(name: str) -> SentenceFeatures:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from hralign_ros.adapt.batches import Item
+from hralign_ros.adapt.log import LOG
 from hralign_ros.adapt.run import Run
-from hralign_ros.adapt.train import LOG
 from hralign_ros.data.manifest import DataSet, REFERENCE_VIEW
 from hralign_ros.data.pairs import Clip
 from hralign_ros.data.video import read_frames

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from hralign_ros.adapt.batches import Item, make_items
 from hralign_ros.adapt.cache import FeatureCache
-from hralign_ros.adapt.model import HRAlign, mean_pool, pool_for_each
+from hralign_ros.adapt.model import HRAlign, mean_pool
 from hralign_ros.data.manifest import DataSet, Episode
 from hralign_ros.data.pairs import Clip, make_pairs
 from hralign_ros.evaluate.bootstrap import EvaluationError
@@ -162,9 +162,7 @@ def _pooled(model: HRAlign | None, maps: Tensor, queries: Tensor, *, adapted: bo
     if model is None:
         return mean_pool(maps)[:, None]
     tokens = model.adapted_maps(maps) if adapted else model.frozen_maps(maps)
-    if model.pooling == 'mean':
-        return mean_pool(tokens)[:, None]
-    return pool_for_each(tokens, model.attention.query(queries))
+    return model.pooled_for_each(tokens, queries)
 
 
 def _maps(clips: Sequence[Clip], cache: FeatureCache, length: int) -> Tensor:

@@ -13,7 +13,8 @@ from hralign_ros.adapt.batches import make_items, PairBatches
 from hralign_ros.adapt.cache import build_cache, FeatureCache, open_cache, preprocess
 from hralign_ros.adapt.distributed import Ranks
 from hralign_ros.adapt.model import HRAlign
-from hralign_ros.adapt.train import batch_loss, TrainOptions
+from hralign_ros.adapt.objective import batch_loss
+from hralign_ros.adapt.options import TrainOptions
 from hralign_ros.data.manifest import DataError
 from hralign_ros.data.pairs import Clip, Pair
 from hralign_ros.data.video import read_frames, write_video

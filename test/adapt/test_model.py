@@ -6,7 +6,6 @@
 from hralign_ros.adapt.losses import alignment_loss
 from hralign_ros.adapt.model import HRAlign, mean_pool, pool, pool_for_each
 from hralign_ros.models.adapters import late_adapters
-from hralign_ros.models.heads import TaskAttention
 import pytest
 import tiny_run
 import torch
@@ -24,11 +23,15 @@ def texts(count=4):
 
 
 @pytest.mark.parametrize('last', [True, False], ids=['channels_last', 'contiguous'])
-def test_pooling_is_that_of_the_bundle(last):
+@pytest.mark.parametrize('floor', [0.0, 0.5])
+def test_pooling_is_that_of_the_bundle(last, floor):
     """Guards train against serve: the graph on the robot pools with TaskAttention."""
-    attention = TaskAttention(tiny_run.TEXT_DIM, tiny_run.CHANNELS)
+    model = tiny_run.make_model(floor=floor)
+    attention = model.attention
     x, words = maps(last=last), texts()
-    pooled = pool(x, attention.query(words))
+    pooled = model.pooled(x, words)
+    torch.testing.assert_close(
+        pooled, model.pooled_for_each(x, words)[torch.arange(4), torch.arange(4)])
     for i in range(4):
         tokens = x[i].flatten(2).transpose(1, 2)[None]
         expected, _ = attention(tokens, torch.ones(1, 3), words[i])

@@ -239,7 +239,7 @@ def test_what_is_no_run(tmp_path):
         load_run(tmp_path)
     record = dict(small.run('adapted').record)
     (tmp_path / 'run.json').write_text(json.dumps({**record, 'schema_version': 99}))
-    with pytest.raises(TrainingError, match='schema 99, and this package reads 1'):
+    with pytest.raises(TrainingError, match='schema 99, and this package reads 2'):
         load_run(tmp_path)
     other = {**record['options'], 'train': {**record['options']['train'], 'gone': 1}}
     (tmp_path / 'run.json').write_text(json.dumps({**record, 'options': other}))

@@ -14,14 +14,9 @@ from hralign_ros.adapt.batches import make_items, PairBatches
 from hralign_ros.adapt.checkpoints import read_checkpoint, TrainingError
 from hralign_ros.adapt.distributed import Ranks
 from hralign_ros.adapt.model import pool
-from hralign_ros.adapt.train import (
-    batch_loss,
-    learning_rate,
-    PRESETS,
-    recall_at_1,
-    TrainOptions,
-    validate,
-)
+from hralign_ros.adapt.objective import batch_loss, recall_at_1, validate
+from hralign_ros.adapt.options import AdaptOptions, PRESETS, TrainOptions
+from hralign_ros.adapt.train import learning_rate
 from hralign_ros.data.manifest import DataError
 import pytest
 import tiny_run
@@ -92,6 +87,7 @@ def test_killed_and_resumed_ends_the_same_to_the_bit(whole, tmp_path):
     expected, got = (read_checkpoint(f / 'last.pt') for f in (folder, tmp_path))
     assert got.step == expected.step == OPTIONS.steps
     assert same_state(got.model, expected.model)
+    assert expected.average and same_state(got.average, expected.average)
     for i, state in expected.optimiser['state'].items():
         assert same_state(got.optimiser['state'][i], state)
     assert got.progress == expected.progress
@@ -231,13 +227,18 @@ def test_equal_features_are_no_success():
 
 
 def test_presets_and_options():
-    paper = PRESETS['paper']
+    assert PRESETS['paper'].attention_floor == 0.0
+    paper = PRESETS['paper'].train
     assert (paper.optimiser, paper.learning_rate, paper.batch, paper.steps, paper.length,
             paper.sampler, paper.temperature, paper.decoupled, paper.mask_same_task,
             paper.frozen_weight) == ('adam', 1e-4, 200, 8000, 5, 'random', 0.1, False, False, 1.0)
-    for wrong in ({'objective': 'x'}, {'steps': 0}, {'weight_decay': -1.0}, {'select': 'x'}):
+    for wrong in ({'objective': 'x'}, {'steps': 0}, {'weight_decay': -1.0}, {'select': 'x'},
+                  {'average': 1.0}):
         with pytest.raises(TrainingError, match=next(iter(wrong))):
             TrainOptions(**wrong)
+    for wrong in ({'attention_floor': 1.5}, {'draws': 2}, {'trained': 'x'}, {'pooling': 'x'}):
+        with pytest.raises(TrainingError, match=next(iter(wrong))):
+            AdaptOptions(**wrong)
 
 
 def slow_anchored_loss(model, batch, options):
@@ -325,6 +326,25 @@ def test_batches_by_scene_hold_few_scenes():
     assert sorted(i for plan in first for i in plan) == list(range(40))
     assert all(len({items[i].robot.scene for i in plan}) == 1 for plan in first)
     assert [list(p) for p in first] != [list(batches.plan(step)) for step in range(5, 10)]
+
+
+def test_the_best_weights_are_the_average(tmp_path):
+    """What is validated and kept is the running average, by hand; the steps do not know of it."""
+    options = replace(OPTIONS, average=0.0, warm_up=0, final_rate=OPTIONS.learning_rate,
+                      validate_every=1)
+    weights = [tiny_run.make_model().trained_state()]
+    for steps in (1, 2, 3):
+        tiny_run.run(tmp_path / str(steps), replace(options, steps=steps))
+        weights.append(last_weights(tmp_path / str(steps)))
+    tiny_run.run(tmp_path / 'averaged', replace(options, steps=3, average=0.75))
+    assert same_state(last_weights(tmp_path / 'averaged'), weights[3])
+    best = read_checkpoint(tmp_path / 'averaged' / 'best.pt')
+    for name, value in best.model.items():
+        mean = weights[0][name]
+        for step in range(1, best.step + 1):
+            mean = 0.75 * mean + 0.25 * weights[step][name]
+        torch.testing.assert_close(value, mean)
+    assert best.step and not same_state(best.model, weights[best.step])
 
 
 def test_adapters_may_learn_more_slowly_than_the_query(tmp_path):

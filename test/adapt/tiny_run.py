@@ -18,7 +18,9 @@ from hralign_ros.adapt.batches import make_items, PairBatches, VideoBatches
 from hralign_ros.adapt.cache import FeatureCache
 from hralign_ros.adapt.distributed import average_gradients, joined
 from hralign_ros.adapt.model import HRAlign
-from hralign_ros.adapt.train import batch_loss, train, TrainOptions, video_batch_loss
+from hralign_ros.adapt.objective import batch_loss, video_batch_loss
+from hralign_ros.adapt.options import TrainOptions
+from hralign_ros.adapt.train import train
 from hralign_ros.data.pairs import Clip, Pair
 from hralign_ros.models.adapters import late_adapters
 import numpy as np
@@ -28,7 +30,7 @@ from torch import nn
 CHANNELS, FRAMES, SIDE, TEXT_DIM = 32, 6, 3, 12
 OPTIONS = TrainOptions(
     steps=24, batch=8, length=3, sampler='random', learning_rate=1e-2, warm_up=4,
-    validate_every=6, checkpoint_every=5, patience=0, device='cpu')
+    average=0.3, validate_every=6, checkpoint_every=5, patience=0, device='cpu')
 
 
 def make_clip(name, domain, view, number, task):

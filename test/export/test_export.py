@@ -208,7 +208,7 @@ def test_a_graph_that_differs_from_torch_is_refused():
 def test_attention_over_nothing_in_onnxruntime():
     """Guards a dead view in the exported graph: zeros, where an optimiser would make it 0 / 0."""
     torch.manual_seed(0)
-    module = heads.TaskAttention(8, 16)
+    module = heads.TaskAttention(8, 16, floor=0.5)
     feed = {'tokens': np.random.default_rng(0).random((2, 3, 4, 16), np.float32),
             'mask': np.array([[0, 0, 0], [0, 1, 1]], np.float32),
             'task': np.ones(8, np.float32)}

@@ -33,7 +33,8 @@ def slow_attention(module, tokens, mask, task):
         highest = max(scores, default=0.0)
         total = sum(math.exp(s - highest) for s in scores)
         for (t, n), score in zip(places, scores, strict=True):
-            attention[v, t, n] = math.exp(score - highest) / total
+            attention[v, t, n] = (1 - module.floor) * math.exp(score - highest) / total \
+                + module.floor / len(places)
             pooled[v] += attention[v, t, n] * tokens[v, t, n].double()
         if places:
             pooled[v] /= pooled[v].norm()
@@ -42,10 +43,15 @@ def slow_attention(module, tokens, mask, task):
 
 @pytest.mark.parametrize('mask', [
     [[1] * T, [1] * T], [[0, 0, 1, 1, 1], [0, 0, 0, 0, 1]], [[0, 1, 0, 1, 1], [0] * T]])
-def test_attention_is_that_of_the_paper(mask):
-    """Guards Eq. 4 and 5: one softmax over frames and tokens, no scaling, masked frames out."""
+@pytest.mark.parametrize('floor', [0.0, 0.5, 1.0])
+def test_attention_is_that_of_the_paper(mask, floor):
+    """
+    Guards Eq. 4 and 5: one softmax over frames and tokens, no scaling, masked frames out.
+
+    And the floor, which is not in the paper: its share is even over the frames that are there.
+    """
     torch.manual_seed(0)
-    module = heads.TaskAttention(D, C)
+    module = heads.TaskAttention(D, C, floor=floor)
     mask, task = torch.tensor(mask, dtype=torch.float32), torch.randn(D)
     with torch.no_grad():
         pooled, attention = module(clip(), mask, task)
@@ -55,6 +61,11 @@ def test_attention_is_that_of_the_paper(mask):
     present = mask.sum(1) > 0
     torch.testing.assert_close(attention.sum((1, 2)), present.float())
     torch.testing.assert_close(pooled.norm(dim=1), present.float())
+
+
+def test_a_floor_is_a_share():
+    with pytest.raises(ValueError, match='needed is 0 to 1'):
+        heads.TaskAttention(D, C, floor=1.5)
 
 
 def test_masked_frames_do_not_count():

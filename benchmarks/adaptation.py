@@ -27,8 +27,9 @@ import time
 from typing import Any
 
 from hralign_ros.adapt.batches import Item, make_items, PairBatches
-from hralign_ros.adapt.cache import FeatureCache, preprocess, TorchEncoder
+from hralign_ros.adapt.cache import FeatureCache
 from hralign_ros.adapt.distributed import average_gradients, joined, Ranks
+from hralign_ros.adapt.encoders import preprocess, TorchEncoder
 from hralign_ros.adapt.losses import alignment_loss
 from hralign_ros.adapt.model import HRAlign
 from hralign_ros.adapt.objective import batch_loss

@@ -163,9 +163,10 @@ def test_a_run_can_be_used_elsewhere(imported, trained):
     """Guards load_run: the weights of best.pt, and features that differ from the frozen ones."""
     run = adapt_run.load_run(trained.folder)
     data = manifests.read_manifest(imported.data)
-    cache = suite.cached_features(data, run, None, 1)
+    store = suite.FeatureStore(data)
+    cache = store.clips(run)
     items = encode.split_items(data, cache, 'test_task', 'third_person')
-    texts = suite.pair_texts(run, items)
+    texts = store.texts(run, items)
     twice = [encode.encode_pairs(adapt_run.load_run(trained.folder).model, items, cache, texts)
              for _ in range(2)]
     np.testing.assert_array_equal(twice[0].robot, twice[1].robot)

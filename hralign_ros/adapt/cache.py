@@ -19,118 +19,31 @@ from dataclasses import asdict, dataclass
 import fcntl
 from hashlib import sha256
 import json
-import logging
 import math
 import multiprocessing
 import os
 from pathlib import Path
 import shutil
 import time
-from typing import Any, Protocol
-import warnings
+from typing import Any
 
+from hralign_ros.adapt.encoders import Encoder, Features, OnnxEncoder, TorchEncoder
 from hralign_ros.data.manifest import DataError
 from hralign_ros.data.pairs import Clip
 from hralign_ros.data.video import read_frames
-from hralign_ros.models.backbones import Backbone, Preprocessing
-from hralign_ros.runtime.providers import SessionFactory
+from hralign_ros.models.backbones import Backbone
 import numpy as np
 from numpy.typing import NDArray
 import torch
-from torch import nn, Tensor
-from torch.nn import functional
+from torch import nn
 
 Report = Callable[[str], None]
-Features = NDArray[np.floating[Any]]
 INDEX = 'index.json'
 FEATURES = 'features.npy'
 SCHEMA_VERSION = 1
 DTYPES = ('float16', 'float32')
 # How often what has been done is written down, and reported.
 _SAVE_S = 10.0
-_OPSET = 18
-
-
-class Encoder(Protocol):
-    """
-    From the frames of one clip to the input of the first adapter.
-
-    It goes to every worker process, so it must survive pickling.
-    """
-
-    def __call__(self, frames: NDArray[np.uint8]) -> Features:
-        """Encode uint8 [F, H, W, 3] RGB to float [F, C, rows, columns]."""
-        ...
-
-
-def preprocess(frames: NDArray[np.uint8], spec: Preprocessing) -> Tensor:
-    """
-    Make a backbone's input as `preprocess.onnx` of a bundle does.
-
-    :param frames: uint8 [F, H, W, 3] RGB, any size.
-    :returns: float32 [F, 3, S, S]: cropped, resized with antialiasing, normalised.
-    """
-    if spec.fit == 'crop':
-        height, width = frames.shape[1:3]
-        short = min(height, width)
-        top, left = (height - short) // 2, (width - short) // 2
-        frames = frames[:, top:top + short, left:left + short]
-    planes = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float()
-    resized = functional.interpolate(
-        planes, (spec.size, spec.size), mode='bilinear', antialias=True, align_corners=False)
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) * 255.0 for v in (spec.mean, spec.std))
-    return (resized - mean) / std
-
-
-class TorchEncoder:
-    """The front half of a backbone, run by torch."""
-
-    def __init__(self, backbone: Backbone, position: str) -> None:
-        self.spec = backbone.preprocessing
-        self.front = backbone.front(position)
-
-    def __call__(self, frames: NDArray[np.uint8]) -> Features:
-        """Encode uint8 [F, H, W, 3] RGB to float32 [F, C, rows, columns]."""
-        with torch.inference_mode():
-            return np.asarray(self.front(preprocess(frames, self.spec)).numpy())
-
-
-class OnnxEncoder:
-    """
-    The same, run by onnxruntime, which is faster on a CPU; differs from torch by rounding.
-
-    :param frames: F, the number of frames of every clip: the graph has a fixed shape.
-    """
-
-    def __init__(self, backbone: Backbone, position: str, frames: int) -> None:
-        self.spec = backbone.preprocessing
-        self.model = _graph(backbone.front(position), torch.zeros(
-            frames, 3, self.spec.size, self.spec.size))
-        self._session: Any = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the session out: a worker makes its own."""
-        return {**self.__dict__, '_session': None}
-
-    def __call__(self, frames: NDArray[np.uint8]) -> Features:
-        """Encode uint8 [F, H, W, 3] RGB to float32 [F, C, rows, columns]."""
-        if self._session is None:
-            self._session = SessionFactory(
-                'cpu', threads=torch.get_num_threads()).create(self.model, name='front')
-        pixels = preprocess(frames, self.spec).numpy()
-        return np.asarray(self._session.run(None, {'pixels': pixels})[0])
-
-
-def _graph(module: nn.Module, example: Tensor) -> bytes:
-    logging.getLogger('torch.onnx').setLevel(logging.ERROR)
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        program = torch.onnx.export(
-            module.eval(), (example,), dynamo=True, opset_version=_OPSET, verbose=False,
-            input_names=['pixels'], output_names=['maps'], optimize=True)
-    if program is None:
-        raise RuntimeError(f'{type(module).__name__} was not exported')
-    return bytes(program.model_proto.SerializeToString())
 
 
 @dataclass(frozen=True)

@@ -26,13 +26,12 @@ from hralign_ros.evaluate.figures import (
 )
 from hralign_ros.evaluate.report import write_report
 from hralign_ros.evaluate.suite import (
-    cached_features,
+    FeatureStore,
     FROZEN_MEAN,
     group_runs,
     HUMAN_TO_ROBOT,
     measure,
     Measured,
-    pair_texts,
     split_items,
     Variant,
 )
@@ -66,10 +65,11 @@ def evaluate_adaptation(
     :raises EvaluationError: a split without pairs.
     """
     variants = [Variant(FROZEN_MEAN, ()), *group_runs(runs)]
+    store = FeatureStore(data, cache, workers=workers)
     found = measure(
-        data, variants, splits=splits, view=view, gallery=gallery, full=full, probes=probes,
-        cache_folder=cache, workers=workers, report=report)
-    pictures, figures = _figures(data, variants, found, splits[0], view, cache, workers)
+        store, variants, splits=splits, view=view, gallery=gallery, full=full, probes=probes,
+        report=report)
+    pictures, figures = _figures(store, variants, found, splits[0], view)
     main = variants[1].runs[0]
     sources = sorted({e.source for e in data.episodes})
     document = {
@@ -94,13 +94,12 @@ def evaluate_adaptation(
 
 
 def _figures(
-    data: DataSet, variants: Sequence[Variant], found: Measured, split: str, view: str,
-    cache_folder: Path | None, workers: int,
+    store: FeatureStore, variants: Sequence[Variant], found: Measured, split: str, view: str,
 ) -> tuple[dict[str, bytes], list[dict[str, str]]]:
-    run = variants[1].runs[0]
-    cache = cached_features(data, run, cache_folder, workers)
+    run, data = variants[1].runs[0], store.data
+    cache = store.clips(run)
     items = split_items(data, cache, split, view)
-    texts = pair_texts(run, items)
+    texts = store.texts(run, items)
     before = encode_pairs(None, items, cache, texts, length=run.options.train.length)
     after = encode_pairs(run.model, items, cache, texts, length=run.options.train.length)
     pictures: dict[str, bytes] = {}
@@ -125,7 +124,7 @@ def _figures(
     add('retrieval', retrieval_examples(_examples(data, items, after)), 'Retrieval examples',
         f'Pairs of {split}: a human clip and the robot clips found for it, neutral text; first '
         'frames at the left, the middle frame of each answer.')
-    add('attention', attention_figure(_attention(data, run, items)), 'Attention to the task',
+    add('attention', attention_figure(_attention(store, run, items)), 'Attention to the task',
         'Where the trained query looks, on frozen and on adapted tokens.')
     log = run.folder / LOG
     if log.exists():
@@ -157,25 +156,26 @@ def _examples(
 
 
 def _attention(
-    data: DataSet, run: Run, items: Sequence[Item], count: int = 4,
+    store: FeatureStore, run: Run, items: Sequence[Item], count: int = 4,
 ) -> list[Attention]:
     """Show attention on the middle frame of robot clips of different tasks."""
-    from hralign_ros.adapt.cache import preprocess
+    from hralign_ros.adapt.encoders import preprocess
 
     tasks: dict[str, Item] = {}
     for item in items:
         tasks.setdefault(item.task_id, item)
     chosen = list(tasks.values())[::max(1, len(tasks) // count)][:count]
-    texts = pair_texts(run, chosen)
+    texts = store.texts(run, chosen)
     front = run.backbone.front(run.options.position)
     shown = []
     with torch.no_grad():
         for item in chosen:
-            frame = _frames(data, item.robot, 3)[1]
+            frame = _frames(store.data, item.robot, 3)[1]
             maps = front(preprocess(frame[None], run.backbone.preprocessing))[None]
-            query = run.model.attention.query(torch.tensor(texts[item.robot.task_text]))
-            weights = [torch.softmax((m[0, 0].flatten(1).T @ query), 0).numpy() for m in (
-                run.model.frozen_maps(maps), run.model.adapted_maps(maps))]
+            text = torch.tensor(texts[item.robot.task_text])
+            weights = [run.model.attention(
+                m.flatten(3).transpose(2, 3), torch.ones(1, 1), text)[1][0, 0]
+                .numpy() for m in (run.model.frozen_maps(maps), run.model.adapted_maps(maps))]
             shown.append(Attention(
                 frame=_as_seen(frame, run.backbone.preprocessing), frozen=weights[0],
                 adapted=weights[1], grid=run.backbone.grid, title=item.robot.task_text))

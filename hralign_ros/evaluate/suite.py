@@ -10,6 +10,7 @@ their seed only. Every variant is measured on the same pairs, galleries and fold
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from hralign_ros.adapt.batches import Item
@@ -96,13 +97,47 @@ class Measured:
     seeds: tuple[int, ...] = ()
 
 
+class FeatureStore:
+    """
+    Features of a data set's clips and texts, opened once for all runs that share them.
+
+    :param folder: of features; None: cache/ beside the manifest.
+    :param workers: processes, should features have to be computed; `adapt` has done that.
+    """
+
+    def __init__(self, data: DataSet, folder: Path | None = None, *, workers: int = 1) -> None:
+        self.data, self.folder, self.workers = data, folder, workers
+        self._caches: dict[str, FeatureCache] = {}
+        self._texts: dict[tuple[str, str], np.ndarray] = {}
+
+    def clips(self, run: Run) -> FeatureCache:
+        """Return the features that a run was trained on."""
+        options = run.options
+        key = repr((options.backbone, options.weights, options.position, options.frames,
+                    options.dtype, options.views))
+        if key not in self._caches:
+            self._caches[key] = pair_features(
+                self.data, run.backbone, options, cache=self.folder, workers=self.workers)
+        return self._caches[key]
+
+    def texts(self, run: Run, items: Sequence[Item]) -> dict[str, np.ndarray]:
+        """Return text features of some pairs, and of the neutral text, by a run's encoder."""
+        name = run.options.text
+        wanted = {*(item.robot.task_text for item in items), NEUTRAL_TEXT}
+        unknown = {text for text in wanted if (name, text) not in self._texts}
+        if unknown:
+            for text, feature in text_features(text_encoder(name), unknown).items():
+                self._texts[name, text] = feature
+        return {text: self._texts[name, text] for text in wanted}
+
+
 def measure(
-    data: DataSet, variants: Sequence[Variant], *, splits: Sequence[str],
+    store: FeatureStore, variants: Sequence[Variant], *, splits: Sequence[str],
     view: str = REFERENCE_VIEW, gallery: int = GALLERY, full: bool = True, probes: bool = True,
-    cache_folder: Any = None, workers: int = 1, report: Report = print,
+    report: Report = print,
 ) -> Measured:
     """
-    Measure all variants on all splits.
+    Measure all variants on all splits of a store's data.
 
     :param view: of the robot.
     :param gallery: clips in a gallery, where a split has as many.
@@ -119,19 +154,19 @@ def measure(
         raise EvaluationError(f'a gallery of {gallery} clips; needed are 2 or more')
     found.seeds = tuple(sorted({r.options.train.seed for v in variants for r in v.runs}))
     for split in splits:
-        probed = probes and any(e.actions and e.proprio for e in data.of_split(split).episodes)
+        episodes = store.data.of_split(split).episodes
+        probed = probes and any(e.actions and e.proprio for e in episodes)
         if probes and not probed:
             report(f'{split}: E5 and E6 are left out: no episode has actions and proprioception')
         for variant in variants:
             report(f'{split}: {variant.name}')
-            _measure_variant(found, data, variant, reference, split, view, gallery, full, probed,
-                             cache_folder, workers)
+            _measure_variant(found, store, variant, reference, split, view, gallery, full, probed)
     return found
 
 
 def _measure_variant(
-    found: Measured, data: DataSet, variant: Variant, reference: Run, split: str, view: str,
-    gallery: int, full: bool, probes: bool, cache_folder: Any, workers: int,
+    found: Measured, store: FeatureStore, variant: Variant, reference: Run, split: str, view: str,
+    gallery: int, full: bool, probes: bool,
 ) -> None:
     per_seed: dict[str, list[Estimate]] = {}
     hits: dict[str, list[np.ndarray]] = {}
@@ -139,9 +174,9 @@ def _measure_variant(
     clusters: dict[str, np.ndarray] = {}
     names: dict[str, np.ndarray] = {}
     for run in variant.runs or (reference,):
-        cache = cached_features(data, run, cache_folder, workers)
-        items = split_items(data, cache, split, view)
-        texts = pair_texts(run, items)
+        cache = store.clips(run)
+        items = split_items(store.data, cache, split, view)
+        texts = store.texts(run, items)
         model = run.model if variant.runs else None
         arrays = encode_pairs(
             model, items, cache, texts, length=run.options.train.length,
@@ -165,7 +200,7 @@ def _measure_variant(
             for name, value in _shapes(arrays).items():
                 per_seed.setdefault(name, []).append(value)
         if probes:
-            frames = encode_frames(model, items, cache, texts, data)
+            frames = encode_frames(model, items, cache, texts, store.data)
             for name, value in _probes(frames).items():
                 per_seed.setdefault(name, []).append(value)
             policy = nearest_neighbour_policy(
@@ -232,12 +267,16 @@ def _retrievals(arrays: PairArrays, gallery: int, full: bool) -> dict[str, Retri
         others = {**labels, 'gallery_size': min(gallery, len(arrays.names) - 1)}
         found[f'E1 R@1 of the task, {direction}, neutral text'] = retrieval(
             query[:, -1], answer[:, -1], level='task', own_pair=False, **others)
-        try:
+        if _scene_with_two_tasks(arrays):
             found[f'E1 R@1 hard gallery (same scene, other task), {direction}, task text'] = \
                 retrieval_with_queries(pool_query, pool_gallery, text=arrays.text, **hard)
-        except EvaluationError:
-            pass  # no scene of this split has two tasks
     return found
+
+
+def _scene_with_two_tasks(arrays: PairArrays) -> bool:
+    """Tell whether any query has a clip of its scene and another task to be mistaken for."""
+    return len(np.unique(join_labels(arrays.tasks, arrays.scenes))) > len(
+        np.unique(arrays.scenes))
 
 
 def _fewest_elsewhere(scenes: np.ndarray) -> int:
@@ -333,34 +372,6 @@ def compare_policies(found: Measured, one: str, other: str, split: str) -> Estim
     return paired_difference(
         np.mean([p.errors for p in first], 0), np.mean([p.errors for p in second], 0),
         first[0].episodes)
-
-
-_CACHES: dict[str, FeatureCache] = {}
-
-
-def cached_features(data: DataSet, run: Run, folder: Any, workers: int) -> FeatureCache:
-    """Open a run's features once per process; made by `adapt`, so nothing is computed here."""
-    options = run.options
-    key = repr((str(data.folder), options.backbone, options.weights, options.position,
-                options.frames, options.dtype, options.views))
-    if key not in _CACHES:
-        _CACHES[key] = pair_features(
-            data, run.backbone, options, cache=folder, workers=workers)
-    return _CACHES[key]
-
-
-_TEXTS: dict[tuple[str, str], np.ndarray] = {}
-
-
-def pair_texts(run: Run, items: Sequence[Item]) -> dict[str, np.ndarray]:
-    """Return the text features of some pairs, and of the neutral text, by a run's encoder."""
-    name = run.options.text
-    wanted = {*(item.robot.task_text for item in items), NEUTRAL_TEXT}
-    unknown = {text for text in wanted if (name, text) not in _TEXTS}
-    if unknown:
-        for text, feature in text_features(text_encoder(name), unknown).items():
-            _TEXTS[name, text] = feature
-    return {text: _TEXTS[name, text] for text in wanted}
 
 
 def group_runs(runs: Sequence[Run], controls: Mapping[str, bool] | None = None) -> list[Variant]:

@@ -11,6 +11,7 @@ Whatever passes between parts is a map [B, C, rows, columns]. A transformer's to
 of it, class token and registers included, are a map with one column: [B, C, tokens, 1].
 """
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
@@ -36,20 +37,20 @@ def map_of(tokens: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
     return x[..., None] if grid is None else x.unflatten(2, grid)
 
 
-class Staged:
+class Staged(ABC):
     """A network that can be cut; to be mixed into a module."""
 
+    @abstractmethod
     def parts(self) -> Mapping[str, nn.Module]:
         """
         Name the network's parts in order: position -> what runs before it.
 
         The last part, END, runs behind the last position. All of them in a row are the network.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def widths(self) -> Mapping[str, int]:
         """Name C of the map at each position there is."""
-        raise NotImplementedError
 
     def front(self, position: str) -> nn.Module:
         """Return what runs before `position`, on the same weights."""

@@ -139,6 +139,8 @@ def make_chunk(
             name = _name(chunk, job)
             try:
                 row = _make_episode(output, world, studio, job, name)
+            except (OSError, DataError):  # a full disk, say: no fault of the episode's
+                raise
             except Exception as error:  # one unlucky episode must not end a night's work
                 row = {'left_out': f'{type(error).__name__}: {error}'}
             if 'left_out' in row:

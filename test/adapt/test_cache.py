@@ -10,8 +10,9 @@ import sys
 from types import SimpleNamespace
 
 from hralign_ros.adapt.batches import make_items, PairBatches
-from hralign_ros.adapt.cache import build_cache, FeatureCache, open_cache, preprocess
+from hralign_ros.adapt.cache import build_cache, FeatureCache, open_cache
 from hralign_ros.adapt.distributed import Ranks
+from hralign_ros.adapt.encoders import preprocess
 from hralign_ros.adapt.model import HRAlign
 from hralign_ros.adapt.objective import batch_loss
 from hralign_ros.adapt.options import TrainOptions

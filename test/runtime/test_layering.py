@@ -19,7 +19,7 @@ ALLOWED = {
     'models': {'models', 'runtime'},
     'data': {'data', 'runtime'},
     'simulation': {'simulation', 'data', 'runtime'},
-    'adapt': {'adapt', 'data', 'models', 'runtime'},
+    'adapt': {'adapt', 'data', 'export', 'models', 'runtime'},
     'export': {'export', 'models', 'runtime'},
     'evaluate': {'evaluate', 'adapt', 'data', 'models', 'runtime'},
 }

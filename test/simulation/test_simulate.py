@@ -1,0 +1,62 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""What becomes of an episode that could not be made."""
+
+import errno
+import json
+import sys
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+pytest.importorskip('mujoco', reason='the simulators are not installed')
+
+from hralign_ros.simulation import simulate  # noqa: E402, I100
+from hralign_ros.simulation.plan import Chunk, Job  # noqa: E402
+
+CHUNK = Chunk('metaworld', 'reach', 'sawyer', 0, (Job('train-0', 0, None), Job('train-0', 1, 0)))
+
+
+@pytest.fixture
+def output(tmp_path, monkeypatch):
+    """Stand in for the simulators, which are in an environment of their own."""
+    studio = ModuleType('studio')
+    studio.Studio = lambda stage, hand: SimpleNamespace(close=lambda: None)
+    monkeypatch.setitem(sys.modules, 'hralign_ros.simulation.studio', studio)
+    monkeypatch.setattr('hralign_ros.simulation.hand.read_hand', lambda path: None)
+    monkeypatch.setattr(
+        simulate, '_open', lambda chunk: SimpleNamespace(stage=None, close=lambda: None))
+    (tmp_path / simulate.EPISODES).mkdir()
+    return tmp_path
+
+
+def fail_with(monkeypatch, error):
+    def make(output, world, studio, job, name):
+        raise error
+
+    monkeypatch.setattr(simulate, '_make_episode', make)
+
+
+def test_a_full_disk_is_no_fault_of_the_episode(output, monkeypatch):
+    """
+    A disk that was full for a minute cost its episodes for ever.
+
+    They were noted as left out, and a run that goes on takes what is noted for done.
+    """
+    fail_with(monkeypatch, OSError(errno.ENOSPC, 'No space left on device'))
+    with pytest.raises(OSError, match='No space left'):
+        simulate.make_chunk(output, CHUNK, None, None)
+    assert not list((output / simulate.EPISODES).iterdir())
+    assert len(simulate._missing(output, CHUNK)) == 2
+
+
+def test_an_unlucky_episode_is_left_out_for_good(output, monkeypatch):
+    """The simulator fails in the same way next time: it is not tried again."""
+    fail_with(monkeypatch, ValueError('the arm flew away'))
+    made, problems = simulate.make_chunk(output, CHUNK, None, None)
+    assert made == 2 and len(problems) == 2
+    assert all('ValueError: the arm flew away' in problem for problem in problems)
+    assert simulate._missing(output, CHUNK) == []
+    record = next((output / simulate.EPISODES).glob('*.json'))
+    assert json.loads(record.read_text()) == {'left_out': 'ValueError: the arm flew away'}

@@ -4,16 +4,17 @@
 """
 Train and measure everything that results/hralign.json says; go on with the same command.
 
-    .venv-sim/bin/hralign simulate --output DATA --rounds 4
-    python benchmarks/hralign.py --data DATA --runs RUNS
-    python benchmarks/adaptation.py --data DATA          # speed, ranks; merged in at the end
+    .venv-sim/bin/hralign simulate --output DATA --rounds 4 --no-failures
+    python benchmarks/hralign.py --data DATA --runs RUNS --positions --footage VIDEOS
 
 Every run is a call of `hralign adapt` in a process of its own; one that is finished is not done
-again. Variants differ from the first one in what their line says and in nothing else.
+again. Variants differ from the one above them in what their line says and in nothing else.
+What results/adaptation.json has (benchmarks/adaptation.py) is taken in too.
 """
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 import json
 import os
@@ -25,21 +26,33 @@ import time
 from typing import Any
 
 from hralign_ros.adapt.checkpoints import read_checkpoint
+from hralign_ros.adapt.encoders import preprocess
 from hralign_ros.adapt.run import load_run, RUN, Run
 from hralign_ros.adapt.train import BEST, LAST
-from hralign_ros.data.manifest import DataSet, read_manifest
+from hralign_ros.data.manifest import DataSet, read_manifest, write_manifest
+from hralign_ros.data.video import read_frames
 from hralign_ros.evaluate.adaptation_report import evaluate_adaptation, numbers
+from hralign_ros.evaluate.encode import encode_pairs, NEUTRAL_TEXT, split_items
 from hralign_ros.evaluate.suite import (
     compare,
     compare_policies,
+    FeatureStore,
     FROZEN_MEAN,
+    GALLERY,
     group_runs,
     HUMAN_TO_ROBOT,
     measure,
     Measured,
+    retrievals,
+    ROBOT_TO_HUMAN,
     Variant,
 )
+from hralign_ros.models.adapters import AdaptedBackbone
+from hralign_ros.runtime.bundle import INT8_VISUAL, MANIFEST
+from hralign_ros.runtime.providers import SessionFactory
+import numpy as np
 import torch
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / 'results' / 'hralign.json'
@@ -53,29 +66,55 @@ SAME_SCENE_NEUTRAL = f'E1 R@1 {HUMAN_TO_ROBOT}, neutral text'
 GAP = 'E2 proxy A-distance, task text'
 GAP_NEUTRAL = 'E2 proxy A-distance, neutral text'
 
-# Variant -> (seeds, options of `hralign adapt`). The first four are the main comparison.
+BASE = ['--pairs', 'cross_scene', '--draws', '4']
+_THIRD = ['--views', 'third_person']
+THIRD, THIRD_QUERY = 'third-person stream only', 'third-person stream only, trained query'
+# Variant -> (seeds, options of `hralign adapt` beside BASE; a repeated option counts anew).
 VARIANTS: dict[str, tuple[int, list[str]]] = {
     ADAPTED: (5, []),
     QUERY: (5, ['--trained', 'query', '--set', 'frozen_weight=0']),
-    SHUFFLED: (3, ['--pairs', 'shuffled']),
-    RANDOM: (3, ['--weights', 'random']),
-    'third-person stream only': (3, ['--views', 'third_person']),
-    "authors' initialisation": (3, ['--init', 'release']),
-    'without the un-adapted negative': (3, ['--set', 'frozen_weight=0']),
-    'batch 16, decoupled and masked': (3, ['--set', 'batch=16']),
+    SHUFFLED: (3, ['--pairs', 'shuffled', '--draws', '1']),
+    RANDOM: (3, ['--weights', 'random', *_THIRD]),
+    # The cheaper base of all that follow.
+    THIRD: (3, _THIRD),
+    THIRD_QUERY: (3, [*_THIRD, '--trained', 'query', '--set', 'frozen_weight=0']),
+    "authors' initialisation": (3, [*_THIRD, '--init', 'release']),
+    'without the un-adapted negative': (3, [*_THIRD, '--set', 'frozen_weight=0']),
+    'un-adapted negative x8': (3, [*_THIRD, '--set', 'frozen_weight=8']),
+    # As many pairs are seen; the average reaches back as many of them.
+    'batch 16': (3, [*_THIRD, '--set', 'batch=16', '--set', 'steps=200', '--set', 'average=0.985',
+                     '--set', 'validate_every=40']),
     'batch 200, Eq. 6 as published': (3, [
-        '--set', 'batch=200', '--set', 'decoupled=false', '--set', 'mask_same_task=false']),
-    'cross-seed pairs': (3, ['--pairs', 'cross_seed']),
-    'mean pooling': (3, ['--pooling', 'mean']),
-    'co-training, no alignment': (3, ['--set', 'objective=video_text', '--set', 'batch=32']),
+        *_THIRD, '--set', 'batch=200', '--set', 'steps=16', '--set', 'average=0.83', '--set',
+        'warm_up=2', '--set', 'validate_every=4', '--set', 'decoupled=false', '--set',
+        'mask_same_task=false']),
+    'same-trajectory twins, by scene': (3, [
+        *_THIRD, '--pairs', 'twin', '--draws', '1', '--set', 'by_scene=true']),
+    'cross-seed pairs, by scene': (3, [
+        *_THIRD, '--pairs', 'cross_seed', '--set', 'by_scene=true']),
+    'mean pooling': (3, [*_THIRD, '--pooling', 'mean']),
+    'attention without a floor': (3, [*_THIRD, '--attention-floor', '0']),
+    'trained query without a floor': (3, [
+        *_THIRD, '--attention-floor', '0', '--trained', 'query', '--set', 'frozen_weight=0']),
+    'as published: own texts, no floor': (3, [
+        *_THIRD, '--attention-floor', '0', '--set', 'negatives=own', '--set', 'decoupled=false',
+        '--set', 'mask_same_task=false']),
+    'co-training, no alignment': (3, [
+        *_THIRD, '--set', 'objective=video_text', '--set', 'batch=16']),
 }
-# Adapters in front of part of the backbone cost a hundred times as much a step: few, small ones.
+# Adapters in front of part of the backbone cost a hundred times as much a step: few, small ones,
+# on few clips.
 POSITIONS: dict[str, tuple[int, list[str]]] = {
     f'{position} adapters, short': (3, [
-        '--position', position, '--views', 'third_person', '--frames', '5', '--set', 'batch=16',
-        '--set', 'steps=60', '--set', 'warm_up=10', '--set', 'validate_every=20'])
+        '--position', position, *_THIRD, '--frames', '5', '--set', 'batch=16', '--set',
+        'steps=30', '--set', 'validate_every=10', '--set', 'average=0.9'])
     for position in ('late', 'middle', 'early')}
+# Every which of the training pairs they see.
+_POSITIONS_PART = 6
 MAIN = (ADAPTED, QUERY, SHUFFLED, RANDOM)
+POLICY = 'E6 nearest-neighbour action error'
+PROBES = {'e5_action_r2': 'E5 action R2 from two frames', 'e5_proprio_r2': 'E5 proprioception R2',
+          'e6_error': POLICY}
 
 
 def main() -> None:
@@ -86,34 +125,58 @@ def main() -> None:
     parser.add_argument('--jobs', type=int, default=2, help='runs at a time (%(default)s)')
     parser.add_argument('--only', nargs='+', default=[], help='these variants only')
     parser.add_argument('--positions', action='store_true', help='early and middle adapters too')
+    parser.add_argument('--footage', type=Path, help='folder of real videos, for the parity of '
+                        'the exported graphs')
     parser.add_argument('--set', action='append', default=[], metavar='NAME=VALUE',
                         help='a training setting of all runs')
     parser.add_argument('--stop', choices=('train', 'evaluate'), help='stop after this stage')
     parser.add_argument('--output', type=Path, default=RESULTS)
     options = parser.parse_args()
-    chosen = {**VARIANTS, **(POSITIONS if options.positions else {})}
-    chosen = {name: chosen[name] for name in options.only or chosen}
-    jobs = [(variant, seed, [*extra, *_settings(options.set)])
-            for seed in range(5) for variant, (seeds, extra) in chosen.items() if seed < seeds]
-    _train(options, jobs)
+    chosen = {name: VARIANTS[name] for name in options.only or VARIANTS}
+    _train(options, options.data, chosen)
+    part = _part(options.data, options.runs / 'part') if options.positions else None
+    if part:
+        _train(options, part, POSITIONS)
     if options.stop == 'train':
         return
     data = read_manifest(options.data)
-    runs = {name: [load_run(_folder(options.runs, name, seed)) for seed in range(seeds)]
-            for name, (seeds, _) in chosen.items()}
+    runs = _load(options, chosen)
     results = _evaluate(data, runs, options)
+    if part:
+        results['positions'] = _positions(read_manifest(part), _load(options, POSITIONS))
     if options.stop == 'evaluate':
         return
     results['resume_identical'] = _resume(options)
+    results |= _export(data, runs[ADAPTED][0], options)
     if SPEED.exists():
         speed = json.loads(SPEED.read_text(encoding='utf-8'))
         results.update(cached_step_speedup=speed['cached_step_speedup'],
                        two_rank_max_diff=speed['two_rank_max_diff'], adaptation=speed)
-    for name in ('export_max_abs_diff', 'int8_cosine', 'int8_r1'):
-        old = json.loads(options.output.read_text('utf-8')) if options.output.exists() else {}
-        results[name] = old.get(name)
+    options.output.parent.mkdir(exist_ok=True)
     options.output.write_text(json.dumps(results, indent=1) + '\n', encoding='utf-8')
     print(options.output)
+
+
+def _load(
+    options: argparse.Namespace, chosen: Mapping[str, tuple[int, list[str]]],
+) -> dict[str, list[Run]]:
+    return {name: [load_run(_folder(options.runs, name, seed)) for seed in range(seeds)]
+            for name, (seeds, _) in chosen.items()}
+
+
+def _part(data: Path, folder: Path) -> Path:
+    """Make a small data set of the same files, third-person only."""
+    everything = read_manifest(data)
+    kept = [e for e in everything.episodes if e.human_video and (
+        e.split in ('validation', 'test_task') or (
+            e.split == 'train' and (e.seed or 0) % _POSITIONS_PART == 0))]
+    folder.mkdir(parents=True, exist_ok=True)
+    link = folder / 'videos'
+    if not link.exists():
+        link.symlink_to((data / 'videos').resolve())
+    write_manifest(folder, [replace(e, robot_videos={
+        'third_person': e.robot_videos['third_person']}) for e in kept])
+    return folder
 
 
 def _settings(texts: Sequence[str]) -> list[str]:
@@ -125,14 +188,17 @@ def _folder(runs: Path, variant: str, seed: int) -> Path:
     return runs / f'{words}-{seed}'
 
 
-def _command(options: argparse.Namespace, variant: str, seed: int, extra: list[str]) -> list[str]:
-    return [sys.executable, '-m', 'hralign_ros.cli', 'adapt', '--data', str(options.data),
-            '--output', str(_folder(options.runs, variant, seed)), '--variant', variant,
-            '--resume', '--set', f'seed={seed}', *extra]
-
-
-def _train(options: argparse.Namespace, jobs: Sequence[tuple[str, int, list[str]]]) -> None:
+def _train(
+    options: argparse.Namespace, data: Path, chosen: Mapping[str, tuple[int, list[str]]],
+) -> None:
     """Run what is not finished, a few at a time, one thread each."""
+    def command(variant: str, seed: int, extra: list[str]) -> list[str]:
+        return [sys.executable, '-m', 'hralign_ros.cli', 'adapt', '--data', str(data), '--output',
+                str(_folder(options.runs, variant, seed)), '--variant', variant, '--resume',
+                '--set', f'seed={seed}', *BASE, *extra]
+
+    jobs = [(variant, seed, [*extra, *_settings(options.set)])
+            for seed in range(5) for variant, (seeds, extra) in chosen.items() if seed < seeds]
     options.runs.mkdir(parents=True, exist_ok=True)
     waiting = [job for job in jobs if not (_folder(options.runs, *job[:2]) / RUN).exists()]
     total, began = len(waiting), time.monotonic()
@@ -143,7 +209,7 @@ def _train(options: argparse.Namespace, jobs: Sequence[tuple[str, int, list[str]
             variant, seed, extra = waiting.pop(0)
             with open(f'{_folder(options.runs, variant, seed)}.log', 'ab') as log:
                 running.append((subprocess.Popen(
-                    _command(options, variant, seed, extra), stdout=log,
+                    command(variant, seed, extra), stdout=log,
                     stderr=subprocess.STDOUT, env=env), f'{variant}, seed {seed}'))
         for process, name in list(running):
             if process.poll() is not None:
@@ -160,78 +226,156 @@ def _train(options: argparse.Namespace, jobs: Sequence[tuple[str, int, list[str]
 def _evaluate(
     data: DataSet, runs: Mapping[str, list[Run]], options: argparse.Namespace,
 ) -> dict[str, Any]:
-    """Measure the main variants in full, the others by R@1 and gap."""
-    folder = options.runs / 'report'
-    commands = [f'hralign adapt --data DATA --output RUN --variant "{name}" --set seed=SEED '
-                + ' '.join(VARIANTS.get(name, POSITIONS.get(name, (0, [])))[1]) for name in runs]
+    """Measure the main variants in full, the others by R@1, gap and probes."""
+    store = FeatureStore(data)
+    commands = [' '.join([
+        f'hralign adapt --data DATA --output RUN --variant "{name}" --set seed=SEED', *BASE,
+        *VARIANTS[name][1]]) for name in runs]
     main_runs = [run for name in MAIN if name in runs for run in runs[name]]
     found = evaluate_adaptation(
-        data, main_runs, folder, splits=['test_task'], commands=commands)
-    others = measure(
-        data, [Variant(FROZEN_MEAN, ()), *group_runs(main_runs)],
-        splits=['test_seen', 'test_view', 'test_distractor', 'test_embodiment'], full=False,
-        probes=False)
+        data, main_runs, options.runs / 'report', splits=['test_task'], commands=commands)
+    variants = [Variant(FROZEN_MEAN, ()), *group_runs(main_runs)]
+    splits = ['test_seen', 'test_view', 'test_distractor', 'test_embodiment']
+    others = measure(store, variants, splits=splits, full=False, probes=False)
     wrist = measure(
-        data, [Variant(FROZEN_MEAN, ()), *group_runs(
-            [r for n in (ADAPTED, QUERY) if n in runs for r in runs[n]])],
+        store, [v for v in variants if v.name in (FROZEN_MEAN, ADAPTED, QUERY, SHUFFLED)],
         splits=['test_task'], view='wrist', full=False, probes=False)
     ablations = measure(
-        data, group_runs([run for name, some in runs.items() if name not in MAIN[1:]
-                          for run in some]),
-        splits=['test_task'], full=False, probes=False)
+        store, [Variant(FROZEN_MEAN, ()), *group_runs(
+            [run for name, some in runs.items() if name not in MAIN for run in some])],
+        splits=['test_task'], full=False)
     best = max((FROZEN_MEAN, QUERY),
                key=lambda name: found.values[TASK_TEXT, name, 'test_task'].value)
     ratio, difference = compare(found, ADAPTED, best, 'test_task')
-
-    def of(where: Measured, variants: Sequence[str], splits: Sequence[str]) -> dict[str, Any]:
-        return {split: {name: {
-            'r1': numbers(where, TASK_TEXT, name, split),
-            'r1_neutral_text': numbers(where, NEUTRAL, name, split),
-            'r1_own_pair': numbers(where, SAME_SCENE, name, split),
-            'r1_own_pair_neutral_text': numbers(where, SAME_SCENE_NEUTRAL, name, split),
-            'proxy_a': numbers(where, GAP, name, split),
-            'proxy_a_neutral_text': numbers(where, GAP_NEUTRAL, name, split)}
-            for name in variants} for split in splits}
-
+    over_mean, _ = compare(found, ADAPTED, FROZEN_MEAN, 'test_task')
     main_names = [FROZEN_MEAN, *(name for name in MAIN if name in runs)]
-    head = of(found, main_names, ['test_task'])['test_task']
+    head = _figures(found, main_names, 'test_task')
+    for name, some in runs.items():
+        if name not in MAIN:
+            continue
+        head[name]['best_steps'] = [run.record['best_step'] for run in some]
     return {
         'r1_frozen': head[best]['r1'], 'r1_frozen_variant': best,
         'r1_adapted': head[ADAPTED]['r1'],
         'r1_ratio': _plain(ratio), 'r1_difference': _plain(difference),
+        'r1_ratio_to_frozen_mean': _plain(over_mean),
         'proxy_a_frozen': head[FROZEN_MEAN]['proxy_a'],
         'proxy_a_adapted': head[ADAPTED]['proxy_a'],
         'test_task': head,
-        'other_splits': of(others, main_names, [
-            'test_seen', 'test_view', 'test_distractor', 'test_embodiment']),
-        'wrist': of(wrist, [n for n in (FROZEN_MEAN, ADAPTED, QUERY) if n in main_names],
-                    ['test_task']),
+        'other_splits': {split: _figures(others, main_names, split) for split in splits},
+        'wrist': _figures(wrist, [n for n in main_names if n != RANDOM], 'test_task'),
         'control_e6': {
-            'adapted': numbers(found, 'E6 nearest-neighbour action error', ADAPTED, 'test_task'),
-            'frozen_mean': numbers(
-                found, 'E6 nearest-neighbour action error', FROZEN_MEAN, 'test_task'),
+            'adapted': numbers(found, POLICY, ADAPTED, 'test_task'),
+            'frozen_mean': numbers(found, POLICY, FROZEN_MEAN, 'test_task'),
             'adapted_minus_frozen_mean': _plain(compare_policies(
-                found, ADAPTED, FROZEN_MEAN, 'test_task'))},
+                found, ADAPTED, FROZEN_MEAN, 'test_task')),
+            'adapted_minus_trained_query': _plain(compare_policies(
+                found, ADAPTED, QUERY, 'test_task'))},
         'ablations': {name: {
-            'r1': numbers(ablations, TASK_TEXT, name, 'test_task'),
-            'r1_neutral_text': numbers(ablations, NEUTRAL, name, 'test_task'),
-            'r1_own_pair': numbers(ablations, SAME_SCENE, name, 'test_task'),
-            'proxy_a': numbers(ablations, GAP, name, 'test_task'),
+            **_figures(ablations, [name], 'test_task')[name],
             'best_steps': [run.record['best_step'] for run in runs[name]],
             'seconds': [run.record['seconds']['train'] for run in runs[name]]}
-            for name in runs if name not in MAIN[1:]},
-        'human_features_bit_identical': _human_is_untouched(data, runs[ADAPTED][0]),
+            for name in runs if name not in MAIN},
+        'human_features_bit_identical': _human_is_untouched(store, runs[ADAPTED][0]),
         'training': {
             'pairs': runs[ADAPTED][0].record['data'], 'seconds': [
                 run.record['seconds'] for run in runs[ADAPTED]],
             'peak_rss_mb': max(run.record['peak_rss_mb'] for run in runs[ADAPTED])},
         'data': _counts(data),
-        'commands': ['hralign simulate --output DATA --rounds 4',
-                     'python benchmarks/hralign.py --data DATA --runs RUNS',
+        'commands': ['hralign simulate --output DATA --rounds 4 --no-failures',
+                     'python benchmarks/hralign.py --data DATA --runs RUNS --positions '
+                     '--footage VIDEOS',
                      'python benchmarks/adaptation.py', *commands],
         'measured': datetime.now(timezone.utc).isoformat(timespec='seconds'),
         'load_average': [round(x, 2) for x in os.getloadavg()],
         'warning': 'Simulated pairs; nothing of this was measured on RH20T or on a robot.'}
+
+
+def _figures(found: Measured, names: Sequence[str], split: str) -> dict[str, dict[str, Any]]:
+    """Gather what was measured of some variants on a split."""
+    wanted = {'r1': TASK_TEXT, 'r1_robot_to_human': TASK_TEXT.replace(
+        HUMAN_TO_ROBOT, ROBOT_TO_HUMAN), 'r1_neutral_text': NEUTRAL, 'r1_own_pair': SAME_SCENE,
+        'r1_own_pair_neutral_text': SAME_SCENE_NEUTRAL, 'proxy_a': GAP,
+        'proxy_a_neutral_text': GAP_NEUTRAL, **PROBES}
+    return {name: {short: numbers(found, metric, name, split) for short, metric in wanted.items()
+                   if (metric, name, split) in found.values} for name in names}
+
+
+def _positions(data: DataSet, runs: Mapping[str, list[Run]]) -> dict[str, Any]:
+    """Measure adapters at three places in the backbone, on their small data set."""
+    variants = group_runs([run for some in runs.values() for run in some])
+    found = measure(FeatureStore(data), variants, splits=['test_task'], full=False, probes=False)
+    return {name: {
+        **_figures(found, [name], 'test_task')[name],
+        'pairs': some[0].record['data']['pairs'],
+        'best_steps': [run.record['best_step'] for run in some],
+        'seconds': [run.record['seconds']['train'] for run in some]}
+        for name, some in runs.items()}
+
+
+def _export(data: DataSet, run: Run, options: argparse.Namespace) -> dict[str, Any]:
+    """Export a run with its int8 variant; compare both with torch, on real pictures too."""
+    folder = options.runs / 'bundle'
+    subprocess.run([sys.executable, '-m', 'hralign_ros.cli', 'export', '--run', str(run.folder),
+                    '--int8', '--output', str(folder)], check=True)
+    manifest = yaml.safe_load((folder / MANIFEST).read_text('utf-8'))
+    found: dict[str, Any] = {'export_parity': manifest['metrics']['parity_max_abs_diff']}
+    sessions = {name: SessionFactory('cpu').create((folder / name).read_bytes(), name=name)
+                for name in ('visual.onnx', INT8_VISUAL) if (folder / name).exists()}
+    if options.footage:
+        found |= _on_footage(run, sessions['visual.onnx'], options.footage)
+    # Where the export's own gate has left it out, there is no such file.
+    found['int8_cosine'] = manifest['metrics']['visual_int8_cosine']
+    if INT8_VISUAL in sessions:
+        found |= _retrieval_of_graphs(data, run, sessions)
+    return found
+
+
+def _on_footage(run: Run, session: Any, folder: Path) -> dict[str, Any]:
+    """Compare the exported visual graph with torch on frames of real robot videos."""
+    visual = AdaptedBackbone(run.backbone, run.options.position, run.model.adapters).eval()
+    worst, count, videos = 0.0, 0, sorted(folder.rglob('*.mp4'))
+    for video in videos:
+        pixels = preprocess(read_frames(video, count=2)[0], run.backbone.preprocessing)
+        with torch.no_grad():
+            expected = visual(pixels).flatten(2).transpose(1, 2).numpy()
+        tokens = session.run(None, {'pixels': pixels.numpy()})[0]
+        worst, count = max(worst, float(np.abs(tokens - expected).max())), count + len(pixels)
+    return {'export_max_abs_diff': worst,
+            'export_compared_on': f'{count} frames of {len(videos)} real robot videos'}
+
+
+def _retrieval_of_graphs(
+    data: DataSet, run: Run, sessions: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Measure R@1 with the robot's tokens from each exported graph."""
+    store = FeatureStore(data)
+    cache = store.clips(run)
+    items = split_items(data, cache, 'test_task', 'third_person')
+    texts = store.texts(run, items)
+    human = encode_pairs(run.model, items, cache, texts, length=run.options.train.length)
+    names = sorted({item.robot.task_text for item in items})
+    queries = torch.tensor(np.stack([texts[name] for name in [*names, NEUTRAL_TEXT]]))
+    rows, columns = run.backbone.grid
+    found: dict[str, Any] = {}
+    for name, session in sessions.items():
+        robot = []
+        for item in items:
+            frames, _ = read_frames(data.path(item.robot.file), count=cache.frames,
+                                    span_s=item.robot.span_s)
+            pixels = preprocess(frames, run.backbone.preprocessing).numpy()
+            # Two pictures at a time, as the graph takes them.
+            tokens = np.concatenate([session.run(None, {'pixels': pixels[i:i + 2]})[0]
+                                     for i in range(0, len(pixels), 2)])
+            chosen = np.round(np.linspace(0, cache.frames - 1, run.options.train.length))
+            maps = torch.from_numpy(tokens[chosen.astype(int)]).transpose(1, 2).unflatten(
+                2, (rows, columns))[None]
+            with torch.no_grad():
+                robot.append(run.model.pooled_for_each(maps, queries))
+        arrays = replace(human, robot=torch.cat(robot).numpy())
+        found[name] = retrievals(arrays, GALLERY, full=False)[TASK_TEXT].recall[1].value
+    return {'export_r1': found,
+            'int8_r1_loss': round(found['visual.onnx'] - found[INT8_VISUAL], 4)}
 
 
 def _plain(estimate: Any) -> dict[str, Any]:
@@ -248,12 +392,10 @@ def _counts(data: DataSet) -> dict[str, Any]:
     return found
 
 
-def _human_is_untouched(data: DataSet, run: Run) -> bool:
+def _human_is_untouched(store: FeatureStore, run: Run) -> bool:
     """Compare human token maps through the trained model with the backbone's own, bit by bit."""
-    from hralign_ros.evaluate.suite import cached_features, split_items
-
-    cache = cached_features(data, run, None, 1)
-    items = split_items(data, cache, 'test_task', 'third_person')[:16]
+    cache = store.clips(run)
+    items = split_items(store.data, cache, 'test_task', 'third_person')[:16]
     maps = torch.stack([torch.from_numpy(cache.clip(item.human).copy()).float()
                         for item in items])
     plain = run.backbone.back(run.options.position)(maps.flatten(0, 1))
@@ -263,7 +405,7 @@ def _human_is_untouched(data: DataSet, run: Run) -> bool:
 def _resume(options: argparse.Namespace) -> bool:
     """Kill a short run by SIGKILL in mid-epoch, go on, and compare with one left alone."""
     folder = options.runs / 'resume'
-    short = ['--set', 'seed=0', '--set', 'steps=24', '--set', 'batch=16', '--set',
+    short = [*BASE, '--set', 'seed=0', '--set', 'steps=24', '--set', 'batch=16', '--set',
              'checkpoint_every=5', '--set', 'validate_every=12', '--views', 'third_person']
     env = {**os.environ, 'OMP_NUM_THREADS': '1'}
 

@@ -20,7 +20,7 @@ TRAINED = ('adapters', 'query')
 @dataclass(frozen=True)
 class TrainOptions:
     """
-    How to train. The defaults suit a few thousand pairs on a CPU.
+    How to train. The defaults suit a thousand pairs on a CPU.
 
     :param objective: align (Eq. 6), or video_text: the control without any alignment, in which a
         human is one more embodiment and every video is matched with its task's text.
@@ -54,8 +54,8 @@ class TrainOptions:
     """
 
     objective: str = 'align'
-    steps: int = 1500
-    batch: int = 64
+    steps: int = 100
+    batch: int = 32
     length: int = 5
     sampler: str = 'segment'
     seed: int = 0
@@ -64,20 +64,20 @@ class TrainOptions:
     frozen_weight: float = 1.0
     mask_same_task: bool = True
     negatives: str = 'anchor'
-    by_scene: bool = False
+    by_scene: bool = True
     human_share: float = 0.5
     optimiser: str = 'adamw'
-    learning_rate: float = 1e-3
-    adapter_rate: float = 1.0
+    learning_rate: float = 7e-4
+    adapter_rate: float = 0.3
     final_rate: float = 1e-6
-    warm_up: int = 50
-    weight_decay: float = 1e-4
+    warm_up: int = 10
+    weight_decay: float = 0.1
     clip_norm: float = 1.0
-    average: float = 0.0
-    validate_every: int = 50
-    patience: int = 8
+    average: float = 0.97
+    validate_every: int = 20
+    patience: int = 0
     select: str = 'r1'
-    checkpoint_every: int = 50
+    checkpoint_every: int = 20
     device: str = 'auto'
 
     def __post_init__(self) -> None:
@@ -169,5 +169,5 @@ PRESETS: dict[str, AdaptOptions] = {
         steps=8000, batch=200, length=5, sampler='random', decoupled=False, frozen_weight=1.0,
         mask_same_task=False, negatives='own', by_scene=False, optimiser='adam',
         learning_rate=1e-4, adapter_rate=1.0, final_rate=1e-6, warm_up=267, weight_decay=1e-4,
-        clip_norm=1.0, validate_every=200, patience=0, checkpoint_every=200)),
+        clip_norm=1.0, average=0.0, validate_every=200, patience=0, checkpoint_every=200)),
 }

@@ -182,7 +182,7 @@ def _measure_variant(
             model, items, cache, texts, length=run.options.train.length,
             adapt_human=run.options.train.objective == 'video_text')
         size = min(gallery, len(items))
-        for name, result in _retrievals(arrays, size, full).items():
+        for name, result in retrievals(arrays, size, full=full).items():
             hits.setdefault(name, []).append(result.hits[1])
             names[name] = arrays.names[result.index]
             # Clips of one task and scene are found, or not, together.
@@ -230,7 +230,7 @@ def _measure_variant(
         for name, hit in zip(names[main], row_of, strict=True))
 
 
-def _retrievals(arrays: PairArrays, gallery: int, full: bool) -> dict[str, Retrieval]:
+def retrievals(arrays: PairArrays, gallery: int, *, full: bool) -> dict[str, Retrieval]:
     """Retrieve in both directions, with the query's own text for all clips, and a neutral one."""
     labels: dict[str, Any] = {
         'identity': arrays.names, 'task_q': arrays.tasks, 'task_g': arrays.tasks,

@@ -11,6 +11,7 @@ Measure what the feature cache saves, and that it and several ranks change nothi
 A step on the cache (loading, forward, backward) and a step with all three streams from the pixels
 (forward of the backbone three times, the same backward; decoding and resizing are not counted)
 take turns on the same batch and weights, because a shared machine swings with its neighbours.
+Both pool each clip with its own text, as the paper does.
 """
 
 import argparse
@@ -108,7 +109,7 @@ def _steps(backbone: Backbone, options: argparse.Namespace, folder: Path) -> dic
     count = len(items)
     batches = {dtype: PairBatches(items, cache, texts, batch=count, sampler='segment')
                for dtype, cache in caches.items()}
-    model, train = _model(backbone), TrainOptions(batch=count)
+    model, train = _model(backbone), TrainOptions(batch=count, negatives='own')
     pixels = {name: preprocess(f, backbone.preprocessing) for name, f in frames.items()}
     times: dict[str, list[float]] = {'cached': [], 'full': []}
     differences, gradients = [], []

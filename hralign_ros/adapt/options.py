@@ -54,7 +54,7 @@ class TrainOptions:
     """
 
     objective: str = 'align'
-    steps: int = 100
+    steps: int = 120
     batch: int = 32
     length: int = 5
     sampler: str = 'segment'
@@ -64,7 +64,7 @@ class TrainOptions:
     frozen_weight: float = 1.0
     mask_same_task: bool = True
     negatives: str = 'anchor'
-    by_scene: bool = True
+    by_scene: bool = False
     human_share: float = 0.5
     optimiser: str = 'adamw'
     learning_rate: float = 7e-4

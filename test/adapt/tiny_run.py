@@ -30,7 +30,8 @@ from torch import nn
 CHANNELS, FRAMES, SIDE, TEXT_DIM = 32, 6, 3, 12
 OPTIONS = TrainOptions(
     steps=24, batch=8, length=3, sampler='random', learning_rate=1e-2, warm_up=4,
-    average=0.3, validate_every=6, checkpoint_every=5, patience=0, device='cpu')
+    adapter_rate=1.0, weight_decay=1e-4, by_scene=False, average=0.3, validate_every=6,
+    checkpoint_every=5, patience=0, device='cpu')
 
 
 def make_clip(name, domain, view, number, task):

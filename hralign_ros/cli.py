@@ -308,20 +308,24 @@ def _export(options: argparse.Namespace) -> int:
 def _adaptation(folder: Path, report: Path | None) -> tuple[str, str | None, Any]:
     """Take from a run what a bundle needs; and from a report, what its card says of it."""
     from hralign_ros.adapt.run import load_run
+    from hralign_ros.data.manifest import SIMULATORS
     from hralign_ros.evaluate.report import read_report
     from hralign_ros.export.bundle import Adaptation
 
     run = load_run(folder)
     options, data = run.options, run.record['data']
-    if options.trained != 'adapters' or options.pooling != 'attention' or options.text != 'minilm':
+    if options.pooling != 'attention' or options.text != 'minilm':
         raise HralignError(
-            f'{folder}: a bundle needs trained adapters, attention pooling and the text encoder '
-            f'minilm; this run has {options.trained}, {options.pooling} and {options.text}')
+            f'{folder}: a bundle needs attention pooling and the text encoder minilm; this run '
+            f'has {options.pooling} and {options.text}')
     training: dict[str, Any] = {
+        'simulated': set(data['sources']) <= SIMULATORS,
         'data': f'{data["pairs"]} pairs of human and robot clips ({", ".join(data["sources"])}, '
                 f'{len(data["tasks"])} tasks, {data["scenes"]} scenes, '
                 f'{", ".join(data["embodiments"])})',
-        'pairs': options.pairs, 'licences of the data': ', '.join(data['licenses']),
+        'pairs': options.pairs,
+        'attention': f'{options.attention_floor:g} of it is even over the picture',
+        'licences of the data': ', '.join(data['licenses']),
         'loss': 'Eq. 6 of HR-Align' + (', decoupled' if options.train.decoupled else '')
         + (', same-task pairs masked' if options.train.mask_same_task else ''),
         'steps and batch': f'{run.record["best_step"]} x {options.train.batch}',
@@ -336,7 +340,8 @@ def _adaptation(folder: Path, report: Path | None) -> tuple[str, str | None, Any
                     f'n = {item["n"]}')
     return options.backbone, options.weights, Adaptation(
         adapters=run.model.adapters, attention=run.model.attention, position=options.position,
-        name=f'{options.position} x3, adapted by HR-Align', training=training)
+        name=f'{options.position} x3, adapted by HR-Align' if options.trained == 'adapters'
+        else 'none; only the query is trained', training=training)
 
 
 if __name__ == '__main__':

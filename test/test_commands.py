@@ -222,7 +222,7 @@ def test_a_run_becomes_a_bundle(imported, trained, evaluated, monkeypatch, tmp_p
                 for of in (run.model.adapted_maps, run.model.frozen_maps)]
     np.testing.assert_allclose(tokens[0], want[0], atol=1e-3)
     np.testing.assert_allclose(tokens[1], want[1], atol=1e-3)
-    assert np.abs(tokens[0] - tokens[1]).max() > 1e-2
+    assert np.abs(tokens[0] - tokens[1]).max() > 1e-3
 
     encoder = runtime.Encoder.load(adapted, provider='cpu')
     image = np.random.default_rng(1).integers(0, 256, (48, 64, 3), np.uint8)
@@ -244,8 +244,24 @@ def test_a_run_becomes_a_bundle(imported, trained, evaluated, monkeypatch, tmp_p
     for words in (f'{record["data"]["pairs"]} pairs', 'rh20t', '2 tasks', 'CC-BY-SA-4.0',
                   'Eq. 6 of HR-Align', record['command'], 'E1 R@1', 'success head is **not'):
         assert words in card, words
-    assert 'nothing has been aligned' not in card
+    assert 'nothing has been aligned' not in card and 'simulated' not in card
     assert 'nothing has been aligned' in (plain / 'card.md').read_text('utf-8')
+
+
+def test_a_trained_query_alone_becomes_a_bundle(imported, monkeypatch, tmp_path):
+    """Guards a query without adapters: the backbone's own tokens, and a card that says so."""
+    adapt(imported, tmp_path / 'query', '--trained', 'query')
+    bundle = exported(monkeypatch, tmp_path / 'bundle', '--run', tmp_path / 'query')
+    run = adapt_run.load_run(tmp_path / 'query')
+    size = run.backbone.preprocessing.size
+    pixels = np.random.default_rng(0).standard_normal((2, 3, size, size)).astype(np.float32)
+    with torch.no_grad():
+        want = run.backbone.module(torch.from_numpy(pixels)).flatten(2).transpose(1, 2).numpy()
+    np.testing.assert_allclose(graph(bundle / 'visual.onnx', pixels=pixels), want, atol=1e-3)
+    assert runtime.Encoder.load(bundle, provider='cpu').manifest.adapter == (
+        'none; only the query is trained')
+    card = (bundle / 'card.md').read_text('utf-8')
+    assert '0.5 of it is even over the picture' in card
 
 
 def sentence(capsys, *words):
@@ -320,13 +336,13 @@ def test_wrong_options_of_evaluate(imported, trained, capsys, tmp_path, words, s
     assert not (tmp_path / 'report').exists()
 
 
-def test_a_run_that_makes_no_bundle(imported, trained, capsys, tmp_path):
-    """Guards export --run: a baseline without adapters is refused, in words."""
-    folder = tmp_path / 'query'
-    adapt(imported, folder, '--trained', 'query')
+def test_a_run_that_makes_no_bundle(imported, capsys, tmp_path):
+    """Guards export --run: a run whose pooling no bundle has is refused, in words."""
+    folder = tmp_path / 'mean'
+    adapt(imported, folder, '--pooling', 'mean')
     capsys.readouterr()
     text = sentence(capsys, 'export', '--run', folder, '--output', tmp_path / 'bundle')
-    assert 'needs trained adapters' in text and 'query' in text
+    assert 'needs attention pooling' in text and 'has mean' in text
     assert not (tmp_path / 'bundle').exists()
 
 

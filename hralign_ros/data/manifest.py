@@ -23,6 +23,8 @@ FILE_NAME = 'manifest.parquet'
 SCHEMA_VERSION = 1
 # The view that a human clip is filmed from; wrist and others exist for robots only.
 REFERENCE_VIEW = 'third_person'
+# Sources of episodes that no camera ever saw.
+SIMULATORS = frozenset({'metaworld', 'robosuite'})
 
 
 class DataError(HralignError):

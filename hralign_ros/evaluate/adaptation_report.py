@@ -10,7 +10,7 @@ from typing import Any
 from hralign_ros.adapt.batches import Item
 from hralign_ros.adapt.log import LOG
 from hralign_ros.adapt.run import Run
-from hralign_ros.data.manifest import DataSet, REFERENCE_VIEW
+from hralign_ros.data.manifest import DataSet, REFERENCE_VIEW, SIMULATORS
 from hralign_ros.data.pairs import Clip
 from hralign_ros.data.video import read_frames
 from hralign_ros.evaluate.encode import encode_pairs, PairArrays
@@ -83,7 +83,7 @@ def evaluate_adaptation(
             **{f'episodes of {split}': sum(e.split == split for e in data.episodes)
                for split in splits},
             'seeds': ', '.join(map(str, found.seeds))},
-        'warnings': [SIMULATED] if set(sources) & {'metaworld', 'robosuite'} else [],
+        'warnings': [SIMULATED] if set(sources) & SIMULATORS else [],
         'rows': found.rows, 'controls': found.controls, 'figures': figures,
         'commands': list(commands), 'tables': found.tables}
     files = write_report(Path(output), document, pictures)

@@ -78,12 +78,12 @@ class Adaptation:
     """
     What adaptation adds to a bundle.
 
-    :param adapters: trained, in evaluation mode.
+    :param adapters: trained, in evaluation mode; nn.Identity where only the query is trained.
     :param attention: with its trained query.
     :param position: of the adapters.
     :param name: of the adapters, for the manifest.
     :param training: what they were trained on and how good they are, for manifest and card:
-        plain values only.
+        plain values only; `simulated` says whether all of the data is.
     """
 
     adapters: nn.Module

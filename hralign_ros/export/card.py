@@ -53,8 +53,10 @@ Adapters **{adapter}** and the attention's query; the backbone stayed as it was.
 _NOT_ALIGNED = ('- The adapters are **{adapter}**: nothing has been aligned on human and robot '
                 'video.')
 _SIMULATED = """\
-- It is not adapted on RH20T or any other real video: its pairs are simulated. What they taught it
-  of your robot, your cameras and your objects has not been measured.
+- It is not adapted on RH20T or any other real video: its pairs are simulated.
+"""
+_TRAINED = """\
+- What its pairs taught it of your robot, your cameras and your objects has not been measured.
 - It is not a policy, and its figures below are of retrieval between clips, not of robots' success.
 - Human features are those of the unchanged backbone: put human video through the backbone alone,
   not through this bundle, to compare it with robot video."""
@@ -67,7 +69,15 @@ def _training(manifest: Mapping[str, Any]) -> str:
         return ''
     return _TRAINING.format(
         adapter=manifest['adapter']['name'],
-        rows='\n'.join(f'| {what} | {value} |' for what, value in training.items()))
+        rows='\n'.join(f'| {what} | {value} |' for what, value in training.items()
+                       if what != 'simulated'))
+
+
+def _caveats(manifest: Mapping[str, Any]) -> str:
+    training = manifest.get('training')
+    if not training:
+        return _NOT_ALIGNED.format(adapter=manifest['adapter']['name'])
+    return (_SIMULATED if training.get('simulated') else '') + _TRAINED
 
 
 def write_card(manifest: Mapping[str, Any]) -> str:
@@ -102,7 +112,6 @@ def write_card(manifest: Mapping[str, Any]) -> str:
         backbone=manifest['backbone']['name'], source=manifest['backbone']['source'],
         length=manifest['clip']['length'], period=manifest['clip']['period_s'],
         query=query['source'] + '.', training=_training(manifest),
-        caveats=_SIMULATED if manifest.get('training') else _NOT_ALIGNED.format(
-            adapter=manifest['adapter']['name']),
+        caveats=_caveats(manifest),
         rows='\n'.join(f'| {what} | {value} |' for what, value in rows),
         licenses='\n'.join(f'| {k} | {v} |' for k, v in manifest['licenses'].items()))

@@ -91,6 +91,25 @@ def test_own_pair_can_be_taken_out():
         search(x, gallery, own_pair=False)
 
 
+def test_other_scenes_only():
+    """
+    By hand: with scenes but without the own pair, only clips of other scenes compete.
+
+    Each clip shows its scene more than its task; the nearest one of another scene is of the task
+    for a and b, and of the wrong task for c, whose other clip looks like d's.
+    """
+    tasks = np.array(['a', 'b', 'c', 'd', 'a', 'b', 'c', 'd'])
+    scenes = np.repeat(['here', 'there'], 4)
+    shown = np.eye(4)[[0, 1, 2, 3, 0, 1, 3, 3]]
+    x = np.concatenate([10 * np.eye(2).repeat(4, 0), shown], 1)
+    options = {'tasks': tasks, 'level': 'task', 'own_pair': False, 'scene_q': scenes,
+               'scene_g': scenes}
+    found = search(x, x, **options)
+    assert found.gallery == 4 and found.chance[1] == pytest.approx(1 / 4)
+    # The second d finds its d; the first one finds c's clip as near, and a tie never helps.
+    assert found.hits[1].tolist() == [1, 1, 0, 0, 1, 1, 0, 1]
+
+
 def test_fixed_gallery_is_the_mean_over_galleries():
     """R@1 from 50 clips where exactly 3 wrong ones are nearer: all 3 must miss the gallery."""
     query = np.zeros((50, 2))

@@ -53,7 +53,8 @@ scenes: {}
 seeds: {calibration: [], test_seen: []}
 """
 SETTINGS = ('steps=4', 'batch=6', 'length=3', 'warm_up=1', 'validate_every=2', 'select=loss',
-            'checkpoint_every=4', 'device=cpu', 'learning_rate=0.003')
+            'checkpoint_every=4', 'device=cpu', 'learning_rate=0.003', 'adapter_rate=1',
+            'average=0')
 
 
 def command(*words):
@@ -222,7 +223,7 @@ def test_a_run_becomes_a_bundle(imported, trained, evaluated, monkeypatch, tmp_p
                 for of in (run.model.adapted_maps, run.model.frozen_maps)]
     np.testing.assert_allclose(tokens[0], want[0], atol=1e-3)
     np.testing.assert_allclose(tokens[1], want[1], atol=1e-3)
-    assert np.abs(tokens[0] - tokens[1]).max() > 1e-3
+    assert np.abs(tokens[0] - tokens[1]).max() > 1e-2
 
     encoder = runtime.Encoder.load(adapted, provider='cpu')
     image = np.random.default_rng(1).integers(0, 256, (48, 64, 3), np.uint8)

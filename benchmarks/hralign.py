@@ -14,9 +14,11 @@ What results/adaptation.json has (benchmarks/adaptation.py) is taken in too.
 
 import argparse
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timezone
 import json
+from multiprocessing import get_context
 import os
 from pathlib import Path
 import signal
@@ -76,29 +78,29 @@ VARIANTS: dict[str, tuple[int, list[str]]] = {
     SHUFFLED: (3, [*_THIRD, '--pairs', 'shuffled', '--draws', '1']),
     RANDOM: (3, ['--weights', 'random', *_THIRD]),
     # The cheaper base of all that follow.
-    THIRD: (3, _THIRD),
-    THIRD_QUERY: (3, [*_THIRD, '--trained', 'query', '--set', 'frozen_weight=0']),
-    "authors' initialisation": (3, [*_THIRD, '--init', 'release']),
-    'without the un-adapted negative': (3, [*_THIRD, '--set', 'frozen_weight=0']),
+    THIRD: (2, _THIRD),
+    THIRD_QUERY: (2, [*_THIRD, '--trained', 'query', '--set', 'frozen_weight=0']),
+    "authors' initialisation": (2, [*_THIRD, '--init', 'release']),
+    'without the un-adapted negative': (2, [*_THIRD, '--set', 'frozen_weight=0']),
     # As many pairs are seen; the average reaches back as many of them.
-    'batch 16': (3, [*_THIRD, '--set', 'batch=16', '--set', 'steps=240', '--set', 'average=0.985',
+    'batch 16': (2, [*_THIRD, '--set', 'batch=16', '--set', 'steps=240', '--set', 'average=0.985',
                      '--set', 'validate_every=40']),
-    'batch 200, Eq. 6 as published': (3, [
+    'batch 200, Eq. 6 as published': (2, [
         *_THIRD, '--set', 'batch=200', '--set', 'steps=20', '--set', 'average=0.83', '--set',
         'warm_up=2', '--set', 'validate_every=4', '--set', 'decoupled=false', '--set',
         'mask_same_task=false']),
-    'same-trajectory twins, by scene': (3, [
+    'same-trajectory twins, by scene': (2, [
         *_THIRD, '--pairs', 'twin', '--draws', '1', '--set', 'by_scene=true']),
-    'cross-seed pairs, by scene': (3, [
+    'cross-seed pairs, by scene': (2, [
         *_THIRD, '--pairs', 'cross_seed', '--set', 'by_scene=true']),
-    'mean pooling': (3, [*_THIRD, '--pooling', 'mean']),
-    'attention without a floor': (3, [*_THIRD, '--attention-floor', '0']),
-    'trained query without a floor': (3, [
+    'mean pooling': (2, [*_THIRD, '--pooling', 'mean']),
+    'attention without a floor': (2, [*_THIRD, '--attention-floor', '0']),
+    'trained query without a floor': (2, [
         *_THIRD, '--attention-floor', '0', '--trained', 'query', '--set', 'frozen_weight=0']),
-    'as published: own texts, no floor': (3, [
+    'as published: own texts, no floor': (2, [
         *_THIRD, '--attention-floor', '0', '--set', 'negatives=own', '--set', 'decoupled=false',
         '--set', 'mask_same_task=false']),
-    'co-training, no alignment': (3, [
+    'co-training, no alignment': (2, [
         *_THIRD, '--set', 'objective=video_text', '--set', 'batch=16']),
 }
 # Adapters in front of part of the backbone cost a hundred times as much a step: few, small ones,
@@ -111,6 +113,9 @@ POSITIONS: dict[str, tuple[int, list[str]]] = {
 # Every which of the training pairs they see.
 _POSITIONS_PART = 6
 MAIN = (ADAPTED, QUERY, SHUFFLED, RANDOM)
+# Ablations that are about what is left of the arm in the embedding.
+PROBED = (THIRD, THIRD_QUERY, 'mean pooling', 'attention without a floor',
+          'trained query without a floor', 'co-training, no alignment')
 POLICY = 'E6 nearest-neighbour action error'
 PROBES = {'e5_action_r2': 'E5 action R2 from two frames', 'e5_proprio_r2': 'E5 proprioception R2',
           'e6_error': POLICY}
@@ -227,34 +232,35 @@ def _train(
 def _evaluate(
     data: DataSet, runs: Mapping[str, list[Run]], options: argparse.Namespace,
 ) -> dict[str, Any]:
-    """Measure the main variants in full, the others by R@1, gap and probes."""
-    store = FeatureStore(data)
+    """Measure the main variants in full, the others by R@1 and gap, a few by the probes too."""
     commands = [' '.join([
         f'hralign adapt --data DATA --output RUN --variant "{name}" --set seed=SEED', *BASE,
         *VARIANTS[name][1]]) for name in runs]
-    main_runs = [run for name in MAIN if name in runs for run in runs[name]]
-    found = evaluate_adaptation(
-        data, main_runs, options.runs / 'report', splits=['test_task'], commands=commands)
-    variants = [Variant(FROZEN_MEAN, ()), *group_runs(main_runs)]
+    folders = {name: [run.folder for run in some] for name, some in runs.items()}
+    main = {name: folders[name] for name in MAIN if name in folders}
+    beside = {name: some for name, some in folders.items() if name not in MAIN}
     splits = ['test_seen', 'test_view', 'test_distractor', 'test_embodiment']
-    others = measure(store, variants, splits=splits, full=False, probes=False)
-    wrist = measure(
-        store, [v for v in variants if v.name in (FROZEN_MEAN, ADAPTED, QUERY, SHUFFLED)],
-        splits=['test_task'], view='wrist', full=False, probes=False)
-    ablations = measure(
-        store, [Variant(FROZEN_MEAN, ()), *group_runs(
-            [run for name, some in runs.items() if name not in MAIN for run in some])],
-        splits=['test_task'], full=False)
+    with ProcessPoolExecutor(options.jobs, get_context('spawn'), torch.set_num_threads, (1,)) \
+            as pool:
+        parts = {
+            'main': pool.submit(_in_full, options.data, main, options.runs / 'report', commands),
+            'ablations': pool.submit(_in_brief, options.data, beside, ['test_task']),
+            'probes': pool.submit(
+                _in_brief, options.data, {n: beside[n] for n in PROBED if n in beside},
+                ['test_task'], probes=True),
+            'others': pool.submit(_in_brief, options.data, main, splits),
+            'wrist': pool.submit(
+                _in_brief, options.data, {n: main[n] for n in (ADAPTED, QUERY) if n in main},
+                ['test_task'], view='wrist')}
+        found, ablations, probes, others, wrist = (part.result() for part in parts.values())
     best = max((FROZEN_MEAN, QUERY),
                key=lambda name: found.values[TASK_TEXT, name, 'test_task'].value)
     ratio, difference = compare(found, ADAPTED, best, 'test_task')
     over_mean, _ = compare(found, ADAPTED, FROZEN_MEAN, 'test_task')
-    main_names = [FROZEN_MEAN, *(name for name in MAIN if name in runs)]
+    main_names = [FROZEN_MEAN, *main]
     head = _figures(found, main_names, 'test_task')
-    for name, some in runs.items():
-        if name not in MAIN:
-            continue
-        head[name]['best_steps'] = [run.record['best_step'] for run in some]
+    for name in main:
+        head[name]['best_steps'] = [run.record['best_step'] for run in runs[name]]
     return {
         'r1_frozen': head[best]['r1'], 'r1_frozen_variant': best,
         'r1_adapted': head[ADAPTED]['r1'],
@@ -264,7 +270,7 @@ def _evaluate(
         'proxy_a_adapted': head[ADAPTED]['proxy_a'],
         'test_task': head,
         'other_splits': {split: _figures(others, main_names, split) for split in splits},
-        'wrist': _figures(wrist, [n for n in main_names if n != RANDOM], 'test_task'),
+        'wrist': _figures(wrist, [FROZEN_MEAN, ADAPTED, QUERY], 'test_task'),
         'control_e6': {
             'adapted': numbers(found, POLICY, ADAPTED, 'test_task'),
             'frozen_mean': numbers(found, POLICY, FROZEN_MEAN, 'test_task'),
@@ -274,10 +280,13 @@ def _evaluate(
                 found, ADAPTED, QUERY, 'test_task'))},
         'ablations': {name: {
             **_figures(ablations, [name], 'test_task')[name],
+            **_figures(probes, [name], 'test_task')[name],
+            'seeds': len(runs[name]),
             'best_steps': [run.record['best_step'] for run in runs[name]],
             'seconds': [run.record['seconds']['train'] for run in runs[name]]}
-            for name in runs if name not in MAIN},
-        'human_features_bit_identical': _human_is_untouched(store, runs[ADAPTED][0]),
+            for name in beside},
+        'human_features_bit_identical': _human_is_untouched(
+            FeatureStore(data), runs[ADAPTED][0]),
         'training': {
             'pairs': runs[ADAPTED][0].record['data'], 'seconds': [
                 run.record['seconds'] for run in runs[ADAPTED]],
@@ -290,6 +299,30 @@ def _evaluate(
         'measured': datetime.now(timezone.utc).isoformat(timespec='seconds'),
         'load_average': [round(x, 2) for x in os.getloadavg()],
         'warning': 'Simulated pairs; nothing of this was measured on RH20T or on a robot.'}
+
+
+_Folders = Mapping[str, Sequence[Path]]
+
+
+def _grouped(folders: _Folders) -> list[Variant]:
+    return group_runs([load_run(folder) for some in folders.values() for folder in some])
+
+
+def _in_full(data: Path, folders: _Folders, output: Path, commands: list[str]) -> Measured:
+    """Measure variants in all forms and write their report; runs in a process of its own."""
+    return evaluate_adaptation(
+        read_manifest(data), [run for v in _grouped(folders) for run in v.runs], output,
+        splits=['test_task'], commands=commands)
+
+
+def _in_brief(
+    data: Path, folders: _Folders, splits: list[str], *, view: str = 'third_person',
+    probes: bool = False,
+) -> Measured:
+    """Measure variants by R@1 and gap; runs in a process of its own."""
+    return measure(
+        FeatureStore(read_manifest(data)), [Variant(FROZEN_MEAN, ()), *_grouped(folders)],
+        splits=splits, view=view, full=False, probes=probes)
 
 
 def _figures(found: Measured, names: Sequence[str], split: str) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,99 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Write the tables of docs/adaptation_results.md anew from results/hralign.json.
+
+    python benchmarks/hralign_tables.py
+
+What stands between the marks `<!-- NAME -->` and `<!-- end -->` is replaced, the rest is prose.
+"""
+
+from collections.abc import Mapping
+import json
+from pathlib import Path
+import re
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / 'results' / 'hralign.json'
+PAGE = ROOT / 'docs' / 'adaptation_results.md'
+
+COLUMNS = {
+    'r1': 'R@1 h→r', 'r1_robot_to_human': 'r→h', 'r1_neutral_text': 'h→r, neutral text',
+    'r1_own_pair': 'own pair', 'proxy_a': 'proxy A', 'e5_action_r2': 'action R²',
+    'e5_proprio_r2': 'proprioception R²', 'e6_error': 'E6 error'}
+
+
+def table(rows: Mapping[str, Mapping[str, Any]], columns: Mapping[str, str] = COLUMNS) -> str:
+    """Draw a table: a row per variant, value and interval per column; a dash where unknown."""
+    shown = {key: title for key, title in columns.items() if any(key in r for r in rows.values())}
+    lines = [f'| | {" | ".join(shown.values())} |', f'|---|{"---|" * len(shown)}']
+    for name, row in rows.items():
+        cells = [number(row[key]) if key in row else '-' for key in shown]
+        lines.append(f'| {name} | {" | ".join(cells)} |')
+    return '\n'.join(lines)
+
+
+def number(value: Mapping[str, float]) -> str:
+    """Write a value with its interval."""
+    return f'{value["value"]:.2f} [{value["low"]:.2f}, {value["high"]:.2f}]'
+
+
+def tables(found: Mapping[str, Any]) -> dict[str, str]:
+    """Draw all tables of the page, by the name of their mark."""
+    brief = {key: COLUMNS[key] for key in ('r1', 'r1_robot_to_human', 'r1_own_pair', 'proxy_a')}
+    splits = {f'{split}: {name}': row for split, rows in found['other_splits'].items()
+              for name, row in rows.items()}
+    e6 = found['control_e6']
+    facts = {
+        'adapted / better baseline, R@1 h→r': number(found['r1_ratio']),
+        'adapted / frozen mean, R@1 h→r': number(found['r1_ratio_to_frozen_mean']),
+        'E6 error, adapted - frozen mean': number(e6['adapted_minus_frozen_mean']),
+        'E6 error, adapted - trained query': number(e6['adapted_minus_trained_query']),
+        'human token maps the same to the bit': found['human_features_bit_identical'],
+        'killed and resumed, the same to the bit': found['resume_identical'],
+        'peak memory of a run [MB]': found['training']['peak_rss_mb'],
+        'training of a run [s, one thread]': ', '.join(
+            f'{run["train"]:.0f}' for run in found['training']['seconds'])}
+    for key, title in (
+            ('export_max_abs_diff', 'torch against onnxruntime, real footage, largest difference'),
+            ('export_compared_on', 'compared on'), ('int8_cosine', 'int8: cosine with float32'),
+            ('int8_r1_loss', 'int8: loss of R@1'),
+            ('cached_step_speedup', 'step on the cache against a full one, times faster'),
+            ('two_rank_max_diff', 'two ranks against one, loss and gradients')):
+        if key in found:
+            facts[title] = found[key]
+    return {
+        'test_task': table(found['test_task']),
+        'ablations': table(found['ablations']),
+        'positions': table(found.get('positions', {})),
+        'splits': table(splits, brief),
+        'wrist': table(found['wrist'], brief),
+        'facts': '\n'.join(['| what | |', '|---|---|', *(
+            f'| {name} | {value} |' for name, value in facts.items())])}
+
+
+def filled(page: str, drawn: Mapping[str, str]) -> str:
+    """
+    Put tables between their marks.
+
+    :raises ValueError: a mark is missing.
+    """
+    for name, text in drawn.items():
+        parts = re.split(rf'(?<=<!-- {name} -->\n).*?(?=<!-- end -->)', page, flags=re.DOTALL)
+        if len(parts) != 2:
+            raise ValueError(f'the page has {len(parts) - 1} marks {name}; needed is 1')
+        page = f'\n{text}\n\n'.join(parts)
+    return page
+
+
+def main() -> None:
+    """Rewrite the page in place."""
+    found = json.loads(RESULTS.read_text('utf-8'))
+    PAGE.write_text(filled(PAGE.read_text('utf-8'), tables(found)), 'utf-8')
+    print(PAGE)
+
+
+if __name__ == '__main__':
+    main()

@@ -10,10 +10,13 @@ import os
 from pathlib import Path
 import shlex
 import sys
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 from hralign_ros import __version__
 from hralign_ros.runtime.errors import HralignError
+
+if TYPE_CHECKING:
+    from hralign_ros.adapt.options import AdaptOptions
 
 # What each optional group of packages is for; named when one of its imports fails.
 _EXTRAS = {'export': 'adapt', 'import': 'adapt', 'adapt': 'adapt', 'evaluate': 'adapt'}
@@ -23,13 +26,7 @@ _Commands = Any  # argparse's own type for it is private
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog='hralign', description='Work with hralign_ros bundles and what they are made from.')
-    parser.add_argument('--version', action='version', version=__version__)
-    commands = parser.add_subparsers(dest='command', required=True)
-    for add in (_add_verify, _add_simulate, _add_import, _add_adapt, _add_evaluate, _add_export):
-        add(commands)
-    options = parser.parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     words = list(sys.argv[1:] if arguments is None else arguments)
     options.repeat = ' '.join(['hralign', *(_plain(word) for word in words)])
     try:
@@ -48,6 +45,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"hralign: {options.command} needs the package '{error.name}': "
               f"pip install 'hralign_ros[{_EXTRAS[options.command]}]'", file=sys.stderr)
         return 1
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog='hralign', description='Work with hralign_ros bundles and what they are made from.')
+    parser.add_argument('--version', action='version', version=__version__)
+    commands = parser.add_subparsers(dest='command', required=True)
+    for add in (_add_verify, _add_simulate, _add_import, _add_adapt, _add_evaluate, _add_export):
+        add(commands)
+    return parser
 
 
 def _plain(word: str) -> str:
@@ -121,12 +129,13 @@ def _add_adapt(commands: _Commands) -> None:
             ('position', 'of the adapters: early, middle, late'),
             ('init', 'of the adapters: identity, release'),
             ('pairs', 'recorded, twin, cross_seed, cross_scene or shuffled'),
+            ('validation_pairs', 'the same for the choice of the best step'),
             ('dtype', 'of the feature cache: float16, float32'),
             ('text', 'text encoder: minilm, distilbert:FOLDER'),
             ('trained', 'adapters, or query: a baseline without adapters'),
             ('pooling', 'attention, mean'),
             ('variant', 'name of the runs that differ in their seed only')):
-        adapt.add_argument(f'--{name}', help=help_text)
+        adapt.add_argument(f'--{name.replace("_", "-")}', help=help_text)
     adapt.add_argument('--draws', type=int, help='human partners drawn for each robot clip '
                        '(cross_seed, cross_scene)')
     adapt.add_argument('--attention-floor', type=float,
@@ -232,20 +241,30 @@ def _import(options: argparse.Namespace) -> int:
     return 0
 
 
-def _adapt(options: argparse.Namespace) -> int:
+def adapt_options(options: argparse.Namespace) -> 'AdaptOptions':
+    """
+    Return what the words of `hralign adapt` ask for.
+
+    :raises HralignError: an option is none of those allowed.
+    """
     from hralign_ros.adapt.options import PRESETS
-    from hralign_ros.adapt.run import adapt
 
     preset = PRESETS[options.preset]
     given = {name: getattr(options, name) for name in (
-        'backbone', 'weights', 'position', 'init', 'pairs', 'dtype', 'text', 'trained', 'pooling',
-        'attention_floor', 'variant', 'frames', 'draws') if getattr(options, name) is not None}
+        'backbone', 'weights', 'position', 'init', 'pairs', 'validation_pairs', 'dtype', 'text',
+        'trained', 'pooling', 'attention_floor', 'variant', 'frames', 'draws')
+        if getattr(options, name) is not None}
     if options.views:
         given['views'] = tuple(options.views)
     training = replace(preset.train, **_settings(options.set, preset.train))
-    adapt(options.data, options.output, replace(preset, train=training, **given),
-          cache=options.cache, workers=options.workers, resume=options.resume,
-          command=options.repeat)
+    return replace(preset, train=training, **given)
+
+
+def _adapt(options: argparse.Namespace) -> int:
+    from hralign_ros.adapt.run import adapt
+
+    adapt(options.data, options.output, adapt_options(options), cache=options.cache,
+          workers=options.workers, resume=options.resume, command=options.repeat)
     return 0
 
 

@@ -278,7 +278,11 @@ def _encode(encoder: Encoder, job: _Job, dtype: str) -> _Done:
         features = np.moveaxis(encoder(frames), 1, -1)
         if not np.isfinite(features).all():
             raise DataError(f'{path}: features are not finite')
+        there, largest = np.count_nonzero(features), np.abs(features).max()
         features = np.ascontiguousarray(features).astype(dtype)
+        if np.count_nonzero(features) < there / 2:
+            raise DataError(f'{path}: features are at most {largest:.1g}, too small for {dtype}; '
+                            'use float32')
         if not np.isfinite(features).all():
             raise DataError(f'{path}: features do not fit into {dtype}; use float32')
     except DataError as error:

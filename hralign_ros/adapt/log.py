@@ -63,3 +63,10 @@ class TrainingLog:
             for name, value in known.items():
                 if value is not None:
                     self._board.add_scalar(name, value, step)
+
+
+def last_seconds(folder: Path) -> float:
+    """Return how long a run in a folder has trained, all its sittings together."""
+    with (folder / LOG).open(newline='', encoding='utf-8') as file:
+        rows = list(csv.reader(file))
+    return float(rows[-1][-1]) if len(rows) > 1 else 0.0

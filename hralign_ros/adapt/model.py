@@ -75,8 +75,8 @@ def _attend(tokens: Tensor, queries: Tensor, floor: float) -> Tensor:
 
 
 def _unit(x: Tensor) -> Tensor:
-    norm = torch.sqrt((x * x).sum(-1, keepdim=True)).clamp(min=1e-6)
-    return x / norm
+    # Clamped below the root, whose slope at 0 is infinite.
+    return x / torch.sqrt((x * x).sum(-1, keepdim=True).clamp(min=1e-12))
 
 
 class HRAlign(nn.Module):

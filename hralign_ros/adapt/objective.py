@@ -24,8 +24,9 @@ class Validation:
     """
     How good the model is on the validation pairs, with frames spread evenly over each clip.
 
+    :param loss: Eq. 6 as published, negatives anchored.
     :param r1: share of clips whose own partner is the most similar one, both directions, all
-        views; where same-task pairs are masked in the loss, they do not compete here either.
+        views; pairs of the same task do not compete.
     """
 
     loss: float
@@ -38,7 +39,8 @@ def batch_loss(model: HRAlign, batch: Batch, options: TrainOptions, ranks: Ranks
 
     A view's matrix holds the pairs that have the view; a view that no pair has drops out.
     """
-    human, frozen, adapted = _streams(model, batch, options, human_adapted=False)
+    human, frozen, adapted = _streams(
+        model, batch, options.negatives == 'anchor', human_adapted=False)
     texts = human.shape[1]
     # Of one shape on every rank, whoever lacks a view: what is missing is zero, and is taken out
     # again when all are together.
@@ -64,11 +66,12 @@ def batch_loss(model: HRAlign, batch: Batch, options: TrainOptions, ranks: Ranks
 
 
 def _streams(
-    model: HRAlign, batch: Batch, options: TrainOptions, *, human_adapted: bool,
+    model: HRAlign, batch: Batch, anchored: bool, *, human_adapted: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """
     Pool a batch for `anchored_cosines`.
 
+    :param anchored: pool each clip with every text of the batch, not only with its own.
     :param human_adapted: put the humans through the adapters too.
     :returns: human [b, K, C]; frozen robot, each with its own text [r, C]; adapted robot
         [r, K, C]. K is 1 where each clip is pooled with its own text only, or with none.
@@ -76,7 +79,7 @@ def _streams(
     human = model.adapted_maps(batch.human) if human_adapted else model.frozen_maps(batch.human)
     adapted, own = model.adapted_maps(batch.robot), batch.text[batch.owner]
     frozen = model.pooled(model.frozen_maps(batch.robot), own)
-    if options.negatives == 'anchor':
+    if anchored:
         return (model.pooled_for_each(human, batch.texts), frozen,
                 model.pooled_for_each(adapted, batch.texts))
     return (model.pooled(human, batch.text)[:, None], frozen,
@@ -123,7 +126,12 @@ def video_batch_loss(
 
 
 def validate(model: HRAlign, batches: PairBatches, options: TrainOptions) -> Validation:
-    """Measure loss and R@1 of all pairs at once, each view in a gallery of its own."""
+    """
+    Measure loss and R@1 of all pairs at once, each view in a gallery of its own.
+
+    In one way for all: whatever a model trains with, no text may tell clips apart here, and pairs
+    of one task are no mistakes. So the best step is chosen alike for every variant.
+    """
     device = next(iter(model.trained_parameters().values())).device
     model.eval()
     parts: list[tuple[Tensor, ...]] = []
@@ -132,7 +140,7 @@ def validate(model: HRAlign, batches: PairBatches, options: TrainOptions) -> Val
         for start in range(0, len(batches.items), _CHUNK):
             batch = batches.load_even(slice(start, start + _CHUNK)).to(device)
             human, frozen, adapted = _streams(
-                model, batch, options, human_adapted=options.objective == 'video_text')
+                model, batch, anchored=True, human_adapted=options.objective == 'video_text')
             views = torch.arange(len(batch.parts), device=device).repeat_interleave(
                 torch.tensor(batch.parts, device=device))
             parts.append((human[batch.owner], frozen, adapted, views,
@@ -146,8 +154,7 @@ def validate(model: HRAlign, batches: PairBatches, options: TrainOptions) -> Val
             losses.append(contrast(towards, back, own, temperature=options.temperature))
             tasks = [item.task_id for item in batches.items if view in item.robots]
             # With a single task there would be nothing left to be told from.
-            neutral = _same_task(tasks, device) \
-                if options.mask_same_task and len(set(tasks)) > 1 else None
+            neutral = _same_task(tasks, device) if len(set(tasks)) > 1 else None
             hits.append((recall_at_1(towards, neutral) + recall_at_1(back, neutral)) / 2)
     model.train()
     return Validation(float(torch.stack(losses).mean()), sum(hits) / len(hits))

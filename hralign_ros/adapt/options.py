@@ -48,7 +48,8 @@ class TrainOptions:
     :param validate_every: steps from one validation to the next.
     :param patience: validations in a row without a new best, after which the run ends; 0: never.
     :param select: what the best one has: r1, the highest R@1 among the validation pairs (mean of
-        both directions and all views; among equals the lower loss), or loss, the lowest loss.
+        both directions and all views; among equals the lower loss), or loss, the lowest loss. Both
+        are measured in one way, whatever the loss of training is: see `validate`.
     :param checkpoint_every: steps from one checkpoint to the next.
     :param device: auto, cpu or cuda. Not part of what a resumed run must have in common.
     """
@@ -113,6 +114,8 @@ class AdaptOptions:
     :param init: of the adapters: identity, or release (the authors').
     :param pairs: how humans and robots are paired: recorded, twin, cross_seed, cross_scene,
         shuffled.
+    :param validation_pairs: how the pairs are made that choose the best step; '': as `pairs`, but
+        recorded where those are shuffled.
     :param draws: how often each robot clip draws a human partner for training, where pairing is a
         draw (cross_seed, cross_scene).
     :param views: of the robot, each a stream of its own against the human's third-person clip.
@@ -131,6 +134,7 @@ class AdaptOptions:
     position: str = 'late'
     init: str = 'identity'
     pairs: str = 'recorded'
+    validation_pairs: str = ''
     draws: int = 1
     views: tuple[str, ...] = (REFERENCE_VIEW, 'wrist')
     frames: int = 8
@@ -152,6 +156,8 @@ class AdaptOptions:
             if getattr(self, name) not in allowed:
                 raise TrainingError(
                     f"{name} is '{getattr(self, name)}'; allowed: {', '.join(allowed)}")
+        if self.trained == 'query' and self.pooling == 'mean':
+            raise TrainingError('trained is query and pooling mean: nothing is left to train')
         if not 0 <= self.attention_floor <= 1:
             raise TrainingError(
                 f'attention_floor is {self.attention_floor}; needed is 0 to 1')

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 import json
 import os
 from pathlib import Path
-import resource
 import time
 from typing import Any
 
@@ -78,7 +77,8 @@ def adapt(
         training_data, options.pairs, views=options.views, seed=seed + _DRAW * draw)]
     held_out = make_pairs(
         everything.of_split('validation'),
-        'recorded' if options.pairs == 'shuffled' else options.pairs,
+        options.validation_pairs or (
+            'recorded' if options.pairs == 'shuffled' else options.pairs),
         views=options.views, seed=seed)
     # Both before the features, so that a wrong option shows before hours of work.
     encoder = text_encoder(options.text)
@@ -91,7 +91,6 @@ def adapt(
     result = train(
         options.train, model, learning, held_out, features, texts, Path(output), resume=resume,
         report=report)
-    train_s = round(time.monotonic() - cached, 1)
     record: dict[str, Any] = {
         'schema_version': SCHEMA_VERSION, 'options': asdict(options), 'text_dim': encoder.dim,
         'text_encoder': encoder.name, 'command': command,
@@ -101,8 +100,8 @@ def adapt(
         'best_step': result.best_step, 'steps': result.steps,
         'stopped_early': result.stopped_early, 'validation_r1': result.validation.r1,
         'validation_loss': result.validation.loss,
-        'seconds': {'cache': round(cached - began, 1), 'train': train_s},
-        'peak_rss_mb': round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        'seconds': {'cache': round(cached - began, 1), 'train': result.seconds},
+        'peak_rss_mb': _peak_rss_mb(),
         'load_average': round(os.getloadavg()[0], 2),
     }
     if int(os.environ.get('RANK', '0')) == 0:
@@ -110,8 +109,15 @@ def adapt(
         scratch.write_text(json.dumps(record, indent=1), encoding='utf-8')
         scratch.replace(Path(output) / RUN)
     report(f'best at step {result.best_step}: R@1 {result.validation.r1:.3f} on validation pairs; '
-           f'{train_s:.0f} s, peak {record["peak_rss_mb"]} MB; {output}')
+           f'{result.seconds:.0f} s, peak {record["peak_rss_mb"]} MB; {output}')
     return Run(Path(output), options, backbone, model, record)
+
+
+def _peak_rss_mb() -> int:
+    """Return the most memory that was resident; getrusage would count what started us in."""
+    status = Path('/proc/self/status').read_text('ascii')
+    return int(next(line for line in status.splitlines() if line.startswith('VmHWM')).split()[1]
+               ) // 1024
 
 
 def load_run(folder: Path) -> Run:

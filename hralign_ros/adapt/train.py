@@ -46,7 +46,7 @@ from hralign_ros.adapt.distributed import (
     Ranks,
     share_from_first,
 )
-from hralign_ros.adapt.log import TrainingLog
+from hralign_ros.adapt.log import last_seconds, TrainingLog
 from hralign_ros.adapt.model import HRAlign
 from hralign_ros.adapt.objective import batch_loss, validate, Validation, video_batch_loss
 from hralign_ros.adapt.options import TrainOptions
@@ -65,6 +65,7 @@ class Result:
 
     :param best: checkpoint of the best step.
     :param stopped_early: the patience ran out.
+    :param seconds: that training took, what came before an interruption included.
     """
 
     best: Path
@@ -72,6 +73,7 @@ class Result:
     validation: Validation
     steps: int
     stopped_early: bool
+    seconds: float
 
 
 def train(
@@ -176,11 +178,11 @@ class _Run:
         return Result(
             self.output / BEST, self.progress['best_step'],
             Validation(self.progress['best_loss'], self.progress['best_r1']), self.step,
-            self.step < options.steps)
+            self.step < options.steps, last_seconds(self.output))
 
     def _steps(self, trained: Mapping[str, nn.Parameter], log: TrainingLog | None) -> None:
         options = self.options
-        if self.step == 0 and not self.progress['finished']:
+        if self.progress['best_loss'] is None:
             # The untrained model is a candidate: no run ends worse than it began.
             self._validate(log, math.nan, 0.0)
             self._save(LAST)

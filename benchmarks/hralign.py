@@ -21,14 +21,18 @@ import json
 from multiprocessing import get_context
 import os
 from pathlib import Path
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from typing import Any
 
+from hralign_ros.adapt.batches import PairBatches
 from hralign_ros.adapt.checkpoints import read_checkpoint
+from hralign_ros.adapt.distributed import Ranks
 from hralign_ros.adapt.encoders import preprocess
+from hralign_ros.adapt.objective import batch_loss
 from hralign_ros.adapt.run import load_run, RUN, Run
 from hralign_ros.adapt.train import BEST, LAST
 from hralign_ros.cli import adapt_options, make_parser
@@ -51,6 +55,7 @@ from hralign_ros.evaluate.suite import (
     Variant,
 )
 from hralign_ros.models.adapters import AdaptedBackbone
+from hralign_ros.models.backbones import load_backbone
 from hralign_ros.runtime.bundle import INT8_VISUAL, MANIFEST
 from hralign_ros.runtime.providers import SessionFactory
 import numpy as np
@@ -64,6 +69,7 @@ ADAPTED, QUERY = 'adapted', 'frozen, trained query'
 SHUFFLED, RANDOM = 'shuffled pairs', 'random weights'
 TASK_TEXT = f'E1 R@1 of the task in other scenes, {HUMAN_TO_ROBOT}, task text'
 NEUTRAL = f'E1 R@1 of the task in other scenes, {HUMAN_TO_ROBOT}, neutral text'
+STRANGERS = f'{TASK_TEXT}, clips shuffled'
 SAME_SCENE = f'E1 R@1 {HUMAN_TO_ROBOT}, task text'
 SAME_SCENE_NEUTRAL = f'E1 R@1 {HUMAN_TO_ROBOT}, neutral text'
 GAP = 'E2 proxy A-distance, task text'
@@ -252,9 +258,7 @@ def _evaluate(
     data: DataSet, runs: Mapping[str, list[Run]], options: argparse.Namespace,
 ) -> dict[str, Any]:
     """Measure the main variants in full, the others by R@1 and gap, a few by the probes too."""
-    commands = [' '.join([
-        f'hralign adapt --data DATA --output RUN --variant "{name}" --set seed=SEED', *BASE,
-        *VARIANTS[name][1]]) for name in runs]
+    commands = [some[0].record['command'] for some in runs.values()]
     folders = {name: [run.folder for run in some] for name, some in runs.items()}
     main = {name: folders[name] for name in MAIN if name in folders}
     beside = {name: some for name, some in folders.items() if name not in MAIN}
@@ -300,12 +304,12 @@ def _evaluate(
         'ablations': {name: {
             **_figures(ablations, [name], 'test_task')[name],
             **_figures(probes, [name], 'test_task')[name],
-            'seeds': len(runs[name]),
+            **_against_base(ablations, name),
+            'seeds': len(runs[name]), 'pairs': runs[name][0].record['data']['pairs'],
             'best_steps': [run.record['best_step'] for run in runs[name]],
             'seconds': [run.record['seconds']['train'] for run in runs[name]]}
             for name in beside},
-        'human_features_bit_identical': _human_is_untouched(
-            FeatureStore(data), runs[ADAPTED][0]),
+        'human_token_maps_bit_identical': _human_is_untouched(data, runs[ADAPTED][0]),
         'training': {
             'pairs': runs[ADAPTED][0].record['data'], 'seconds': [
                 run.record['seconds'] for run in runs[ADAPTED]],
@@ -318,6 +322,14 @@ def _evaluate(
         'measured': datetime.now(timezone.utc).isoformat(timespec='seconds'),
         'load_average': [round(x, 2) for x in os.getloadavg()],
         'warning': 'Simulated pairs; nothing of this was measured on RH20T or on a robot.'}
+
+
+def _against_base(ablations: Measured, name: str) -> dict[str, Any]:
+    """Compare an ablation with what it differs from, on the same queries and seeds."""
+    base = THIRD_QUERY if 'query' in name else THIRD
+    if name == base or base not in ablations.seeds_of:
+        return {}
+    return {'r1_minus_base': _plain(compare(ablations, name, base, 'test_task')[1]), 'base': base}
 
 
 _Folders = Mapping[str, Sequence[Path]]
@@ -348,7 +360,8 @@ def _figures(found: Measured, names: Sequence[str], split: str) -> dict[str, dic
     """Gather what was measured of some variants on a split."""
     wanted = {'r1': TASK_TEXT, 'r1_robot_to_human': TASK_TEXT.replace(
         HUMAN_TO_ROBOT, ROBOT_TO_HUMAN), 'r1_neutral_text': NEUTRAL, 'r1_own_pair': SAME_SCENE,
-        'r1_own_pair_neutral_text': SAME_SCENE_NEUTRAL, 'proxy_a': GAP,
+        'r1_own_pair_neutral_text': SAME_SCENE_NEUTRAL, 'r1_clips_shuffled': STRANGERS,
+        'proxy_a': GAP,
         'proxy_a_neutral_text': GAP_NEUTRAL, **PROBES}
     return {name: {short: numbers(found, metric, name, split) for short, metric in wanted.items()
                    if (metric, name, split) in found.values} for name in names}
@@ -442,8 +455,12 @@ def _retrieval_of_graphs(
 
 
 def _plain(estimate: Any) -> dict[str, Any]:
-    return {'value': round(estimate.value, 4), 'low': round(estimate.low, 4),
-            'high': round(min(estimate.high, 1e9), 4), 'n': estimate.n}
+    """Write an interval as JSON has it; None: no end."""
+    def end(value: float) -> float | None:
+        return round(value, 4) if np.isfinite(value) else None
+
+    return {'value': round(estimate.value, 4), 'low': end(estimate.low),
+            'high': end(estimate.high), 'n': estimate.n}
 
 
 def _counts(data: DataSet) -> dict[str, Any]:
@@ -455,42 +472,62 @@ def _counts(data: DataSet) -> dict[str, Any]:
     return found
 
 
-def _human_is_untouched(store: FeatureStore, run: Run) -> bool:
-    """Compare human token maps through the trained model with the backbone's own, bit by bit."""
+def _human_is_untouched(data: DataSet, run: Run) -> bool:
+    """
+    Compare human token maps, from the pixels, before and after real training steps, bit by bit.
+
+    The run's own backbone and adapters go on training; a backbone loaded afresh stands for before.
+    """
+    store = FeatureStore(data)
     cache = store.clips(run)
-    items = split_items(store.data, cache, 'test_task', 'third_person')[:16]
-    maps = torch.stack([torch.from_numpy(cache.clip(item.human).copy()).float()
-                        for item in items])
-    plain = run.backbone.back(run.options.position)(maps.flatten(0, 1))
-    return torch.equal(run.model.frozen_maps(maps).flatten(0, 1), plain)
+    items = split_items(data, cache, 'test_task', 'third_person')[:8]
+    pixels = torch.cat([preprocess(read_frames(
+        data.path(item.human.file), count=2, span_s=item.human.span_s)[0],
+        run.backbone.preprocessing) for item in items])
+    texts = store.texts(run, items)
+    batches = PairBatches(items, cache, texts, batch=len(items), sampler='segment')
+    whole = AdaptedBackbone(run.backbone, run.options.position, run.model.adapters).train()
+    before = load_backbone(run.options.backbone, run.options.weights).module(pixels)
+    weights = list(run.model.train().trained_parameters().values())
+    old = [w.detach().clone() for w in weights]
+    optimiser = torch.optim.Adam(weights, lr=1e-3)
+    for step in range(3):
+        optimiser.zero_grad()
+        batch_loss(run.model, batches.load(step), run.options.train, Ranks()).backward()
+        optimiser.step()
+    after = whole.back(whole.front(pixels))
+    moved = all(not torch.equal(a, w) for a, w in zip(old, weights, strict=True))
+    return moved and torch.equal(before, after)
 
 
 def _resume(options: argparse.Namespace) -> bool:
     """Kill a short run by SIGKILL in mid-epoch, go on, and compare with one left alone."""
     folder = options.runs / 'resume'
-    short = [*BASE, '--set', 'seed=0', '--set', 'steps=24', '--set', 'batch=16', '--set',
-             'checkpoint_every=5', '--set', 'validate_every=12', '--views', 'third_person']
+    shutil.rmtree(folder, ignore_errors=True)
+    short = [*BASE, *_THIRD, '--set', 'seed=0', '--set', 'steps=24', '--set', 'batch=16', '--set',
+             'checkpoint_every=5', '--set', 'validate_every=12']
     env = {**os.environ, 'OMP_NUM_THREADS': '1'}
 
     def command(name: str) -> list[str]:
         return [sys.executable, '-m', 'hralign_ros.cli', 'adapt', '--data', str(options.data),
                 '--output', str(folder / name), '--resume', *short]
 
-    for name in ('whole', 'killed'):
-        if (folder / name / RUN).exists():
-            continue
-        if name == 'killed':
-            process = subprocess.Popen(command(name), env=env, stdout=subprocess.DEVNULL)
-            while not (folder / name / LAST).exists() and process.poll() is None:
-                time.sleep(0.02)
-            process.send_signal(signal.SIGKILL)
-            if process.wait() != -signal.SIGKILL:
-                raise SystemExit('the run to be killed ended by itself: make it longer')
-        subprocess.run(command(name), env=env, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command('whole'), env=env, check=True, stdout=subprocess.DEVNULL)
+    last = folder / 'killed' / LAST
+    process = subprocess.Popen(command('killed'), env=env, stdout=subprocess.DEVNULL)
+    while process.poll() is None and not (last.exists() and read_checkpoint(last).step >= 10):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    if process.wait() != -signal.SIGKILL or read_checkpoint(last).step >= 24:
+        raise SystemExit('the run to be killed ended by itself: make it longer')
+    subprocess.run(command('killed'), env=env, check=True, stdout=subprocess.DEVNULL)
     same = []
     for file in (LAST, BEST):
-        one, other = (read_checkpoint(folder / name / file).model for name in ('whole', 'killed'))
-        same.append(all(torch.equal(one[key], other[key]) for key in one))
+        one, other = (read_checkpoint(folder / name / file) for name in ('whole', 'killed'))
+        same += [torch.equal(a[key], b[key]) for a, b in (
+            (one.model, other.model), (one.average, other.average)) for key in a]
+        same += [torch.equal(one.optimiser['state'][i][key], other.optimiser['state'][i][key])
+                 for i in one.optimiser.get('state', {}) for key in one.optimiser['state'][i]]
     return all(same)
 
 

@@ -21,6 +21,7 @@ PAGE = ROOT / 'docs' / 'adaptation_results.md'
 
 COLUMNS = {
     'r1': 'R@1 h→r', 'r1_robot_to_human': 'r→h', 'r1_neutral_text': 'h→r, neutral text',
+    'r1_clips_shuffled': 'h→r, clips shuffled', 'r1_minus_base': 'h→r, minus base',
     'r1_own_pair': 'own pair', 'proxy_a': 'proxy A', 'e5_action_r2': 'action R²',
     'e5_proprio_r2': 'proprioception R²', 'e6_error': 'E6 error'}
 
@@ -35,9 +36,15 @@ def table(rows: Mapping[str, Mapping[str, Any]], columns: Mapping[str, str] = CO
     return '\n'.join(lines)
 
 
-def number(value: Mapping[str, float]) -> str:
-    """Write a value with its interval."""
-    return f'{value["value"]:.2f} [{value["low"]:.2f}, {value["high"]:.2f}]'
+def number(value: Mapping[str, float | None]) -> str:
+    """Write a value with its interval; an end that is not there is a question mark."""
+    low, high = ('?' if value[end] is None else f'{value[end]:.2f}' for end in ('low', 'high'))
+    return f'{value["value"]:.2f} [{low}, {high}]'
+
+
+def cosine(value: Mapping[str, float]) -> str:
+    """Write mean and least cosine."""
+    return f'{value["mean"]:.4f} (least {value["min"]:.4f}, n = {value["n"]})'
 
 
 def tables(found: Mapping[str, Any]) -> dict[str, str]:
@@ -51,20 +58,23 @@ def tables(found: Mapping[str, Any]) -> dict[str, str]:
         'adapted / frozen mean, R@1 h→r': number(found['r1_ratio_to_frozen_mean']),
         'E6 error, adapted - frozen mean': number(e6['adapted_minus_frozen_mean']),
         'E6 error, adapted - trained query': number(e6['adapted_minus_trained_query']),
-        'human token maps the same to the bit': found['human_features_bit_identical'],
+        'human token maps the same to the bit after training':
+            found['human_token_maps_bit_identical'],
         'killed and resumed, the same to the bit': found['resume_identical'],
         'peak memory of a run [MB]': found['training']['peak_rss_mb'],
-        'training of a run [s, one thread]': ', '.join(
+        'training of a run [s, one thread, two runs side by side]': ', '.join(
             f'{run["train"]:.0f}' for run in found['training']['seconds'])}
     for key, title in (
             ('export_max_abs_diff', 'torch against onnxruntime, real footage, largest difference'),
-            ('export_compared_on', 'compared on'), ('int8_cosine', 'int8: cosine with float32'),
+            ('export_compared_on', 'compared on'),
+            ('int8_cosine', 'int8: cosine with float32, pictures of its calibration'),
             ('int8_cosine_on_footage', 'int8: the same on real footage'),
             ('int8_r1_loss', 'int8: loss of R@1'),
-            ('cached_step_speedup', 'step on the cache against a full one, times faster'),
+            ('cached_step_speedup', 'step on the cache against three full streams, times faster'),
             ('two_rank_max_diff', 'two ranks against one, loss and gradients')):
         if key in found:
-            facts[title] = found[key]
+            value = found[key]
+            facts[title] = cosine(value) if isinstance(value, dict) else value
     return {
         'test_task': table(found['test_task']),
         'ablations': table(found['ablations']),

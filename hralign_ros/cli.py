@@ -4,7 +4,7 @@
 """The command line: hralign COMMAND; `hralign --help` lists them."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 import os
 from pathlib import Path
@@ -337,30 +337,71 @@ def _adaptation(folder: Path, report: Path | None) -> tuple[str, str | None, Any
         raise HralignError(
             f'{folder}: a bundle needs attention pooling and the text encoder minilm; this run '
             f'has {options.pooling} and {options.text}')
+    train = options.train
+    if train.objective == 'align':
+        loss = ['Eq. 6 of HR-Align', *(['decoupled'] if train.decoupled else []),
+                *(['same-task pairs masked'] if train.mask_same_task else []),
+                'negatives pooled with the text of the clip they are compared with'
+                if train.negatives == 'anchor' else 'negatives pooled with their own text',
+                f'un-adapted negative x {train.frozen_weight:g}']
+        how = 'adapted by HR-Align'
+    else:
+        loss, how = ['video and text only, no alignment'], 'co-trained without alignment'
     training: dict[str, Any] = {
         'simulated': set(data['sources']) <= SIMULATORS,
         'data': f'{data["pairs"]} pairs of human and robot clips ({", ".join(data["sources"])}, '
                 f'{len(data["tasks"])} tasks, {data["scenes"]} scenes, '
                 f'{", ".join(data["embodiments"])})',
-        'pairs': options.pairs,
+        'robot views': ', '.join(options.views), 'pairs': options.pairs,
         'attention': f'{options.attention_floor:g} of it is even over the picture',
         'licences of the data': ', '.join(data['licenses']),
-        'loss': 'Eq. 6 of HR-Align' + (', decoupled' if options.train.decoupled else '')
-        + (', same-task pairs masked' if options.train.mask_same_task else ''),
-        'steps and batch': f'{run.record["best_step"]} x {options.train.batch}',
-        'seed': options.train.seed, 'command': run.record['command'],
+        'loss': ', '.join(loss),
+        'steps and batch': f'{run.record["best_step"]} x {train.batch}'
+                           + (f', running average {train.average:g}' if train.average else ''),
+        'seed': train.seed, 'command': run.record['command'],
         'validation': f'R@1 {run.record["validation_r1"]:.3f} on {data["validation_pairs"]} pairs '
                       'of tasks that are not trained on'}
     if report:
-        for item in read_report(report)['rows']:
-            if item['variant'] == options.variant and item['metric'].startswith(('E1 R@1', 'E2')):
-                training[f'{item["metric"]} ({item["split"]})'] = (
-                    f'{item["value"]:.3f} [{item["low"]:.3f}, {item["high"]:.3f}], '
-                    f'n = {item["n"]}')
+        training |= _measured(read_report(report)['rows'], options.variant, train.seed, report)
     return options.backbone, options.weights, Adaptation(
         adapters=run.model.adapters, attention=run.model.attention, position=options.position,
-        name=f'{options.position} x3, adapted by HR-Align' if options.trained == 'adapters'
+        name=f'{options.position} x3, {how}' if options.trained == 'adapters'
         else 'none; only the query is trained', training=training)
+
+
+# What a card says of a report, by the beginning of the metric's name.
+_ON_CARDS = ('E1 R@1 of the task in other scenes', 'E1 R@1 human to robot',
+             'E2 proxy A-distance, task text', 'E5', 'E6')
+
+
+def _measured(
+    rows: Sequence[Mapping[str, Any]], variant: str, seed: int, report: Path,
+) -> dict[str, str]:
+    """
+    Say in one line per metric what a report has of a variant, and of the frozen backbone.
+
+    :raises HralignError: the report is not of this run.
+    """
+    mine = [row for row in rows if row['variant'] == variant
+            and row['metric'].startswith(_ON_CARDS)]
+    if not mine or seed not in mine[0]['seeds']:
+        raise HralignError(
+            f"{report} is not of this run: it has no variant '{variant}' with seed {seed}")
+    beside = {(row['metric'], row['split']): row['value'] for row in rows
+              if row['variant'] == 'frozen, mean'}
+    found = {}
+    for row in mine:
+        ends = ', '.join('?' if row[end] is None else f'{row[end]:.3f}' for end in ('low', 'high'))
+        words = [f'{row["value"]:.3f} [{ends}]']
+        frozen = beside.get((row['metric'], row['split']))
+        if frozen is not None:
+            words.append(f'frozen backbone, mean of all tokens: {frozen:.3f}')
+        if row.get('chance') is not None:
+            words.append(f'chance {row["chance"]:.3f}')
+        if len(row['seeds']) > 1:
+            words.append(f'mean of seeds {", ".join(map(str, row["seeds"]))}')
+        found[f'{row["metric"]} ({row["split"]})'] = '; '.join(words)
+    return found
 
 
 if __name__ == '__main__':

@@ -101,7 +101,9 @@ def _figures(
     items = split_items(data, cache, split, view)
     texts = store.texts(run, items)
     before = encode_pairs(None, items, cache, texts, length=run.options.train.length)
-    after = encode_pairs(run.model, items, cache, texts, length=run.options.train.length)
+    after = encode_pairs(
+        run.model, items, cache, texts, length=run.options.train.length,
+        adapt_human=run.options.train.objective == 'video_text')
     pictures: dict[str, bytes] = {}
     figures: list[dict[str, str]] = []
 
@@ -118,9 +120,10 @@ def _figures(
     tasks = np.concatenate([before.tasks, before.tasks])
     domains = np.repeat(['human', 'robot'], len(items))
     add('embeddings',
-        embeddings(np.concatenate(before.own()), np.concatenate(after.own()), tasks=tasks,
+        embeddings(np.concatenate(before.neutral()), np.concatenate(after.neutral()), tasks=tasks,
                    domains=domains),
-        'Embeddings before and after', f'Pairs of {split}: t-SNE of pooled features.')
+        'Embeddings before and after',
+        f'Pairs of {split}: t-SNE of features pooled with the neutral text.')
     add('retrieval', retrieval_examples(_examples(data, items, after)), 'Retrieval examples',
         f'Pairs of {split}: a human clip and the robot clips found for it, neutral text; first '
         'frames at the left, the middle frame of each answer.')

@@ -109,11 +109,11 @@ def cluster_mean(
     :raises EvaluationError: as cluster_bootstrap.
     """
     rows = np.asarray(values, np.float64)
-    if rows.ndim == 2:
-        return _seeds_and_clusters(rows, clusters, draws, seed)
     columns = np.stack([rows, np.ones_like(rows)], -1)
-    return cluster_bootstrap(columns, clusters, lambda s: s[:, 0] / s[:, 1],
-                             draws=draws, seed=seed)
+    if rows.ndim == 2 and len(rows) > 1:
+        return _seeds_and_clusters(columns, clusters, draws, seed, lambda s: s[:, 0] / s[:, 1])
+    return cluster_bootstrap(columns[0] if rows.ndim == 2 else columns, clusters,
+                             lambda s: s[:, 0] / s[:, 1], draws=draws, seed=seed)
 
 
 def paired_difference(
@@ -144,15 +144,20 @@ def paired_ratio(
     Draws in which b is zero count as infinite, so a baseline that is hardly ever right gives an
     interval without an upper end, not a narrow one.
 
-    :param a: [n]; average over seeds first.
-    :param b: [n], not negative.
+    :param a: [n] or [S, n]; with seeds in both, row s of a and of b are the same seed.
+    :param b: [n] or [S, n], not negative; without seeds it is one value for all of a's seeds.
     :raises EvaluationError: as cluster_bootstrap, or the two do not match.
     """
     first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if first.ndim != 1 or first.shape != second.shape:
+    if first.shape != second.shape and not (
+            {first.ndim, second.ndim} == {1, 2} and first.shape[-1] == second.shape[-1]):
         raise EvaluationError(f'{first.shape} and {second.shape} cannot be paired row by row')
-    return cluster_bootstrap(np.stack([first, second], -1), clusters,
-                             lambda s: s[:, 0] / s[:, 1], draws=draws, seed=seed)
+    shape = np.broadcast_shapes(np.atleast_2d(first).shape, np.atleast_2d(second).shape)
+    both = np.stack([np.broadcast_to(x, shape) for x in (first, second)], -1)
+    if len(both) > 1:
+        return _seeds_and_clusters(both, clusters, draws, seed, lambda s: s[..., 0] / s[..., 1])
+    return cluster_bootstrap(both[0], clusters, lambda s: s[:, 0] / s[:, 1], draws=draws,
+                             seed=seed)
 
 
 def breakdown(
@@ -271,25 +276,29 @@ def plain(estimate: Estimate) -> Mapping[str, Any]:
             'method': estimate.method}
 
 
-def _seeds_and_clusters(rows: Floats, clusters: Labels, draws: int, seed: int) -> Estimate:
-    rows = _finite('values', rows)
-    seeds, width = rows.shape
-    if seeds < 2:
-        return cluster_mean(rows[0], clusters, draws=draws, seed=seed)
+def _seeds_and_clusters(
+    columns: Floats, clusters: Labels, draws: int, seed: int,
+    function: Callable[[Floats], Floats],
+) -> Estimate:
+    """Bootstrap a statistic of sums [draws, K] of columns [S, n, K], seeds drawn too."""
+    columns = _finite('values', columns)
+    seeds, width, kinds = columns.shape
     numbers, count = cluster_numbers(clusters, width)
     if count < 2:
         raise EvaluationError(
             'an interval needs at least 2 clusters, and all rows belong to one')
-    sums = np.zeros((seeds, count))
-    for row, total in zip(rows, sums, strict=True):
+    sums = np.zeros((seeds, count, kinds))
+    for row, total in zip(columns, sums, strict=True):
         np.add.at(total, numbers, row)
-    sizes = np.bincount(numbers, minlength=count)
     generator = np.random.default_rng(seed)
     seed_weights = generator.multinomial(seeds, np.full(seeds, 1 / seeds), draws)
     weights = generator.multinomial(count, np.full(count, 1 / count), draws)
-    drawn = ((seed_weights @ sums) * weights).sum(1) / (seeds * (weights @ sizes))
+    totals = np.einsum('ds,dc,sck->dk', seed_weights, weights, sums, optimize=True)
+    with np.errstate(divide='ignore', invalid='ignore'):
+        drawn = function(totals)
+        value = float(function(sums.sum((0, 1))[None])[0])
     low, high = _percentiles(drawn)
-    return Estimate(float(rows.mean()), low, high, width, count, seed)
+    return Estimate(value, low, high, width, count, seed)
 
 
 def _percentiles(drawn: Floats) -> tuple[float, float]:

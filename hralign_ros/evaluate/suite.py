@@ -39,7 +39,6 @@ from hralign_ros.evaluate.metrics import (
     linear_cka,
     nearest_neighbour_policy,
     Policy,
-    policy_difference,
     proprio_probe,
     proxy_a_distance,
     Retrieval,
@@ -84,6 +83,7 @@ class Measured:
         are any, [seeds, n], by (variant, split).
     :param names: episode of each column of `hits`, by split.
     :param clusters: what is drawn together for intervals of `hits`, by split.
+    :param seeds_of: of the rows of `hits` and `policies`, by variant; none for the frozen mean.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -95,6 +95,7 @@ class Measured:
     policies: dict[tuple[str, str], list[Policy]] = field(default_factory=dict)
     tables: dict[str, list[Row]] = field(default_factory=dict)
     seeds: tuple[int, ...] = ()
+    seeds_of: dict[str, list[int]] = field(default_factory=dict)
 
 
 class FeatureStore:
@@ -160,6 +161,7 @@ def measure(
             report(f'{split}: E5 and E6 are left out: no episode has actions and proprioception')
         for variant in variants:
             report(f'{split}: {variant.name}')
+            found.seeds_of[variant.name] = [r.options.train.seed for r in variant.runs]
             _measure_variant(found, store, variant, reference, split, view, gallery, full, probed)
     return found
 
@@ -187,14 +189,14 @@ def _measure_variant(
             names[name] = arrays.names[result.index]
             # Clips of one task and scene are found, or not, together.
             clusters[name] = join_labels(arrays.tasks, arrays.scenes)[result.index] \
-                if 'other scenes' in name else names[name]
+                if 'of the task' in name or 'hard' in name else names[name]
             chances[name] = result.chance[1]
             if full and name.endswith(('task text', 'neutral text')) and 'hard' not in name:
                 for k, metric in ((5, 'R@5'), (0, 'mAP'), (-1, 'MedR')):
                     value = result.recall[5] if k == 5 else \
                         result.average_precision if k == 0 else result.median_rank
                     per_seed.setdefault(name.replace('R@1', metric), []).append(value)
-        for name, value in _gaps(arrays, run.options.train.seed, full).items():
+        for name, value in _gaps(arrays, full).items():
             per_seed.setdefault(name, []).append(value)
         if full:
             for name, value in _shapes(arrays).items():
@@ -203,17 +205,18 @@ def _measure_variant(
             frames = encode_frames(model, items, cache, texts, store.data)
             for name, value in _probes(frames).items():
                 per_seed.setdefault(name, []).append(value)
-            policy = nearest_neighbour_policy(
-                frames.features, frames.actions, episodes=frames.episodes, tasks=frames.tasks)
-            found.policies.setdefault((variant.name, split), []).append(policy)
-            per_seed.setdefault('E6 nearest-neighbour action error', []).append(
-                policy.normalised)
+            found.policies.setdefault((variant.name, split), []).append(nearest_neighbour_policy(
+                frames.features, frames.actions, episodes=frames.episodes, tasks=frames.tasks))
     for name, stack in hits.items():
         values = np.stack(stack)
         estimate = cluster_mean(values if len(values) > 1 else values[0], clusters[name])
         _add(found, variant, name, split, estimate, chance=chances[name])
     for name, values_of in per_seed.items():
         _add(found, variant, name, split, _over_seeds(values_of))
+    if probes:
+        policies = found.policies[variant.name, split]
+        _add(found, variant, 'E6 nearest-neighbour action error', split, cluster_mean(
+            np.stack([p.errors for p in policies]), policies[0].episodes))
     main = f'E1 R@1 of the task in other scenes, {HUMAN_TO_ROBOT}, task text'
     if main not in hits:  # all clips are of one scene
         main = f'E1 R@1 {HUMAN_TO_ROBOT}, task text'
@@ -263,6 +266,17 @@ def retrievals(arrays: PairArrays, gallery: int, *, full: bool) -> dict[str, Ret
             query[:, -1], answer[:, -1], **labels)
         if not full:
             continue
+        if elsewhere['gallery_size'] > 1 and len(set(arrays.tasks)) > 1:
+            strangers = _of_another_task(arrays.tasks)
+
+            def pool_stranger(
+                rows: Any, text: int, of: Any = query, other: Any = strangers,
+            ) -> Any:
+                return of[other[rows], min(text, of.shape[1] - 1)]
+
+            found[f'E1 R@1 of the task in other scenes, {direction}, task text, clips shuffled'] \
+                = retrieval_with_queries(
+                    pool_stranger, pool_gallery, text=arrays.text, **elsewhere)
         # The own pair is not among them: there is one clip less to choose from.
         others = {**labels, 'gallery_size': min(gallery, len(arrays.names) - 1)}
         found[f'E1 R@1 of the task, {direction}, neutral text'] = retrieval(
@@ -270,6 +284,21 @@ def retrievals(arrays: PairArrays, gallery: int, *, full: bool) -> dict[str, Ret
         if _scene_with_two_tasks(arrays):
             found[f'E1 R@1 hard gallery (same scene, other task), {direction}, task text'] = \
                 retrieval_with_queries(pool_query, pool_gallery, text=arrays.text, **hard)
+    return found
+
+
+def _of_another_task(tasks: np.ndarray) -> np.ndarray:
+    """
+    Return for each clip the number of one of another task: a query that only its text tells.
+
+    Half of all clips further on in the order of tasks, or the first that is of another task.
+    """
+    order = np.argsort(tasks, kind='stable')
+    place = np.empty(len(tasks), np.int64)
+    place[order] = np.arange(len(tasks))
+    found = order[(place + len(tasks) // 2) % len(tasks)]
+    for i in np.flatnonzero(tasks[found] == tasks):
+        found[i] = int(np.flatnonzero(tasks != tasks[i])[0])
     return found
 
 
@@ -284,26 +313,26 @@ def _fewest_elsewhere(scenes: np.ndarray) -> int:
     return int(len(scenes) - np.unique(scenes, return_counts=True)[1].max())
 
 
-def _gaps(arrays: PairArrays, seed: int, full: bool) -> dict[str, Estimate]:
-    """Measure how easily human and robot features are told apart."""
+def _gaps(arrays: PairArrays, full: bool) -> dict[str, Estimate]:
+    """Measure how easily human and robot features are told apart, in the same folds for all."""
     groups = join_labels(arrays.tasks, arrays.scenes)
     found = {}
     for name, (human, robot) in (('task text', arrays.own()), ('neutral text', arrays.neutral())):
-        distance = proxy_a_distance(human, robot, groups_h=groups, groups_r=groups, seed=seed)
+        distance = proxy_a_distance(human, robot, groups_h=groups, groups_r=groups)
         found[f'E2 proxy A-distance, {name}'] = distance.distance
     if full:
         human, robot = arrays.own()
         found['E2 proxy A-distance, MLP, task text'] = proxy_a_distance(
-            human, robot, groups_h=groups, groups_r=groups, classifier='mlp', seed=seed).distance
+            human, robot, groups_h=groups, groups_r=groups, classifier='mlp').distance
         found['E2 proxy A-distance, labels shuffled'] = proxy_a_distance(
-            human, robot, groups_h=groups, groups_r=groups, shuffled=True, seed=seed).distance
+            human, robot, groups_h=groups, groups_r=groups, shuffled=True).distance
     return found
 
 
 def _shapes(arrays: PairArrays) -> dict[str, Estimate]:
-    """Measure E3 and E4."""
-    human, robot = arrays.own()
-    plain = arrays.neutral()[1]
+    """Measure E3 and E4, with the neutral text: own texts would be what differs."""
+    human, robot = arrays.neutral()
+    plain = robot
     width = spread(robot, clusters=arrays.names)
     found = {
         'E3 CKA human and robot': linear_cka(human, robot, clusters=arrays.names),
@@ -357,21 +386,49 @@ def _over_seeds(values: Sequence[Estimate]) -> Estimate:
 
 
 def compare(found: Measured, better: str, worse: str, split: str) -> tuple[Estimate, Estimate]:
-    """Return ratio and difference of R@1 of two variants on the same queries."""
-    a, b = found.hits[better, split], found.hits[worse, split]
+    """
+    Return ratio and difference of R@1 of two variants on the same queries.
+
+    Of seeds, those that both have are compared, each with its like, and drawn too.
+    """
+    a, b = _same_seeds(found, better, worse, split, found.hits)
     clusters = found.clusters[split]
-    return (paired_ratio(a.mean(0), b.mean(0), clusters),
-            paired_difference(a.mean(0), b.mean(0), clusters))
+    return paired_ratio(a, b, clusters), paired_difference(a, b, clusters)
 
 
 def compare_policies(found: Measured, one: str, other: str, split: str) -> Estimate:
-    """Return the difference of E6's error of two variants, seeds of a variant averaged."""
-    first, second = found.policies[one, split], found.policies[other, split]
-    if len(first) == len(second) == 1:
-        return policy_difference(first[0], second[0])
+    """
+    Return the difference of E6's error of two variants, seeds as in `compare`.
+
+    :raises EvaluationError: they were not tested on the same episodes and choices of demos.
+    """
+    policies = [*found.policies[one, split], *found.policies[other, split]]
+    if any(not np.array_equal(p.episodes, policies[0].episodes) or p.seeds != policies[0].seeds
+           for p in policies):
+        raise EvaluationError(f"'{one}' and '{other}' were not tested on the same episodes")
+    errors = {(name, split): np.stack([p.errors for p in found.policies[name, split]])
+              for name in (one, other)}
     return paired_difference(
-        np.mean([p.errors for p in first], 0), np.mean([p.errors for p in second], 0),
-        first[0].episodes)
+        *_same_seeds(found, one, other, split, errors), policies[0].episodes)
+
+
+def _same_seeds(
+    found: Measured, one: str, other: str, split: str,
+    values: Mapping[tuple[str, str], np.ndarray],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows [S, n] of the seeds that both have; [n] for a variant without seeds."""
+    names = (one, other)
+    known = [found.seeds_of[name] for name in names]
+    if not all(known):
+        first, second = (values[name, split] if seeds else values[name, split][0]
+                         for name, seeds in zip(names, known, strict=True))
+        return first, second
+    common = [seed for seed in known[0] if seed in known[1]]
+    if not common:
+        raise EvaluationError(f"'{one}' and '{other}' have no seed in common")
+    first, second = (values[name, split][[seeds.index(s) for s in common]]
+                     for name, seeds in zip(names, known, strict=True))
+    return first, second
 
 
 def group_runs(runs: Sequence[Run], controls: Mapping[str, bool] | None = None) -> list[Variant]:

@@ -165,7 +165,7 @@ def export_bundle(
     report('heads')
     attention = adaptation.attention if adaptation else TaskAttention(
         text.dim, backbone.channels)
-    metrics['query'] = {'source': 'trained with the adapters'} if adaptation else _set_query(
+    metrics['query'] = {'source': 'trained on the pairs below'} if adaptation else _set_query(
         attention, backbone, encode, tokens, options)
     head = SuccessHead(views, backbone.channels, text.dim)
     rng = np.random.default_rng(options.seed)
@@ -322,8 +322,9 @@ def _manifest(
                      'license': backbone.license_id},
         'adapter': {'name': adaptation.name if adaptation else
                     'late x3, exact identity (not trained)',
-                    'geometry': '1x1 stacks, down 4, groups 8' if backbone.kind == 'conv'
-                    else 'linear stacks of full width'},
+                    'geometry': _geometry(
+                        adaptation.adapters if adaptation else late_adapters(
+                            backbone.channels, backbone.kind))},
         'training': dict(adaptation.training) if adaptation else None,
         'licenses': {
             f'backbone {backbone.name}': backbone.license_id,
@@ -335,6 +336,17 @@ def _manifest(
             'packages': {p: metadata.version(p).partition('+')[0] for p in packages}},
         'metrics': dict(metrics),
     }
+
+
+def _geometry(adapters: nn.Module) -> str:
+    """Describe the first adapter's layers, from what they are."""
+    layers = [m for m in adapters.modules() if isinstance(m, nn.Conv2d | nn.Linear)][:3]
+    if not layers:
+        return 'none'
+    words = [f'{m.kernel_size[0]}x{m.kernel_size[1]} {m.in_channels} to {m.out_channels}, '
+             f'groups {m.groups}' if isinstance(m, nn.Conv2d)
+             else f'linear {m.in_features} to {m.out_features}' for m in layers]
+    return '; '.join(words)
 
 
 def _write(output: Path, files: Mapping[str, bytes], manifest: dict[str, Any]) -> None:

@@ -43,7 +43,9 @@ Task-aware embeddings from {views} cameras ({view_names}); made by
 _TRAINING = """\
 ## What it was trained on
 
-Adapters **{adapter}** and the attention's query; the backbone stayed as it was.
+Adapters: **{adapter}**. The attention's query was trained too; the backbone stayed as it was.
+Figures are of clips of whole episodes, {length} frames spread over each; the node embeds the
+newest {length} frames, {period} s apart.
 
 | what | |
 |---|---|
@@ -58,8 +60,8 @@ _SIMULATED = """\
 _TRAINED = """\
 - What its pairs taught it of your robot, your cameras and your objects has not been measured.
 - It is not a policy, and its figures below are of retrieval between clips, not of robots' success.
-- Human features are those of the unchanged backbone: put human video through the backbone alone,
-  not through this bundle, to compare it with robot video."""
+- Human video does not pass the adapters: to compare it with robot video, put it through the plain
+  backbone and then through this bundle's `embed.onnx`."""
 
 
 def _training(manifest: Mapping[str, Any]) -> str:
@@ -68,7 +70,8 @@ def _training(manifest: Mapping[str, Any]) -> str:
     if not training:
         return ''
     return _TRAINING.format(
-        adapter=manifest['adapter']['name'],
+        adapter=manifest['adapter']['name'], length=manifest['clip']['length'],
+        period=manifest['clip']['period_s'],
         rows='\n'.join(f'| {what} | {value} |' for what, value in training.items()
                        if what != 'simulated'))
 

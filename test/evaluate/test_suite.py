@@ -275,7 +275,10 @@ def test_the_report_has_everything(report):
     kinds = {r['metric'].split()[0] for r in document['rows']}
     assert kinds == {'E1', 'E2', 'E3', 'E4', 'E5', 'E6'}
     assert {r['variant'] for r in document['rows']} == {FROZEN_MEAN, 'adapted'}
-    assert {r['metric'] for r in document['controls']} == {'E2 proxy A-distance, labels shuffled'}
+    assert {r['metric'] for r in document['controls']} == {
+        'E2 proxy A-distance, labels shuffled', *(
+            f'E1 R@1 of the task in other scenes, {way}, task text, clips shuffled'
+            for way in ('human to robot', 'robot to human'))}
     names = {f['name'] for f in document['figures']}
     assert {'recall', 'gap', 'policy', 'embeddings', 'retrieval', 'attention',
             'training'} <= names
@@ -301,6 +304,30 @@ def test_numbers_of_a_report(report):
     assert value['low'] <= value['value'] <= value['high'] and -2 <= value['value'] <= 2
     row = next(r for r in found.rows if (r['metric'], r['variant']) == (GAP, 'adapted'))
     assert row['value'] == pytest.approx(value['value'], abs=1e-4) and row['better'] == 'lower'
+
+
+def test_seeds_are_compared_each_with_its_like(report):
+    """By hand: of seeds 0, 1 and 1, 2 only 1 is compared; a variant without seeds with all."""
+    found = suite.Measured()
+    found.clusters['s'] = np.array(['a', 'b', 'c', 'd'])
+    found.seeds_of = {'one': [0, 1], 'other': [1, 2], 'plain': []}
+    found.hits = {('one', 's'): np.array([[0, 0, 0, 0.0], [1, 1, 0, 1]]),
+                  ('other', 's'): np.array([[1, 0, 0, 1.0], [1, 1, 1, 1]]),
+                  ('plain', 's'): np.array([[1, 0, 0, 0.0]])}
+    ratio, difference = suite.compare(found, 'one', 'other', 's')
+    assert ratio.value == 1.5 and difference.value == 0.25
+    ratio, difference = suite.compare(found, 'one', 'plain', 's')
+    assert ratio.value == 1.5 and difference.value == pytest.approx(0.375 - 0.25)
+    assert difference.low < -0.2, 'seeds are drawn too'
+    found.seeds_of['other'] = [3, 4]
+    with pytest.raises(EvaluationError, match='no seed in common'):
+        suite.compare(found, 'one', 'other', 's')
+
+
+def test_a_stranger_is_of_another_task():
+    tasks = np.array(['a', 'b', 'a', 'a', 'a', 'c'])
+    chosen = suite._of_another_task(tasks)
+    assert (tasks[chosen] != tasks).all()
 
 
 def test_policies_are_compared_on_the_same_episodes(report):

@@ -14,7 +14,13 @@ from hralign_ros.evaluate.bootstrap import (
     Ints,
     Labels,
 )
-from hralign_ros.evaluate.metrics.rows import features_of, group_folds, labels_of, targets_of
+from hralign_ros.evaluate.metrics.rows import (
+    features_of,
+    group_folds,
+    labels_of,
+    spread_of,
+    targets_of,
+)
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import linalg
@@ -22,9 +28,6 @@ from threadpoolctl import threadpool_limits
 
 # Ridge penalties per training row, on standardised inputs.
 RIDGE_ALPHAS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
-# A column's spread counts as at least this share of all columns' root mean square: one that hardly
-# moves in training would be blown up where it does move.
-LEAST_SPREAD = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +131,7 @@ def _ridge_probe(
     errors, baseline = np.empty_like(y), np.empty_like(y)
     penalties = []
     for train, test in group_folds(runs, folds, seed):
-        centre, width = _standard(x[train])
+        centre, width = x[train].mean(0), spread_of(x[train])
         mean, scale = y[train].mean(0), y[train].std(0)
         scale[scale == 0.0] = 1.0
         with threadpool_limits(1):
@@ -141,13 +144,6 @@ def _ridge_probe(
     per_target = 1.0 - errors.sum(0) / baseline.sum(0)
     return Probe(cluster_bootstrap(columns, runs, _r2, seed=seed), per_target, varies,
                  tuple(penalties), errors, baseline, runs)
-
-
-def _standard(x: Floats) -> tuple[Floats, Floats]:
-    """Return mean and spread of the columns, no spread far below that of the others."""
-    width = x.std(0)
-    least = LEAST_SPREAD * float(np.sqrt((width ** 2).mean()))
-    return x.mean(0), np.maximum(width, least) if least > 0 else np.ones_like(width)
 
 
 def _ridge(

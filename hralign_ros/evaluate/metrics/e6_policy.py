@@ -16,7 +16,13 @@ from hralign_ros.evaluate.bootstrap import (
     Labels,
     paired_difference,
 )
-from hralign_ros.evaluate.metrics.rows import features_of, labels_of, targets_of, unit_rows
+from hralign_ros.evaluate.metrics.rows import (
+    features_of,
+    labels_of,
+    spread_of,
+    targets_of,
+    unit_rows,
+)
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -91,14 +97,14 @@ def nearest_neighbour_policy(
             test = (names == task) & ~train
             if train.sum() < k:
                 raise EvaluationError(f"task '{task}': {train.sum()} frames of demos, {k} needed")
-            spread_of = y[train].std(0)
-            moving = spread_of > 1e-8 * (1.0 + np.abs(y[train]).max(0))
+            moving = y[train].std(0) > 1e-8 * (1.0 + np.abs(y[train]).max(0))
             if not moving.any():
                 raise EvaluationError(f"task '{task}': the actions of the demos never change")
             off = np.abs(_neighbours(x[train], y[train], x[test], k) - y[test])
             still = np.abs(y[train].mean(0) - y[test])
-            per_frame = np.stack([off.mean(1), (off / spread_of.clip(1e-12))[:, moving].mean(1),
-                                  (still / spread_of.clip(1e-12))[:, moving].mean(1)], 1)
+            width = spread_of(y[train][:, moving])
+            per_frame = np.stack([off.mean(1), (off[:, moving] / width).mean(1),
+                                  (still[:, moving] / width).mean(1)], 1)
             for number in np.unique(numbers[test]):
                 measured[i, number] = per_frame[numbers[test] == number].mean(0)
     tested = np.isfinite(measured[..., 0]).any(0)

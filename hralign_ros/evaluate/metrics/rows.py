@@ -3,19 +3,17 @@
 
 """Checks of what every metric is given, and folds that keep groups whole."""
 
-
-from hralign_ros.evaluate.bootstrap import (
-    EvaluationError,
-    Floats,
-    Ints,
-    Labels,
-)
+from hralign_ros.evaluate.bootstrap import EvaluationError, Floats, Ints, Labels
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import GroupKFold
 
 # Cosines nearer than this are a tie: float32 features do not tell them apart.
 TIE = 1e-7
+
+# A column's spread counts as at least this share of all columns' root mean square: one that hardly
+# moves in training would be blown up where it does move.
+LEAST_SPREAD = 0.1
 
 Bools = NDArray[np.bool_]
 
@@ -53,7 +51,6 @@ def labels_of(name: str, labels: Labels, rows: int) -> NDArray[np.str_]:
     return names
 
 
-
 def group_folds(groups: Labels, folds: int, seed: int) -> list[tuple[Ints, Ints]]:
     """
     Split rows into folds so that no group is in two of them.
@@ -68,3 +65,10 @@ def group_folds(groups: Labels, folds: int, seed: int) -> list[tuple[Ints, Ints]
             f'{count} group(s) for {folds} folds: at least 2 folds and as many groups are needed')
     splitter = GroupKFold(folds, shuffle=True, random_state=seed)
     return list(splitter.split(np.zeros(len(names)), groups=names))
+
+
+def spread_of(x: Floats) -> Floats:
+    """Return what to divide columns by: their deviation, none far below that of the others."""
+    width = x.std(0)
+    least = LEAST_SPREAD * float(np.sqrt((width ** 2).mean()))
+    return np.maximum(width, least) if least > 0 else np.ones_like(width)

@@ -148,9 +148,7 @@ def _steps(backbone: Backbone, options: argparse.Namespace, folder: Path) -> dic
         'cached_step_default_loss_ms': round(medians['default'] * 1e3, 1),
         'cached_step_speedup': round(medians['full'] / medians['cached'], 1),
         'cached_step_speedup_two_passes': round(medians['shared'] / medians['cached'], 1),
-        'full_step_two_passes_ms': "the same where the robot's two streams share the frozen pass",
-    'cached_step_default_loss_ms': 'on the cache, negatives pooled with the text of the anchor',
-    'loss_difference': max(differences), 'gradient_difference': max(gradients),
+        'loss_difference': max(differences), 'gradient_difference': max(gradients),
         'float16_loss_difference': abs(half - full)}
 
 

@@ -279,7 +279,8 @@ def _encode(encoder: Encoder, job: _Job, dtype: str) -> _Done:
         if not np.isfinite(features).all():
             raise DataError(f'{path}: features are not finite')
         there, largest = np.count_nonzero(features), np.abs(features).max()
-        features = np.ascontiguousarray(features).astype(dtype)
+        with np.errstate(over='ignore'):  # looked at below
+            features = np.ascontiguousarray(features).astype(dtype)
         if np.count_nonzero(features) < there / 2:
             raise DataError(f'{path}: features are at most {largest:.1g}, too small for {dtype}; '
                             'use float32')

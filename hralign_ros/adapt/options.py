@@ -169,8 +169,9 @@ class AdaptOptions:
 
 PRESETS: dict[str, AdaptOptions] = {
     'default': AdaptOptions(),
-    # Batch, rate, frames and length as in the paper; where it is silent (warm-up, cosine, decay,
-    # clipping), as in the settings that the released weights carry.
+    # Batch, rate and length as in the paper; where it is silent (warm-up, cosine, decay,
+    # clipping), as in the settings that the released weights carry. Frames are drawn from those
+    # in the cache; backbone, its weights and the text encoder are files that have to be named.
     'paper': AdaptOptions(attention_floor=0.0, train=TrainOptions(
         steps=8000, batch=200, length=5, sampler='random', decoupled=False, frozen_weight=1.0,
         mask_same_task=False, negatives='own', by_scene=False, optimiser='adam',

@@ -114,6 +114,22 @@ def test_other_dtypes_and_engines_differ_by_rounding(tmp_path, videos, backbone)
     assert len({exact.key, half.key, onnx.key}) == 3
 
 
+@pytest.mark.parametrize(('scale', 'said'), [
+    (1e-9, 'too small for float16; use float32'), (1e6, 'do not fit into float16; use float32')])
+def test_features_that_float16_cannot_hold(tmp_path, videos, scale, said):
+    """
+    Guards a cache of zeros, and one of infinities.
+
+    A backbone of random weights gave features of 1e-9. All of them became 0 in float16, without a
+    word, and training ended with a loss that was no number.
+    """
+    def engine(frames):
+        return np.full((len(frames), 3, 2, 2), scale, np.float32)
+
+    with pytest.raises(DataError, match=said):
+        build(tmp_path, videos, Whole(make_net()), engine=engine, clips=videos[1][:2])
+
+
 def test_unreadable_clips_are_reported_and_left_out(tmp_path, videos, backbone):
     lines = []
     cache = build(tmp_path, videos, backbone, report=lines.append)

@@ -420,3 +420,19 @@ def test_every_kind_exports(kind, position):
         want = adapted(x)
         assert not torch.allclose(want, backbone.module(x), atol=1e-2)
     torch.testing.assert_close(torch.from_numpy(got), want, atol=1e-4, rtol=1e-4)
+
+
+def test_random_weights_keep_the_scale_of_what_they_see():
+    """
+    Guards the control of random weights: its features are features, not zeros.
+
+    As the package draws them, each layer shrinks its input; behind the last one nothing was left
+    that float16 could hold.
+    """
+    pytest.importorskip('efficientnet_lite_pytorch', reason='EfficientNet-Lite is not installed')
+    backbone = backbones.load_backbone('efficientnet_lite0', 'random')
+    pixels = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        maps = backbone.module(pixels)
+    assert 0.1 < maps.mean() < 6 and maps.std() > 0.1
+    assert backbone.source == 'random weights'

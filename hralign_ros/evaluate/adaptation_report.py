@@ -125,8 +125,8 @@ def _figures(
         'Embeddings before and after',
         f'Pairs of {split}: t-SNE of features pooled with the neutral text.')
     add('retrieval', retrieval_examples(_examples(data, items, after)), 'Retrieval examples',
-        f'Pairs of {split}: a human clip and the robot clips found for it, neutral text; first '
-        'frames at the left, the middle frame of each answer.')
+        f'Pairs of {split}: a human clip and the robot clips found for it, neutral text; a '
+        'tick where the task is right; the middle frame of each answer.')
     add('attention', attention_figure(_attention(store, run, items)), 'Attention to the task',
         'Where the trained query looks, on frozen and on adapted tokens.')
     log = run.folder / LOG
@@ -153,8 +153,9 @@ def _examples(
             frames=_frames(data, items[i].human, 4), title=items[i].robot.task_text,
             answers=[Answer(
                 frame=_frames(data, items[j].robot, 3)[1],
-                label=f'{items[j].robot.task_text} ({similarity[i, j]:.2f})',
-                right=bool(j == i)) for j in order]))
+                label=f'{"own pair, " if j == i else ""}{similarity[i, j]:.2f}: '
+                      f'{items[j].robot.task_text}',
+                right=bool(arrays.tasks[j] == arrays.tasks[i])) for j in order]))
     return examples
 
 

@@ -13,6 +13,8 @@ check() {
   "$@" || failed+=("$*")
 }
 
+# Tests kill nodes on purpose; what an earlier run left would be in this one's way.
+python tools/clean_shared_memory.py
 python -m colcon test-result --delete-yes >/dev/null 2>&1
 check python -m colcon test --executor sequential --event-handlers console_direct+
 check python -m colcon test-result --verbose
@@ -20,6 +22,7 @@ check python -m ruff check .
 check python -m mypy hralign_ros
 check python tools/test_totals.py build/hralign_ros/pytest.xml
 
+python tools/clean_shared_memory.py
 for name in "${failed[@]}"; do
   echo "failed: $name" >&2
 done

@@ -71,8 +71,8 @@ def proxy_a_distance(
     for train, test in group_folds(groups, folds, seed):
         if len(np.unique(domain[train])) < 2:
             raise EvaluationError('a fold has one domain only: both need clips of most groups')
-        wrong[test] = classify(classifier, inputs[train], domain[train], inputs[test],
-                                seed) != domain[test]
+        wrong[test] = classify(
+            classifier, inputs[train], domain[train], inputs[test], seed) != domain[test]
     counted = np.stack([domain == 0, domain == 1], -1).astype(np.float64)
     columns = np.concatenate([wrong[:, None] * counted, counted], -1)
 

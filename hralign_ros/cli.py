@@ -86,6 +86,9 @@ def _add_simulate(commands: _Commands) -> None:
     simulate.add_argument('--tasks', nargs='+', default=[], help='only these tasks')
     simulate.add_argument('--no-failures', action='store_true',
                           help='successes only, which is what adaptation needs')
+    simulate.add_argument('--purpose', default='adaptation', choices=('adaptation', 'success'),
+                          help='what the episodes are for: pairs of successes, or mostly '
+                          'failures, filmed at 5 Hz (%(default)s)')
     simulate.add_argument('--hand', type=Path, help='glTF file of the hand')
     simulate.add_argument('--splits', type=Path, help='split file; default: the shipped one')
     simulate.set_defaults(run=_simulate)
@@ -216,8 +219,8 @@ def _simulate(options: argparse.Namespace) -> int:
 
     path = simulate(
         options.output, rounds=options.rounds, workers=options.workers,
-        tasks=tuple(options.tasks), failures=not options.no_failures, hand=options.hand,
-        splits=options.splits)
+        tasks=tuple(options.tasks), failures=not options.no_failures,
+        purpose=options.purpose, hand=options.hand, splits=options.splits)
     print(path)
     return 0
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-Ways to do a task: well, or in one of six ways that mostly fail.
+Ways to do a task: well, in one of six ways that mostly fail, or not at all.
 
 What an episode is labelled as is the simulator's own success flag; the way it was done is kept
 beside it, as some attempts succeed all the same.
@@ -19,6 +19,8 @@ EXPERT = 'expert'
 # Misses the object altogether; passes it by a few centimetres; stops half-way; trembles; never
 # closes the gripper (or presses with nothing); opens it on the way.
 FAULTS = ('wrong_place', 'near_miss', 'stops_early', 'noise', 'no_grasp', 'drops')
+# The robot stands where it starts.
+IDLE = 'idle'
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Behaviour:
     """
     How one episode is done.
 
-    :param kind: EXPERT or one of FAULTS.
+    :param kind: EXPERT, IDLE or one of FAULTS.
     :param offset: [3] metres by which the object seems to be elsewhere.
     :param start: part of the expert's own time at which the fault begins, 0 to 1.
     :param noise: standard deviation added to every command.
@@ -54,7 +56,7 @@ def make_behaviour(kind: str, rng: np.random.Generator) -> Behaviour:
         return Behaviour(kind, noise=float(rng.uniform(1.2, 2.5)))
     if kind == 'drops':
         return Behaviour(kind, start=float(rng.uniform(0.5, 0.85)))
-    if kind not in (EXPERT, *FAULTS):
-        raise ValueError(f"behaviour '{kind}'; allowed: {', '.join((EXPERT, *FAULTS))}")
+    if kind not in (EXPERT, IDLE, *FAULTS):
+        raise ValueError(f"behaviour '{kind}'; allowed: {', '.join((EXPERT, IDLE, *FAULTS))}")
     # A person's and a robot's good attempts are never quite the same.
     return Behaviour(kind, noise=0.08 if kind == EXPERT else 0.0)

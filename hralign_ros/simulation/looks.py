@@ -13,6 +13,7 @@ Floats = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
 
 TEXTURE_SIZE = 256
+DISTURBANCES = ('lights', 'occluded')
 # Where the third-person camera stands, degrees from straight behind the robot, to either side.
 _BEARINGS = {'view': (88.0, 118.0)}
 _USUAL_BEARINGS = (30.0, 80.0)
@@ -112,6 +113,46 @@ def another_take(look: Look, rng: np.random.Generator) -> Look:
                    look.lightness[1] * rng.uniform(0.9, 1.1)),
         elbow_deg=look.elbow_deg + rng.normal(0.0, 8.0),
         tilt_deg=look.tilt_deg + rng.normal(0.0, 4.0))
+
+
+@dataclass(frozen=True, eq=False)
+class Disturbance:
+    """
+    What happens to a picture while it is filmed, though nothing happens to the task.
+
+    :param light: [F] factor on all light.
+    :param cover: [F][3] where a dark thing is before the third-person camera: right and up as
+        parts of the picture's half height, and 1 or 0 for being there at all.
+    """
+
+    light: Floats
+    cover: Floats
+
+
+def make_disturbance(kind: str, frames: int, rng: np.random.Generator) -> Disturbance:
+    """
+    Draw a disturbance.
+
+    :param kind: lights (switched or dimmed, one to three times), or occluded (something stands
+        between camera and table for a fifth to two thirds of the time).
+    :raises ValueError: another kind.
+    """
+    light, cover = np.ones(frames), np.zeros((frames, 3))
+    if kind == 'lights':
+        for _ in range(rng.integers(1, 4)):
+            start, ramp = rng.integers(frames), rng.integers(1, 8)
+            level = rng.choice((rng.uniform(0.15, 0.6), rng.uniform(1.4, 2.2)))
+            part = np.clip((np.arange(frames) - start) / ramp, 0.0, 1.0)
+            light = light * (1 - part) + level * part
+    elif kind == 'occluded':
+        length = max(1, int(frames * rng.uniform(0.2, 0.67)))
+        start = rng.integers(max(1, frames - length))
+        drift = np.linspace(-1.0, 1.0, length)[:, None] * rng.uniform(-0.4, 0.4, 2)
+        cover[start:start + length, :2] = rng.uniform(-0.3, 0.3, 2) + drift
+        cover[start:start + length, 2] = 1.0
+    else:
+        raise ValueError(f"disturbance '{kind}'; allowed: {', '.join(DISTURBANCES)}")
+    return Disturbance(light, cover)
 
 
 def _triple(values: Floats) -> tuple[float, float, float]:

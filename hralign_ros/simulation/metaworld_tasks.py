@@ -6,7 +6,7 @@
 from typing import Any
 import warnings
 
-from hralign_ros.simulation.behaviour import Behaviour, EXPERT, FAULTS
+from hralign_ros.simulation.behaviour import Behaviour, EXPERT, FAULTS, IDLE
 from hralign_ros.simulation.hand import Grip
 from hralign_ros.simulation.studio import Shot, Stage
 from hralign_ros.simulation.worlds import Task, thin, Trajectory
@@ -87,6 +87,7 @@ _OPENING_IS_FINE = _OPEN_IS_FINE | {
 STRETCH = 5.0
 LIMIT_STEPS = 450
 FRAME_STEPS = 5
+FINE_FRAME_STEPS = 3
 MAX_FRAMES = 34
 # After the success, in steps: up to 2.5 s of stretched time.
 _AFTER = (16, 40)
@@ -152,7 +153,9 @@ class MetaWorld:
                 centre=(0.0, 0.68, 0.09), distance=0.98, behind_deg=90.0, table_height=0.0)
         return self._stage
 
-    def run(self, seed: int, behaviour: Behaviour) -> Trajectory | None:
+    def run(
+        self, seed: int, behaviour: Behaviour, *, fine: bool = False,
+    ) -> Trajectory | None:
         """Run one episode; None where even the expert never succeeds with this seed."""
         rng = np.random.default_rng([seed, 1])
         expert = self._roll(seed, Behaviour(EXPERT, noise=0.08), LIMIT_STEPS, None, rng)
@@ -161,9 +164,9 @@ class MetaWorld:
             return None
         if behaviour.kind == EXPERT:
             steps = min(first + int(rng.integers(*_AFTER)), len(expert.shots))
-            return _framed(expert, steps)
+            return _framed(expert, steps, fine)
         steps = int(min(first * rng.uniform(0.8, 1.5) + rng.integers(*_AFTER), LIMIT_STEPS))
-        return _framed(self._roll(seed, behaviour, steps, first, rng), steps)
+        return _framed(self._roll(seed, behaviour, steps, first, rng), steps, fine)
 
     def _roll(
         self, seed: int, behaviour: Behaviour, limit: int, first: int | None,
@@ -190,7 +193,7 @@ class MetaWorld:
             if done and first is None:
                 action[:3] = 0.0  # stay, so that what was achieved is not undone
             if step >= start:
-                if behaviour.kind == 'stops_early':
+                if behaviour.kind in ('stops_early', IDLE):
                     action[:3] = 0.0
                 elif behaviour.kind in ('no_grasp', 'drops'):
                     action[3] = -1.0
@@ -218,9 +221,9 @@ class MetaWorld:
                     approach=np.array([0.0, 0.0, -1.0]), axis=axis.copy(), width=width)
 
 
-def _framed(trajectory: Trajectory, steps: int) -> Trajectory:
-    """Keep every few steps, so that a film has at most MAX_FRAMES frames."""
-    stride = thin(steps, MAX_FRAMES, FRAME_STEPS)
+def _framed(trajectory: Trajectory, steps: int, fine: bool) -> Trajectory:
+    """Keep every few steps; unless `fine`, so that a film has at most MAX_FRAMES frames."""
+    stride = FINE_FRAME_STEPS if fine else thin(steps, MAX_FRAMES, FRAME_STEPS)
     part = slice(0, steps, stride)
     return Trajectory(
         trajectory.shots[part], trajectory.time_s[part], trajectory.success[part],

@@ -13,10 +13,14 @@ from dataclasses import dataclass
 from zlib import crc32
 
 from hralign_ros.data.splits import Splits
-from hralign_ros.simulation.behaviour import EXPERT
+from hralign_ros.simulation.behaviour import EXPERT, IDLE
+from hralign_ros.simulation.looks import DISTURBANCES
 
 # Seeds of failures are apart from those of successes, with the same meaning modulo 10.
 _FAULT_SEEDS = 5000
+PURPOSES = ('adaptation', 'success')
+# Never-ending trouble in which nothing succeeds: in the film, or because the robot stands still.
+STREAMS = (IDLE, *DISTURBANCES)
 
 
 @dataclass(frozen=True)
@@ -25,31 +29,43 @@ class Job:
     One episode to make.
 
     :param fault: number of the fault among those that the task has; None for an expert.
+    :param stream: one of STREAMS, or nothing.
+    :param human: whether a success is also filmed with a human hand.
     """
 
     scene: str
     seed: int
     fault: int | None
+    stream: str = ''
+    human: bool = True
 
     @property
     def kind(self) -> str:
         """Return a word for the episode's name."""
+        if self.stream:
+            return self.stream
         return EXPERT if self.fault is None else f'fault{self.fault}'
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Episodes that one worker makes in one go, with the simulator opened once."""
+    """
+    Episodes that one worker makes in one go, with the simulator opened once.
+
+    :param fine: filmed at 5 Hz or more, see World.run.
+    """
 
     simulator: str
     task_id: str
     embodiment: str
     round_number: int
     jobs: tuple[Job, ...]
+    fine: bool = False
 
 
 def plan_chunks(
     worlds: list[tuple[str, str, str]], splits: Splits, rounds: int, *, failures: bool = True,
+    purpose: str = 'adaptation',
 ) -> Iterator[Chunk]:
     """
     List all chunks, round by round.
@@ -57,21 +73,63 @@ def plan_chunks(
     :param worlds: simulator, task and embodiment.
     :param failures: False: experts only, which is what adaptation needs; a later run with
         failures adds them.
+    :param purpose: adaptation: mostly successes, each filmed with robot and human. success:
+        mostly failures, filmed finely, of the robot; humans for training only.
     """
+    fine = purpose == 'success'
+    list_jobs = _success_jobs if fine else _jobs
     for number in range(rounds):
         for simulator, task, embodiment in worlds:
             # Robosuite takes three times as long: every second round.
             if simulator == 'robosuite' and number % 2:
                 continue
-            jobs = (job for job in _jobs(task, embodiment, splits, number)
-                    if failures or job.fault is None)
-            yield Chunk(simulator, task, embodiment, number, tuple(jobs))
+            jobs = (job for job in list_jobs(task, embodiment, splits, number)
+                    if failures or job.kind == EXPERT)
+            yield Chunk(simulator, task, embodiment, number, tuple(jobs), fine)
+
+
+def _scene(task: str, embodiment: str, splits: Splits, kind: str, which: int) -> str:
+    start = crc32(f'{task} {embodiment} {kind}'.encode())
+    return f'{kind}-{(start + which) % splits.scenes[kind]:03d}'
+
+
+def _success_jobs(task: str, embodiment: str, splits: Splits, number: int) -> Iterator[Job]:
+    def some(
+        kind: str, which: int, base: int, experts: int, faults: int, *, human: bool = False,
+    ) -> Iterator[Job]:
+        """List successes and failures in one scene, all seeds with the same last digit."""
+        place = _scene(task, embodiment, splits, kind, which)
+        first = base + 1000 * number
+        for i in range(experts):
+            yield Job(place, first + 10 * i, None, human=human)
+        for i in range(faults):
+            yield Job(place, first + 500 + 10 * i, faults * number + i, human=human)
+
+    # Apart from the seeds of adaptation, which are below 10,000.
+    train, calibration, test = 20000, 20008, 20009
+    if task in splits.test_tasks:
+        yield from some('test', number, train, 2, 3)
+        return
+    if task in splits.validation_tasks:
+        yield from some('validation', number, train, 1, 2)
+        return
+    yield from some('train', 5 * number, train, 2, 3, human=True)
+    # Thresholds are promised for scenes like those trained in: two each for calibration and test.
+    yield from some('train', 5 * number + 1, calibration, 1, 3)
+    yield from some('train', 5 * number + 2, calibration + 200, 0, 2)
+    yield from some('train', 5 * number + 3, test, 1, 5)
+    yield from some('train', 5 * number + 4, test + 200, 0, 4)
+    stream = STREAMS[(number + crc32(task.encode())) % len(STREAMS)]
+    yield Job(_scene(task, embodiment, splits, 'train', 5 * number + 4),
+              test + 1000 * number + 400, number, stream, human=False)
+    for i, kind in enumerate(('view', 'distractor')):
+        if (number + i) % 2 == 0:
+            yield from some(kind, number, 40000 + 200 * i, 2, 2)
 
 
 def _jobs(task: str, embodiment: str, splits: Splits, number: int) -> Iterator[Job]:
     def scene(kind: str, which: int) -> str:
-        start = crc32(f'{task} {embodiment} {kind}'.encode())
-        return f'{kind}-{(start + which) % splits.scenes[kind]:03d}'
+        return _scene(task, embodiment, splits, kind, which)
 
     if task in splits.test_tasks or embodiment in splits.test_embodiments:
         few = embodiment in splits.test_embodiments

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import logging
 from typing import Any
 
-from hralign_ros.simulation.behaviour import Behaviour, EXPERT, FAULTS
+from hralign_ros.simulation.behaviour import Behaviour, EXPERT, FAULTS, IDLE
 from hralign_ros.simulation.hand import Grip
 from hralign_ros.simulation.studio import Shot, Stage
 from hralign_ros.simulation.worlds import Task, thin, Trajectory
@@ -29,6 +29,7 @@ TASKS = (
 CONTROL_HZ = 20
 LIMIT_STEPS = 240
 FRAME_STEPS = 6
+FINE_FRAME_STEPS = 4
 MAX_FRAMES = 34
 _SETTLE_STEPS = 8
 _AFTER_STEPS = 40
@@ -106,7 +107,9 @@ class Robosuite:
                 distance=1.25 if bins else 0.85, behind_deg=0.0, table_height=0.82)
         return self._stage
 
-    def run(self, seed: int, behaviour: Behaviour) -> Trajectory | None:
+    def run(
+        self, seed: int, behaviour: Behaviour, *, fine: bool = False,
+    ) -> Trajectory | None:
         """Run one episode; None where even the expert never succeeds with this seed."""
         rng = np.random.default_rng([seed, 2])
         limit = LIMIT_STEPS
@@ -122,7 +125,8 @@ class Robosuite:
         trajectory = self._roll(seed, behaviour, limit, first)
         if behaviour.kind == EXPERT and trajectory.success_frame is None:
             return None
-        stride = thin(len(trajectory.shots), MAX_FRAMES, FRAME_STEPS)
+        stride = FINE_FRAME_STEPS if fine else thin(
+            len(trajectory.shots), MAX_FRAMES, FRAME_STEPS)
         part = slice(0, None, stride)
         return Trajectory(
             trajectory.shots[part], trajectory.time_s[part], trajectory.success[part],
@@ -172,7 +176,7 @@ class Robosuite:
             if behaviour.kind == 'no_grasp' or (
                     behaviour.kind == 'drops' and step >= start):
                 gripper = _OPEN
-            if behaviour.kind == 'stops_early' and step >= start:
+            if behaviour.kind in ('stops_early', IDLE) and step >= start:
                 goal = actions[start - 1][:3] if start else rest
                 gripper = float(actions[start - 1][6]) if start else _OPEN
             goal = goal + rng.normal(0.0, 0.02 * behaviour.noise, 3) * (

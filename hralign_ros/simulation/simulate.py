@@ -21,7 +21,7 @@ from typing import Any
 
 from hralign_ros.data.manifest import DataError, Episode, write_manifest
 from hralign_ros.data.splits import read_splits, Splits
-from hralign_ros.simulation.behaviour import EXPERT, make_behaviour
+from hralign_ros.simulation.behaviour import EXPERT, IDLE, make_behaviour
 from hralign_ros.simulation.plan import Chunk, Job, plan_chunks
 from hralign_ros.simulation.sheets import write_sheets
 from hralign_ros.simulation.worlds import Trajectory, World
@@ -38,8 +38,8 @@ HAND_MODEL = 'HRALIGN_HAND_MODEL'
 
 def simulate(
     output: Path, *, rounds: int = 6, workers: int = 1, tasks: tuple[str, ...] = (),
-    failures: bool = True, hand: Path | None = None, splits: Path | None = None,
-    report: Report = print,
+    failures: bool = True, purpose: str = 'adaptation', hand: Path | None = None,
+    splits: Path | None = None, report: Report = print,
 ) -> Path:
     """
     Make or complete a data set.
@@ -48,6 +48,7 @@ def simulate(
     :param tasks: only these; () for all.
     :param failures: False: successes only, which is what adaptation needs; a later run adds the
         failures.
+    :param purpose: what for, see plan_chunks; both can be in one data set.
     :param hand: glTF file of the hand; None: what HRALIGN_HAND_MODEL names.
     :param splits: split file; None for the shipped one.
     :returns: the manifest file.
@@ -64,7 +65,8 @@ def simulate(
     output = Path(output)
     for folder in (EPISODES, VIDEOS):
         (output / folder).mkdir(parents=True, exist_ok=True)
-    chunks = list(plan_chunks(chosen, rules, rounds, failures=failures))
+    chunks = list(plan_chunks(
+        chosen, rules, rounds, failures=failures, purpose=purpose))
     total = sum(len(chunk.jobs) for chunk in chunks)
     open_chunks = [chunk for chunk in chunks if _missing(output, chunk)]
     done = total - sum(len(_missing(output, chunk)) for chunk in open_chunks)
@@ -138,7 +140,7 @@ def make_chunk(
         for job in jobs:
             name = _name(chunk, job)
             try:
-                row = _make_episode(output, world, studio, job, name)
+                row = _make_episode(output, world, studio, job, name, fine=chunk.fine)
             except (OSError, DataError):  # a full disk, say: no fault of the episode's
                 raise
             except Exception as error:  # one unlucky episode must not end a night's work
@@ -155,21 +157,30 @@ def make_chunk(
 
 
 def _make_episode(
-    output: Path, world: World, studio: Any, job: Job, name: str,
+    output: Path, world: World, studio: Any, job: Job, name: str, *, fine: bool,
 ) -> dict[str, Any]:
     from hralign_ros.data.video import write_video
-    from hralign_ros.simulation.looks import another_take, make_look
+    from hralign_ros.simulation.looks import (
+        another_take,
+        DISTURBANCES,
+        make_disturbance,
+        make_look,
+    )
 
     rng = np.random.default_rng([job.seed, 7])
     kind = EXPERT if job.fault is None else world.faults[job.fault % len(world.faults)]
-    trajectory = world.run(job.seed, make_behaviour(kind, rng))
+    if job.stream == IDLE:
+        kind = IDLE
+    trajectory = world.run(job.seed, make_behaviour(kind, rng), fine=fine)
     if trajectory is None:
         return {'left_out': 'the expert does not succeed with this seed'}
     look = make_look(job.scene)
+    disturbance = make_disturbance(job.stream, len(trajectory.shots), rng) \
+        if job.stream in DISTURBANCES else None
     films = dict(zip(('third_person', 'wrist'), studio.film_robot(
-        world.model, trajectory.shots, another_take(look, rng)), strict=True))
+        world.model, trajectory.shots, another_take(look, rng), disturbance), strict=True))
     success = trajectory.success_frame is not None
-    if success:
+    if success and job.human:
         films['human'] = studio.film_human(
             world.model, trajectory.shots, another_take(look, rng))
     step = trajectory.time_s[1] - trajectory.time_s[0]
@@ -197,7 +208,7 @@ def _episode(
         actions=[[float(x) for x in action] for action in trajectory.actions],
         proprio=[[float(x) for x in state] for state in trajectory.proprio],
         fault_s=trajectory.fault_s,
-        tags=[f'behaviour:{kind}',
+        tags=[f'behaviour:{kind}', *([f'stream:{job.stream}'] if job.stream else []),
               *(['distractor'] if job.scene.startswith('distractor') else [])])
 
 

@@ -25,7 +25,7 @@ from hralign_ros.simulation.hand import (
     quaternion,
     write_skin,
 )
-from hralign_ros.simulation.looks import Look, TEXTURE_SIZE
+from hralign_ros.simulation.looks import Disturbance, Look, TEXTURE_SIZE
 import numpy as np
 from numpy.typing import NDArray
 
@@ -43,6 +43,8 @@ SLEEVE_M = 0.8
 # Geoms of this group are never drawn; the hand's and the robot's are drawn in turn.
 _HIDDEN, _ROBOT, _PERSON = 5, 4, 3
 _DISTRACTORS = 6
+# The last of them is what disturbances put before the camera; no scene has as many.
+_COVER = f'hr_distractor_{_DISTRACTORS - 1}'
 _SURFACES = ('table', 'floor', 'wall')
 _SHAPES = {'box': mujoco.mjtGeom.mjGEOM_BOX, 'cylinder': mujoco.mjtGeom.mjGEOM_CYLINDER,
            'sphere': mujoco.mjtGeom.mjGEOM_SPHERE}
@@ -114,13 +116,17 @@ class Studio:
 
     def film_robot(
         self, model: Any, shots: Sequence[Shot], look: Look,
+        disturbance: Disturbance | None = None,
     ) -> tuple[list[Pixels], list[Pixels]]:
         """Film third-person and wrist view of the robot; `model` holds what a reset edited."""
         self._dress(model, look)
         third, wrist = [], []
         option, camera = self._option(_ROBOT), self._camera(look)
-        for shot in shots:
+        for number, shot in enumerate(shots):
             self._data.qpos[:] = shot.qpos
+            if disturbance is not None:
+                self._shine(look, float(disturbance.light[number]))
+                self._cover(camera, disturbance.cover[number])
             self._settle()
             third.append(self._picture(camera, option))
             wrist.append(self._picture(self._stage.wrist_camera, option))
@@ -192,13 +198,38 @@ class Studio:
         mine.geom_size[:geoms] = model.geom_size
         mine.light_dir[0] = look.light
         mine.light_pos[0] = np.array(self._stage.centre) - 2.5 * np.array(look.light)
-        mine.light_diffuse[0] = look.lightness[0]
         mine.light_ambient[0] = 0.0
-        mine.vis.headlight.ambient[:] = look.lightness[1]
-        mine.vis.headlight.diffuse[:] = 0.25
+        mine.geom_group[mine.geom(_COVER).id] = _HIDDEN
+        self._shine(look, 1.0)
         if self._look is None or self._look.name != look.name:
             self._paint(look)
         self._look = look
+
+    def _shine(self, look: Look, factor: float) -> None:
+        """Set all light to the scene's, times a factor."""
+        model = self._model
+        model.light_diffuse[0] = look.lightness[0] * factor
+        model.vis.headlight.ambient[:] = look.lightness[1] * factor
+        model.vis.headlight.diffuse[:] = 0.25 * factor
+
+    def _cover(self, camera: Any, place: Floats) -> None:
+        """Put a ball half-way between camera and table, or take it away."""
+        model = self._model
+        geom = model.geom(_COVER).id
+        model.geom_group[geom] = 1 if place[2] else _HIDDEN
+        azimuth, elevation = np.deg2rad(camera.azimuth), np.deg2rad(camera.elevation)
+        ahead = np.array([np.cos(elevation) * np.cos(azimuth),
+                          np.cos(elevation) * np.sin(azimuth), np.sin(elevation)])
+        right = np.array([np.sin(azimuth), -np.cos(azimuth), 0.0])
+        half = 0.5 * camera.distance
+        # Half the picture's height at that distance; MuJoCo's field of view is 45 degrees.
+        side = half * np.tan(np.deg2rad(22.5))
+        model.geom_type[geom] = mujoco.mjtGeom.mjGEOM_SPHERE
+        model.geom_size[geom] = 0.55 * side
+        model.geom_rgba[geom, :3] = 0.12
+        model.body_pos[model.geom_bodyid[geom]] = (
+            np.array(camera.lookat) - half * ahead
+            + side * (place[0] * right + place[1] * np.cross(right, ahead)))
 
     def _paint(self, look: Look) -> None:
         model = self._model

@@ -79,8 +79,15 @@ class World(Protocol):
     def model(self) -> Any:
         """Return the model as the last run left it."""
 
-    def run(self, seed: int, behaviour: Behaviour) -> Trajectory | None:
-        """Run one episode; None where even the expert never succeeds with this seed."""
+    def run(
+        self, seed: int, behaviour: Behaviour, *, fine: bool = False,
+    ) -> Trajectory | None:
+        """
+        Run one episode; None where even the expert never succeeds with this seed.
+
+        :param fine: keep frames at 5 Hz or a little more, however many; otherwise at about 3 Hz,
+            and fewer where an episode is long.
+        """
 
     def close(self) -> None:
         """Free the simulator."""

@@ -3,7 +3,7 @@
 
 """Ways to fail: six that differ from each other and from the expert's, drawn from a generator."""
 
-from hralign_ros.simulation.behaviour import Behaviour, EXPERT, FAULTS, make_behaviour
+from hralign_ros.simulation.behaviour import Behaviour, EXPERT, FAULTS, IDLE, make_behaviour
 import numpy as np
 import pytest
 
@@ -13,7 +13,7 @@ def draws(kind, count=200):
     return [make_behaviour(kind, rng) for _ in range(count)]
 
 
-@pytest.mark.parametrize('kind', [EXPERT, *FAULTS])
+@pytest.mark.parametrize('kind', [EXPERT, IDLE, *FAULTS])
 def test_drawn_from_the_generator(kind):
     """Guards a resumed data set: the same generator gives the same episode."""
     assert draws(kind) == draws(kind)

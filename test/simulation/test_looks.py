@@ -6,7 +6,13 @@
 from dataclasses import fields, replace
 from functools import cache
 
-from hralign_ros.simulation.looks import another_take, make_look, TEXTURE_SIZE
+from hralign_ros.simulation.looks import (
+    another_take,
+    DISTURBANCES,
+    make_disturbance,
+    make_look,
+    TEXTURE_SIZE,
+)
 import numpy as np
 import pytest
 
@@ -93,3 +99,20 @@ def test_another_take():
         assert abs(take.distance / look.distance - 1) <= 0.02
         assert np.linalg.norm(take.light) == pytest.approx(1.0)
         assert np.dot(take.light, look.light) > 0.9
+
+
+@pytest.mark.parametrize('kind', DISTURBANCES)
+def test_a_disturbance_is_long_and_strong_enough_to_disturb(kind):
+    """Guards the streams: each changes its own thing, for a good part of the film."""
+    rng = np.random.default_rng(4)
+    for frames in (1, 9, 60):
+        for drawn in (make_disturbance(kind, frames, rng) for _ in range(20)):
+            assert drawn.light.shape == (frames,) and drawn.cover.shape == (frames, 3)
+            covered = drawn.cover[:, 2].mean()
+            if kind == 'lights':
+                assert covered == 0 and 0.003 < drawn.light.min() and drawn.light.max() < 11
+            else:
+                assert (drawn.light == 1).all() and covered > 0.1
+    assert np.ptp(make_disturbance('lights', 60, np.random.default_rng(4)).light) > 0.2
+    with pytest.raises(ValueError, match='fog'):
+        make_disturbance('fog', 3, rng)

@@ -8,7 +8,7 @@ from functools import cache
 
 from hralign_ros.data.splits import read_splits
 from hralign_ros.simulation.behaviour import EXPERT, FAULTS
-from hralign_ros.simulation.plan import plan_chunks
+from hralign_ros.simulation.plan import plan_chunks, STREAMS
 import pytest
 
 pytest.importorskip('pyarrow', reason='the offline packages are not installed')
@@ -156,3 +156,49 @@ def test_the_slow_simulator_has_every_second_round():
         rounds[chunk.simulator].add(chunk.round_number)
     assert rounds == {'metaworld': set(range(ROUNDS)), 'robosuite': set(range(0, ROUNDS, 2))}
     assert {(c.simulator, c.task_id, c.embodiment) for c in chunks()} == set(WORLDS)
+
+
+@cache
+def success_jobs(rounds=ROUNDS):
+    return tuple((chunk, job) for chunk in plan_chunks(WORLDS, RULES, rounds, purpose='success')
+                 for job in chunk.jobs)
+
+
+def test_success_episodes_never_share_a_seed_with_those_of_adaptation():
+    """Guards one data set of both: no name twice, and no motion that adaptation has seen."""
+    made = [name(*pair) for pair in success_jobs(40)]
+    assert len(set(made)) == len(made)
+    assert not {job.seed for _, job in success_jobs(40)} & {
+        job.seed for _, job in episodes(rounds=40)}
+
+
+def test_success_episodes_keep_the_split():
+    """Guards the promise: thresholds and their test see scenes and seeds that did not train."""
+    places = defaultdict(set)
+    for chunk, job in success_jobs(1):
+        places[chunk.task_id, chunk.embodiment, split(chunk, job)].add(job.scene)
+        assert chunk.fine and job.human == (
+            split(chunk, job) == 'train' or chunk.embodiment == 'ur5e' and job.human)
+    for (task, robot, which), scenes in tuple(places.items()):
+        others = [places[task, robot, other] for other in ('train', 'calibration', 'test_seen')
+                  if other != which]
+        if which in ('calibration', 'test_seen'):
+            assert not scenes & set().union(*others)
+
+
+def test_most_success_episodes_of_calibration_and_test_never_succeed():
+    """Guards the false-alarm rate: it is measured on never-succeeding episodes, hundreds of."""
+    for which, least in (('calibration', 5), ('test_seen', 9)):
+        chosen = [job for chunk, job in success_jobs() if split(chunk, job) == which
+                  and chunk.task_id == 'push']
+        faults = [job for job in chosen if job.kind != EXPERT]
+        assert len(faults) >= least * ROUNDS > len(chosen) - len(faults) > 0
+
+
+def test_streams_take_turns():
+    """Guards the events: every task stands idle, is occluded and lit anew within three rounds."""
+    for task in KNOWN:
+        streams = [job.stream for chunk, job in success_jobs() if chunk.task_id == task
+                   and chunk.embodiment == 'sawyer' and job.stream]
+        assert len(streams) == ROUNDS
+        assert set(streams[:3]) == set(STREAMS)

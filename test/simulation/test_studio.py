@@ -12,7 +12,7 @@ os.environ.setdefault('MUJOCO_GL', 'egl')  # read when mujoco is imported
 pytest.importorskip('mujoco', reason='the simulators are not installed')
 
 from hralign_ros.simulation.hand import Grip  # noqa: E402, I100
-from hralign_ros.simulation.looks import make_look  # noqa: E402
+from hralign_ros.simulation.looks import Disturbance, make_look  # noqa: E402
 from hralign_ros.simulation.studio import HEIGHT, Shot, Stage, Studio, WIDTH  # noqa: E402
 import mujoco  # noqa: E402
 import numpy as np  # noqa: E402
@@ -58,8 +58,9 @@ def studio(stage):
 
 
 def look(scene='train-00', **changes):
-    """Make a scene whose person wears blue and whose things keep their colours."""
+    """Make a scene with a red robot, whose person wears blue; things keep their colours."""
     return replace(make_look(scene), sleeve=(0.2, 0.2, 0.9), skin=(0.8, 0.7, 0.6), **{
+        'robot': (1.0, 0.02, 0.02),
         'tints': ((1.0, 1.0, 1.0),) * 3, 'distractors': (), **changes})
 
 
@@ -130,3 +131,24 @@ def test_distractors(stage, studio):
     assert (np.abs(plain.astype(int) - crowded).max(-1) > 20).sum() > 200
     np.testing.assert_array_equal(
         studio.film_robot(stage.model, shots(), look('x-1'))[0][0], plain)
+
+
+def test_a_disturbance_is_in_the_film_and_gone_in_the_next(stage, studio):
+    """Guards idle, dark and covered streams: lights change and cover come frame by frame."""
+    still = shots(slides=(0.0, 0.0, 0.0))
+    plain = studio.film_robot(stage.model, still, look())
+    there = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+    covered = studio.film_robot(
+        stage.model, still, look(), Disturbance(np.ones(3), there))[0]
+    np.testing.assert_array_equal(covered[0], plain[0][0])
+    np.testing.assert_array_equal(covered[2], plain[0][2])
+    changed = np.abs(covered[1].astype(int) - plain[0][1]).max(-1) > 20
+    middle = np.argwhere(changed).mean(0)
+    assert 0.08 < changed.mean() < 0.5
+    # Its shadow on the table changes pixels too.
+    assert np.allclose(middle, (HEIGHT / 2, WIDTH / 2), atol=30), 'in the middle of the picture'
+    darker = studio.film_robot(
+        stage.model, still, look(), Disturbance(np.array([1.0, 0.4, 2.0]), np.zeros((3, 3))))
+    for film in darker:
+        assert film[1].mean() < 0.8 * film[0].mean() < film[2].mean()
+    np.testing.assert_array_equal(studio.film_robot(stage.model, still, look()), plain)

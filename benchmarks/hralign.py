@@ -309,7 +309,8 @@ def _evaluate(
             'best_steps': [run.record['best_step'] for run in runs[name]],
             'seconds': [run.record['seconds']['train'] for run in runs[name]]}
             for name in beside},
-        'human_token_maps_bit_identical': _human_is_untouched(data, runs[ADAPTED][0]),
+        'human_token_maps_bit_identical': _human_is_untouched(
+            data, load_run(runs[ADAPTED][0].folder)),
         'training': {
             'pairs': runs[ADAPTED][0].record['data'], 'seconds': [
                 run.record['seconds'] for run in runs[ADAPTED]],
@@ -476,7 +477,8 @@ def _human_is_untouched(data: DataSet, run: Run) -> bool:
     """
     Compare human token maps, from the pixels, before and after real training steps, bit by bit.
 
-    The run's own backbone and adapters go on training; a backbone loaded afresh stands for before.
+    The run's own backbone and adapters go on training, so the run is of no other use afterwards;
+    a backbone loaded afresh stands for before.
     """
     store = FeatureStore(data)
     cache = store.clips(run)

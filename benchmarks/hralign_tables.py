@@ -12,7 +12,6 @@ What stands between the marks `<!-- NAME -->` and `<!-- end -->` is replaced, th
 from collections.abc import Mapping
 import json
 from pathlib import Path
-import re
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -92,10 +91,11 @@ def filled(page: str, drawn: Mapping[str, str]) -> str:
     :raises ValueError: a mark is missing.
     """
     for name, text in drawn.items():
-        parts = re.split(rf'(?<=<!-- {name} -->\n).*?(?=<!-- end -->)', page, flags=re.DOTALL)
-        if len(parts) != 2:
-            raise ValueError(f'the page has {len(parts) - 1} marks {name}; needed is 1')
-        page = f'\n{text}\n\n'.join(parts)
+        begin, end = f'<!-- {name} -->\n', '<!-- end -->'
+        before, *after = page.split(begin)
+        if len(after) != 1 or end not in after[0]:
+            raise ValueError(f'the page has {len(after)} marks {name}; needed is 1')
+        page = f'{before}{begin}\n{text}\n\n{end}{after[0].partition(end)[2]}'
     return page
 
 

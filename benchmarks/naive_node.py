@@ -18,7 +18,8 @@ import cv2
 from hralign_msgs.msg import TaskEmbedding
 from hralign_ros.models.adapters import late_adapters
 from hralign_ros.models.backbones import load_backbone
-from hralign_ros.models.heads import SuccessHead, TaskAttention
+from hralign_ros.models.heads import TaskAttention
+from hralign_ros.models.success import SuccessHead
 from hralign_ros.nodes.conversions import duration_message
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +48,8 @@ class NaiveNode(Node):
         self._backbone = backbone.module
         self._adapters = late_adapters(backbone.channels, backbone.kind).eval()
         self._attention = TaskAttention(TEXT_DIM, backbone.channels).eval()
-        self._success = SuccessHead(len(VIEWS), backbone.channels, TEXT_DIM).eval()
+        self._success = SuccessHead(
+            len(VIEWS), backbone.channels, backbone.grid[0] * backbone.grid[1], TEXT_DIM).eval()
         self._text = functional.normalize(torch.randn(1 + MODES, TEXT_DIM), dim=1)
         self._frames: dict[str, deque[torch.Tensor]] = {
             view: deque(maxlen=LENGTH) for view in VIEWS}

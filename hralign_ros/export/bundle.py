@@ -16,11 +16,13 @@ from hralign_ros import __version__
 from hralign_ros.export.card import write_card
 from hralign_ros.export.compress import quantise_static, quantise_weights
 from hralign_ros.export.graphs import OPSET, preprocessing_graph, torch_graph
+from hralign_ros.export.parity import check_parity, run_graph
 from hralign_ros.export.query import fit_query, scaled
 from hralign_ros.export.samples import sample_pictures, SAMPLE_TASKS
 from hralign_ros.models.adapters import AdaptedBackbone, Cuttable, late_adapters
 from hralign_ros.models.backbones import Backbone, load_backbone
-from hralign_ros.models.heads import SuccessHead, TaskAttention
+from hralign_ros.models.heads import TaskAttention
+from hralign_ros.models.success import SuccessHead
 from hralign_ros.models.text import load_minilm, minilm_folder, PromptedTextEncoder
 from hralign_ros.runtime.bundle import (
     CARD,
@@ -41,8 +43,6 @@ import yaml
 Floats = NDArray[np.float32]
 Report = Callable[[str], None]
 
-# Largest difference between torch and onnxruntime that an export may show, on values of order 1.
-PARITY = 1e-3
 # Least mean cosine with float32 at which an int8 visual encoder is written.
 INT8_COSINE = 0.99
 
@@ -119,7 +119,7 @@ def export_bundle(
     :returns: the manifest as written.
     :raises ValueError: unknown backbone, views that no bundle can have, weights that do not fit,
         or `output` is a folder of something else.
-    :raises RuntimeError: a graph differs from its torch module by more than PARITY.
+    :raises RuntimeError: a graph differs from its torch module, see check_parity.
     """
     _check(output, options)
     torch.manual_seed(options.seed)
@@ -145,16 +145,16 @@ def export_bundle(
     batches = [pixels[i:i + views] for i in range(0, len(pixels) - views + 1, views)]
     files['visual.onnx'] = torch_graph(
         visual, [torch.from_numpy(batches[0])], inputs=['pixels'], outputs=['tokens'])
-    parity = {'visual.onnx': _parity(
+    parity = {'visual.onnx': check_parity(
         files['visual.onnx'], visual, {'pixels': batches[0]}, report)}
     with torch.no_grad():
         plain = backbone.module(torch.from_numpy(batches[0])).flatten(2).transpose(1, 2)
         metrics['adapter_is_identity'] = torch.equal(
             plain, visual(torch.from_numpy(batches[0])))
-    tokens = np.concatenate([_run(files['visual.onnx'], {'pixels': b})[0] for b in batches])
+    tokens = np.concatenate([run_graph(files['visual.onnx'], {'pixels': b})[0] for b in batches])
     if options.int8:
         files[INT8_VISUAL] = quantise_static(files['visual.onnx'], batches)
-        low = np.concatenate([_run(files[INT8_VISUAL], {'pixels': b})[0] for b in batches])
+        low = np.concatenate([run_graph(files[INT8_VISUAL], {'pixels': b})[0] for b in batches])
         cosine = _cosine_summary(tokens.mean(1), low.mean(1))
         metrics['visual_int8_cosine'] = cosine
         if cosine['mean'] < INT8_COSINE:
@@ -167,7 +167,7 @@ def export_bundle(
         text.dim, backbone.channels)
     metrics['query'] = {'source': 'trained on the pairs below'} if adaptation else _set_query(
         attention, backbone, encode, tokens, options)
-    head = SuccessHead(views, backbone.channels, text.dim)
+    head = SuccessHead(views, backbone.channels, count, text.dim)
     rng = np.random.default_rng(options.seed)
     clip = rng.random((views, length, count, backbone.channels), np.float32)
     mask = np.ones((views, length), np.float32)
@@ -182,14 +182,14 @@ def export_bundle(
         'success.onnx': (
             head, {'tokens': clip, 'mask': mask, 'age': age, 'text': features,
                    'mode_mask': np.ones(options.modes, np.float32)},
-            ['probability', 'modes', 'progress', 'score', 'ood']),
+            ['probability', 'modes', 'progress', 'score', 'ood', 'failed']),
     }
     for name, (module, feed, outputs) in feeds.items():
         files[name] = torch_graph(
             module, [torch.from_numpy(v) for v in feed.values()],
             inputs=list(feed), outputs=outputs)
         parity[name] = max(
-            _parity(files[name], module, {**feed, 'mask': given}, report)
+            check_parity(files[name], module, {**feed, 'mask': given}, report)
             for given in (mask, np.stack([np.zeros_like(mask[0]), *mask[1:]])))
     metrics['parity_max_abs_diff'] = parity
 
@@ -198,7 +198,7 @@ def export_bundle(
     files[TASKS], files[TASK_TENSORS] = _tasks(options, text.dim)
     manifest = _manifest(options, backbone, text, metrics, command, adaptation)
     files[CARD] = write_card(manifest).encode()
-    _write(output, files, manifest)
+    replace_bundle(output, files, manifest)
     return manifest
 
 
@@ -286,7 +286,7 @@ def _tasks(options: ExportOptions, dim: int) -> tuple[bytes, bytes]:
     from safetensors.numpy import save
 
     prompts = np.zeros((options.modes, options.prompt_length, dim), np.float32)
-    document = {'tasks': [], 'shared': {'modes': [], 'calibration': None}}
+    document = {'tasks': [], 'shared': {'modes': [], 'calibration': []}}
     return (yaml.safe_dump(document, sort_keys=False).encode(),
             save({'prompts/shared': prompts}))
 
@@ -349,8 +349,12 @@ def _geometry(adapters: nn.Module) -> str:
     return '; '.join(words)
 
 
-def _write(output: Path, files: Mapping[str, bytes], manifest: dict[str, Any]) -> None:
-    """Write all files beside the target, then put the directory in its place."""
+def replace_bundle(output: Path, files: Mapping[str, bytes], manifest: dict[str, Any]) -> None:
+    """
+    Write all files beside the target, then put the directory in its place.
+
+    :param manifest: bundle.yaml without the hashes of the files, which are added to it.
+    """
     manifest['files'] = {
         name: {'bytes': len(data), 'sha256': sha256(data).hexdigest()}
         for name, data in sorted(files.items())}
@@ -370,28 +374,6 @@ def _pixels(preprocess: bytes, pictures: Sequence[NDArray[np.uint8]]) -> Floats:
     """Preprocess pictures of any size to float32 [B, 3, S, S]."""
     session = SessionFactory('cpu').create(preprocess, name='preprocess.onnx')
     return np.concatenate([session.run(None, {'image': p[None]})[0] for p in pictures])
-
-
-def _run(model: bytes, feed: Mapping[str, Floats]) -> list[Floats]:
-    """Run a graph once on the CPU."""
-    return list(SessionFactory('cpu').create(model, name='graph').run(None, dict(feed)))
-
-
-def _parity(
-    model: bytes, module: nn.Module, feed: Mapping[str, Floats], report: Report,
-) -> float:
-    """Compare a graph with its module on one input; refuse a difference above PARITY."""
-    with torch.no_grad():
-        expected = module(*(torch.from_numpy(v) for v in feed.values()))
-    expected = expected if isinstance(expected, tuple) else (expected,)
-    worst = max(float(np.abs(got - want.numpy()).max())
-                for got, want in zip(_run(model, feed), expected, strict=True))
-    report(f'  {type(module).__name__.strip("_")}: torch and onnxruntime differ by {worst:.1e}')
-    if not worst <= PARITY:
-        raise RuntimeError(
-            f'{type(module).__name__}: onnxruntime differs from torch by {worst}; '
-            f'at most {PARITY} is allowed')
-    return float(f'{worst:.2g}')
 
 
 def _cosines(

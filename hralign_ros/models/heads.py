@@ -1,13 +1,10 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""What sits behind the tokens: task-aware attention, and the success head."""
-
-import math
+"""What pools tokens into an embedding: task-aware attention."""
 
 import torch
 from torch import nn, Tensor
-from torch.nn import functional
 
 
 class TaskAttention(nn.Module):
@@ -58,63 +55,3 @@ class TaskAttention(nn.Module):
         norm = torch.sqrt((pooled * pooled).sum(-1, keepdim=True)).clamp(min=1e-6)
         present = (mask.sum(1, keepdim=True) > 0).to(pooled.dtype)
         return pooled / norm * present, attention
-
-
-class SuccessHead(nn.Module):
-    """
-    Compare a clip with the task's text and with its failure prompts (after Adapt2Reward).
-
-    Frames are pooled to one vector each, joined over views and time by a small transformer that
-    knows each frame's age, and projected into the text encoder's space.
-
-    :param views: V.
-    :param channels: C of the tokens.
-    :param text_dim: D of the text features.
-    :param width: of the transformer.
-    """
-
-    def __init__(self, views: int, channels: int, text_dim: int, *, width: int = 192) -> None:
-        super().__init__()
-        self.frame = nn.Linear(channels, width)
-        self.view = nn.Parameter(torch.randn(views, width) * 0.02)
-        self.age = nn.Linear(2, width)
-        self.mix = nn.TransformerEncoderLayer(
-            width, nhead=4, dim_feedforward=2 * width, dropout=0.0, batch_first=True)
-        self.video = nn.Linear(width, text_dim)
-        self.progress = nn.Linear(width, 1)
-        # CLIP's and Singularity's temperature; the score is a cosine times exp(log_scale).
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
-        self.bias = nn.Parameter(torch.tensor(0.0))
-        # Distance of a clip from the mean of the training clips, in a whitened space.
-        self.ood_mean: Tensor
-        self.ood_scale: Tensor
-        self.register_buffer('ood_mean', torch.zeros(width))
-        self.register_buffer('ood_scale', torch.ones(width))
-
-    def forward(
-        self, tokens: Tensor, mask: Tensor, age: Tensor, text: Tensor, mode_mask: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """
-        Judge a clip.
-
-        :param tokens: [V, T, N, C].
-        :param mask: [V, T].
-        :param age: [V, T], seconds.
-        :param text: [1 + K, D]: the task, then one row per failure prompt, norms 1.
-        :param mode_mask: [K], 1 where the prompt is in use.
-        :returns: probability [1], modes [K], progress [1], raw score [1], OOD score [1].
-        """
-        clock = torch.stack([age, torch.log1p(age)], dim=-1)
-        frames = self.frame(tokens.mean(2)) + self.view[:, None] + self.age(clock)
-        present = mask.flatten()
-        sequence = frames.flatten(0, 1)[None]
-        mixed = self.mix(sequence, src_key_padding_mask=present[None] < 0.5)[0]
-        # Padding rows may hold anything, NaN included, once they attended to nothing at all.
-        mixed = torch.where(present[:, None] > 0.5, mixed, torch.zeros_like(mixed))
-        clip = mixed.sum(0) / present.sum().clamp(min=1.0)
-        video = functional.normalize(self.video(clip), dim=0)
-        similarity = text @ video * self.log_scale.exp()
-        score = (similarity[0] + self.bias)[None]
-        modes = torch.softmax(similarity[1:] + (mode_mask - 1.0) * 1e9, dim=0) * mode_mask
-        ood = (((clip - self.ood_mean) * self.ood_scale) ** 2).mean()[None]
-        return (torch.sigmoid(score), modes, torch.sigmoid(self.progress(clip)), score, ood)

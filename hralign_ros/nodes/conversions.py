@@ -135,10 +135,11 @@ def success_message(result: Result, encoder: Encoder) -> SuccessProbability:
         return message
     success = result.tick.success
     for name, value in (('probability', success.probability), ('progress', success.progress),
-                        ('raw_score', success.raw_score)):
+                        ('raw_score', success.raw_score),
+                        ('failure_probability', success.failure)):
         if value is not None:
             setattr(message, name, float(value))
-            setattr(message, f'{name}_valid', True)
+            setattr(message, f'{name.removesuffix("_probability")}_valid', True)
     message.mode_names = list(success.mode_names)
     message.mode_probabilities = array('f', success.modes)
     if success.ood_score is not None and encoder.manifest.ood_threshold is not None:
@@ -195,5 +196,5 @@ def info_message(encoder: Encoder, *, warm_up: float, version: str) -> EncoderIn
         dim=manifest.channels, tokens_per_frame=manifest.tokens,
         clip_length=manifest.clip.length, token_grid=list(manifest.token_grid),
         task_ids=[task.task_id for task in tasks], task_names=[task.name for task in tasks],
-        task_calibrated=[task.calibration is not None for task in tasks],
+        task_calibrated=[bool(task.calibrations) for task in tasks],
         alphas=array('f', encoder.tasks.alphas))

@@ -341,7 +341,7 @@ class Pipeline:
             if episode is not self._episode or not self._running:
                 self._ticks['outdated'] += 1
                 return
-            calibration = episode.task.task.calibration
+            calibration = tick.success.calibration if tick else None
             rules = self._decision_rules
             thresholds = dict(calibration.thresholds) if calibration else {}
             rules = replace(rules, threshold=thresholds.get(rules.alpha))
@@ -352,7 +352,7 @@ class Pipeline:
             self._state, decision = decide(
                 self._state, rules, stamp=stamp,
                 probability=tick.success.probability if tick else None,
-                modes=tick.success.modes if tick else (), status=known)
+                modes=tick.success.mode_risks if tick else (), status=known)
             result = Result(
                 tick=tick, episode_id=episode.episode_id, task=episode.task.text,
                 task_id=episode.task.task.task_id if episode.task.known else '',

@@ -20,7 +20,8 @@ from typing import Any
 from hralign_ros.runtime.errors import BundleError
 import yaml
 
-SCHEMA_VERSION = 1
+# 2: success.onnx also says how likely the attempt has failed; calibrations by set of views.
+SCHEMA_VERSION = 2
 MANIFEST = 'bundle.yaml'
 GRAPHS = ('preprocess.onnx', 'visual.onnx', 'embed.onnx', 'success.onnx', 'text.onnx')
 INT8_VISUAL = 'visual.int8.onnx'

@@ -42,7 +42,8 @@ class DecisionRules:
     :param threshold: SUCCESS needs a probability above it, [0, 1]; None: not calibrated, ABSTAIN.
     :param alpha: the false-alarm rate that `threshold` was calibrated for, (0, 1).
     :param dwell: time the probability has to stay above the threshold [ns].
-    :param failure_threshold: FAILURE needs a mode's probability above it; None: modes never fail.
+    :param failure_threshold: FAILURE needs a probability of having failed in one mode above it;
+        None: modes never fail.
     :param failure_dwell: time one and the same mode has to stay above its threshold [ns].
     :param time_out: FAILURE this long after the episode's first frame [ns]; 0: never.
     """
@@ -86,7 +87,7 @@ def decide(
 
     :param stamp: acquisition time of the newest frame [ns], never older than the last one.
     :param probability: P(accomplished), or None where there is none.
-    :param modes: probability of each failure mode, given failure; may be empty.
+    :param modes: probability of having failed in each mode; may be empty.
     :returns: the state for the next call, and the decision. While a status bit other than
         VIEW_MISSING is set the decision is ABSTAIN and dwell times start again; a latched
         decision comes back once the bits are gone.

@@ -12,7 +12,7 @@ The live node, offline runners and the evaluation all call this, and nothing els
     print(tick.embedding.shape, tick.success.probability, tick.status)
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from threading import Lock
@@ -26,7 +26,7 @@ from hralign_ros.runtime.graphs import Graph, Tensor
 from hralign_ros.runtime.images import as_rgb_image, Image, ViewGeometry
 from hralign_ros.runtime.memory import assemble, Clip, EpisodeMemory, FrameSet
 from hralign_ros.runtime.providers import Hardware, SessionFactory
-from hralign_ros.runtime.tasks import load_tasks, TaskTable
+from hralign_ros.runtime.tasks import Calibration, load_tasks, TaskTable
 from hralign_ros.runtime.text import TaskFeatures, TextEncoder
 import numpy as np
 from numpy.typing import NDArray
@@ -46,17 +46,28 @@ class Success:
     :param probability: P(accomplished in the newest frame), [0, 1]; None without a task.
     :param progress: [0, 1]; None without a task or from an untrained head.
     :param raw_score: before calibration; None without a task.
+    :param failure: P(the attempt has failed by now), [0, 1]; None without a task or from an
+        untrained head.
     :param modes: probability of each failure mode in use, given failure; names beside it.
     :param ood_score: None where the bundle has no threshold for it.
+    :param calibration: what made the probability, and the thresholds that go with it; None: it
+        is not calibrated for this task with these views.
     """
 
     probability: float | None
     progress: float | None
     raw_score: float | None
+    failure: float | None
     modes: tuple[float, ...]
     mode_names: tuple[str, ...]
     ood_score: float | None
     clip_stamps: tuple[int, ...]
+    calibration: Calibration | None
+
+    @property
+    def mode_risks(self) -> tuple[float, ...]:
+        """Give the probability of having failed in each mode, which is what decides FAILURE."""
+        return tuple(p * (self.failure or 0.0) for p in self.modes)
 
 
 @dataclass(frozen=True)
@@ -196,7 +207,7 @@ class Encoder:
              Tensor('mode_mask', 'float32', (m.modes,))],
             [Tensor('probability', 'float32', (1,)), Tensor('modes', 'float32', (m.modes,)),
              Tensor('progress', 'float32', (1,)), Tensor('score', 'float32', (1,)),
-             Tensor('ood', 'float32', (1,))])
+             Tensor('ood', 'float32', (1,)), Tensor('failed', 'float32', (1,))])
 
     def warm_up(self, *, height: int = 480, width: int = 640, ticks: int = 3) -> float:
         """
@@ -246,6 +257,28 @@ class Encoder:
         tokens = self._visual.run({'pixels': pixels})[0]
         return np.asarray(tokens, np.float32), pictures
 
+    def encode_pictures(self, pictures: Sequence[Image]) -> Floats:
+        """
+        Turn any number of pictures of any views into tokens, as many a pass as there are views.
+
+        For recorded videos; the numbers are those of `encode_images`.
+
+        :param pictures: uint8 [H, W, 3] RGB each, any size.
+        :returns: float32 [n, N, C].
+        :raises FrameError: an array that is no such picture.
+        """
+        m = self.manifest
+        side, views = m.image_size, len(m.views)
+        tokens = np.zeros((len(pictures), m.tokens, m.channels), np.float32)
+        for start in range(0, len(pictures), views):
+            some = pictures[start:start + views]
+            pixels = np.zeros((views, 3, side, side), np.float32)
+            for row, picture in enumerate(some):
+                image = as_rgb_image(picture, what=f'picture {start + row}')
+                pixels[row] = self._preprocess.run({'image': image[None]})[0][0]
+            tokens[start:start + views] = self._visual.run({'pixels': pixels})[0][:len(some)]
+        return tokens
+
     def embed(self, clip: Clip, task: TaskFeatures) -> tuple[Floats, Floats, str]:
         """
         Pool a clip's tokens.
@@ -266,12 +299,15 @@ class Encoder:
     def judge(self, clip: Clip, task: TaskFeatures) -> Success:
         """Run the success head on a clip and calibrate its score."""
         if not task.text:
-            return Success(None, None, None, (), (), None, clip.stamps)
-        probability, modes, progress, score, ood = self._success.run({
+            return Success(None, None, None, None, (), (), None, clip.stamps, None)
+        probability, modes, progress, score, ood, failed = self._success.run({
             'tokens': clip.tokens, 'mask': clip.mask, 'age': clip.age,
             'text': task.features, 'mode_mask': task.task.mode_mask})
-        _require_finite('success.onnx', probability, modes, progress, score, ood)
-        calibration = task.task.calibration
+        _require_finite('success.onnx', probability, modes, progress, score, ood, failed)
+        there = np.atleast_1d(clip.mask.any(axis=1))
+        seen = frozenset(view for view, used in zip(
+            self.manifest.views, there, strict=True) if used)
+        calibration = task.task.calibrations.get(seen)
         raw = float(score[0])
         trained = self.manifest.success_trained
         return Success(
@@ -279,10 +315,11 @@ class Encoder:
                 np.clip(probability[0], 0.0, 1.0)),
             progress=float(np.clip(progress[0], 0.0, 1.0)) if trained else None,
             raw_score=raw,
+            failure=float(np.clip(failed[0], 0.0, 1.0)) if trained else None,
             modes=tuple(float(p) for p in np.clip(modes[:len(task.task.mode_names)], 0.0, 1.0)),
             mode_names=task.task.mode_names,
             ood_score=float(ood[0]) if self.manifest.ood_threshold is not None else None,
-            clip_stamps=clip.stamps)
+            clip_stamps=clip.stamps, calibration=calibration)
 
 
 class Episode:
@@ -365,6 +402,8 @@ class Episode:
         """Say why the result should not be taken at face value."""
         manifest = self.encoder.manifest
         status = self.task_status
+        if self.task.text and success.calibration is None:
+            status |= Status.UNCALIBRATED
         if not valid.all():
             status |= Status.VIEW_MISSING
         if success.ood_score is not None and manifest.ood_threshold is not None \
@@ -380,7 +419,7 @@ class Episode:
             status |= Status.NO_TASK
         elif not self.task.known:
             status |= Status.UNKNOWN_TASK
-        if not self.encoder.manifest.success_trained or self.task.task.calibration is None:
+        if not self.encoder.manifest.success_trained or not self.task.task.calibrations:
             status |= Status.UNCALIBRATED
         return status
 

@@ -22,6 +22,7 @@ import yaml
 
 MAX_TASK_CHARACTERS = 512
 SHARED = 'shared'
+METHODS = ('temperature', 'platt', 'beta', 'isotonic')
 
 
 def check_task(text: str) -> str:
@@ -47,21 +48,44 @@ def normalise_task(text: str) -> str:
     return ' '.join(text.split()).rstrip('.!').rstrip()
 
 
+def probability_of(
+    method: str, parameters: Mapping[str, Any], scores: NDArray[np.floating],
+) -> NDArray[np.float64]:
+    """
+    Map raw scores to probabilities in [0, 1].
+
+    :param method: temperature or platt: sigmoid(scale * score + shift). beta: the same of
+        a ln p - b ln(1 - p) + c, p being sigmoid(score). isotonic: the curve through the points
+        (scores, probabilities), flat beyond its ends.
+    """
+    scores = np.asarray(scores, np.float64)
+    if method == 'isotonic':
+        return np.interp(scores, parameters['scores'], parameters['probabilities'])
+    if method == 'beta':
+        odds = -parameters['a'] * np.logaddexp(0.0, -scores) \
+            + parameters['b'] * np.logaddexp(0.0, scores) + parameters['c']
+    else:
+        odds = parameters['scale'] * scores + parameters['shift']
+    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(odds, -60.0, 60.0))))
+
+
 @dataclass(frozen=True)
 class Calibration:
     """
-    From the head's raw score to a probability: p = 1 / (1 + exp(-(scale * score + shift))).
+    From the head's raw score to a probability, for one set of views.
 
+    :param method: one of METHODS.
+    :param parameters: of the method, see `probability_of`.
     :param thresholds: false-alarm rate alpha -> probability above which SUCCESS may be decided.
     """
 
-    scale: float
-    shift: float
+    method: str
+    parameters: Mapping[str, Any]
     thresholds: Mapping[float, float] = field(default_factory=dict)
 
     def apply(self, score: float) -> float:
         """Map a raw score to a probability in [0, 1]."""
-        return 1.0 / (1.0 + math.exp(-max(-60.0, min(60.0, self.scale * score + self.shift))))
+        return float(probability_of(self.method, self.parameters, np.array(score)))
 
 
 @dataclass(frozen=True)
@@ -72,7 +96,8 @@ class Task:
     :param prompts: failure prompts, float32 [K, L, D].
     :param mode_mask: which of the K prompts are in use, float32 [K] of 0 and 1.
     :param mode_names: a name for each prompt in use, in order.
-    :param calibration: None: its probability is not calibrated.
+    :param calibrations: by the set of views that are there; with other views the probability is
+        not calibrated.
     """
 
     task_id: str
@@ -81,7 +106,7 @@ class Task:
     prompts: NDArray[np.float32]
     mode_mask: NDArray[np.float32]
     mode_names: tuple[str, ...]
-    calibration: Calibration | None
+    calibrations: Mapping[frozenset[str], Calibration]
 
 
 class TaskTable:
@@ -110,8 +135,9 @@ class TaskTable:
     @property
     def alphas(self) -> tuple[float, ...]:
         """False-alarm rates with a calibrated threshold, ascending."""
-        found = {alpha for task in (*self.tasks, self.shared) if task.calibration
-                 for alpha in task.calibration.thresholds}
+        found = {alpha for task in (*self.tasks, self.shared)
+                 for calibration in task.calibrations.values()
+                 for alpha in calibration.thresholds}
         return tuple(sorted(found))
 
 
@@ -170,21 +196,51 @@ def _task(entry: Mapping[str, Any], tensors: Mapping[str, Any], bundle: Bundle) 
             f'the bundle has {manifest.modes}')
     mask = np.zeros(manifest.modes, np.float32)
     mask[:len(modes)] = 1.0
-    calibration = None
-    if entry.get('calibration') is not None:
-        given = entry['calibration']
-        if given['method'] not in ('temperature', 'platt'):
+    given = entry.get('calibration')
+    given = [] if given is None else given
+    if not isinstance(given, list):
+        raise ValueError('calibration is no list; needed is one entry for each set of views')
+    calibrations = {}
+    for one in given:
+        views = frozenset(_texts(one, 'views'))
+        if not views or views - set(manifest.views):
             raise BundleError(
-                f'{bundle.path / TASKS}: task {task_id}: calibration method is '
-                f"'{given['method']}'; allowed: temperature, platt")
-        calibration = Calibration(
-            scale=_number(given['scale'], 'scale'), shift=_number(given['shift'], 'shift'),
-            thresholds={_number(t['alpha'], 'alpha', 1e-6, 1 - 1e-6):
-                        _number(t['probability'], 'probability', 0.0, 1.0)
-                        for t in given.get('thresholds', [])})
+                f'{bundle.path / TASKS}: task {task_id}: a calibration is for the views '
+                f'{", ".join(sorted(views)) or "none"}; the bundle has '
+                f'{", ".join(manifest.views)}')
+        calibrations[views] = _calibration(one, bundle, task_id)
     return Task(
         task_id=task_id, name=name, aliases=aliases, prompts=prompts, mode_mask=mask,
-        mode_names=modes, calibration=calibration)
+        mode_names=modes, calibrations=calibrations)
+
+
+def _calibration(given: Mapping[str, Any], bundle: Bundle, task_id: str) -> Calibration:
+    """Read one calibration; every number in it is checked."""
+    method = given['method']
+    if method not in METHODS:
+        raise BundleError(
+            f'{bundle.path / TASKS}: task {task_id}: calibration method is '
+            f"'{method}'; allowed: {', '.join(METHODS)}")
+    if method == 'isotonic':
+        parameters: dict[str, Any] = {
+            'scores': [_number(x, 'a score') for x in given['scores']],
+            'probabilities': [_number(x, 'a probability', 0.0, 1.0)
+                              for x in given['probabilities']]}
+        for name, values in parameters.items():
+            if not values or sorted(values) != values:
+                raise ValueError(f'{name} are empty, or do not ascend')
+        if len(parameters['scores']) != len(parameters['probabilities']):
+            raise ValueError('scores and probabilities differ in number')
+    else:
+        names = ('a', 'b', 'c') if method == 'beta' else ('scale', 'shift')
+        parameters = {name: _number(given[name], name) for name in names}
+        if any(parameters[name] < 0 for name in names[:-1]):
+            raise ValueError(f'{", ".join(names[:-1])}: needed is 0 or more, so that a higher '
+                             'score never is a lower probability')
+    return Calibration(method, parameters, {
+        _number(t['alpha'], 'alpha', 1e-6, 1 - 1e-6):
+        _number(t['probability'], 'probability', 0.0, 1.0)
+        for t in given.get('thresholds', [])})
 
 
 def _texts(entry: Mapping[str, Any], key: str) -> tuple[str, ...]:

@@ -87,7 +87,7 @@ class TextEncoder:
         known = self._tasks.match(text) if text else None
         task = known or self._tasks.shared
         if text:
-            features = self._run(text, task)
+            features = self._run(text, task.prompts)
         else:
             features = np.zeros(
                 (1 + task.prompts.shape[0], task.prompts.shape[2]), np.float32)
@@ -106,19 +106,29 @@ class TextEncoder:
                   for task in self._tasks.tasks]
         return sorted(scored, key=lambda pair: -pair[1])[:most]
 
-    def _run(self, text: str, task: Task) -> Features:
-        """Run the graph on one instruction with the prompts of a task."""
+    def encode_with(self, text: str, prompts: Features) -> Features:
+        """
+        Encode an instruction with prompts that are no task's of the bundle (yet).
+
+        :param prompts: float32 [K, L, D].
+        :returns: float32 [1 + K, D], see TaskFeatures.
+        :raises TaskError: as `encode`.
+        """
+        return self._run(check_task(text), prompts)
+
+    def _run(self, text: str, prompts: Features) -> Features:
+        """Run the graph on one instruction with some prompts."""
         ids = self._tokenizer.encode(text).ids
         if len(ids) > self._max_tokens:
             raise TaskError(
                 f'the task has {len(ids)} tokens; the text encoder takes {self._max_tokens}. '
                 'It is not cut: say it shorter')
         tokens = np.array([ids], np.int64)
-        modes, length = task.prompts.shape[:2]
+        modes, length = prompts.shape[:2]
         features = self._graph.run({
             'input_ids': tokens,
             'attention_mask': np.ones_like(tokens),
-            'prompts': task.prompts,
+            'prompts': prompts,
             'prompt_mask': np.ones((modes, length), np.int64),
         })[0]
         return np.asarray(features, np.float32)

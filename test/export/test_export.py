@@ -24,6 +24,7 @@ heads = import_module('hralign_ros.models.heads')
 bundle = import_module('hralign_ros.export.bundle')
 compress = import_module('hralign_ros.export.compress')
 graphs = import_module('hralign_ros.export.graphs')
+parity = import_module('hralign_ros.export.parity')
 query = import_module('hralign_ros.export.query')
 samples = import_module('hralign_ros.export.samples')
 SessionFactory = import_module('hralign_ros.runtime.providers').SessionFactory
@@ -192,7 +193,7 @@ def test_a_failed_export_leaves_the_old_bundle(monkeypatch, tmp_path):
 
     def fail(*args, **kwargs):
         raise RuntimeError('parity')
-    monkeypatch.setattr(bundle, '_parity', fail)
+    monkeypatch.setattr(bundle, 'check_parity', fail)
     monkeypatch.setattr(bundle, '_text_graph', lambda *args: b'')
     monkeypatch.setattr(bundle, 'quantise_weights', lambda model: model)
     monkeypatch.setattr(bundle, '_TextGraph', lambda model: lambda text: np.ones(4, np.float32))
@@ -208,12 +209,12 @@ def test_a_graph_that_differs_from_torch_is_refused():
     module = torch.nn.Linear(4, 2)
     model = graphs.torch_graph(module, [torch.zeros(1, 4)], inputs=['x'], outputs=['y'])
     feed = {'x': np.ones((1, 4), np.float32)}
-    assert bundle._parity(model, module, feed, lambda _: None) < 1e-5
+    assert parity.check_parity(model, module, feed, lambda _: None) < 1e-5
     for change in (0.1, float('nan')):
         with torch.no_grad():
             module.bias.add_(change)
         with pytest.raises(RuntimeError, match='differs'):
-            bundle._parity(model, module, feed, lambda _: None)
+            parity.check_parity(model, module, feed, lambda _: None)
 
 
 def test_attention_over_nothing_in_onnxruntime():

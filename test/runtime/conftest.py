@@ -10,6 +10,7 @@ Variants of either are made by linking the files that stay and writing those tha
 
 from collections.abc import Callable, Mapping
 from hashlib import sha256
+from itertools import combinations
 import os
 from pathlib import Path
 import shutil
@@ -116,7 +117,8 @@ def _success() -> bytes:
     Say what can be told by hand.
 
     The score is the number of frames that are not masked, over all views; progress is their share
-    of the clip; modes are even; the OOD score is the largest age.
+    of the clip, and so is the probability of having failed; modes are even; the OOD score is the
+    largest age.
     """
     from onnx import helper
 
@@ -130,12 +132,13 @@ def _success() -> bytes:
          node('Max', ['used', 'one'], ['some']),
          node('Div', ['mode_mask', 'some'], ['modes']),
          node('ReduceMax', ['age'], ['oldest'], keepdims=0),
-         node('Reshape', ['oldest', 'single'], ['ood'])],
+         node('Reshape', ['oldest', 'single'], ['ood']),
+         node('Identity', ['progress'], ['failed'])],
         {'tokens': ('FLOAT', [views, LENGTH, GRID * GRID, CHANNELS]),
          'mask': ('FLOAT', [views, LENGTH]), 'age': ('FLOAT', [views, LENGTH]),
          'text': ('FLOAT', [1 + MODES, DIM]), 'mode_mask': ('FLOAT', [MODES])},
         {'probability': ('FLOAT', [1]), 'modes': ('FLOAT', [MODES]), 'progress': ('FLOAT', [1]),
-         'score': ('FLOAT', [1]), 'ood': ('FLOAT', [1])},
+         'score': ('FLOAT', [1]), 'ood': ('FLOAT', [1]), 'failed': ('FLOAT', [1])},
         {'single': np.array([1], np.int64), 'one': np.array([1.0], np.float32),
          'slots': np.array([views * LENGTH], np.float32)})
 
@@ -179,10 +182,13 @@ def _task_files() -> tuple[bytes, bytes]:
         'tasks': [
             {'id': 'cup', 'name': 'pick up the cup', 'aliases': ['lift the cup'],
              'modes': ['dropped', 'never grasped'],
-             'calibration': {'method': 'platt', 'scale': 0.5, 'shift': -1.0, 'thresholds': [
-                 {'alpha': 0.1, 'probability': 0.7}, {'alpha': 0.05, 'probability': 0.8}]}},
+             # The same for every set of views.
+             'calibration': [
+                 {'views': list(views), 'method': 'platt', 'scale': 0.5, 'shift': -1.0, 'thresholds': [
+                     {'alpha': 0.1, 'probability': 0.7}, {'alpha': 0.05, 'probability': 0.8}]}
+                 for n in range(1, 1 + len(VIEWS)) for views in combinations(VIEWS, n)]},
             {'id': 'drawer', 'name': 'open the drawer', 'aliases': [], 'modes': ['stuck'],
-             'calibration': None},
+             'calibration': []},
         ],
         'shared': {'modes': [], 'calibration': None},
     }
@@ -212,7 +218,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, data in files.items():
         (folder / name).write_bytes(data)
     document = {
-        'schema_version': 1, 'name': 'tiny', 'views': list(VIEWS), 'reference_view': 'right',
+        'schema_version': 2, 'name': 'tiny', 'views': list(VIEWS), 'reference_view': 'right',
         'image_size': SIDE,
         'clip': {'length': LENGTH, 'period_s': 0.2, 'capacity': 8, 'stride_s': 0.1},
         'tokens': {'rows': GRID, 'columns': GRID, 'channels': CHANNELS},

@@ -99,8 +99,10 @@ def test_what_the_table_holds(tiny):
     np.testing.assert_array_equal(cup.mode_mask, [1, 1])
     np.testing.assert_array_equal(drawer.mode_mask, [1, 0])
     np.testing.assert_array_equal(table.shared.mode_mask, [0, 0])
-    assert cup.calibration == Calibration(0.5, -1.0, {0.1: 0.7, 0.05: 0.8})
-    assert drawer.calibration is None and table.alphas == (0.05, 0.1)
+    want = Calibration('platt', {'scale': 0.5, 'shift': -1.0}, {0.1: 0.7, 0.05: 0.8})
+    assert len(cup.calibrations) == 7 and set(map(str, cup.calibrations.values())) == {str(want)}
+    assert frozenset({'left', 'right'}) in cup.calibrations
+    assert drawer.calibrations == {} and table.alphas == (0.05, 0.1)
     assert cup.prompts.shape == (2, 2, 8) and not (cup.prompts == drawer.prompts).all()
 
 
@@ -108,7 +110,23 @@ def test_what_the_table_holds(tiny):
     (0.0, 1 / (1 + math.e)), (2.0, 0.5), (1e9, 1.0), (-1e9, 0.0)])
 def test_calibration(score, wanted):
     """Guards the formula, and against an overflow at scores far out."""
-    assert Calibration(0.5, -1.0).apply(score) == pytest.approx(wanted, abs=1e-12)
+    platt = Calibration('platt', {'scale': 0.5, 'shift': -1.0})
+    assert platt.apply(score) == pytest.approx(wanted, abs=1e-12)
+
+
+def test_beta_and_isotonic():
+    """Guards the other two formulas: beta with a = b = 1 is the sigmoid, isotonic a curve."""
+    beta = Calibration('beta', {'a': 1.0, 'b': 1.0, 'c': 0.0})
+    skewed = Calibration('beta', {'a': 2.0, 'b': 0.5, 'c': 0.3})
+    for score in (-700.0, -3.0, 0.0, 0.4, 5.0, 700.0):
+        p = 1 / (1 + math.exp(-score)) if score > -500 else 0.0
+        assert beta.apply(score) == pytest.approx(p, abs=1e-12)
+        if abs(score) < 100:
+            odds = 2.0 * math.log(p) - 0.5 * math.log1p(-p) + 0.3
+            assert skewed.apply(score) == pytest.approx(1 / (1 + math.exp(-odds)), abs=1e-9)
+    curve = Calibration('isotonic', {'scores': [-1.0, 1.0], 'probabilities': [0.1, 0.9]})
+    assert [curve.apply(x) for x in (-9.0, -1.0, 0.0, 0.5, 2.0)] == pytest.approx(
+        [0.1, 0.1, 0.5, 0.7, 0.9])
 
 
 @pytest.mark.parametrize('data', [
@@ -126,7 +144,7 @@ def test_garbage_in_tasks_yaml(tiny, variant, data):
 @pytest.mark.parametrize(('field', 'value'), [
     ('id', None), ('name', None), ('aliases', 'lift the cup'), ('aliases', 5),
     ('modes', 'dropped'), ('modes', 5), ('modes', ['a', 'b', 'c']), ('calibration', 'platt'),
-    ('calibration', {'method': 'platt'}), ('name', ''), ('name', 'x' * 600),
+    ('calibration', {'method': 'platt'}), ('calibration', [{'method': 'platt'}]), ('name', ''), ('name', 'x' * 600),
     ('aliases', ['']),
 ], ids=lambda value: repr(value)[:20])
 def test_bad_fields_of_a_task(rewritten, field, value):
@@ -139,16 +157,17 @@ def test_bad_fields_of_a_task(rewritten, field, value):
     refused(rewritten(change))
 
 
-@pytest.mark.parametrize('method', ['isotonic', 'Platt', '', None, 5])
+@pytest.mark.parametrize('method', ['spline', 'Platt', '', None, 5])
 def test_unknown_calibration_method(rewritten, method):
     """Guards against a newer bundle's calibration being taken for one that is known here."""
     def change(document):
-        document['tasks'][0]['calibration']['method'] = method
-    refused(rewritten(change), 'cup', 'allowed: temperature, platt')
+        document['tasks'][0]['calibration'][0]['method'] = method
+    refused(rewritten(change), 'cup', 'allowed: temperature, platt, beta, isotonic')
 
 
 @pytest.mark.parametrize(('field', 'value'), [
-    ('scale', float('nan')), ('scale', float('inf')), ('shift', float('nan')),
+    ('scale', float('nan')), ('scale', float('inf')), ('shift', float('nan')), ('scale', -1.0),
+    ('views', []), ('views', ['up']), ('views', 'left'),
     ('shift', 'much'), ('thresholds', 5), ('thresholds', [{'alpha': 0.1}]),
     ('thresholds', [{'alpha': 0.0, 'probability': 0.5}]),
     ('thresholds', [{'alpha': 1.5, 'probability': 0.5}]),
@@ -159,7 +178,21 @@ def test_unknown_calibration_method(rewritten, method):
 def test_senseless_calibration(rewritten, field, value):
     """Guards against certainty out of a failed fit: NaN as scale would mean probability 1."""
     def change(document):
-        document['tasks'][0]['calibration'][field] = value
+        document['tasks'][0]['calibration'][0][field] = value
+    refused(rewritten(change))
+
+
+@pytest.mark.parametrize('parameters', [
+    {'scores': [], 'probabilities': []}, {'scores': [1.0, 0.0], 'probabilities': [0.1, 0.9]},
+    {'scores': [0.0, 1.0], 'probabilities': [0.9, 0.1]}, {'scores': [0.0]},
+    {'scores': [0.0, 1.0], 'probabilities': [0.5]},
+    {'scores': [0.0, 1.0], 'probabilities': [0.5, 1.5]},
+    {'scores': [0.0, float('nan')], 'probabilities': [0.5, 0.6]}], ids=repr)
+def test_senseless_curve(rewritten, parameters):
+    """Guards against a curve that falls: a better score would be a lower probability."""
+    def change(document):
+        document['tasks'][0]['calibration'][0] = {
+            'views': ['left'], 'method': 'isotonic', **parameters}
     refused(rewritten(change))
 
 

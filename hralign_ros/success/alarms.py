@@ -1,0 +1,44 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""False alarms: the threshold below which an episode would see a SUCCESS, and its quantiles."""
+
+from collections.abc import Sequence
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+Doubles = NDArray[np.float64]
+
+
+def alarm_level(stamps: NDArray[np.int64], probability: Doubles, dwell: int) -> float:
+    """
+    Return the supremum of thresholds at which `decide` would decide SUCCESS in an episode.
+
+    SUCCESS needs the probability above the threshold in consecutive results over at least the
+    dwell time; so this is the largest minimum over any such stretch.
+
+    :param stamps: int64 [F], ascending [ns].
+    :param probability: [F].
+    :param dwell: [ns].
+    :returns: 0 where the episode is shorter than the dwell time.
+    """
+    ends = np.searchsorted(stamps, stamps + dwell, 'left')
+    return max((float(probability[i:end + 1].min()) for i, end in enumerate(ends)
+                if end < len(stamps)), default=0.0)
+
+
+def conformal_threshold(levels: Sequence[float] | Doubles, alpha: float) -> float | None:
+    """
+    Choose the threshold that an episode exchangeable with these exceeds with chance alpha at most.
+
+    Split conformal prediction: the ceil((n + 1)(1 - alpha))-th smallest level.
+
+    :param levels: of episodes that never succeed.
+    :returns: None where there are too few of them for this alpha.
+    """
+    rank = math.ceil((len(levels) + 1) * (1.0 - alpha) - 1e-9)
+    if rank > len(levels):
+        return None
+    return float(np.sort(np.asarray(levels, np.float64))[rank - 1])

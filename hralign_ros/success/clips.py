@@ -1,0 +1,179 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Clips of episodes so far: which frames the success head sees, and what is true in the newest.
+
+Training draws them at random; evaluation takes, tick by tick, those that the live memory chooses.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hralign_ros.data.manifest import Episode
+from hralign_ros.runtime.bundle import ClipSpec
+from hralign_ros.runtime.memory import EpisodeMemory, FrameSet
+from hralign_ros.success.store import EpisodeFeatures, FeatureStore
+import numpy as np
+from numpy.typing import NDArray
+import torch
+from torch import Tensor
+
+Floats = NDArray[np.float32]
+_NANOSECONDS = 1_000_000_000
+# The first stamp of an episode that is played offline; 0 means absent.
+_START = _NANOSECONDS
+
+
+@dataclass(frozen=True, eq=False)
+class Film:
+    """
+    One film of an episode, in memory, with what is true in each frame.
+
+    :param done: bool [F], the task is accomplished in this frame.
+    :param failing: bool [F], the attempt has failed: from its fault on, and not before the middle
+        of the film, as some faults are there from the start and cannot be seen yet.
+    :param progress: float32 [F], NaN where not known.
+    """
+
+    episode: Episode
+    features: EpisodeFeatures
+    human: bool
+    done: NDArray[np.bool_]
+    failing: NDArray[np.bool_]
+    progress: Floats
+
+    @property
+    def frames(self) -> int:
+        """Count the frames."""
+        return len(self.done)
+
+
+def load_film(store: FeatureStore, episode: Episode, *, human: bool = False) -> Film | None:
+    """Load a film with its labels; None where it has no features or no success flags."""
+    if not store.has(episode, human=human) or not len(episode.success_flags):
+        return None
+    features = store.load(episode, human=human)
+    own = np.asarray(episode.time_s, np.float64)
+    rows = np.abs(own[None] - features.time_s[:, None]).argmin(1)
+    done = np.asarray(episode.success_flags, bool)[rows]
+    failing = np.zeros(len(rows), bool)
+    if not done.any():
+        start = max(episode.fault_s or 0.0, 0.5 * float(features.time_s[-1]))
+        failing = features.time_s >= start
+    progress = np.asarray(episode.progress, np.float32)[rows] if len(episode.progress) \
+        else np.full(len(rows), np.nan, np.float32)
+    return Film(episode, features, human, done, failing, progress)
+
+
+@dataclass(frozen=True, eq=False)
+class Clips:
+    """
+    A batch of clips.
+
+    :param tokens: float32 [B, V, T, N, R].
+    :param mask: float32 [B, V, T].
+    :param age: float32 [B, V, T], seconds before the newest frame.
+    :param means: float32 [B, V, T, C], or of no elements where not asked for.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    age: Tensor
+    means: Tensor
+
+
+# For each view the rows of T frames, -1 for none, and their ages: int64 [V, T], float32 [V, T].
+Choice = tuple[NDArray[np.int64], Floats]
+
+
+def take(films: Sequence[Film], choices: Sequence[Choice], *, means: bool = False) -> Clips:
+    """Gather the frames chosen of each film."""
+    rows = np.stack([choice[0] for choice in choices])
+    mask = (rows >= 0).astype(np.float32)
+    views = np.arange(rows.shape[1])[:, None]
+    tokens = np.stack([film.features.tokens[np.maximum(r, 0), views]
+                       for film, r in zip(films, rows, strict=True)]).astype(np.float32)
+    tokens *= mask[..., None, None]
+    average = np.zeros((0,), np.float32)
+    if means:
+        average = np.stack([film.features.means[np.maximum(r, 0), views]
+                            for film, r in zip(films, rows, strict=True)]).astype(np.float32)
+        average *= mask[..., None]
+    age = np.stack([choice[1] for choice in choices]) * mask
+    return Clips(torch.from_numpy(tokens), torch.from_numpy(mask), torch.from_numpy(age),
+                 torch.from_numpy(average))
+
+
+def draw(
+    film: Film, newest: int, length: int, rng: np.random.Generator, *, drop_view: float = 0.0,
+    late_view: float = 0.0,
+) -> Choice:
+    """
+    Draw a clip that ends with a frame: spread over the film so far, a little out of place each.
+
+    :param newest: row of the newest frame.
+    :param length: T.
+    :param drop_view: how likely each view is missing altogether; one always stays.
+    :param late_view: how likely one view's frames are up to half a second old.
+    """
+    views = film.features.present.copy()
+    if views.sum() > 1:
+        dropped = views & (rng.random(len(views)) < drop_view)
+        if not (views & ~dropped).any():
+            dropped[rng.choice(np.flatnonzero(views))] = False
+        views &= ~dropped
+    times = film.features.time_s
+    wanted = np.linspace(0, newest, min(length, newest + 1))
+    wanted[1:-1] += rng.uniform(-0.4, 0.4, max(len(wanted) - 2, 0)) * newest / length
+    chosen = np.unique(wanted.round().astype(np.int64))
+    rows = np.full((len(views), length), -1, np.int64)
+    rows[:, length - len(chosen):] = chosen
+    if rng.random() < late_view and views.sum() > 1:
+        # The frames of a view that comes late are those of a moment ago.
+        late = rng.choice(np.flatnonzero(views))
+        shift = int(rng.integers(1, 1 + max(1, int(0.5 / max(times[1] - times[0], 1e-3)))))
+        rows[late] = np.where(rows[late] >= 0, np.maximum(rows[late] - shift, 0), -1)
+        repeated = np.flatnonzero(np.diff(rows[late]) == 0)
+        rows[late][repeated] = -1
+    rows[~views] = -1
+    age = np.where(rows >= 0, times[newest] - times[np.maximum(rows, 0)], 0.0)
+    return rows, age.astype(np.float32)
+
+
+def replay(
+    film: Film, clip: ClipSpec, *, views: NDArray[np.bool_] | None = None,
+    delays: Sequence[float] = (), max_age: float = 0.5,
+) -> list[Choice]:
+    """
+    Choose for every frame of a film the clip that the live node's memory would give the head.
+
+    :param views: bool [V], views that take part; None: all that were filmed.
+    :param delays: seconds by which each view comes late; () for none.
+    :param max_age: a view whose newest frame is older is left out.
+    """
+    times = (_START + np.round(film.features.time_s * _NANOSECONDS)).astype(np.int64)
+    there = film.features.present if views is None else film.features.present & views
+    late = np.round(np.asarray(delays or [0.0] * len(there)) * _NANOSECONDS).astype(np.int64)
+    memory = EpisodeMemory(
+        length=clip.length, period=round(clip.period_s * _NANOSECONDS), capacity=clip.capacity,
+        stride=round(clip.stride_s * _NANOSECONDS))
+    choices = []
+    for now in range(len(times)):
+        # The newest frame of each view that has arrived by now.
+        arrived = np.array([np.searchsorted(times, times[now] - d, 'right') - 1 for d in late])
+        valid = there & (arrived >= 0)
+        stamps = np.where(valid, times[np.maximum(arrived, 0)], 0)
+        # Its rows stand in for the tokens: what is chosen are rows.
+        memory.add(FrameSet(int(times[now]), stamps, valid,
+                            arrived[:, None, None].astype(np.float32)))
+        live = valid & (times[now] - stamps <= round(max_age * _NANOSECONDS))
+        rows = np.full((len(there), clip.length), -1, np.int64)
+        age = np.zeros(rows.shape, np.float32)
+        frames = memory.spread_clip()
+        for slot, frame in enumerate(frames, start=clip.length - len(frames)):
+            use = frame.valid & live
+            rows[use, slot] = frame.tokens[use, 0, 0].astype(np.int64)
+            age[use, slot] = (times[now] - frame.stamps[use]) * 1e-9
+        choices.append((rows, age))
+    return choices

@@ -1,0 +1,223 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+One training of a success head, from a data set and a bundle to a run's folder.
+
+run.json and head.safetensors say everything that calibration and export need.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from hralign_ros.adapt.checkpoints import TrainingError
+from hralign_ros.data.manifest import DataSet, Episode, read_manifest
+from hralign_ros.data.splits import read_splits
+from hralign_ros.models.success import SuccessHead
+from hralign_ros.models.text import load_minilm
+from hralign_ros.runtime.bundle import load_bundle, Manifest
+from hralign_ros.success.clips import Film, load_film
+from hralign_ros.success.options import SuccessOptions
+from hralign_ros.success.prompts import Prompts, SHARED
+from hralign_ros.success.store import build_store, FeatureStore
+from hralign_ros.success.train import train
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+import torch
+
+Report = Callable[[str], None]
+Floats = NDArray[np.float32]
+RUN, HEAD = 'run.json', 'head.safetensors'
+SCHEMA_VERSION = 1
+# Axes of the OOD Gaussian, and frames of each film that it is fitted to.
+_OOD_FRAMES = 6
+
+
+@dataclass(frozen=True, eq=False)
+class SuccessRun:
+    """
+    A finished run.
+
+    :param prompts: float32 [K, L, D] by task id, and for SHARED.
+    :param texts: instruction by task id.
+    :param record: the contents of run.json.
+    """
+
+    folder: Path
+    options: SuccessOptions
+    head: SuccessHead
+    prompts: Mapping[str, Floats]
+    texts: Mapping[str, str]
+    record: Mapping[str, Any]
+
+
+def make_head(manifest: Manifest, size: int) -> SuccessHead:
+    """Make a head that fits a bundle."""
+    return SuccessHead(
+        len(manifest.views), manifest.channels, manifest.tokens, manifest.text_dim, size=size)
+
+
+def assign_splits(data: DataSet, options: SuccessOptions) -> DataSet:
+    """Give every episode its split under these options, and leave out what must not be seen."""
+    rules = read_splits()
+    if options.all_robots:
+        rules = replace(rules, test_embodiments=frozenset())
+    if options.leave_out:
+        rules = replace(rules, test_embodiments=frozenset({options.leave_out}))
+    return data.only(replace(e, split=rules.of(
+        task_id=e.task_id, scene=e.scene, embodiment=e.embodiment, seed=e.seed,
+        episode_id=e.episode_id)) for e in data.episodes)
+
+
+def open_data(
+    folder: Path, bundle: Path, options: SuccessOptions, *, workers: int = 1,
+    store: Path | None = None, report: Report = print,
+) -> tuple[DataSet, FeatureStore]:
+    """Read a data set with its splits under these options, and its features."""
+    data = assign_splits(read_manifest(folder), options)
+    return data, build_store(
+        store or data.folder / 'features', data, bundle, workers=workers, report=report)
+
+
+def load_films(
+    data: DataSet, store: FeatureStore, splits: Iterable[str], *, humans: bool = False,
+) -> list[Film]:
+    """Load the robot's films of some splits, and the humans' too."""
+    wanted = set(splits)
+    films = []
+    for episode in data.episodes:
+        if episode.split in wanted:
+            for human in (False, True) if humans and episode.human_video else (False,):
+                film = load_film(store, episode, human=human)
+                if film:
+                    films.append(film)
+    return films
+
+
+def train_success(
+    data: Path, bundle: Path, output: Path, options: SuccessOptions, *, workers: int = 1,
+    store: Path | None = None, command: str = '', report: Report = print,
+) -> SuccessRun:
+    """
+    Train a success head for a bundle's tokens.
+
+    :param data: folder with a manifest of successes and failures.
+    :param workers: processes that compute features.
+    :param store: folder for features; None: features/ beside the manifest.
+    :raises HralignError: data or options that do not do.
+    """
+    verified = load_bundle(bundle)
+    episodes, features = open_data(
+        data, bundle, options, workers=workers, store=store, report=report)
+    films = load_films(episodes, features, ['train'], humans=True)
+    texts = task_texts(f.episode for f in films)
+    if not texts:
+        raise TrainingError(f'{data}: no training film with features and success flags')
+    torch.manual_seed(options.seed)
+    head = make_head(verified.manifest, features.basis.matrix.shape[1])
+    head.basis_mean.copy_(torch.from_numpy(features.basis.mean))
+    head.basis_matrix.copy_(torch.from_numpy(features.basis.matrix))
+    fit_strangeness(head, films)
+    prompts = Prompts(
+        load_minilm(), texts, modes=options.modes, length=options.prompt_length,
+        human_prompt=options.human_prompt)
+    trained = train(head, prompts, films, options, Path(output),
+                    settings={'store': features.key, 'basis': features.basis.key},
+                    report=report)
+    vectors = {task: prompts.vectors[prompts.row(task)].detach().clone().contiguous()
+               for task in (*texts, SHARED)}
+    save_file({**{f'head.{k}': v.contiguous() for k, v in head.state_dict().items()},
+               **{f'prompts.{k}': v for k, v in vectors.items()}}, Path(output) / HEAD)
+    used = [f.episode for f in films if not f.human]
+    record: dict[str, Any] = {
+        'schema_version': SCHEMA_VERSION, 'options': asdict(options), 'command': command,
+        'bundle': {'name': verified.manifest.name, 'sha256': verified.sha256,
+                   'visual': verified.manifest.document['files']['visual.onnx']['sha256']},
+        'size': int(features.basis.matrix.shape[1]), 'texts': texts,
+        'modes': dict(trained.modes),
+        'data': {
+            'episodes': len(used), 'successes': sum(bool(e.success) for e in used),
+            'human_films': sum(f.human for f in films), 'tasks': sorted(texts),
+            'scenes': len({e.scene for e in used}),
+            'embodiments': sorted({e.embodiment for e in used}),
+            'sources': sorted({e.source for e in used}),
+            'licenses': sorted({e.license_id for e in used})},
+        'seconds': round(trained.seconds, 1), 'load_average': round(os.getloadavg()[0], 2)}
+    path = Path(output) / RUN
+    scratch = path.with_suffix('.tmp')
+    scratch.write_text(json.dumps(record, indent=1), encoding='utf-8')
+    scratch.replace(path)
+    report(f'{trained.seconds:.0f} s; {output}')
+    return load_success_run(output)
+
+
+def task_texts(episodes: Iterable[Episode]) -> dict[str, str]:
+    """Return each task's instruction, the most frequent where there are several."""
+    found: dict[str, dict[str, int]] = {}
+    for episode in episodes:
+        count = found.setdefault(episode.task_id, {})
+        count[episode.task_text] = count.get(episode.task_text, 0) + 1
+    return {task: max(sorted(count), key=lambda text: count[text])
+            for task, count in sorted(found.items())}
+
+
+def load_success_run(folder: Path) -> SuccessRun:
+    """
+    Load a finished run.
+
+    :raises TrainingError: there is none, or it is of another version.
+    """
+    path = Path(folder) / RUN
+    try:
+        record = json.loads(path.read_text(encoding='utf-8'))
+        tensors = load_file(Path(folder) / HEAD)
+    except (OSError, ValueError) as error:
+        raise TrainingError(f'{folder}: no finished run of train-success there ({error})'
+                            ) from error
+    if record.get('schema_version') != SCHEMA_VERSION:
+        raise TrainingError(f'{path}: schema {record.get("schema_version")}, and this package '
+                            f'reads {SCHEMA_VERSION}')
+    state = {k.removeprefix('head.'): v for k, v in tensors.items() if k.startswith('head.')}
+    views, channels = state['ood_mean'].shape
+    head = SuccessHead(
+        views, channels, state['place'].shape[0], state['video.weight'].shape[0],
+        size=state['basis_matrix'].shape[1])
+    head.load_state_dict(state)
+    head.eval()
+    prompts = {k.removeprefix('prompts.'): v.numpy() for k, v in tensors.items()
+               if k.startswith('prompts.')}
+    return SuccessRun(Path(folder), SuccessOptions(**record['options']), head, prompts,
+                      record['texts'], record)
+
+
+def fit_strangeness(head: SuccessHead, films: Iterable[Film]) -> None:
+    """
+    Fit what `SuccessHead.strangeness` compares with: a Gaussian per view, of robots' films.
+
+    The axes are the principal ones; along all others the variance is taken to be the same
+    (probabilistic PCA).
+    """
+    rows: list[list[Floats]] = [[] for _ in head.ood_mean]
+    for film in films:
+        if film.human:
+            continue
+        chosen = np.unique(np.linspace(0, film.frames - 1, _OOD_FRAMES).round().astype(int))
+        for view, some in enumerate(rows):
+            if film.features.present[view]:
+                some.append(film.features.means[chosen, view].astype(np.float32))
+    for view, some in enumerate(rows):
+        if not some:
+            continue
+        points = np.concatenate(some).astype(np.float64)
+        mean = points.mean(0)
+        values, vectors = np.linalg.eigh(np.cov((points - mean).T))
+        size = head.ood_axes.shape[1]
+        head.ood_mean[view] = torch.from_numpy(mean)
+        head.ood_matrix[view] = torch.from_numpy(vectors[:, ::-1][:, :size].copy())
+        head.ood_axes[view] = torch.from_numpy(np.maximum(values[::-1][:size], 1e-9).copy())
+        head.ood_rest[view] = float(max(values[::-1][size:].sum(), 1e-9))

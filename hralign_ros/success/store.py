@@ -1,0 +1,283 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Features of every frame of every episode, computed once by the bundle's own graphs.
+
+One file per episode, so that a data set that grows, or a build that was killed, goes on where it
+was. Reading and encoding is done by the runtime that is also in the node.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from hashlib import sha256
+import json
+import multiprocessing
+import os
+from pathlib import Path
+import time
+from typing import Any
+
+from hralign_ros.data.manifest import DataError, DataSet, Episode, REFERENCE_VIEW
+from hralign_ros.data.video import frame_times, read_frames
+from hralign_ros.runtime.encoder import Encoder
+from hralign_ros.success.basis import Basis, fit_basis, read_basis
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+Report = Callable[[str], None]
+Halves = NDArray[np.float16]
+BASIS = 'basis.safetensors'
+RECIPE = 'recipe.json'
+SCHEMA_VERSION = 1
+# Episodes and frames of each that the basis is fitted to.
+_BASIS_EPISODES, _BASIS_FRAMES = 240, 5
+
+
+@dataclass(frozen=True, eq=False)
+class EpisodeFeatures:
+    """
+    One film of one episode: the robot's views, or the human's.
+
+    :param tokens: float16 [F, V, N, R]; zeros for a view that was not filmed.
+    :param means: float16 [F, V, C], the mean over the un-reduced tokens.
+    :param present: bool [V].
+    :param time_s: float64 [F], seconds from the start.
+    """
+
+    tokens: Halves
+    means: Halves
+    present: NDArray[np.bool_]
+    time_s: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FeatureStore:
+    """
+    The features of a data set.
+
+    :param folder: of this store; it is named after all that its numbers depend on.
+    :param views: V names, in the order of the bundle.
+    :param recipe: those things.
+    """
+
+    folder: Path
+    views: tuple[str, ...]
+    basis: Basis
+    recipe: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """Identify the numbers in it."""
+        return self.folder.name
+
+    def has(self, episode: Episode, *, human: bool = False) -> bool:
+        """Tell whether the features of a film are there."""
+        return self.path(episode, human=human).is_file()
+
+    def path(self, episode: Episode, *, human: bool = False) -> Path:
+        """Return the file of a film's features."""
+        return self.folder / f'{_name(episode, human)}.safetensors'
+
+    def load(self, episode: Episode, *, human: bool = False) -> EpisodeFeatures:
+        """
+        Read the features of a film.
+
+        :raises DataError: they are not there.
+        """
+        path = self.path(episode, human=human)
+        try:
+            with safe_open(path, framework='numpy') as file:
+                return EpisodeFeatures(
+                    file.get_tensor('tokens'), file.get_tensor('means'),
+                    file.get_tensor('present'), file.get_tensor('time_s'))
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f'{path}: {error}; `hralign train-success` computes features') from error
+
+
+def build_store(
+    folder: Path, data: DataSet, bundle: Path, *, workers: int = 1, size: int = 96,
+    report: Report = print,
+) -> FeatureStore:
+    """
+    Compute what is missing of the features of a data set, or just open it.
+
+    :param folder: where stores lie; this one becomes a folder in it.
+    :param bundle: whose preprocessing and visual encoder are used.
+    :param size: R, numbers kept of each token.
+    :raises DataError: not one film could be read.
+    """
+    encoder = Encoder.load(bundle, provider='cpu', threads=1)
+    files = encoder.manifest.document['files']
+    recipe = {
+        'schema_version': SCHEMA_VERSION, 'size': size, 'views': list(encoder.manifest.views),
+        'graphs': [files[name]['sha256'] for name in ('preprocess.onnx', 'visual.onnx')]}
+    target = Path(folder) / sha256(json.dumps(recipe).encode()).hexdigest()[:20]
+    target.mkdir(parents=True, exist_ok=True)
+    (target / RECIPE).write_text(json.dumps(recipe, indent=1) + '\n', encoding='utf-8')
+    if not (target / BASIS).is_file():
+        report(f'features {target.name}: fitting the basis')
+        basis = fit_basis(_samples(data, encoder), size=size)
+        scratch = target / f'{BASIS}.{os.getpid()}.tmp'
+        basis.write(scratch)
+        scratch.replace(target / BASIS)
+    store = FeatureStore(
+        target, encoder.manifest.views, read_basis(target / BASIS), recipe)
+    jobs = [(episode, human) for episode in data.episodes for human in (False, True)
+            if (episode.human_video if human else episode.robot_videos)
+            and not store.has(episode, human=human)]
+    if jobs:
+        report(f'features {target.name}: {len(jobs)} films to encode')
+        _fill(store, data.folder, bundle, jobs, workers, report)
+    if not any(store.has(e) or store.has(e, human=True) for e in data.episodes):
+        raise DataError(f'{target}: not one film of {data.folder} could be read')
+    return store
+
+
+def open_store(folder: Path) -> FeatureStore:
+    """
+    Open a store as it is.
+
+    :param folder: of this one store.
+    :raises DataError: there is none, or it is of another version.
+    """
+    try:
+        recipe = json.loads((Path(folder) / RECIPE).read_text(encoding='utf-8'))
+        basis = read_basis(Path(folder) / BASIS)
+    except (OSError, ValueError) as error:
+        raise DataError(f'{folder}: no features of episodes there ({error})') from error
+    if recipe.get('schema_version') != SCHEMA_VERSION:
+        raise DataError(f'{folder}: features of schema {recipe.get("schema_version")}, and this '
+                        f'package reads {SCHEMA_VERSION}')
+    return FeatureStore(Path(folder), tuple(recipe['views']), basis, recipe)
+
+
+def _name(episode: Episode, human: bool) -> str:
+    """Name a film's file; an id may hold what a file name may not."""
+    plain = ''.join(c if c.isalnum() or c in '-_' else '_' for c in episode.episode_id)
+    mark = sha256(episode.episode_id.encode()).hexdigest()[:6]
+    return f'{plain[:120]}-{mark}{"-human" if human else ""}'
+
+
+def _samples(data: DataSet, encoder: Encoder) -> Iterator[tuple[Any, Any]]:
+    """Encode a few frames of some training episodes, spread over the data set."""
+    episodes = [e for e in data.episodes if e.split == 'train' and e.robot_videos]
+    if not episodes:
+        raise DataError(f'{data.folder}: no training episode with a robot to fit a basis to')
+    rows = np.unique(np.linspace(0, len(episodes) - 1, _BASIS_EPISODES).round().astype(int))
+    for row in rows:
+        films = {}
+        for view in encoder.manifest.views:
+            if view in episodes[row].robot_videos:
+                frames, _ = read_frames(
+                    data.path(episodes[row].robot_videos[view]), count=_BASIS_FRAMES,
+                    span_s=episodes[row].robot_span_s)
+                films[view] = encoder.encode_pictures(list(frames))
+        still = REFERENCE_VIEW if REFERENCE_VIEW in films else next(iter(films))
+        others = [tokens for view, tokens in films.items() if view != still]
+        yield films[still], np.concatenate(others) if others else films[still][:0]
+
+
+# An episode, and whether its human film is meant.
+_Job = tuple[Episode, bool]
+
+
+def _fill(
+    store: FeatureStore, root: Path, bundle: Path, jobs: Sequence[_Job], workers: int,
+    report: Report,
+) -> None:
+    began = reported = time.monotonic()
+    missing = 0
+    with ProcessPoolExecutor(
+            workers, multiprocessing.get_context('spawn'), _start_worker,
+            (store, root, bundle)) as pool:
+        for done, (job, problem) in enumerate(
+                zip(jobs, pool.map(_encode, jobs, chunksize=2), strict=True), 1):
+            if problem:
+                missing += 1
+                report(f'  left out {_name(*job)}: {problem}')
+            if time.monotonic() - reported > 10:
+                reported = time.monotonic()
+                rate = done / (reported - began)
+                report(f'  {done} of {len(jobs)} films, {rate:.1f}/s, '
+                       f'{(len(jobs) - done) / rate:.0f} s to go')
+    report(f'features {store.key}: {len(jobs) - missing} films, {missing} missing, '
+           f'{time.monotonic() - began:.0f} s')
+
+
+_worker: tuple[FeatureStore, Path, Encoder] | None = None
+
+
+def _start_worker(store: FeatureStore, root: Path, bundle: Path) -> None:
+    global _worker
+    _worker = store, root, Encoder.load(bundle, provider='cpu', threads=1)
+
+
+def _encode(job: _Job) -> str:
+    """Encode one film and write its file; return why it could not be done."""
+    assert _worker is not None
+    store, root, encoder = _worker
+    episode, human = job
+    try:
+        features = encode_film(encoder, store.basis, _films(episode, root, human))
+    except DataError as error:
+        return str(error)
+    path = store.path(episode, human=human)
+    scratch = path.with_suffix(f'.{os.getpid()}.tmp')
+    save_file({'tokens': features.tokens, 'means': features.means,
+               'present': features.present, 'time_s': features.time_s}, scratch)
+    scratch.replace(path)
+    return ''
+
+
+def _films(
+    episode: Episode, root: Path, human: bool,
+) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.float64]]]:
+    """Read all frames of a film: pictures and times by view."""
+    files = {REFERENCE_VIEW: episode.human_video} if human else episode.robot_videos
+    span = episode.human_span_s if human else episode.robot_span_s
+    films = {}
+    for view, file in files.items():
+        low, high = span if len(span) else (0.0, np.inf)
+        times = frame_times(root / file)
+        chosen = times[(times >= low - 1e-6) & (times <= high + 1e-6)]
+        if not len(chosen):
+            raise DataError(f'{file}: no frame in its span')
+        films[view] = read_frames(root / file, times_s=chosen)
+    return films
+
+
+def encode_film(
+    encoder: Encoder, basis: Basis,
+    films: dict[str, tuple[NDArray[np.uint8], NDArray[np.float64]]],
+) -> EpisodeFeatures:
+    """
+    Encode the frames of an episode.
+
+    :param films: by view, uint8 [F, H, W, 3] RGB and float64 [F] seconds. Views with other times
+        than the first are matched to it by the nearest frame.
+    :raises DataError: no view is one of the bundle's.
+    """
+    manifest = encoder.manifest
+    known = [view for view in manifest.views if view in films]
+    if not known:
+        raise DataError(f'views {", ".join(films) or "none"}; the bundle has '
+                        f'{", ".join(manifest.views)}')
+    reference = REFERENCE_VIEW if REFERENCE_VIEW in known else known[0]
+    times = films[reference][1]
+    shape = (len(times), len(manifest.views))
+    tokens = np.zeros((*shape, manifest.tokens, basis.matrix.shape[1]), np.float16)
+    means = np.zeros((*shape, manifest.channels), np.float16)
+    for view in known:
+        pictures, stamps = films[view]
+        rows = np.abs(stamps[None] - times[:, None]).argmin(1)
+        full = encoder.encode_pictures([pictures[row] for row in rows])
+        column = manifest.views.index(view)
+        tokens[:, column] = basis.apply(full)
+        means[:, column] = full.mean(1)
+    present = np.array([view in known for view in manifest.views])
+    return EpisodeFeatures(tokens, means, present, np.asarray(times, np.float64))

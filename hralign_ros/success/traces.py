@@ -1,0 +1,94 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a head makes of whole episodes, tick by tick, on the clips the live node would give it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from hralign_ros.models.success import SuccessHead
+from hralign_ros.runtime.bundle import ClipSpec
+from hralign_ros.success.clips import Film, replay
+import numpy as np
+from numpy.typing import NDArray
+import torch
+
+Floats = NDArray[np.float32]
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """
+    An episode as the head saw it; one row for each frame.
+
+    :param video: float32 [F, D], to be compared with any text.
+    :param progress: float32 [F], 0 to 1.
+    :param failed: float32 [F], 0 to 1.
+    :param strangeness: float32 [F].
+    """
+
+    film: Film
+    video: Floats
+    progress: Floats
+    failed: Floats
+    strangeness: Floats
+
+    @property
+    def stamps(self) -> NDArray[np.int64]:
+        """Give the ticks' stamps in nanoseconds."""
+        return np.round(self.film.features.time_s * 1e9).astype(np.int64) + 1_000_000_000
+
+
+@torch.no_grad()
+def trace(
+    head: SuccessHead, film: Film, clip: ClipSpec, *, views: NDArray[np.bool_] | None = None,
+    delays: Sequence[float] = (), rows: NDArray[np.int64] | None = None,
+) -> Trace:
+    """
+    Run a head over an episode.
+
+    :param views: bool [V], the views that take part; None: all that were filmed.
+    :param delays: seconds by which each view comes late; () for none.
+    :param rows: frames in another order, for films played backwards or cut.
+    """
+    choices = replay(film, clip, views=views, delays=delays)
+    chosen = np.stack([choice[0] for choice in choices])
+    mask = torch.from_numpy((chosen >= 0).astype(np.float32))
+    age = torch.from_numpy(np.stack([choice[1] for choice in choices]))
+    order = np.arange(film.frames) if rows is None else rows
+    tokens = torch.from_numpy(film.features.tokens[order].astype(np.float32))
+    means = torch.from_numpy(film.features.means[order].astype(np.float32))
+    # Every frame once, beside the first: an episode's memory never loses its first frame.
+    frames = head.look_since(
+        tokens.transpose(0, 1), tokens[:1].transpose(0, 1),
+        torch.ones(tokens.shape[1], tokens.shape[0]))
+    at = torch.from_numpy(np.maximum(chosen, 0))
+    view = torch.arange(at.shape[1])[:, None]
+    judged = head.conclude(head.join(frames[view, at], mask, age * mask))
+    strange = head.strangeness(means[at, view], mask)
+    return Trace(film, judged.video.numpy(), torch.sigmoid(judged.progress).numpy(),
+                 torch.sigmoid(judged.failed).numpy(), strange.numpy())
+
+
+@torch.no_grad()
+def raw_scores(head: SuccessHead, trace_: Trace, text: Floats, mode_mask: Floats) -> Floats:
+    """
+    Score every tick of an episode for an instruction.
+
+    :param text: float32 [1 + K, D], as the bundle's text encoder gives it.
+    :param mode_mask: float32 [K].
+    :returns: float32 [F].
+    """
+    similarity = torch.from_numpy(trace_.video @ text.T) * head.scale
+    return np.asarray(head.scores(similarity, torch.from_numpy(mode_mask)).numpy(), np.float32)
+
+
+@torch.no_grad()
+def mode_probabilities(
+    head: SuccessHead, trace_: Trace, text: Floats, mode_mask: Floats,
+) -> Floats:
+    """Return the probability of each mode, given failure, at every tick: float32 [F, K]."""
+    similarity = torch.from_numpy(trace_.video @ text[1:].T) * head.scale
+    masked = similarity + (torch.from_numpy(mode_mask) - 1.0) * 1e9
+    return np.asarray(torch.softmax(masked, dim=1).numpy() * mode_mask, np.float32)

@@ -1,0 +1,63 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""The false-alarm promise: levels agree with the decision itself, thresholds keep their rate."""
+
+import numpy as np
+import pytest
+
+from hralign_ros.runtime.decision import (  # noqa: I100
+    decide,
+    Decision,
+    DecisionRules,
+    DecisionState,
+    Status,
+)
+from hralign_ros.success.alarms import alarm_level, conformal_threshold
+
+MS = 1_000_000
+
+
+def decided(stamps, probability, threshold, dwell):
+    """Play a trace through the live decision."""
+    state, rules = DecisionState(), DecisionRules(threshold=threshold, dwell=dwell)
+    for stamp, p in zip(stamps, probability, strict=True):
+        state, decision = decide(
+            state, rules, stamp=int(stamp), probability=float(p), modes=(), status=Status.OK)
+        if decision is Decision.SUCCESS:
+            return True
+    return False
+
+
+def test_a_level_is_where_the_decision_turns():
+    """
+    Guards the promise against a threshold that is calibrated for another rule than the live one.
+
+    Random traces with uneven stamps: just below its level an episode sees SUCCESS, at it none.
+    """
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        count = int(rng.integers(1, 25))
+        stamps = np.cumsum(rng.integers(1, 250, count)) * MS
+        probability = rng.random(count)
+        dwell = int(rng.integers(0, 500)) * MS
+        level = alarm_level(stamps, probability, dwell)
+        assert not decided(stamps, probability, level, dwell)
+        if level > 0:
+            assert decided(stamps, probability, level - 1e-9, dwell)
+
+
+@pytest.mark.parametrize('alpha', [0.01, 0.05, 0.1])
+def test_the_rate_is_kept(alpha):
+    """Guards conformal prediction: over many draws the mean rate is alpha, never above."""
+    rng = np.random.default_rng(1)
+    rates = [float((rng.random(400) > conformal_threshold(rng.random(199), alpha)).mean())
+             for _ in range(300)]
+    assert np.mean(rates) == pytest.approx(alpha, abs=0.005)
+
+
+def test_too_few_episodes_promise_nothing():
+    """Guards small tasks: below 1 / alpha - 1 episodes no threshold can keep the promise."""
+    assert conformal_threshold([0.1] * 18, 0.05) is None
+    assert conformal_threshold([*[0.1] * 18, 0.9], 0.05) == 0.9
+    assert conformal_threshold([], 0.1) is None

@@ -1,0 +1,71 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""Calibration: known distortions are undone, and the data choose the method."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip('sklearn', reason='the offline packages are not installed')
+
+from hralign_ros.data.manifest import DataError  # noqa: E402, I100
+from hralign_ros.runtime.tasks import METHODS, probability_of  # noqa: E402
+from hralign_ros.success.calibration import choose, fit  # noqa: E402
+
+COUNT = 6000
+
+
+def drawn(odds_of, seed=0, count=COUNT):
+    """Draw scores, and labels with the log-odds that a function gives them."""
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(0.0, 3.0, count)
+    odds = odds_of(scores)
+    return scores, rng.random(count) < 1 / (1 + np.exp(-odds)), 1 / (1 + np.exp(-odds))
+
+
+@pytest.mark.parametrize(('method', 'odds_of'), [
+    ('temperature', lambda s: 0.4 * s), ('platt', lambda s: 0.4 * s - 1.0),
+    ('beta', lambda s: -2.0 * np.logaddexp(0, -s) + 0.5 * np.logaddexp(0, s) + 0.3),
+    ('isotonic', lambda s: np.sign(s) * 2.0)])
+def test_a_method_undoes_its_own_distortion(method, odds_of):
+    """Guards each fit: probabilities come out within a few percent of the true ones."""
+    scores, done, truth = drawn(odds_of)
+    got = probability_of(method, fit(method, scores, done), scores)
+    assert np.abs(got - truth).mean() < 0.03
+
+
+def test_the_data_choose():
+    """Guards the choice: a shifted score is no matter of temperature."""
+    scores, done, _ = drawn(lambda s: s - 3.0)
+    fitted = choose(scores, done, np.arange(COUNT).astype(str))
+    assert set(fitted.losses) == set(METHODS)
+    assert fitted.losses['platt'] < fitted.losses['temperature'] - 0.05
+    assert fitted.method != 'temperature' and fitted.count == fitted.episodes == COUNT
+
+
+def test_episodes_stay_together():
+    """
+    Guards the comparison against leaks: ticks of one episode are on one side.
+
+    Ticks that are torn apart let a curve learn thirty ticks each of eight episodes by heart.
+    """
+    rng = np.random.default_rng(3)
+    names = np.repeat(np.arange(8), 30).astype(str)
+    scores = np.repeat(rng.normal(0, 1, 8), 30) + rng.normal(0, 0.001, 240)
+    done = np.repeat(rng.random(8) < 0.5, 30)
+    apart = choose(scores, done, np.arange(240).astype(str)).losses['isotonic']
+    assert choose(scores, done, names).losses['isotonic'] > apart + 0.1
+
+
+def test_isotonic_rises_without_ties():
+    """Guards thresholds on probabilities: two scores that differ are never told apart by luck."""
+    scores, done, _ = drawn(lambda s: s)
+    curve = fit('isotonic', scores, done)
+    inner = np.linspace(-30.0, 30.0, 500)
+    assert (np.diff(probability_of('isotonic', curve, inner)) > 0).all()
+    assert 0 < curve['probabilities'][0] and curve['probabilities'][-1] < 1
+
+
+def test_one_kind_of_label_is_refused():
+    with pytest.raises(DataError, match='accomplished'):
+        fit('platt', np.arange(4.0), np.zeros(4, bool))

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from hralign_ros.adapt.options import AdaptOptions
 
 # What each optional group of packages is for; named when one of its imports fails.
-_EXTRAS = {'export': 'adapt', 'import': 'adapt', 'adapt': 'adapt', 'evaluate': 'adapt'}
+_EXTRAS = dict.fromkeys(('export', 'import', 'adapt', 'evaluate', 'train-success', 'calibrate',
+                         'add-task', 'evaluate-success'), 'adapt')
 DEFAULT_VIEWS = ['wrist', 'third_person']
 _Commands = Any  # argparse's own type for it is private
 
@@ -53,7 +54,8 @@ def make_parser() -> argparse.ArgumentParser:
         prog='hralign', description='Work with hralign_ros bundles and what they are made from.')
     parser.add_argument('--version', action='version', version=__version__)
     commands = parser.add_subparsers(dest='command', required=True)
-    for add in (_add_verify, _add_simulate, _add_import, _add_adapt, _add_evaluate, _add_export):
+    for add in (_add_verify, _add_simulate, _add_import, _add_adapt, _add_evaluate, _add_export,
+                _add_train_success, _add_calibrate):
         add(commands)
     return parser
 
@@ -187,6 +189,40 @@ def _add_export(commands: _Commands) -> None:
     export.set_defaults(run=_export)
 
 
+def _add_train_success(commands: _Commands) -> None:
+    training = commands.add_parser(
+        'train-success', help='train the success head (Adapt2Reward)', description="Train a "
+        "success head and its failure prompts on a bundle's features of successes and failures. "
+        'Goes on where it was stopped.')
+    training.add_argument('--data', required=True, type=Path, help='folder with a manifest')
+    training.add_argument('--output', required=True, type=Path, help="the run's folder")
+    training.add_argument('--bundle', type=Path, help='whose encoder is used; default: the '
+                          'shipped one')
+    training.add_argument('--store', type=Path, help='folder for features; default: in the data '
+                          'set')
+    training.add_argument('--workers', type=int, default=1,
+                          help='processes that compute features (%(default)s)')
+    training.add_argument('--set', action='append', default=[], metavar='NAME=VALUE',
+                          help='a training setting (steps, seed, modes, leave_out, ...)')
+    training.set_defaults(run=_train_success)
+
+
+def _add_calibrate(commands: _Commands) -> None:
+    calibrate = commands.add_parser(
+        'calibrate', help='make a bundle of a trained success head', description='Fit '
+        'calibration, thresholds and out-of-distribution limit of a run of `hralign '
+        'train-success` on the calibration episodes, and write a bundle with all of it.')
+    calibrate.add_argument('run_folder', type=Path, help='of `hralign train-success`')
+    calibrate.add_argument('--data', required=True, type=Path, help='folder with a manifest')
+    calibrate.add_argument('--bundle', type=Path, help='that the run was trained for; default: '
+                           'the shipped one')
+    calibrate.add_argument('--output', required=True, type=Path, help='bundle to write')
+    calibrate.add_argument('--store', type=Path, help='folder of features')
+    calibrate.add_argument('--workers', type=int, default=1,
+                           help='processes that compute features (%(default)s)')
+    calibrate.set_defaults(run=_calibrate)
+
+
 def _workers(text: str) -> int | str:
     return text if text == 'ray' else int(text)
 
@@ -300,6 +336,29 @@ def _evaluate(options: argparse.Namespace) -> int:
         options.output, splits=options.splits, view=options.view, gallery=options.gallery,
         full=not options.quick, probes=not options.quick, cache=options.cache,
         commands=[options.repeat])
+    return 0
+
+
+def _train_success(options: argparse.Namespace) -> int:
+    from hralign_ros.runtime import default_bundle
+    from hralign_ros.success.options import SuccessOptions
+    from hralign_ros.success.run import train_success
+
+    train_success(
+        options.data, options.bundle or default_bundle(), options.output,
+        SuccessOptions(**_settings(options.set, SuccessOptions())), workers=options.workers,
+        store=options.store, command=options.repeat)
+    return 0
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    from hralign_ros.runtime import default_bundle
+    from hralign_ros.success.calibrate import calibrate
+    from hralign_ros.success.run import load_success_run
+
+    print(calibrate(
+        load_success_run(options.run_folder), options.data, options.bundle or default_bundle(),
+        options.output, workers=options.workers, store=options.store, command=options.repeat))
     return 0
 
 

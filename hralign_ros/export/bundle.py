@@ -22,7 +22,7 @@ from hralign_ros.export.samples import sample_pictures, SAMPLE_TASKS
 from hralign_ros.models.adapters import AdaptedBackbone, Cuttable, late_adapters
 from hralign_ros.models.backbones import Backbone, load_backbone
 from hralign_ros.models.heads import TaskAttention
-from hralign_ros.models.success import SuccessHead
+from hralign_ros.models.success import OUTPUTS, SuccessHead
 from hralign_ros.models.text import load_minilm, minilm_folder, PromptedTextEncoder
 from hralign_ros.runtime.bundle import (
     CARD,
@@ -182,7 +182,7 @@ def export_bundle(
         'success.onnx': (
             head, {'tokens': clip, 'mask': mask, 'age': age, 'text': features,
                    'mode_mask': np.ones(options.modes, np.float32)},
-            ['probability', 'modes', 'progress', 'score', 'ood', 'failed']),
+            list(OUTPUTS)),
     }
     for name, (module, feed, outputs) in feeds.items():
         files[name] = torch_graph(

@@ -10,6 +10,8 @@ import torch
 from torch import nn, Tensor
 from torch.nn import functional
 
+OUTPUTS = ('probability', 'modes', 'progress', 'score', 'ood', 'failed', 'video')
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -89,9 +91,9 @@ class SuccessHead(nn.Module):
 
     def forward(
         self, tokens: Tensor, mask: Tensor, age: Tensor, text: Tensor, mode_mask: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         """
-        Judge one clip.
+        Judge one clip; the outputs are named in OUTPUTS.
 
         :param tokens: [V, T, N, C].
         :param mask: [V, T].
@@ -99,7 +101,8 @@ class SuccessHead(nn.Module):
         :param text: [1 + K, D]: the task, then one row per failure prompt, norms 1.
         :param mode_mask: [K], 1 where the prompt is in use.
         :returns: probability [1]; modes [K], given failure; progress [1]; raw score [1]; OOD
-            score [1]; probability of having failed [1].
+            score [1]; probability of having failed [1]; what all of that is read off, as a
+            vector in the text encoder's space [D], norm 1.
         """
         reduced = (tokens - self.basis_mean) @ self.basis_matrix
         judged = self.judge(reduced[None], mask[None], age[None])
@@ -107,7 +110,8 @@ class SuccessHead(nn.Module):
         score = self.scores(similarity[None], mode_mask)
         modes = torch.softmax(similarity[1:] + (mode_mask - 1.0) * 1e9, dim=0) * mode_mask
         return (torch.sigmoid(score), modes, torch.sigmoid(judged.progress), score,
-                self.strangeness(tokens.mean(2), mask)[None], torch.sigmoid(judged.failed))
+                self.strangeness(tokens.mean(2), mask)[None], torch.sigmoid(judged.failed),
+                judged.video[0])
 
     @property
     def scale(self) -> Tensor:

@@ -207,7 +207,8 @@ class Encoder:
              Tensor('mode_mask', 'float32', (m.modes,))],
             [Tensor('probability', 'float32', (1,)), Tensor('modes', 'float32', (m.modes,)),
              Tensor('progress', 'float32', (1,)), Tensor('score', 'float32', (1,)),
-             Tensor('ood', 'float32', (1,)), Tensor('failed', 'float32', (1,))])
+             Tensor('ood', 'float32', (1,)), Tensor('failed', 'float32', (1,)),
+             Tensor('video', 'float32', (m.text_dim,))])
 
     def warm_up(self, *, height: int = 480, width: int = 640, ticks: int = 3) -> float:
         """
@@ -300,10 +301,10 @@ class Encoder:
         """Run the success head on a clip and calibrate its score."""
         if not task.text:
             return Success(None, None, None, None, (), (), None, clip.stamps, None)
-        probability, modes, progress, score, ood, failed = self._success.run({
+        probability, modes, progress, score, ood, failed, video = self._success.run({
             'tokens': clip.tokens, 'mask': clip.mask, 'age': clip.age,
             'text': task.features, 'mode_mask': task.task.mode_mask})
-        _require_finite('success.onnx', probability, modes, progress, score, ood, failed)
+        _require_finite('success.onnx', probability, modes, progress, score, ood, failed, video)
         there = np.atleast_1d(clip.mask.any(axis=1))
         seen = frozenset(view for view, used in zip(
             self.manifest.views, there, strict=True) if used)

@@ -12,6 +12,7 @@ from hralign_ros.export.bundle import replace_bundle
 from hralign_ros.export.card import write_card
 from hralign_ros.export.graphs import torch_graph
 from hralign_ros.export.parity import check_parity
+from hralign_ros.models.success import OUTPUTS
 from hralign_ros.runtime.bundle import CARD, load_bundle, TASK_TENSORS, TASKS
 from hralign_ros.runtime.errors import BundleError
 from hralign_ros.runtime.tasks import SHARED
@@ -124,7 +125,7 @@ def _success_graph(
             'mode_mask': used}
     graph = torch_graph(
         head, [torch.from_numpy(v) for v in feed.values()], inputs=list(feed),
-        outputs=['probability', 'modes', 'progress', 'score', 'ood', 'failed'])
+        outputs=OUTPUTS)
     gone = np.stack([np.zeros_like(mask[0]), *mask[1:]])
     return graph, max(check_parity(graph, head, {**feed, 'mask': given})
                       for given in (mask, gone))

@@ -96,9 +96,9 @@ def choose(
 
 def _isotonic(scores: Doubles, done: Flags) -> Parameters:
     """
-    Fit steps; each rises by a hair, and so does what is beyond the ends, so that there are no ties.
+    Fit steps; each rises by a hair, and so does what is beyond the ends: there are no ties.
 
-    A threshold between two episodes' probabilities could otherwise not be told from both.
+    A threshold could otherwise fall on the probability of many episodes at once.
     """
     steps = IsotonicRegression(out_of_bounds='clip').fit_transform(scores, done.astype(float))
     order = np.argsort(scores, kind='stable')

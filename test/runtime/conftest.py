@@ -118,7 +118,7 @@ def _success() -> bytes:
 
     The score is the number of frames that are not masked, over all views; progress is their share
     of the clip, and so is the probability of having failed; modes are even; the OOD score is the
-    largest age.
+    largest age; the video's vector is the task's own.
     """
     from onnx import helper
 
@@ -133,14 +133,16 @@ def _success() -> bytes:
          node('Div', ['mode_mask', 'some'], ['modes']),
          node('ReduceMax', ['age'], ['oldest'], keepdims=0),
          node('Reshape', ['oldest', 'single'], ['ood']),
-         node('Identity', ['progress'], ['failed'])],
+         node('Identity', ['progress'], ['failed']),
+         node('Gather', ['text', 'first'], ['video'], axis=0)],
         {'tokens': ('FLOAT', [views, LENGTH, GRID * GRID, CHANNELS]),
          'mask': ('FLOAT', [views, LENGTH]), 'age': ('FLOAT', [views, LENGTH]),
          'text': ('FLOAT', [1 + MODES, DIM]), 'mode_mask': ('FLOAT', [MODES])},
         {'probability': ('FLOAT', [1]), 'modes': ('FLOAT', [MODES]), 'progress': ('FLOAT', [1]),
-         'score': ('FLOAT', [1]), 'ood': ('FLOAT', [1]), 'failed': ('FLOAT', [1])},
-        {'single': np.array([1], np.int64), 'one': np.array([1.0], np.float32),
-         'slots': np.array([views * LENGTH], np.float32)})
+         'score': ('FLOAT', [1]), 'ood': ('FLOAT', [1]),
+         'failed': ('FLOAT', [1]), 'video': ('FLOAT', [DIM])},
+        {'single': np.array([1], np.int64), 'first': np.int64(0),
+         'one': np.array([1.0], np.float32), 'slots': np.array([views * LENGTH], np.float32)})
 
 
 def _text() -> bytes:
@@ -184,8 +186,9 @@ def _task_files() -> tuple[bytes, bytes]:
              'modes': ['dropped', 'never grasped'],
              # The same for every set of views.
              'calibration': [
-                 {'views': list(views), 'method': 'platt', 'scale': 0.5, 'shift': -1.0, 'thresholds': [
-                     {'alpha': 0.1, 'probability': 0.7}, {'alpha': 0.05, 'probability': 0.8}]}
+                 {'views': list(views), 'method': 'platt', 'scale': 0.5, 'shift': -1.0,
+                  'thresholds': [{'alpha': 0.1, 'probability': 0.7},
+                                 {'alpha': 0.05, 'probability': 0.8}]}
                  for n in range(1, 1 + len(VIEWS)) for views in combinations(VIEWS, n)]},
             {'id': 'drawer', 'name': 'open the drawer', 'aliases': [], 'modes': ['stuck'],
              'calibration': []},

@@ -3,9 +3,6 @@
 
 """The false-alarm promise: levels agree with the decision itself, thresholds keep their rate."""
 
-import numpy as np
-import pytest
-
 from hralign_ros.runtime.decision import (  # noqa: I100
     decide,
     Decision,
@@ -14,6 +11,8 @@ from hralign_ros.runtime.decision import (  # noqa: I100
     Status,
 )
 from hralign_ros.success.alarms import alarm_level, conformal_threshold
+import numpy as np
+import pytest
 
 MS = 1_000_000
 

@@ -43,9 +43,10 @@ def judge(head, tokens=None, mask=None, age=None, text=None, mode_mask=None):
 
 def test_what_the_head_gives(head):
     """Guards shapes and ranges of every output, and that the score is the probability's logit."""
-    probability, modes, progress, score, ood, failed = judge(head)
-    assert [x.shape for x in (probability, modes, progress, score, ood, failed)] == [
-        (1,), (K,), (1,), (1,), (1,), (1,)]
+    probability, modes, progress, score, ood, failed, video = judge(head)
+    assert [x.shape for x in (probability, modes, progress, score, ood, failed, video)] == [
+        (1,), (K,), (1,), (1,), (1,), (1,), (D,)]
+    assert len(success.OUTPUTS) == 7
     torch.testing.assert_close(torch.sigmoid(score), probability)
     torch.testing.assert_close(modes.sum(), torch.tensor(1.0))
     assert 0 <= progress <= 1 and 0 <= failed <= 1 and ood >= 0

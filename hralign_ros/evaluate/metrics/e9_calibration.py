@@ -1,0 +1,96 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""E9: whether a probability means what it says."""
+
+from dataclasses import dataclass
+
+from hralign_ros.evaluate.bootstrap import Estimate, EvaluationError, Floats, Labels, resample
+from hralign_ros.evaluate.metrics.rows import Bools
+import numpy as np
+from numpy.typing import ArrayLike
+
+BINS = 15
+_TINY = 1e-7
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """
+    How far probabilities are from frequencies.
+
+    :param ece: expected calibration error over bins of equal mass, less what chance alone gives
+        (see `expected_error`).
+    :param brier: mean squared error; `reliability`, `resolution` and `uncertainty` make it up
+        (brier = reliability - resolution + uncertainty, up to the spread within bins).
+    :param nll: mean negative log-likelihood, nats.
+    """
+
+    ece: Estimate
+    brier: Estimate
+    nll: Estimate
+    reliability: float
+    resolution: float
+    uncertainty: float
+    prevalence: float
+
+
+def calibrated(
+    probability: ArrayLike, done: ArrayLike, clusters: Labels, *, bins: int = BINS,
+    draws: int = 500, seed: int = 0,
+) -> Calibrated:
+    """
+    Measure calibration.
+
+    :param probability: [n], 0 to 1, or [S, n] of S training seeds on the same rows.
+    :param done: bool [n].
+    :param clusters: [n].
+    :raises EvaluationError: a value is outside of 0 to 1, or shapes do not fit.
+    """
+    rows = np.atleast_2d(np.asarray(probability, np.float64))
+    truth = np.asarray(done, bool)
+    if rows.shape[1] != len(truth) or not len(truth):
+        raise EvaluationError(f'{rows.shape[1]} probabilities for {len(truth)} labels')
+    if not (np.isfinite(rows).all() and rows.min() >= 0 and rows.max() <= 1):
+        raise EvaluationError('a probability is outside of 0 to 1')
+    clipped = np.clip(rows, _TINY, 1 - _TINY)
+    loss = -np.where(truth, np.log(clipped), np.log1p(-clipped)).mean(0)
+    square = ((rows - truth) ** 2).mean(0)
+    ece = resample(
+        lambda chosen: float(np.mean([
+            expected_error(row[chosen], truth[chosen], bins) for row in rows])),
+        clusters, draws=draws, seed=seed)
+    groups = [(members, row) for row in rows for members in equal_mass(row, bins)]
+    base = float(truth.mean())
+    weight = [len(members) / rows.size for members, _ in groups]
+    reliability = sum(w * float(row[m].mean() - truth[m].mean()) ** 2
+                      for w, (m, row) in zip(weight, groups, strict=True))
+    resolution = sum(w * float(truth[m].mean() - base) ** 2
+                     for w, (m, _) in zip(weight, groups, strict=True))
+    return Calibrated(
+        ece, resample(lambda c: float(square[c].mean()), clusters, draws=draws, seed=seed),
+        resample(lambda c: float(loss[c].mean()), clusters, draws=draws, seed=seed),
+        reliability, resolution, base * (1 - base), base)
+
+
+def equal_mass(probability: Floats, bins: int = BINS) -> list[np.ndarray]:
+    """Sort rows into bins of as nearly equal size as can be; row numbers of each."""
+    order = np.argsort(probability, kind='stable')
+    return [part for part in np.array_split(order, min(bins, len(order))) if len(part)]
+
+
+def expected_error(probability: Floats, done: Bools, bins: int = BINS) -> float:
+    """
+    Return the debiased expected calibration error (L1, bins of equal mass).
+
+    In a bin of m rows the frequency scatters about its mean even where the probability is right;
+    the mean absolute value of that scatter, sqrt(2 / pi) of its standard deviation, is taken off
+    each bin's gap, never below 0.
+    """
+    total = 0.0
+    for members in equal_mass(probability, bins):
+        p = probability[members]
+        gap = abs(float(p.mean() - done[members].mean()))
+        scatter = np.sqrt(2 / np.pi * float((p * (1 - p)).mean()) / len(members))
+        total += len(members) / len(probability) * max(gap - scatter, 0.0)
+    return total

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _EXTRAS = dict.fromkeys(('export', 'import', 'adapt', 'evaluate', 'train-success', 'calibrate',
                          'add-task', 'evaluate-success'), 'adapt')
 DEFAULT_VIEWS = ['wrist', 'third_person']
+# As the split file has them; here, so that the command line starts without its packages.
+SPLITS = ('train', 'validation', 'calibration', 'test_seen', 'test_task', 'test_view',
+          'test_embodiment', 'test_distractor')
 _Commands = Any  # argparse's own type for it is private
 
 
@@ -91,6 +94,8 @@ def _add_simulate(commands: _Commands) -> None:
     simulate.add_argument('--purpose', default='adaptation', choices=('adaptation', 'success'),
                           help='what the episodes are for: pairs of successes, or mostly '
                           'failures, filmed at 5 Hz (%(default)s)')
+    simulate.add_argument('--only', nargs='+', default=[], choices=SPLITS, metavar='SPLIT',
+                          help='make these splits only: %(choices)s')
     simulate.add_argument('--hand', type=Path, help='glTF file of the hand')
     simulate.add_argument('--splits', type=Path, help='split file; default: the shipped one')
     simulate.set_defaults(run=_simulate)
@@ -256,7 +261,7 @@ def _simulate(options: argparse.Namespace) -> int:
     path = simulate(
         options.output, rounds=options.rounds, workers=options.workers,
         tasks=tuple(options.tasks), failures=not options.no_failures,
-        purpose=options.purpose, hand=options.hand, splits=options.splits)
+        purpose=options.purpose, only=tuple(options.only), hand=options.hand, splits=options.splits)
     print(path)
     return 0
 

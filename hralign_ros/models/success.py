@@ -61,7 +61,8 @@ class SuccessHead(nn.Module):
         self.basis_matrix: Tensor
         self.register_buffer('basis_mean', torch.zeros(channels))
         self.register_buffer('basis_matrix', torch.eye(channels, size))
-        self.token = nn.Linear(2 * size, width)
+        self.token = nn.Linear(size, width)
+        self.before = nn.Linear(size, width, bias=False)
         self.place = nn.Parameter(torch.randn(tokens, width) * 0.02)
         self.token_view = nn.Parameter(torch.randn(views, width) * 0.02)
         self.query = nn.Parameter(torch.randn(queries, width) * 0.1)
@@ -145,14 +146,13 @@ class SuccessHead(nn.Module):
         # One where a view has its oldest frame.
         oldest = mask * (torch.cumsum(mask, dim=-1) < 1.5).to(mask.dtype)
         before = (reduced * oldest[..., None, None]).sum(-3, keepdim=True)
-        return self.look_since(reduced * mask[..., None, None], before, mask)
+        return self.look_since(reduced * mask[..., None, None], before)
 
-    def look_since(self, reduced: Tensor, before: Tensor, mask: Tensor) -> Tensor:
+    def look_since(self, reduced: Tensor, before: Tensor) -> Tensor:
         """Pool frames [..., V, T, N, R] beside what was there before, [..., V, 1, N, R]."""
-        change = (reduced - before) * mask[..., None, None]
-        seen = functional.gelu(
-            self.token(torch.cat([reduced, change], dim=-1))
-            + self.place + self.token_view[:, None, None])
+        # Two linear layers, as one of both side by side would be, at half the cost.
+        place = self.place + self.token_view[:, None, None]
+        seen = functional.relu(self.token(reduced) + (self.before(before) + place))
         attention = torch.softmax(seen @ self.query.T * (seen.shape[-1] ** -0.5), dim=-2)
         pooled = attention.transpose(-1, -2) @ seen
         pooled = torch.cat([pooled, seen.mean(-2, keepdim=True)], dim=-2)

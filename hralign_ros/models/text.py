@@ -66,7 +66,37 @@ class PromptedTextEncoder(nn.Module):
         mask = torch.cat([
             attention_mask.expand(rows, -1),
             torch.cat([torch.zeros_like(prompt_mask[:1]), prompt_mask])], dim=1).to(x.dtype)
-        positions = torch.arange(x.shape[1], device=x.device)
+        return self._encode(x, mask, torch.arange(x.shape[1], device=x.device))
+
+    def prompted(self, texts: Sequence[Tensor], prompts: Tensor) -> Tensor:
+        """
+        Encode several texts at once, each with prompts of its own: what training does.
+
+        :param texts: n token ids int64 [1, S], S different for each.
+        :param prompts: float32 [n, K, L, D].
+        :returns: float32 [n, K, D], what `forward` gives in its rows behind the first.
+        """
+        count, modes, length, dim = prompts.shape
+        longest = max(ids.shape[1] for ids in texts)
+        ids = torch.zeros(count, longest, dtype=torch.int64)
+        mask = torch.ones(count, longest + length)
+        # Padding stands between text and prompt; the prompt's positions are those without it.
+        positions = torch.zeros(count, longest + length, dtype=torch.int64)
+        for row, one in enumerate(texts):
+            size = one.shape[1]
+            ids[row, :size] = one[0]
+            mask[row, size:longest] = 0.0
+            positions[row, :size] = torch.arange(size)
+            positions[row, longest:] = torch.arange(size, size + length)
+        words = self.embeddings.word_embeddings(ids)[:, None].expand(-1, modes, -1, -1)
+        x = torch.cat([words, prompts], dim=2).flatten(0, 1)
+        mask, positions = (
+            y[:, None].expand(-1, modes, -1).flatten(0, 1) for y in (mask, positions))
+        return self._encode(x, mask, positions).unflatten(0, (count, modes))
+
+    def _encode(self, x: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
+        """Run rows of word vectors [n, S, D] through the encoder, and pool them: [n, D]."""
+        embeddings = self.embeddings
         x = x + embeddings.position_embeddings(positions) \
             + embeddings.token_type_embeddings.weight[0]
         x = embeddings.LayerNorm(x)
@@ -131,7 +161,7 @@ class MiniLMSentences:
 
     def __init__(self, encoder: PromptedTextEncoder | None = None) -> None:
         self._encoder = encoder or load_minilm()
-        self._tokenizer = _tokenizer(minilm_folder())
+        self._tokenizer = load_tokenizer(minilm_folder())
         self.dim = self._encoder.dim
 
     @torch.no_grad()
@@ -211,7 +241,7 @@ def load_distilbert(
     from transformers import DistilBertConfig, DistilBertModel
 
     folder = Path(folder)
-    tokenizer = _tokenizer(folder)
+    tokenizer = load_tokenizer(folder)
     config = DistilBertConfig()
     if (folder / 'config.json').is_file():
         config = DistilBertConfig.from_pretrained(folder, local_files_only=True)
@@ -250,7 +280,7 @@ def _language_weights(folder: Path) -> State:
     return {key[len(below):]: value for key, value in state.items() if key.startswith(below)}
 
 
-def _tokenizer(folder: Path) -> Any:
+def load_tokenizer(folder: Path) -> Any:
     """Read the tokenizer of a folder, without padding and truncation."""
     from tokenizers import Tokenizer
     from tokenizers.implementations import BertWordPieceTokenizer

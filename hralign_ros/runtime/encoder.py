@@ -50,6 +50,7 @@ class Success:
         untrained head.
     :param modes: probability of each failure mode in use, given failure; names beside it.
     :param ood_score: None where the bundle has no threshold for it.
+    :param video: what all of this is read off: float32 [D] in the text encoder's space, norm 1.
     :param calibration: what made the probability, and the thresholds that go with it; None: it
         is not calibrated for this task with these views.
     """
@@ -63,6 +64,7 @@ class Success:
     ood_score: float | None
     clip_stamps: tuple[int, ...]
     calibration: Calibration | None
+    video: Floats | None
 
     @property
     def mode_risks(self) -> tuple[float, ...]:
@@ -297,10 +299,29 @@ class Encoder:
             {'tokens': clip.tokens, 'mask': clip.mask, 'task': task.features[0]})
         return embedding, attention, 'attention'
 
+    @property
+    def success_scale(self) -> tuple[float, float]:
+        """
+        Read off the success head what turns a cosine into a raw score.
+
+        :returns: scale and bias: without prompts the score is scale * cos(video, text) + bias.
+        """
+        m = self.manifest
+        views, length = len(m.views), m.clip.length
+        feed = {'tokens': np.zeros((views, length, m.tokens, m.channels), np.float32),
+                'mask': np.ones((views, length), np.float32),
+                'age': np.zeros((views, length), np.float32),
+                'text': np.zeros((1 + m.modes, m.text_dim), np.float32),
+                'mode_mask': np.zeros(m.modes, np.float32)}
+        *_, bias, _, _, video = self._success.run(feed)
+        feed['text'][0] = video
+        along = self._success.run(feed)[3]
+        return float(along[0] - bias[0]), float(bias[0])
+
     def judge(self, clip: Clip, task: TaskFeatures) -> Success:
         """Run the success head on a clip and calibrate its score."""
         if not task.text:
-            return Success(None, None, None, None, (), (), None, clip.stamps, None)
+            return Success(None, None, None, None, (), (), None, clip.stamps, None, None)
         probability, modes, progress, score, ood, failed, video = self._success.run({
             'tokens': clip.tokens, 'mask': clip.mask, 'age': clip.age,
             'text': task.features, 'mode_mask': task.task.mode_mask})
@@ -320,7 +341,7 @@ class Encoder:
             modes=tuple(float(p) for p in np.clip(modes[:len(task.task.mode_names)], 0.0, 1.0)),
             mode_names=task.task.mode_names,
             ood_score=float(ood[0]) if self.manifest.ood_threshold is not None else None,
-            clip_stamps=clip.stamps, calibration=calibration)
+            clip_stamps=clip.stamps, calibration=calibration, video=video)
 
 
 class Episode:

@@ -113,7 +113,7 @@ def _success_jobs(task: str, embodiment: str, splits: Splits, number: int) -> It
     if task in splits.validation_tasks:
         yield from some('validation', number, train, 1, 2)
         return
-    yield from some('train', 5 * number, train, 2, 3, human=True)
+    yield from some('train', 5 * number, train, 3, 6, human=True)
     # Thresholds are promised for scenes like those trained in: two each for calibration and test.
     yield from some('train', 5 * number + 1, calibration, 1, 3)
     yield from some('train', 5 * number + 2, calibration + 200, 0, 2)

@@ -11,7 +11,7 @@ from those at the end of every run.
 from collections.abc import Callable, Iterator
 from concurrent.futures import as_completed, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict
+from dataclasses import asdict, replace
 import json
 import multiprocessing
 import os
@@ -38,7 +38,8 @@ HAND_MODEL = 'HRALIGN_HAND_MODEL'
 
 def simulate(
     output: Path, *, rounds: int = 6, workers: int = 1, tasks: tuple[str, ...] = (),
-    failures: bool = True, purpose: str = 'adaptation', hand: Path | None = None,
+    failures: bool = True, purpose: str = 'adaptation', only: tuple[str, ...] = (),
+    hand: Path | None = None,
     splits: Path | None = None, report: Report = print,
 ) -> Path:
     """
@@ -49,6 +50,7 @@ def simulate(
     :param failures: False: successes only, which is what adaptation needs; a later run adds the
         failures.
     :param purpose: what for, see plan_chunks; both can be in one data set.
+    :param only: splits to make; () for all.
     :param hand: glTF file of the hand; None: what HRALIGN_HAND_MODEL names.
     :param splits: split file; None for the shipped one.
     :returns: the manifest file.
@@ -65,8 +67,8 @@ def simulate(
     output = Path(output)
     for folder in (EPISODES, VIDEOS):
         (output / folder).mkdir(parents=True, exist_ok=True)
-    chunks = list(plan_chunks(
-        chosen, rules, rounds, failures=failures, purpose=purpose))
+    chunks = [_part(chunk, rules, only) for chunk in plan_chunks(
+        chosen, rules, rounds, failures=failures, purpose=purpose)]
     total = sum(len(chunk.jobs) for chunk in chunks)
     open_chunks = [chunk for chunk in chunks if _missing(output, chunk)]
     done = total - sum(len(_missing(output, chunk)) for chunk in open_chunks)
@@ -219,6 +221,13 @@ def _summary(episodes: list[Episode]) -> Iterator[str]:
         good = sum(bool(e.success) for e in some)
         yield (f'  {split:16s} {len(some):5d} episodes, {good} successes, '
                f'{len({e.task_id for e in some})} tasks, {len({e.scene for e in some})} scenes')
+
+
+def _part(chunk: Chunk, splits: Splits, only: tuple[str, ...]) -> Chunk:
+    """Leave of a chunk what falls into some splits."""
+    return replace(chunk, jobs=tuple(job for job in chunk.jobs if not only or splits.of(
+        task_id=chunk.task_id, scene=job.scene, embodiment=chunk.embodiment, seed=job.seed,
+        episode_id='') in only))
 
 
 def _name(chunk: Chunk, job: Job) -> str:

@@ -27,6 +27,8 @@ class SuccessOptions:
     :param progress: weight of regressing progress in successes.
     :param failed: weight of telling failed attempts from all others.
     :param shared_every: every so many steps the shared prompts stand in for each task's own.
+    :param prompt_every: prompts learn every so many steps; in between their features of the last
+        time are used, which saves most of the text encoder's time.
     :param assignment: of failures to prompts: kmeans, or balanced.
     :param cluster_every: steps from one assignment to the next.
     :param human_prompt: a learned prompt behind the texts that humans' videos are matched with:
@@ -57,6 +59,7 @@ class SuccessOptions:
     progress: float = 0.2
     failed: float = 0.3
     shared_every: int = 2
+    prompt_every: int = 3
     assignment: str = 'kmeans'
     cluster_every: int = 50
     human_prompt: bool = False
@@ -84,7 +87,11 @@ class SuccessOptions:
                 ('tasks_per_step', 1, 512), ('clips_per_task', 2, 4096), ('length', 1, 64),
                 ('human_share', 0, 0.9), ('drop_view', 0, 0.9), ('late_view', 0, 1),
                 ('average', 0, 0.99999), ('shared_every', 1, 10**7),
-                ('cluster_every', 1, 10**7)):
+                ('prompt_every', 1, 10**7), ('cluster_every', 1, 10**7)):
             if not low <= getattr(self, name) <= high:
                 raise TrainingError(
                     f'{name} is {getattr(self, name)}; needed is {low} to {high}')
+        if self.checkpoint_every % self.cluster_every:
+            raise TrainingError(
+                f'checkpoint_every is {self.checkpoint_every}; needed is a multiple of '
+                f'cluster_every, {self.cluster_every}, so that a resumed run goes on exactly')

@@ -4,8 +4,10 @@
 """Failure prompts: each task's own, and shared ones for tasks never seen."""
 
 from collections.abc import Sequence
+from functools import cache
+from typing import Any
 
-from hralign_ros.models.text import minilm_folder, PromptedTextEncoder
+from hralign_ros.models.text import load_tokenizer, minilm_folder, PromptedTextEncoder
 import torch
 from torch import nn, Tensor
 
@@ -45,8 +47,7 @@ class Prompts(nn.Module):
         self._ids = [_ids(text) for text in texts.values()]
         with torch.no_grad():
             self.plain = torch.stack([
-                encoder(ids, torch.ones_like(ids), self.vectors[0, :1, :1],
-                        torch.zeros(1, 1, dtype=torch.int64))[0] for ids in self._ids])
+                _encoded(encoder, ids, self.vectors[0, :1, :1])[0] for ids in self._ids])
 
     def row(self, task_id: str) -> int:
         """Return the row of a task's vectors; SHARED is behind all others."""
@@ -60,27 +61,33 @@ class Prompts(nn.Module):
         :param shared: with the shared prompts instead of each task's own.
         :returns: [U, 1 + K, D], norm 1; the plain text first.
         """
-        encoder = self._encoder[0]
-        rows = []
-        for task in tasks:
-            prompts = self.vectors[len(self.tasks) if shared else task]
-            mask = torch.ones(prompts.shape[:2], dtype=torch.int64)
-            ids = self._ids[task]
-            rows.append(torch.cat([self.plain[task][None], encoder(
-                ids, torch.ones_like(ids), prompts, mask)[1:]]))
-        return torch.stack(rows)
+        rows = [len(self.tasks)] * len(tasks) if shared else list(tasks)
+        encoded = self._encoder[0].prompted([self._ids[t] for t in tasks], self.vectors[rows])
+        return torch.cat([self.plain[list(tasks)][:, None], encoded], dim=1)
 
     def human_texts(self, tasks: Sequence[int]) -> Tensor:
         """Encode tasks' texts as humans' videos are matched with: [U, D]."""
         if self.human is None:
             return self.plain[list(tasks)]
-        mask = torch.ones(self.human.shape[:2], dtype=torch.int64)
-        return torch.stack([self._encoder[0](
-            self._ids[task], torch.ones_like(self._ids[task]), self.human, mask)[1]
-            for task in tasks])
+        return self._encoder[0].prompted(
+            [self._ids[t] for t in tasks], self.human.expand(len(tasks), -1, -1, -1))[:, 0]
 
 
+def text_features(encoder: PromptedTextEncoder, text: str, prompts: Tensor) -> Tensor:
+    """Encode one text, plain and with each of K prompts [K, L, D]: [1 + K, D], norm 1."""
+    return _encoded(encoder, _ids(text), prompts)
+
+
+def _encoded(encoder: PromptedTextEncoder, ids: Tensor, prompts: Tensor) -> Tensor:
+    mask = torch.ones(prompts.shape[:2], dtype=torch.int64)
+    return torch.as_tensor(encoder(ids, torch.ones_like(ids), prompts, mask))
+
+
+@cache
 def _ids(text: str) -> Tensor:
-    from hralign_ros.models.text import _tokenizer
+    return torch.tensor([_tokenizer().encode(text).ids])
 
-    return torch.tensor([_tokenizer(minilm_folder()).encode(text).ids])
+
+@cache
+def _tokenizer() -> Any:
+    return load_tokenizer(minilm_folder())

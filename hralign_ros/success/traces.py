@@ -60,9 +60,7 @@ def trace(
     tokens = torch.from_numpy(film.features.tokens[order].astype(np.float32))
     means = torch.from_numpy(film.features.means[order].astype(np.float32))
     # Every frame once, beside the first: an episode's memory never loses its first frame.
-    frames = head.look_since(
-        tokens.transpose(0, 1), tokens[:1].transpose(0, 1),
-        torch.ones(tokens.shape[1], tokens.shape[0]))
+    frames = head.look_since(tokens.transpose(0, 1), tokens[:1].transpose(0, 1))
     at = torch.from_numpy(np.maximum(chosen, 0))
     view = torch.arange(at.shape[1])[:, None]
     judged = head.conclude(head.join(frames[view, at], mask, age * mask))

@@ -176,6 +176,7 @@ class _Run:
         self.step = 0
         self.mode = np.full((2, len(self.source.films)), 0, np.int64)
         self.centres: dict[str, Any] = {}
+        self.texts: list[Tensor] = []
 
     def go(self) -> Trained:
         options, report = self.options, self.report
@@ -211,6 +212,7 @@ class _Run:
             while self.step < options.steps:
                 if self.step % options.cluster_every == 0 and options.use_prompts:
                     self._cluster()
+                    self._encode_texts()
                 batch = coming.result()
                 if self.step + 1 < options.steps:
                     coming = loader.submit(self.source.load, self.step + 1)
@@ -259,7 +261,8 @@ class _Run:
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
         options, head = self.options, self.head
-        shared = self.step % options.shared_every == options.shared_every - 1
+        shared = self.step // options.prompt_every % options.shared_every \
+            == options.shared_every - 1
         tokens = batch.clips.tokens
         if options.noise:
             tokens = tokens + options.noise * torch.randn_like(tokens)
@@ -269,7 +272,7 @@ class _Run:
         good_robot, good_human = batch.done & robot, batch.done & batch.human
         bad = batch.failing & robot
         # [U, 1 + K, D]; without prompts only the plain texts.
-        texts = self.prompts.features(batch.tasks, shared=shared) if options.use_prompts \
+        texts = self._texts(batch.tasks, shared) if options.use_prompts \
             else self.prompts.plain[list(batch.tasks)][:, None]
         similarity = torch.einsum('nd,ukd->nuk', video, texts) * scale
         used = torch.ones(texts.shape[0], texts.shape[1] - 1)
@@ -304,6 +307,21 @@ class _Run:
             terms['progress'] = functional.binary_cross_entropy_with_logits(
                 judged.progress[known], batch.progress[known])
         return terms
+
+    def _texts(self, tasks: Sequence[int], shared: bool) -> Tensor:
+        """Give texts with prompts [U, 1 + K, D]; with a gradient only where prompts learn."""
+        known = self.texts[int(shared)]
+        if self.step % self.options.prompt_every:
+            return known[list(tasks)]
+        fresh = self.prompts.features(tasks, shared=shared)
+        known[list(tasks)] = fresh.detach()
+        return fresh
+
+    @torch.no_grad()
+    def _encode_texts(self) -> None:
+        """Encode all tasks with their own and with the shared prompts, as they are now."""
+        every = range(len(self.prompts.tasks))
+        self.texts = [self.prompts.features(every, shared=shared) for shared in (False, True)]
 
     @torch.no_grad()
     def _cluster(self) -> None:

@@ -144,7 +144,8 @@ def test_garbage_in_tasks_yaml(tiny, variant, data):
 @pytest.mark.parametrize(('field', 'value'), [
     ('id', None), ('name', None), ('aliases', 'lift the cup'), ('aliases', 5),
     ('modes', 'dropped'), ('modes', 5), ('modes', ['a', 'b', 'c']), ('calibration', 'platt'),
-    ('calibration', {'method': 'platt'}), ('calibration', [{'method': 'platt'}]), ('name', ''), ('name', 'x' * 600),
+    ('calibration', {'method': 'platt'}), ('calibration', [{'method': 'platt'}]),
+    ('name', ''), ('name', 'x' * 600),
     ('aliases', ['']),
 ], ids=lambda value: repr(value)[:20])
 def test_bad_fields_of_a_task(rewritten, field, value):

@@ -1,0 +1,282 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Teach a bundle one more task from a few clips: prompts, bias and calibration, nothing else.
+
+The encoder and the head stay as they are, and so do all other tasks. Clips go through the same
+runtime that runs in the node; what is learned are the task's failure prompts, starting from the
+shared ones.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+import re
+import time
+from typing import Any
+
+from hralign_ros.adapt.checkpoints import TrainingError
+from hralign_ros.data.folders import SUFFIXES
+from hralign_ros.data.manifest import DataError
+from hralign_ros.data.video import frame_times, read_frames
+from hralign_ros.export.bundle import replace_bundle
+from hralign_ros.export.card import write_card
+from hralign_ros.models.text import load_minilm
+from hralign_ros.runtime.bundle import CARD, TASK_TENSORS, TASKS
+from hralign_ros.runtime.decision import DecisionRules
+from hralign_ros.runtime.encoder import Encoder
+from hralign_ros.runtime.tasks import check_task, SHARED, Task
+from hralign_ros.success.alarms import alarm_level, conformal_threshold
+from hralign_ros.success.bundle import task_files, TaskEntry
+from hralign_ros.success.calibrate import ALPHAS
+from hralign_ros.success.calibration import choose
+from hralign_ros.success.prompts import text_features
+import numpy as np
+from numpy.typing import NDArray
+import torch
+from torch import nn, Tensor
+from torch.nn import functional
+import yaml
+
+Report = Callable[[str], None]
+Floats = NDArray[np.float32]
+RATE_HZ = 5.0
+_NANOSECONDS = 1_000_000_000
+_FOLDS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class TaskClip:
+    """
+    A clip as the head sees it, tick by tick.
+
+    :param video: float32 [F, D], from the graph.
+    :param time_s: float64 [F].
+    :param done: float32 [F]: 1, 0, or NaN where it is not known.
+    """
+
+    name: str
+    video: Floats
+    time_s: NDArray[np.float64]
+    done: Floats
+
+
+@dataclass(frozen=True)
+class AddTaskOptions:
+    """
+    How to learn a task.
+
+    :param done_s: the last seconds of a success clip in which the task is accomplished.
+    :param unknown_s: before those, seconds of which nobody knows.
+    :param hold: weight of staying near the shared prompts.
+    """
+
+    done_s: float = 0.8
+    unknown_s: float = 1.2
+    steps: int = 120
+    learning_rate: float = 0.02
+    hold: float = 0.01
+    seed: int = 0
+
+
+def read_clips(
+    folder: Path, encoder: Encoder, *, success: bool, options: AddTaskOptions,
+) -> list[TaskClip]:
+    """
+    Run a folder of clips through the encoder.
+
+    :param folder: one folder per attempt with a video per view (wrist.mp4, third_person.mp4), or
+        videos of the reference view.
+    :raises DataError: there is no clip, or one cannot be read.
+    """
+    found = sorted(p for p in Path(folder).glob('[!.]*')
+                   if p.is_dir() or p.suffix.lower() in SUFFIXES) \
+        if Path(folder).is_dir() else []
+    clips = []
+    for path in found:
+        files = {encoder.manifest.reference_view: path} if path.is_file() else {
+            p.stem: p for p in sorted(path.iterdir())
+            if p.stem in encoder.manifest.views and p.suffix.lower() in SUFFIXES}
+        if files:
+            clips.append(_watch(encoder, path.name, files, success, options))
+    if not clips:
+        raise DataError(
+            f'{folder}: no clip there; needed is a folder per attempt with '
+            f'{" or ".join(f"{view}.mp4" for view in encoder.manifest.views)} in it')
+    return clips
+
+
+def _watch(
+    encoder: Encoder, name: str, files: dict[str, Path], success: bool, options: AddTaskOptions,
+) -> TaskClip:
+    """Play a clip through an episode, at RATE_HZ or slower."""
+    reference = max(files, key=lambda view: view == encoder.manifest.reference_view)
+    times = frame_times(files[reference])
+    wanted = np.arange(0.0, float(times[-1]) + 1e-6, 1.0 / RATE_HZ)
+    wanted = np.unique(times[np.abs(times[None] - wanted[:, None]).argmin(1)])
+    frames = {view: read_frames(file, times_s=wanted)[0] for view, file in files.items()}
+    episode = encoder.start_episode('a task')
+    rows = []
+    for i, now in enumerate(wanted):
+        tick = episode.step({view: film[i] for view, film in frames.items()},
+                            stamp=_NANOSECONDS + round(float(now) * _NANOSECONDS))
+        rows.append(tick.success.video)
+    left = wanted[-1] - wanted
+    done = np.zeros(len(wanted), np.float32)
+    if success:
+        done[left <= options.done_s + options.unknown_s] = np.nan
+        done[left <= options.done_s] = 1.0
+    return TaskClip(name, np.stack([r for r in rows if r is not None]), wanted, done)
+
+
+def learn_prompts(
+    clips: Sequence[TaskClip], name: str, start: Floats, scale: tuple[float, float],
+    options: AddTaskOptions, text: Any,
+) -> Floats:
+    """
+    Fit failure prompts to clips.
+
+    :param start: float32 [K, L, D], the shared prompts.
+    :param scale: scale and bias of the head.
+    :param text: the frozen text encoder.
+    :returns: float32 [K, L, D].
+    """
+    torch.manual_seed(options.seed)
+    video = torch.from_numpy(np.concatenate([c.video for c in clips]))
+    done = torch.from_numpy(np.concatenate([c.done for c in clips]))
+    known = ~torch.isnan(done)
+    video, done = video[known], done[known]
+    share = done.mean().clamp(0.02, 0.98)
+    weight = torch.where(done > 0.5, 0.5 / share, 0.5 / (1 - share))
+    first = torch.from_numpy(start)
+    prompts = nn.Parameter(first.clone())
+    optimiser = torch.optim.Adam([prompts], lr=options.learning_rate)
+    for _ in range(options.steps):
+        optimiser.zero_grad()
+        scores = _scores(video, text_features(text, name, prompts), scale)
+        loss = functional.binary_cross_entropy_with_logits(scores, done, weight)
+        loss = loss + options.hold * ((prompts - first) ** 2).sum(-1).mean()
+        loss.backward()
+        optimiser.step()
+    return np.asarray(prompts.detach().numpy(), np.float32)
+
+
+def _scores(video: Tensor, features: Tensor, scale: tuple[float, float]) -> Tensor:
+    similarity = video @ features.T * scale[0]
+    return similarity[:, 0] - torch.logsumexp(similarity[:, 1:], dim=1) + scale[1]
+
+
+def add_task(
+    bundle: Path, output: Path, name: str, success: Path, failure: Path, *, task_id: str = '',
+    aliases: Sequence[str] = (), options: AddTaskOptions | None = None, report: Report = print,
+) -> Path:
+    """
+    Write a bundle that knows one task more, or one task anew.
+
+    :param name: the instruction.
+    :param success: folder of clips that end with the task accomplished.
+    :param failure: folder of clips in which it never is.
+    :param task_id: None is given: made of the name.
+    :returns: `output`.
+    :raises HralignError: clips or names that do not do.
+    """
+    options = options or AddTaskOptions()
+    name = check_task(name)
+    task_id = task_id or re.sub(r'\W+', '-', name.casefold()).strip('-_')
+    if not name or not task_id or task_id == SHARED:
+        raise DataError(f"task '{name}' with id '{task_id}': a name and an id of its own are "
+                        'needed')
+    encoder = Encoder.load(bundle, provider='cpu')
+    if not encoder.manifest.success_trained:
+        raise TrainingError(f'{bundle}: its success head is not trained; a task can only be '
+                            'added to one that is (`hralign train-success`)')
+    began = time.monotonic()
+    clips = [*read_clips(success, encoder, success=True, options=options),
+             *read_clips(failure, encoder, success=False, options=options)]
+    cached = time.monotonic()
+    report(f'{len(clips)} clips encoded in {cached - began:.0f} s')
+    entry = fit_task(encoder, clips, name, task_id, aliases, options)
+    report(f'fitted in {time.monotonic() - cached:.0f} s')
+    _write(encoder, output, entry)
+    return output
+
+
+def fit_task(
+    encoder: Encoder, clips: Sequence[TaskClip], name: str, task_id: str,
+    aliases: Sequence[str], options: AddTaskOptions,
+) -> TaskEntry:
+    """
+    Fit a task's prompts and calibration to clips.
+
+    Calibration is fitted to clips that the prompts were not fitted to, in turn.
+    """
+    text, scale = load_minilm(), encoder.success_scale
+    shared = encoder.tasks.shared
+    good = [c for c in clips if (c.done == 1).any()]
+    bad = [c for c in clips if not (c.done == 1).any()]
+    if len(good) < 2 or len(bad) < 2:
+        raise DataError(f'{len(good)} successes and {len(bad)} failures; at least two of each '
+                        'are needed, ten of each are good')
+    order = [*good, *bad]
+    fold = np.r_[np.arange(len(good)), np.arange(len(bad))] % min(_FOLDS, len(good), len(bad))
+    scores: list[NDArray[np.float64]] = [np.zeros(0)] * len(order)
+    for k in range(int(fold.max()) + 1):
+        prompts = learn_prompts(
+            [c for c, f in zip(order, fold, strict=True) if f != k], name, shared.prompts, scale,
+            options, text)
+        features = torch.from_numpy(encoder.text.encode_with(name, prompts))
+        for i in np.flatnonzero(fold == k):
+            scores[i] = _scores(torch.from_numpy(order[i].video), features, scale).numpy(
+                ).astype(np.float64)
+    rows = [(s[t], bool(c.done[t]), c.name + str(i)) for i, (c, s) in enumerate(
+        zip(order, scores, strict=True)) for t in range(len(s)) if not np.isnan(c.done[t])]
+    fitted = choose(np.array([r[0] for r in rows]), np.array([r[1] for r in rows]),
+                    np.array([r[2] for r in rows]), methods=('temperature', 'platt'))
+    levels = [alarm_level(np.round(c.time_s * 1e9).astype(np.int64), fitted.apply(s),
+                          DecisionRules().dwell)
+              for c, s in zip(order, scores, strict=True) if not (c.done == 1).any()]
+    thresholds, sources = {}, {}
+    for alpha in ALPHAS:
+        own = conformal_threshold(levels, alpha)
+        # Too few failures promise nothing: then no lower than any of them, nor than the shared.
+        thresholds[alpha] = own if own is not None else max(
+            [*levels, *_shared_thresholds(shared, alpha)])
+        sources[alpha] = 'own' if own is not None else 'own and shared'
+    views = [frozenset(c) for c in shared.calibrations] or [frozenset(encoder.manifest.views)]
+    prompts = learn_prompts(order, name, shared.prompts, scale, options, text)
+    calibrations = tuple({
+        'views': sorted(one), 'method': fitted.method, **fitted.parameters, 'rows': fitted.count,
+        'episodes': fitted.episodes, 'never_succeeding': len(levels),
+        'thresholds_from': ', '.join(f'{a}: {s}' for a, s in sources.items()),
+        'thresholds': [{'alpha': a, 'probability': float(t)} for a, t in thresholds.items()]}
+        for one in views)
+    return TaskEntry(task_id, name, prompts, tuple(
+        f'mode {k + 1}' for k in range(len(prompts))), calibrations, tuple(aliases))
+
+
+def _shared_thresholds(shared: Task, alpha: float) -> list[float]:
+    return [c.thresholds[alpha] for c in shared.calibrations.values() if alpha in c.thresholds]
+
+
+def _write(encoder: Encoder, output: Path, entry: TaskEntry) -> None:
+    """Write the bundle anew with one entry more; all others stay to the letter."""
+    bundle = encoder.bundle
+    document = dict(bundle.manifest.document)
+    files = {name: bundle.read(name) for name in document['files']}
+    before = yaml.safe_load(files[TASKS])
+    entries = [TaskEntry(
+        e['id'], e['name'], _prompts(encoder, e['id']), tuple(e['modes']),
+        tuple(e.get('calibration') or ()), tuple(e['aliases']))
+        for e in before['tasks'] if e['id'] != entry.task_id]
+    shared = before.get(SHARED, {})
+    entries = [*entries, entry, TaskEntry(
+        SHARED, SHARED, encoder.tasks.shared.prompts, tuple(shared.get('modes') or ()),
+        tuple(shared.get('calibration') or ()))]
+    files[TASKS], files[TASK_TENSORS] = task_files(entries, entry.prompts.shape)
+    files[CARD] = write_card(document).encode()
+    replace_bundle(output, files, document)
+
+
+def _prompts(encoder: Encoder, task_id: str) -> Floats:
+    return next(t.prompts for t in encoder.tasks.tasks if t.task_id == task_id)

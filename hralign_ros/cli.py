@@ -58,7 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--version', action='version', version=__version__)
     commands = parser.add_subparsers(dest='command', required=True)
     for add in (_add_verify, _add_simulate, _add_import, _add_adapt, _add_evaluate, _add_export,
-                _add_train_success, _add_calibrate):
+                _add_train_success, _add_calibrate, _add_add_task):
         add(commands)
     return parser
 
@@ -228,6 +228,26 @@ def _add_calibrate(commands: _Commands) -> None:
     calibrate.set_defaults(run=_calibrate)
 
 
+def _add_add_task(commands: _Commands) -> None:
+    adding = commands.add_parser(
+        'add-task', help='teach a bundle one more task from a few clips', description='Fit '
+        'failure prompts, bias and calibration of one task on a CPU, and write a new bundle; all '
+        'other tasks stay as they are. A folder of clips holds one folder per attempt, with '
+        'wrist.mp4 and third_person.mp4 (or the views that there are) in it.')
+    adding.add_argument('--name', required=True, help='the instruction')
+    adding.add_argument('--success', required=True, type=Path,
+                        help='folder of clips that end with the task accomplished')
+    adding.add_argument('--failure', required=True, type=Path,
+                        help='folder of clips in which it never is')
+    adding.add_argument('--output', required=True, type=Path, help='bundle to write')
+    adding.add_argument('--bundle', type=Path, help='default: the shipped one')
+    adding.add_argument('--id', default='', help='of the task; default: made of its name')
+    adding.add_argument('--alias', action='append', default=[], help='another instruction')
+    adding.add_argument('--set', action='append', default=[], metavar='NAME=VALUE',
+                        help='a setting (done_s, unknown_s, steps, ...)')
+    adding.set_defaults(run=_add_task)
+
+
 def _workers(text: str) -> int | str:
     return text if text == 'ray' else int(text)
 
@@ -261,7 +281,8 @@ def _simulate(options: argparse.Namespace) -> int:
     path = simulate(
         options.output, rounds=options.rounds, workers=options.workers,
         tasks=tuple(options.tasks), failures=not options.no_failures,
-        purpose=options.purpose, only=tuple(options.only), hand=options.hand, splits=options.splits)
+        purpose=options.purpose, only=tuple(options.only), hand=options.hand,
+        splits=options.splits)
     print(path)
     return 0
 
@@ -364,6 +385,17 @@ def _calibrate(options: argparse.Namespace) -> int:
     print(calibrate(
         load_success_run(options.run_folder), options.data, options.bundle or default_bundle(),
         options.output, workers=options.workers, store=options.store, command=options.repeat))
+    return 0
+
+
+def _add_task(options: argparse.Namespace) -> int:
+    from hralign_ros.runtime import default_bundle
+    from hralign_ros.success.add_task import add_task, AddTaskOptions
+
+    print(add_task(
+        options.bundle or default_bundle(), options.output, options.name, options.success,
+        options.failure, task_id=options.id, aliases=options.alias,
+        options=AddTaskOptions(**_settings(options.set, AddTaskOptions()))))
     return 0
 
 

@@ -9,7 +9,26 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 ASSIGNMENTS = ('kmeans', 'balanced')
+BASES = ('motion', 'video')
 _ITERATIONS = 30
+# Parts of an attempt that are looked at one by one.
+_PARTS = 6
+
+
+def motion_profile(tokens: NDArray[np.float16]) -> Floats:
+    """
+    Tell how much of what is seen changes in each part of an attempt.
+
+    How an attempt fails shows in when it moves and when no more, and hardly in what stands there
+    in the end: grouped by this, failures agree with their known kinds several times better than
+    by the vectors that the head makes of them.
+
+    :param tokens: [F, V, N, R].
+    :returns: [parts * V * R].
+    """
+    rows = np.linspace(0, len(tokens) - 1, _PARTS + 1).round().astype(np.int64)
+    change = np.diff(tokens[rows].astype(np.float32), axis=0)
+    return np.asarray(np.abs(change).mean(2).ravel(), np.float64)
 
 
 def cluster(

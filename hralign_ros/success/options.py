@@ -6,7 +6,7 @@
 from dataclasses import dataclass
 
 from hralign_ros.adapt.checkpoints import TrainingError
-from hralign_ros.success.clusters import ASSIGNMENTS
+from hralign_ros.success.clusters import ASSIGNMENTS, BASES
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class SuccessOptions:
         time are used, which saves most of the text encoder's time.
     :param assignment: of failures to prompts: kmeans, or balanced.
     :param cluster_every: steps from one assignment to the next.
+    :param cluster_on: what failures are grouped by: motion, how much of what is seen changes
+        in each part of the attempt; or video, the vectors that the head makes of them.
     :param human_prompt: a learned prompt behind the texts that humans' videos are matched with:
         one reading of the paper's domain-specific prompts, whose form is not known.
     :param use_prompts: False: no failure prompts at all, the score is the plain text's alone.
@@ -62,6 +64,7 @@ class SuccessOptions:
     prompt_every: int = 3
     assignment: str = 'kmeans'
     cluster_every: int = 50
+    cluster_on: str = 'motion'
     human_prompt: bool = False
     use_prompts: bool = True
     learning_rate: float = 1e-3
@@ -79,9 +82,10 @@ class SuccessOptions:
 
     def __post_init__(self) -> None:
         """Refuse what could not work."""
-        if self.assignment not in ASSIGNMENTS:
-            raise TrainingError(f"assignment is '{self.assignment}'; allowed: "
-                                f'{", ".join(ASSIGNMENTS)}')
+        for name, allowed in (('assignment', ASSIGNMENTS), ('cluster_on', BASES)):
+            if getattr(self, name) not in allowed:
+                raise TrainingError(
+                    f"{name} is '{getattr(self, name)}'; allowed: {', '.join(allowed)}")
         for name, low, high in (
                 ('modes', 1, 16), ('prompt_length', 1, 64), ('steps', 1, 10**7),
                 ('tasks_per_step', 1, 512), ('clips_per_task', 2, 4096), ('length', 1, 64),

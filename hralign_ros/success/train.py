@@ -21,7 +21,7 @@ from hralign_ros.adapt.checkpoints import (
 from hralign_ros.data.manifest import DataError
 from hralign_ros.models.success import SuccessHead
 from hralign_ros.success.clips import Choice, Clips, draw, Film, take
-from hralign_ros.success.clusters import cluster
+from hralign_ros.success.clusters import cluster, motion_profile
 from hralign_ros.success.losses import (
     accomplished_loss,
     cross_domain_loss,
@@ -330,31 +330,39 @@ class _Run:
         rows = [row for row, film in enumerate(films) if film.failing.any() and not film.human]
         if not rows:
             return
-        self.head.eval()
-        rng = np.random.default_rng([_CHOOSE, options.seed])
-        features = []
-        for start in range(0, len(rows), 64):
-            some = [films[row] for row in rows[start:start + 64]]
-            clips = take(some, [draw(f, f.frames - 1, options.length, rng) for f in some])
-            features.append(self.head.judge(clips.tokens, clips.mask, clips.age).video.numpy())
-        points = np.concatenate(features).astype(np.float64)
+        points = self._points(rows)
         tasks = np.array([films[row].episode.task_id for row in rows])
         rest = points.copy()
         for task in np.unique(tasks):
             here = tasks == task
-            # What is left of a failure once its task is taken out of it.
+            # What is left of a failure once what all failures of its task share is taken out of
+            # it: that would be most of every cosine.
             rest[here] -= points[here].mean(0)
+            rest[here] += 1e-9
             labels, centres = cluster(
-                points[here], options.modes, before=self.centres.get(task),
+                rest[here], options.modes, before=self.centres.get(task),
                 assignment=options.assignment, seed=options.seed)
             self.mode[0, np.array(rows)[here]] = labels
             self.centres[task] = centres
-        rest += 1e-9
         labels, centres = cluster(
             rest, options.modes, before=self.centres.get(''), assignment=options.assignment,
             seed=options.seed)
         self.mode[1, rows] = labels
         self.centres[''] = centres
+
+    def _points(self, rows: Sequence[int]) -> NDArray[np.float64]:
+        """Describe failed films [n, ...] by what they are grouped by."""
+        films, options = [self.source.films[row] for row in rows], self.options
+        if options.cluster_on == 'motion':
+            return np.stack([motion_profile(film.features.tokens) for film in films])
+        self.head.eval()
+        rng = np.random.default_rng([_CHOOSE, options.seed])
+        features = []
+        for start in range(0, len(films), 64):
+            some = films[start:start + 64]
+            clips = take(some, [draw(f, f.frames - 1, options.length, rng) for f in some])
+            features.append(self.head.judge(clips.tokens, clips.mask, clips.age).video.numpy())
+        return np.concatenate(features).astype(np.float64)
 
     def _save(
         self, path: Path, average: dict[str, Tensor], optimiser: torch.optim.Optimizer,

@@ -1,0 +1,106 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""Clips: what training draws, and that evaluation takes what the live memory would."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip('torch', reason='the offline packages are not installed')
+
+from hralign_ros.models.success import SuccessHead  # noqa: E402, I100
+from hralign_ros.runtime.bundle import ClipSpec  # noqa: E402
+from hralign_ros.runtime.memory import assemble, EpisodeMemory, FrameSet  # noqa: E402
+from hralign_ros.success.clips import draw, Film, replay, take  # noqa: E402
+from hralign_ros.success.store import EpisodeFeatures  # noqa: E402
+from hralign_ros.success.traces import trace  # noqa: E402
+from tiny_success import C, D, make_film, N, R, V  # noqa: E402
+
+CLIP = ClipSpec(length=5, period_s=0.2, capacity=12, stride_s=0.1)
+SECOND = 1_000_000_000
+
+
+def memory():
+    return EpisodeMemory(length=5, period=SECOND // 5, capacity=12, stride=SECOND // 10)
+
+
+@pytest.mark.parametrize('frames', [1, 3, 60])
+def test_offline_is_what_the_node_does(frames):
+    """
+    Guards against a skew between evaluation and node: the same clips, the same answers.
+
+    The node's own memory and assembly, and the whole graph on tokens that were never reduced,
+    against `trace`, which looks at every frame once. 60 frames thin the memory twice.
+    """
+    rng = np.random.default_rng(0)
+    torch.manual_seed(0)
+    head = SuccessHead(V, C, N, D, size=R, width=16, ood_size=3).eval()
+    head.basis_mean.copy_(torch.randn(C))
+    head.basis_matrix.copy_(torch.randn(C, R) * 0.5)
+    head.ood_matrix.copy_(torch.linalg.qr(torch.randn(V, C, 3))[0])
+    # In half precision already, as the store keeps them; reduced tokens are compared in it too.
+    full = rng.normal(0, 1, (frames, V, N, C)).astype(np.float32)
+    reduced = (full - head.basis_mean.numpy()) @ head.basis_matrix.numpy()
+    times = np.cumsum(rng.uniform(0.05, 0.4, frames))
+    film = make_film('lift', 0, frames=max(frames, 2))
+    features = EpisodeFeatures(
+        reduced, full.mean(2), np.array([True, True]), times)
+    film = Film(film.episode, features, False, film.done[:frames], film.failing[:frames],
+                film.progress[:frames])
+    seen = trace(head, film, CLIP)
+    live = memory()
+    text = torch.nn.functional.normalize(torch.randn(3, D), dim=1)
+    for i, now in enumerate(np.round(times * SECOND).astype(np.int64) + SECOND):
+        live.add(FrameSet(int(now), np.array([now, now]), np.array([True, True]), full[i]))
+        clip = assemble(live.spread_clip(), length=5, live=np.array([True, True]))
+        with torch.no_grad():
+            got = head(*(torch.from_numpy(x) for x in (clip.tokens, clip.mask, clip.age)), text,
+                       torch.ones(2))
+        np.testing.assert_allclose(seen.video[i], got[6], atol=2e-5)
+        np.testing.assert_allclose(seen.strangeness[i], got[4][0], rtol=1e-4)
+        np.testing.assert_allclose(seen.progress[i], got[2][0], atol=1e-5)
+        np.testing.assert_allclose(seen.failed[i], got[5][0], atol=1e-5)
+
+
+def test_a_late_view_is_late_and_then_gone():
+    """Guards E14: 0.4 s late a view has its age, 0.8 s late it is left out, as in the node."""
+    film = make_film('lift', 0, frames=15)
+    rows, age = replay(film, CLIP, delays=[0.4, 0.0])[-1]
+    assert rows[0].max() == 12 and rows[1].max() == 14
+    assert age[0][rows[0] == 12] == pytest.approx(0.4) and age[1][rows[1] == 14] == 0.0
+    rows, _ = replay(film, CLIP, delays=[0.8, 0.0])[-1]
+    assert (rows[0] == -1).all() and (rows[1] >= 0).all()
+    alone, _ = replay(film, CLIP, views=np.array([True, False]))[-1]
+    assert (alone[1] == -1).all() and (alone[0] >= 0).all()
+
+
+def test_what_training_draws():
+    """Guards training clips: they end with the newest frame and never repeat one."""
+    rng = np.random.default_rng(1)
+    film = make_film('lift', 0, frames=30)
+    for newest in (0, 1, 3, 29):
+        for _ in range(50):
+            rows, age = draw(film, newest, 5, rng, drop_view=0.4, late_view=0.3)
+            there = rows >= 0
+            assert there.any(), 'one view always stays'
+            assert rows[there].max() <= newest and (age >= 0).all()
+            for view in range(V):
+                chosen = rows[view][there[view]]
+                assert (np.diff(chosen) > 0).all()
+            # Unless it comes late, a view that is there ends with the newest frame.
+            assert newest in rows or newest - rows[there].max() <= 3
+    human = make_film('lift', 0, human=True)
+    rows, _ = draw(human, 10, 5, rng, drop_view=0.5)
+    assert (rows[0] == -1).all() and (rows[1] >= 0).any(), 'a view that was not filmed'
+
+
+def test_what_is_masked_is_zero():
+    """Guards batches: tokens of absent frames are zeros, whatever the store holds there."""
+    film = make_film('lift', 0)
+    rows = np.array([[-1, -1, 0, 1, 2], [-1] * 5])
+    clips = take([film], [(rows, np.ones((V, 5), np.float32))], means=True)
+    assert clips.tokens.shape == (1, V, 5, N, R) and clips.means.shape == (1, V, 5, C)
+    assert not clips.tokens[0, 1].any() and not clips.tokens[0, 0, :2].any()
+    assert not clips.age[0, 1].any() and not clips.means[0, 1].any()
+    np.testing.assert_array_equal(clips.mask[0].numpy(), rows >= 0)
+    np.testing.assert_allclose(clips.tokens[0, 0, 4], film.features.tokens[2, 0])

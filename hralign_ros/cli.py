@@ -196,7 +196,7 @@ def _add_export(commands: _Commands) -> None:
 
 def _add_train_success(commands: _Commands) -> None:
     training = commands.add_parser(
-        'train-success', help='train the success head (Adapt2Reward)', description="Train a "
+        'train-success', help='train the success head (Adapt2Reward)', description='Train a '
         "success head and its failure prompts on a bundle's features of successes and failures. "
         'Goes on where it was stopped.')
     training.add_argument('--data', required=True, type=Path, help='folder with a manifest')

@@ -207,7 +207,7 @@ def _task(entry: Mapping[str, Any], tensors: Mapping[str, Any], bundle: Bundle) 
             raise BundleError(
                 f'{bundle.path / TASKS}: task {task_id}: a calibration is for the views '
                 f'{", ".join(sorted(views)) or "none"}; the bundle has '
-                f'{", ".join(manifest.views)}')
+                f'{", ".join(manifest.views)}; calibrate again for those')
         calibrations[views] = _calibration(one, bundle, task_id)
     return Task(
         task_id=task_id, name=name, aliases=aliases, prompts=prompts, mode_mask=mask,

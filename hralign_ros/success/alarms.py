@@ -4,8 +4,10 @@
 """False alarms: the threshold below which an episode would see a SUCCESS, and its quantiles."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 import math
 
+from hralign_ros.runtime.decision import decide, Decision, DecisionRules, DecisionState, Status
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,6 +29,27 @@ def alarm_level(stamps: NDArray[np.int64], probability: Doubles, dwell: int) -> 
     ends = np.searchsorted(stamps, stamps + dwell, 'left')
     return max((float(probability[i:end + 1].min()) for i, end in enumerate(ends)
                 if end < len(stamps)), default=0.0)
+
+
+def decided(
+    stamps: NDArray[np.int64], probability: Doubles, threshold: float,
+    rules: DecisionRules | None = None,
+) -> int | None:
+    """
+    Return the first row at which SUCCESS is decided: `decide`, tick by tick.
+
+    :param stamps: int64 [F], ascending [ns].
+    :param probability: [F].
+    :param rules: all but the threshold; None: the defaults.
+    """
+    rules = replace(rules or DecisionRules(), threshold=threshold)
+    state = DecisionState()
+    for row, (stamp, value) in enumerate(zip(stamps, probability, strict=True)):
+        state, decision = decide(state, rules, stamp=int(stamp), probability=float(value),
+                                 modes=(), status=Status.OK)
+        if decision is Decision.SUCCESS:
+            return row
+    return None
 
 
 def conformal_threshold(levels: Sequence[float] | Doubles, alpha: float) -> float | None:

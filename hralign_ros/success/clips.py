@@ -8,7 +8,7 @@ Training draws them at random; evaluation takes, tick by tick, those that the li
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hralign_ros.data.manifest import Episode
 from hralign_ros.runtime.bundle import ClipSpec
@@ -64,6 +64,22 @@ def load_film(store: FeatureStore, episode: Episode, *, human: bool = False) -> 
     progress = np.asarray(episode.progress, np.float32)[rows] if len(episode.progress) \
         else np.full(len(rows), np.nan, np.float32)
     return Film(episode, features, human, done, failing, progress)
+
+
+def rearranged(film: Film, rows: NDArray[np.int64], done: NDArray[np.bool_]) -> Film:
+    """
+    Return a film of the same frames in another order, at the same times: cut, reversed, frozen.
+
+    :param rows: for each new frame the old one, [F'], or [F', V] for each view apart; F' <= F.
+    :param done: bool [F'].
+    """
+    old, new = film.features, len(rows)
+    each = rows[:, None] if rows.ndim == 1 else rows
+    views = np.arange(old.tokens.shape[1])[None]
+    features = replace(old, tokens=old.tokens[each, views], means=old.means[each, views],
+                       time_s=old.time_s[:new])
+    return replace(film, features=features, done=done, failing=np.zeros(new, bool),
+                   progress=np.full(new, np.nan, np.float32))
 
 
 @dataclass(frozen=True, eq=False)

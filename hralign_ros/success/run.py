@@ -7,6 +7,7 @@ One training of a success head, from a data set and a bundle to a run's folder.
 run.json and head.safetensors say everything that calibration and export need.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 import json
@@ -54,6 +55,20 @@ class SuccessRun:
     prompts: Mapping[str, Floats]
     texts: Mapping[str, str]
     record: Mapping[str, Any]
+
+    def mode_kinds(self, trained: Mapping[str, Episode]) -> dict[tuple[str, int], str]:
+        """
+        Name modes after what most training failures in them are: kind by task id and mode.
+
+        :param trained: training episodes by their id.
+        """
+        found: dict[tuple[str, int], Counter[str]] = {}
+        for name, mode in self.record['modes'].items():
+            episode = trained.get(name)
+            if episode is not None and episode.failure:
+                found.setdefault((episode.task_id, mode), Counter())[episode.failure] += 1
+        return {key: max(sorted(kinds), key=lambda kind: kinds[kind])
+                for key, kinds in found.items()}
 
 
 def make_head(manifest: Manifest, size: int) -> SuccessHead:

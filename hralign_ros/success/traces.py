@@ -26,6 +26,7 @@ class Trace:
     :param progress: float32 [F], 0 to 1.
     :param failed: float32 [F], 0 to 1.
     :param strangeness: float32 [F].
+    :param live: bool [F, V], views that took part.
     """
 
     film: Film
@@ -33,6 +34,7 @@ class Trace:
     progress: Floats
     failed: Floats
     strangeness: Floats
+    live: NDArray[np.bool_]
 
     @property
     def stamps(self) -> NDArray[np.int64]:
@@ -43,22 +45,20 @@ class Trace:
 @torch.no_grad()
 def trace(
     head: SuccessHead, film: Film, clip: ClipSpec, *, views: NDArray[np.bool_] | None = None,
-    delays: Sequence[float] = (), rows: NDArray[np.int64] | None = None,
+    delays: Sequence[float] = (),
 ) -> Trace:
     """
     Run a head over an episode.
 
     :param views: bool [V], the views that take part; None: all that were filmed.
     :param delays: seconds by which each view comes late; () for none.
-    :param rows: frames in another order, for films played backwards or cut.
     """
     choices = replay(film, clip, views=views, delays=delays)
     chosen = np.stack([choice[0] for choice in choices])
     mask = torch.from_numpy((chosen >= 0).astype(np.float32))
     age = torch.from_numpy(np.stack([choice[1] for choice in choices]))
-    order = np.arange(film.frames) if rows is None else rows
-    tokens = torch.from_numpy(film.features.tokens[order].astype(np.float32))
-    means = torch.from_numpy(film.features.means[order].astype(np.float32))
+    tokens = torch.from_numpy(film.features.tokens.astype(np.float32))
+    means = torch.from_numpy(film.features.means.astype(np.float32))
     # Every frame once, beside the first: an episode's memory never loses its first frame.
     frames = head.look_since(tokens.transpose(0, 1), tokens[:1].transpose(0, 1))
     at = torch.from_numpy(np.maximum(chosen, 0))
@@ -66,7 +66,8 @@ def trace(
     judged = head.conclude(head.join(frames[view, at], mask, age * mask))
     strange = head.strangeness(means[at, view], mask)
     return Trace(film, judged.video.numpy(), torch.sigmoid(judged.progress).numpy(),
-                 torch.sigmoid(judged.failed).numpy(), strange.numpy())
+                 torch.sigmoid(judged.failed).numpy(), strange.numpy(),
+                 np.asarray((chosen >= 0).any(2), bool))
 
 
 @torch.no_grad()

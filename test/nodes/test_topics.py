@@ -164,9 +164,12 @@ def test_remapping_moves_the_compressed_topic(harness: Harness) -> None:
         arguments=('-r', 'wrist/image_raw:=/hand/color'), autostart='true',
         wrist__transport='compressed')
     harness.wait(lambda: harness.infos, 'EncoderInfo', process)
-    topics = dict(harness.node.get_topic_names_and_types())
-    assert '/hand/color/compressed' in topics
-    assert topics['/hand/color/compressed'] == ['sensor_msgs/msg/CompressedImage']
+    def topics() -> dict[str, list[str]]:
+        return dict(harness.node.get_topic_names_and_types())
+
+    # Discovery of a subscription may come after the first message of a publisher.
+    harness.wait(lambda: '/hand/color/compressed' in topics(), 'the subscription', process)
+    assert topics()['/hand/color/compressed'] == ['sensor_msgs/msg/CompressedImage']
 
 
 def test_a_bag_that_starts_over_starts_a_new_episode(harness: Harness) -> None:

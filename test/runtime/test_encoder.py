@@ -3,6 +3,7 @@
 
 """From pictures to numbers: what a tick says, on the shipped bundle and on one told by hand."""
 
+from dataclasses import replace
 import re
 import time
 
@@ -118,7 +119,8 @@ def test_the_same_again_is_the_same(encoder):
     for one, other in zip(ticks, again, strict=True):
         np.testing.assert_array_equal(one.embedding, other.embedding)
         np.testing.assert_array_equal(one.attention, other.attention)
-        assert one.success == other.success
+        np.testing.assert_array_equal(one.success.video, other.success.video)
+        assert replace(one.success, video=None) == replace(other.success, video=None)
 
 
 def test_threads_change_nothing_that_counts(encoder):

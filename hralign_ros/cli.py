@@ -58,7 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--version', action='version', version=__version__)
     commands = parser.add_subparsers(dest='command', required=True)
     for add in (_add_verify, _add_simulate, _add_import, _add_adapt, _add_evaluate, _add_export,
-                _add_train_success, _add_calibrate, _add_add_task):
+                _add_train_success, _add_calibrate, _add_evaluate_success, _add_add_task):
         add(commands)
     return parser
 
@@ -228,6 +228,21 @@ def _add_calibrate(commands: _Commands) -> None:
     calibrate.set_defaults(run=_calibrate)
 
 
+def _add_evaluate_success(commands: _Commands) -> None:
+    evaluate = commands.add_parser(
+        'evaluate-success', help='measure success heads', description='Calibrate runs of '
+        '`hralign train-success` that differ in their seed, and measure detection, calibration, '
+        'false alarms, streams, missing cameras; write report.html, .json and .csv.')
+    evaluate.add_argument('runs', nargs='+', type=Path, help='folders of train-success')
+    evaluate.add_argument('--data', required=True, type=Path, help='folder with a manifest')
+    evaluate.add_argument('--output', required=True, type=Path, help='folder of the report')
+    evaluate.add_argument('--bundle', type=Path, help='default: the shipped one')
+    evaluate.add_argument('--store', type=Path, help='folder of features')
+    evaluate.add_argument('--workers', type=int, default=1,
+                          help='processes that compute features (%(default)s)')
+    evaluate.set_defaults(run=_evaluate_success)
+
+
 def _add_add_task(commands: _Commands) -> None:
     adding = commands.add_parser(
         'add-task', help='teach a bundle one more task from a few clips', description='Fit '
@@ -385,6 +400,19 @@ def _calibrate(options: argparse.Namespace) -> int:
     print(calibrate(
         load_success_run(options.run_folder), options.data, options.bundle or default_bundle(),
         options.output, workers=options.workers, store=options.store, command=options.repeat))
+    return 0
+
+
+def _evaluate_success(options: argparse.Namespace) -> int:
+    from hralign_ros.evaluate.success_report import evaluate_success
+    from hralign_ros.runtime import default_bundle
+    from hralign_ros.success.run import load_success_run, open_data
+
+    runs = [load_success_run(folder) for folder in options.runs]
+    bundle = options.bundle or default_bundle()
+    data, store = open_data(options.data, bundle, runs[0].options, workers=options.workers,
+                            store=options.store)
+    evaluate_success(data, store, runs, bundle, options.output, commands=[options.repeat])
     return 0
 
 

@@ -33,11 +33,11 @@ from threadpoolctl import threadpool_limits
 
 HUMAN, ROBOT = '#E69F00', '#0072B2'
 RIGHT, WRONG = '#009E73', '#D55E00'
-_GREY, _TEXT = '#9aa0a6', '#202124'
+GREY, TEXT = '#9aa0a6', '#202124'
 # Of variants and curves.
-_PALETTE = ('#009E73', '#CC79A7', '#56B4E9', '#D55E00', '#000000', '#F0E442')
+PALETTE = ('#009E73', '#CC79A7', '#56B4E9', '#D55E00', '#000000', '#F0E442')
 _TASKS = ('#332288', '#DDCC77', '#44AA99', '#CC6677', '#88CCEE', '#117733', '#882255', '#999933')
-_DPI = 120
+DPI = 120
 
 Pictures = NDArray[np.uint8]
 
@@ -98,12 +98,12 @@ def retrieval_examples(examples: Sequence[Example], *, query: str = 'human') -> 
     :returns: PNG.
     :raises EvaluationError: there is no example, or a frame is not an RGB picture.
     """
-    _some(examples, 'examples')
+    require(examples, 'examples')
     shown = [_strip(example.frames) for example in examples]
     across = max(len(example.answers) for example in examples)
     ratio = max(strip.shape[1] / strip.shape[0] for strip in shown)
     figure = Figure(figsize=(1.7 * (ratio + across) + 0.6, 2.2 * len(examples) + 0.4),
-                    dpi=_DPI, layout='constrained')
+                    dpi=DPI, layout='constrained')
     axes = figure.subplots(len(examples), 1 + across, squeeze=False,
                            width_ratios=[ratio] + [1.0] * across)
     found, colour = ('robot', HUMAN) if query == 'human' else ('human', ROBOT)
@@ -122,10 +122,10 @@ def retrieval_examples(examples: Sequence[Example], *, query: str = 'human') -> 
                       bbox={'boxstyle': 'round,pad=0.15', 'lw': 0,
                             'fc': RIGHT if answer.right else WRONG})
             axis.set_xlabel(_wrap(answer.label, 20), fontsize=8.5)
-    axes[0, 0].set_title(f'{query} query', fontsize=11, color=_TEXT, weight='bold')
+    axes[0, 0].set_title(f'{query} query', fontsize=11, color=TEXT, weight='bold')
     for place in range(across):
-        axes[0, 1 + place].set_title(f'{found} #{place + 1}', fontsize=11, color=_TEXT)
-    return _png(figure)
+        axes[0, 1 + place].set_title(f'{found} #{place + 1}', fontsize=11, color=TEXT)
+    return to_png(figure)
 
 
 def embeddings(
@@ -154,7 +154,7 @@ def embeddings(
     listed, counts = np.unique(names, return_counts=True)
     listed = listed[np.argsort(-counts, kind='stable')][:min(most_tasks, len(_TASKS))]
     colours = dict(zip(listed.tolist(), _TASKS, strict=False))
-    figure = Figure(figsize=(10.5, 8.4), dpi=_DPI, layout='constrained')
+    figure = Figure(figsize=(10.5, 8.4), dpi=DPI, layout='constrained')
     axes = figure.subplots(2, 2)
     # One random order for all, so that no domain and no task lies on top.
     order = np.random.default_rng(seed).permutation(len(names))
@@ -180,7 +180,7 @@ def embeddings(
         handles.append(Patch(color='#d4d7db', label='other tasks'))
     axes[1, 1].legend(handles=handles, loc='upper left', bbox_to_anchor=(1.02, 1.0),
                       frameon=False, fontsize=10)
-    return _png(figure)
+    return to_png(figure)
 
 
 def attention_figure(items: Sequence[Attention], *, size: int = 224) -> bytes:
@@ -192,8 +192,8 @@ def attention_figure(items: Sequence[Attention], *, size: int = 224) -> bytes:
     :returns: PNG.
     :raises EvaluationError: there is no item, or weights that do not fill the grid.
     """
-    _some(items, 'attention maps')
-    figure = Figure(figsize=(7.4, 2.3 * len(items) + 0.4), dpi=_DPI, layout='constrained')
+    require(items, 'attention maps')
+    figure = Figure(figsize=(7.4, 2.3 * len(items) + 0.4), dpi=DPI, layout='constrained')
     axes = figure.subplots(len(items), 3, squeeze=False)
     for line, item in enumerate(items):
         if {item.frozen.size, item.adapted.size} != {item.grid[0] * item.grid[1]}:
@@ -202,11 +202,11 @@ def attention_figure(items: Sequence[Attention], *, size: int = 224) -> bytes:
         even = np.ones(item.grid, np.float32)
         for axis, weights in zip(axes[line], (even, item.frozen, item.adapted), strict=True):
             overlay = attention_overlay(item.frame, weights, item.grid, size=size)
-            _picture(axis, overlay, _GREY, 0.8)
+            _picture(axis, overlay, GREY, 0.8)
         axes[line, 0].set_ylabel(_wrap(item.title, 26), fontsize=10)
     for axis, title in zip(axes[0], ('frame', 'frozen', 'adapted'), strict=True):
         axis.set_title(title, fontsize=11, weight='bold')
-    return _png(figure)
+    return to_png(figure)
 
 
 def bar_chart(
@@ -220,7 +220,7 @@ def bar_chart(
     :returns: PNG.
     :raises EvaluationError: no row, rows of several metrics, or two of one variant and split.
     """
-    _some(rows, 'rows')
+    require(rows, 'rows')
     metrics = {item['metric'] for item in rows}
     cells = {(item['split'], item['variant']): item for item in rows}
     if len(metrics) != 1 or len(cells) != len(rows):
@@ -230,12 +230,12 @@ def bar_chart(
                       key=lambda name: name in controls)
     width = 0.84 / len(variants)
     figure = Figure(figsize=(max(6.0, 1.6 + len(splits) * max(1.3, 0.62 * len(variants))), 4.0),
-                    dpi=_DPI, layout='constrained')
+                    dpi=DPI, layout='constrained')
     axis = figure.subplots()
     mains = [name for name in variants if name not in controls]
     for place, variant in enumerate(variants):
         control = variant in controls
-        colour = '#dcdfe3' if control else _PALETTE[mains.index(variant) % len(_PALETTE)]
+        colour = '#dcdfe3' if control else PALETTE[mains.index(variant) % len(PALETTE)]
         hatch = ('////', '....', 'xxxx', '----')[(place - len(mains)) % 4] if control else None
         for number, split in enumerate(splits):
             item = cells.get((split, variant))
@@ -243,25 +243,25 @@ def bar_chart(
                 continue
             x = number + (place - (len(variants) - 1) / 2) * width
             axis.bar(x, item['value'], width * 0.9, color=colour, hatch=hatch,
-                     edgecolor=_GREY if control else colour, linewidth=0.6)
+                     edgecolor=GREY if control else colour, linewidth=0.6)
             top = item['value']
             if item['low'] is not None and item['high'] is not None:
-                axis.vlines(x, item['low'], item['high'], color=_TEXT, linewidth=1.2)
+                axis.vlines(x, item['low'], item['high'], color=TEXT, linewidth=1.2)
                 top = max(top, item['high'])
             axis.annotate(_short_number(item['value']), (x, max(top, 0.0)), (0, 3),
                           textcoords='offset points', ha='center', va='bottom',
-                          fontsize=8 if len(variants) * len(splits) <= 14 else 6.5, color=_TEXT)
+                          fontsize=8 if len(variants) * len(splits) <= 14 else 6.5, color=TEXT)
             if item['chance'] is not None:
-                axis.hlines(item['chance'], x - width / 2, x + width / 2, color=_TEXT,
+                axis.hlines(item['chance'], x - width / 2, x + width / 2, color=TEXT,
                             linewidth=1.2, linestyle=(0, (2, 1.5)))
     handles: list[Any] = [
-        Patch(facecolor='#dcdfe3', edgecolor=_GREY, label=_label(name),
+        Patch(facecolor='#dcdfe3', edgecolor=GREY, label=_label(name),
               hatch=('////', '....', 'xxxx', '----')[i % 4])
         for i, name in enumerate(variants[len(mains):])]
-    handles = [Patch(color=_PALETTE[i % len(_PALETTE)], label=_label(name))
+    handles = [Patch(color=PALETTE[i % len(PALETTE)], label=_label(name))
                for i, name in enumerate(mains)] + handles
     if any(item['chance'] is not None for item in rows):
-        handles.append(Line2D([], [], color=_TEXT, linestyle=(0, (2, 1.5)), label='chance'))
+        handles.append(Line2D([], [], color=TEXT, linestyle=(0, (2, 1.5)), label='chance'))
     axis.legend(handles=handles, loc='upper left', bbox_to_anchor=(1.01, 1.0), frameon=False,
                 fontsize=9)
     better = next((item['better'] for item in rows if item['better']), '')
@@ -272,11 +272,11 @@ def bar_chart(
     axis.margins(y=0.12)
     if not any(item['value'] is not None and item['value'] < 0 for item in rows):
         axis.set_ylim(bottom=0.0)
-    _quiet(axis, grid='y')
+    draw_grid(axis, grid='y')
     # The line is at zero, the labels are below bars that point down.
     axis.spines['bottom'].set_visible(False)
-    axis.axhline(0.0, color=_TEXT, linewidth=0.8)
-    return _png(figure)
+    axis.axhline(0.0, color=TEXT, linewidth=0.8)
+    return to_png(figure)
 
 
 def training_curve(
@@ -303,25 +303,25 @@ def training_curve(
     sides = [[name for name in curves if ('loss' in name.lower()) == losses]
              for losses in (True, False)]
     sides = [side for side in sides if side]
-    figure = Figure(figsize=(5.6 * len(sides), 3.8), dpi=_DPI, layout='constrained')
+    figure = Figure(figsize=(5.6 * len(sides), 3.8), dpi=DPI, layout='constrained')
     axes = figure.subplots(1, len(sides), squeeze=False)[0]
     for axis, side in zip(axes, sides, strict=True):
         for place, name in enumerate(side):
             x, y = curves[name]
-            axis.plot(x, y, color=_PALETTE[place % len(_PALETTE)], linewidth=1.6, label=name,
+            axis.plot(x, y, color=PALETTE[place % len(PALETTE)], linewidth=1.6, label=name,
                       marker='o' if len(x) <= 30 else None, markersize=3.5)
         if best in side:
             x, y = curves[best]
             at = int(y.argmin() if lower_is_better else y.argmax())
-            axis.axvline(x[at], color=_GREY, linewidth=1.0, linestyle=(0, (3, 2)), zorder=0)
-            axis.plot(x[at], y[at], marker='*', markersize=13, color=_TEXT, linestyle='none',
+            axis.axvline(x[at], color=GREY, linewidth=1.0, linestyle=(0, (3, 2)), zorder=0)
+            axis.plot(x[at], y[at], marker='*', markersize=13, color=TEXT, linestyle='none',
                       label=f'best {best}: {_short_number(y[at])} at {x[at]:g}')
         axis.set_xlabel(step, fontsize=10)
         axis.set_title('loss' if side == sides[0] and 'loss' in side[0].lower() else 'metrics',
                        fontsize=12, weight='bold', loc='left')
         axis.legend(frameon=False, fontsize=9)
-        _quiet(axis, grid='both')
-    return _png(figure)
+        draw_grid(axis, grid='both')
+    return to_png(figure)
 
 
 def _read_curves(file: Path, step: str) -> dict[str, tuple[Floats, Floats]]:
@@ -397,7 +397,8 @@ def _bare(axis: Axes) -> None:
         spine.set(color='#d4d7db', linewidth=0.8)
 
 
-def _quiet(axis: Axes, grid: str) -> None:
+def draw_grid(axis: Axes, grid: str) -> None:
+    """Take frame and ticks away, and draw a quiet grid."""
     axis.spines[['top', 'right', 'left']].set_visible(False)
     axis.tick_params(length=0)
     axis.set_axisbelow(True)
@@ -434,12 +435,14 @@ def _short_number(value: float) -> str:
     return f'{value:.{digits}f}'.replace('-', '−')
 
 
-def _some(items: Sequence[Any], what: str) -> None:
+def require(items: Sequence[Any] | Mapping[str, Any], what: str) -> None:
+    """Refuse to draw nothing."""
     if not items:
         raise EvaluationError(f'there are no {what} to draw')
 
 
-def _png(figure: Figure) -> bytes:
+def to_png(figure: Figure) -> bytes:
+    """Render a figure."""
     stream = io.BytesIO()
     # No date and no version in the file: equal input gives equal bytes.
     FigureCanvasAgg(figure).print_png(stream, metadata={'Software': None})

@@ -1,0 +1,166 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""The report on success heads: calibrate, measure E8 to E14, draw, write one folder."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from hralign_ros.data.manifest import DataSet, SIMULATORS
+from hralign_ros.evaluate.bootstrap import EvaluationError
+from hralign_ros.evaluate.figures import bar_chart
+from hralign_ros.evaluate.report import write_report
+from hralign_ros.evaluate.success_figures import (
+    Curve,
+    heat_map,
+    probability_curves,
+    reliability_diagram,
+)
+from hralign_ros.evaluate.success_suite import (
+    ALPHA,
+    attempts,
+    Calibration,
+    Judge,
+    measure_alarms,
+    measure_calibration,
+    measure_cameras,
+    measure_confusion,
+    measure_delays,
+    measure_detection,
+    measure_modes,
+    measure_order,
+    measure_streams,
+    Measured,
+    SEEN,
+    SPLITS,
+    time_alone,
+    TIME_ONLY,
+)
+from hralign_ros.runtime.encoder import Encoder
+from hralign_ros.success.calibrate import find_curves
+from hralign_ros.success.clips import Film
+from hralign_ros.success.run import load_films, SuccessRun
+from hralign_ros.success.scorer import Scorer
+from hralign_ros.success.store import FeatureStore
+
+Report = Callable[[str], None]
+OURS = 'failure prompts'
+SIMULATED = ('Simulated episodes: these figures say that the method works on this data, not how '
+             'well it works on a real robot.')
+
+
+def calibrations(
+    runs: Sequence[SuccessRun], data: DataSet, store: FeatureStore, encoder: Encoder,
+    report: Report = print,
+) -> list[Calibration]:
+    """Calibrate runs that differ in their seed only."""
+    known = load_films(data, store, ['calibration'])
+    strange = load_films(data, store, ['validation'])
+    made = []
+    for run in runs:
+        scorer = Scorer(run, encoder)
+        made.append(Calibration(scorer, find_curves(scorer, known, strange, report)))
+    return made
+
+
+def evaluate_success(
+    data: DataSet, store: FeatureStore, runs: Sequence[SuccessRun], bundle: Path, output: Path, *,
+    name: str = OURS, others: Mapping[str, Sequence[tuple[int, Judge]]] | None = None,
+    commands: Sequence[str] = (), report: Report = print,
+) -> tuple[Measured, list[Calibration]]:
+    """
+    Evaluate runs that differ in their seed and write report.html, .json and .csv.
+
+    :param data: with the splits that the runs were trained under.
+    :param bundle: whose encoder and texts they were trained for.
+    :param others: baselines and controls for detection, by name.
+    :raises EvaluationError: no run, or no test episode with features.
+    """
+    if not runs:
+        raise EvaluationError('at least one run is needed')
+    films = {title: load_films(data, store, [split]) for title, split in SPLITS.items()}
+    films = {title: some for title, some in films.items() if some}
+    if SEEN not in films:
+        raise EvaluationError(f'{data.folder}: no episode of {SPLITS[SEEN]} with features')
+    ours = calibrations(runs, data, store, Encoder.load(bundle, provider='cpu'), report)
+    found = Measured()
+    variants: dict[str, Sequence[tuple[int, Judge]]] = {
+        name: [(one.seed, one) for one in ours], **(others or {}), TIME_ONLY: [(0, time_alone)]}
+    measure_detection(found, variants, films, report=report)
+    drawn = measure_calibration(found, name, ours, films)
+    for split, some in films.items():
+        measure_alarms(found, name, ours, some, split)
+        measure_delays(found, name, ours, some, split)
+    report('streams, cameras, order, instructions, modes')
+    measure_streams(found, name, ours[0], films[SEEN])
+    measure_cameras(found, name, ours[0], films[SEEN])
+    measure_order(found, name, ours[0], films[SEEN], SEEN)
+    table, tasks = measure_confusion(found, name, ours[0], films[SEEN])
+    modes, kinds = measure_modes(
+        found, name, ours, films[SEEN], SEEN, data.of_split('train').episodes)
+
+    pictures: dict[str, bytes] = {}
+    figures: list[dict[str, str]] = []
+
+    def add(key: str, picture: bytes, title: str, caption: str) -> None:
+        pictures[key] = picture
+        figures.append({'name': key, 'title': title, 'caption': caption})
+
+    for key, metric in (('auroc', 'E8 AUROC'), ('fpr95', 'E8 false positives at 95 % recall')):
+        rows = [r for r in (*found.rows, *found.controls) if r['metric'] == metric]
+        add(key, bar_chart(rows, title=metric, controls=[TIME_ONLY]), metric,
+            'One random tick and the last tick of every attempt; means over seeds, whiskers 95 % '
+            'intervals.')
+    add('reliability', reliability_diagram(drawn), 'Reliability',
+        'Bins of equal mass; shaded: how often a probability is said.')
+    add('curves', probability_curves(example_curves(ours[0], films[SEEN])),
+        'Probability over time',
+        f'Two successes and two failures of each kind of the test episodes, in the order of their '
+        f'names; shaded: accomplished; dashed: the threshold for {ALPHA:.0%} false alarms.')
+    add('instructions', heat_map(
+        table, tasks, tasks, title='Video against instruction', across='instruction that scores '
+        'highest at the end', down='task of the video'), 'Video against instruction',
+        'Successes of seen tasks.')
+    if kinds:
+        add('modes', heat_map(
+            modes, kinds, [f'mode {k + 1}' for k in range(modes.shape[1])],
+            title='Kind of failure and mode named', across='mode', down="simulator's kind"),
+            'Failure modes', "All tasks together; a task's first mode need not be another's.")
+    sources = {e.source for e in data.episodes}
+    document = {
+        'title': f'Success head: {name}',
+        'data': {
+            'data set': data.folder.name, 'sources': ', '.join(sorted(sources)),
+            'training episodes': runs[0].record['data']['episodes'],
+            'training tasks': len(runs[0].texts),
+            'calibration episodes': len(load_films(data, store, ['calibration'])),
+            **{f'attempts, {title}': len(attempts(some)) for title, some in films.items()},
+            'seeds': ', '.join(str(run.options.seed) for run in runs)},
+        'warnings': [SIMULATED] if sources & SIMULATORS else [],
+        'rows': found.rows, 'controls': found.controls, 'figures': figures,
+        'commands': list(commands), 'tables': found.tables}
+    files = write_report(Path(output), document, pictures)
+    for key, picture in pictures.items():
+        (Path(output) / f'{key}.png').write_bytes(picture)
+    report(f'look at {files["report.html"]}')
+    return found, ours
+
+
+def example_curves(one: Calibration, films: Sequence[Film], each: int = 2) -> list[Curve]:
+    """Take attempts of every kind by their names, without regard to how they are judged."""
+    by_kind: dict[str, list[Film]] = {}
+    for film in sorted(attempts(films), key=lambda f: f.episode.seed or 0):
+        kind = 'success' if film.done[-1] else film.episode.failure or 'failure'
+        by_kind.setdefault(kind, []).append(film)
+    curves = []
+    for kind in sorted(by_kind, key=lambda k: (k != 'success', k)):
+        for film in by_kind[kind][:each * (2 if kind == 'success' else 1)]:
+            scored = one(film)
+            at = one.decision(scored)
+            times = film.features.time_s
+            curves.append(Curve(
+                f'{kind.replace("_", " ")}: {film.episode.task_text}'[:46], times,
+                one.probability(scored), one.threshold(scored),
+                float(times[int(film.done.argmax())]) if film.done.any() else None,
+                None if at is None else float(times[at])))
+    return curves

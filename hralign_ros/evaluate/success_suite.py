@@ -136,7 +136,10 @@ def attempts(films: Sequence[Film]) -> list[Film]:
 
 def _clusters(films: Sequence[Film]) -> NDArray[np.str_]:
     """Name what is drawn together: attempts of one task in one scene; twice, for two ticks."""
-    return np.repeat([f'{f.episode.task_id} {f.episode.scene}' for f in films], 2)
+    names = [f'{f.episode.task_id} {f.episode.scene}' for f in films]
+    if len(set(names)) < 2:
+        names = [f.episode.episode_id for f in films]
+    return np.repeat(names, 2)
 
 
 def measure_detection(
@@ -455,9 +458,10 @@ def measure_modes(
         if one is ours[0]:
             np.add.at(table, (truth, named), 1.0)
     seeds = [one.seed for one in ours]
+    chance = float(np.mean(chances))
     found.add('Failure mode against kind, mutual information within tasks', name, split,
               _over_seeds(informations, len(bad)), better='higher',
-              chance=float(np.mean(chances)), seeds=seeds)
+              chance=chance if np.isfinite(chance) else None, seeds=seeds)
     most = float(np.mean([np.bincount(truth).max() / len(truth)]))
     found.add('Failure kind named right', name, split, _over_seeds(accuracies, len(bad)),
               better='higher', chance=most, seeds=seeds,

@@ -1,0 +1,183 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""From videos to a calibrated bundle, a report and one more task, all through the real encoder."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip('torch', reason='the offline packages are not installed')
+pytest.importorskip('transformers', reason='the offline packages are not installed')
+
+from hralign_ros.cli import main  # noqa: E402, I100
+from hralign_ros.data.manifest import DataError, read_manifest  # noqa: E402
+from hralign_ros.data.video import read_frames  # noqa: E402
+from hralign_ros.runtime import default_bundle, Encoder, Status  # noqa: E402
+from hralign_ros.runtime.tasks import SHARED  # noqa: E402
+from hralign_ros.success.run import load_success_run, open_data  # noqa: E402
+from hralign_ros.success.scorer import Scorer  # noqa: E402
+from hralign_ros.success.store import build_store, open_store  # noqa: E402
+from small_success_data import data_folder, FRAMES, RATE_HZ, TASKS  # noqa: E402
+
+SETTINGS = ('modes=2', 'steps=30', 'tasks_per_step=2', 'clips_per_task=8', 'cluster_every=10',
+            'checkpoint_every=10', 'average=0.8', 'warm_up=2', 'all_robots=true')
+SECOND = 1_000_000_000
+
+
+@pytest.fixture(scope='module')
+def run_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('run')
+    settings = [word for value in SETTINGS for word in ('--set', value)]
+    assert main(['train-success', '--data', str(data_folder()), '--output', str(folder),
+                 *settings]) == 0
+    return folder
+
+
+@pytest.fixture(scope='module')
+def bundle(run_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('bundle') / 'made'
+    assert main(['calibrate', str(run_folder), '--data', str(data_folder()),
+                 '--output', str(folder)]) == 0
+    return folder
+
+
+def test_features_are_computed_once(run_folder):
+    """Guards resuming: what is there is not computed again, what is gone is."""
+    data = read_manifest(data_folder())
+    store = open_store(next((data_folder() / 'features').glob('*/')))
+    gone = data.episodes[0]
+    before = store.load(gone)
+    assert before.tokens.shape == (FRAMES, 2, 49, 96) and before.present.all()
+    assert before.time_s[-1] == pytest.approx((FRAMES - 1) / RATE_HZ)
+    store.path(gone).unlink()
+    lines = []
+    again = build_store(data_folder() / 'features', data, default_bundle(), report=lines.append)
+    assert again.key == store.key and '1 films to encode' in lines[0]
+    np.testing.assert_array_equal(again.load(gone).tokens, before.tokens)
+    with pytest.raises(DataError, match='no features of episodes'):
+        open_store(data_folder())
+
+
+def test_a_broken_video_is_left_out(tmp_path):
+    """Guards a night's work against one file that was cut short."""
+    root = tmp_path / 'data'
+    shutil.copytree(data_folder(), root, ignore=shutil.ignore_patterns('features'))
+    data = read_manifest(root)
+    few = data.only(data.episodes[:2])
+    (root / few.episodes[0].robot_videos['wrist']).write_bytes(b'not a video')
+    lines = []
+    basis = next((data_folder() / 'features').glob('*/basis.safetensors'), None)
+    if basis is not None:  # of the same recipe: no need to fit it to what is broken
+        (root / 'features' / basis.parent.name).mkdir(parents=True)
+        shutil.copy(basis, root / 'features' / basis.parent.name)
+    store = build_store(root / 'features', few, default_bundle(), report=lines.append)
+    assert any('left out' in line for line in lines)
+    assert not store.has(few.episodes[0]) and store.has(few.episodes[1])
+
+
+def test_the_bundle_knows_what_was_trained(bundle, run_folder):
+    """Guards the contract: tasks, prompts, curves per set of views, thresholds, OOD."""
+    encoder = Encoder.load(bundle, provider='cpu')
+    known = {task.task_id for task in encoder.tasks.tasks}
+    assert known == {'left-corner', 'right-corner'}
+    assert encoder.manifest.success_trained and encoder.manifest.ood_threshold > 0
+    for task in (*encoder.tasks.tasks, encoder.tasks.shared):
+        assert set(task.calibrations) == {
+            frozenset({'wrist', 'third_person'}), frozenset({'wrist'}),
+            frozenset({'third_person'})}
+    run = load_success_run(run_folder)
+    np.testing.assert_array_equal(
+        encoder.tasks.shared.prompts, run.prompts[SHARED])
+    modes = set(run.record['modes'].values())
+    assert modes <= {0, 1} and run.record['data']['human_films'] > 0
+
+
+def test_live_is_offline(bundle, run_folder):
+    """Guards the evaluation: live and offline scores of an episode are the same."""
+    data, store = open_data(data_folder(), bundle, load_success_run(run_folder).options)
+    encoder = Encoder.load(bundle, provider='cpu')
+    scorer = Scorer(load_success_run(run_folder), encoder)
+    from hralign_ros.success.clips import load_film
+
+    episode = next(e for e in data.episodes if e.split == 'test_seen')
+    film = load_film(store, episode)
+    expected = scorer.judge(scorer.watch(film)).scores
+    live = encoder.start_episode(episode.task_text)
+    pictures = {view: read_frames(data.path(file), times_s=film.features.time_s)[0]
+                for view, file in episode.robot_videos.items()}
+    for i, now in enumerate(film.features.time_s):
+        tick = live.step({view: film_[i] for view, film_ in pictures.items()},
+                         SECOND + round(now * SECOND))
+        assert tick.success.raw_score == pytest.approx(expected[i], abs=0.02)
+        assert not tick.status & Status.UNCALIBRATED
+        curve = tick.success.calibration
+        assert tick.success.probability == pytest.approx(curve.apply(tick.success.raw_score))
+
+
+def test_the_report(run_folder, tmp_path):
+    assert main(['evaluate-success', str(run_folder), '--data', str(data_folder()),
+                 '--output', str(tmp_path)]) == 0
+    report = json.loads((tmp_path / 'report.json').read_text())
+    found = {(r['metric'], r['variant'], r['split']): r
+             for r in report['rows'] + report['controls']}
+    for metric in ('E8 AUROC', 'E9 ECE', 'E10 false alarms at 5%', 'E11 missed successes',
+                   'E11 false SUCCESS per segment, wrong task',
+                   'E11 false SUCCESS per segment, reversed', 'E13 right instruction of all'):
+        assert found[metric, 'failure prompts', 'seen tasks']['n'] > 0
+    assert 0 <= found['E8 AUROC', 'time alone', 'seen tasks']['value'] <= 1
+    assert {r['what'] for r in report['tables']['cameras']} >= {
+        'all views', 'no wrist', 'wrist frozen', 'wrist 1000 ms late'}
+    assert {f['name'] for f in report['figures']} >= {
+        'auroc', 'reliability', 'curves', 'instructions', 'modes'}
+
+
+def test_one_more_task(bundle, tmp_path):
+    """Guards adding a task: it is known and calibrated, and all others stay to the bit."""
+    data = read_manifest(data_folder())
+    name = list(TASKS)[3]
+    for episode in data.episodes:
+        if episode.task_id == name:
+            folder = tmp_path / ('failure' if episode.failure else 'success') / episode.episode_id
+            folder.mkdir(parents=True)
+            for view, file in episode.robot_videos.items():
+                shutil.copy(data.path(file), folder / f'{view}.mp4')
+    # A view that the bundle does not know is no part of a clip.
+    shutil.copy(folder / 'wrist.mp4', folder / 'elsewhere.mp4')
+    output = tmp_path / 'bundle'
+    assert main(['add-task', '--name', 'Put it in the far corner', '--alias', 'far corner',
+                 '--success', str(tmp_path / 'success'), '--failure', str(tmp_path / 'failure'),
+                 '--bundle', str(bundle), '--output', str(output), '--set', 'steps=10']) == 0
+    before, after = (Encoder.load(b, provider='cpu') for b in (bundle, output))
+    added = after.tasks.match('far corner')
+    assert added is not None and added.task_id == 'put-it-in-the-far-corner'
+    assert set(added.calibrations) == set(after.tasks.shared.calibrations)
+    assert not np.array_equal(added.prompts, before.tasks.shared.prompts)
+    for task in before.tasks.tasks:
+        same = after.tasks.match(task.name)
+        np.testing.assert_array_equal(same.prompts, task.prompts)
+        assert same.calibrations == task.calibrations
+    for name in ('visual.onnx', 'success.onnx', 'text.onnx', 'preprocess.onnx'):
+        assert (bundle / name).read_bytes() == (output / name).read_bytes()
+
+
+def test_no_clips_are_said(bundle, tmp_path, capsys):
+    (tmp_path / 'empty').mkdir()
+    assert main(['add-task', '--name', 'x', '--success', str(tmp_path / 'empty'), '--failure',
+                 str(tmp_path / 'empty'), '--bundle', str(bundle),
+                 '--output', str(tmp_path / 'out')]) != 0
+    assert 'no clip there' in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_head_that_knows_nothing_learns_no_task(tmp_path):
+    """Guards against a bundle that says how sure it is without having learned anything."""
+    from hralign_ros.runtime import HralignError
+    from hralign_ros.success.add_task import add_task
+
+    if Encoder.load(default_bundle(), provider='cpu').manifest.success_trained:
+        pytest.skip('the shipped head is trained')
+    with pytest.raises(HralignError, match='not trained'):
+        add_task(default_bundle(), tmp_path / 'out', 'x', tmp_path, tmp_path)

@@ -93,6 +93,10 @@ def _scene(task: str, embodiment: str, splits: Splits, kind: str, which: int) ->
     return f'{kind}-{(start + which) % splits.scenes[kind]:03d}'
 
 
+# Training episodes of a round that have a scene of their own.
+_LOOKS = 18
+
+
 def _success_jobs(task: str, embodiment: str, splits: Splits, number: int) -> Iterator[Job]:
     def some(
         kind: str, which: int, base: int, experts: int, faults: int, *, human: bool = False,
@@ -114,6 +118,13 @@ def _success_jobs(task: str, embodiment: str, splits: Splits, number: int) -> It
         yield from some('validation', number, train, 1, 2)
         return
     yield from some('train', 5 * number, train, 3, 6, human=True)
+    # Beside those, which differ in nothing but how they go, as many looks as can be: a head that
+    # has seen few of them takes the look for the task.
+    for i in range(_LOOKS):
+        place = _scene(task, embodiment, splits, 'train', 50 + _LOOKS * number + i)
+        seed = 60000 + 1000 * number + 10 * i
+        fault = None if i % 3 == 0 else _LOOKS * 2 // 3 * number + i - i // 3 - 1
+        yield Job(place, seed, fault, human=fault is None)
     # Thresholds are promised for scenes like those trained in: two each for calibration and test.
     yield from some('train', 5 * number + 1, calibration, 1, 3)
     yield from some('train', 5 * number + 2, calibration + 200, 0, 2)

@@ -124,7 +124,7 @@ def _success_jobs(task: str, embodiment: str, splits: Splits, number: int) -> It
         place = _scene(task, embodiment, splits, 'train', 50 + _LOOKS * number + i)
         seed = 60000 + 1000 * number + 10 * i
         fault = None if i % 3 == 0 else _LOOKS * 2 // 3 * number + i - i // 3 - 1
-        yield Job(place, seed, fault, human=fault is None)
+        yield Job(place, seed, fault)
     # Thresholds are promised for scenes like those trained in: two each for calibration and test.
     yield from some('train', 5 * number + 1, calibration, 1, 3)
     yield from some('train', 5 * number + 2, calibration + 200, 0, 2)

@@ -22,11 +22,9 @@ Task-aware embeddings from {views} cameras ({view_names}); made by
 ## What it is not
 
 {caveats}
-- The success head is **not trained**: its probability means nothing, every result carries
-  UNCALIBRATED, and the decision is always ABSTAIN.
-- It knows no task: every instruction is UNKNOWN_TASK. No out-of-distribution score is given.
+{success_caveats}
 
-{training}## Measured when it was made
+{training}{success}## Measured when it was made
 
 | what | figure |
 |---|---|
@@ -46,6 +44,27 @@ _TRAINING = """\
 Adapters: **{adapter}**. The attention's query was trained too; the backbone stayed as it was.
 Figures are of clips of whole episodes, {length} frames spread over each; the node embeds the
 newest {length} frames, {period} s apart.
+
+| what | |
+|---|---|
+{rows}
+
+"""
+_UNTRAINED_HEAD = """\
+- The success head is **not trained**: its probability means nothing, every result carries
+  UNCALIBRATED, and the decision is always ABSTAIN.
+- It knows no task: every instruction is UNKNOWN_TASK. No out-of-distribution score is given."""
+_TRAINED_HEAD = """\
+- Its probabilities and thresholds are calibrated for episodes like those of its calibration. For
+  your robot, cameras and objects they promise nothing: collect episodes and calibrate again.
+- Instructions other than its tasks' are UNKNOWN_TASK; what it says of them rests on tasks that
+  training never saw, and is less certain."""
+_SUCCESS = """\
+## What its success head was trained on
+
+Failure prompts after Adapt2Reward; made by
+
+    {commands}
 
 | what | |
 |---|---|
@@ -74,6 +93,21 @@ def _training(manifest: Mapping[str, Any]) -> str:
         period=manifest['clip']['period_s'],
         rows='\n'.join(f'| {what} | {value} |' for what, value in training.items()
                        if what != 'simulated'))
+
+
+def _success(manifest: Mapping[str, Any]) -> str:
+    """Write the section on the success head; nothing where it is not trained."""
+    success = manifest['success']
+    if not success.get('trained'):
+        return ''
+    training = success.get('training', {})
+    rows = {**{key.replace('_', ' '): value for key, value in training.items()
+               if key != 'command'}, **success.get('metrics', {})}
+    return _SUCCESS.format(
+        commands='\n    '.join(filter(None, (training.get('command'), success.get('command')))),
+        rows='\n'.join(
+            f'| {what} | {", ".join(map(str, value)) if isinstance(value, list) else value} |'
+            for what, value in rows.items()))
 
 
 def _caveats(manifest: Mapping[str, Any]) -> str:
@@ -115,6 +149,8 @@ def write_card(manifest: Mapping[str, Any]) -> str:
         backbone=manifest['backbone']['name'], source=manifest['backbone']['source'],
         length=manifest['clip']['length'], period=manifest['clip']['period_s'],
         query=query['source'] + '.', training=_training(manifest),
+        success=_success(manifest), success_caveats=(
+            _TRAINED_HEAD if manifest['success'].get('trained') else _UNTRAINED_HEAD),
         caveats=_caveats(manifest),
         rows='\n'.join(f'| {what} | {value} |' for what, value in rows),
         licenses='\n'.join(f'| {k} | {v} |' for k, v in manifest['licenses'].items()))

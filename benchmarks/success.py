@@ -1,0 +1,282 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Train and measure everything that results/success.json says; go on with the same command.
+
+    .venv-sim/bin/hralign simulate --purpose success --output DATA --rounds 4
+    python benchmarks/success.py --data DATA --runs RUNS --footage VIDEOS
+
+Every run is a call of `hralign train-success` in a process of its own; one that is finished is not
+done again. Variants differ from the first one in what their line says and in nothing else.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+import json
+import os
+from pathlib import Path
+import subprocess
+import sys
+import time
+from typing import Any
+
+from hralign_ros.data.video import read_frames
+from hralign_ros.evaluate.bootstrap import Estimate
+from hralign_ros.evaluate.metrics.e11_events import rate, rule_of_three
+from hralign_ros.evaluate.success_report import evaluate_success, OURS
+from hralign_ros.evaluate.success_suite import (
+    Calibration,
+    Judge,
+    Measured,
+    SEEN,
+    TASK,
+    TIME_ONLY,
+    VIEW,
+)
+from hralign_ros.runtime import default_bundle, Encoder, Status
+from hralign_ros.runtime.decision import decide, Decision, DecisionRules, DecisionState
+from hralign_ros.success.calibrate import write_calibrated
+from hralign_ros.success.run import load_success_run, open_data, RUN, SuccessRun
+from hralign_ros.success.scorer import Scorer
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / 'results' / 'success.json'
+BCE = 'BCE alone'
+SIMILARITY, SINGLE = 'similarity to the text (LIV)', 'newest frame, BCE (LeRobot)'
+BASELINES = (BCE, SIMILARITY, SINGLE)
+_PLAIN = ('use_prompts=false', 'cross_domain=0', 'failure_text=0')
+# Variant -> (seeds, settings of `hralign train-success`).
+VARIANTS: dict[str, tuple[int, tuple[str, ...]]] = {
+    OURS: (5, ()),
+    BCE: (3, (*_PLAIN, 'video_text=0')),
+    SIMILARITY: (1, (*_PLAIN, 'video_text=1', 'accomplished=0', 'failed=0', 'length=1')),
+    SINGLE: (1, (*_PLAIN, 'video_text=0', 'other_tasks=0', 'failed=0', 'length=1')),
+    'K = 1': (1, ('modes=1',)),
+    'K = 2': (1, ('modes=2',)),
+    'K = 4': (1, ('modes=4',)),
+    'K = 5': (1, ('modes=5',)),
+    'balanced assignment': (1, ('assignment=balanced',)),
+    'clusters of video vectors (paper)': (1, ('cluster_on=video',)),
+    'without L_BCE (paper)': (1, ('accomplished=0',)),
+    'without human video': (1, ('cross_domain=0', 'human_share=0')),
+    'human prompt': (1, ('human_prompt=true',)),
+}
+# What is shipped, and what is left out of it to see how a robot never seen fares.
+SHIPPED = 'all robots'
+ROBOTS: dict[str, tuple[int, tuple[str, ...]]] = {
+    SHIPPED: (1, ('all_robots=true',)), 'without the Panda': (1, ('leave_out=panda',))}
+# Real videos are played at this rate, this many seconds of each.
+FOOTAGE_HZ, FOOTAGE_S = 5.0, 8.0
+_SECOND = 1_000_000_000
+
+
+def main() -> None:
+    """Do what is not done yet, then write the results."""
+    parser = argparse.ArgumentParser(description=(__doc__ or '').strip().splitlines()[0])
+    parser.add_argument('--data', required=True, type=Path)
+    parser.add_argument('--runs', required=True, type=Path, help='folder of all runs')
+    parser.add_argument('--bundle', type=Path, default=None, help='default: the shipped one')
+    parser.add_argument('--jobs', type=int, default=2, help='runs at a time (%(default)s)')
+    parser.add_argument('--only', nargs='+', default=[], help='these variants only')
+    parser.add_argument('--footage', type=Path, help='folder of real robot videos')
+    parser.add_argument('--stop', choices=('train',), help='stop after this stage')
+    parser.add_argument('--output', type=Path, default=RESULTS)
+    options = parser.parse_args()
+    options.bundle = options.bundle or default_bundle()
+    torch.set_num_threads(1)
+    chosen = {name: line for name, line in {**VARIANTS, **ROBOTS}.items()
+              if not options.only or name in options.only}
+    train(options, chosen)
+    if options.stop == 'train':
+        return
+    runs = {name: [load_success_run(folder(options.runs, name, seed)) for seed in range(seeds)]
+            for name, (seeds, _) in chosen.items()}
+    results = evaluate(runs, options)
+    options.output.parent.mkdir(exist_ok=True)
+    options.output.write_text(json.dumps(results, indent=1) + '\n', encoding='utf-8')
+    print(options.output)
+
+
+def folder(runs: Path, variant: str, seed: int) -> Path:
+    """Return the folder of a run."""
+    words = ''.join(c if c.isalnum() else '_' for c in variant)
+    return runs / f'{words}-{seed}'
+
+
+def train(
+    options: argparse.Namespace, chosen: Mapping[str, tuple[int, tuple[str, ...]]],
+) -> None:
+    """Run what is not finished, a few at a time, one thread each; the first variant first."""
+    jobs = [(name, seed, settings) for name, (seeds, settings) in chosen.items()
+            for seed in range(seeds)]
+    waiting = [job for job in jobs if not (folder(options.runs, *job[:2]) / RUN).exists()]
+    options.runs.mkdir(parents=True, exist_ok=True)
+    total, began = len(waiting), time.monotonic()
+    running: list[tuple[subprocess.Popen[bytes], str]] = []
+    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1'}
+    while waiting or running:
+        while waiting and len(running) < options.jobs:
+            name, seed, settings = waiting.pop(0)
+            command = [sys.executable, '-m', 'hralign_ros.cli', 'train-success',
+                       '--data', str(options.data), '--bundle', str(options.bundle), '--output',
+                       str(folder(options.runs, name, seed))]
+            for setting in (f'seed={seed}', *settings):
+                command += ['--set', setting]
+            with open(f'{folder(options.runs, name, seed)}.log', 'ab') as log:
+                running.append((subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT,
+                                                 env=env), f'{name}, seed {seed}'))
+        for process, name in list(running):
+            if process.poll() is not None:
+                running.remove((process, name))
+                if process.returncode:
+                    raise SystemExit(f'{name} failed with code {process.returncode}: see its log')
+                done = total - len(waiting) - len(running)
+                minutes = (time.monotonic() - began) / 60
+                print(f'{done}/{total}  {name}  {minutes:.0f} min, '
+                      f'{minutes / done * (total - done):.0f} min left', flush=True)
+        time.sleep(1.0)
+
+
+def evaluate(
+    runs: Mapping[str, Sequence[SuccessRun]], options: argparse.Namespace,
+) -> dict[str, Any]:
+    """Measure the main variant in full, all others by detection."""
+    main_runs = runs[OURS]
+    data, store = open_data(options.data, options.bundle, main_runs[0].options)
+    encoder = Encoder.load(options.bundle, provider='cpu')
+    others: dict[str, list[tuple[int, Judge]]] = {
+        name: [(run.options.seed, _judge(run, encoder)) for run in some]
+        for name, some in runs.items() if name in VARIANTS and name != OURS}
+    commands = ['hralign simulate --purpose success --output DATA --rounds 4',
+                'python benchmarks/success.py --data DATA --runs RUNS --footage VIDEOS']
+    found, ours = evaluate_success(
+        data, store, main_runs, options.bundle, options.runs / 'report', others=others,
+        commands=commands)
+    results: dict[str, Any] = _headline(found)
+    results['detection'] = {
+        split: {name: {short: _plain(found.values[metric, name, split]) for short, metric in (
+            ('auroc', 'E8 AUROC'), ('fpr95', 'E8 false positives at 95 % recall'),
+            ('average_precision', 'E8 average precision'))}
+            for name in (OURS, *others, TIME_ONLY)}
+        for split in dict.fromkeys(s for m, n, s in found.values if m == 'E8 AUROC')}
+    results['calibration'] = {
+        split: {short: _plain(found.values[metric, OURS, split]) for short, metric in (
+            ('ece', 'E9 ECE'), ('brier', 'E9 Brier score'),
+            ('nll', 'E9 negative log-likelihood'))}
+        for split in dict.fromkeys(s for m, n, s in found.values if m == 'E9 ECE')}
+    results['tables'] = {name: rows for name, rows in found.tables.items()
+                         if name in ('false_alarms_by_task', 'streams', 'cameras')}
+    results['rows'] = {f'{r["metric"]} | {r["variant"]} | {r["split"]}': {
+        key: r[key] for key in ('value', 'low', 'high', 'n', 'chance')}
+        for r in found.rows if r['metric'][:3] in ('E10', 'E11', 'E12', 'E13', 'E14', 'Fai')
+        and r['value'] is not None}
+    if options.footage:
+        results |= footage(ours[0], options)
+    results |= {
+        'seeds': len(main_runs),
+        'training': {**main_runs[0].record['data'], 'tasks': len(main_runs[0].texts)},
+        'seconds': [run.record['seconds'] for run in main_runs],
+        'calibration_never_succeeding': max(
+            curve.never for curve in ours[0].found.curves.values()),
+        'commands': commands,
+        'measured': datetime.now(timezone.utc).isoformat(timespec='seconds'),
+        'load_average': [round(x, 2) for x in os.getloadavg()],
+        'warning': 'Simulated episodes; nothing of this was measured on a robot.'}
+    return results
+
+
+def _judge(run: SuccessRun, encoder: Encoder) -> Judge:
+    scorer = Scorer(run, encoder)
+    return lambda film: scorer.judge(scorer.watch(film))
+
+
+def _plain(value: Estimate) -> dict[str, Any]:
+    def number(x: float) -> float | None:
+        return round(x, 4) if np.isfinite(x) else None
+    return {'value': number(value.value), 'low': number(value.low), 'high': number(value.high),
+            'n': value.n}
+
+
+def _headline(found: Measured) -> dict[str, Any]:
+    """Gather the figures that the results are known by."""
+    def of(metric: str, split: str, variant: str = OURS) -> dict[str, Any] | None:
+        value = found.values.get((metric, variant, split))
+        return None if value is None else _plain(value)
+
+    fpr = 'E8 false positives at 95 % recall'
+    best = min((name for name in BASELINES if (fpr, name, TASK) in found.values),
+               key=lambda name: found.values[fpr, name, TASK].value, default=None)
+    streams = {row['stream']: row for row in found.tables.get('streams', [])}
+    frames = sum(row['frames'] for row in streams.values())
+    events = sum(row['success_events'] for row in streams.values())
+    segments = sum(row['segments'] for row in streams.values())
+    cameras = [row for row in found.tables.get('cameras', []) if row['what'].startswith('no ')]
+    alarms = found.values['E10 false alarms at 5%', OURS, SEEN]
+    delay = found.values['E11 median delay [s]', OURS, SEEN]
+    return {
+        'auroc_held_out_tasks': of('E8 AUROC', TASK), 'auroc_seen_tasks': of('E8 AUROC', SEEN),
+        'auroc_held_out_views': of('E8 AUROC', VIEW),
+        'fpr95': of(fpr, TASK), 'fpr95_best_baseline': None if best is None else {
+            **(of(fpr, TASK, best) or {}), 'variant': best},
+        'auroc_time_only': of('E8 AUROC', TASK, TIME_ONLY),
+        'ece_seen': of('E9 ECE', SEEN), 'ece_held_out_view': of('E9 ECE', VIEW),
+        'false_alarm_at_5pct': _plain(alarms), 'false_alarm_episodes': alarms.n,
+        'idle_frames': frames, 'idle_success_events': events, 'idle_segments': segments,
+        'idle_bound_per_segment': rule_of_three(events, segments) if segments else None,
+        'delay_ms_median': round(1000 * delay.value) if np.isfinite(delay.value) else None,
+        'miss_rate': of('E11 missed successes', SEEN),
+        'camera_loss_auroc_drop': max((row['auroc_loss'] for row in cameras), default=None)}
+
+
+def footage(one: Calibration, options: argparse.Namespace) -> dict[str, Any]:
+    """Play real videos under instructions that the bundle knows, through the live runtime."""
+    made = write_calibrated(one.scorer.run, one.found, options.bundle,
+                            options.runs / 'bundle', command='benchmarks/success.py')
+    encoder = Encoder.load(made, provider='cpu')
+    videos = sorted(options.footage.rglob('*.mp4'))
+    tasks = [task.name for task in encoder.tasks.tasks]
+    ticks = strange = successes = 0
+    per_video = []
+    for number, video in enumerate(videos):
+        episode = encoder.start_episode(tasks[number % len(tasks)])
+        times = np.arange(0.0, FOOTAGE_S, 1.0 / FOOTAGE_HZ)
+        frames, stamps = read_frames(video, times_s=times)
+        state, here, alarm = DecisionState(), 0, False
+        for frame, now in zip(frames, stamps, strict=True):
+            # One camera is all there is: it stands in for both.
+            tick = episode.step(dict.fromkeys(encoder.manifest.views, frame),
+                                stamp=_SECOND + round(float(now) * _SECOND))
+            curve = tick.success.calibration
+            rules = DecisionRules(threshold=None if curve is None else curve.thresholds[0.05])
+            state, decision = decide(
+                state, rules, stamp=tick.stamp, probability=tick.success.probability, modes=(),
+                status=tick.status)
+            here += bool(tick.status & Status.OUT_OF_DISTRIBUTION)
+            alarm |= decision is Decision.SUCCESS
+        ticks, strange, successes = ticks + len(frames), strange + here, successes + alarm
+        per_video.append({'video': video.stem, 'ticks': len(frames), 'out_of_distribution': here,
+                          'success': alarm})
+    seen = np.concatenate([
+        one(film).trace.strangeness for film in _seen(one, options)])
+    known = rate(int((seen > one.found.strange).sum()), len(seen))
+    return {
+        'real_footage_ood_rate': strange / ticks, 'real_footage_ticks': ticks,
+        'real_footage_success_events': successes, 'real_footage_videos': len(videos),
+        'in_distribution_ood_rate': known.value, 'in_distribution_ticks': known.trials,
+        'real_footage': per_video}
+
+
+def _seen(one: Calibration, options: argparse.Namespace) -> list[Any]:
+    from hralign_ros.evaluate.success_suite import attempts, SPLITS
+    from hralign_ros.success.run import load_films
+
+    data, store = open_data(options.data, options.bundle, one.scorer.run.options)
+    return attempts(load_films(data, store, [SPLITS[SEEN]]))
+
+
+if __name__ == '__main__':
+    main()

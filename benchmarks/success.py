@@ -178,6 +178,8 @@ def evaluate(
         results |= footage(ours[0], options)
     results |= {
         'seeds': len(main_runs),
+        'main_variants': [OURS, *(name for name in BASELINES if name in others), TIME_ONLY],
+        'variants': {OURS: len(main_runs), **{name: len(some) for name, some in others.items()}},
         'training': {**main_runs[0].record['data'], 'tasks': len(main_runs[0].texts)},
         'seconds': [run.record['seconds'] for run in main_runs],
         'calibration_never_succeeding': max(

@@ -1,0 +1,105 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Write the tables of docs/success_results.md anew from results/success.json.
+
+    python benchmarks/success_tables.py
+
+What stands between the marks `<!-- NAME -->` and `<!-- end -->` is replaced, the rest is prose.
+"""
+
+from collections.abc import Mapping
+import json
+from pathlib import Path
+import sys
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from hralign_tables import filled, ROOT  # noqa: E402
+
+RESULTS = ROOT / 'results' / 'success.json'
+PAGE = ROOT / 'docs' / 'success_results.md'
+Cell = Mapping[str, float | None]
+
+
+def number(value: Cell | None, digits: int = 3) -> str:
+    """Write a value with its interval, where it has one."""
+    if value is None or value['value'] is None:
+        return '-'
+    text = f'{value["value"]:.{digits}f}'
+    if value['low'] is None or value['high'] is None:
+        return text
+    return f'{text} [{value["low"]:.{digits}f}, {value["high"]:.{digits}f}]'
+
+
+def table(titles: list[str], rows: list[list[str]]) -> str:
+    """Draw a table."""
+    lines = [f'| {" | ".join(titles)} |', '|' + '---|' * len(titles)]
+    return '\n'.join([*lines, *(f'| {" | ".join(row)} |' for row in rows)])
+
+
+def tables(found: Mapping[str, Any]) -> dict[str, str]:
+    """Draw all tables of the page, by the name of their mark."""
+    splits = found['detection']
+    detection = [[split, name, number(cells['auroc']), number(cells['fpr95']),
+                  number(cells['average_precision'])]
+                 for split, variants in splits.items() for name, cells in variants.items()
+                 if name in found['main_variants']]
+    seen, task = splits['seen tasks'], splits.get('held-out tasks', {})
+    ablations = [[name, str(found['variants'][name]), number(seen[name]['auroc']),
+                  number(task[name]['auroc'] if task else None), number(seen[name]['fpr95'])]
+                 for name in seen if name in found['variants']]
+    calibration = [[split, number(cells['ece']), number(cells['brier']), number(cells['nll'])]
+                   for split, cells in found['calibration'].items()]
+    rows = [[*key.split(' | '), number(cells), '-' if cells['chance'] is None
+             else f'{cells["chance"]:.3f}', str(cells['n'])]
+            for key, cells in found['rows'].items() if not key.startswith('E14')]
+    streams = [[row['stream'], str(row['segments']), str(row['frames']),
+                str(row['success_events']), f'{row["bound_per_segment"]:.4f}',
+                str(row['events_one_sample'])] for row in found['tables']['streams']]
+    cameras = [[row['what'], f'{row["auroc"]:.3f}', f'{row["auroc_loss"]:+.3f}',
+                f'{row["sure_and_wrong"]:.4f}'] for row in found['tables']['cameras']]
+    by_task = found['tables']['false_alarms_by_task']
+    inside = sum(row['promise_inside'] for row in by_task if row['split'] == 'seen tasks')
+    count = sum(row['split'] == 'seen tasks' for row in by_task)
+    facts = {
+        'training episodes (successes, tasks, scenes)':
+            f'{found["training"]["episodes"]} ({found["training"]["successes"]}, '
+            f'{found["training"]["tasks"]}, {found["training"]["scenes"]})',
+        'human films': str(found['training']['human_films']),
+        'calibration episodes that never succeed': str(found['calibration_never_succeeding']),
+        'seconds to train, one thread': ', '.join(f'{s:.0f}' for s in found['seconds']),
+        'tasks whose own 95 % interval holds 5 %': f'{inside} of {count}',
+        'load average at the end': ', '.join(map(str, found['load_average']))}
+    if 'real_footage_ood_rate' in found:
+        facts |= {
+            'real footage: ticks OUT_OF_DISTRIBUTION':
+                f'{found["real_footage_ood_rate"]:.3f} of {found["real_footage_ticks"]}, '
+                f'{found["real_footage_videos"]} videos',
+            'real footage: SUCCESS decisions': str(found['real_footage_success_events']),
+            'attempts of seen tasks: ticks OUT_OF_DISTRIBUTION':
+                f'{found["in_distribution_ood_rate"]:.3f} of {found["in_distribution_ticks"]}'}
+    return {
+        'facts': table(['what', 'figure'], [[k, v] for k, v in facts.items()]),
+        'detection': table(['split', 'variant', 'AUROC', 'false positives at 95 % recall',
+                            'average precision'], detection),
+        'ablations': table(['variant', 'seeds', 'AUROC, seen tasks', 'AUROC, held-out tasks',
+                            'false positives at 95 % recall, seen tasks'], ablations),
+        'calibration': table(['split', 'ECE', 'Brier', 'NLL'], calibration),
+        'streams': table(['stream', 'segments', 'frames', 'SUCCESS', 'bound per segment, 95 %',
+                          'one sample above 0.5'], streams),
+        'cameras': table(['what', 'AUROC', 'loss', 'never succeeds, yet above 0.9'], cameras),
+        'rows': table(['number', 'variant', 'split', 'value', 'chance or promise', 'n'], rows)}
+
+
+def main() -> None:
+    """Write the page."""
+    found = json.loads(RESULTS.read_text(encoding='utf-8'))
+    PAGE.write_text(filled(PAGE.read_text(encoding='utf-8'), tables(found)), encoding='utf-8')
+    print(PAGE)
+
+
+if __name__ == '__main__':
+    main()

@@ -13,6 +13,7 @@ done again. Variants differ from the first one in what their line says and in no
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 import json
 import os
@@ -22,6 +23,8 @@ import sys
 import time
 from typing import Any
 
+from dvd import DvdJudge, REFERENCES, references, train_dvd
+from hralign_ros.data.manifest import DataSet, read_manifest
 from hralign_ros.data.video import read_frames
 from hralign_ros.evaluate.bootstrap import Estimate
 from hralign_ros.evaluate.metrics.e11_events import rate, rule_of_three
@@ -36,10 +39,21 @@ from hralign_ros.evaluate.success_suite import (
     VIEW,
 )
 from hralign_ros.runtime import default_bundle, Encoder, Status
+from hralign_ros.runtime.bundle import load_bundle
 from hralign_ros.runtime.decision import decide, Decision, DecisionRules, DecisionState
 from hralign_ros.success.calibrate import write_calibrated
-from hralign_ros.success.run import load_success_run, open_data, RUN, SuccessRun
+from hralign_ros.success.clips import load_film
+from hralign_ros.success.run import (
+    assign_splits,
+    load_films,
+    load_success_run,
+    make_head,
+    open_data,
+    RUN,
+    SuccessRun,
+)
 from hralign_ros.success.scorer import Scorer
+from hralign_ros.success.store import build_store, FeatureStore
 import numpy as np
 import torch
 
@@ -47,7 +61,8 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / 'results' / 'success.json'
 BCE = 'BCE alone'
 SIMILARITY, SINGLE = 'similarity to the text (LIV)', 'newest frame, BCE (LeRobot)'
-BASELINES = (BCE, SIMILARITY, SINGLE)
+DVD = 'likeness to human films (DVD)'
+BASELINES = (BCE, SIMILARITY, SINGLE, DVD)
 _PLAIN = ('use_prompts=false', 'cross_domain=0', 'failure_text=0')
 # Variant -> (seeds, settings of `hralign train-success`).
 VARIANTS: dict[str, tuple[int, tuple[str, ...]]] = {
@@ -78,6 +93,8 @@ def main() -> None:
     """Do what is not done yet, then write the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or '').strip().splitlines()[0])
     parser.add_argument('--data', required=True, type=Path)
+    parser.add_argument('--also', nargs='+', default=[], type=Path,
+                        help='more folders to train on, as adaptation was')
     parser.add_argument('--runs', required=True, type=Path, help='folder of all runs')
     parser.add_argument('--bundle', type=Path, default=None, help='default: the shipped one')
     parser.add_argument('--jobs', type=int, default=2, help='runs at a time (%(default)s)')
@@ -123,7 +140,8 @@ def train(
             name, seed, settings = waiting.pop(0)
             command = [sys.executable, '-m', 'hralign_ros.cli', 'train-success',
                        '--data', str(options.data), '--bundle', str(options.bundle), '--output',
-                       str(folder(options.runs, name, seed))]
+                       str(folder(options.runs, name, seed)),
+                       *(['--also', *map(str, options.also)] if options.also else [])]
             for setting in (f'seed={seed}', *settings):
                 command += ['--set', setting]
             with open(f'{folder(options.runs, name, seed)}.log', 'ab') as log:
@@ -151,6 +169,8 @@ def evaluate(
     others: dict[str, list[tuple[int, Judge]]] = {
         name: [(run.options.seed, _judge(run, encoder)) for run in some]
         for name, some in runs.items() if name in VARIANTS and name != OURS}
+    if options.also:
+        others[DVD] = [(0, _dvd(options, main_runs[0], data, store))]
     commands = ['hralign simulate --purpose success --output DATA --rounds 4',
                 'python benchmarks/success.py --data DATA --runs RUNS --footage VIDEOS']
     found, ours = evaluate_success(
@@ -194,6 +214,29 @@ def evaluate(
 def _judge(run: SuccessRun, encoder: Encoder) -> Judge:
     scorer = Scorer(run, encoder)
     return lambda film: scorer.judge(scorer.watch(film))
+
+
+def _dvd(
+    options: argparse.Namespace, run: SuccessRun, data: DataSet, store: FeatureStore,
+) -> Judge:
+    """Train the discriminator; human films of held-out tasks are those of the first `also`."""
+    films = load_films(data, store, ['train'], humans=True)
+    for extra in options.also:
+        more = assign_splits(read_manifest(extra), run.options)
+        films += load_films(more.of_split('train'), store, ['train'], humans=True)
+    bundle = load_bundle(options.bundle)
+    head = make_head(bundle.manifest, store.basis.matrix.shape[1])
+    model = train_dvd(head, films, list(run.texts), run.options, options.runs / 'dvd.pt')
+    known = references(model, films, run.options)
+    held_out = [e for e in assign_splits(read_manifest(options.also[0]), run.options).episodes
+                if e.task_id not in known and e.human_video]
+    few = [e for task in sorted({e.task_id for e in held_out})
+           for e in [e for e in held_out if e.task_id == task][:REFERENCES]]
+    shown = read_manifest(options.also[0]).only([replace(e, robot_videos={}) for e in few])
+    build_store(store.folder.parent, shown, options.bundle)
+    known |= references(model, [film for e in shown.episodes if (
+        film := load_film(store, e, human=True))], run.options)
+    return DvdJudge(model, known, replace(bundle.manifest.clip, length=run.options.length))
 
 
 def _plain(value: Estimate) -> dict[str, Any]:
@@ -274,7 +317,6 @@ def footage(one: Calibration, options: argparse.Namespace) -> dict[str, Any]:
 
 def _seen(one: Calibration, options: argparse.Namespace) -> list[Any]:
     from hralign_ros.evaluate.success_suite import attempts, SPLITS
-    from hralign_ros.success.run import load_films
 
     data, store = open_data(options.data, options.bundle, one.scorer.run.options)
     return attempts(load_films(data, store, [SPLITS[SEEN]]))

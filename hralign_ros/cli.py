@@ -200,6 +200,8 @@ def _add_train_success(commands: _Commands) -> None:
         "success head and its failure prompts on a bundle's features of successes and failures. "
         'Goes on where it was stopped.')
     training.add_argument('--data', required=True, type=Path, help='folder with a manifest')
+    training.add_argument('--also', nargs='+', default=[], type=Path,
+                          help='more folders, whose training episodes are added')
     training.add_argument('--output', required=True, type=Path, help="the run's folder")
     training.add_argument('--bundle', type=Path, help='whose encoder is used; default: the '
                           'shipped one')
@@ -388,7 +390,7 @@ def _train_success(options: argparse.Namespace) -> int:
     train_success(
         options.data, options.bundle or default_bundle(), options.output,
         SuccessOptions(**_settings(options.set, SuccessOptions())), workers=options.workers,
-        store=options.store, command=options.repeat)
+        store=options.store, also=options.also, command=options.repeat)
     return 0
 
 

@@ -33,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('--bundle', help='directory of a bundle; default: the shipped one')
     parser.add_argument('--report', type=Path, default=Path('demo_report'),
                         help='folder for report.png and ticks.csv (%(default)s)')
-    parser.add_argument('--rate', type=float, default=30.0, help='frames a second (%(default)s)')
+    parser.add_argument('--rate', type=float, help="frames a second; default: the shipped "
+                        "episodes' own, 30 for videos")
     options = parser.parse_args(arguments)
     try:
         bundle = load_bundle(options.bundle or default_bundle())
@@ -41,30 +42,65 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f'demo: {error}', file=sys.stderr)
         return 1
     views = bundle.manifest.views
-    videos, task = options.video or [], options.task
-    if not videos:
-        episode = yaml.safe_load((episode_folder() / 'episode.yaml').read_text('utf-8'))
-        videos = [episode_folder() / episode['views'][view]['file'] for view in views]
-        task = task or episode['task']
-    if len(videos) == 1:
-        videos = videos * len(views)
+    if not options.video:
+        return _play_episodes(str(bundle.path), views, options)
+    videos = options.video * (len(views) if len(options.video) == 1 else 1)
     missing = [str(video) for video in videos if not video.is_file()]
     if missing or len(videos) != len(views):
         print(f'demo: {len(videos)} videos given for the views {", ".join(views)}'
               + (f'; not found: {", ".join(missing)}' if missing else ''), file=sys.stderr)
         return 1
-    return _run(dict(zip(views, videos, strict=True)), task or '', str(bundle.path), options)
+    return _run(dict(zip(views, videos, strict=True)), options.task or '', str(bundle.path),
+                options.rate or 30.0, options.report)
 
 
-def episode_folder() -> Path:
-    """Find the shipped episode, in a source tree or where colcon installed it."""
+def _play_episodes(bundle: str, views: Sequence[str], options: argparse.Namespace) -> int:
+    """Play the shipped episodes one after the other, and draw them side by side."""
+    folders = sorted(path.parent for path in share('demo/episodes').glob('*/episode.yaml'))
+    if not folders:
+        print('demo: the shipped episodes are not there; give your own with --video',
+              file=sys.stderr)
+        return 1
+    played = []
+    for folder in folders:
+        episode = yaml.safe_load((folder / 'episode.yaml').read_text('utf-8'))
+        unknown = [view for view in views if view not in episode['views']]
+        if unknown:
+            print(f'demo: {folder.name} has no view {", ".join(unknown)}, which the bundle has; '
+                  'give your own videos with --video', file=sys.stderr)
+            return 1
+        print(f"{folder.name}: '{options.task or episode['task']}'", flush=True)
+        report = options.report / folder.name
+        code = _run({view: folder / episode['views'][view]['file'] for view in views},
+                    options.task or episode['task'], bundle, options.rate or episode['fps'],
+                    report)
+        if code:
+            return code
+        played.append((folder, episode, report / 'ticks.csv'))
+    try:
+        from hralign_ros.nodes.demo_report import draw_overview
+    except ImportError as error:
+        print(f'demo: no report.png: {error}; pip install matplotlib')
+        return 0
+    draw_overview(played, options.report / 'report.png')
+    print(f'report: {options.report}/report.png')
+    return 0
+
+
+def share(name: str) -> Path:
+    """Find a shared folder, in a source tree or where colcon installed it."""
     prefixes = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
-    places = [_ROOT / 'demo/can', *(Path(p) / 'share/hralign_ros/demo/can' for p in prefixes)]
+    places = [_ROOT / name, *(Path(p) / 'share/hralign_ros' / name for p in prefixes)]
     return next((place for place in places if place.is_dir()), places[0])
 
 
+def episode_folder() -> Path:
+    """Find the shipped episode of a longer task, at 30 Hz and full size."""
+    return share('demo/can')
+
+
 def _run(
-    videos: dict[str, Path], task: str, bundle: str, options: argparse.Namespace,
+    videos: dict[str, Path], task: str, bundle: str, rate: float, report: Path,
 ) -> int:
     """Start all processes, wait for the videos to end, stop them."""
     profile = _ROOT / 'config/fastdds_large_images.xml'
@@ -76,7 +112,7 @@ def _run(
     try:
         processes['monitor'] = _node(
             'demo_monitor', environment,
-            {'report': str(options.report),
+            {'report': str(report),
              'cameras': f'[{", ".join(f"{view}/image_raw" for view in views)}]'})
         processes['encoder'] = _node(
             'encoder_node', environment, {'autostart': True, 'bundle': bundle,
@@ -85,7 +121,7 @@ def _run(
         for view, video in videos.items():
             processes[view] = _node(
                 'video_publisher', environment,
-                {'file': str(video.resolve()), 'rate_hz': float(options.rate),
+                {'file': str(video.resolve()), 'rate_hz': float(rate),
                  'frame_id': f'{view}_optical_frame'},
                 remap={'image_raw': f'{view}/image_raw', '__node': f'{view}_camera'})
         _wait(processes, views)

@@ -45,6 +45,9 @@ class Row:
     skew: float
     drift: list[float]
     probability: float
+    threshold: float = math.nan
+    failure: float = math.nan
+    progress: float = math.nan
     decision: str = ''
     status: str = ''
 
@@ -141,6 +144,12 @@ class DemoMonitor(Node):
         if abs(rows[-1].time - (stamp_to_ns(message.header.stamp) - self._start) * 1e-9) < 1e-6:
             rows[-1].decision = Decision(message.decision).name
             rows[-1].status = _flags(message.status)
+            if message.decision_threshold_valid:
+                rows[-1].threshold = float(message.decision_threshold)
+            if message.failure_valid:
+                rows[-1].failure = float(message.failure_probability)
+            if message.progress_valid:
+                rows[-1].progress = float(message.progress)
             if message.probability_valid:
                 rows[-1].probability = float(message.probability)
 
@@ -221,12 +230,13 @@ class DemoMonitor(Node):
             writer.writerow([
                 'time_s', 'latency_s', 'processing_s', 'skew_s',
                 *(f'drift_{view}' for view in recording.view_names),
-                'probability', 'decision', 'status'])
+                'probability', 'threshold', 'failure', 'progress', 'decision', 'status'])
             for row in recording.rows:
                 writer.writerow([
                     f'{row.time:.4f}', f'{row.latency:.5f}', f'{row.processing:.5f}',
                     f'{row.skew:.5f}', *(f'{d:.5f}' for d in row.drift),
-                    f'{row.probability:.5f}', row.decision, row.status])
+                    f'{row.probability:.5f}', f'{row.threshold:.5f}', f'{row.failure:.5f}',
+                    f'{row.progress:.5f}', row.decision, row.status])
         try:
             from hralign_ros.nodes.demo_report import draw_report
         except ImportError as error:

@@ -3,8 +3,10 @@
 
 """The demo's report as one picture: what the cameras saw, where attention went, how it ran."""
 
+from collections.abc import Mapping, Sequence
+import csv
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, TYPE_CHECKING
 
 import cv2
 import matplotlib
@@ -51,6 +53,67 @@ def draw_report(recording: 'Recording', path: Path) -> None:
     figure.savefig(path, dpi=90)
 
 
+def draw_overview(
+    played: Sequence[tuple[Path, Mapping[str, Any], Path]], path: Path,
+) -> None:
+    """
+    Draw episodes below one another: pictures, probability over time, decision, and the truth.
+
+    :param played: of each its folder, its episode.yaml and the ticks.csv of its playing.
+    :param path: of the PNG to write.
+    """
+    figure = Figure(figsize=(13, 3.9 * len(played)), layout='constrained')
+    grid = figure.add_gridspec(2 * len(played), _COLUMNS, height_ratios=[1.0, 1.0] * len(played))
+    for number, (folder, episode, ticks) in enumerate(played):
+        with open(ticks, encoding='utf-8') as file:
+            rows = list(csv.DictReader(file))
+        frames = _frames(folder / episode['views'][list(episode['views'])[0]]['file'])
+        for column, index in enumerate(np.linspace(0, len(frames) - 1, _COLUMNS).astype(int)):
+            axes = figure.add_subplot(grid[2 * number, column])
+            axes.imshow(frames[index])
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.set_title(f'{index / episode["fps"]:.1f} s', fontsize=8)
+        times = np.array([float(row['time_s']) for row in rows])
+        axes = figure.add_subplot(grid[2 * number + 1, :])
+        if episode['success']:
+            axes.axvspan(episode['success_frame'] / episode['fps'], times[-1], color='#e2f3ec',
+                         label='accomplished')
+        for key, colour in (('probability', 'tab:green'), ('failure', 'tab:red'),
+                            ('progress', 'tab:gray')):
+            axes.plot(times, [float(row[key]) for row in rows], color=colour, linewidth=1.2,
+                      label='success' if key == 'probability' else key)
+        threshold = [float(row['threshold']) for row in rows]
+        axes.plot(times, threshold, color='tab:green', linewidth=0.8, linestyle='--',
+                  label='threshold')
+        last = ''
+        for moment, row in zip(times, rows, strict=True):
+            if row['decision'] != last and row['decision'] in ('SUCCESS', 'FAILURE'):
+                axes.axvline(moment, color='black', linewidth=1.0)
+                axes.text(moment, 1.02, row['decision'], fontsize=9, ha='center')
+            last = row['decision'] or last
+        axes.set_ylim(0, 1.12)
+        axes.set_xlim(0, times[-1])
+        truth = 'success' if episode['success'] else \
+            f'failure: {str(episode["failure"]).replace("_", " ")}'
+        states = dict.fromkeys(f'{row["decision"]} ({row["status"]})' for row in rows
+                               if row['decision'])
+        axes.set_title(f"'{episode['task']}'   truth: {truth}   decisions: {', '.join(states)}",
+                       fontsize=10)
+        axes.legend(fontsize=8, loc='center left')
+    figure.savefig(path, dpi=90)
+
+
+def _frames(file: Path) -> list[np.ndarray]:
+    """Read a video: RGB frames."""
+    video, frames = cv2.VideoCapture(str(file)), []
+    while True:
+        found, frame = video.read()
+        if not found:
+            return frames
+        frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+
+
 def _draw_timelines(
     recording: 'Recording', figure: Figure, grid: matplotlib.gridspec.GridSpec, first: int,
 ) -> None:
@@ -78,9 +141,14 @@ def _draw_timelines(
 
     axes = figure.add_subplot(grid[first + 2, :])
     axes.plot(times, [row.probability for row in recording.rows], color='tab:green',
-              linewidth=1.0)
+              linewidth=1.0, label='success')
+    axes.plot(times, [row.threshold for row in recording.rows], color='tab:green',
+              linewidth=0.8, linestyle='--', label='threshold')
+    axes.plot(times, [row.failure for row in recording.rows], color='tab:red', linewidth=0.8,
+              label='failure')
     axes.set_ylim(0, 1)
     axes.set_ylabel('probability')
     axes.set_xlabel('s')
+    axes.legend(fontsize=8, loc='upper left')
     states = sorted({f'{row.decision} ({row.status})' for row in recording.rows if row.decision})
     axes.set_title(f'success: {"; ".join(states) or "no result"}', fontsize=9)

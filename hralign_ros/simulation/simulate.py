@@ -56,7 +56,7 @@ def simulate(
     :returns: the manifest file.
     :raises DataError: unknown task, no hand model, or nothing could be made.
     """
-    mesh_file = _hand(hand)
+    mesh_file = find_hand(hand)
     rules = read_splits(splits)
     worlds = list(_worlds())
     unknown = set(tasks) - {task for _, task, _ in worlds}
@@ -263,7 +263,7 @@ def _open(chunk: Chunk) -> World:
     return robosuite_tasks.Robosuite(named[chunk.task_id], chunk.embodiment)
 
 
-def _hand(given: Path | None) -> Path:
+def find_hand(given: Path | None) -> Path:
     """Find the hand model."""
     path = given or (Path(os.environ[HAND_MODEL]) if os.environ.get(HAND_MODEL) else None)
     if path is None or not Path(path).is_file():

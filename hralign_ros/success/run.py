@@ -8,7 +8,7 @@ run.json and head.safetensors say everything that calibration and export need.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 import json
 import os
@@ -116,12 +116,15 @@ def load_films(
 
 def train_success(
     data: Path, bundle: Path, output: Path, options: SuccessOptions, *, workers: int = 1,
-    store: Path | None = None, command: str = '', report: Report = print,
+    store: Path | None = None, also: Sequence[Path] = (), command: str = '',
+    report: Report = print,
 ) -> SuccessRun:
     """
     Train a success head for a bundle's tokens.
 
     :param data: folder with a manifest of successes and failures.
+    :param also: more such folders, whose training episodes are added; what adaptation was
+        trained on, say, has successes in more scenes.
     :param workers: processes that compute features.
     :param store: folder for features; None: features/ beside the manifest.
     :raises HralignError: data or options that do not do.
@@ -130,6 +133,10 @@ def train_success(
     episodes, features = open_data(
         data, bundle, options, workers=workers, store=store, report=report)
     films = load_films(episodes, features, ['train'], humans=True)
+    for folder in also:
+        more = assign_splits(read_manifest(folder), options).of_split('train')
+        build_store(features.folder.parent, more, bundle, workers=workers, report=report)
+        films += load_films(more, features, ['train'], humans=True)
     texts = task_texts(f.episode for f in films)
     if not texts:
         raise TrainingError(f'{data}: no training film with features and success flags')

@@ -3,6 +3,7 @@
 
 """From videos to a calibrated bundle, a report and one more task, all through the real encoder."""
 
+from dataclasses import replace
 import json
 import shutil
 
@@ -13,11 +14,11 @@ torch = pytest.importorskip('torch', reason='the offline packages are not instal
 pytest.importorskip('transformers', reason='the offline packages are not installed')
 
 from hralign_ros.cli import main  # noqa: E402, I100
-from hralign_ros.data.manifest import DataError, read_manifest  # noqa: E402
+from hralign_ros.data.manifest import DataError, read_manifest, write_manifest  # noqa: E402
 from hralign_ros.data.video import read_frames  # noqa: E402
 from hralign_ros.runtime import default_bundle, Encoder, Status  # noqa: E402
 from hralign_ros.runtime.tasks import SHARED  # noqa: E402
-from hralign_ros.success.run import load_success_run, open_data  # noqa: E402
+from hralign_ros.success.run import load_success_run, open_data, train_success  # noqa: E402
 from hralign_ros.success.scorer import Scorer  # noqa: E402
 from hralign_ros.success.store import build_store, open_store  # noqa: E402
 from small_success_data import data_folder, FRAMES, RATE_HZ, TASKS  # noqa: E402
@@ -132,6 +133,20 @@ def test_the_report(run_folder, tmp_path):
         'all views', 'no wrist', 'wrist frozen', 'wrist 1000 ms late'}
     assert {f['name'] for f in report['figures']} >= {
         'auroc', 'reliability', 'curves', 'instructions', 'modes'}
+
+
+def test_more_data_to_train_on(run_folder, tmp_path):
+    """Guards a second data set: its training episodes are added, in the first one's basis."""
+    other = tmp_path / 'other'
+    shutil.copytree(data_folder(), other, ignore=shutil.ignore_patterns('features'))
+    few = read_manifest(other)
+    write_manifest(other, [replace(e, episode_id=f'other-{e.episode_id}')
+                           for e in few.episodes if e.seed == 10])
+    run = train_success(data_folder(), default_bundle(), tmp_path / 'run', replace(
+        load_success_run(run_folder).options, steps=1), also=[other], report=lambda _: None)
+    used = load_success_run(run_folder).record['data']['episodes']
+    assert run.record['data']['episodes'] == used + 4
+    assert not (other / 'features').exists()
 
 
 def test_one_more_task(bundle, tmp_path):

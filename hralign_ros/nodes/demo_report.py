@@ -106,8 +106,7 @@ def draw_overview(
 
 def _frames(file: Path) -> list[np.ndarray]:
     """Read a video: RGB frames."""
-    video = cv2.VideoCapture(str(file))
-    frames: list[np.ndarray] = []
+    video, frames = cv2.VideoCapture(str(file)), []
     while True:
         found, frame = video.read()
         if not found:

@@ -40,8 +40,6 @@ class SuccessOptions:
     :param drop_view: how likely each view is missing from a clip.
     :param late_view: how likely a view comes late.
     :param noise: standard deviation added to tokens, which have variance 1.
-    :param mix_style: how likely a clip gets the look of another one of the batch: the mean and the
-        deviation of its tokens, view by view, on the way from its own to the other's (MixStyle).
     :param average: decay of the running average of the weights, which is what is kept.
     :param all_robots: train on the held-out embodiments too, by their seeds.
     :param leave_out: an embodiment that is not trained on, nor calibrated with.
@@ -77,7 +75,6 @@ class SuccessOptions:
     drop_view: float = 0.15
     late_view: float = 0.1
     noise: float = 0.2
-    mix_style: float = 0.5
     average: float = 0.99
     checkpoint_every: int = 100
     all_robots: bool = False
@@ -93,7 +90,6 @@ class SuccessOptions:
                 ('modes', 1, 16), ('prompt_length', 1, 64), ('steps', 1, 10**7),
                 ('tasks_per_step', 1, 512), ('clips_per_task', 2, 4096), ('length', 1, 64),
                 ('human_share', 0, 0.9), ('drop_view', 0, 0.9), ('late_view', 0, 1),
-                ('mix_style', 0, 1),
                 ('average', 0, 0.99999), ('shared_every', 1, 10**7),
                 ('prompt_every', 1, 10**7), ('cluster_every', 1, 10**7)):
             if not low <= getattr(self, name) <= high:

@@ -122,32 +122,6 @@ class ClipSource:
         return int(some[rng.integers(len(some))])
 
 
-def mix_styles(tokens: Tensor, mask: Tensor, share: float) -> Tensor:
-    """
-    Give clips the look of other clips, so that the look is not taken for the task.
-
-    What is constant over a clip, view by view, is mostly light, surfaces and camera: its tokens'
-    mean and deviation are replaced by a mixture of its own and those of another clip of the batch
-    (MixStyle, Zhou et al., ICLR 2021).
-
-    :param tokens: [B, V, T, N, R].
-    :param mask: [B, V, T].
-    :param share: of clips that are changed.
-    """
-    weight = mask[..., None, None]
-    count = (mask.sum(2).clamp(min=1.0) * tokens.shape[3])[:, :, None, None, None]
-    mean = (tokens * weight).sum((2, 3), keepdim=True) / count
-    spread = (((tokens - mean) ** 2 * weight).sum((2, 3), keepdim=True) / count + 1e-4).sqrt()
-    other = torch.randperm(len(tokens))
-    part = torch.distributions.Beta(0.3, 0.3).sample((len(tokens), 1, 1, 1, 1))
-    part = part * (torch.rand(len(tokens), 1, 1, 1, 1) < share)
-    # A view that the other clip has not got has no look to give.
-    part = part * (mask.sum(2) > 0)[other][..., None, None, None]
-    new_mean = mean + part * (mean[other] - mean)
-    new_spread = spread + part * (spread[other] - spread)
-    return (tokens - mean) / spread * new_spread + new_mean
-
-
 def _newest(film: Film, rng: np.random.Generator) -> int:
     """Draw the newest frame of a clip: half of the time one of those that matter most."""
     marked = film.done if film.done.any() else film.failing
@@ -290,8 +264,6 @@ class _Run:
         shared = self.step // options.prompt_every % options.shared_every \
             == options.shared_every - 1
         tokens = batch.clips.tokens
-        if options.mix_style:
-            tokens = mix_styles(tokens, batch.clips.mask, options.mix_style)
         if options.noise:
             tokens = tokens + options.noise * torch.randn_like(tokens)
         judged = head.judge(tokens, batch.clips.mask, batch.clips.age)

@@ -17,14 +17,14 @@ from hralign_ros.runtime.bundle import ClipSpec  # noqa: E402
 from hralign_ros.success.options import SuccessOptions  # noqa: E402
 from hralign_ros.success.prompts import Prompts  # noqa: E402
 from hralign_ros.success.traces import mode_probabilities, raw_scores, trace  # noqa: E402
-from hralign_ros.success.train import mix_styles, train  # noqa: E402
+from hralign_ros.success.train import train  # noqa: E402
 from sklearn.metrics import roc_auc_score  # noqa: E402
 from tiny_success import make_film, make_films, make_head, make_text, TASKS  # noqa: E402
 
 SMALL = SuccessOptions(
     modes=2, prompt_length=2, steps=120, tasks_per_step=3, clips_per_task=12, warm_up=5,
     learning_rate=3e-3, cluster_every=20, checkpoint_every=40, average=0.9, noise=0.05,
-    mix_style=0.0, failure_text=1.0)
+    failure_text=1.0)
 CLIP = ClipSpec(5, 0.2, 32, 0.1)
 
 
@@ -123,8 +123,7 @@ def test_killed_and_resumed_is_the_same(films, text, tmp_path):
 
 @pytest.mark.parametrize('change', [
     {'use_prompts': False, 'failure_text': 0.0}, {'assignment': 'balanced'},
-    {'human_prompt': True}, {'accomplished': 0.0}, {'modes': 1}, {'mix_style': 0.5}],
-    ids=str)
+    {'human_prompt': True}, {'accomplished': 0.0}, {'modes': 1}], ids=str)
 def test_variants_run(films, text, tmp_path, change):
     """Guards the ablations: each ends, and keeps numbers finite."""
     options = replace(SMALL, steps=21, **change)
@@ -145,25 +144,3 @@ def test_failures_alone_teach_nothing(text, tmp_path):
     """Guards against an empty data set: one sentence before any training."""
     with pytest.raises(DataError, match='no film of a success'):
         run([make_film('lift', 1, kind=0)], text, tmp_path)
-
-
-def test_a_look_is_taken_over_and_what_moves_stays():
-    """Guards MixStyle: clips get other clips' mean and deviation, in the views that they have."""
-    torch.manual_seed(0)
-    tokens = torch.randn(6, 2, 3, 4, 5) * torch.arange(1, 7)[:, None, None, None, None] \
-        + 10.0 * torch.arange(6)[:, None, None, None, None]
-    mask = torch.ones(6, 2, 3)
-    assert torch.allclose(mix_styles(tokens, mask, 0.0), tokens, atol=1e-3)
-    mixed = mix_styles(tokens, mask, 1.0)
-    means = mixed.mean((2, 3, 4))
-    assert (means - tokens.mean((2, 3, 4))).abs().max() > 5.0
-    assert means.min() > -5.0 and means.max() < 60.0
-
-    def shape(x):
-        x = x - x.mean((2, 3), keepdim=True)
-        return x / x.std((2, 3), keepdim=True)
-    assert torch.allclose(shape(mixed), shape(tokens), atol=1e-2)
-    # A view that nobody else has keeps its look.
-    mask[1:, 0] = 0.0
-    alone = mix_styles(tokens * mask[..., None, None], mask, 1.0)
-    assert torch.allclose(alone[0, 0], tokens[0, 0], atol=1e-2)

@@ -106,7 +106,8 @@ def draw_overview(
 
 def _frames(file: Path) -> list[np.ndarray]:
     """Read a video: RGB frames."""
-    video, frames = cv2.VideoCapture(str(file)), []
+    video = cv2.VideoCapture(str(file))
+    frames: list[np.ndarray] = []
     while True:
         found, frame = video.read()
         if not found:

@@ -123,7 +123,7 @@ def take(films: Sequence[Film], choices: Sequence[Choice], *, means: bool = Fals
 
 def draw(
     film: Film, newest: int, length: int, rng: np.random.Generator, *, drop_view: float = 0.0,
-    late_view: float = 0.0,
+    late_view: float = 0.0, rewind: float = 0.0, stall: float = 0.0,
 ) -> Choice:
     """
     Draw a clip that ends with a frame: spread over the film so far, a little out of place each.
@@ -132,6 +132,9 @@ def draw(
     :param length: T.
     :param drop_view: how likely each view is missing altogether; one always stays.
     :param late_view: how likely one view's frames are up to half a second old.
+    :param rewind: how likely the film has gone further and come back to this frame, so that
+        neither what was seen before nor the time that has passed tells what is true now.
+    :param stall: how likely the film has stood still at this frame for a while.
     """
     views = film.features.present.copy()
     if views.sum() > 1:
@@ -139,21 +142,31 @@ def draw(
         if not (views & ~dropped).any():
             dropped[rng.choice(np.flatnonzero(views))] = False
         views &= ~dropped
-    times = film.features.time_s
-    wanted = np.linspace(0, newest, min(length, newest + 1))
-    wanted[1:-1] += rng.uniform(-0.4, 0.4, max(len(wanted) - 2, 0)) * newest / length
+    step = float(film.features.time_s[-1]) / max(film.frames - 1, 1)
+    # The rows of the film as it went, one step apart.
+    played = np.arange(newest + 1)
+    if rng.random() < rewind and newest < film.frames - 1:
+        furthest = int(rng.integers(newest + 1, film.frames))
+        played = np.concatenate([np.arange(furthest), np.arange(furthest, newest - 1, -1)])
+    if rng.random() < stall:
+        pause = np.full(int(rng.integers(1, max(2, film.frames // 2))), newest)
+        played = np.concatenate([played, pause])
+    last = len(played) - 1
+    wanted = np.linspace(0, last, min(length, last + 1))
+    wanted[1:-1] += rng.uniform(-0.4, 0.4, max(len(wanted) - 2, 0)) * last / length
     chosen = np.unique(wanted.round().astype(np.int64))
-    rows = np.full((len(views), length), -1, np.int64)
-    rows[:, length - len(chosen):] = chosen
+    at = np.full((len(views), length), -1, np.int64)
+    at[:, length - len(chosen):] = chosen
     if rng.random() < late_view and views.sum() > 1:
         # The frames of a view that comes late are those of a moment ago.
         late = rng.choice(np.flatnonzero(views))
-        shift = int(rng.integers(1, 1 + max(1, int(0.5 / max(times[1] - times[0], 1e-3)))))
-        rows[late] = np.where(rows[late] >= 0, np.maximum(rows[late] - shift, 0), -1)
-        repeated = np.flatnonzero(np.diff(rows[late]) == 0)
-        rows[late][repeated] = -1
-    rows[~views] = -1
-    age = np.where(rows >= 0, times[newest] - times[np.maximum(rows, 0)], 0.0)
+        shift = int(rng.integers(1, 1 + max(1, int(0.5 / max(step, 1e-3)))))
+        at[late] = np.where(at[late] >= 0, np.maximum(at[late] - shift, 0), -1)
+        repeated = np.flatnonzero(np.diff(at[late]) == 0)
+        at[late][repeated] = -1
+    at[~views] = -1
+    rows = np.where(at >= 0, played[np.maximum(at, 0)], -1)
+    age = np.where(at >= 0, (last - at) * step, 0.0)
     return rows, age.astype(np.float32)
 
 

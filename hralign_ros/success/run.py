@@ -9,7 +9,7 @@ run.json and head.safetensors say everything that calibration and export need.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 import json
 import os
 from pathlib import Path
@@ -204,6 +204,10 @@ def load_success_run(folder: Path) -> SuccessRun:
     if record.get('schema_version') != SCHEMA_VERSION:
         raise TrainingError(f'{path}: schema {record.get("schema_version")}, and this package '
                             f'reads {SCHEMA_VERSION}')
+    unknown = sorted(set(record['options']) - {field.name for field in fields(SuccessOptions)})
+    if unknown:
+        raise TrainingError(f'{path}: options {", ".join(unknown)}, which this package does not '
+                            'know; train again')
     state = {k.removeprefix('head.'): v for k, v in tensors.items() if k.startswith('head.')}
     views, channels = state['ood_mean'].shape
     head = SuccessHead(

@@ -99,7 +99,7 @@ class ClipSource:
         chosen = [self.films[row] for row in films]
         choices: list[Choice] = [
             draw(film, row, options.length, rng, drop_view=options.drop_view,
-                 late_view=options.late_view)
+                 late_view=options.late_view, rewind=options.rewind, stall=options.stall)
             for film, row in zip(chosen, newest, strict=True)]
         pairs = list(zip(chosen, newest, strict=True))
         return Batch(

@@ -104,3 +104,28 @@ def test_what_is_masked_is_zero():
     assert not clips.age[0, 1].any() and not clips.means[0, 1].any()
     np.testing.assert_array_equal(clips.mask[0].numpy(), rows >= 0)
     np.testing.assert_allclose(clips.tokens[0, 0, 4], film.features.tokens[2, 0])
+
+
+def test_rewound_and_stalled_clips():
+    """
+    Guards progress and success against being clocks.
+
+    A head that saw films forwards only takes late for done: a clip that has gone on and come back,
+    or stood still, ends with the same frame at another time.
+    """
+    film = make_film('lift', 0, frames=30)
+    back, still = [], []
+    for seed in range(50):
+        rows, age = draw(film, 10, 5, np.random.default_rng(seed), rewind=1.0)
+        assert rows[0, -1] == 10 and age[0, -1] == 0.0 and rows.max() < 30
+        assert (np.diff(age[0]) < 0).all()
+        back.append(rows[0])
+        rows, age = draw(film, 10, 5, np.random.default_rng(seed), stall=1.0)
+        assert rows[0, -1] == 10 and rows.max() == 10
+        # What has been seen longest ago is from the start, and further away than 10 frames.
+        assert rows[0, 0] == 0 and age[0, 0] > film.features.time_s[10]
+        still.append(rows[0])
+    assert np.mean([rows.max() > 10 for rows in back]) > 0.8
+    assert np.mean([(rows == 10).sum() > 1 for rows in still]) > 0.5
+    rows, _ = draw(film, 29, 5, np.random.default_rng(0), rewind=1.0)
+    assert rows.max() == 29 and (np.diff(rows[0]) > 0).all(), 'nowhere to come back from'

@@ -1,0 +1,73 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""Decisions live and offline: the shipped episodes through the node, and through plain Python."""
+
+from harness import Harness, ROOT, stamp_of, video_frames
+from hralign_ros.runtime import default_bundle, Encoder
+from hralign_ros.runtime.decision import decide, DecisionRules, DecisionState
+import numpy as np
+import pytest
+import yaml
+
+EVERY = 6
+EPISODES = sorted(path.parent for path in ROOT.glob('demo/episodes/*/episode.yaml'))
+
+
+def _films(episode: dict, folder) -> dict[str, list[np.ndarray]]:
+    return {view: video_frames(folder / entry['file'], episode['frame_count'] // EVERY, EVERY)
+            for view, entry in episode['views'].items()}
+
+
+def test_there_is_a_success_and_two_ways_to_fail():
+    """Guards the demo: what it is said to show is there."""
+    episodes = [yaml.safe_load((folder / 'episode.yaml').read_text('utf-8'))
+                for folder in EPISODES]
+    assert sum(episode['success'] for episode in episodes) == 1
+    assert len({episode['failure'] for episode in episodes if not episode['success']}) == 2
+
+
+@pytest.mark.parametrize('folder', EPISODES, ids=lambda folder: folder.name)
+def test_decisions_are_the_evaluations(harness: Harness, folder) -> None:
+    """
+    Guards the evaluation's delays and false alarms: they would hold of the live node.
+
+    The same frames at their own pace; score, probability, status and decision of every tick.
+    """
+    episode = yaml.safe_load((folder / 'episode.yaml').read_text('utf-8'))
+    films = _films(episode, folder)
+    process = harness.start_active(task=f"'{episode['task']}'")
+    sent = []
+    start = harness.now()
+    for index in range(len(films['wrist'])):
+        due = start + round(index * EVERY / episode['fps'] * 1e9)
+        harness.wait(lambda due=due: harness.now() >= due, 'the time of the next frame', process)
+        images = {view: frames[index] for view, frames in films.items()}
+        stamp, _ = harness.send_until_embedded(images)
+        sent.append((stamp, images))
+    live = {}
+
+    def all_there() -> bool:
+        live.update({stamp_of(m): m for m in harness.successes if m.probability_valid})
+        return all(stamp in live for stamp, _ in sent)
+    harness.wait(all_there, 'a result for every set', process)
+    assert process.stop() == 0, process.output
+
+    encoder = Encoder.load(default_bundle(), provider='cpu')
+    offline, state = encoder.start_episode(episode['task']), DecisionState()
+    decisions = []
+    for stamp, images in sent:
+        tick, message = offline.step(images, stamp), live[stamp]
+        success = tick.success
+        rules = DecisionRules(
+            threshold=None if success.calibration is None else
+            success.calibration.thresholds.get(0.05), failure_threshold=0.9)
+        state, decision = decide(state, rules, stamp=stamp, probability=success.probability,
+                                 modes=success.mode_risks, status=tick.status)
+        assert message.raw_score == pytest.approx(success.raw_score, abs=2e-3)
+        assert message.probability == pytest.approx(success.probability, abs=2e-3)
+        assert message.status == int(tick.status)
+        decisions.append((int(message.decision), int(decision)))
+    # At a threshold a rounding may decide a frame earlier or later, and no more than that.
+    differing = [i for i, (one, other) in enumerate(decisions) if one != other]
+    assert len(differing) <= 1, decisions

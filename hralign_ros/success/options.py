@@ -76,7 +76,7 @@ class SuccessOptions:
     clip_norm: float = 1.0
     drop_view: float = 0.15
     late_view: float = 0.1
-    rewind: float = 0.2
+    rewind: float = 0.3
     stall: float = 0.2
     noise: float = 0.2
     average: float = 0.99

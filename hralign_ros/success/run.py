@@ -78,15 +78,17 @@ def make_head(manifest: Manifest, size: int) -> SuccessHead:
 
 
 def assign_splits(data: DataSet, options: SuccessOptions) -> DataSet:
-    """Give every episode its split under these options, and leave out what must not be seen."""
-    rules = read_splits()
-    if options.all_robots:
-        rules = replace(rules, test_embodiments=frozenset())
-    if options.leave_out:
-        rules = replace(rules, test_embodiments=frozenset({options.leave_out}))
-    return data.only(replace(e, split=rules.of(
-        task_id=e.task_id, scene=e.scene, embodiment=e.embodiment, seed=e.seed,
-        episode_id=e.episode_id)) for e in data.episodes)
+    """Change the split of robots that these options train on, or leave out; keep all others."""
+    everyone = replace(read_splits(), test_embodiments=frozenset())
+
+    def split(episode: Episode) -> str:
+        if options.leave_out and episode.embodiment == options.leave_out:
+            return 'test_embodiment'
+        if episode.split != 'test_embodiment' or not (options.all_robots or options.leave_out):
+            return episode.split
+        return everyone.of(task_id=episode.task_id, scene=episode.scene, seed=episode.seed,
+                           embodiment=episode.embodiment, episode_id=episode.episode_id)
+    return data.only(replace(e, split=split(e)) for e in data.episodes)
 
 
 def open_data(

@@ -69,7 +69,8 @@ def _episode(root, task, goal, seed, kind):
     done = [not kind and i >= 6 for i in range(FRAMES)]
     return Episode(
         episode_id=name, task_id=task, task_text=task.replace('-', ' '), scene='train-000',
-        camera='c', embodiment='panda', source='metaworld', license_id='MIT', split='train',
+        camera='c', embodiment='panda', source='metaworld', license_id='MIT', split=RULES.of(
+            task_id=task, scene='train-000', embodiment='panda', seed=seed, episode_id=name),
         seed=seed, success=not kind, failure=kind, robot_videos=files, human_video=human,
         human_from=name if human else '', time_s=[i / RATE_HZ for i in range(FRAMES)],
         success_flags=done, progress=[min(i / 6, 1.0) for i in range(FRAMES)] if not kind else [])

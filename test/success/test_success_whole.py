@@ -13,12 +13,19 @@ import pytest
 torch = pytest.importorskip('torch', reason='the offline packages are not installed')
 pytest.importorskip('transformers', reason='the offline packages are not installed')
 
-from hralign_ros.cli import main  # noqa: E402, I100
+from hralign_ros.adapt.checkpoints import TrainingError  # noqa: E402, I100
+from hralign_ros.cli import main  # noqa: E402
 from hralign_ros.data.manifest import DataError, read_manifest, write_manifest  # noqa: E402
 from hralign_ros.data.video import read_frames  # noqa: E402
 from hralign_ros.runtime import default_bundle, Encoder, Status  # noqa: E402
 from hralign_ros.runtime.tasks import SHARED  # noqa: E402
-from hralign_ros.success.run import load_success_run, open_data, train_success  # noqa: E402
+from hralign_ros.success.options import SuccessOptions  # noqa: E402
+from hralign_ros.success.run import (  # noqa: E402
+    assign_splits,
+    load_success_run,
+    open_data,
+    train_success,
+)
 from hralign_ros.success.scorer import Scorer  # noqa: E402
 from hralign_ros.success.store import build_store, open_store  # noqa: E402
 from small_success_data import data_folder, FRAMES, RATE_HZ, TASKS  # noqa: E402
@@ -185,6 +192,47 @@ def test_no_clips_are_said(bundle, tmp_path, capsys):
                  '--output', str(tmp_path / 'out')]) != 0
     assert 'no clip there' in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(('words', 'said'), [
+    (['calibrate', '{empty}', '--data', '{data}', '--output', '{out}'],
+     'no finished run of train-success'),
+    (['evaluate-success', '{run}', '--data', '{empty}', '--output', '{out}'], 'manifest'),
+    (['train-success', '--data', '{data}', '--output', '{out}', '--set', 'modes=0'], 'modes is 0'),
+    (['train-success', '--data', '{data}', '--output', '{out}', '--set', 'mode=2'], 'mode'),
+    (['train-success', '--data', '{data}', '--output', '{run}', '--set', 'modes=3'],
+     'modes was 2 and is now 3')], ids=lambda value: value[0] if isinstance(value, list) else '')
+def test_what_cannot_work_is_one_sentence(run_folder, tmp_path, capsys, words, said):
+    """Guards against a traceback, and against files that were half written."""
+    (tmp_path / 'empty').mkdir()
+    places = {'empty': tmp_path / 'empty', 'data': data_folder(), 'run': run_folder,
+              'out': tmp_path / 'out'}
+    assert main([word.format(**places) for word in words]) == 1
+    told = capsys.readouterr().err
+    assert said in told and 'Traceback' not in told
+
+
+def test_a_run_of_another_version(run_folder, tmp_path):
+    """A run with an option that was taken out again ended in a TypeError; it is said now."""
+    shutil.copytree(run_folder, tmp_path / 'run')
+    record = json.loads((run_folder / 'run.json').read_text())
+    record['options']['luck'] = 1.0
+    (tmp_path / 'run' / 'run.json').write_text(json.dumps(record))
+    with pytest.raises(TrainingError, match='options luck, which this package does not know'):
+        load_success_run(tmp_path / 'run')
+
+
+def test_robots_left_out_and_taken_in():
+    """Guards leave-one-out: a robot is tested, or trained on; what else was split stays."""
+    data = read_manifest(data_folder())
+    some = data.only(replace(e, split='test_embodiment') if e.seed == 10 else e
+                     for e in data.episodes)
+    kept = assign_splits(some, SuccessOptions())
+    assert [e.split for e in kept.episodes] == [e.split for e in some.episodes]
+    back = assign_splits(some, SuccessOptions(all_robots=True))
+    assert [e.split for e in back.episodes] == [e.split for e in data.episodes]
+    apart = assign_splits(data, SuccessOptions(leave_out='panda'))
+    assert {e.split for e in apart.episodes} == {'test_embodiment'}
 
 
 def test_a_head_that_knows_nothing_learns_no_task(tmp_path):

@@ -4,7 +4,7 @@
 """
 Play a recorded episode through the encoder and watch it; ends with the video.
 
-The same as `make demo`, for a sourced ROS 2.
+For a sourced ROS 2; `make demo` plays all episodes and draws them side by side.
 """
 
 from pathlib import Path
@@ -27,23 +27,28 @@ from launch_ros.actions import Node
 import yaml
 
 SHARE = Path(get_package_share_directory('hralign_ros'))
-EPISODE = SHARE / 'demo/can'
+EPISODES = SHARE / 'demo/episodes'
 VIEWS = ('wrist', 'third_person')
 PROFILE = 'FASTRTPS_DEFAULT_PROFILES_FILE'
 
 ARGUMENTS = (
     DeclareLaunchArgument(
-        'wrist_video', default_value=str(EPISODE / 'wrist.mp4'),
-        description='Video file that the wrist camera plays.'),
+        'episode', default_value='1_success',
+        choices=sorted(path.parent.name for path in EPISODES.glob('*/episode.yaml')),
+        description='Shipped episode to play.'),
     DeclareLaunchArgument(
-        'third_person_video', default_value=str(EPISODE / 'third_person.mp4'),
-        description='Video file that the third-person camera plays.'),
+        'wrist_video', default_value='',
+        description="Video file that the wrist camera plays; empty: the episode's."),
     DeclareLaunchArgument(
-        'task', default_value='', description="Instruction; empty: the shipped episode's."),
+        'third_person_video', default_value='',
+        description="Video file that the third-person camera plays; empty: the episode's."),
+    DeclareLaunchArgument(
+        'task', default_value='', description="Instruction; empty: the episode's."),
     DeclareLaunchArgument(
         'bundle', default_value='', description='Directory of a bundle; empty: the shipped one.'),
     DeclareLaunchArgument(
-        'rate_hz', default_value='30.0', description='Frames per second of both cameras.'),
+        'rate_hz', default_value='',
+        description="Frames per second of both cameras; empty: the episode's."),
     DeclareLaunchArgument(
         'report', default_value='demo_report',
         description='Folder that report.png and ticks.csv are written to.'),
@@ -54,12 +59,15 @@ def make_nodes(context: LaunchContext) -> list:
     """Make all nodes; the launch ends once both videos have."""
     given = {argument.name: LaunchConfiguration(argument.name).perform(context)
              for argument in ARGUMENTS}
-    task = given['task'] or yaml.safe_load(
-        (EPISODE / 'episode.yaml').read_text('utf-8'))['task']
+    folder = EPISODES / given['episode']
+    episode = yaml.safe_load((folder / 'episode.yaml').read_text('utf-8'))
+    task = given['task'] or episode['task']
     cameras = [
         Node(package='hralign_ros', executable='video_publisher', name=f'{view}_camera',
              output='screen', remappings=[('image_raw', f'{view}/image_raw')],
-             parameters=[{'file': given[f'{view}_video'], 'rate_hz': float(given['rate_hz']),
+             parameters=[{'file': given[f'{view}_video'] or str(
+                              folder / episode['views'][view]['file']),
+                          'rate_hz': float(given['rate_hz'] or episode['fps']),
                           'frame_id': f'{view}_optical_frame'}])
         for view in VIEWS]
     playing = set(VIEWS)

@@ -224,6 +224,8 @@ def _add_calibrate(commands: _Commands) -> None:
     calibrate.add_argument('--bundle', type=Path, help='that the run was trained for; default: '
                            'the shipped one')
     calibrate.add_argument('--output', required=True, type=Path, help='bundle to write')
+    calibrate.add_argument('--report', type=Path,
+                           help='report.json of `hralign evaluate-success`, for the card')
     calibrate.add_argument('--store', type=Path, help='folder of features')
     calibrate.add_argument('--workers', type=int, default=1,
                            help='processes that compute features (%(default)s)')
@@ -395,13 +397,16 @@ def _train_success(options: argparse.Namespace) -> int:
 
 
 def _calibrate(options: argparse.Namespace) -> int:
+    from hralign_ros.evaluate.report import read_report
     from hralign_ros.runtime import default_bundle
-    from hralign_ros.success.calibrate import calibrate
+    from hralign_ros.success.calibrate import calibrate, card_metrics
     from hralign_ros.success.run import load_success_run
 
+    metrics = card_metrics(read_report(options.report)) if options.report else None
     print(calibrate(
         load_success_run(options.run_folder), options.data, options.bundle or default_bundle(),
-        options.output, workers=options.workers, store=options.store, command=options.repeat))
+        options.output, workers=options.workers, store=options.store, command=options.repeat,
+        metrics=metrics))
     return 0
 
 

@@ -26,7 +26,7 @@ def test_verify(capsys):
     out = capsys.readouterr().out
     assert 'good' in out and 'efficientnet_lite0' in out and 'wrist, third_person' in out
     assert 'asked cpu, got CPUExecutionProvider' in out
-    assert 'not trained' in out
+    assert 'success head trained' in out
 
 
 def test_verify_a_named_bundle(capsys, tiny):

@@ -83,11 +83,15 @@ def test_what_a_tick_says(encoder):
         assert tick.attention.shape == (2, 49) and (tick.attention >= 0).all()
         assert (tick.attention.sum(1) <= 1.0 + 1e-5).all()
         assert tick.pooling == 'attention'
-        # An untrained head says so; no number of it looks like a calibrated one.
-        assert tick.status == Status.UNKNOWN_TASK | Status.UNCALIBRATED
-        assert 0.0 <= tick.success.probability <= 1.0
-        assert tick.success.progress is None and tick.success.ood_score is None
-        assert tick.success.modes == () and tick.success.mode_names == ()
+        # Noise is nothing that it was trained on, and neither is this task.
+        assert tick.status == Status.UNKNOWN_TASK | Status.OUT_OF_DISTRIBUTION
+        success, threshold = tick.success, encoder.manifest.ood_threshold
+        assert 0.0 <= success.probability <= 1.0 and 0.0 <= success.progress <= 1.0
+        assert 0.0 <= success.failure <= 1.0 and success.ood_score > threshold > 0.0
+        assert len(success.modes) == len(success.mode_names) > 0
+        assert sum(success.modes) == pytest.approx(1.0, abs=1e-5)
+        assert success.calibration is encoder.tasks.shared.calibrations[
+            frozenset(encoder.manifest.views)]
         assert tick.success.clip_stamps[-1] == tick.stamp
         assert len(tick.success.clip_stamps) <= 5
     assert ticks[0].attention.sum(1) == pytest.approx(1.0, abs=1e-5), 'one frame has it all'
@@ -297,11 +301,12 @@ def test_attention_pooling_is_that_of_the_paper(tiny_encoder):
 
 
 def test_status_of_the_shipped_bundle(encoder):
-    """Guards honesty: without training and without its tasks, each bit says so."""
-    assert encoder.start_episode('').task_status == Status.NO_TASK | Status.UNCALIBRATED
-    assert encoder.start_episode(TASK).task_status == Status.UNKNOWN_TASK | Status.UNCALIBRATED
+    """Guards honesty: a task that it was trained on, one that it was not, none at all."""
+    assert encoder.start_episode('open the drawer').task_status == Status.OK
+    assert encoder.start_episode(TASK).task_status & Status.UNKNOWN_TASK
+    assert encoder.start_episode('').task_status & Status.NO_TASK
     tick = encoder.start_episode('').step(both(), START)
-    assert tick.status == Status.NO_TASK | Status.UNCALIBRATED
+    assert tick.status & Status.NO_TASK
     success = tick.success
     assert (success.probability, success.progress, success.raw_score) == (None, None, None)
     assert success.clip_stamps == (START,)

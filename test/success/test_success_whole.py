@@ -142,6 +142,21 @@ def test_the_report(run_folder, tmp_path):
         'auroc', 'reliability', 'curves', 'instructions', 'modes'}
 
 
+def test_the_card_says_what_was_measured(run_folder, tmp_path):
+    """Guards the card of a bundle: figures with their intervals, from the report."""
+    report = tmp_path / 'report'
+    assert main(['evaluate-success', str(run_folder), '--data', str(data_folder()), '--output',
+                 str(report)]) == 0
+    assert main(['calibrate', str(run_folder), '--data', str(data_folder()), '--output',
+                 str(tmp_path / 'bundle'), '--report', str(report / 'report.json')]) == 0
+    card = (tmp_path / 'bundle' / 'card.md').read_text()
+    rows = json.loads((report / 'report.json').read_text())['rows']
+    value = next(r['value'] for r in rows if r['metric'] == 'E8 AUROC'
+                 and r['split'] == 'seen tasks')
+    assert f'| AUROC, seen tasks | {value:.3f} [' in card
+    assert 'not trained' not in card and 'hralign calibrate' in card
+
+
 def test_more_data_to_train_on(run_folder, tmp_path):
     """Guards a second data set: its training episodes are added, in the first one's basis."""
     other = tmp_path / 'other'

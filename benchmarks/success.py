@@ -99,19 +99,25 @@ def main() -> None:
     parser.add_argument('--bundle', type=Path, default=None, help='default: the shipped one')
     parser.add_argument('--jobs', type=int, default=2, help='runs at a time (%(default)s)')
     parser.add_argument('--only', nargs='+', default=[], help='these variants only')
+    parser.add_argument('--seeds', type=int, default=99, help='at most so many of each variant')
     parser.add_argument('--footage', type=Path, help='folder of real robot videos')
     parser.add_argument('--stop', choices=('train',), help='stop after this stage')
     parser.add_argument('--output', type=Path, default=RESULTS)
     options = parser.parse_args()
     options.bundle = options.bundle or default_bundle()
     torch.set_num_threads(1)
-    chosen = {name: line for name, line in {**VARIANTS, **ROBOTS}.items()
+    table = {**VARIANTS, **ROBOTS}
+    chosen = {name: (min(seeds, options.seeds), settings)
+              for name, (seeds, settings) in table.items()
               if not options.only or name in options.only}
     train(options, chosen)
     if options.stop == 'train':
         return
-    runs = {name: [load_success_run(folder(options.runs, name, seed)) for seed in range(seeds)]
-            for name, (seeds, _) in chosen.items()}
+    # Whatever is there, of this call or an earlier one.
+    runs = {name: [load_success_run(folder(options.runs, name, seed)) for seed in range(seeds)
+                   if (folder(options.runs, name, seed) / RUN).exists()]
+            for name, (seeds, _) in table.items()}
+    runs = {name: some for name, some in runs.items() if some}
     results = evaluate(runs, options)
     options.output.parent.mkdir(exist_ok=True)
     options.output.write_text(json.dumps(results, indent=1) + '\n', encoding='utf-8')

@@ -154,7 +154,7 @@ def test_the_card_says_what_was_measured(run_folder, tmp_path):
     value = next(r['value'] for r in rows if r['metric'] == 'E8 AUROC'
                  and r['split'] == 'seen tasks')
     assert f'| AUROC, seen tasks | {value:.3f} [' in card
-    assert 'not trained' not in card and 'hralign calibrate' in card
+    assert '**not trained**' not in card and 'hralign calibrate' in card
 
 
 def test_more_data_to_train_on(run_folder, tmp_path):

@@ -150,7 +150,7 @@ def example_curves(one: Calibration, films: Sequence[Film], each: int = 2) -> li
     """Take attempts of every kind by their names, without regard to how they are judged."""
     by_kind: dict[str, list[Film]] = {}
     for film in sorted(attempts(films), key=lambda f: f.episode.seed or 0):
-        kind = 'success' if film.done[-1] else film.episode.failure or 'failure'
+        kind = 'success' if film.done[-1] else film.episode.failure or 'undone again'
         by_kind.setdefault(kind, []).append(film)
     curves = []
     for kind in sorted(by_kind, key=lambda k: (k != 'success', k)):

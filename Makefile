@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 # The Python (3.10 to 3.12) that .venv is made with.
 PYTHON ?= python3
-# make demo: video files, one for each view (wrist first); nothing plays the shipped episode.
+# make demo: video files, one for each view (wrist first); nothing plays the shipped episodes.
 VIDEO ?=
 # make demo: the instruction.
 TASK ?=

@@ -25,7 +25,7 @@ from typing import Any
 
 from dvd import DvdJudge, REFERENCES, references, train_dvd
 from hralign_ros.data.manifest import DataSet, read_manifest
-from hralign_ros.data.video import read_frames
+from hralign_ros.data.video import frame_times, read_frames
 from hralign_ros.evaluate.bootstrap import Estimate
 from hralign_ros.evaluate.metrics.e11_events import rate, rule_of_three
 from hralign_ros.evaluate.success_report import evaluate_success, OURS
@@ -294,7 +294,9 @@ def footage(one: Calibration, options: argparse.Namespace) -> dict[str, Any]:
     per_video = []
     for number, video in enumerate(videos):
         episode = encoder.start_episode(tasks[number % len(tasks)])
-        times = np.arange(0.0, FOOTAGE_S, 1.0 / FOOTAGE_HZ)
+        own = frame_times(video)
+        wanted = np.arange(0.0, min(FOOTAGE_S, float(own[-1])), 1.0 / FOOTAGE_HZ)
+        times = np.unique(own[np.abs(own[None] - wanted[:, None]).argmin(1)])
         frames, stamps = read_frames(video, times_s=times)
         state, here, alarm = DecisionState(), 0, False
         for frame, now in zip(frames, stamps, strict=True):

@@ -152,7 +152,8 @@ def draw(
         pause = np.full(int(rng.integers(1, max(2, film.frames // 2))), newest)
         played = np.concatenate([played, pause])
     last = len(played) - 1
-    wanted = np.linspace(0, last, min(length, last + 1))
+    # From the newest backwards: a clip of one frame is the newest one.
+    wanted = np.linspace(last, 0, min(length, last + 1))[::-1].copy()
     wanted[1:-1] += rng.uniform(-0.4, 0.4, max(len(wanted) - 2, 0)) * last / length
     chosen = np.unique(wanted.round().astype(np.int64))
     at = np.full((len(views), length), -1, np.int64)

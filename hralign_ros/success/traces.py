@@ -59,11 +59,18 @@ def trace(
     age = torch.from_numpy(np.stack([choice[1] for choice in choices]))
     tokens = torch.from_numpy(film.features.tokens.astype(np.float32))
     means = torch.from_numpy(film.features.means.astype(np.float32))
-    # Every frame once, beside the first: an episode's memory never loses its first frame.
-    frames = head.look_since(tokens.transpose(0, 1), tokens[:1].transpose(0, 1))
     at = torch.from_numpy(np.maximum(chosen, 0))
     view = torch.arange(at.shape[1])[:, None]
-    judged = head.conclude(head.join(frames[view, at], mask, age * mask))
+    age = age * mask
+    # Each frame is seen beside the oldest of its clip and view. That is the episode's first frame,
+    # which its memory never loses, unless clips are of one frame or a view came late: then every
+    # clip is looked at whole, which takes longer.
+    oldest = np.take_along_axis(chosen, (chosen >= 0).argmax(2)[..., None], 2)
+    if (oldest <= 0).all():
+        frames = head.look_since(tokens.transpose(0, 1), tokens[:1].transpose(0, 1))[view, at]
+    else:
+        frames = head.look(tokens[at, view] * mask[..., None, None], mask)
+    judged = head.conclude(head.join(frames, mask, age))
     strange = head.strangeness(means[at, view], mask)
     return Trace(film, judged.video.numpy(), torch.sigmoid(judged.progress).numpy(),
                  torch.sigmoid(judged.failed).numpy(), strange.numpy(),

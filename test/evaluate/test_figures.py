@@ -100,7 +100,7 @@ def rows(*values, metric='R@1'):
 
 def test_bars():
     image = picture(figures.bar_chart(rows(0.3, -0.2), title='R@1', controls=['variant 1']))
-    colours = [figures._PALETTE[0], figures._PALETTE[1]]
+    colours = [figures.PALETTE[0], figures.PALETTE[1]]
     assert count(image, colours[0]) > 1000 and not count(image, colours[1])
     gone = rows(0.3, 0.1)
     gone[1] = {**gone[1], 'value': None, 'low': None, 'high': None}

@@ -62,6 +62,25 @@ def test_offline_is_what_the_node_does(frames):
         np.testing.assert_allclose(seen.failed[i], got[5][0], atol=1e-5)
 
 
+@pytest.mark.parametrize(('length', 'delays'), [(1, ()), (5, (0.4, 0.0)), (5, (0.0, 0.9))])
+def test_clips_that_do_not_begin_with_the_first_frame(length, delays):
+    """
+    Clips of one frame, and a late view's, were judged beside a frame that was not in them.
+
+    A baseline that sees the newest frame alone scored like a coin, for that reason only.
+    """
+    torch.manual_seed(0)
+    head = SuccessHead(V, C, N, D, size=R, width=16, ood_size=3).eval()
+    film, clip = make_film('lift', 0, frames=24), ClipSpec(length, 0.2, 12, 0.1)
+    seen = trace(head, film, clip, delays=delays)
+    choices = replay(film, clip, delays=delays)
+    clips = take([film] * film.frames, choices)
+    with torch.no_grad():
+        expected = head.judge(clips.tokens, clips.mask, clips.age)
+    np.testing.assert_allclose(seen.video, expected.video, atol=1e-5)
+    np.testing.assert_allclose(seen.progress, torch.sigmoid(expected.progress), atol=1e-5)
+
+
 def test_a_late_view_is_late_and_then_gone():
     """Guards E14: 0.4 s late a view has its age, 0.8 s late it is left out, as in the node."""
     film = make_film('lift', 0, frames=15)
@@ -104,6 +123,14 @@ def test_what_is_masked_is_zero():
     assert not clips.age[0, 1].any() and not clips.means[0, 1].any()
     np.testing.assert_array_equal(clips.mask[0].numpy(), rows >= 0)
     np.testing.assert_allclose(clips.tokens[0, 0, 4], film.features.tokens[2, 0])
+
+
+def test_a_clip_of_one_frame_is_the_newest():
+    """It was the first one: a baseline was trained on what had not begun yet."""
+    film = make_film('lift', 0, frames=30)
+    for seed in range(5):
+        rows, age = draw(film, 17, 1, np.random.default_rng(seed))
+        assert rows.tolist() == [[17], [17]] and not age.any()
 
 
 def test_rewound_and_stalled_clips():

@@ -18,7 +18,12 @@ from hralign_ros.data.manifest import Episode
 from hralign_ros.evaluate.bootstrap import Estimate, EvaluationError, seed_mean
 from hralign_ros.evaluate.metrics.e8_detection import detection
 from hralign_ros.evaluate.metrics.e9_calibration import calibrated
-from hralign_ros.evaluate.metrics.e11_events import delays, Rate, rate, rule_of_three
+from hralign_ros.evaluate.metrics.e11_events import (  # noqa: I100
+    delays,
+    Rate,
+    rate,
+    rule_of_three,
+)
 from hralign_ros.evaluate.metrics.e12_order import confusion, value_order_correlations
 from hralign_ros.evaluate.report import row
 from hralign_ros.success.alarms import decided

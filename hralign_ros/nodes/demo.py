@@ -33,8 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('--bundle', help='directory of a bundle; default: the shipped one')
     parser.add_argument('--report', type=Path, default=Path('demo_report'),
                         help='folder for report.png and ticks.csv (%(default)s)')
-    parser.add_argument('--rate', type=float, help="frames a second; default: the shipped "
-                        "episodes' own, 30 for videos")
+    parser.add_argument('--rate', type=float, help='frames a second; default: that of the '
+                        'shipped episodes, 30 for videos')
     options = parser.parse_args(arguments)
     try:
         bundle = load_bundle(options.bundle or default_bundle())

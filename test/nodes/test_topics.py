@@ -171,6 +171,7 @@ def test_remapping_moves_the_compressed_topic(harness: Harness) -> None:
         arguments=('-r', 'wrist/image_raw:=/hand/color'), autostart='true',
         wrist__transport='compressed')
     harness.wait(lambda: harness.infos, 'EncoderInfo', process)
+
     def topics() -> dict[str, list[str]]:
         return dict(harness.node.get_topic_names_and_types())
 

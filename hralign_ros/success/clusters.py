@@ -19,9 +19,8 @@ def motion_profile(tokens: NDArray[np.float16]) -> Floats:
     """
     Tell how much of what is seen changes in each part of an attempt.
 
-    How an attempt fails shows in when it moves and when no more, and hardly in what stands there
-    in the end: grouped by this, failures agree with their known kinds several times better than
-    by the vectors that the head makes of them.
+    How an attempt fails shows in when it moves and when no more, and less in what stands there in
+    the end. It does not change while the head learns, as the head's own vectors do.
 
     :param tokens: [F, V, N, R].
     :returns: [parts * V * R].

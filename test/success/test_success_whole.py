@@ -17,8 +17,10 @@ from hralign_ros.adapt.checkpoints import TrainingError  # noqa: E402, I100
 from hralign_ros.cli import main  # noqa: E402
 from hralign_ros.data.manifest import DataError, read_manifest, write_manifest  # noqa: E402
 from hralign_ros.data.video import read_frames  # noqa: E402
-from hralign_ros.runtime import default_bundle, Encoder, Status  # noqa: E402
+from hralign_ros.export.bundle import replace_bundle  # noqa: E402
+from hralign_ros.runtime import default_bundle, Encoder, load_bundle, Status  # noqa: E402
 from hralign_ros.runtime.tasks import SHARED  # noqa: E402
+from hralign_ros.success.add_task import add_task  # noqa: E402
 from hralign_ros.success.options import SuccessOptions  # noqa: E402
 from hralign_ros.success.run import (  # noqa: E402
     assign_splits,
@@ -252,10 +254,10 @@ def test_robots_left_out_and_taken_in():
 
 def test_a_head_that_knows_nothing_learns_no_task(tmp_path):
     """Guards against a bundle that says how sure it is without having learned anything."""
-    from hralign_ros.runtime import HralignError
-    from hralign_ros.success.add_task import add_task
-
-    if Encoder.load(default_bundle(), provider='cpu').manifest.success_trained:
-        pytest.skip('the shipped head is trained')
-    with pytest.raises(HralignError, match='not trained'):
-        add_task(default_bundle(), tmp_path / 'out', 'x', tmp_path, tmp_path)
+    source = load_bundle(default_bundle())
+    document = dict(source.manifest.document)
+    files = {name: source.read(name) for name in document['files']}
+    replace_bundle(tmp_path / 'untrained', files, {
+        **document, 'success': {**document['success'], 'trained': False}})
+    with pytest.raises(TrainingError, match='not trained'):
+        add_task(tmp_path / 'untrained', tmp_path / 'out', 'x', tmp_path, tmp_path)

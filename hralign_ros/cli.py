@@ -194,21 +194,26 @@ def _add_export(commands: _Commands) -> None:
     export.set_defaults(run=_export)
 
 
+def _add_features(parser: argparse.ArgumentParser) -> None:
+    """Add what every command has that works on the features of a data set."""
+    parser.add_argument('--data', required=True, type=Path, help='folder with a manifest')
+    parser.add_argument('--bundle', type=Path,
+                        help='whose encoder makes them; default: the shipped one')
+    parser.add_argument('--store', type=Path,
+                        help='folder of features; default: in the data set')
+    parser.add_argument('--workers', type=int, default=1,
+                        help='processes that compute features (%(default)s)')
+
+
 def _add_train_success(commands: _Commands) -> None:
     training = commands.add_parser(
         'train-success', help='train the success head (Adapt2Reward)', description='Train a '
         "success head and its failure prompts on a bundle's features of successes and failures. "
         'Goes on where it was stopped.')
-    training.add_argument('--data', required=True, type=Path, help='folder with a manifest')
+    _add_features(training)
     training.add_argument('--also', nargs='+', default=[], type=Path,
                           help='more folders, whose training episodes are added')
     training.add_argument('--output', required=True, type=Path, help="the run's folder")
-    training.add_argument('--bundle', type=Path, help='whose encoder is used; default: the '
-                          'shipped one')
-    training.add_argument('--store', type=Path, help='folder for features; default: in the data '
-                          'set')
-    training.add_argument('--workers', type=int, default=1,
-                          help='processes that compute features (%(default)s)')
     training.add_argument('--set', action='append', default=[], metavar='NAME=VALUE',
                           help='a training setting (steps, seed, modes, leave_out, ...)')
     training.set_defaults(run=_train_success)
@@ -220,15 +225,10 @@ def _add_calibrate(commands: _Commands) -> None:
         'calibration, thresholds and out-of-distribution limit of a run of `hralign '
         'train-success` on the calibration episodes, and write a bundle with all of it.')
     calibrate.add_argument('run_folder', type=Path, help='of `hralign train-success`')
-    calibrate.add_argument('--data', required=True, type=Path, help='folder with a manifest')
-    calibrate.add_argument('--bundle', type=Path, help='that the run was trained for; default: '
-                           'the shipped one')
+    _add_features(calibrate)
     calibrate.add_argument('--output', required=True, type=Path, help='bundle to write')
     calibrate.add_argument('--report', type=Path,
                            help='report.json of `hralign evaluate-success`, for the card')
-    calibrate.add_argument('--store', type=Path, help='folder of features')
-    calibrate.add_argument('--workers', type=int, default=1,
-                           help='processes that compute features (%(default)s)')
     calibrate.set_defaults(run=_calibrate)
 
 
@@ -238,12 +238,8 @@ def _add_evaluate_success(commands: _Commands) -> None:
         '`hralign train-success` that differ in their seed, and measure detection, calibration, '
         'false alarms, streams, missing cameras; write report.html, .json and .csv.')
     evaluate.add_argument('runs', nargs='+', type=Path, help='folders of train-success')
-    evaluate.add_argument('--data', required=True, type=Path, help='folder with a manifest')
+    _add_features(evaluate)
     evaluate.add_argument('--output', required=True, type=Path, help='folder of the report')
-    evaluate.add_argument('--bundle', type=Path, help='default: the shipped one')
-    evaluate.add_argument('--store', type=Path, help='folder of features')
-    evaluate.add_argument('--workers', type=int, default=1,
-                          help='processes that compute features (%(default)s)')
     evaluate.set_defaults(run=_evaluate_success)
 
 

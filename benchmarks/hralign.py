@@ -59,6 +59,7 @@ from hralign_ros.models.backbones import load_backbone
 from hralign_ros.runtime.bundle import INT8_VISUAL, MANIFEST
 from hralign_ros.runtime.providers import SessionFactory
 import numpy as np
+from runs import folder_of, Job, run_all
 import torch
 import yaml
 
@@ -173,7 +174,7 @@ def main() -> None:
 def _load(
     options: argparse.Namespace, chosen: Mapping[str, tuple[int, list[str]]],
 ) -> dict[str, list[Run]]:
-    return {name: [load_run(_folder(options.runs, name, seed)) for seed in range(seeds)]
+    return {name: [load_run(folder_of(options.runs, name, seed)) for seed in range(seeds)]
             for name, (seeds, _) in chosen.items()}
 
 
@@ -196,47 +197,22 @@ def _settings(texts: Sequence[str]) -> list[str]:
     return [word for text in texts for word in ('--set', text)]
 
 
-def _folder(runs: Path, variant: str, seed: int) -> Path:
-    words = ''.join(c if c.isalnum() else '_' for c in variant)
-    return runs / f'{words}-{seed}'
-
-
 def _train(
     options: argparse.Namespace, data: Path, chosen: Mapping[str, tuple[int, list[str]]],
 ) -> None:
     """Run what is not finished, a few at a time, one thread each."""
     def command(variant: str, seed: int, extra: list[str]) -> list[str]:
         return [sys.executable, '-m', 'hralign_ros.cli', 'adapt', '--data', str(data), '--output',
-                str(_folder(options.runs, variant, seed)), '--variant', variant, '--resume',
+                str(folder_of(options.runs, variant, seed)), '--variant', variant, '--resume',
                 '--set', f'seed={seed}', *BASE, *extra]
 
     jobs = [(variant, seed, [*extra, *_settings(options.set)])
             for seed in range(5) for variant, (seeds, extra) in chosen.items() if seed < seeds]
     # What is needed most comes first.
     jobs.sort(key=lambda job: job[0] not in (ADAPTED, QUERY))
-    options.runs.mkdir(parents=True, exist_ok=True)
-    waiting = [job for job in jobs if not _finished(
-        _folder(options.runs, *job[:2]), command(*job)[3:])]
-    total, began = len(waiting), time.monotonic()
-    running: list[tuple[subprocess.Popen[bytes], str]] = []
-    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1'}
-    while waiting or running:
-        while waiting and len(running) < options.jobs:
-            variant, seed, extra = waiting.pop(0)
-            with open(f'{_folder(options.runs, variant, seed)}.log', 'ab') as log:
-                running.append((subprocess.Popen(
-                    command(variant, seed, extra), stdout=log,
-                    stderr=subprocess.STDOUT, env=env), f'{variant}, seed {seed}'))
-        for process, name in list(running):
-            if process.poll() is not None:
-                running.remove((process, name))
-                if process.returncode:
-                    raise SystemExit(f'{name} failed with code {process.returncode}: see its log')
-                done = total - len(waiting) - len(running)
-                minutes = (time.monotonic() - began) / 60
-                print(f'{done}/{total}  {name}  {minutes:.0f} min, '
-                      f'{minutes / done * (total - done):.0f} min left', flush=True)
-        time.sleep(1.0)
+    run_all([Job(f'{job[0]}, seed {job[1]}', folder_of(options.runs, *job[:2]), command(*job))
+             for job in jobs if not _finished(
+                 folder_of(options.runs, *job[:2]), command(*job)[3:])], options.jobs)
 
 
 def _finished(folder: Path, command: list[str]) -> bool:

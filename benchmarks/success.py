@@ -18,9 +18,7 @@ from datetime import datetime, timezone
 import json
 import os
 from pathlib import Path
-import subprocess
 import sys
-import time
 from typing import Any
 
 from dvd import DvdJudge, REFERENCES, references, train_dvd
@@ -55,6 +53,7 @@ from hralign_ros.success.run import (
 from hralign_ros.success.scorer import Scorer
 from hralign_ros.success.store import build_store, FeatureStore
 import numpy as np
+from runs import folder_of, Job, run_all
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -114,8 +113,8 @@ def main() -> None:
     if options.stop == 'train':
         return
     # Whatever is there, of this call or an earlier one.
-    runs = {name: [load_success_run(folder(options.runs, name, seed)) for seed in range(seeds)
-                   if (folder(options.runs, name, seed) / RUN).exists()]
+    runs = {name: [load_success_run(folder_of(options.runs, name, seed)) for seed in range(seeds)
+                   if (folder_of(options.runs, name, seed) / RUN).exists()]
             for name, (seeds, _) in table.items()}
     runs = {name: some for name, some in runs.items() if some}
     results = evaluate(runs, options)
@@ -124,45 +123,23 @@ def main() -> None:
     print(options.output)
 
 
-def folder(runs: Path, variant: str, seed: int) -> Path:
-    """Return the folder of a run."""
-    words = ''.join(c if c.isalnum() else '_' for c in variant)
-    return runs / f'{words}-{seed}'
-
-
 def train(
     options: argparse.Namespace, chosen: Mapping[str, tuple[int, tuple[str, ...]]],
 ) -> None:
-    """Run what is not finished, a few at a time, one thread each; the first variant first."""
-    jobs = [(name, seed, settings) for name, (seeds, settings) in chosen.items()
-            for seed in range(seeds)]
-    waiting = [job for job in jobs if not (folder(options.runs, *job[:2]) / RUN).exists()]
-    options.runs.mkdir(parents=True, exist_ok=True)
-    total, began = len(waiting), time.monotonic()
-    running: list[tuple[subprocess.Popen[bytes], str]] = []
-    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1'}
-    while waiting or running:
-        while waiting and len(running) < options.jobs:
-            name, seed, settings = waiting.pop(0)
+    """Run what is not finished; the first variant first."""
+    jobs = []
+    for name, (seeds, settings) in chosen.items():
+        for seed in range(seeds):
+            folder = folder_of(options.runs, name, seed)
             command = [sys.executable, '-m', 'hralign_ros.cli', 'train-success',
-                       '--data', str(options.data), '--bundle', str(options.bundle), '--output',
-                       str(folder(options.runs, name, seed)),
+                       '--data', str(options.data), '--bundle', str(options.bundle),
+                       '--output', str(folder),
                        *(['--also', *map(str, options.also)] if options.also else [])]
             for setting in (f'seed={seed}', *settings):
                 command += ['--set', setting]
-            with open(f'{folder(options.runs, name, seed)}.log', 'ab') as log:
-                running.append((subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT,
-                                                 env=env), f'{name}, seed {seed}'))
-        for process, name in list(running):
-            if process.poll() is not None:
-                running.remove((process, name))
-                if process.returncode:
-                    raise SystemExit(f'{name} failed with code {process.returncode}: see its log')
-                done = total - len(waiting) - len(running)
-                minutes = (time.monotonic() - began) / 60
-                print(f'{done}/{total}  {name}  {minutes:.0f} min, '
-                      f'{minutes / done * (total - done):.0f} min left', flush=True)
-        time.sleep(1.0)
+            if not (folder / RUN).exists():
+                jobs.append(Job(f'{name}, seed {seed}', folder, command))
+    run_all(jobs, options.jobs)
 
 
 def evaluate(

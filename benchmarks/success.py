@@ -28,7 +28,7 @@ from hralign_ros.evaluate.bootstrap import Estimate
 from hralign_ros.evaluate.metrics.e11_events import rate, rule_of_three
 from hralign_ros.evaluate.success_report import evaluate_success, OURS
 from hralign_ros.evaluate.success_suite import (
-    Calibration,
+    CalibratedScorer,
     Judge,
     Measured,
     SEEN,
@@ -260,7 +260,7 @@ def _headline(found: Measured) -> dict[str, Any]:
         'camera_loss_auroc_drop': max((row['auroc_loss'] for row in cameras), default=None)}
 
 
-def footage(one: Calibration, options: argparse.Namespace) -> dict[str, Any]:
+def footage(one: CalibratedScorer, options: argparse.Namespace) -> dict[str, Any]:
     """Play real videos under instructions that the bundle knows, through the live runtime."""
     made = write_calibrated(one.scorer.run, one.found, options.bundle,
                             options.runs / 'bundle', command='benchmarks/success.py')
@@ -300,7 +300,7 @@ def footage(one: Calibration, options: argparse.Namespace) -> dict[str, Any]:
         'real_footage': per_video}
 
 
-def _seen(one: Calibration, options: argparse.Namespace) -> list[Any]:
+def _seen(one: CalibratedScorer, options: argparse.Namespace) -> list[Any]:
     from hralign_ros.evaluate.success_suite import attempts, SPLITS
 
     data, store = open_data(options.data, options.bundle, one.scorer.run.options)

@@ -10,6 +10,13 @@ from hralign_ros.data.manifest import DataSet, SIMULATORS
 from hralign_ros.evaluate.bootstrap import EvaluationError
 from hralign_ros.evaluate.figures import bar_chart
 from hralign_ros.evaluate.report import write_report
+from hralign_ros.evaluate.success_events import (
+    measure_alarms,
+    measure_cameras,
+    measure_delays,
+    measure_order,
+    measure_streams,
+)
 from hralign_ros.evaluate.success_figures import (
     Curve,
     heat_map,
@@ -19,17 +26,12 @@ from hralign_ros.evaluate.success_figures import (
 from hralign_ros.evaluate.success_suite import (
     ALPHA,
     attempts,
-    Calibration,
+    CalibratedScorer,
     Judge,
-    measure_alarms,
     measure_calibration,
-    measure_cameras,
     measure_confusion,
-    measure_delays,
     measure_detection,
     measure_modes,
-    measure_order,
-    measure_streams,
     Measured,
     SEEN,
     SPLITS,
@@ -52,14 +54,14 @@ SIMULATED = ('Simulated episodes: these figures say that the method works on thi
 def calibrations(
     runs: Sequence[SuccessRun], data: DataSet, store: FeatureStore, encoder: Encoder,
     report: Report = print,
-) -> list[Calibration]:
+) -> list[CalibratedScorer]:
     """Calibrate runs that differ in their seed only."""
     known = load_films(data, store, ['calibration'])
     strange = load_films(data, store, ['validation'])
     made = []
     for run in runs:
         scorer = Scorer(run, encoder)
-        made.append(Calibration(scorer, find_curves(scorer, known, strange, report)))
+        made.append(CalibratedScorer(scorer, find_curves(scorer, known, strange, report)))
     return made
 
 
@@ -67,7 +69,7 @@ def evaluate_success(
     data: DataSet, store: FeatureStore, runs: Sequence[SuccessRun], bundle: Path, output: Path, *,
     name: str = OURS, others: Mapping[str, Sequence[tuple[int, Judge]]] | None = None,
     commands: Sequence[str] = (), report: Report = print,
-) -> tuple[Measured, list[Calibration]]:
+) -> tuple[Measured, list[CalibratedScorer]]:
     """
     Evaluate runs that differ in their seed and write report.html, .json and .csv.
 
@@ -146,7 +148,7 @@ def evaluate_success(
     return found, ours
 
 
-def example_curves(one: Calibration, films: Sequence[Film], each: int = 2) -> list[Curve]:
+def example_curves(one: CalibratedScorer, films: Sequence[Film], each: int = 2) -> list[Curve]:
     """Take attempts of every kind by their names, without regard to how they are judged."""
     by_kind: dict[str, list[Film]] = {}
     for film in sorted(attempts(films), key=lambda f: f.episode.seed or 0):

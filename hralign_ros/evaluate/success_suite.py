@@ -2,38 +2,34 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-The evaluation of success heads: E8 to E14, tick by tick on whole episodes.
+The evaluation of success heads tick by tick: E8, E9, E13 and failure modes.
 
 Detection compares several ways to score, each with one or more seeds, on the same ticks. All else
-is about one way, calibrated: what its probabilities mean and what its decisions do.
+is about one way, calibrated. What its decisions do over time is in success_events.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
-from zlib import crc32
 
 from hralign_ros.data.manifest import Episode
 from hralign_ros.evaluate.bootstrap import Estimate, EvaluationError, seed_mean
 from hralign_ros.evaluate.metrics.e8_detection import detection
 from hralign_ros.evaluate.metrics.e9_calibration import calibrated
 from hralign_ros.evaluate.metrics.e11_events import (  # noqa: I100
-    delays,
     Rate,
     rate,
-    rule_of_three,
 )
-from hralign_ros.evaluate.metrics.e12_order import confusion, value_order_correlations
+from hralign_ros.evaluate.metrics.e12_order import confusion
 from hralign_ros.evaluate.report import row
 from hralign_ros.success.alarms import decided
-from hralign_ros.success.calibrate import ALPHAS, Calibrated
-from hralign_ros.success.clips import Film, rearranged
+from hralign_ros.success.calibrate import Calibrated
+from hralign_ros.success.clips import Film
 from hralign_ros.success.scorer import Scored, Scorer, ticks
 from hralign_ros.success.traces import Trace
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import normalized_mutual_info_score, roc_auc_score
+from sklearn.metrics import normalized_mutual_info_score
 
 Report = Callable[[str], None]
 Row = dict[str, Any]
@@ -47,10 +43,8 @@ SPLITS = {
     'held-out embodiment': 'test_embodiment'}
 SEEN, VIEW, TASK = 'seen tasks', 'held-out views', 'held-out tasks'
 TIME_ONLY = 'time alone'
-SURE = 0.9
 ALPHA = 0.05
 _DRAWS = 500
-DELAYS_S = (0.25, 0.5, 1.0)
 
 
 @dataclass
@@ -79,7 +73,7 @@ class Measured:
             note=note))
 
 
-class Calibration:
+class CalibratedScorer:
     """A scorer with its curves: probabilities of ticks, whichever views took part in each."""
 
     def __init__(self, scorer: Scorer, found: Calibrated) -> None:
@@ -189,7 +183,7 @@ def measure_detection(
 
 
 def measure_calibration(
-    found: Measured, name: str, ours: Sequence[Calibration],
+    found: Measured, name: str, ours: Sequence[CalibratedScorer],
     films: Mapping[str, Sequence[Film]],
 ) -> dict[str, tuple[Doubles, NDArray[np.bool_]]]:
     """E9; returns probabilities and labels of all seeds' ticks, by split, to be drawn."""
@@ -217,69 +211,13 @@ def measure_calibration(
     return drawn
 
 
-def _estimate(value: Rate) -> Estimate:
+def share_of(value: Rate) -> Estimate:
+    """Return a rate as an estimate, with its exact interval."""
     return Estimate(value.value, value.low, value.high, value.trials, value.trials,
                     method='clopper-pearson')
 
 
-def measure_alarms(
-    found: Measured, name: str, ours: Sequence[Calibration], films: Sequence[Film], split: str,
-) -> None:
-    """E10: how many attempts that never succeed are taken for a success, against the promise."""
-    never = [film for film in films if not film.done.any()]
-    if not never:
-        return
-    for alpha in ALPHAS:
-        alarms = np.array([[one.decision(one(film), alpha) is not None for film in never]
-                           for one in ours])
-        # Seeds see the same episodes: the interval is that of one of them.
-        share = rate(int(round(alarms.mean(0).sum())), len(never))
-        found.add(f'E10 false alarms at {alpha:.0%}', name, split, replace(
-            _estimate(share), value=float(alarms.mean())), better='lower', chance=alpha,
-            seeds=[one.seed for one in ours])
-        if alpha == ALPHA:
-            tasks = np.array([film.episode.task_id for film in never])
-            for task in np.unique(tasks):
-                here = alarms[:, tasks == task]
-                bound = rate(int(here[0].sum()), here.shape[1])
-                found.tables.setdefault('false_alarms_by_task', []).append({
-                    'split': split, 'task': str(task), 'episodes': here.shape[1],
-                    'seed': ours[0].seed, 'false_alarms': bound.events, 'low': bound.low,
-                    'high': bound.high, 'promise_inside': bound.low <= alpha <= bound.high,
-                    'rate_all_seeds': float(here.mean())})
-
-
-def measure_delays(
-    found: Measured, name: str, ours: Sequence[Calibration], films: Sequence[Film], split: str,
-) -> None:
-    """E11: how late SUCCESS is decided where there is one, and how often it is not."""
-    good = [film for film in attempts(films) if film.done[-1]]
-    if not good:
-        return
-    per_seed = []
-    for one in ours:
-        first, when = [], []
-        for film in good:
-            scored = one(film)
-            at = one.decision(scored)
-            first.append(float(film.features.time_s[int(film.done.argmax())]))
-            when.append(np.nan if at is None else float(film.features.time_s[at]))
-            found.tables.setdefault('decisions', []).append({
-                'split': split, 'seed': one.seed, 'episode': film.episode.episode_id,
-                'done_s': first[-1], 'success_s': None if at is None else when[-1],
-                'left_s': float(film.features.time_s[-1]) - first[-1]})
-        per_seed.append(delays(first, when))
-    seeds = [one.seed for one in ours]
-    for metric, pick in (('E11 missed successes', lambda d: d.missed.value),
-                         ('E11 successes decided too early', lambda d: d.early.value),
-                         ('E11 median delay [s]', lambda d: d.median_s),
-                         ('E11 delay, 90 % [s]', lambda d: d.p90_s)):
-        values = [float(pick(d)) for d in per_seed]  # type: ignore[no-untyped-call]
-        found.add(metric, name, split, _over_seeds(values, len(good)), better='lower',
-                  seeds=seeds)
-
-
-def _over_seeds(values: Sequence[float], n: int) -> Estimate:
+def over_seeds(values: Sequence[float], n: int) -> Estimate:
     """Average over seeds, with Student's interval where there are several."""
     finite = [v for v in values if np.isfinite(v)]
     if len(finite) > 1:
@@ -287,133 +225,8 @@ def _over_seeds(values: Sequence[float], n: int) -> Estimate:
     return Estimate(finite[0] if finite else float('nan'), float('nan'), float('nan'), n, n)
 
 
-def wrong_task(
-    film: Film, tasks: Mapping[str, str],
-) -> tuple[str, str]:
-    """Choose an instruction that a film does not follow: always the same one for a film."""
-    others = sorted(task for task in tasks if task != film.episode.task_id)
-    task = others[crc32(film.episode.episode_id.encode()) % len(others)]
-    return task, tasks[task]
-
-
-def reversed_film(film: Film) -> Film | None:
-    """Play what led to a success backwards; None where there is too little of it."""
-    first = int(film.done.argmax())
-    if not film.done.any() or first < 5:
-        return None
-    return rearranged(film, np.arange(first)[::-1].copy(), np.zeros(first, bool))
-
-
-def measure_streams(
-    found: Measured, name: str, one: Calibration, films: Sequence[Film], *, plain: float = 0.5,
-) -> None:
-    """
-    E11: false SUCCESS decisions on streams in which nothing is accomplished.
-
-    Idle, occluded and relit streams were rendered as such; wrong-task and reversed ones are
-    successes under another instruction or played backwards. Beside them what the rule of one
-    sample above `plain` would have done with the same probabilities.
-    """
-    streams: dict[str, list[Scored]] = {}
-    for film in films:
-        kind = stream_of(film)
-        if kind and not film.done.any():
-            streams.setdefault(kind, []).append(one(film))
-        elif not kind and film.done.any():
-            seen = one(film).trace
-            streams.setdefault('wrong task', []).append(one.scorer.judge(
-                seen, instruction=wrong_task(film, one.scorer.run.texts)))
-            backwards = reversed_film(film)
-            if backwards is not None:
-                streams.setdefault('reversed', []).append(
-                    one.scorer.judge(one.scorer.watch(backwards)))
-    for kind, some in sorted(streams.items()):
-        events = sum(one.decision(s) is not None for s in some)
-        naive = sum(bool((np.nan_to_num(one.probability(s)) > plain).any()) for s in some)
-        frames = sum(len(s.scores) for s in some)
-        found.tables.setdefault('streams', []).append({
-            'stream': kind, 'segments': len(some), 'frames': frames,
-            'hours': round(sum(float(s.film.features.time_s[-1]) for s in some) / 3600, 4),
-            'success_events': events, 'bound_per_segment': rule_of_three(events, len(some)),
-            'events_one_sample': naive})
-        for variant, count in ((name, events), (f'one sample above {plain}', naive)):
-            found.add(f'E11 false SUCCESS per segment, {kind}', variant, SEEN,
-                      _estimate(rate(count, len(some))), better='lower',
-                      note=f'{frames} frames', control=variant != name)
-
-
-def frozen(film: Film, view: int) -> Film:
-    """Return a film in which a view shows the same picture from the middle on."""
-    rows = np.repeat(np.arange(film.frames)[:, None], film.features.tokens.shape[1], axis=1)
-    rows[:, view] = np.minimum(rows[:, view], film.frames // 2)
-    return rearranged(film, rows, film.done)
-
-
-def measure_cameras(
-    found: Measured, name: str, one: Calibration, films: Sequence[Film], split: str = SEEN,
-) -> None:
-    """E14: what a camera that is gone, frozen or late does to detection and to confidence."""
-    chosen = attempts(films)
-    views = one.scorer.views
-    # What is done to a film, and how it is watched.
-    variations: dict[str, tuple[Callable[[Film], Film], dict[str, Any]]] = {
-        'all views': (lambda film: film, {})}
-    for number, view in enumerate(views):
-        variations[f'no {view}'] = (
-            lambda film: film, {'views': np.arange(len(views)) != number})
-        variations[f'{view} frozen'] = (partial(frozen, view=number), {})
-        for delay in DELAYS_S:
-            variations[f'{view} {delay * 1000:.0f} ms late'] = (
-                lambda film: film,
-                {'delays': [delay * (i == number) for i in range(len(views))]})
-    whole = float('nan')
-    for what, (change, how) in variations.items():
-        scored = [one.scorer.judge(one.scorer.watch(change(film), **how)) for film in chosen]
-        ps = [one.probability(s) for s in scored]
-        known = [np.isfinite(p).all() for p in ps]
-        if not all(known):
-            continue
-        values, done, _ = ticks(
-            [replace(s, scores=p) for s, p in zip(scored, ps, strict=True)], 0)
-        auroc = float(roc_auc_score(done, values))
-        whole = auroc if what == 'all views' else whole
-        never = [p for s, p in zip(scored, ps, strict=True) if not s.done.any()]
-        sure = rate(sum(bool((p > SURE).any()) for p in never), len(never))
-        found.add('E14 AUROC', f'{name}, {what}', split, Estimate(
-            auroc, float('nan'), float('nan'), len(values), len(chosen)), better='higher')
-        found.add(f'E14 wrongly above {SURE}', f'{name}, {what}', split, _estimate(sure),
-                  better='lower', note='attempts that never succeed, at any tick')
-        found.tables.setdefault('cameras', []).append({
-            'what': what, 'split': split, 'auroc': auroc, 'auroc_loss': whole - auroc,
-            'sure_and_wrong': sure.value, 'sure_and_wrong_high': sure.high})
-
-
-def measure_order(
-    found: Measured, name: str, one: Calibration, films: Sequence[Film], split: str,
-) -> None:
-    """E12: rank correlation of progress and probability with time, forwards and backwards."""
-    kinds: dict[str, list[Scored]] = {'successes': [], 'failures': [], 'reversed': []}
-    for film in attempts(films):
-        kinds['successes' if film.done[-1] else 'failures'].append(one(film))
-        backwards = reversed_film(film)
-        if backwards is not None:
-            kinds['reversed'].append(one.scorer.judge(one.scorer.watch(backwards)))
-    for kind, some in kinds.items():
-        if not some:
-            continue
-        for what, values in (
-                ('progress', [s.trace.progress.astype(np.float64) for s in some]),
-                ('raw score', [s.scores for s in some])):
-            each = value_order_correlations(values)
-            spread = 1.96 * float(each.std()) / max(len(each), 1) ** 0.5
-            found.add(f'E12 {what} against time, {kind}', name, split, Estimate(
-                float(each.mean()), float(each.mean()) - spread, float(each.mean()) + spread,
-                len(each), len(each), method='student'), better='' if kind != 'successes'
-                else 'higher')
-
-
 def measure_confusion(
-    found: Measured, name: str, one: Calibration, films: Sequence[Film],
+    found: Measured, name: str, one: CalibratedScorer, films: Sequence[Film],
 ) -> tuple[Doubles, list[str]]:
     """E13: for which of all known instructions the last tick of a success scores highest."""
     texts = one.scorer.run.texts
@@ -426,14 +239,14 @@ def measure_confusion(
     table, accuracy, chance = confusion(
         scores, [film.episode.task_id for film in good], names)
     share = rate(round(accuracy * len(good)), len(good))
-    found.add('E13 right instruction of all', name, SEEN, _estimate(share), better='higher',
+    found.add('E13 right instruction of all', name, SEEN, share_of(share), better='higher',
               chance=chance)
     return table, names
 
 
 def measure_modes(
-    found: Measured, name: str, ours: Sequence[Calibration], films: Sequence[Film], split: str,
-    trained: Sequence[Episode],
+    found: Measured, name: str, ours: Sequence[CalibratedScorer], films: Sequence[Film],
+    split: str, trained: Sequence[Episode],
 ) -> tuple[Doubles, list[str]]:
     """
     Compare the mode that the head names at the end of a failure with the simulator's kind.
@@ -465,10 +278,10 @@ def measure_modes(
     seeds = [one.seed for one in ours]
     chance = float(np.mean(chances))
     found.add('Failure mode against kind, mutual information within tasks', name, split,
-              _over_seeds(informations, len(bad)), better='higher',
+              over_seeds(informations, len(bad)), better='higher',
               chance=chance if np.isfinite(chance) else None, seeds=seeds)
     most = float(np.mean([np.bincount(truth).max() / len(truth)]))
-    found.add('Failure kind named right', name, split, _over_seeds(accuracies, len(bad)),
+    found.add('Failure kind named right', name, split, over_seeds(accuracies, len(bad)),
               better='higher', chance=most, seeds=seeds,
               note='a mode is called what most training failures of its task in it are')
     return table / np.maximum(table.sum(1, keepdims=True), 1), kinds

@@ -8,9 +8,11 @@ Levels: OK; WARN, results come but may be worse; ERROR, results cannot be relied
 """
 
 from collections.abc import Mapping
+import os
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+from hralign_ros.nodes.network import CONSUMER, NAME
 from hralign_ros.nodes.parameters import Settings
 from hralign_ros.nodes.pipeline import Statistics
 from hralign_ros.runtime.encoder import Encoder
@@ -18,6 +20,8 @@ import numpy as np
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
+# Faults of a camera with which its frames can be used all the same.
+_MILD = {'frame_id', 'publishers'}
 # Entries of a view's counts that are not drops.
 _NOT_DROPS = ('received', 'matched', 'accepted', 'time_reset')
 
@@ -36,38 +40,55 @@ def _text(value: Any) -> str:
     return f'{value:.4g}' if isinstance(value, float) else str(value)
 
 
-def model_status(node: str, encoder: Encoder | None, problem: str) -> DiagnosticStatus:
-    """Tell what is loaded and where it runs, or why nothing is."""
+def model_status(
+    node: str, encoder: Encoder | None, problem: str, faults: Mapping[str, str],
+) -> DiagnosticStatus:
+    """Tell what is loaded and where it runs, or why nothing is; and how the process does."""
+    twice = faults.get(NAME, '')
+    process = {'rss_mb': resident_bytes() / 1e6, 'load_average': os.getloadavg()[0]}
     if encoder is None:
-        return status(node, 'model', ERROR if problem else OK,
-                      problem or 'not configured', {})
+        return status(node, 'model', ERROR if problem else WARN if twice else OK,
+                      problem or twice or 'not configured', process)
     hardware, manifest = encoder.hardware, encoder.manifest
+    remark = '; '.join(filter(None, (twice, hardware.remark)))
     return status(
-        node, 'model', WARN if hardware.remark else OK,
-        hardware.remark or f'{manifest.backbone} on {hardware.provider}', {
-            'bundle': manifest.name, 'bundle_sha256': encoder.bundle.sha256,
+        node, 'model', WARN if remark else OK,
+        remark or f'{manifest.backbone} on {hardware.provider}', {
+            **process, 'bundle': manifest.name, 'bundle_sha256': encoder.bundle.sha256,
             'provider_requested': hardware.requested, 'provider': hardware.provider,
             'onnxruntime': encoder.onnxruntime_version, 'precision': encoder.precision,
             'success_head_trained': manifest.success_trained})
 
 
+def resident_bytes() -> int:
+    """Tell how much memory this process holds; 0 where /proc is not there."""
+    try:
+        with open('/proc/self/statm', encoding='ascii') as statm:
+            return int(statm.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
+    except OSError:
+        return 0
+
+
 def camera_status(
-    node: str, view: str, topic: str, statistics: Statistics, settings: Settings, qos_problem: str,
+    node: str, view: str, topic: str, statistics: Statistics, settings: Settings,
+    faults: Mapping[str, str],
 ) -> DiagnosticStatus:
     """Tell how one camera does."""
     counts = statistics.views[view]
     age = statistics.ages[view]
-    faults = [text for key, text in statistics.faults.items() if key.startswith(f'{view} ')]
+    own = {key.removeprefix(f'{view} '): text for key, text in faults.items()
+           if key.startswith(f'{view} ')}
     required = settings.views[view].required
     level, message = OK, f'{statistics.rates[view]:.1f} Hz'
     if not statistics.fresh[view]:
         level = ERROR if required else WARN
         message = ('no frame has come' if age is None
                    else f'the newest frame is {age:.1f} s old') + f' on {topic}'
-    if faults:
-        level, message = (ERROR if required else WARN), '; '.join(faults)
-    if qos_problem:
-        level, message = ERROR, qos_problem
+    if own:
+        message = '; '.join(own.values())
+        if not own.keys() <= _MILD:
+            level = ERROR if required else WARN
+        level = max(level, WARN)
     drops = {f'dropped_{k}': n for k, n in sorted(counts.items()) if k not in _NOT_DROPS}
     return status(node, f'camera {view}', level, message, {
         'topic': topic, 'rate_hz': statistics.rates[view],
@@ -93,12 +114,17 @@ def pairing_status(node: str, statistics: Statistics, settings: Settings) -> Dia
         'unmatched': unmatched})
 
 
-def inference_status(node: str, statistics: Statistics) -> DiagnosticStatus:
-    """Tell how fast results come."""
+def inference_status(
+    node: str, statistics: Statistics, faults: Mapping[str, str],
+) -> DiagnosticStatus:
+    """Tell how fast results come, and who does not get them."""
     level, message = OK, f'{statistics.rate:.1f} Hz'
+    for key, text in faults.items():
+        if key.startswith(CONSUMER):
+            level, message = WARN, text
     for key in ('cameras', 'inference', 'internal error'):
-        if key in statistics.faults:
-            level, message = ERROR, statistics.faults[key].strip().splitlines()[-1]
+        if key in faults:
+            level, message = ERROR, faults[key].strip().splitlines()[-1]
     values: dict[str, Any] = {
         'rate_hz': statistics.rate, 'episode_id': statistics.episode_id, 'task': statistics.task}
     for name, samples in (('latency', statistics.latency), ('processing', statistics.processing)):

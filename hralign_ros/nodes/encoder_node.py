@@ -15,9 +15,10 @@ import time
 import traceback
 from typing import Any, TypeAlias
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray
 from hralign_ros import __version__
 from hralign_ros.nodes import conversions, diagnostics, parameters
+from hralign_ros.nodes.faults import Faults
 from hralign_ros.nodes.interfaces import (
     EncoderInfo,
     SetTask,
@@ -25,6 +26,7 @@ from hralign_ros.nodes.interfaces import (
     SuccessProbability,
     TaskEmbedding,
 )
+from hralign_ros.nodes.network import Network
 from hralign_ros.nodes.pipeline import Callbacks, Pipeline, Result
 from hralign_ros.nodes.process import run_node
 from hralign_ros.runtime.bundle import default_bundle
@@ -33,14 +35,9 @@ from hralign_ros.runtime.errors import HralignError, TaskError
 from hralign_ros.runtime.overlay import attention_overlay
 from rclpy.clock import JumpThreshold, TimeJump
 from rclpy.duration import Duration
-from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import (
-    DurabilityPolicy,
-    qos_policy_name_from_kind,
-    QoSProfile,
-    ReliabilityPolicy,
-)
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image as ImageMessage
 
@@ -72,8 +69,10 @@ class EncoderNode(LifecycleNode):
         self._pipeline: Pipeline | None = None
         self._results: list[Any] = []
         self._subscriptions_made: list[Any] = []
-        self._topics: dict[str, str] = {}
-        self._qos_problems: dict[str, str] = {}
+        self._faults = Faults(
+            on_begin=lambda key, text: self.get_logger().warning(text),
+            on_end=lambda key: self.get_logger().info(f'recovered: {key}'))
+        self._network = Network(self, self._faults)
         self._problem = ''
         self._active = False
         self._last_levels: tuple[bytes, ...] = ()
@@ -153,11 +152,11 @@ class EncoderNode(LifecycleNode):
             Callbacks(
                 decode=lambda view, message: conversions.decode(message),
                 clock=lambda: int(self.get_clock().now().nanoseconds),
-                on_result=self._publish, after_result=self._publish_attention,
-                on_fault=lambda key, text: self.get_logger().warning(text),
-                on_recovery=lambda key: self.get_logger().info(f'recovered: {key}')),
+                on_result=self._publish, after_result=self._publish_attention),
+            self._faults,
             required=tuple(n for n, view in settings.views.items() if view.required),
             pairing=settings.pairing, decision=settings.decision,
+            frozen_after=settings.frozen_after,
             allow_unknown_tasks=settings['allow_unknown_tasks'], task=settings['task'])
         self._make_publishers(encoder)
         for name, view in settings.views.items():
@@ -168,12 +167,17 @@ class EncoderNode(LifecycleNode):
 
     def _make_publishers(self, encoder: Encoder) -> None:
         """Make the managed publishers; they are silent while inactive."""
-        self._embedding = self.create_lifecycle_publisher(TaskEmbedding, '~/embedding', RELIABLE)
-        self._success = self.create_lifecycle_publisher(
-            SuccessProbability, '~/success', RELIABLE)
-        self._attention = {
-            view: self.create_lifecycle_publisher(ImageMessage, f'~/attention/{view}', RELIABLE)
-            for view in encoder.manifest.views}
+        def make(kind: type, name: str) -> Any:
+            topic = self.resolve_topic_name(name)
+            self._network.offer(topic)
+            return self.create_lifecycle_publisher(
+                kind, topic, RELIABLE, event_callbacks=PublisherEventCallbacks(
+                    incompatible_qos=lambda event: self._network.refused(topic, event)))
+
+        self._embedding = make(TaskEmbedding, '~/embedding')
+        self._success = make(SuccessProbability, '~/success')
+        self._attention = {view: make(ImageMessage, f'~/attention/{view}')
+                           for view in encoder.manifest.views}
         self._results = [self._embedding, self._success, *self._attention.values()]
 
     def _announce(self, encoder: Encoder, warm_up: float) -> None:
@@ -203,11 +207,11 @@ class EncoderNode(LifecycleNode):
         qos = QoSProfile(
             depth=1, reliability=ReliabilityPolicy.RELIABLE if view.reliability == 'reliable'
             else ReliabilityPolicy.BEST_EFFORT)
-        self._topics[name] = topic
+        self._network.listen(name, topic, view.reliability)
         self._subscriptions_made.append(self.create_subscription(
             kind, topic, partial(self._on_image, name), qos,
             event_callbacks=SubscriptionEventCallbacks(
-                incompatible_qos=partial(self._on_incompatible_qos, name))))
+                incompatible_qos=lambda event: self._network.unheard(name, event))))
 
     def _activate(self, state: LifecycleState) -> None:
         """Enable the publishers and start the worker."""
@@ -233,7 +237,8 @@ class EncoderNode(LifecycleNode):
         for publisher in self._results:
             self.destroy_lifecycle_publisher(publisher)
         self._subscriptions_made, self._results = [], []
-        self._topics, self._qos_problems = {}, {}
+        self._network.forget()
+        self._faults.clear()
         self._pipeline = self._encoder = self._settings = None
         if not keep_problem:
             self._problem = ''
@@ -255,15 +260,6 @@ class EncoderNode(LifecycleNode):
         else:
             stamp = conversions.stamp_to_ns(message.header.stamp)
         self._pipeline.offer(view, stamp, message)
-
-    def _on_incompatible_qos(self, view: str, event: Any) -> None:
-        """Name the topic, the policy and the parameter that mends it."""
-        policy = qos_policy_name_from_kind(event.last_policy_kind)
-        text = (f'a publisher on {self._topics[view]} offers an incompatible {policy}; nothing '
-                f'is received from it. Set {view}.reliability to best_effort, or change the '
-                'camera driver')
-        self._qos_problems[view] = text
-        self.get_logger().warning(text)
 
     def _on_time_jump(self, jump: TimeJump) -> None:
         """Start anew when the clock goes back or its source changes."""
@@ -321,8 +317,10 @@ class EncoderNode(LifecycleNode):
         if self._pipeline is None:
             return
         self._settings = parameters.Settings.read(parameters.current(self))
-        self._pipeline.update(self._settings.pairing, self._settings.decision,
-                              self._settings['allow_unknown_tasks'])
+        self._pipeline.update(
+            self._settings.pairing, self._settings.decision,
+            frozen_after=self._settings.frozen_after,
+            allow_unknown_tasks=self._settings['allow_unknown_tasks'])
 
     # What goes out; the first two run on the worker's thread.
 
@@ -355,25 +353,24 @@ class EncoderNode(LifecycleNode):
 
     def _report(self, *, force: bool = False) -> None:
         """Publish diagnostics once a second, and at once when a level changes."""
+        now = time.monotonic()
+        due = force or now - self._last_report >= DIAGNOSTICS_PERIOD
+        if due:
+            self._network.look()
+        self._faults.settle()
         name = self.get_fully_qualified_name()
-        statuses = [diagnostics.model_status(name, self._encoder, self._problem)]
+        faults = self._faults.lasting()
+        statuses = [diagnostics.model_status(name, self._encoder, self._problem, faults)]
         if self._pipeline is not None and self._settings is not None and self._active:
             statistics = self._pipeline.statistics()
             statuses += [
                 *(diagnostics.camera_status(
-                    name, view, self._topics[view], statistics, self._settings,
-                    self._qos_problems.get(view, ''))
+                    name, view, self._network.topics[view], statistics, self._settings, faults)
                   for view in self._settings.views),
                 diagnostics.pairing_status(name, statistics, self._settings),
-                diagnostics.inference_status(name, statistics)]
-        self._send(statuses, force)
-
-    def _send(self, statuses: list[DiagnosticStatus], force: bool) -> None:
-        """Publish statuses if it is time or a level has changed."""
+                diagnostics.inference_status(name, statistics, faults)]
         levels = tuple(status.level for status in statuses)
-        now = time.monotonic()
-        if not force and levels == self._last_levels \
-                and now - self._last_report < DIAGNOSTICS_PERIOD:
+        if not due and levels == self._last_levels:
             return
         self._last_levels, self._last_report = levels, now
         message = DiagnosticArray(status=statuses)

@@ -94,7 +94,12 @@ NODE_PARAMETERS = (
     Parameter('stamp_source', 'header',
               'Acquisition time: from the header, or arrival for drivers with a broken clock.',
               choices=('header', 'arrival')),
-    Parameter('tolerance_s', 0.04, 'Largest difference between the stamps of one set [s].',
+    Parameter('pairing', 'approximate',
+              'Frames of one set: of stamps within tolerance_s; of exactly the same stamp; or '
+              'latest, whatever each view has newest.',
+              choices=('approximate', 'exact', 'latest'), dynamic=True),
+    Parameter('tolerance_s', 0.04,
+              'Largest difference between the stamps of one approximate set [s].',
               0.0, 1.0, dynamic=True),
     Parameter('max_wait_s', 0.05, 'How long a frame waits for the other views [s].',
               0.0, 1.0, dynamic=True),
@@ -102,6 +107,9 @@ NODE_PARAMETERS = (
               0.01, 10.0, dynamic=True),
     Parameter('max_future_s', 0.1, 'Frames stamped further ahead of the clock are dropped [s].',
               0.0, 10.0, dynamic=True),
+    Parameter('frozen_after_s', 2.0,
+              'A view that shows the same picture, to the bit, for longer is left out [s]; 0: '
+              'never, for simulators without noise.', 0.0, 60.0, dynamic=True),
     Parameter('reset_after_s', 1.0,
               'Stamps that stay further behind than this start a new episode [s].',
               0.1, 3600.0, dynamic=True),
@@ -170,6 +178,7 @@ class Settings:
     views: Mapping[str, ViewSettings]
     pairing: PairingRules
     decision: DecisionRules
+    frozen_after: int
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> 'Settings':
@@ -204,10 +213,12 @@ class Settings:
                 f'tolerance_s is {values["tolerance_s"]} and max_age_s {values["max_age_s"]}: '
                 'frames would match that are too old to use; set tolerance_s lower')
         threshold = values['failure_threshold']
+        tolerance_s = {'approximate': values['tolerance_s'], 'exact': 0.0,
+                       'latest': values['max_age_s']}[values['pairing']]
         return cls(
-            values=dict(values), views=views,
+            values=dict(values), views=views, frozen_after=_ns(values['frozen_after_s']),
             pairing=PairingRules(
-                tolerance=_ns(values['tolerance_s']), max_wait=_ns(values['max_wait_s']),
+                tolerance=_ns(tolerance_s), max_wait=_ns(values['max_wait_s']),
                 max_age=_ns(values['max_age_s']), max_future=_ns(values['max_future_s']),
                 reset_after=_ns(values['reset_after_s'])),
             decision=DecisionRules(

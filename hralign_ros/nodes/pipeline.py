@@ -17,11 +17,13 @@ import time
 import traceback
 from typing import Any
 
+from hralign_ros.nodes.faults import Faults
 from hralign_ros.runtime.decision import decide, Decision, DecisionRules, DecisionState, Status
 from hralign_ros.runtime.encoder import Encoder, Episode, next_episode_id, Tick
 from hralign_ros.runtime.errors import FrameError, InferenceError
 from hralign_ros.runtime.images import Image
 from hralign_ros.runtime.pairing import Frame, MatchedSet, Pairing, PairingRules, Verdict
+import numpy as np
 
 # How often a result is repeated as stale while no required camera is fresh [ns].
 STALE_PERIOD = 500_000_000
@@ -61,16 +63,12 @@ class Callbacks:
     :param on_result: takes a result whose episode is still the current one. A lock is held that
         callbacks of the cameras wait for: only publish.
     :param after_result: the same result, without the lock, for what may take longer.
-    :param on_fault: (key, text): a fault began; the same key comes again only after it ended.
-    :param on_recovery: (key,): the fault ended.
     """
 
     decode: Callable[[str, Any], tuple[Image, str]]
     clock: Callable[[], int]
     on_result: Callable[[Result], None]
     after_result: Callable[[Result], None]
-    on_fault: Callable[[str, str], None]
-    on_recovery: Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,6 @@ class Statistics:
     :param latency: acquisition to hand-over of the last ticks [s], oldest first.
     :param processing: duration of the same ticks [s].
     :param rate: ticks per second over the last ticks; 0 with fewer than two.
-    :param faults: those that last, key -> text.
     """
 
     views: Mapping[str, Mapping[str, int]]
@@ -96,47 +93,56 @@ class Statistics:
     skew: float
     episode_id: int
     task: str
-    faults: Mapping[str, str]
 
 
 class Pipeline:
     """
     Run one encoder on the frames of its cameras.
 
+    :param faults: where what is wrong is noted; those of a view begin with its name.
     :param required: views that a set waits for.
+    :param frozen_after: a view that has shown the same picture for longer is left out [ns]; 0:
+        never.
     """
 
     def __init__(
         self,
         encoder: Encoder,
         callbacks: Callbacks,
+        faults: Faults,
         *,
         required: tuple[str, ...],
         pairing: PairingRules,
         decision: DecisionRules,
+        frozen_after: int = 0,
         allow_unknown_tasks: bool = False,
         task: str = '',
     ) -> None:
         self._encoder = encoder
         self._call = callbacks
+        self._faults = faults
         self._required = required
         self._wake = Condition()
         self._pairing: Pairing[Any] = Pairing(encoder.manifest.views, required, pairing)
         self._decision_rules = decision
+        self._frozen_after = frozen_after
         self._allow_unknown = allow_unknown_tasks
         self._episode = encoder.start_episode(task)
         self._state = DecisionState()
         self._newest = (0, '')
         self._running = False
         self._thread: Thread | None = None
-        self._faults: dict[str, str] = {}
         self._ticks: Counter[str] = Counter()
         self._latency: deque[float] = deque(maxlen=_WINDOW)
         self._processing: deque[float] = deque(maxlen=_WINDOW)
         self._finished: deque[int] = deque(maxlen=60)
         self._arrivals: dict[str, deque[int]] = {
             view: deque(maxlen=60) for view in encoder.manifest.views}
+        # Monotonic times: of the last result that went out, and since when there is none [ns].
+        self._last_tick = 0
         self._stale_since: int | None = None
+        # Each view's last picture, and the stamp since when it has been the same.
+        self._pictures: dict[str, tuple[Image, int]] = {}
 
     # Called by the node.
 
@@ -146,7 +152,7 @@ class Pipeline:
             self._pairing.reset()
             self._new_episode(self._episode.task.text)
             self._running = True
-            self._stale_since = time.monotonic_ns()
+            self._last_tick = self._stale_since = time.monotonic_ns()
         self._thread = Thread(target=self._work, name='hralign_worker', daemon=True)
         self._thread.start()
 
@@ -174,11 +180,11 @@ class Pipeline:
                 self._new_episode(self._episode.task.text, keep_start=False)
             if verdict in (Verdict.ACCEPTED, Verdict.REPLACED, Verdict.TIME_RESET):
                 self._wake.notify()
-        if verdict in _CLOCK_FAULTS:
-            self._fault(f'{view} stamps', _CLOCK_FAULTS[verdict].format(
+        if verdict in _STAMP_FAULTS:
+            self._faults.bad(f'{view} stamps', _STAMP_FAULTS[verdict].format(
                 view=view, ahead=(stamp - now) * 1e-9, behind=(now - stamp) * 1e-9))
         else:
-            self._recover(f'{view} stamps')
+            self._faults.good(f'{view} stamps')
 
     def set_task(self, task: str) -> Episode:
         """
@@ -203,12 +209,14 @@ class Pipeline:
             self._new_episode(self._episode.task.text, keep_start=False)
 
     def update(
-        self, pairing: PairingRules, decision: DecisionRules, allow_unknown_tasks: bool,
+        self, pairing: PairingRules, decision: DecisionRules, *, frozen_after: int,
+        allow_unknown_tasks: bool,
     ) -> None:
         """Change the rules while running."""
         with self._wake:
             self._pairing.rules = pairing
             self._decision_rules = decision
+            self._frozen_after = frozen_after
             self._allow_unknown = allow_unknown_tasks
 
     @property
@@ -230,7 +238,7 @@ class Pipeline:
                 ticks=Counter(self._ticks), latency=tuple(self._latency),
                 processing=tuple(self._processing), rate=_rate(self._finished, elapsed),
                 skew=self._pairing.last_skew * 1e-9, episode_id=self._episode.episode_id,
-                task=self._episode.task.text, faults=dict(self._faults))
+                task=self._episode.task.text)
 
     def _new_episode(self, task: str, *, keep_start: bool = True) -> Episode:
         """Begin a new episode; the lock is held."""
@@ -249,20 +257,24 @@ class Pipeline:
         while True:
             with self._wake:
                 matched = self._take()
-                while self._running and matched is None and not self._stale_due():
+                if self._running and matched is None and not self._stale_due():
                     self._wake.wait(self._patience())
                     matched = self._take()
                 if not self._running:
                     return
                 episode = self._episode
             try:
-                if matched is None:
-                    self._repeat_stale(episode)
-                else:
+                if matched is not None:
                     self._tick(episode, matched)
+                # Also where frames come and none of them can be used.
+                with self._wake:
+                    due = self._stale_due()
+                if due:
+                    self._repeat_stale(episode)
             except Exception:  # a fault of ours must not end the node
                 self._ticks['internal_error'] += 1
-                self._fault('internal error', traceback.format_exc())
+                self._faults.bad('internal error', traceback.format_exc())
+            self._faults.settle()
 
     def _take(self) -> MatchedSet[Any] | None:
         """Take a matched set, if there is one; the lock is held."""
@@ -280,58 +292,106 @@ class Pipeline:
     def _stale_due(self) -> bool:
         """Whether it is time to say that nothing fresh is seen; the lock is held."""
         elapsed = time.monotonic_ns()
-        if self._pairing.any_required_fresh(self._call.clock(), elapsed):
+        if self._seen(elapsed) \
+                and elapsed - self._last_tick <= max(self._pairing.rules.max_age, STALE_PERIOD):
             self._stale_since = None
             return False
-        if self._stale_since is None:
-            # Say it at once when it begins, then every period.
-            self._stale_since = elapsed
-            return True
-        if elapsed - self._stale_since >= STALE_PERIOD:
-            self._stale_since = elapsed
-            return True
-        return False
+        # Say it at once when it begins, then every period.
+        return self._stale_since is None or elapsed - self._stale_since >= STALE_PERIOD
+
+    def _seen(self, elapsed: int) -> bool:
+        """Whether a required view has a fresh frame; the lock is held."""
+        return self._pairing.any_required_fresh(self._call.clock(), elapsed)
 
     def _repeat_stale(self, episode: Episode) -> None:
-        """Publish that no required view is fresh."""
+        """Publish that there is no result of fresh pictures."""
         self._ticks['stale'] += 1
-        self._fault('cameras', 'no required view has a fresh frame: '
-                    f'{", ".join(self._required)}; embeddings are held back')
+        with self._wake:
+            self._stale_since = time.monotonic_ns()
+            seen = self._seen(self._stale_since)
+        if not seen:  # otherwise what keeps their frames from being used is a fault of its own
+            self._faults.bad('cameras', 'no required view has a fresh frame: '
+                             f'{", ".join(self._required)}; embeddings are held back')
         status = episode.task_status | Status.STALE_VIEW | Status.VIEW_MISSING
         self._hand_over(episode, None, status, time.monotonic_ns())
 
     def _tick(self, episode: Episode, matched: MatchedSet[Any]) -> None:
         """Decode, infer and hand over one set."""
         started = time.monotonic_ns()
-        images, frame_ids = {}, {}
-        for view, frame in matched.frames.items():
-            try:
-                images[view], frame_ids[view] = self._call.decode(view, frame.payload)
-            except FrameError as error:
-                with self._wake:
-                    self._pairing.count_drop(view, error.reason)
-                self._fault(f'{view} pictures', f'view {view}: {error}')
-            else:
-                self._recover(f'{view} pictures')
+        images, frame_ids = self._decode(matched)
         if not any(view in images for view in self._required):
             self._ticks['no_picture'] += 1
             return
+        self._check_frame_ids(frame_ids)
         stamps = {view: matched.frames[view].stamp for view in images}
         try:
             tick = episode.step(images, stamps, max_age=self._pairing.rules.max_age * 1e-9)
         except InferenceError as error:
             self._ticks['inference_error'] += 1
-            self._fault('inference', str(error))
+            self._faults.bad('inference', str(error))
             return
-        self._recover('inference')
-        self._recover('internal error')
+        for key in ('inference', 'internal error', 'cameras'):
+            self._faults.good(key)
         reference = self._encoder.manifest.reference_view
         frame_id = frame_ids.get(reference) or next(iter(frame_ids.values()))
         with self._wake:
+            self._last_tick = time.monotonic_ns()
             if episode is self._episode:
                 self._newest = (tick.stamp, frame_id)
         self._hand_over(episode, tick, tick.status, started)
-        self._recover('cameras')
+
+    def _decode(self, matched: MatchedSet[Any]) -> tuple[dict[str, Image], dict[str, str]]:
+        """Decode a set's frames; those that cannot be used are counted and left out."""
+        images, frame_ids = {}, {}
+        for view, frame in matched.frames.items():
+            try:
+                image, frame_id = self._call.decode(view, frame.payload)
+                self._check_frozen(view, image, frame.stamp)
+            except FrameError as error:
+                with self._wake:
+                    self._pairing.count_drop(view, error.reason)
+                self._faults.bad(f'{view} pictures', f'view {view}: {error}')
+            else:
+                images[view], frame_ids[view] = image, frame_id
+                self._faults.good(f'{view} pictures')
+        return images, frame_ids
+
+    def _check_frozen(self, view: str, image: Image, stamp: int) -> None:
+        """
+        Refuse a picture that has been the same for too long: its stamp is newer than its pixels.
+
+        No sensor repeats itself to the bit, so this is a driver that sends its last buffer again.
+
+        :raises FrameError: it is frozen.
+        """
+        before, since = self._pictures.get(view, (None, stamp))
+        # Few pixels first: of a live camera they differ.
+        same = before is not None and before.shape == image.shape and since <= stamp \
+            and np.array_equal(before[::16, ::16], image[::16, ::16]) \
+            and np.array_equal(before, image)
+        if not same:
+            self._pictures[view] = (image, stamp)
+        elif 0 < self._frozen_after <= stamp - since:
+            raise FrameError('frozen', (
+                f'the same picture, to the bit, for {(stamp - since) * 1e-9:.1f} s under new '
+                'stamps; restart the camera driver. Where pictures may truly repeat, as in '
+                'simulation without noise, set frozen_after_s to 0'))
+
+    def _check_frame_ids(self, frame_ids: Mapping[str, str]) -> None:
+        """Note cameras without a name, or with one and the same."""
+        for view, frame_id in frame_ids.items():
+            key = f'{view} frame_id'
+            if not frame_id:
+                self._faults.bad(key, f'view {view}: frame_id is empty; set it in the camera '
+                                 "driver to the name of the camera's optical frame")
+                continue
+            twins = [other for other, its in frame_ids.items() if its == frame_id]
+            if len(twins) > 1:
+                self._faults.bad(key, (
+                    f"views {' and '.join(twins)} both come from frame '{frame_id}'; is the same "
+                    'camera remapped to both?'))
+            else:
+                self._faults.good(key)
 
     def _hand_over(
         self, episode: Episode, tick: Tick | None, status: Status, started: int,
@@ -368,20 +428,8 @@ class Pipeline:
             self._latency.append((self._call.clock() - tick.stamp) * 1e-9)
         self._call.after_result(result)
 
-    def _fault(self, key: str, text: str) -> None:
-        """Note a fault; it is told when it begins, not each time."""
-        known = key in self._faults
-        self._faults[key] = text
-        if not known:
-            self._call.on_fault(key, text)
 
-    def _recover(self, key: str) -> None:
-        """Note the end of a fault."""
-        if self._faults.pop(key, None) is not None:
-            self._call.on_recovery(key)
-
-
-_CLOCK_FAULTS = {
+_STAMP_FAULTS = {
     Verdict.ZERO_STAMP: 'view {view}: frames come without a stamp; mend the camera driver, or '
                         'set stamp_source to arrival',
     Verdict.FUTURE_STAMP: 'view {view}: frames are stamped {ahead:.3f} s ahead of the clock; '

@@ -125,7 +125,13 @@ class Harness:
         self, module: str = 'encoder_node', *, arguments: tuple[str, ...] = (),
         environment: dict[str, str] | None = None, **parameters: str,
     ) -> NodeProcess:
-        """Start a node; a double underscore in a parameter's name stands for a dot."""
+        """
+        Start a node; a double underscore in a parameter's name stands for a dot.
+
+        Most tests send one picture over and over, which is what a frozen camera does.
+        """
+        if module == 'encoder_node':
+            parameters = {'frozen_after_s': '0.0', **parameters}
         process = NodeProcess(
             module, self.folder / f'{module}_{len(self.processes)}.log',
             {name.replace('__', '.'): value for name, value in parameters.items()},

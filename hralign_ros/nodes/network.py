@@ -1,0 +1,93 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""What can be wrong between nodes: QoS that does not meet, topics and names used twice."""
+
+from typing import Any
+
+from hralign_ros.nodes.faults import Faults
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, qos_policy_name_from_kind, ReliabilityPolicy
+
+# Keys of faults; those of a view begin with its name.
+QOS, PUBLISHERS = 'qos', 'publishers'
+CONSUMER, NAME = 'consumer', 'node name'
+
+
+class Network:
+    """
+    Watch the graph around a node. Faults begin by events or when looking, and end when looking.
+
+    :ivar topics: resolved image topic by view.
+    """
+
+    def __init__(self, node: Node, faults: Faults) -> None:
+        self._node, self._faults = node, faults
+        self.topics: dict[str, str] = {}
+        self._reliability: dict[str, str] = {}
+        self._offered: list[str] = []
+
+    def listen(self, view: str, topic: str, reliability: str) -> None:
+        """Note that a view is subscribed to: best_effort or reliable."""
+        self.topics[view], self._reliability[view] = topic, reliability
+
+    def offer(self, topic: str) -> None:
+        """Note that a topic is published: reliable and volatile."""
+        self._offered.append(topic)
+
+    def forget(self) -> None:
+        """Forget all of them."""
+        self.topics, self._reliability, self._offered = {}, {}, []
+
+    def unheard(self, view: str, event: Any) -> None:
+        """Name the policy by which a camera and its subscription do not meet."""
+        self._unheard(view, qos_policy_name_from_kind(event.last_policy_kind))
+
+    def refused(self, topic: str, event: Any) -> None:
+        """Name the policy by which a consumer asks for more than is offered."""
+        self._refused(topic, qos_policy_name_from_kind(event.last_policy_kind))
+
+    def _unheard(self, view: str, policy: str) -> None:
+        self._faults.bad(f'{view} {QOS}', (
+            f'a publisher on {self.topics[view]} offers an incompatible {policy}; nothing is '
+            f'received from it. Set {view}.reliability to best_effort, or change the camera '
+            'driver'))
+
+    def _refused(self, topic: str, policy: str) -> None:
+        self._faults.bad(f'{CONSUMER} {topic}', (
+            f'a subscriber on {topic} asks for an incompatible {policy} and receives nothing; it '
+            'is offered RELIABILITY reliable and DURABILITY volatile'))
+
+    def look(self) -> None:
+        """Look at the graph: what has become right again, and what is there twice."""
+        for view, topic in self.topics.items():
+            publishers = self._node.get_publishers_info_by_topic(topic)
+            if self._reliability[view] == 'reliable' and any(
+                    p.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+                    for p in publishers):
+                self._unheard(view, 'RELIABILITY')
+            else:
+                self._faults.good(f'{view} {QOS}')
+            if len(publishers) > 1:
+                names = ', '.join(sorted(f'{p.node_namespace}/{p.node_name}'.replace('//', '/')
+                                         for p in publishers))
+                self._faults.bad(f'{view} {PUBLISHERS}', (
+                    f'{len(publishers)} publishers on {topic} ({names}): their frames mix; stop '
+                    'all but one, or remap'))
+            else:
+                self._faults.good(f'{view} {PUBLISHERS}')
+        for topic in self._offered:
+            subscribers = self._node.get_subscriptions_info_by_topic(topic)
+            if any(s.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
+                   for s in subscribers):
+                self._refused(topic, 'DURABILITY')
+            else:
+                self._faults.good(f'{CONSUMER} {topic}')
+        own = (self._node.get_name(), self._node.get_namespace())
+        same = self._node.get_node_names_and_namespaces().count(own)
+        if same > 1:
+            self._faults.bad(NAME, (
+                f'{same} nodes are called {self._node.get_fully_qualified_name()}: their topics '
+                'and services mix; stop all but one, or give each a name or namespace'))
+        else:
+            self._faults.good(NAME)

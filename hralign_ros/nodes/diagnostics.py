@@ -14,14 +14,14 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from hralign_ros.nodes.network import CONSUMER, NAME
 from hralign_ros.nodes.parameters import Settings
-from hralign_ros.nodes.pipeline import Statistics
+from hralign_ros.nodes.pipeline import PAIRING, Statistics
 from hralign_ros.runtime.encoder import Encoder
 import numpy as np
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 # Faults of a camera with which its frames can be used all the same.
-_MILD = {'frame_id', 'publishers'}
+_MILD = {'frame_id', 'publishers', 'order'}
 # Entries of a view's counts that are not drops.
 _NOT_DROPS = ('received', 'matched', 'accepted', 'time_reset')
 
@@ -80,15 +80,10 @@ def camera_status(
            if key.startswith(f'{view} ')}
     required = settings.views[view].required
     level, message = OK, f'{statistics.rates[view]:.1f} Hz'
-    if not statistics.fresh[view]:
-        level = ERROR if required else WARN
-        message = ('no frame has come' if age is None
-                   else f'the newest frame is {age:.1f} s old') + f' on {topic}'
     if own:
-        message = '; '.join(own.values())
-        if not own.keys() <= _MILD:
-            level = ERROR if required else WARN
-        level = max(level, WARN)
+        hard = ERROR if required else WARN
+        level = WARN if own.keys() <= _MILD else hard
+        message = f'{topic}: {"; ".join(own.values())}'
     drops = {f'dropped_{k}': n for k, n in sorted(counts.items()) if k not in _NOT_DROPS}
     return status(node, f'camera {view}', level, message, {
         'topic': topic, 'rate_hz': statistics.rates[view],
@@ -96,22 +91,20 @@ def camera_status(
         'received': counts.get('received', 0), 'matched': counts.get('matched', 0), **drops})
 
 
-def pairing_status(node: str, statistics: Statistics, settings: Settings) -> DiagnosticStatus:
+def pairing_status(
+    node: str, statistics: Statistics, settings: Settings, faults: Mapping[str, str],
+) -> DiagnosticStatus:
     """Tell how well the cameras fit together."""
     missing = [view for view, fresh in statistics.fresh.items() if not fresh]
-    tolerance = settings.pairing.tolerance * 1e-9
-    unmatched = sum(c.get('unmatched', 0) for c in statistics.views.values())
-    matched = sum(c.get('matched', 0) for c in statistics.views.values())
     level, message = OK, f'skew {statistics.skew * 1e3:.1f} ms'
     if missing:
         level, message = WARN, f'without {", ".join(missing)}'
-    elif unmatched > max(10, matched // 10):
-        level, message = WARN, (
-            f'{unmatched} frames found no partner within tolerance_s = {tolerance:g}; the '
-            "cameras' clocks may differ")
+    if PAIRING in faults:
+        level, message = WARN, faults[PAIRING]
     return status(node, 'pairing', level, message, {
-        'skew_s': statistics.skew, 'tolerance_s': tolerance, 'matched': matched,
-        'unmatched': unmatched})
+        'skew_s': statistics.skew, 'tolerance_s': settings.pairing.tolerance * 1e-9,
+        **{f'{key}_{view}': counts.get(key, 0) for view, counts in statistics.views.items()
+           for key in ('matched', 'unmatched')}})
 
 
 def inference_status(
@@ -122,7 +115,10 @@ def inference_status(
     for key, text in faults.items():
         if key.startswith(CONSUMER):
             level, message = WARN, text
-    for key in ('cameras', 'inference', 'internal error'):
+    if statistics.blind:
+        level, message = ERROR, (
+            'no required view has a fresh frame: no embeddings, and ~/success says STALE')
+    for key in ('inference', 'internal error'):
         if key in faults:
             level, message = ERROR, faults[key].strip().splitlines()[-1]
     values: dict[str, Any] = {

@@ -367,7 +367,7 @@ class EncoderNode(LifecycleNode):
                 *(diagnostics.camera_status(
                     name, view, self._network.topics[view], statistics, self._settings, faults)
                   for view in self._settings.views),
-                diagnostics.pairing_status(name, statistics, self._settings),
+                diagnostics.pairing_status(name, statistics, self._settings, faults),
                 diagnostics.inference_status(name, statistics, faults)]
         levels = tuple(status.level for status in statuses)
         if not due and levels == self._last_levels:

@@ -9,7 +9,7 @@ from threading import Lock
 import time
 
 # A fault that comes and goes is one fault until it has kept away for this long [ns].
-QUIET = 500_000_000
+QUIET = 800_000_000
 
 
 @dataclass

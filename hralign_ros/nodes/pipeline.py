@@ -27,6 +27,9 @@ import numpy as np
 
 # How often a result is repeated as stale while no required camera is fresh [ns].
 STALE_PERIOD = 500_000_000
+# Key of the fault that living cameras do not match, and after how many sets in a row.
+PAIRING = 'pairing'
+_ALONE = 10
 _WINDOW = 300
 
 
@@ -79,12 +82,14 @@ class Statistics:
     :param views: per view, counts by what became of its frames, its rate and its age.
     :param latency: acquisition to hand-over of the last ticks [s], oldest first.
     :param processing: duration of the same ticks [s].
+    :param blind: no required view has a fresh frame.
     :param rate: ticks per second over the last ticks; 0 with fewer than two.
     """
 
     views: Mapping[str, Mapping[str, int]]
     ages: Mapping[str, float | None]
     fresh: Mapping[str, bool]
+    blind: bool
     rates: Mapping[str, float]
     ticks: Counter[str]
     latency: tuple[float, ...]
@@ -138,11 +143,14 @@ class Pipeline:
         self._finished: deque[int] = deque(maxlen=60)
         self._arrivals: dict[str, deque[int]] = {
             view: deque(maxlen=60) for view in encoder.manifest.views}
-        # Monotonic times: of the last result that went out, and since when there is none [ns].
-        self._last_tick = 0
+        # Monotonic times: of the start, of the last result of pictures, and of the last that was
+        # sent in place of one; None: none was due [ns].
+        self._started = self._last_tick = 0
         self._stale_since: int | None = None
         # Each view's last picture, and the stamp since when it has been the same.
         self._pictures: dict[str, tuple[Image, int]] = {}
+        # How many sets in a row lacked a required view that is alive.
+        self._alone = 0
 
     # Called by the node.
 
@@ -152,7 +160,7 @@ class Pipeline:
             self._pairing.reset()
             self._new_episode(self._episode.task.text)
             self._running = True
-            self._last_tick = self._stale_since = time.monotonic_ns()
+            self._started = self._last_tick = self._stale_since = time.monotonic_ns()
         self._thread = Thread(target=self._work, name='hralign_worker', daemon=True)
         self._thread.start()
 
@@ -180,11 +188,12 @@ class Pipeline:
                 self._new_episode(self._episode.task.text, keep_start=False)
             if verdict in (Verdict.ACCEPTED, Verdict.REPLACED, Verdict.TIME_RESET):
                 self._wake.notify()
-        if verdict in _STAMP_FAULTS:
-            self._faults.bad(f'{view} stamps', _STAMP_FAULTS[verdict].format(
-                view=view, ahead=(stamp - now) * 1e-9, behind=(now - stamp) * 1e-9))
-        else:
-            self._faults.good(f'{view} stamps')
+        for key, verdicts in (('stamps', _STAMP_FAULTS), ('order', _ORDER_FAULTS)):
+            if verdict in verdicts:
+                self._faults.bad(f'{view} {key}', verdicts[verdict].format(
+                    view=view, ahead=(stamp - now) * 1e-9, behind=(now - stamp) * 1e-9))
+            else:
+                self._faults.good(f'{view} {key}')
 
     def set_task(self, task: str) -> Episode:
         """
@@ -234,6 +243,7 @@ class Pipeline:
                 views={view: self._pairing.counts(view) for view in views},
                 ages={view: None if age is None else age * 1e-9 for view, age in ages.items()},
                 fresh={view: self._pairing.fresh(view, now, elapsed) for view in views},
+                blind=not self._pairing.any_required_fresh(now, elapsed),
                 rates={view: _rate(self._arrivals[view], elapsed) for view in views},
                 ticks=Counter(self._ticks), latency=tuple(self._latency),
                 processing=tuple(self._processing), rate=_rate(self._finished, elapsed),
@@ -266,6 +276,7 @@ class Pipeline:
             try:
                 if matched is not None:
                     self._tick(episode, matched)
+                self._check_silence()
                 # Also where frames come and none of them can be used.
                 with self._wake:
                     due = self._stale_due()
@@ -292,32 +303,43 @@ class Pipeline:
     def _stale_due(self) -> bool:
         """Whether it is time to say that nothing fresh is seen; the lock is held."""
         elapsed = time.monotonic_ns()
-        if self._seen(elapsed) \
+        if self._pairing.any_required_fresh(self._call.clock(), elapsed) \
                 and elapsed - self._last_tick <= max(self._pairing.rules.max_age, STALE_PERIOD):
             self._stale_since = None
             return False
         # Say it at once when it begins, then every period.
         return self._stale_since is None or elapsed - self._stale_since >= STALE_PERIOD
 
-    def _seen(self, elapsed: int) -> bool:
-        """Whether a required view has a fresh frame; the lock is held."""
-        return self._pairing.any_required_fresh(self._call.clock(), elapsed)
+    def _check_silence(self) -> None:
+        """Note views that have sent nothing for too long."""
+        with self._wake:
+            now, elapsed = self._call.clock(), time.monotonic_ns()
+            rules = self._pairing.rules
+            if elapsed - self._started < rules.max_age:
+                return
+            ages = {view: self._pairing.age(view, now) for view in self._encoder.manifest.views
+                    if not self._pairing.fresh(view, now, elapsed)}
+        for view in self._encoder.manifest.views:
+            if view not in ages:
+                self._faults.good(f'{view} silence')
+                continue
+            age = ages[view]
+            self._faults.bad(f'{view} silence', f'view {view}: ' + (
+                'no frame has come' if age is None
+                else f'the newest frame is {age * 1e-9:.1f} s old; without it from now on'))
 
     def _repeat_stale(self, episode: Episode) -> None:
         """Publish that there is no result of fresh pictures."""
         self._ticks['stale'] += 1
         with self._wake:
             self._stale_since = time.monotonic_ns()
-            seen = self._seen(self._stale_since)
-        if not seen:  # otherwise what keeps their frames from being used is a fault of its own
-            self._faults.bad('cameras', 'no required view has a fresh frame: '
-                             f'{", ".join(self._required)}; embeddings are held back')
         status = episode.task_status | Status.STALE_VIEW | Status.VIEW_MISSING
         self._hand_over(episode, None, status, time.monotonic_ns())
 
     def _tick(self, episode: Episode, matched: MatchedSet[Any]) -> None:
         """Decode, infer and hand over one set."""
         started = time.monotonic_ns()
+        self._check_partners(matched)
         images, frame_ids = self._decode(matched)
         if not any(view in images for view in self._required):
             self._ticks['no_picture'] += 1
@@ -330,7 +352,7 @@ class Pipeline:
             self._ticks['inference_error'] += 1
             self._faults.bad('inference', str(error))
             return
-        for key in ('inference', 'internal error', 'cameras'):
+        for key in ('inference', 'internal error'):
             self._faults.good(key)
         reference = self._encoder.manifest.reference_view
         frame_id = frame_ids.get(reference) or next(iter(frame_ids.values()))
@@ -355,6 +377,24 @@ class Pipeline:
                 images[view], frame_ids[view] = image, frame_id
                 self._faults.good(f'{view} pictures')
         return images, frame_ids
+
+    def _check_partners(self, matched: MatchedSet[Any]) -> None:
+        """Note that living cameras do not match: nearly always their clocks differ."""
+        with self._wake:
+            now, elapsed = self._call.clock(), time.monotonic_ns()
+            lacking = [view for view in self._required if view not in matched.frames
+                       and self._pairing.fresh(view, now, elapsed)]
+            ages = {view: self._pairing.age(view, now) or 0 for view in self._required}
+            tolerance = self._pairing.rules.tolerance
+        self._alone = self._alone + 1 if lacking else 0
+        if not lacking:
+            self._faults.good(PAIRING)
+        elif self._alone >= _ALONE:
+            apart = max(ages.values()) - min(ages.values())
+            self._faults.bad(PAIRING, (
+                f'the last {self._alone} sets were without {", ".join(lacking)}, which does send: '
+                f'stamps are {apart * 1e-6:.0f} ms apart, {tolerance * 1e-6:.0f} ms are allowed. '
+                "Synchronise the cameras' clocks, or raise tolerance_s"))
 
     def _check_frozen(self, view: str, image: Image, stamp: int) -> None:
         """
@@ -436,6 +476,13 @@ _STAMP_FAULTS = {
                           'synchronise the clocks, or set stamp_source to arrival',
     Verdict.TOO_OLD: 'view {view}: frames are {behind:.3f} s old when they come; synchronise the '
                      'clocks, set use_sim_time for a bag, or raise max_age_s',
+}
+
+_ORDER_FAULTS = {
+    Verdict.REPEATED_STAMP: 'view {view}: frames come again under the same stamp; mend the camera '
+                            'driver, or stop a second publisher',
+    Verdict.BACKWARD_STAMP: 'view {view}: frames come with older stamps than before; mend the '
+                            'camera driver, or stop a second publisher',
 }
 
 

@@ -114,6 +114,19 @@ class EncoderNode(LifecycleNode):
         """Go back to unconfigured, so that configure can be tried again."""
         return self._transition('recover from an error', self._teardown)
 
+    def _LifecycleNodeMixin__change_state(self, transition: int) -> Return:  # noqa: N802
+        """
+        Refuse a transition that is not available now.
+
+        rclpy (as of jazzy) raises there instead, and whoever asked waits for an answer for ever.
+        """
+        machine = self._state_machine
+        if transition not in {number for number, *_ in machine.available_transitions}:
+            self.get_logger().warning(
+                f'transition {transition} is refused in state {machine.current_state[1]}')
+            return Return.FAILURE
+        return Return(super()._LifecycleNodeMixin__change_state(transition))  # type: ignore[misc]
+
     def _transition(self, name: str, action: Callable[[], None]) -> Return:
         """Run a transition; an error is logged and reported, and the state stays what it was."""
         try:

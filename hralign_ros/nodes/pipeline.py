@@ -30,6 +30,8 @@ STALE_PERIOD = 500_000_000
 # Key of the fault that living cameras do not match, and after how many sets in a row.
 PAIRING = 'pairing'
 _ALONE = 10
+# After a fault of our own, so that one that stays does not take a whole core [s].
+_BREATH = 0.05
 _WINDOW = 300
 
 
@@ -66,12 +68,14 @@ class Callbacks:
     :param on_result: takes a result whose episode is still the current one. A lock is held that
         callbacks of the cameras wait for: only publish.
     :param after_result: the same result, without the lock, for what may take longer.
+    :param elapsed: a time that only grows [ns], by which is told how long something takes.
     """
 
     decode: Callable[[str, Any], tuple[Image, str]]
     clock: Callable[[], int]
     on_result: Callable[[Result], None]
     after_result: Callable[[Result], None]
+    elapsed: Callable[[], int] = time.monotonic_ns
 
 
 @dataclass(frozen=True)
@@ -160,7 +164,7 @@ class Pipeline:
             self._pairing.reset()
             self._new_episode(self._episode.task.text)
             self._running = True
-            self._started = self._last_tick = self._stale_since = time.monotonic_ns()
+            self._started = self._last_tick = self._stale_since = self._call.elapsed()
         self._thread = Thread(target=self._work, name='hralign_worker', daemon=True)
         self._thread.start()
 
@@ -176,7 +180,7 @@ class Pipeline:
 
     def offer(self, view: str, stamp: int, message: Any) -> None:
         """Put a view's newest frame into its slot; returns at once."""
-        elapsed = time.monotonic_ns()
+        elapsed = self._call.elapsed()
         now = self._call.clock()
         with self._wake:
             if not self._running:
@@ -235,7 +239,7 @@ class Pipeline:
 
     def statistics(self) -> Statistics:
         """Take stock."""
-        now, elapsed = self._call.clock(), time.monotonic_ns()
+        now, elapsed = self._call.clock(), self._call.elapsed()
         with self._wake:
             views = self._encoder.manifest.views
             ages = {view: self._pairing.age(view, now) for view in views}
@@ -264,36 +268,41 @@ class Pipeline:
 
     def _work(self) -> None:
         """Take matched sets until stopped."""
-        while True:
-            with self._wake:
-                matched = self._take()
-                if self._running and matched is None and not self._stale_due():
-                    self._wake.wait(self._patience())
-                    matched = self._take()
-                if not self._running:
-                    return
-                episode = self._episode
+        while self._running:
             try:
-                if matched is not None:
-                    self._tick(episode, matched)
-                self._check_silence()
-                # Also where frames come and none of them can be used.
-                with self._wake:
-                    due = self._stale_due()
-                if due:
-                    self._repeat_stale(episode)
+                self._turn()
             except Exception:  # a fault of ours must not end the node
                 self._ticks['internal_error'] += 1
                 self._faults.bad('internal error', traceback.format_exc())
+                time.sleep(_BREATH)
             self._faults.settle()
+
+    def _turn(self) -> None:
+        """Wait for a set, or for the time to say that there is none; then do it."""
+        with self._wake:
+            matched = self._take()
+            if self._running and matched is None and not self._stale_due():
+                self._wake.wait(self._patience())
+                matched = self._take()
+            if not self._running:
+                return
+            episode = self._episode
+        if matched is not None:
+            self._tick(episode, matched)
+        self._check_silence()
+        # Also where frames come and none of them can be used.
+        with self._wake:
+            due = self._stale_due()
+        if due:
+            self._repeat_stale(episode)
 
     def _take(self) -> MatchedSet[Any] | None:
         """Take a matched set, if there is one; the lock is held."""
-        return self._pairing.take(now=self._call.clock(), elapsed=time.monotonic_ns())
+        return self._pairing.take(now=self._call.clock(), elapsed=self._call.elapsed())
 
     def _patience(self) -> float:
         """Seconds until there may be something to do without a new frame; the lock is held."""
-        elapsed = time.monotonic_ns()
+        elapsed = self._call.elapsed()
         until = self._pairing.wait_until()
         limits = [STALE_PERIOD]
         if until is not None:
@@ -302,7 +311,7 @@ class Pipeline:
 
     def _stale_due(self) -> bool:
         """Whether it is time to say that nothing fresh is seen; the lock is held."""
-        elapsed = time.monotonic_ns()
+        elapsed = self._call.elapsed()
         if self._pairing.any_required_fresh(self._call.clock(), elapsed) \
                 and elapsed - self._last_tick <= max(self._pairing.rules.max_age, STALE_PERIOD):
             self._stale_since = None
@@ -313,7 +322,7 @@ class Pipeline:
     def _check_silence(self) -> None:
         """Note views that have sent nothing for too long."""
         with self._wake:
-            now, elapsed = self._call.clock(), time.monotonic_ns()
+            now, elapsed = self._call.clock(), self._call.elapsed()
             rules = self._pairing.rules
             if elapsed - self._started < rules.max_age:
                 return
@@ -332,13 +341,13 @@ class Pipeline:
         """Publish that there is no result of fresh pictures."""
         self._ticks['stale'] += 1
         with self._wake:
-            self._stale_since = time.monotonic_ns()
+            self._stale_since = self._call.elapsed()
         status = episode.task_status | Status.STALE_VIEW | Status.VIEW_MISSING
-        self._hand_over(episode, None, status, time.monotonic_ns())
+        self._hand_over(episode, None, status, self._call.elapsed())
 
     def _tick(self, episode: Episode, matched: MatchedSet[Any]) -> None:
         """Decode, infer and hand over one set."""
-        started = time.monotonic_ns()
+        started = self._call.elapsed()
         self._check_partners(matched)
         images, frame_ids = self._decode(matched)
         if not any(view in images for view in self._required):
@@ -357,7 +366,7 @@ class Pipeline:
         reference = self._encoder.manifest.reference_view
         frame_id = frame_ids.get(reference) or next(iter(frame_ids.values()))
         with self._wake:
-            self._last_tick = time.monotonic_ns()
+            self._last_tick = self._call.elapsed()
             if episode is self._episode:
                 self._newest = (tick.stamp, frame_id)
         self._hand_over(episode, tick, tick.status, started)
@@ -381,7 +390,7 @@ class Pipeline:
     def _check_partners(self, matched: MatchedSet[Any]) -> None:
         """Note that living cameras do not match: nearly always their clocks differ."""
         with self._wake:
-            now, elapsed = self._call.clock(), time.monotonic_ns()
+            now, elapsed = self._call.clock(), self._call.elapsed()
             lacking = [view for view in self._required if view not in matched.frames
                        and self._pairing.fresh(view, now, elapsed)]
             ages = {view: self._pairing.age(view, now) or 0 for view in self._required}
@@ -461,7 +470,7 @@ class Pipeline:
             self._call.on_result(result)
             if tick is None:
                 return
-            finished = time.monotonic_ns()
+            finished = self._call.elapsed()
             self._ticks['published'] += 1
             self._finished.append(finished)
             self._processing.append((finished - started) * 1e-9)
@@ -473,7 +482,8 @@ _STAMP_FAULTS = {
     Verdict.ZERO_STAMP: 'view {view}: frames come without a stamp; mend the camera driver, or '
                         'set stamp_source to arrival',
     Verdict.FUTURE_STAMP: 'view {view}: frames are stamped {ahead:.3f} s ahead of the clock; '
-                          'synchronise the clocks, or set stamp_source to arrival',
+                          'synchronise the clocks, set use_sim_time only where something '
+                          'publishes /clock, or set stamp_source to arrival',
     Verdict.TOO_OLD: 'view {view}: frames are {behind:.3f} s old when they come; synchronise the '
                      'clocks, set use_sim_time for a bag, or raise max_age_s',
 }

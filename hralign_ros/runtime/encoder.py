@@ -15,6 +15,7 @@ The live node, offline runners and the evaluation all call this, and nothing els
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 from threading import Lock
 import time
 from typing import Any
@@ -23,6 +24,7 @@ from hralign_ros.runtime.bundle import Bundle, INT8_VISUAL, load_bundle, Manifes
 from hralign_ros.runtime.decision import Status
 from hralign_ros.runtime.errors import BundleError, InferenceError
 from hralign_ros.runtime.graphs import Graph, Tensor
+from hralign_ros.runtime.headroom import require_memory
 from hralign_ros.runtime.images import as_rgb_image, Image, ViewGeometry
 from hralign_ros.runtime.memory import assemble, Clip, EpisodeMemory, FrameSet
 from hralign_ros.runtime.providers import Hardware, SessionFactory
@@ -154,9 +156,11 @@ class Encoder:
         :param path: the bundle's directory.
         :param provider: auto, cpu or cuda; see SessionFactory.
         :param geometry: per view, how its camera is mounted.
-        :raises BundleError: the bundle is damaged or does not keep its contract.
+        :raises BundleError: the bundle is damaged or does not keep its contract, or there is no
+            memory for it.
         :raises ProviderError: the hardware asked for is not to be had.
         """
+        require_memory(Path(path))
         factory = SessionFactory(provider, require_gpu=require_gpu, threads=threads)
         return cls(load_bundle(path), factory, precision=precision, pooling=pooling,
                    geometry=geometry)

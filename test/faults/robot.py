@@ -306,7 +306,8 @@ class Robot:
             if result.status & ~result.STATUS_VIEW_MISSING:
                 assert result.decision == result.DECISION_ABSTAIN
         for messages, since in ((embeddings, self._checked[0]), (successes, self._checked[1])):
-            stamps = [stamp_of(m) for m in messages[max(since - 1, 0):]]
+            # 0: nothing seen yet in this episode.
+            stamps = [s for m in messages[max(since - 1, 0):] if (s := stamp_of(m))]
             assert stamps == sorted(stamps), 'a result older than the one before'
         self._checked = [len(embeddings), len(successes)]
         assert self.process.process.poll() is None, self.process.output
@@ -351,34 +352,57 @@ RESPONSES = {
 
 
 def suffer(robot: Robot, fault: Fault) -> Row:
-    """Let a robot that is well have a fault, and be well again."""
+    """Let a robot that is well have a fault of its cameras, and be well again."""
+    cameras = robot.cameras
+
+    def begin() -> None:
+        cameras.sends.update(fault.sends)
+        cameras.rate = fault.rate
+
+    def end() -> None:
+        cameras.sends.update(dict.fromkeys(VIEWS, good))
+        cameras.rate = RATE
+
+    return endure(robot, fault.name, begin, end, views=fault.views, says=fault.says,
+                  most=2 * max(len(fault.sends), 1))
+
+
+def endure(
+    robot: Robot, name: str, begin: Callable[[], None], end: Callable[[], None], *,
+    views: frozenset[str] = BOTH, says: str = '', most: int = 2,
+) -> Row:
+    """
+    Let a robot that is well have any fault, and be well again.
+
+    :param views: what results are of meanwhile.
+    :param says: words of the diagnosis; '' where nothing is wrong with it.
+    :param most: log lines that may tell of its begin: a cause and what follows from it, for each
+        camera.
+    """
     robot.steady()
     cameras, before = robot.cameras, len(robot.process.output)
     began, first = robot.harness.now(), cameras.index
-    cameras.sends.update(fault.sends)
-    cameras.rate = fault.rate
+    begin()
     said = ''
-    if fault.says:
-        said = robot.wait(lambda: robot.diagnosis(fault.says), f"the diagnosis '{fault.says}'")
-    robot.wait(lambda: robot.sees(fault.views, max(began, robot.harness.now() - SECOND)),
-               f'results of {sorted(fault.views) or "no view"}')
+    if says:
+        said = robot.wait(lambda: robot.diagnosis(says), f"the diagnosis '{says}'")
+    robot.wait(lambda: robot.sees(views, max(began, robot.harness.now() - SECOND)),
+               f'results of {sorted(views) or "no view"}')
     robot.spin(0.6)
     ended = robot.harness.now()
-    cameras.sends.update(dict.fromkeys(VIEWS, good))
-    cameras.rate = RATE
+    end()
     robot.wait(lambda: robot.sees(BOTH, ended), 'results of both views')
     recovered = published(robot.embedding)
     last = cameras.index
     robot.wait(robot.well, 'all well again')
     told = robot.process.output[before:]
     begins, ends = told.count('[WARN]'), told.count('recovered: ')
-    # A cause and what follows from it, for each camera.
-    assert begins == ends <= 2 * max(len(fault.sends), 1), f'{begins} faults and {ends} recoveries told:\n{told}'
-    assert bool(begins) == bool(fault.says), told
+    assert begins == ends <= most, told
+    assert bool(begins) == bool(says), told
     assert '[ERROR]' not in told and '[FATAL]' not in told, told
     embedded = {stamp_of(m) for m in robot.harness.embeddings if stamp_of(m) > began}
-    return Row(fault.name, RESPONSES[fault.views], said,
-               (recovered - ended) / SECOND, max(last - first - len(embedded), 0))
+    return Row(name, RESPONSES[views], said, (recovered - ended) / SECOND,
+               max(last - first - len(embedded), 0))
 
 
 def published(message: Any) -> int:
@@ -386,7 +410,7 @@ def published(message: Any) -> int:
     return int(message.publish_time.sec) * SECOND + int(message.publish_time.nanosec)
 
 
-def children_memory(process: NodeProcess) -> int:
+def mapped_bytes(process: NodeProcess) -> int:
     """Tell the virtual memory that a process has mapped [bytes]."""
     with open(f'/proc/{process.process.pid}/statm', encoding='ascii') as statm:
         return int(statm.read().split()[0]) * os.sysconf('SC_PAGE_SIZE')

@@ -32,6 +32,9 @@ ROOT = Path(__file__).resolve().parents[2]
 VIEWS = ('wrist', 'third_person')
 # An order of magnitude above what anything here takes.
 PATIENCE = 20.0
+_RELIABLE = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
+_LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
+                      durability=DurabilityPolicy.TRANSIENT_LOCAL)
 FROM_RGB: dict[str, tuple[int | None, int]] = {
     'rgb8': (None, 3), 'bgr8': (cv2.COLOR_RGB2BGR, 3), 'rgba8': (cv2.COLOR_RGB2RGBA, 4),
     'bgra8': (cv2.COLOR_RGB2BGRA, 4), 'mono8': (cv2.COLOR_RGB2GRAY, 1),
@@ -96,16 +99,17 @@ class Harness:
         self.overlays: list[Image] = []
         self.statuses: dict[str, DiagnosticStatus] = {}
         self._cameras: dict[tuple[str, type, bool], Any] = {}
-        reliable = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
-        latched = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
-                             durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        for kind, topic, store, qos in (
-                (TaskEmbedding, '/encoder/embedding', self.embeddings, reliable),
-                (SuccessProbability, '/encoder/success', self.successes, reliable),
-                (EncoderInfo, '/encoder/info', self.infos, latched)):
-            self.node.create_subscription(kind, topic, store.append, qos)
+        self.subscribe()
         self.node.create_subscription(
-            DiagnosticArray, '/diagnostics', self._on_diagnostics, reliable)
+            DiagnosticArray, '/diagnostics', self._on_diagnostics, _RELIABLE)
+
+    def subscribe(self) -> None:
+        """Listen to what the encoder publishes."""
+        for kind, topic, store, qos in (
+                (TaskEmbedding, '/encoder/embedding', self.embeddings, _RELIABLE),
+                (SuccessProbability, '/encoder/success', self.successes, _RELIABLE),
+                (EncoderInfo, '/encoder/info', self.infos, _LATCHED)):
+            self.node.create_subscription(kind, topic, store.append, qos)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:

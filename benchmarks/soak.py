@@ -279,7 +279,8 @@ def soak_hour(seconds: float) -> dict[str, Any]:
                 time.sleep(10.0)
                 node.check()
                 done = len(collector.arrivals(start, time.time_ns()))
-                samples.append((done, node.memory_mb(), len(os.listdir(f'/proc/{node.process.pid}/fd'))))
+                handles = len(os.listdir(f'/proc/{node.process.pid}/fd'))
+                samples.append((done, node.memory_mb(), handles))
                 if len(samples) % 30 == 0:
                     print(f'{len(samples) * 10} s, {done} ticks, {samples[-1][1]:.1f} MB',
                           flush=True)

@@ -177,15 +177,15 @@ class Pairing(Generic[Payload]):
                     and elapsed - view.behind_since >= self._RESET_TIME \
                     and now - frame.stamp <= rules.max_age:
                 return Verdict.TIME_RESET
+        # Before its age: a camera that repeats itself is not one whose clock is late.
+        if frame.stamp == view.last_stamp:
+            return Verdict.REPEATED_STAMP
         if now - frame.stamp > rules.max_age:
             return Verdict.TOO_OLD
         if frame.stamp < self._start:
             return Verdict.BEFORE_EPISODE
-        if view.last_stamp is not None:
-            if frame.stamp == view.last_stamp:
-                return Verdict.REPEATED_STAMP
-            if frame.stamp < view.last_stamp:
-                return Verdict.BACKWARD_STAMP
+        if view.last_stamp is not None and frame.stamp < view.last_stamp:
+            return Verdict.BACKWARD_STAMP
         return Verdict.ACCEPTED if view.pending is None else Verdict.REPLACED
 
     def take(self, *, now: int, elapsed: int) -> MatchedSet[Payload] | None:

@@ -28,16 +28,16 @@ TASK = 'open the drawer'
 WRIST, THIRD = VIEWS
 BOTH = frozenset(VIEWS)
 Message = Image | CompressedImage
-# The pictures on which the trapped bundle returns NaN, and on which its session raises.
-BLACK, WHITE = (np.full((HEIGHT, WIDTH, 3), value, np.uint8) for value in (0, 255))
+# First pixels of pictures on which the trapped bundle returns NaN, and its session raises.
+NAN, RAISE = (0, 255, 0), (255, 0, 0)
 
 
 def trapped_bundle(folder: Path) -> Path:
     """
     Make a variant of the shipped bundle for faults that only a model can have.
 
-    Whatever it sees, it soon decides SUCCESS: that is what must not be left standing. A black
-    picture makes NaN of its pixels, a white one makes its session raise.
+    Whatever it sees, it soon decides SUCCESS: that is what must not be left standing. Pictures
+    whose first pixel is NAN make NaN of all pixels, RAISE makes the session raise.
     """
     import onnx
     from onnx import helper, numpy_helper
@@ -51,16 +51,19 @@ def trapped_bundle(folder: Path) -> Path:
             if name == pixels:
                 one.output[i] = 'untrapped'
     graph.initializer.extend(numpy_helper.from_array(np.asarray(v), k) for k, v in {
-        'trap_white': np.int32(255), 'trap_table': np.zeros(1, np.float32)}.items())
+        'trap_flat': np.array([-1], np.int64), 'trap_red': np.int64(0), 'trap_green': np.int64(1),
+        'trap_most': np.int32(255), 'trap_table': np.zeros(1, np.float32)}.items())
     graph.node.extend([
         node('Cast', [graph.input[0].name], ['trap_image'], to=onnx.TensorProto.INT32),
-        node('ReduceMax', ['trap_image'], ['trap_most'], keepdims=0),
-        node('ReduceMin', ['trap_image'], ['trap_least'], keepdims=0),
-        # 1 for a white picture, which is beyond the end of the table.
-        node('Div', ['trap_least', 'trap_white'], ['trap_index']),
+        node('Reshape', ['trap_image', 'trap_flat'], ['trap_values']),
+        node('Gather', ['trap_values', 'trap_red'], ['trap_first']),
+        node('Gather', ['trap_values', 'trap_green'], ['trap_second']),
+        # 1 where red is full, which is beyond the end of the table.
+        node('Div', ['trap_first', 'trap_most'], ['trap_index']),
         node('Gather', ['trap_table', 'trap_index'], ['trap_zero']),
-        # 0 / 0 for a black one, and 0 for all others.
-        node('Cast', ['trap_most'], ['trap_float'], to=onnx.TensorProto.FLOAT),
+        # 0 / 0 where green is full, and 0 for all others.
+        node('Sub', ['trap_most', 'trap_second'], ['trap_rest']),
+        node('Cast', ['trap_rest'], ['trap_float'], to=onnx.TensorProto.FLOAT),
         node('Div', ['trap_zero', 'trap_float'], ['trap_nothing']),
         node('Add', ['untrapped', 'trap_nothing'], [pixels])])
     (folder / 'preprocess.onnx').write_bytes(model.SerializeToString())
@@ -161,6 +164,7 @@ class Cameras(Thread):
         for view in VIEWS:
             scene = self._scene[view]
             picture = scene ^ self._rng.integers(0, 4, scene.shape, np.uint8)
+            picture[0, 0] = 0
             for message, stamp in self.sends[view](Shot(view, self.index, now, picture)):
                 # The first time that a stamp is used is when its pixels were seen.
                 self.taken[view].setdefault(stamp, now)

@@ -16,12 +16,13 @@ from harness import VIEWS
 import numpy as np
 import pytest
 from robot import (
-    BLACK,
     BOTH,
     Fault,
     good,
     HEIGHT,
     Message,
+    NAN,
+    RAISE,
     Robot,
     Row,
     SECOND,
@@ -29,7 +30,6 @@ from robot import (
     Shot,
     suffer,
     THIRD,
-    WHITE,
     WIDTH,
     WRIST,
 )
@@ -65,9 +65,14 @@ def wrong(**fields: Any) -> Sends:
     return lambda shot: [(shot.message(**fields), shot.stamp)]
 
 
-def showing(picture: np.ndarray) -> Sends:
-    """Show one picture only, a little different each time but for what makes the trap."""
-    return lambda shot: [(shot.message(picture), shot.stamp)]
+def starting(*pixel: int) -> Sends:
+    """Show pictures whose first pixel is this one."""
+    def send(shot: Shot) -> Sent:
+        picture = shot.picture.copy()
+        picture[0, 0] = pixel
+        return [(shot.message(picture), shot.stamp)]
+
+    return send
 
 
 def named(frame_id: str) -> Sends:
@@ -178,9 +183,9 @@ FAULTS = (
     Fault('frame_id is empty', wrist(named('')), BOTH, 'frame_id is empty'),
     Fault('frame_id is another one', wrist(named('elbow_camera')), BOTH),
     Fault('a flood of 200 Hz', {}, BOTH, rate=200.0),
-    Fault('the model returns NaN', wrist(showing(BLACK)), NONE, 'not finite'),
-    Fault('the session fails in mid-run', wrist(showing(WHITE)), NONE, 'failed'),
-    Fault('the session fails every other time', wrist(every(2, showing(WHITE))), BOTH, 'failed'),
+    Fault('the model returns NaN', wrist(starting(*NAN)), NONE, 'not finite'),
+    Fault('the session fails in mid-run', wrist(starting(*RAISE)), NONE, 'failed'),
+    Fault('the session fails every other time', wrist(every(2, starting(*RAISE))), BOTH, 'failed'),
 )
 
 

@@ -3,6 +3,8 @@
 
 """Rules that pairing keeps for any cameras, any stamps and any order of events."""
 
+from dataclasses import replace
+
 from hralign_ros.runtime.pairing import Frame, Pairing, PairingRules, Verdict
 import pytest
 
@@ -13,6 +15,8 @@ VIEWS = ('a', 'b', 'c')
 RULES = PairingRules(tolerance=4, max_wait=5, max_age=50, max_future=10, reset_after=100)
 START = 100_000
 TAKEN_IN = ('received', 'accepted', 'time_reset')
+# Of the parameter `pairing`: exact, approximate, latest.
+TOLERANCES = st.sampled_from((0, RULES.tolerance, RULES.max_age))
 TAKEN = (Verdict.ACCEPTED, Verdict.REPLACED, Verdict.TIME_RESET)
 
 EVENTS = st.lists(st.one_of(
@@ -27,8 +31,8 @@ EVENTS = st.lists(st.one_of(
 
 
 @hypothesis.settings(deadline=None, derandomize=True, database=None, max_examples=400)
-@hypothesis.given(events=EVENTS, required=st.integers(1, 3))
-def test_any_order_of_events(events, required):
+@hypothesis.given(events=EVENTS, required=st.integers(1, 3), tolerance=TOLERANCES)
+def test_any_order_of_events(events, required, tolerance):
     """
     Guards what a user relies on, whatever the cameras do.
 
@@ -37,7 +41,7 @@ def test_any_order_of_events(events, required):
     the episode; every frame is accounted for; and where no set is ready, nothing waits for a time
     that has passed.
     """
-    pairing = Pairing(VIEWS, VIEWS[:required], RULES)
+    pairing = Pairing(VIEWS, VIEWS[:required], replace(RULES, tolerance=tolerance))
     now, elapsed, serial, episode = START, 0, 0, 0
     last, used, accepted = None, set(), {}
     for kind, first, second in events:
@@ -64,7 +68,7 @@ def test_any_order_of_events(events, required):
         if found is not None:
             stamps = [frame.stamp for frame in found.frames.values()]
             assert found.stamp == max(stamps) and (last is None or found.stamp > last)
-            assert found.stamp - min(stamps) <= RULES.tolerance
+            assert found.stamp - min(stamps) <= tolerance
             assert pairing.last_skew == found.stamp - min(stamps)
             assert set(found.frames) & set(VIEWS[:required])
             assert min(stamps) >= episode
@@ -80,6 +84,43 @@ def test_any_order_of_events(events, required):
             ends = sum(n for reason, n in counts.items() if reason not in TAKEN_IN)
             pending = pairing._views[view].pending is not None
             assert counts.get('received', 0) == ends + pending
+
+
+@hypothesis.settings(deadline=None, derandomize=True, database=None, max_examples=300)
+@hypothesis.given(events=EVENTS, required=st.integers(1, 3), tolerance=TOLERANCES)
+def test_recovers_from_any_history(events, required, tolerance):
+    """
+    Guards against a filter that never matches again, whatever has happened to it before.
+
+    After any jumps, losses and resets, all cameras send together at 30 Hz: within a second and a
+    bit, in which stamps that stay behind are told from one late packet, each set is whole.
+    """
+    pairing = Pairing(VIEWS, VIEWS[:required], replace(RULES, tolerance=tolerance))
+    now, elapsed = START, 0
+    for kind, first, second in events:
+        if kind in ('offer', 'zero'):
+            stamp = 0 if kind == 'zero' else now + second
+            pairing.offer(first, Frame(stamp, None), now=now, elapsed=elapsed)
+        elif kind == 'pass':
+            now, elapsed = now + first, elapsed + first
+        elif kind == 'jump':
+            now += first
+        elif kind == 'episode':
+            pairing.start_episode(min(now, now + first))
+        else:
+            pairing.reset()
+        pairing.take(now=now, elapsed=elapsed)
+    whole = []
+    # `elapsed` is in the units that the time of a reset is told in: nanoseconds.
+    for _ in range(60):
+        now, elapsed = now + 33, elapsed + 33_000_000
+        for view in VIEWS:
+            verdict = pairing.offer(view, Frame(now, None), now=now, elapsed=elapsed)
+            if verdict is Verdict.TIME_RESET:
+                pairing.start_episode(0)
+        found = pairing.take(now=now, elapsed=elapsed)
+        whole.append(found is not None and set(found.frames) == set(VIEWS))
+    assert all(whole[-20:]), whole
 
 
 @hypothesis.settings(deadline=None, derandomize=True, database=None, max_examples=150)

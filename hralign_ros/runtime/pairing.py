@@ -116,7 +116,11 @@ class Pairing(Generic[Payload]):
         self.last_skew = 0
 
     def start_episode(self, stamp: int) -> None:
-        """Refuse frames stamped before this one, pending ones included."""
+        """
+        Refuse frames stamped before this one, pending ones included.
+
+        :param stamp: not in the future.
+        """
         self._start = stamp
         for view in self._views.values():
             if view.pending is not None and view.pending.stamp < stamp:
@@ -182,6 +186,8 @@ class Pairing(Generic[Payload]):
             return Verdict.REPEATED_STAMP
         if now - frame.stamp > rules.max_age:
             return Verdict.TOO_OLD
+        if now < self._start:  # the clock went back before any frame could show it
+            self._start = 0
         if frame.stamp < self._start:
             return Verdict.BEFORE_EPISODE
         if view.last_stamp is not None and frame.stamp < view.last_stamp:

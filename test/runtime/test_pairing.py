@@ -147,6 +147,19 @@ def test_a_useless_frame_does_not_keep_the_worker_awake():
     assert until is None or until > rig.times['elapsed']
 
 
+def test_the_clock_goes_back_before_the_first_frame():
+    """
+    Guards against waiting for a time that was.
+
+    The node was active, no camera had sent yet, and the computer's clock was set back by an hour:
+    every frame then was from before the episode, until the hour was over.
+    """
+    pairing = Pairing(('left',), ('left',), PairingRules())
+    pairing.start_episode(5_000_000_000)
+    verdict = pairing.offer('left', Frame(1_000_000_000, None), now=1_000_000_000, elapsed=1)
+    assert verdict is Verdict.ACCEPTED
+
+
 def test_an_optional_view_alone_does_not_keep_the_worker_awake():
     """Guards the same where only a camera sends that no set waits for."""
     rig = Rig(('left', 'right'), ('left',))

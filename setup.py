@@ -51,6 +51,7 @@ setup(
     install_requires=['setuptools'],
     extras_require={
         'robot': requirements('robot', 'demo'),
+        'signature': requirements('signature'),
         'adapt': requirements('adapt'),
         'sim': requirements('sim'),
         'test': requirements('test'),

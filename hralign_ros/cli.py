@@ -57,8 +57,9 @@ def make_parser() -> argparse.ArgumentParser:
         prog='hralign', description='Work with hralign_ros bundles and what they are made from.')
     parser.add_argument('--version', action='version', version=__version__)
     commands = parser.add_subparsers(dest='command', required=True)
-    for add in (_add_verify, _add_simulate, _add_import, _add_adapt, _add_evaluate, _add_export,
-                _add_train_success, _add_calibrate, _add_evaluate_success, _add_add_task):
+    for add in (_add_verify, _add_sign, _add_make_key, _add_simulate, _add_import,
+                _add_adapt, _add_evaluate, _add_export, _add_train_success, _add_calibrate,
+                _add_evaluate_success, _add_add_task):
         add(commands)
     return parser
 
@@ -75,7 +76,30 @@ def _add_verify(commands: _Commands) -> None:
     verify.add_argument('bundle', nargs='?', help='its directory; default: the shipped one')
     verify.add_argument('--provider', default='auto', help='auto, cpu or cuda (%(default)s)')
     verify.add_argument('--require-gpu', action='store_true', help='fail where no GPU is used')
+    verify.add_argument('--trusted-key', action='append', default=[], metavar='PUBLIC_PEM',
+                        help='fail unless the bundle is signed with this key, or another one so '
+                        'named')
     verify.set_defaults(run=_verify)
+
+
+def _add_sign(commands: _Commands) -> None:
+    signing = commands.add_parser(
+        'sign', help='sign a bundle', description='Check the hash of every file of a bundle, then '
+        'sign bundle.yaml, which holds them; bundle.sig is written beside it. Whatever changes '
+        'the bundle makes the signature worthless: sign last.')
+    signing.add_argument('bundle', help='its directory')
+    signing.add_argument('--key', required=True, metavar='PRIVATE_PEM',
+                         help='the private file of `hralign make-key`')
+    signing.set_defaults(run=_sign)
+
+
+def _add_make_key(commands: _Commands) -> None:
+    making = commands.add_parser(
+        'make-key', help='make a pair of keys for signing bundles', description='Write '
+        'OUT.private.pem, which only you may read and which signs, and OUT.public.pem, which '
+        'robots need. Nothing is overwritten.')
+    making.add_argument('out', metavar='OUT', help='path and beginning of the names')
+    making.set_defaults(run=_make_key)
 
 
 def _add_simulate(commands: _Commands) -> None:
@@ -272,11 +296,14 @@ def _verify(options: argparse.Namespace) -> int:
 
     encoder = Encoder.load(
         options.bundle or default_bundle(), provider=options.provider,
-        require_gpu=options.require_gpu)
+        require_gpu=options.require_gpu, trusted_keys=options.trusted_key,
+        require_signature=bool(options.trusted_key))
     seconds = encoder.warm_up()
     manifest, hardware = encoder.manifest, encoder.hardware
     print(f'{encoder.bundle.path}: good')
     print(f'  bundle     {manifest.name}, {encoder.bundle.sha256[:16]}')
+    if encoder.bundle.signed_by:
+        print(f'  signature  good, by the trusted key {encoder.bundle.signed_by[:16]}')
     print(f'  backbone   {manifest.backbone}, adapter {manifest.adapter}')
     print(f'  views      {", ".join(manifest.views)}; {manifest.channels} values each')
     print(f'  tasks      {len(encoder.tasks.tasks)}; success head '
@@ -285,6 +312,24 @@ def _verify(options: argparse.Namespace) -> int:
     if hardware.remark:
         print(f'  remark     {hardware.remark}')
     print(f'  one tick   {seconds * 1e3:.1f} ms, one 640x480 picture per view')
+    return 0
+
+
+def _sign(options: argparse.Namespace) -> int:
+    from hralign_ros.runtime.bundle import sign_bundle
+
+    path, key_id = sign_bundle(options.bundle, options.key)
+    print(f'{path}: signed with the key {key_id[:16]}')
+    return 0
+
+
+def _make_key(options: argparse.Namespace) -> int:
+    from hralign_ros.runtime.signature import make_key
+
+    private, public, key_id = make_key(options.out)
+    print(f'key {key_id[:16]}')
+    print(f'  {private}: signs; keep it to yourself')
+    print(f'  {public}: for the robots, parameter trusted_keys')
     return 0
 
 

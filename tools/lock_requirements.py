@@ -19,7 +19,7 @@ import sys
 import tempfile
 
 REQUIREMENTS = Path(__file__).resolve().parents[1] / 'requirements'
-LAYERS = ('ros', 'build', 'robot', 'demo', 'test', 'adapt')
+FILES = ('ros', 'build', 'robot', 'demo', 'test', 'signature', 'adapt')
 HEADER = """\
 # The version of every package of the layers ros, build, robot, demo, test and adapt.
 # Written by tools/lock_requirements.py; change the other files and run it again.
@@ -30,7 +30,7 @@ def resolve(python: str) -> tuple[str, dict[str, str]]:
     """Return the version of a Python and the packages that pip chooses for it."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, 'report.json')
-        files = [part for name in LAYERS for part in ('-r', str(REQUIREMENTS / f'{name}.txt'))]
+        files = [part for name in FILES for part in ('-r', str(REQUIREMENTS / f'{name}.txt'))]
         subprocess.run(
             [python, '-m', 'pip', 'install', '--quiet', '--dry-run', '--ignore-installed',
              '--report', str(report), *files], check=True, stderr=subprocess.DEVNULL)

@@ -39,7 +39,7 @@ LAYERS: dict[str, list[tuple[str, list[str]]]] = {
     'build': [('build.txt', [])],
     'robot': [('robot.txt', [])],
     'demo': [('demo.txt', [])],
-    'test': [('test.txt', [])],
+    'test': [('test.txt', []), ('signature.txt', [])],
     'adapt': [('adapt.txt', []), ('adapt-nodeps.txt', ['--no-deps'])],
 }
 ALWAYS = ('ros', 'build', 'robot')

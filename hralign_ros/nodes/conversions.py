@@ -14,7 +14,13 @@ from hralign_ros.nodes.interfaces import EncoderInfo, SuccessProbability, TaskEm
 from hralign_ros.nodes.pipeline import Result
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.errors import FrameError
-from hralign_ros.runtime.images import decode_compressed, decode_raw, Image, RAW_ENCODINGS
+from hralign_ros.runtime.images import (
+    check_size,
+    decode_compressed,
+    decode_raw,
+    Image,
+    RAW_ENCODINGS,
+)
 import numpy as np
 from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image as ImageMessage
@@ -56,6 +62,7 @@ def decode(message: ImageMessage | CompressedImage) -> tuple[Image, str]:
 
 def _decode_with_cv_bridge(message: ImageMessage) -> Image:
     """Decode what is not a plain 8-bit picture, such as Bayer or YUV."""
+    check_size(message.height, message.width)
     bridge = _cv_bridge(message.encoding)
     try:
         return np.ascontiguousarray(bridge.imgmsg_to_cv2(message, 'rgb8'), np.uint8)

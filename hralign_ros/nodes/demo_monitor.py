@@ -23,7 +23,7 @@ from hralign_ros.nodes.encoder_node import LATCHED
 from hralign_ros.nodes.interfaces import EncoderInfo, SuccessProbability, TaskEmbedding
 from hralign_ros.nodes.process import run_node
 from hralign_ros.runtime.decision import Decision, Status
-from hralign_ros.runtime.errors import FrameError
+from hralign_ros.runtime.errors import FrameError, HralignError
 import numpy as np
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
@@ -260,7 +260,11 @@ def _drops(drops: Counter[str]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run the monitor as a process until it is interrupted."""
     started = time.monotonic()
-    code = run_node(DemoMonitor, arguments)
+    try:
+        code = run_node(DemoMonitor, arguments)
+    except HralignError as error:
+        print(f'demo_monitor: {error}', file=sys.stderr)
+        return 1
     print(f'watched for {time.monotonic() - started:.0f} s')
     return code
 

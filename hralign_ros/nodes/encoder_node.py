@@ -153,7 +153,9 @@ class EncoderNode(LifecycleNode):
             settings['bundle'] or default_bundle(), provider=settings['provider'],
             require_gpu=settings['require_gpu'], threads=settings['threads'],
             precision=settings['precision'], pooling=settings['pooling'],
-            geometry={name: view.geometry for name, view in settings.views.items()})
+            geometry={name: view.geometry for name, view in settings.views.items()},
+            trusted_keys=[path for path in settings['trusted_keys'] if path],
+            require_signature=settings['require_signature'])
         if tuple(settings.views) != encoder.manifest.views:
             raise parameters.ParameterError(
                 f'parameter views is {", ".join(settings.views)}, but the bundle '
@@ -201,6 +203,8 @@ class EncoderNode(LifecycleNode):
         hardware = encoder.hardware
         log = self.get_logger()
         log.info(f'loaded {encoder.bundle.path} ({encoder.bundle.sha256[:12]}) in {warm_up:.2f} s')
+        log.info(f'signature: good, by the trusted key {encoder.bundle.signed_by[:16]}'
+                 if encoder.bundle.signed_by else 'signature: none that was checked')
         log.info(f'provider: asked {hardware.requested}, got {hardware.provider}')
         if hardware.remark:
             log.warning(hardware.remark)

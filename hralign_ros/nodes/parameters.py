@@ -81,6 +81,11 @@ class Parameter:
 
 NODE_PARAMETERS = (
     Parameter('bundle', '', "The bundle's directory; empty: the one shipped with this package."),
+    Parameter('require_signature', False,
+              'Fail at configure unless one of the trusted keys has signed the bundle.'),
+    # Of an empty list ROS 2 does not know what it is a list of.
+    Parameter('trusted_keys', [''],
+              'PEM files of public keys that may sign the bundle; empty names are left out.'),
     Parameter('provider', 'auto', 'Where graphs run: auto takes CUDA where it is offered.',
               choices=PROVIDERS),
     Parameter('require_gpu', False, 'Fail at configure instead of running on a CPU.'),
@@ -242,7 +247,7 @@ def declare(node: Node) -> None:
     """
     for parameter in NODE_PARAMETERS:
         _declare(node, parameter.name, parameter)
-    views = node.get_parameter('views').value
+    views = _value(node, 'views')
     if not 1 <= len(views) <= 8 or len(set(views)) != len(views) \
             or not all(view.replace('_', '').isalnum() for view in views):
         raise ParameterError(
@@ -259,15 +264,23 @@ def _declare(node: Node, name: str, parameter: Parameter) -> None:
         node.declare_parameter(name, default_of(name, parameter), parameter.descriptor())
     except Exception as error:  # rclpy has one exception for each way to be wrong
         raise ParameterError(f'parameter {name}: {error}') from error
+    if _value(node, name) == [] and not isinstance(parameter.default, list):
+        raise ParameterError(
+            f'parameter {name}: an empty list came; needed is a value as '
+            f'{default_of(name, parameter)!r}')
+
+
+def _value(node: Node, name: str) -> Any:
+    """Read a parameter; ROS 2 takes an empty list for a parameter that is not set."""
+    value = node.get_parameter_or(name).value
+    if value is None:
+        return []
+    return value if isinstance(value, (str, int, float, bool)) else list(value)
 
 
 def current(node: Node) -> dict[str, Any]:
     """Read the values of all parameters by full name."""
-    values = {}
-    for name in table(node.get_parameter('views').value):
-        value = node.get_parameter(name).value
-        values[name] = list(value) if not isinstance(value, (str, int, float, bool)) else value
-    return values
+    return {name: _value(node, name) for name in table(_value(node, 'views'))}
 
 
 def validate_change(node: Node, changed: Sequence[RclpyParameter]) -> SetParametersResult:

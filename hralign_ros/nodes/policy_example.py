@@ -12,6 +12,7 @@ import sys
 
 from hralign_ros.nodes.interfaces import SuccessProbability, TaskEmbedding
 from hralign_ros.nodes.process import run_node
+from hralign_ros.runtime.errors import HralignError
 import numpy as np
 from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor
 from rclpy.node import Node
@@ -103,7 +104,11 @@ class PolicyExample(Node):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the node as a process."""
-    return run_node(PolicyExample, arguments)
+    try:
+        return run_node(PolicyExample, arguments)
+    except HralignError as error:
+        print(f'policy_example: {error}', file=sys.stderr)
+        return 1
 
 
 if __name__ == '__main__':

@@ -5,14 +5,17 @@
 
 from collections.abc import Callable, Sequence
 import ctypes
+import os
 import signal
 import sys
 from threading import Event
 import traceback
 from typing import TypeVar
 
+from hralign_ros.runtime.errors import HralignError
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
@@ -40,6 +43,22 @@ def keep_freed_memory() -> None:
         return  # Another C library: slower, and right all the same.
 
 
+class StartError(HralignError):
+    """ROS 2 itself does not start."""
+
+
+def _start_error(error: Exception) -> StartError:
+    """Say in one sentence why ROS 2 does not start, and what to look at."""
+    lines = str(error).strip().splitlines() or ['no reason given']
+    text = f'ROS 2 does not start: {" ".join(line.strip() for line in lines)[:500]}'
+    if os.environ.get('ROS_SECURITY_ENABLE') == 'true':
+        # rcl may name a library, a folder or nothing at all.
+        text += ('. ROS_SECURITY_ENABLE is true: needed are a ROS 2 built with DDS security, '
+                 'ROS_SECURITY_KEYSTORE, and in it the enclave of this node; see '
+                 'docs/security.md')
+    return StartError(text)
+
+
 def run_node(
     make_node: Callable[[], AnyNode],
     arguments: Sequence[str] | None = None,
@@ -55,17 +74,24 @@ def run_node(
     :param make_node: called once rclpy is initialised.
     :param finished: asked a few times a second.
     :returns: the exit code.
+    :raises StartError: ROS 2 refuses to start, for example because of its security settings.
     """
     keep_freed_memory()
     stop = Event()
-    rclpy.init(args=None if arguments is None else list(arguments),
-               signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        rclpy.init(args=None if arguments is None else list(arguments),
+                   signal_handler_options=SignalHandlerOptions.NO)
+    except rclpy_implementation.RCLError as error:
+        raise _start_error(error) from error
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     node = None
     executor = SingleThreadedExecutor()
     try:
-        node = make_node()
+        try:
+            node = make_node()
+        except rclpy_implementation.RCLError as error:
+            raise _start_error(error) from error
         executor.add_node(node)
         while not stop.is_set() and not finished(node):
             try:

@@ -18,13 +18,14 @@ from hralign_ros.runtime.errors import (
     HralignError,
     InferenceError,
     ProviderError,
+    SignatureError,
     TaskError,
 )
 from hralign_ros.runtime.images import decode_compressed, decode_raw, Image, ViewGeometry
 
 __all__ = [
     'Bundle', 'BundleError', 'Decision', 'DecisionRules', 'DecisionState', 'Encoder', 'Episode',
-    'FrameError', 'HralignError', 'Image', 'InferenceError', 'ProviderError', 'Status', 'Success',
-    'TaskError', 'Tick', 'ViewGeometry', 'decide', 'decode_compressed', 'decode_raw',
-    'default_bundle', 'load_bundle',
+    'FrameError', 'HralignError', 'Image', 'InferenceError', 'ProviderError', 'SignatureError',
+    'Status', 'Success', 'TaskError', 'Tick', 'ViewGeometry', 'decide', 'decode_compressed',
+    'decode_raw', 'default_bundle', 'load_bundle',
 ]

@@ -6,10 +6,10 @@ The bundle: a directory that says everything about itself, verified before anyth
 
 bundle.yaml lists every other file with its size and SHA-256. A file is read once; the bytes that
 were hashed are the bytes that are used. The SHA-256 of bundle.yaml itself therefore names the
-whole bundle, and is what messages carry.
+whole bundle, and is what messages carry; a signature over it (bundle.sig) covers all of it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 import os
@@ -17,8 +17,10 @@ from pathlib import Path
 from reprlib import Repr
 from typing import Any
 
-from hralign_ros.runtime.errors import BundleError
-import yaml
+from hralign_ros.runtime import signature
+from hralign_ros.runtime.errors import BundleError, SignatureError
+from hralign_ros.runtime.files import load_yaml, MAX_YAML_BYTES, NotPlainError, read_bounded
+from hralign_ros.runtime.signature import SIGNATURE
 
 # 2: success.onnx also says how likely the attempt has failed; calibrations by set of views.
 SCHEMA_VERSION = 2
@@ -31,8 +33,11 @@ TASK_TENSORS = 'tasks.safetensors'
 CARD = 'card.md'
 REQUIRED_FILES = (*GRAPHS, TOKENIZER, TASKS, TASK_TENSORS, CARD)
 
-MAX_MANIFEST_BYTES = 1 << 20
+# Larger files are refused before anything of them is read. No ONNX file can exceed 2 GiB; the
+# others are orders of magnitude above what the shipped bundle has.
 MAX_FILE_BYTES = 2 << 30
+MAX_BUNDLE_BYTES = 8 << 30
+_MAX_BYTES = {TASKS: MAX_YAML_BYTES, TOKENIZER: 64 << 20, TASK_TENSORS: 256 << 20}
 
 
 @dataclass(frozen=True)
@@ -101,12 +106,17 @@ class Bundle:
     """
     A verified bundle.
 
+    :param path: its directory, as it was named.
     :param sha256: hexadecimal hash of bundle.yaml, which holds the hashes of all other files.
+    :param home: the directory in which bundle.yaml really lies, links followed.
+    :param signed_by: id of the trusted key that signed it; empty: no signature was checked.
     """
 
     path: Path
     manifest: Manifest
     sha256: str
+    home: Path
+    signed_by: str = ''
 
     def read(self, name: str) -> bytes:
         """
@@ -117,18 +127,13 @@ class Bundle:
         entry = self.manifest.document['files'].get(name)
         if entry is None:
             raise BundleError(f'{self.path}: {MANIFEST} does not list {name}')
-        path = self.path / name
-        try:
-            size = path.stat().st_size
-            if size != entry['bytes'] or size > MAX_FILE_BYTES:
-                raise BundleError(
-                    f'{path}: {size} bytes, but {MANIFEST} says {entry["bytes"]}; the file was '
-                    'cut or replaced. Copy or export the bundle again')
-            data = path.read_bytes()
-        except OSError as error:
+        path = self.home / name
+        data = _read(path, entry['bytes'])
+        if len(data) != entry['bytes']:
+            came = f'{len(data)} bytes' if len(data) < entry['bytes'] else 'more bytes than that'
             raise BundleError(
-                f'{path}: cannot be read ({error.strerror}); copy or export the bundle again',
-            ) from error
+                f'{path}: {MANIFEST} says {entry["bytes"]} bytes, and there are {came}; the file '
+                'was cut or replaced. Copy or export the bundle again')
         digest = sha256(data).hexdigest()
         if digest != entry['sha256']:
             raise BundleError(
@@ -142,12 +147,20 @@ class Bundle:
         return name in self.manifest.document['files']
 
 
-def load_bundle(path: str | os.PathLike[str]) -> Bundle:
+def load_bundle(
+    path: str | os.PathLike[str],
+    *,
+    trusted_keys: Sequence[str | os.PathLike[str]] = (),
+    require_signature: bool = False,
+) -> Bundle:
     """
     Read and check bundle.yaml; the files it lists are verified as they are read.
 
     :param path: the bundle's directory.
+    :param trusted_keys: PEM files of public keys; a signature is checked where there are any.
+    :param require_signature: refuse a bundle without one.
     :raises BundleError: no bundle there, another schema version, missing or senseless fields.
+    :raises SignatureError: a signature that is missing or wrong, or a key that cannot be used.
     """
     try:
         folder = Path(path).expanduser()
@@ -157,19 +170,96 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
         raise BundleError(
             f'{folder}: no such directory; a bundle is the directory with {MANIFEST} in it')
     source = folder / MANIFEST
+    # colcon --symlink-install makes a link of every file. So links are followed once and for
+    # all, here: the other files have to lie where bundle.yaml really does.
     try:
-        if source.stat().st_size > MAX_MANIFEST_BYTES:
-            raise BundleError(f'{source}: larger than {MAX_MANIFEST_BYTES} bytes; no bundle is')
-        data = source.read_bytes()
-    except OSError as error:
-        raise BundleError(
-            f'{source}: cannot be read ({error.strerror}); is {folder} a bundle?') from error
+        real = source.resolve()
+    except (OSError, RuntimeError) as error:
+        raise BundleError(f'{source}: a link that leads nowhere; copy the bundle again') from error
+    data = _read(real, MAX_YAML_BYTES)
+    if len(data) > MAX_YAML_BYTES:
+        raise BundleError(f'{source}: larger than {MAX_YAML_BYTES} bytes; no bundle is')
+    # Before anything is made of the bytes that are signed.
+    signed_by = _signer(data, real.parent, trusted_keys, require_signature)
     try:
-        document = yaml.safe_load(data)
+        document = load_yaml(data)
     except Exception as error:  # PyYAML's constructors raise whatever they run into
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise BundleError(f'{source}: not YAML ({reason})') from error
-    return Bundle(folder, _parse(document, source), sha256(data).hexdigest())
+        raise BundleError(f'{source}: not YAML as a bundle has it ({reason})') from error
+    return Bundle(
+        folder, _parse(document, source), sha256(data).hexdigest(), real.parent, signed_by)
+
+
+def _read(path: Path, limit: int) -> bytes:
+    """
+    Read a file of a bundle, one byte more than `limit` where it is larger.
+
+    :raises BundleError: missing, unreadable, a link, a device.
+    """
+    try:
+        return read_bounded(path, limit)
+    except NotPlainError as error:
+        raise BundleError(
+            f'{path}: {error.strerror}; only files are allowed. Copy the bundle again with what '
+            'its links lead to (cp -rL)') from error
+    except OSError as error:
+        hint = f'is {path.parent} a bundle?' if path.name == MANIFEST \
+            else 'copy or export the bundle again'
+        raise BundleError(f'{path}: cannot be read ({error.strerror}); {hint}') from error
+
+
+def _signer(
+    data: bytes, home: Path, trusted_keys: Sequence[str | os.PathLike[str]], required: bool,
+) -> str:
+    """
+    Check the signature as far as it is asked for; return the id of the key it was made with.
+
+    :param data: the bytes of bundle.yaml.
+    """
+    if required and not trusted_keys:
+        raise SignatureError(
+            'a signature is required, but no trusted keys are given; set trusted_keys to the PEM '
+            'files of public keys, or require_signature to false')
+    if not trusted_keys:
+        return ''
+    keys = signature.read_public_keys(trusted_keys)
+    if not os.path.lexists(home / SIGNATURE):
+        if not required:
+            return ''
+        raise SignatureError(
+            f'{home}: it has no signature ({SIGNATURE}), and one is required; sign it with '
+            '`hralign sign`, or set require_signature to false')
+    signed = _read(home / SIGNATURE, signature.MAX_SIGNATURE_BYTES)
+    return signature.verify(data, signed, keys, folder=home).key_id
+
+
+def sign_bundle(
+    path: str | os.PathLike[str], private_key: str | os.PathLike[str],
+) -> tuple[Path, str]:
+    """
+    Verify every file of a bundle, then sign bundle.yaml; an earlier signature is replaced.
+
+    :param private_key: PEM file of an Ed25519 private key.
+    :returns: the file of the signature, and the id of the key.
+    :raises BundleError: the bundle is damaged: nobody should vouch for it.
+    :raises SignatureError: the key cannot be used, or the signature cannot be written.
+    """
+    bundle = load_bundle(path)
+    for name in bundle.manifest.document['files']:
+        bundle.read(name)
+    data = _read(bundle.home / MANIFEST, MAX_YAML_BYTES)
+    if sha256(data).hexdigest() != bundle.sha256:
+        raise BundleError(f'{bundle.home / MANIFEST}: it was changed just now; sign it again')
+    line, key_id = signature.sign(data, private_key)
+    target, fresh = bundle.home / SIGNATURE, bundle.home / f'{SIGNATURE}.new'
+    try:
+        fresh.write_bytes(line)
+        fresh.replace(target)
+    except OSError as error:
+        raise SignatureError(
+            f'{target}: cannot be written ({error.strerror}); sign a copy of the bundle that you '
+            'may write to') from error
+    return target, key_id
 
 
 def default_bundle() -> Path:
@@ -271,13 +361,18 @@ def _parse(document: Any, source: Path) -> Manifest:
     success = top.section('success')
     length = clip.integer('length', 1, 64)
     files = top.section('files')
+    total = 0
     for name in document['files']:
         entry = files.section(name)
-        if not isinstance(name, str) or Path(name).name != name or name in ('', '..', MANIFEST):
+        if not isinstance(name, str) or Path(name).name != name or '\0' in name \
+                or name in ('', '..', MANIFEST, SIGNATURE):
             raise BundleError(f'{source}: files lists {name!r}; only plain file names are allowed')
-        entry.integer('bytes', 0, MAX_FILE_BYTES)
+        total += entry.integer('bytes', 0, _MAX_BYTES.get(name, MAX_FILE_BYTES))
         if len(entry.text('sha256')) != 64:
             raise entry.fail('sha256', '64 hexadecimal digits')
+    if total > MAX_BUNDLE_BYTES:
+        raise BundleError(
+            f'{source}: its files have {total} bytes together; allowed are {MAX_BUNDLE_BYTES}')
     missing = [name for name in REQUIRED_FILES if name not in document['files']]
     if missing:
         raise BundleError(f'{source}: files lacks {", ".join(missing)}; export the bundle again')

@@ -149,6 +149,8 @@ class Encoder:
         precision: str = 'fp32',
         pooling: str = 'attention',
         geometry: Mapping[str, ViewGeometry] | None = None,
+        trusted_keys: Sequence[str | PathLike[str]] = (),
+        require_signature: bool = False,
     ) -> 'Encoder':
         """
         Load and verify a bundle.
@@ -156,14 +158,18 @@ class Encoder:
         :param path: the bundle's directory.
         :param provider: auto, cpu or cuda; see SessionFactory.
         :param geometry: per view, how its camera is mounted.
+        :param trusted_keys: PEM files of public keys that a signature is checked with.
+        :param require_signature: refuse a bundle that none of them signed.
         :raises BundleError: the bundle is damaged or does not keep its contract, or there is no
             memory for it.
+        :raises SignatureError: its signature is missing or wrong, or a key cannot be used.
         :raises ProviderError: the hardware asked for is not to be had.
         """
         require_memory(Path(path))
         factory = SessionFactory(provider, require_gpu=require_gpu, threads=threads)
-        return cls(load_bundle(path), factory, precision=precision, pooling=pooling,
-                   geometry=geometry)
+        bundle = load_bundle(
+            path, trusted_keys=trusted_keys, require_signature=require_signature)
+        return cls(bundle, factory, precision=precision, pooling=pooling, geometry=geometry)
 
     @property
     def manifest(self) -> Manifest:

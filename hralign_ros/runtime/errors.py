@@ -16,6 +16,10 @@ class BundleError(HralignError):
     """A bundle is missing, damaged, or does not keep its contract."""
 
 
+class SignatureError(BundleError):
+    """A bundle's signature is missing or wrong, or a key cannot be used."""
+
+
 class ProviderError(HralignError):
     """Onnxruntime is not usable as asked: not installed, unknown provider, no GPU."""
 

@@ -4,7 +4,7 @@
 """One ONNX graph with a signature: checked when it is loaded, run by name."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hralign_ros.runtime.errors import BundleError, InferenceError
@@ -109,8 +109,8 @@ def read_opset(model: bytes, *, name: str) -> int:
     :raises BundleError: the file ends too early or declares no standard operator set.
     """
     try:
-        for field, value in _fields(memoryview(model)):
-            if field == 8 and isinstance(value, memoryview):
+        for number, value in _fields(memoryview(model)):
+            if number == 8 and isinstance(value, memoryview):
                 entry = dict(_fields(value))
                 domain, version = entry.get(1, b''), entry.get(2)
                 if domain in (b'', b'ai.onnx') and isinstance(version, int):
@@ -122,28 +122,42 @@ def read_opset(model: bytes, *, name: str) -> int:
 
 def require_self_contained(model: bytes, *, name: str) -> None:
     """
-    Refuse an ONNX file that keeps weights in another file, which no hash vouches for.
+    Refuse an ONNX file that takes in anything besides itself and the operators of onnxruntime.
+
+    Weights in another file are vouched for by no hash; operators of other domains are code that
+    somebody would have to load; an EPContext is a file, or a blob, that a driver runs.
 
     :raises BundleError: it does, or it ends too early.
     """
+    found = _Found()
     try:
-        outside = _refers_to_files(model)
+        _search(model, found)
     except (IndexError, ValueError, RecursionError) as error:
         raise _damaged(name, error) from error
-    if outside:
+    if found.outside:
         raise BundleError(
             f'{name}: it keeps weights in another file, which no hash vouches for. Export it '
             'again as one file')
+    foreign = sorted(
+        f'{domain.decode(errors="replace")}.{kind.decode(errors="replace")}'[:100]
+        for domain, kind in found.operators - found.functions
+        if domain not in _DOMAINS or kind in _FOREIGN_OPERATORS)
+    if foreign:
+        raise BundleError(
+            f'{name}: it needs the operators {", ".join(foreign[:3])}; allowed are those of ONNX '
+            'and of onnxruntime itself. Export it again without them')
 
 
 def _damaged(name: str, error: Exception) -> BundleError:
     return BundleError(f'{name}: not a whole ONNX file ({error}); export it again')
 
 
-# Where tensors lie in an ONNX file: message -> field number -> message in it (onnx.proto).
+# Where tensors and nodes lie in an ONNX file: message -> field number -> message in it
+# (onnx.proto).
 _NESTED = {
-    'model': {7: 'graph', 25: 'function'},
-    'function': {7: 'node'},
+    'model': {7: 'graph', 20: 'training', 25: 'function'},
+    'training': {1: 'graph', 2: 'graph'},
+    'function': {7: 'node', 11: 'attribute'},
     'graph': {1: 'node', 5: 'tensor', 15: 'sparse tensor'},
     'node': {5: 'attribute'},
     'attribute': {5: 'tensor', 6: 'graph', 10: 'tensor', 11: 'graph', 22: 'sparse tensor',
@@ -152,18 +166,40 @@ _NESTED = {
     'tensor': {},
 }
 _EXTERNAL_DATA = 13  # field of a tensor: where in another file its values are
+_DATA_LOCATION = 14  # field of a tensor: 1 says the same
+# Fields that name an operator: its domain and its kind; a function defines the one it is called.
+_OPERATOR = {'node': (7, 4), 'function': (10, 1)}
+# The domains of the standard and of what is compiled into onnxruntime.
+_DOMAINS = (b'', b'ai.onnx', b'com.microsoft')
+_FOREIGN_OPERATORS = (b'EPContext',)
 
 
-def _refers_to_files(data: memoryview | bytes, message: str = 'model') -> bool:
-    """Whether a tensor of an ONNX file keeps its values outside."""
+@dataclass
+class _Found:
+    """What an ONNX file takes in: values outside, operators used and functions defined."""
+
+    outside: bool = False
+    operators: set[tuple[bytes, bytes]] = field(default_factory=set)
+    functions: set[tuple[bytes, bytes]] = field(default_factory=set)
+
+
+def _search(data: memoryview | bytes, found: _Found, message: str = 'model') -> None:
+    """Walk through an ONNX file and note what it takes in."""
     nested = _NESTED[message]
-    for field, value in _fields(memoryview(data)):
-        if message == 'tensor' and field == _EXTERNAL_DATA:
-            return True
-        if field in nested and isinstance(value, memoryview) \
-                and _refers_to_files(value, nested[field]):
-            return True
-    return False
+    domain_field, kind_field = _OPERATOR.get(message, (0, 0))
+    operator = {domain_field: b'', kind_field: b''}
+    for number, value in _fields(memoryview(data)):
+        if message == 'tensor' and (
+                number == _EXTERNAL_DATA or number == _DATA_LOCATION and value != 0):
+            found.outside = True
+        elif isinstance(value, memoryview):
+            if number in nested:
+                _search(value, found, nested[number])
+            elif number in operator:
+                operator[number] = bytes(value)
+    if domain_field:
+        names = found.operators if message == 'node' else found.functions
+        names.add((operator[domain_field], operator[kind_field]))
 
 
 def _fields(data: memoryview) -> list[tuple[int, Any]]:
@@ -172,6 +208,9 @@ def _fields(data: memoryview) -> list[tuple[int, Any]]:
     at = 0
     while at < len(data):
         key, at = _varint(data, at)
+        if key >= 1 << 32:
+            # Other readers cut the number off here, and would see another field than we do.
+            raise ValueError(f'field number {key >> 3} at byte {at}')
         kind = key & 7
         if kind == 0:
             value, at = _varint(data, at)

@@ -12,14 +12,16 @@ from array import array
 from dataclasses import dataclass
 import os
 
-# Larger pictures are refused before anything is allocated for them; OpenCV reads its own limits
-# when it is loaded.
+# Larger pictures are refused before anything is allocated for them. OpenCV reads limits of its
+# own when it is loaded, which is too late where somebody else has loaded it before.
 MAX_SIDE = 8192
+MAX_PIXELS = 7680 * 4320  # 8K; 100 MB as RGB
 for _limit in ('OPENCV_IO_MAX_IMAGE_WIDTH', 'OPENCV_IO_MAX_IMAGE_HEIGHT'):
     os.environ.setdefault(_limit, str(MAX_SIDE))
 
 import cv2  # noqa: E402
 from hralign_ros.runtime.errors import FrameError  # noqa: E402
+from hralign_ros.runtime.headers import announced_size  # noqa: E402
 import numpy as np  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
@@ -84,7 +86,9 @@ def decode_raw(
 
 def decode_compressed(data: Buffer, *, encoding: str = '') -> Image:
     """
-    Decode the bytes of a sensor_msgs/CompressedImage (JPEG, PNG, WebP ...) to RGB.
+    Decode the bytes of a sensor_msgs/CompressedImage (JPEG, PNG, WebP or BMP) to RGB.
+
+    The picture's size is read from its header and checked before OpenCV sees any of it.
 
     :param encoding: the message's format field, used to refuse depth images by name.
     :returns: uint8 [H, W, 3], RGB. Orientation tags are ignored: the pixels are taken as stored.
@@ -102,6 +106,14 @@ def decode_compressed(data: Buffer, *, encoding: str = '') -> Image:
             'oversized_image',
             f'a compressed image of {flat.size} bytes came; at most {MAX_COMPRESSED_BYTES} '
             'are decoded')
+    try:
+        size = announced_size(flat)
+    except ValueError as error:
+        raise FrameError(
+            'corrupt_image',
+            f"{flat.size} bytes of format '{encoding}' are not a picture that can be decoded "
+            f'({error})') from error
+    check_size(*size)
     try:
         bgr = cv2.imdecode(flat, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
@@ -124,10 +136,11 @@ def check_size(height: int, width: int) -> None:
     if height < 1 or width < 1:
         raise FrameError(
             'empty_image', f'the picture is {width}x{height} pixels; it has nothing in it')
-    if height > MAX_SIDE or width > MAX_SIDE:
+    if height > MAX_SIDE or width > MAX_SIDE or height * width > MAX_PIXELS:
         raise FrameError(
             'oversized_image',
-            f'the picture is {width}x{height} pixels; at most {MAX_SIDE} a side are taken')
+            f'the picture is {width}x{height} pixels; at most {MAX_SIDE} a side and {MAX_PIXELS} '
+            'in all are taken')
 
 
 def as_rgb_image(array: NDArray[np.generic], *, what: str) -> Image:

@@ -15,12 +15,14 @@ import unicodedata
 
 from hralign_ros.runtime.bundle import Bundle, TASK_TENSORS, TASKS
 from hralign_ros.runtime.errors import BundleError, TaskError
+from hralign_ros.runtime.files import load_yaml
 from hralign_ros.runtime.providers import import_package
 import numpy as np
 from numpy.typing import NDArray
-import yaml
 
 MAX_TASK_CHARACTERS = 512
+# The header of tasks.safetensors: about 100 bytes for each task.
+MAX_HEADER_BYTES = 1 << 20
 SHARED = 'shared'
 METHODS = ('temperature', 'platt', 'beta', 'isotonic')
 
@@ -149,8 +151,8 @@ def load_tasks(bundle: Bundle) -> TaskTable:
     """
     safetensors = import_package('safetensors.numpy')
     try:
-        document = yaml.safe_load(bundle.read(TASKS))
-        tensors = safetensors.load(bundle.read(TASK_TENSORS))
+        document = load_yaml(bundle.read(TASKS))
+        tensors = safetensors.load(_check_header(bundle.read(TASK_TENSORS)))
     except BundleError:
         raise
     except Exception as error:  # safetensors and yaml share no base class
@@ -167,6 +169,20 @@ def load_tasks(bundle: Bundle) -> TaskTable:
             f'{bundle.path / TASKS}: {type(error).__name__}: {error}; '
             'the file does not keep its form') from error
     return TaskTable(tuple(tasks[:-1]), tasks[-1])
+
+
+def _check_header(data: bytes) -> bytes:
+    """
+    Check how long the header of a safetensors file says that it is.
+
+    :raises ValueError: longer than the file, or than any header of tasks.
+    """
+    length = int.from_bytes(data[:8], 'little')
+    if length > min(MAX_HEADER_BYTES, len(data) - 8):
+        raise ValueError(
+            f'{TASK_TENSORS}: a header of {length} bytes is announced in a file of {len(data)}; '
+            f'allowed are {MAX_HEADER_BYTES}. Export the bundle again')
+    return data
 
 
 def _task(entry: Mapping[str, Any], tensors: Mapping[str, Any], bundle: Bundle) -> Task:

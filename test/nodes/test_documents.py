@@ -9,6 +9,7 @@ import re
 
 from harness import Harness, ROOT, VIEWS
 from hralign_ros.nodes import parameters
+from hralign_ros.runtime import bundle, files, graphs, headers, images, tasks
 from hralign_ros.runtime.images import RAW_ENCODINGS
 from hralign_ros.runtime.pairing import Verdict
 import pytest
@@ -112,7 +113,31 @@ def test_page_names_every_drop_and_encoding() -> None:
 
 def test_every_link_of_the_documents_leads_somewhere() -> None:
     """A link to a file that has moved sends the reader nowhere."""
-    pages = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *(ROOT / 'docs').glob('*.md')]
+    pages = [*(ROOT / name for name in ('README.md', 'CONTRIBUTING.md', 'SECURITY.md')),
+             *(ROOT / 'docs').glob('*.md')]
     for page in pages:
         for target in re.findall(r'\]\(([^)#:]+)\)', page.read_text('utf-8')):
             assert (page.parent / Path(target)).exists(), f'{page.name}: {target}'
+
+
+def test_every_measure_has_its_test() -> None:
+    """A measure that names a test which is not there any more is a promise and nothing else."""
+    page = (ROOT / 'SECURITY.md').read_text('utf-8')
+    named = re.findall(r'`(test/[\w/]+\.py)(?:::(\w+))?`', page)
+    assert len(named) > 20
+    for file, test in named:
+        source = (ROOT / file).read_text('utf-8')
+        assert not test or f'def {test}(' in source, f'{file}::{test}'
+
+
+def test_the_page_of_limits_says_what_the_code_has() -> None:
+    """Limits change in the code first."""
+    page = (ROOT / 'docs/security.md').read_text('utf-8')
+    assert (files.MAX_YAML_BYTES, tasks.MAX_HEADER_BYTES) == (1 << 20, 1 << 20)
+    assert (bundle.MAX_FILE_BYTES, bundle.MAX_BUNDLE_BYTES) == (2 << 30, 8 << 30)
+    assert f'opset {graphs.OPSETS.start} to {graphs.OPSETS.stop - 1}' in page
+    assert f'{images.MAX_SIDE} a side, {images.MAX_PIXELS / 1e6:.1f} million pixels' in page
+    assert f'{images.MAX_COMPRESSED_BYTES >> 20} MiB and {headers.MAX_SCANS} scans' in page
+    assert f'{tasks.MAX_TASK_CHARACTERS} characters' in page
+    for text in ('1 MiB each', '256 MiB, 1 MiB', '2 GiB', '8 GiB'):
+        assert text in page

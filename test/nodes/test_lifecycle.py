@@ -74,6 +74,7 @@ BAD_STARTS = {
     'views of another bundle': ({'views': '[left, right]'}, 'wrist, third_person'),
     'no required view': (
         {'wrist.required': 'false', 'third_person.required': 'false'}, 'required'),
+    'an empty crop': ({'wrist.crop': '[]'}, 'crop has 0 numbers'),
     'a crop inside out': ({'wrist.crop': '[0.9, 0.0, 0.1, 1.0]'}, 'left < right'),
     'a wait longer than the age': ({'max_wait_s': '0.9'}, 'max_wait_s'),
     'a task too long': ({'task': 'z' * 600}, '512'),
@@ -122,7 +123,7 @@ def test_a_bundle_can_be_mended_while_the_node_waits(harness: Harness, tmp_path:
 
 @pytest.mark.parametrize('parameters', [
     {'threads': '0'}, {'threads': 'many'}, {'max_age_s': '-1.0'}, {'max_age_s': '1'},
-    {'views': '[a, a]'},
+    {'views': '[a, a]'}, {'views': '[]'}, {'threads': '[]'}, {'task': '[]'},
 ])
 def test_a_parameter_of_a_wrong_type_or_range_ends_the_start(
     harness: Harness, parameters: dict[str, str],

@@ -9,6 +9,8 @@ import os
 from pathlib import Path
 import re
 import shutil
+import subprocess
+import sys
 import tracemalloc
 from typing import Any
 
@@ -112,19 +114,32 @@ def test_a_manifest_that_is_no_mapping(tmp_path, data):
 
 def test_a_value_that_grows_when_printed(tiny, variant):
     """Guards against an error message that takes gigabytes: YAML aliases multiply when printed."""
-    bomb = ['a0: &a0 [x, x, x, x, x, x, x, x, x, x]']
-    bomb += [f'a{i}: &a{i} [{", ".join([f"*a{i - 1}"] * 10)}]' for i in range(1, 6)]
     folder = variant(tiny)
-    manifest = folder / 'bundle.yaml'
-    text = manifest.read_text().replace('name: tiny', 'name: *a5')
-    manifest.write_text('\n'.join(bomb) + '\n' + text)
+    add_aliases(folder, 4, 'name: tiny', 'name: *a4')
     tracemalloc.start()
     try:
-        refusal(folder, 'name')
+        refusal(folder, '.yaml: name')
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert peak < 2_000_000, f'{peak} bytes to say that a name is wrong'
+
+
+def add_aliases(folder, lines, old, new):
+    """Put lists of lists into bundle.yaml, each ten times the one before; change a field."""
+    bomb = [f'a0: &a0 [{", ".join(["x" * 60] * 10)}]']
+    bomb += [f'a{i}: &a{i} [{", ".join([f"*a{i - 1}"] * 10)}]' for i in range(1, lines + 1)]
+    manifest = folder / 'bundle.yaml'
+    text = manifest.read_text()
+    assert old in text
+    manifest.write_text('\n'.join(bomb) + '\n' + text.replace(old, new))
+
+
+def test_a_value_that_grows_when_walked_through(tiny, variant):
+    """Guards against half a kilobyte of aliases that is a billion values to whoever reads on."""
+    folder = variant(tiny)
+    add_aliases(folder, 9, 'views:', 'others: *a9\nviews:')
+    refusal(folder, 'aliases', load=load_bundle)
 
 
 @pytest.mark.parametrize('version', [MISSING, 0, 1, 3, '2', None, True, [2]])
@@ -168,6 +183,9 @@ FIELDS = {
     'files/visual.onnx': [MISSING, 5, None],
     'files/visual.onnx/bytes': [MISSING, -1, '5', 3 << 30],
     'files/visual.onnx/sha256': [MISSING, 5, 'abc'],
+    'files/tasks.yaml/bytes': [2 << 20],
+    'files/tasks.safetensors/bytes': [1 << 30],
+    'files/tokenizer.json/bytes': [1 << 30],
 }
 
 
@@ -189,7 +207,8 @@ def test_no_room_for_the_task_beside_the_prompts(tiny, variant):
 
 
 @pytest.mark.parametrize('name', [
-    '../secret', '/etc/passwd', 'sub/visual.onnx', '.', '..', '', 'bundle.yaml', 5,
+    '../secret', '/etc/passwd', 'sub/visual.onnx', '.', '..', '', 'bundle.yaml', 'bundle.sig',
+    'visual.onnx\0', 5,
 ])
 def test_only_plain_file_names(tiny, variant, name):
     """Guards against a bundle reading files that are not its own."""
@@ -309,6 +328,72 @@ def test_weights_outside_the_bundle(tiny, variant, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copy(tmp_path / 'weights.bin', folder)
     refusal(folder, 'visual.onnx')
+
+
+@pytest.mark.parametrize('place', ['attribute', 'location only', 'function', 'training'])
+def test_weights_outside_in_every_place(tiny, variant, place):
+    """Guards the search for such weights: wherever a tensor may be, and however it says so."""
+    onnx = pytest.importorskip('onnx')
+    model = onnx.load_from_string((tiny / 'visual.onnx').read_bytes())
+    tensor = onnx.TensorProto(name='w', data_type=1, dims=[1])
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    if place != 'location only':
+        entry = tensor.external_data.add()
+        entry.key, entry.value = 'location', '/etc/hostname'
+    node = onnx.helper.make_node('Constant', [], ['w'])
+    node.attribute.append(onnx.helper.make_attribute('value', tensor))
+    graph = onnx.helper.make_graph([node], 'inner', [], [])
+    if place == 'function':
+        model.functions.append(onnx.helper.make_function(
+            'local', 'F', [], ['w'], [node], model.opset_import))
+    elif place == 'training':
+        model.training_info.add().initialization.CopyFrom(graph)
+    else:
+        model.graph.node.append(node)
+    folder = variant(tiny, files={'visual.onnx': model.SerializeToString()})
+    refusal(folder, 'visual.onnx', 'another file')
+
+
+def test_a_field_that_other_readers_see_as_another(tiny, variant):
+    """
+    Guards the same search against a field number of more than 32 bits.
+
+    Protobuf's own reader drops the bits beyond them: what looks like field 536870919 to one that
+    keeps them is field 7, the graph, to onnxruntime.
+    """
+    data = bytearray((tiny / 'visual.onnx').read_bytes())
+    for place in range(len(data)):
+        if data[place] == 7 << 3 | 2 and data[place + 1:].find(b'tiny') > 0:
+            data[place:place + 1] = bytes([data[place] | 0x80, 0x80, 0x80, 0x80, 0x10])
+            break
+    refusal(variant(tiny, files={'visual.onnx': bytes(data)}), 'visual.onnx', 'field number')
+
+
+@pytest.mark.parametrize(('domain', 'kind'), [
+    ('ai.onnx.contrib', 'PyOp'), ('robot.example', 'Identity'), ('com.microsoft', 'EPContext')])
+def test_operators_that_are_code_of_somebody_else(tiny, variant, domain, kind):
+    """Guards against operators that a library has to bring, and blobs that a driver runs."""
+    onnx = pytest.importorskip('onnx')
+    model = onnx.load_from_string((tiny / 'visual.onnx').read_bytes())
+    model.graph.node.append(onnx.helper.make_node(kind, ['pixels'], ['other'], domain=domain))
+    model.opset_import.append(onnx.helper.make_opsetid(domain, 1))
+    folder = variant(tiny, files={'visual.onnx': model.SerializeToString()})
+    refusal(folder, 'visual.onnx', f'{domain}.{kind}')
+
+
+def test_functions_of_the_file_itself_are_no_foreign_operators(tiny, variant):
+    """Guards exported graphs: torch writes functions under domains of their own into them."""
+    onnx = pytest.importorskip('onnx')
+    model = onnx.load_from_string((tiny / 'embed.onnx').read_bytes())
+    opset = onnx.helper.make_opsetid('', 18)
+    model.functions.append(onnx.helper.make_function(
+        'pkg.local', 'Same', ['x'], ['y'],
+        [onnx.helper.make_node('Identity', ['x'], ['y'])], [opset]))
+    model.opset_import.append(onnx.helper.make_opsetid('pkg.local', 1))
+    model.graph.node[0].output[0] = 'query0'
+    model.graph.node.insert(1, onnx.helper.make_node(
+        'Same', ['query0'], ['query'], domain='pkg.local'))
+    Encoder.load(variant(tiny, files={'embed.onnx': model.SerializeToString()}), provider='cpu')
 
 
 def test_graphs_nested_without_end(tiny, variant):
@@ -445,3 +530,102 @@ def test_a_bundle_behind_a_link(tiny, tmp_path):
     for path in tiny.iterdir():
         (folder / path.name).symlink_to(path)
     assert Encoder.load(str(folder), provider='cpu').bundle.path == Path(folder)
+    again = tmp_path / 'again'
+    again.symlink_to(folder)
+    Encoder.load(again, provider='cpu')
+
+
+def test_a_file_that_is_a_link_elsewhere(tiny, variant, tmp_path):
+    """Guards against a bundle that has somebody else's files read, hashed and complained about."""
+    folder = variant(tiny)
+    shutil.copy(tiny / 'visual.onnx', tmp_path / 'secret')
+    (folder / 'visual.onnx').unlink()
+    (folder / 'visual.onnx').symlink_to(tmp_path / 'secret')
+    refusal(folder, 'visual.onnx', 'symbolic link', 'cp -rL')
+
+
+def test_a_manifest_that_is_a_link_to_nowhere(tmp_path):
+    """Guards against a link in a circle, and one whose end is gone."""
+    for target in ('bundle.yaml', 'away.yaml'):
+        folder = tmp_path / target.removesuffix('.yaml')
+        folder.mkdir()
+        (folder / 'bundle.yaml').symlink_to(folder / target)
+        refusal(folder)
+
+
+@pytest.mark.parametrize('kind', ['pipe', 'folder', 'device'])
+def test_a_file_that_is_none(tiny, variant, kind):
+    """
+    Guards configure against waiting for ever.
+
+    A pipe has 0 bytes until somebody writes into it: listed with 0 bytes it passed for a file of
+    the right size, and reading it never came back.
+    """
+    folder = variant(tiny, change=lambda d: put(d, 'files/visual.onnx/bytes', 0))
+    path = folder / 'visual.onnx'
+    path.unlink()
+    if kind == 'pipe':
+        os.mkfifo(path)
+    elif kind == 'folder':
+        path.mkdir()
+    else:
+        path.symlink_to('/dev/zero')
+    refusal(folder, 'visual.onnx')
+
+
+def test_a_huge_file_is_not_read(tiny, variant):
+    """Guards the robot's memory: of a file that is larger than listed, the listed size is read."""
+    folder = variant(tiny)
+    path = folder / 'visual.onnx'
+    data = path.read_bytes()
+    path.unlink()
+    path.write_bytes(data)
+    with path.open('r+b') as file:
+        file.truncate(4 << 30)
+    tracemalloc.start()
+    try:
+        refusal(folder, 'visual.onnx', 'more bytes')
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 10_000_000, f'{peak} bytes to refuse a file'
+
+
+def test_a_bundle_that_is_too_large_together(tiny, variant):
+    """Guards the robot's disk and memory against many files that are each within the limit."""
+    def change(document):
+        for i in range(5):
+            document['files'][f'part{i}'] = {'bytes': 2 << 30, 'sha256': '0' * 64}
+    refusal(variant(tiny, change=change), 'together', load=load_bundle)
+
+
+@pytest.mark.parametrize('length', [1 << 63, 1 << 30, (1 << 20) + 1])
+def test_a_header_that_announces_gigabytes(tiny, variant, length):
+    """Guards against eight bytes making the reader of the prompts ask for all memory."""
+    data = length.to_bytes(8, 'little') + bytes(2 << 20)
+    refusal(variant(tiny, files={'tasks.safetensors': data}), 'tasks.safetensors', 'header')
+
+
+def test_every_byte_used_was_verified_and_read_once(tiny, tmp_path):
+    """
+    Guards the chain from bundle.yaml to what runs, seen from outside.
+
+    Every file of the bundle that a load opens is bundle.yaml or listed in it, and is opened once:
+    between a check and a use there is nothing that could be exchanged.
+    """
+    program = """
+import collections, os, sys
+from hralign_ros.runtime import Encoder
+opened = collections.Counter()
+folder = os.path.realpath(sys.argv[1])
+def hook(event, arguments):
+    if event == 'open' and isinstance(arguments[0], str) and arguments[0].startswith(folder):
+        opened[os.path.basename(arguments[0])] += 1
+sys.addaudithook(hook)
+Encoder.load(sys.argv[1], provider='cpu').warm_up()
+print(sorted(opened.items()))
+"""
+    done = subprocess.run([sys.executable, '-c', program, str(tiny)], capture_output=True,
+                          text=True, timeout=120, check=True)
+    used = {'bundle.yaml', *REQUIRED_FILES} - {'card.md'}
+    assert done.stdout.strip() == str(sorted((name, 1) for name in used))

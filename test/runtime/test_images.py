@@ -11,6 +11,7 @@ import zlib
 
 import cv2
 from hralign_ros.runtime import decode_compressed, decode_raw, FrameError, ViewGeometry
+from hralign_ros.runtime.headers import announced_size
 from hralign_ros.runtime.images import as_rgb_image, MAX_SIDE, RAW_ENCODINGS
 import numpy as np
 import pytest
@@ -121,7 +122,7 @@ def test_pictures_of_no_size(height, width):
 
 
 @pytest.mark.parametrize(('height', 'width'), [
-    (MAX_SIDE + 1, 1), (1, MAX_SIDE + 1), (2 ** 32 - 1, 2 ** 32 - 1)])
+    (MAX_SIDE + 1, 1), (1, MAX_SIDE + 1), (2 ** 32 - 1, 2 ** 32 - 1), (MAX_SIDE, MAX_SIDE)])
 def test_pictures_of_impossible_size(height, width):
     """Guards against allocating for a size that only a broken message has."""
     refused('oversized_image', decode_raw, b'', height=height, width=width, step=2 ** 32 - 1,
@@ -275,6 +276,88 @@ def test_a_small_message_cannot_fill_the_memory(tmp_path):
     reason, grown = done.stdout.split()
     assert reason in ('oversized_image', 'corrupt_image')
     assert int(grown) < 300, f'{grown} MiB to refuse a picture'
+
+
+@pytest.mark.parametrize('suffix', ['.jpg', '.png', '.bmp', '.webp'])
+@pytest.mark.parametrize('size', [(1, 1), (33, 57), (480, 640), (1, 300), (300, 1)])
+def test_the_size_is_known_before_decoding(suffix, size):
+    """Guards the reading of headers, against what OpenCV makes of the same files."""
+    data = np.frombuffer(encode(suffix, photo(*size)), np.uint8)
+    assert announced_size(data) == size == cv2.imdecode(data, cv2.IMREAD_COLOR).shape[:2]
+
+
+@pytest.mark.parametrize('options', [
+    [], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1], [cv2.IMWRITE_JPEG_RST_INTERVAL, 2]])
+def test_the_size_of_a_jpeg_with_much_before_it(options):
+    """Guards cameras that write Exif, colour profiles and padding before the picture."""
+    data = encode('.jpg', photo(), *options)
+    exif = b'\xff\xe1\xff\xff' + b'\xff\xc0\xff\xda' * 16383 + b'x'
+    for segment in (exif, b'\xff\xff\xff\xfe\0\x03x', b'garbage\xff\0'):
+        data = data[:2] + segment + data[2:]
+    assert announced_size(np.frombuffer(data, np.uint8)) == photo().shape[:2]
+
+
+def announcing(suffix, height, width):
+    """Make a small picture whose header announces a large one."""
+    data = bytearray(encode(suffix, photo(8, 8)))
+    if suffix == '.png':
+        struct.pack_into('>II', data, 16, width, height)
+        struct.pack_into('>I', data, 29, zlib.crc32(data[12:29]))
+    elif suffix == '.bmp':
+        struct.pack_into('<ii', data, 18, width, height)
+    elif suffix == '.jpg':
+        struct.pack_into('>HH', data, data.index(b'\xff\xc0') + 5, height, width)
+    else:
+        data[12:] = b'VP8X' + struct.pack('<IIHBHB', 10, 0, (width - 1) & 0xFFFF, width - 1 >> 16,
+                                          (height - 1) & 0xFFFF, height - 1 >> 16)
+    return bytes(data)
+
+
+@pytest.mark.parametrize('suffix', ['.jpg', '.png', '.bmp', '.webp'])
+@pytest.mark.parametrize('size', [(60_000, 60_000), (8192, 8192), (4, 9000)])
+def test_a_header_that_announces_too_much(suffix, size, monkeypatch):
+    """
+    Guards against decompression bombs: no decoder sees a picture whose header is too large.
+
+    OpenCV's own limits are read when it is loaded, by whoever loads it first; they were all that
+    stood between a JPEG of some kilobytes and 10 GB.
+    """
+    def never(*_):
+        raise AssertionError('a decoder was let at it')
+
+    monkeypatch.setattr(cv2, 'imdecode', never)
+    text = refused('oversized_image', decode_compressed, announcing(suffix, *size))
+    assert f'{size[1]}x{size[0]}' in text
+
+
+def test_a_jpeg_of_a_thousand_scans():
+    """
+    Guards the worker against one message that keeps it busy for an hour.
+
+    Each scan of a progressive JPEG is a pass over the whole picture and costs some 40 bytes: 64 MB
+    have room for a million and a half.
+    """
+    data = encode('.jpg', np.zeros((512, 512, 3), np.uint8), cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+    last = data.rindex(b'\xff\xda')
+    assert decode_compressed(data[:-2] + data[last:]).shape == (512, 512, 3)
+    bomb = data[:-2] + data[last:-2] * 1000 + data[-2:]
+    text = refused('corrupt_image', decode_compressed, bomb)
+    assert 'scans' in text
+
+
+@pytest.mark.parametrize('suffix', ['.tiff', '.jp2', '.ppm', '.gif', '.avif'])
+def test_formats_that_no_camera_sends(suffix):
+    """Guards against the decoders of OpenCV that nobody needs, and everybody could reach."""
+    done, data = cv2.imencode(suffix, photo())
+    assert done
+    text = refused('corrupt_image', decode_compressed, data.tobytes(), encoding=suffix)
+    assert 'JPEG, PNG, WebP or BMP' in text
+
+
+def test_a_jpeg_of_segments_only():
+    """Guards the reading of headers against a file made to keep it busy."""
+    refused('corrupt_image', decode_compressed, b'\xff\xd8' + b'\xff\xe1\0\x02' * 1_000_000)
+    refused('corrupt_image', decode_compressed, b'\xff\xd8' + b'\xff' * 1_000_000)
 
 
 def marked(height=40, width=80):

@@ -1,0 +1,219 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Who vouches for a bundle: an Ed25519 signature over the bytes of bundle.yaml.
+
+bundle.yaml holds the SHA-256 of every other file, so its signature covers the whole bundle. The
+signature lies beside it as bundle.sig, one line of text:
+
+    hralign-signature-1 ed25519 KEY_ID SIGNATURE
+
+KEY_ID is the SHA-256 of the 32 bytes of the public key, SIGNATURE has 64 bytes; both hexadecimal.
+The package `cryptography` is needed only where a signature is made or checked.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib import import_module
+import os
+from pathlib import Path
+import re
+from typing import Any
+
+from hralign_ros.runtime.errors import SignatureError
+from hralign_ros.runtime.files import read_bounded
+
+SIGNATURE = 'bundle.sig'
+EXTRA = 'signature'
+MAX_SIGNATURE_BYTES = 1024
+MAX_KEY_BYTES = 16 * 1024
+
+_LINE = re.compile(rb'hralign-signature-1 ed25519 ([0-9a-f]{64}) ([0-9a-f]{128})\s*')
+
+
+@dataclass(frozen=True)
+class PublicKey:
+    """
+    A key whose signatures are trusted.
+
+    :param path: the PEM file it was read from.
+    :param key_id: SHA-256 of its 32 bytes, hexadecimal.
+    :param key: cryptography's own object.
+    """
+
+    path: Path
+    key_id: str
+    key: Any
+
+
+def read_public_keys(paths: Iterable[str | os.PathLike[str]]) -> list[PublicKey]:
+    """
+    Read public keys from PEM files.
+
+    :raises SignatureError: a file that cannot be read or holds no Ed25519 public key.
+    """
+    keys = []
+    for given in paths:
+        path, data = _read_key(given)
+        serialization, ed25519 = _serialization(), _ed25519()
+        try:
+            key = serialization.load_pem_public_key(data)
+        except Exception as error:  # cryptography raises several types, by version
+            raise SignatureError(
+                f'{path}: no PEM file of a public key; needed is the public file that `hralign '
+                'make-key` writes') from error
+        if not isinstance(key, ed25519.Ed25519PublicKey):
+            raise SignatureError(
+                f'{path}: {type(key).__name__} is not Ed25519, and only such keys sign bundles; '
+                'make one with `hralign make-key`')
+        keys.append(PublicKey(path, _key_id(key), key))
+    return keys
+
+
+def verify(
+    signed: bytes, signature: bytes, keys: Iterable[PublicKey], *, folder: Path,
+) -> PublicKey:
+    """
+    Check the signature of a bundle.
+
+    :param signed: the bytes of bundle.yaml, the very ones that are used afterwards.
+    :param signature: the bytes of bundle.sig.
+    :param folder: the bundle's directory, for errors.
+    :returns: the key that it was made with.
+    :raises SignatureError: not by one of these keys, or bundle.yaml is not what was signed.
+    """
+    keys = list(keys)
+    found = _LINE.fullmatch(signature)
+    if found is None:
+        raise SignatureError(
+            f'{folder / SIGNATURE}: no signature as `hralign sign` writes it; sign the bundle '
+            'again')
+    key_id = found[1].decode()
+    key = next((key for key in keys if key.key_id == key_id), None)
+    if key is None:
+        raise SignatureError(
+            f'{folder}: it is signed with the key {key_id[:16]}..., which is not trusted; trusted '
+            f'are {", ".join(f"{key.key_id[:16]}... ({key.path})" for key in keys)}. Take a '
+            'bundle from whom you trust, or add the public key of whoever signed this one')
+    try:
+        key.key.verify(bytes.fromhex(found[2].decode()), signed)
+    except import_module('cryptography.exceptions').InvalidSignature as error:
+        raise SignatureError(
+            f'{folder}: bundle.yaml is not what was signed with the trusted key '
+            f'{key_id[:16]}...; one of the two files was changed afterwards. Copy the bundle '
+            'again, or let it be signed again') from error
+    return key
+
+
+def sign(signed: bytes, private_key: str | os.PathLike[str]) -> tuple[bytes, str]:
+    """
+    Sign the bytes of bundle.yaml.
+
+    :param private_key: PEM file of an Ed25519 private key.
+    :returns: the bytes of bundle.sig, and the id of the key.
+    :raises SignatureError: the key cannot be read or is of another kind.
+    """
+    path, data = _read_key(private_key)
+    serialization, ed25519 = _serialization(), _ed25519()
+    try:
+        key = serialization.load_pem_private_key(data, password=None)
+    except TypeError as error:
+        raise SignatureError(
+            f'{path}: it is encrypted, and only plain PEM files are read; decrypt it where you '
+            'sign') from error
+    except Exception as error:  # cryptography raises several types, by version
+        raise SignatureError(
+            f'{path}: no PEM file of a private key; needed is the private file that `hralign '
+            'make-key` writes') from error
+    if not isinstance(key, ed25519.Ed25519PrivateKey):
+        raise SignatureError(
+            f'{path}: {type(key).__name__} is not Ed25519, and only such keys sign bundles; make '
+            'one with `hralign make-key`')
+    key_id = _key_id(key.public_key())
+    return f'hralign-signature-1 ed25519 {key_id} {key.sign(signed).hex()}\n'.encode(), key_id
+
+
+def make_key(name: str | os.PathLike[str]) -> tuple[Path, Path, str]:
+    """
+    Make a pair of keys; nothing is ever overwritten.
+
+    :param name: NAME.private.pem, which only its owner may read, and NAME.public.pem are written.
+    :returns: both files, and the id of the key.
+    :raises SignatureError: a file is there already or cannot be written.
+    """
+    serialization, ed25519 = _serialization(), _ed25519()
+    key = ed25519.Ed25519PrivateKey.generate()
+    pem = serialization.Encoding.PEM
+    whole = Path(name).expanduser()
+    private = whole.with_name(f'{whole.name}.private.pem')
+    public = whole.with_name(f'{whole.name}.public.pem')
+    _write_new(private, key.private_bytes(
+        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()), 0o600)
+    try:
+        _write_new(public, key.public_key().public_bytes(
+            pem, serialization.PublicFormat.SubjectPublicKeyInfo), 0o644)
+    except SignatureError:
+        # Half a pair would be in the way of the next attempt.
+        private.unlink()
+        raise
+    return private, public, _key_id(key.public_key())
+
+
+def _write_new(path: Path, data: bytes, mode: int) -> None:
+    """Write a file that must not be there yet, never readable by more than `mode` says."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        with os.fdopen(descriptor, 'wb') as file:
+            file.write(data)
+    except FileExistsError as error:
+        raise SignatureError(
+            f'{path} is there already and is not overwritten; choose another name') from error
+    except OSError as error:
+        raise SignatureError(
+            f'{path}: cannot be written ({error.strerror}); choose another folder') from error
+
+
+def _read_key(given: str | os.PathLike[str]) -> tuple[Path, bytes]:
+    """Read the file of a key; a link to it is followed."""
+    try:
+        path = Path(given).expanduser()
+        data = read_bounded(path.resolve(), MAX_KEY_BYTES)
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = getattr(error, 'strerror', None) or str(error)
+        raise SignatureError(
+            f'the key {given} cannot be read ({reason}); needed is a PEM file') from error
+    if len(data) > MAX_KEY_BYTES:
+        raise SignatureError(
+            f'the key {given} has more than {MAX_KEY_BYTES} bytes; needed is a PEM file')
+    return path, data
+
+
+def _key_id(key: Any) -> str:
+    """Name a public key."""
+    serialization = _serialization()
+    return sha256(key.public_bytes(
+        serialization.Encoding.Raw, serialization.PublicFormat.Raw)).hexdigest()
+
+
+def _serialization() -> Any:
+    return _cryptography('cryptography.hazmat.primitives.serialization')
+
+
+def _ed25519() -> Any:
+    return _cryptography('cryptography.hazmat.primitives.asymmetric.ed25519')
+
+
+def _cryptography(module: str) -> Any:
+    """
+    Import a module of cryptography.
+
+    :raises SignatureError: it is not installed; the message has the line that installs it.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise SignatureError(
+            f'signatures need the package cryptography, which cannot be imported ({error}): '
+            f"pip install 'hralign_ros[{EXTRA}]'") from error

@@ -26,7 +26,7 @@ import tempfile
 import time
 from typing import Any
 
-from hralign_ros.nodes import conversions
+from hralign_ros.nodes import conversions, pictures
 from hralign_ros.nodes.diagnostics import resident_bytes
 from hralign_ros.nodes.faults import Faults
 from hralign_ros.nodes.pipeline import Callbacks, Pipeline, Result
@@ -102,7 +102,7 @@ class Soak:
         self.faults = Faults(self._told, self._told_end, clock=lambda: self.elapsed)
         self.pipeline = Pipeline(
             self.encoder, Callbacks(
-                decode=lambda view, message: conversions.decode(message),
+                decode=lambda view, message: pictures.decode(message),
                 clock=lambda: self.now, on_result=self._check, after_result=lambda result: None,
                 elapsed=lambda: self.elapsed),
             self.faults, required=VIEWS[:2], pairing=PairingRules(),

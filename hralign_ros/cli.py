@@ -57,7 +57,7 @@ def make_parser() -> argparse.ArgumentParser:
         prog='hralign', description='Work with hralign_ros bundles and what they are made from.')
     parser.add_argument('--version', action='version', version=__version__)
     commands = parser.add_subparsers(dest='command', required=True)
-    for add in (_add_verify, _add_sign, _add_make_key, _add_simulate, _add_import,
+    for add in (_add_verify, _add_doctor, _add_sign, _add_make_key, _add_simulate, _add_import,
                 _add_adapt, _add_evaluate, _add_export, _add_train_success, _add_calibrate,
                 _add_evaluate_success, _add_add_task):
         add(commands)
@@ -80,6 +80,25 @@ def _add_verify(commands: _Commands) -> None:
                         help='fail unless the bundle is signed with this key, or another one so '
                         'named')
     verify.set_defaults(run=_verify)
+
+
+def _add_doctor(commands: _Commands) -> None:
+    doctor = commands.add_parser(
+        'doctor', help="check a robot's computer, cameras included", description='Check Python, '
+        'ROS, onnxruntime, bundle, transport, cameras and computer as the encoder needs them, and '
+        'say what to do. Exit code 1 where anything is an ERROR.')
+    doctor.add_argument('--bundle', help="its directory; default: the parameter file's, or the "
+                        'shipped one')
+    doctor.add_argument('--provider', help="auto, cpu or cuda; default: the parameter file's, or "
+                        'auto')
+    doctor.add_argument('--seconds', type=float, default=5.0,
+                        help='how long to listen to the cameras (%(default)g)')
+    doctor.add_argument('--topics', nargs='+', default=[], metavar='VIEW=TOPIC',
+                        help="image topics of the views, without '/compressed'")
+    doctor.add_argument('--params-file', type=Path, help='that the encoder is started with')
+    doctor.add_argument('--namespace', default='/', help='of the encoder (%(default)s)')
+    doctor.add_argument('--json', type=Path, metavar='FILE', help='write the findings there too')
+    doctor.set_defaults(run=_doctor)
 
 
 def _add_sign(commands: _Commands) -> None:
@@ -313,6 +332,16 @@ def _verify(options: argparse.Namespace) -> int:
         print(f'  remark     {hardware.remark}')
     print(f'  one tick   {seconds * 1e3:.1f} ms, one 640x480 picture per view')
     return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    # Lazily, as all commands: nothing but the part that listens needs ROS.
+    from hralign_ros.nodes.doctor.run import doctor, read_options
+
+    return doctor(read_options(
+        bundle=options.bundle, provider=options.provider, topics=options.topics,
+        params_file=options.params_file, namespace=options.namespace, seconds=options.seconds,
+        json_file=options.json))
 
 
 def _sign(options: argparse.Namespace) -> int:

@@ -4,31 +4,17 @@
 """Between ROS messages and the runtime's arrays and results."""
 
 from array import array
-from functools import cache
-from importlib.util import find_spec
-import os
 from typing import Any
 
 from builtin_interfaces.msg import Duration, Time
 from hralign_ros.nodes.interfaces import EncoderInfo, SuccessProbability, TaskEmbedding
 from hralign_ros.nodes.pipeline import Result
 from hralign_ros.runtime.encoder import Encoder
-from hralign_ros.runtime.errors import FrameError
-from hralign_ros.runtime.images import (
-    check_size,
-    decode_compressed,
-    decode_raw,
-    Image,
-    RAW_ENCODINGS,
-)
+from hralign_ros.runtime.images import Image
 import numpy as np
-from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image as ImageMessage
 
 _SECOND = 1_000_000_000
-# Distributions whose cv_bridge is compiled against numpy 1; numpy 2 in the same process makes it
-# fail at import, or crash.
-_NUMPY_1_DISTRIBUTIONS = ('humble', 'iron', 'jazzy', 'kilted')
 
 
 def stamp_to_ns(stamp: Time) -> int:
@@ -40,69 +26,6 @@ def ns_to_stamp(nanoseconds: int) -> Time:
     """Turn nanoseconds into a stamp."""
     seconds, rest = divmod(int(nanoseconds), _SECOND)
     return Time(sec=seconds, nanosec=rest)
-
-
-def decode(message: ImageMessage | CompressedImage) -> tuple[Image, str]:
-    """
-    Decode a camera message.
-
-    :returns: uint8 [H, W, 3] RGB, and the message's frame_id.
-    :raises FrameError: the picture cannot be used.
-    """
-    if isinstance(message, CompressedImage):
-        return decode_compressed(message.data, encoding=message.format), message.header.frame_id
-    if message.encoding in RAW_ENCODINGS:
-        image = decode_raw(
-            message.data, height=message.height, width=message.width, step=message.step,
-            encoding=message.encoding)
-    else:
-        image = _decode_with_cv_bridge(message)
-    return image, message.header.frame_id
-
-
-def _decode_with_cv_bridge(message: ImageMessage) -> Image:
-    """Decode what is not a plain 8-bit picture, such as Bayer or YUV."""
-    check_size(message.height, message.width)
-    bridge = _cv_bridge(message.encoding)
-    try:
-        return np.ascontiguousarray(bridge.imgmsg_to_cv2(message, 'rgb8'), np.uint8)
-    except Exception as error:  # cv_bridge raises errors of its own, OpenCV's and numpy's
-        raise FrameError(
-            'unsupported_encoding',
-            f"encoding '{message.encoding}' cannot be turned into rgb8 ({error}); set the camera "
-            f'driver to one of {", ".join(RAW_ENCODINGS)}') from error
-
-
-@cache
-def _find_cv_bridge() -> tuple[Any, str]:
-    """Import cv_bridge once; give it, or why it cannot be used."""
-    if find_spec('cv_bridge') is None:
-        return None, 'cv_bridge is not installed'
-    distribution = os.environ.get('ROS_DISTRO', '')
-    if int(np.__version__.split('.')[0]) >= 2 and distribution in _NUMPY_1_DISTRIBUTIONS:
-        return None, (f'the cv_bridge of ROS 2 {distribution} is built for numpy 1, and numpy '
-                      f"{np.__version__} is loaded: pip install 'numpy<2'")
-    try:
-        from cv_bridge import CvBridge
-
-        return CvBridge(), ''
-    except Exception as error:  # a broken installation fails in many ways
-        return None, f'cv_bridge cannot be imported ({error})'
-
-
-def _cv_bridge(encoding: str) -> Any:
-    """
-    Get cv_bridge.
-
-    :raises FrameError: it cannot be used; the message says why and what is allowed without it.
-    """
-    bridge, why_not = _find_cv_bridge()
-    if bridge is None:
-        raise FrameError(
-            'unsupported_encoding',
-            f"encoding '{encoding}' needs cv_bridge, and {why_not}; without it allowed: "
-            f'{", ".join(RAW_ENCODINGS)}')
-    return bridge
 
 
 def image_message(image: Image, stamp: int, frame_id: str) -> ImageMessage:

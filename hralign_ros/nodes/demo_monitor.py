@@ -18,9 +18,10 @@ import time
 from typing import Any, TextIO
 
 from diagnostic_msgs.msg import DiagnosticArray
-from hralign_ros.nodes.conversions import decode, stamp_to_ns
+from hralign_ros.nodes.conversions import stamp_to_ns
 from hralign_ros.nodes.encoder_node import LATCHED
 from hralign_ros.nodes.interfaces import EncoderInfo, SuccessProbability, TaskEmbedding
+from hralign_ros.nodes.pictures import decode
 from hralign_ros.nodes.process import run_node
 from hralign_ros.runtime.decision import Decision, Status
 from hralign_ros.runtime.errors import FrameError, HralignError

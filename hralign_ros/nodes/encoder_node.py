@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 from diagnostic_msgs.msg import DiagnosticArray
 from hralign_ros import __version__
-from hralign_ros.nodes import conversions, diagnostics, parameters
+from hralign_ros.nodes import conversions, diagnostics, parameters, pictures
 from hralign_ros.nodes.faults import Faults
 from hralign_ros.nodes.interfaces import (
     EncoderInfo,
@@ -165,7 +165,7 @@ class EncoderNode(LifecycleNode):
         self._pipeline = Pipeline(
             encoder,
             Callbacks(
-                decode=lambda view, message: conversions.decode(message),
+                decode=lambda view, message: pictures.decode(message),
                 clock=lambda: int(self.get_clock().now().nanoseconds),
                 on_result=self._publish, after_result=self._publish_attention),
             self._faults,
@@ -216,14 +216,8 @@ class EncoderNode(LifecycleNode):
 
     def _subscribe(self, name: str, view: parameters.ViewSettings) -> None:
         """Subscribe to a camera."""
-        # Resolved first: a remapping of the base name has to move .../compressed with it.
-        topic = self.resolve_topic_name(view.topic)
-        kind = ImageMessage
-        if view.transport == 'compressed':
-            topic, kind = f'{topic}/compressed', CompressedImage
-        qos = QoSProfile(
-            depth=1, reliability=ReliabilityPolicy.RELIABLE if view.reliability == 'reliable'
-            else ReliabilityPolicy.BEST_EFFORT)
+        kind, topic, qos = pictures.subscription_of(
+            self.resolve_topic_name(view.topic), view.transport, view.reliability)
         self._network.listen(name, topic, view.reliability)
         self._subscriptions_made.append(self.create_subscription(
             kind, topic, partial(self._on_image, name), qos,

@@ -83,6 +83,8 @@ class _View(Generic[Payload]):
     pending: Frame[Payload] | None = None
     last_stamp: int | None = None
     last_arrival: int = 0
+    # Since when a frame of this view waits, be it another one by now.
+    waiting_since: int = 0
     behind_since: int | None = None
     behind_count: int = 0
     counts: Counter[str] = field(default_factory=Counter)
@@ -156,6 +158,10 @@ class Pairing(Generic[Payload]):
             return verdict
         if self._opened is None:
             self._opened = elapsed
+        # A frame that takes another's place takes over how long that has waited: otherwise a
+        # camera that is faster than max_wait would wait for a dead one until that is given up.
+        if view.pending is None or not self._newer(view.pending):
+            view.waiting_since = elapsed
         view.pending = frame
         view.last_stamp = frame.stamp
         view.last_arrival = elapsed
@@ -241,10 +247,13 @@ class Pairing(Generic[Payload]):
         :param frames: those that would make a set now. A required one among them may be older
             than the last set, where the frame of another view makes the set newer.
         """
-        last = self._last_set
-        return min(view.last_arrival for name, view in self._views.items()
+        return min(view.waiting_since for name, view in self._views.items()
                    if name in self._required and view.pending is not None
-                   and (last is None or view.pending.stamp > last or name in frames))
+                   and (self._newer(view.pending) or name in frames))
+
+    def _newer(self, frame: Frame[Payload]) -> bool:
+        """Whether a frame is newer than the last set."""
+        return self._last_set is None or frame.stamp > self._last_set
 
     def alive(self, name: str, now: int, elapsed: int) -> bool:
         """Whether a view may still send in time; one never seen may, at first."""

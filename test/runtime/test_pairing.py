@@ -3,6 +3,8 @@
 
 """From single frames to matched sets: never twice, never backwards, every drop counted."""
 
+from dataclasses import replace
+
 from hralign_ros.runtime.pairing import Frame, Pairing, PairingRules, Verdict
 import pytest
 
@@ -186,6 +188,32 @@ def test_a_late_frame_that_an_optional_view_makes_newer():
     assert rig.take() is None, 'left is awaited'
     assert rig.pairing.wait_until() == rig.times['elapsed'] + 49 * MS
     assert rig.take(at=201) == {'right': 90, 'top': 110}
+
+
+@pytest.mark.parametrize('skew', [16, 80])
+def test_a_camera_faster_than_the_wait_does_not_wait_for_ever(skew):
+    """
+    Guards max_wait at 30 Hz.
+
+    Each new frame used to begin the wait anew, so that with frames every 33 ms and a wait of 50 ms
+    it was never over: two cameras whose stamps did not match gave no set at all, and when one of
+    two died there was half a second of silence, until it was given up.
+    """
+    rig = Rig(rules=replace(RULES, tolerance=10 * MS))
+    sets = []
+    for k in range(60):
+        rig.offer('left', 33 * k, at=33 * k)
+        sets.append(rig.take())
+        rig.offer('right', 33 * k - skew, at=33 * k + 1)
+        sets.append(rig.take())
+    taken = [s for s in sets if s]
+    assert len(taken) >= 19, 'two cameras that never match'
+    # Now one dies.
+    alone = []
+    for k in range(60, 70):
+        rig.offer('left', 33 * k, at=33 * k)
+        alone.append(rig.take())
+    assert sum(bool(s) for s in alone) >= 4, 'the dead one is waited for again and again'
 
 
 def test_a_frame_waits_for_itself_only():

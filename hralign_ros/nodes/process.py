@@ -59,6 +59,23 @@ def _start_error(error: Exception) -> StartError:
     return StartError(text)
 
 
+def _check_security_words() -> None:
+    """
+    Refuse security settings that ROS 2 would take for none.
+
+    It knows these words in this spelling only; with any other it starts, and starts unsecured.
+
+    :raises StartError: one of them is spelt otherwise.
+    """
+    for name, allowed in (('ROS_SECURITY_ENABLE', ('true', 'false')),
+                          ('ROS_SECURITY_STRATEGY', ('Enforce', 'Permissive'))):
+        word = os.environ.get(name, '')
+        if word and word not in allowed:
+            raise StartError(
+                f"{name} is '{word}', and ROS 2 would start without security; allowed: "
+                f'{", ".join(allowed)}, in this spelling, or unset; see docs/security.md')
+
+
 def run_node(
     make_node: Callable[[], AnyNode],
     arguments: Sequence[str] | None = None,
@@ -76,6 +93,7 @@ def run_node(
     :returns: the exit code.
     :raises StartError: ROS 2 refuses to start, for example because of its security settings.
     """
+    _check_security_words()
     keep_freed_memory()
     stop = Event()
     try:

@@ -103,6 +103,20 @@ def test_no_start_without_the_security_asked_for(
     assert 'Traceback' not in process.output
 
 
+@pytest.mark.parametrize('wrong', [
+    {'ROS_SECURITY_ENABLE': 'True'}, {'ROS_SECURITY_ENABLE': '1'},
+    {'ROS_SECURITY_ENABLE': 'true', 'ROS_SECURITY_STRATEGY': 'enforce'}])
+def test_security_misspelt_is_no_start(harness: Harness, wrong: dict[str, str]) -> None:
+    """
+    Guards against a node that runs open because of a capital letter.
+
+    ROS 2 knows `true` and `Enforce` only, and takes everything else for a wish to run unsecured.
+    """
+    process = harness.start(environment=wrong)
+    assert process.wait() == 1
+    assert 'without security' in process.output and 'Traceback' not in process.output
+
+
 # Signed bundles.
 
 class Signed:

@@ -9,8 +9,9 @@ runtime that runs in the node; what is learned are the task's failure prompts, s
 shared ones.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+import math
 from pathlib import Path
 import re
 import time
@@ -99,7 +100,7 @@ def read_clips(
             p.stem: p for p in sorted(path.iterdir())
             if p.stem in encoder.manifest.views and p.suffix.lower() in SUFFIXES}
         if files:
-            clips.append(_watch(encoder, path.name, files, success, options))
+            clips.append(watch(encoder, path.name, files, success, options))
     if not clips:
         raise DataError(
             f'{folder}: no clip there; needed is a folder per attempt with '
@@ -107,13 +108,20 @@ def read_clips(
     return clips
 
 
-def _watch(
-    encoder: Encoder, name: str, files: dict[str, Path], success: bool, options: AddTaskOptions,
+def watch(
+    encoder: Encoder, name: str, files: Mapping[str, Path], success: bool,
+    options: AddTaskOptions, *, until_s: float = math.inf,
 ) -> TaskClip:
-    """Play a clip through an episode, at RATE_HZ or slower."""
+    """
+    Play a clip through an episode, at RATE_HZ or slower.
+
+    :param files: video by view.
+    :param success: it ends with the task accomplished.
+    :param until_s: where it ends, if before the end of the videos.
+    """
     reference = max(files, key=lambda view: view == encoder.manifest.reference_view)
     times = frame_times(files[reference])
-    wanted = np.arange(0.0, float(times[-1]) + 1e-6, 1.0 / RATE_HZ)
+    wanted = np.arange(0.0, min(float(times[-1]), until_s) + 1e-6, 1.0 / RATE_HZ)
     wanted = np.unique(times[np.abs(times[None] - wanted[:, None]).argmin(1)])
     frames = {view: read_frames(file, times_s=wanted)[0] for view, file in files.items()}
     episode = encoder.start_episode('a task')

@@ -1,0 +1,152 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Measure what `hralign add-task` makes of 2 to 200 clips of each kind: its learning curve.
+
+    hralign simulate --purpose success --output DATA --rounds 125 --only test_task --tasks TASK
+    python benchmarks/add_task.py --data DATA
+
+TASK is one that the bundle does not know, window-open say. Its clips go to `add-task` as a user's
+would, successes cut off one second after they have succeeded. Fitting is timed by itself, on two
+threads; what encodes the clips is the runtime. Attempts in scenes of their own, that were not
+learned from, are measured by their true flags.
+"""
+
+import argparse
+from collections.abc import Sequence
+from datetime import datetime, timezone
+import json
+import os
+from pathlib import Path
+import shlex
+import sys
+import time
+from typing import Any
+
+from hralign_ros.data.manifest import Episode, read_manifest
+from hralign_ros.data.video import frame_times
+from hralign_ros.evaluate.metrics.e8_detection import detection
+from hralign_ros.runtime import default_bundle, Encoder
+from hralign_ros.success.add_task import AddTaskOptions, fit_task, TaskClip, watch
+import numpy as np
+from numpy.typing import NDArray
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / 'results' / 'add_task.json'
+SIZES = (2, 5, 10, 20, 50, 100, 200)
+# A success clip ends so long after the task is accomplished [s].
+TAIL = 1.0
+Floats = NDArray[np.float64]
+
+
+def main() -> int:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=(__doc__ or '').strip().splitlines()[0])
+    parser.add_argument('--data', required=True, type=Path)
+    parser.add_argument('--bundle', type=Path, default=None)
+    parser.add_argument('--draws', type=int, default=5, help='of each size below the largest')
+    parser.add_argument('--output', type=Path, default=RESULTS)
+    options = parser.parse_args()
+    torch.set_num_threads(2)
+    encoder = Encoder.load(options.bundle or default_bundle(), provider='cpu')
+    episodes = [e for e in read_manifest(options.data).episodes if len(e.success_flags)]
+    task = episodes[0].task_id
+    known = {t.task_id for t in encoder.tasks.tasks}
+    if task in known or len({e.task_id for e in episodes}) != 1:
+        print(f'add_task: {options.data} must hold one task that the bundle does not know',
+              file=sys.stderr)
+        return 1
+    good, bad, test = _divide(episodes)
+    began = time.monotonic()
+    clips = {e.episode_id: _clip(encoder, options.data, e) for e in [*good, *bad, *test]}
+    encoding = time.monotonic() - began
+    print(f'{len(clips)} clips encoded in {encoding:.0f} s', flush=True)
+    rng, name, rows = np.random.default_rng(0), episodes[0].task_text, []
+    for size in SIZES:
+        if size > min(len(good), len(bad)):
+            break
+        draws = options.draws if size < min(SIZES[-1], len(good), len(bad)) else 1
+        for draw in range(draws):
+            chosen = [clips[e.episode_id] for some in (good, bad)
+                      for e in (some[i] for i in rng.choice(len(some), size, replace=False))]
+            began = time.monotonic()
+            entry = fit_task(encoder, chosen, name, task, (), AddTaskOptions(seed=draw))
+            seconds = time.monotonic() - began
+            auroc = _auroc(encoder, name, entry.prompts, [
+                (clips[e.episode_id], e) for e in test])
+            rows.append({'clips_each': size, 'draw': draw, 'auroc': round(auroc[0], 4),
+                         'low': round(auroc[1], 4), 'high': round(auroc[2], 4),
+                         'seconds': round(seconds, 1)})
+            print(rows[-1], flush=True)
+    before = _auroc(encoder, name, encoder.tasks.shared.prompts, [
+        (clips[e.episode_id], e) for e in test])
+    found = {
+        'task': task, 'test_attempts': len(test), 'clips_to_learn_from': len(good) + len(bad),
+        'without': {'auroc': round(before[0], 4), 'low': round(before[1], 4),
+                    'high': round(before[2], 4)},
+        'rows': rows, 'add_task_seconds': _mean(rows, 10, 'seconds'),
+        'add_task_auroc_gap': round(
+            _mean(rows, rows[-1]['clips_each'], 'auroc') - _mean(rows, 10, 'auroc'), 4),
+        'largest': rows[-1]['clips_each'], 'seconds_per_clip_encoded': round(
+            encoding / len(clips), 3),
+        'load_average': [round(x, 2) for x in os.getloadavg()],
+        'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
+        'command': shlex.join(['python', 'benchmarks/add_task.py', *(
+            Path(w).name if w.startswith('/') else w for w in sys.argv[1:])])}
+    options.output.write_text(json.dumps(found, indent=1) + '\n', 'utf-8')
+    print(json.dumps({k: v for k, v in found.items() if k != 'rows'}, indent=1))
+    return 0
+
+
+def _divide(episodes: Sequence[Episode]) -> tuple[list[Episode], list[Episode], list[Episode]]:
+    """Divide attempts into successes and failures to learn from, and those to measure, by look."""
+    scenes = sorted({e.scene for e in episodes})
+    test = set(scenes[::4])
+    learn = [e for e in episodes if e.scene not in test]
+    return ([e for e in learn if any(e.success_flags)],
+            [e for e in learn if not any(e.success_flags)],
+            [e for e in episodes if e.scene in test])
+
+
+def _clip(encoder: Encoder, folder: Path, episode: Episode) -> TaskClip:
+    """Encode an attempt; a success is cut as a user would cut it."""
+    files = {view: folder / path for view, path in episode.robot_videos.items()
+             if view in encoder.manifest.views}
+    first = next((t for t, done in zip(episode.time_s, episode.success_flags, strict=True)
+                  if done), None)
+    end = float(frame_times(next(iter(files.values())))[-1])
+    return watch(encoder, episode.episode_id, files, first is not None, AddTaskOptions(),
+                 until_s=end if first is None else min(end, first + TAIL))
+
+
+def _auroc(
+    encoder: Encoder, name: str, prompts: NDArray[np.float32],
+    clips: Sequence[tuple[TaskClip, Episode]],
+) -> tuple[float, float, float]:
+    """Tell AUROC over all ticks with a bootstrap interval over attempts."""
+    features = encoder.text.encode_with(name, prompts)
+    scale, bias = encoder.success_scale
+    scores: list[Floats] = []
+    done: list[NDArray[np.bool_]] = []
+    for clip, episode in clips:
+        similarity = clip.video @ features.T * scale
+        most = similarity[:, 1:].max(1, keepdims=True)
+        rest = most[:, 0] + np.log(np.exp(similarity[:, 1:] - most).sum(1))
+        scores.append((similarity[:, 0] - rest + bias).astype(np.float64))
+        rows = np.abs(np.asarray(episode.time_s)[None] - clip.time_s[:, None]).argmin(1)
+        done.append(np.asarray(episode.success_flags, bool)[rows])
+
+    names = np.repeat([c.name for c, _ in clips], [len(d) for d in done])
+    found = detection(np.concatenate(scores), np.concatenate(done), names).auroc
+    return found.value, found.low, found.high
+
+
+def _mean(rows: Sequence[dict[str, Any]], size: int, key: str) -> float:
+    """Average a figure over the draws of one size."""
+    return round(float(np.mean([r[key] for r in rows if r['clips_each'] == size])), 4)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

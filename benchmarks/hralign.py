@@ -35,7 +35,8 @@ from hralign_ros.adapt.encoders import preprocess
 from hralign_ros.adapt.objective import batch_loss
 from hralign_ros.adapt.run import load_run, RUN, Run
 from hralign_ros.adapt.train import BEST, LAST
-from hralign_ros.cli import adapt_options, make_parser
+from hralign_ros.cli import make_parser
+from hralign_ros.commands.adaptation import adapt_options
 from hralign_ros.data.manifest import DataSet, read_manifest, write_manifest
 from hralign_ros.data.video import read_frames
 from hralign_ros.evaluate.adaptation_report import evaluate_adaptation, numbers

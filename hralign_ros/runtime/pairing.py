@@ -195,7 +195,7 @@ class Pairing(Generic[Payload]):
             return None
         awaited = [name for name in self._required if self.alive(name, now, elapsed)]
         complete = all(name in frames for name in awaited)
-        if not complete and elapsed - self._waiting_since() < self.rules.max_wait:
+        if not complete and elapsed - self._waiting_since(frames) < self.rules.max_wait:
             return None
         stamps = [frame.stamp for frame in frames.values()]
         self._last_set = max(stamps)
@@ -228,12 +228,17 @@ class Pairing(Generic[Payload]):
             return {}
         return frames
 
-    def _waiting_since(self) -> int:
-        """Tell when the first required frame arrived that can still be part of a set."""
+    def _waiting_since(self, frames: Mapping[str, Frame[Payload]]) -> int:
+        """
+        Tell when the first required frame arrived that can still be part of a set.
+
+        :param frames: those that would make a set now. A required one among them may be older
+            than the last set, where the frame of another view makes the set newer.
+        """
         last = self._last_set
         return min(view.last_arrival for name, view in self._views.items()
                    if name in self._required and view.pending is not None
-                   and (last is None or view.pending.stamp > last))
+                   and (last is None or view.pending.stamp > last or name in frames))
 
     def alive(self, name: str, now: int, elapsed: int) -> bool:
         """Whether a view may still send in time; one never seen may, at first."""
@@ -258,7 +263,8 @@ class Pairing(Generic[Payload]):
 
     def wait_until(self) -> int | None:
         """Tell the `elapsed` time at which a set is taken without the late view; None: never."""
-        return self._waiting_since() + self.rules.max_wait if self._candidate() else None
+        frames = self._candidate()
+        return self._waiting_since(frames) + self.rules.max_wait if frames else None
 
     def age(self, name: str, now: int) -> int | None:
         """Tell how old a view's newest frame is; None: it has sent none."""

@@ -156,6 +156,25 @@ def test_an_optional_view_alone_does_not_keep_the_worker_awake():
     assert until is None or until > rig.times['elapsed']
 
 
+def test_a_late_frame_that_an_optional_view_makes_newer():
+    """
+    Guards the worker against an end without a word.
+
+    A fuzzer found it: `left` and `right` are required, `top` is not. A set went out without
+    `right`, then a frame of `right` came that was older than that set, and one of `top` that was
+    newer. Both together make a new set; but only required frames newer than the last set were
+    asked since when they wait, there were none, and the ValueError ended the worker's thread.
+    """
+    rig = Rig(('left', 'right', 'top'), ('left', 'right'))
+    rig.offer('left', 100, at=100)
+    assert rig.take(at=150) == {'left': 100}
+    rig.offer('right', 90, at=151)
+    rig.offer('top', 110, at=152)
+    assert rig.take() is None, 'left is awaited'
+    assert rig.pairing.wait_until() == rig.times['elapsed'] + 49 * MS
+    assert rig.take(at=201) == {'right': 90, 'top': 110}
+
+
 def test_a_frame_waits_for_itself_only():
     """Guards a new frame's wait against being cut short by an older one that led nowhere."""
     rig = Rig()

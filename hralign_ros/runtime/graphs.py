@@ -62,8 +62,11 @@ class Graph:
         self.name = name
         self._session = factory.create(model, name=name, on_cpu=on_cpu)
         self._outputs = tuple(outputs)
-        _check(name, 'input', inputs, self._session.get_inputs())
-        _check(name, 'output', outputs, self._session.get_outputs())
+        try:
+            _check(name, 'input', inputs, self._session.get_inputs())
+            _check(name, 'output', outputs, self._session.get_outputs())
+        except UnicodeDecodeError as error:
+            raise _damaged(name, error) from error
 
     def run(self, feed: Mapping[str, Array]) -> list[Array]:
         """

@@ -388,6 +388,20 @@ def test_an_output_that_is_not_as_declared(tiny, variant, name):
         encoder.warm_up()
 
 
+@pytest.mark.parametrize('old', [b'input_ids', b'tokens', b'features'])
+def test_names_that_are_not_utf8(tiny, variant, old):
+    """
+    Guards against a UnicodeDecodeError.
+
+    A fuzzer found it: onnxruntime takes any bytes for the name of an input or of a size, and only
+    fails when Python asks for them.
+    """
+    data = (tiny / 'text.onnx').read_bytes()
+    assert old in data
+    refusal(variant(tiny, files={
+        'text.onnx': data.replace(old, b'\xd8' + old[1:])}), 'text.onnx')
+
+
 def test_graphs_nested_without_end(tiny, variant):
     """Guards the search for such weights against a graph in a graph in a graph."""
     def field(number, data):

@@ -103,7 +103,7 @@ def decode_compressed(data: Buffer, *, encoding: str = '') -> Image:
             'oversized_image',
             f'a compressed image of {flat.size} bytes came; at most {MAX_COMPRESSED_BYTES} '
             'are decoded')
-    _check_png(memoryview(flat), encoding)
+    _check_png(flat.data, encoding)
     try:
         bgr = cv2.imdecode(flat, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
@@ -125,7 +125,7 @@ def _check_png(data: memoryview, encoding: str) -> None:
 
     :raises FrameError: corrupt_image.
     """
-    if data[:len(_PNG)] != _PNG:
+    if bytes(data[:len(_PNG)]) != _PNG:
         return
     at = len(_PNG)
     while at + 8 <= len(data):
@@ -136,7 +136,7 @@ def _check_png(data: memoryview, encoding: str) -> None:
                 'corrupt_image',
                 f"a chunk of this '{encoding}' image announces {length} bytes, but "
                 f'{len(data) - at} are left; the message was cut or damaged')
-        if data[at + 4:at + 8] == b'IEND':
+        if bytes(data[at + 4:at + 8]) == b'IEND':
             return
         at += 12 + length
 

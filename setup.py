@@ -55,6 +55,7 @@ setup(
         'adapt': requirements('adapt'),
         'sim': requirements('sim'),
         'test': requirements('test'),
+        'fuzz': requirements('fuzz'),
     },
     zip_safe=True,
     maintainer='hralign_ros maintainers',

@@ -24,8 +24,10 @@ from rcl_interfaces.msg import (
     ParameterDescriptor,
     SetParametersResult,
 )
+from rclpy.expand_topic_name import expand_topic_name
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RclpyParameter
+from rclpy.validate_full_topic_name import validate_full_topic_name
 
 DEFAULT_VIEWS = ('wrist', 'third_person')
 
@@ -70,10 +72,22 @@ class Parameter:
 
     def check(self, name: str, value: Any) -> None:
         """
-        Check a value against the choices; ROS 2 itself checks types and ranges.
+        Check a value's type, range and choices.
 
-        :raises ParameterError: it is none of them.
+        ROS 2 does so too, but lets values pass that lie beside a range by a millionth.
+
+        :raises ParameterError: the value cannot be used.
         """
+        values = value if isinstance(self.default, list) else [value]
+        kind = type(self.default[0] if isinstance(self.default, list) else self.default)
+        if not isinstance(values, (list, tuple)) or not all(type(v) is kind for v in values):
+            many = 'a list of ' if isinstance(self.default, list) else ''
+            raise ParameterError(
+                f'parameter {name} is a {type(value).__name__}; needed is {many}{kind.__name__}')
+        if self.low is not None and self.high is not None and not self.low <= value <= self.high:
+            raise ParameterError(
+                f'parameter {name} is {value}; needed is a number from {self.low:g} to '
+                f'{self.high:g}')
         if self.choices and value not in self.choices:
             raise ParameterError(
                 f"parameter {name} is '{value}'; allowed: {', '.join(map(str, self.choices))}")
@@ -192,6 +206,7 @@ class Settings:
 
         :raises ParameterError: a value, or values together, cannot be used.
         """
+        check_views(values['views'])
         views = {}
         rows = table(values['views'])
         for name, parameter in rows.items():
@@ -202,6 +217,7 @@ class Settings:
                     values[f'{view}.rotation'], tuple(values[f'{view}.crop']))
             except ValueError as error:
                 raise ParameterError(f'parameters of view {view}: {error}') from error
+            _check_topic(f'{view}.topic', values[f'{view}.topic'])
             views[view] = ViewSettings(
                 values[f'{view}.topic'], values[f'{view}.transport'],
                 values[f'{view}.reliability'], values[f'{view}.required'], geometry)
@@ -235,6 +251,31 @@ class Settings:
         return self.values[name]
 
 
+def check_views(views: Any) -> None:
+    """
+    Check the names of the views.
+
+    :raises ParameterError: not a list of 1 to 8 different names.
+    """
+    if not isinstance(views, (list, tuple)) or not 1 <= len(views) <= 8 \
+            or not all(isinstance(view, str) and view.replace('_', '').isalnum()
+                       for view in views) \
+            or len(set(views)) != len(views):
+        raise ParameterError(
+            f'parameter views is {views!r}; needed are 1 to 8 different names of letters, '
+            'digits and underscores')
+
+
+def _check_topic(name: str, topic: str) -> None:
+    """Check that a topic can be subscribed to; the node's own name does not matter for that."""
+    try:
+        validate_full_topic_name(expand_topic_name(topic, 'encoder', '/'))
+    except Exception as error:  # rclpy has one exception for each way to be wrong
+        raise ParameterError(
+            f'parameter {name} is {topic!r}; needed is a topic name, of letters, digits, '
+            'underscores and slashes') from error
+
+
 def _ns(seconds: float) -> int:
     return round(seconds * 1e9)
 
@@ -248,11 +289,7 @@ def declare(node: Node) -> None:
     for parameter in NODE_PARAMETERS:
         _declare(node, parameter.name, parameter)
     views = _value(node, 'views')
-    if not 1 <= len(views) <= 8 or len(set(views)) != len(views) \
-            or not all(view.replace('_', '').isalnum() for view in views):
-        raise ParameterError(
-            f'parameter views is {list(views)}; needed are 1 to 8 different names of letters, '
-            'digits and underscores')
+    check_views(views)
     for view in views:
         for parameter in VIEW_PARAMETERS:
             _declare(node, f'{view}.{parameter.name}', parameter)
@@ -264,9 +301,10 @@ def _declare(node: Node, name: str, parameter: Parameter) -> None:
         node.declare_parameter(name, default_of(name, parameter), parameter.descriptor())
     except Exception as error:  # rclpy has one exception for each way to be wrong
         raise ParameterError(f'parameter {name}: {error}') from error
-    if _value(node, name) == [] and not isinstance(parameter.default, list):
+    # Of lists only that of no names may be empty.
+    if _value(node, name) == [] and parameter.default != ['']:
         raise ParameterError(
-            f'parameter {name}: an empty list came; needed is a value as '
+            f'parameter {name} is given without a value; needed is one as '
             f'{default_of(name, parameter)!r}')
 
 

@@ -184,7 +184,7 @@ def load_bundle(
     try:
         document = load_yaml(data)
     except Exception as error:  # PyYAML's constructors raise whatever they run into
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0][:300]
         raise BundleError(f'{source}: not YAML as a bundle has it ({reason})') from error
     return Bundle(
         folder, _parse(document, source), sha256(data).hexdigest(), real.parent, signed_by)
@@ -279,9 +279,25 @@ def default_bundle() -> Path:
         'bundle')
 
 
-# Aliases in YAML multiply when printed in full.
-_SHORT = Repr()
-_SHORT.maxlevel = 2
+class _Brief(Repr):
+
+    def repr_int(self, value: int, level: int) -> str:
+        """Print a number that Python itself may refuse to print."""
+        return repr(value) if value.bit_length() <= 128 else f'{value.bit_length()} bits long'
+
+
+_BRIEF = _Brief()
+_BRIEF.maxlevel = 2
+
+
+def in_brief(value: Any) -> str:
+    """Print a value of YAML: in full its aliases multiply, and its numbers have no end."""
+    return _BRIEF.repr(value)
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a message can carry a value as text; YAML can spell halves of characters."""
+    return isinstance(value, str) and not any('\ud800' <= c <= '\udfff' for c in value)
 
 
 class _Fields:
@@ -299,7 +315,7 @@ class _Fields:
         return _Fields(self._document.get(key), self._source, f'{self._prefix}{key}.')
 
     def fail(self, key: str, need: str) -> BundleError:
-        came = f'is {_SHORT.repr(self._document[key])}' if key in self._document else 'is missing'
+        came = f'is {in_brief(self._document[key])}' if key in self._document else 'is missing'
         return BundleError(f'{self._source}: {self._prefix}{key} {came}; needed is {need}')
 
     def integer(self, key: str, low: int, high: int) -> int:
@@ -317,9 +333,9 @@ class _Fields:
 
     def text(self, key: str) -> str:
         value = self._document.get(key)
-        if not isinstance(value, str) or not value:
+        if not _is_text(value) or not value:
             raise self.fail(key, 'a text')
-        return value
+        return str(value)
 
     def flag(self, key: str) -> bool:
         value = self._document.get(key)
@@ -330,7 +346,7 @@ class _Fields:
     def names(self, key: str, most: int) -> tuple[str, ...]:
         value = self._document.get(key)
         if not isinstance(value, list) or not 1 <= len(value) <= most \
-                or not all(isinstance(v, str) and v for v in value) \
+                or not all(_is_text(v) and v for v in value) \
                 or len(set(value)) != len(value):
             raise self.fail(key, f'a list of 1 to {most} different names')
         return tuple(value)
@@ -338,7 +354,7 @@ class _Fields:
     def texts(self, key: str) -> dict[str, str]:
         value = self._document.get(key)
         if not isinstance(value, dict) or not all(
-                isinstance(k, str) and isinstance(v, str) for k, v in value.items()):
+                _is_text(k) and _is_text(v) for k, v in value.items()):
             raise self.fail(key, 'a mapping of texts')
         return value
 
@@ -349,7 +365,7 @@ def _parse(document: Any, source: Path) -> Manifest:
     version = document.get('schema_version')
     if type(version) is not int or version != SCHEMA_VERSION:
         raise BundleError(
-            f'{source}: schema_version is {version!r}; this version of hralign_ros reads '
+            f'{source}: schema_version is {in_brief(version)}; this version of hralign_ros reads '
             f'{SCHEMA_VERSION}. Update hralign_ros, or export the bundle again')
     views = top.names('views', 8)
     reference = top.text('reference_view')
@@ -363,10 +379,11 @@ def _parse(document: Any, source: Path) -> Manifest:
     files = top.section('files')
     total = 0
     for name in document['files']:
-        entry = files.section(name)
-        if not isinstance(name, str) or Path(name).name != name or '\0' in name \
+        if not _is_text(name) or Path(name).name != name or '\0' in name \
                 or name in ('', '..', MANIFEST, SIGNATURE):
-            raise BundleError(f'{source}: files lists {name!r}; only plain file names are allowed')
+            raise BundleError(
+                f'{source}: files lists {in_brief(name)}; only plain file names are allowed')
+        entry = files.section(name)
         total += entry.integer('bytes', 0, _MAX_BYTES.get(name, MAX_FILE_BYTES))
         if len(entry.text('sha256')) != 64:
             raise entry.fail('sha256', '64 hexadecimal digits')

@@ -61,21 +61,36 @@ class Graph:
         require_self_contained(model, name=name)
         self.name = name
         self._session = factory.create(model, name=name, on_cpu=on_cpu)
-        self._output_names = [tensor.name for tensor in outputs]
-        _check(name, 'input', inputs, self._session.get_inputs())
-        _check(name, 'output', outputs, self._session.get_outputs())
+        self._outputs = tuple(outputs)
+        try:
+            _check(name, 'input', inputs, self._session.get_inputs())
+            _check(name, 'output', outputs, self._session.get_outputs())
+        except UnicodeDecodeError as error:
+            raise _damaged(name, error) from error
 
     def run(self, feed: Mapping[str, Array]) -> list[Array]:
         """
         Run the graph.
 
         :returns: the outputs in the order of the signature.
-        :raises InferenceError: onnxruntime failed.
+        :raises InferenceError: onnxruntime failed, or an output has another type or shape.
         """
+        names = [tensor.name for tensor in self._outputs]
         try:
-            return list(self._session.run(self._output_names, dict(feed)))
+            results: list[Array] = list(self._session.run(names, dict(feed)))
         except Exception as error:  # onnxruntime raises a dozen types without a common base
             raise InferenceError(f'{self.name} failed: {str(error).strip()[:300]}') from error
+        # What a graph declares is not always what it does; onnxruntime only warns then.
+        for tensor, result in zip(self._outputs, results, strict=True):
+            if result.dtype != tensor.dtype or len(result.shape) != len(tensor.shape) or any(
+                    want not in (None, have)
+                    for have, want in zip(result.shape, tensor.shape, strict=True)):
+                raise InferenceError(
+                    f'{self.name} returned {tensor.name} as {result.dtype} '
+                    f'{list(result.shape)}; needed is {tensor.dtype} '
+                    f'{[s if s is not None else "any" for s in tensor.shape]}. '
+                    'Export the bundle again')
+        return results
 
 
 def _check(

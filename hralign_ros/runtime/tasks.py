@@ -13,7 +13,7 @@ import math
 from typing import Any
 import unicodedata
 
-from hralign_ros.runtime.bundle import Bundle, TASK_TENSORS, TASKS
+from hralign_ros.runtime.bundle import Bundle, in_brief, TASK_TENSORS, TASKS
 from hralign_ros.runtime.errors import BundleError, TaskError
 from hralign_ros.runtime.files import load_yaml
 from hralign_ros.runtime.providers import import_package
@@ -156,7 +156,7 @@ def load_tasks(bundle: Bundle) -> TaskTable:
     except BundleError:
         raise
     except Exception as error:  # safetensors and yaml share no base class
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0][:300]
         raise BundleError(f'{bundle.path}: {TASKS} or {TASK_TENSORS}: {reason}') from error
     if not isinstance(document, dict) or not isinstance(document.get('tasks'), list):
         raise BundleError(f'{bundle.path / TASKS}: a mapping with a list of tasks is needed')
@@ -164,9 +164,9 @@ def load_tasks(bundle: Bundle) -> TaskTable:
         shared = {**document.get(SHARED, {}), 'id': SHARED, 'name': SHARED}
         entries = [*document['tasks'], shared]
         tasks = [_task(entry, tensors, bundle) for entry in entries]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise BundleError(
-            f'{bundle.path / TASKS}: {type(error).__name__}: {error}; '
+            f'{bundle.path / TASKS}: {type(error).__name__}: {str(error)[:300]}; '
             'the file does not keep its form') from error
     return TaskTable(tuple(tasks[:-1]), tasks[-1])
 
@@ -188,7 +188,7 @@ def _check_header(data: bytes) -> bytes:
 def _task(entry: Mapping[str, Any], tensors: Mapping[str, Any], bundle: Bundle) -> Task:
     """Build one task from its YAML entry and its tensor."""
     manifest = bundle.manifest
-    task_id = str(entry['id'])
+    task_id = _text(entry['id'], 'id')
     prompts = tensors.get(f'prompts/{task_id}')
     shape = (manifest.modes, manifest.prompt_length, manifest.text_dim)
     if prompts is None or prompts.shape != shape or prompts.dtype != np.float32:
@@ -199,7 +199,7 @@ def _task(entry: Mapping[str, Any], tensors: Mapping[str, Any], bundle: Bundle) 
     if not np.isfinite(prompts).all():
         raise BundleError(
             f'{bundle.path / TASK_TENSORS}: prompts/{task_id} holds values that are not finite')
-    name = str(entry['name'])
+    name = _text(entry['name'], 'name')
     aliases, modes = _texts(entry, 'aliases'), _texts(entry, 'modes')
     for text in (name, *aliases):
         if not 1 <= len(text) <= MAX_TASK_CHARACTERS:
@@ -236,7 +236,7 @@ def _calibration(given: Mapping[str, Any], bundle: Bundle, task_id: str) -> Cali
     if method not in METHODS:
         raise BundleError(
             f'{bundle.path / TASKS}: task {task_id}: calibration method is '
-            f"'{method}'; allowed: {', '.join(METHODS)}")
+            f'{in_brief(method)}; allowed: {", ".join(METHODS)}')
     if method == 'isotonic':
         parameters: dict[str, Any] = {
             'scores': [_number(x, 'a score') for x in given['scores']],
@@ -264,7 +264,17 @@ def _texts(entry: Mapping[str, Any], key: str) -> tuple[str, ...]:
     values = entry.get(key, [])
     if not isinstance(values, list):
         raise ValueError(f'{key} is {type(values).__name__}; needed is a list of texts')
-    return tuple(str(value) for value in values)
+    return tuple(_text(value, key) for value in values)
+
+
+def _text(value: Any, what: str) -> str:
+    """Read a text; what is nested is none, and would multiply by YAML's aliases when printed."""
+    if not isinstance(value, (str, int, float)):
+        raise ValueError(f'{what} holds a {type(value).__name__}; needed is a text')
+    text = str(value)
+    # Refuses halves of characters, which YAML can spell and no message can carry.
+    text.encode()
+    return text
 
 
 def _number(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from threading import Lock
 
 from hralign_ros.runtime.bundle import Bundle, TOKENIZER
-from hralign_ros.runtime.errors import BundleError, TaskError
+from hralign_ros.runtime.errors import BundleError, InferenceError, TaskError
 from hralign_ros.runtime.graphs import Graph, Tensor
 from hralign_ros.runtime.providers import import_package, SessionFactory
 from hralign_ros.runtime.tasks import check_task, Task, TaskTable
@@ -57,7 +57,7 @@ class TextEncoder:
         except BundleError:
             raise
         except Exception as error:  # tokenizers raises plain Exception
-            raise BundleError(f'{bundle.path / TOKENIZER}: {error}') from error
+            raise BundleError(f'{bundle.path / TOKENIZER}: {str(error)[:300]}') from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         # On the CPU always: it runs once per instruction, and its memory is better used elsewhere.
@@ -78,6 +78,7 @@ class TextEncoder:
         Turn an instruction into features; of an empty one they are zeros.
 
         :raises TaskError: too long, control characters, or more tokens than the encoder takes.
+        :raises InferenceError: the bundle's tokenizer or graph failed.
         """
         text = check_task(text)
         with self._lock:
@@ -118,7 +119,10 @@ class TextEncoder:
 
     def _run(self, text: str, prompts: Features) -> Features:
         """Run the graph on one instruction with some prompts."""
-        ids = self._tokenizer.encode(text).ids
+        try:
+            ids = self._tokenizer.encode(text).ids
+        except Exception as error:  # tokenizers raises plain Exception
+            raise InferenceError(f'{TOKENIZER} failed: {str(error)[:300]}') from error
         if len(ids) > self._max_tokens:
             raise TaskError(
                 f'the task has {len(ids)} tokens; the text encoder takes {self._max_tokens}. '
@@ -131,4 +135,8 @@ class TextEncoder:
             'prompts': prompts,
             'prompt_mask': np.ones((modes, length), np.int64),
         })[0]
+        if len(features) != 1 + modes or not np.isfinite(features).all():
+            raise InferenceError(
+                f'text.onnx returned {len(features)} features, or some that are not finite; '
+                f'needed are {1 + modes}. Export the bundle again')
         return np.asarray(features, np.float32)

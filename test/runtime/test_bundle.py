@@ -15,7 +15,13 @@ import tracemalloc
 from typing import Any
 
 from hralign_ros.runtime import bundle as bundle_module
-from hralign_ros.runtime import BundleError, default_bundle, Encoder, load_bundle
+from hralign_ros.runtime import (
+    BundleError,
+    default_bundle,
+    Encoder,
+    InferenceError,
+    load_bundle,
+)
 from hralign_ros.runtime.bundle import REQUIRED_FILES
 from hralign_ros.runtime.graphs import read_opset
 import numpy as np
@@ -147,6 +153,52 @@ def test_another_schema_version(tiny, variant, version):
     """Guards against reading a newer bundle as if it were this version's."""
     folder = variant(tiny, change=lambda d: put(d, 'schema_version', version))
     refusal(folder, 'bundle.yaml', 'schema_version')
+
+
+def test_a_version_that_grows_when_printed(tiny, variant):
+    """Guards the one field whose error printed the value in full, aliases multiplied."""
+    bomb = ['a0: &a0 [x, x, x, x, x, x, x, x, x, x]']
+    bomb += [f'a{i}: &a{i} [{", ".join([f"*a{i - 1}"] * 10)}]' for i in range(1, 6)]
+    folder = variant(tiny)
+    manifest = folder / 'bundle.yaml'
+    text = manifest.read_text().replace('schema_version: 2', 'schema_version: *a5')
+    manifest.write_text('\n'.join(bomb) + '\n' + text)
+    refusal(folder, 'bundle.yaml', 'aliases')
+
+
+@pytest.mark.parametrize('good', ['schema_version: 2', 'name: tiny', 'length: 3'])
+def test_a_number_that_cannot_be_printed(tiny, variant, good):
+    """
+    Guards the error message against Python's own limit.
+
+    A fuzzer found it: YAML reads hexadecimal numbers of any length, and Python refuses to print
+    one of more than 4300 digits with a ValueError, which came out instead of a BundleError.
+    """
+    folder = variant(tiny)
+    manifest = folder / 'bundle.yaml'
+    key = good.partition(':')[0]
+    manifest.write_text(manifest.read_text().replace(good, f'{key}: 0x{"f" * 5000}', 1))
+    refusal(folder, 'bundle.yaml', '5002 digits', load=load_bundle)
+
+
+def test_a_file_name_that_is_an_endless_number(tiny, variant):
+    """Guards the same where the number is a key."""
+    folder = variant(tiny)
+    manifest = folder / 'bundle.yaml'
+    manifest.write_text(manifest.read_text().replace(
+        'files:', f'files:\n  ? 0x{"f" * 5000}\n  : {{bytes: 1}}'))
+    refusal(folder, 'bundle.yaml', 'digits', load=load_bundle)
+
+
+@pytest.mark.parametrize('field', ['name', 'views', 'licenses'])
+def test_half_a_character(tiny, variant, field):
+    r"""
+    Guards messages and logs, which are UTF-8.
+
+    YAML spells "\ud800" without complaint; Python keeps it, and EncoderInfo could not be sent.
+    """
+    value = {'name': 'a\ud800', 'views': ['a\ud800'], 'licenses': {'all': '\ud800'}}[field]
+    refusal(variant(tiny, change=lambda d: put(d, field, value)), field, load=load_bundle)
 
 
 FIELDS = {
@@ -394,6 +446,44 @@ def test_functions_of_the_file_itself_are_no_foreign_operators(tiny, variant):
     model.graph.node.insert(1, onnx.helper.make_node(
         'Same', ['query0'], ['query'], domain='pkg.local'))
     Encoder.load(variant(tiny, files={'embed.onnx': model.SerializeToString()}), provider='cpu')
+
+
+@pytest.mark.parametrize('name', ['preprocess.onnx', 'visual.onnx', 'embed.onnx', 'text.onnx'])
+def test_an_output_that_is_not_as_declared(tiny, variant, name):
+    """
+    Guards against a graph that declares one shape and returns another.
+
+    Onnxruntime only warns of it; the numbers then met arrays of the declared shape, and a numpy
+    error came out of the tick, which the node counted as a fault of its own.
+    """
+    onnx = pytest.importorskip('onnx')
+    model = onnx.load_from_string((tiny / name).read_bytes())
+    output = model.graph.output[0].name
+    for node in model.graph.node:
+        node.output[:] = ['inside' if each == output else each for each in node.output]
+    # How much Compress leaves is only known when the graph runs.
+    model.graph.node.append(
+        onnx.helper.make_node('Compress', ['inside', 'chosen'], [output], axis=1))
+    model.graph.initializer.append(
+        onnx.numpy_helper.from_array(np.array([True]), 'chosen'))
+    encoder = Encoder.load(
+        variant(tiny, files={name: model.SerializeToString()}), provider='cpu', threads=1)
+    with pytest.raises(InferenceError, match=f'{name} returned {output} as float32'):
+        encoder.warm_up()
+
+
+@pytest.mark.parametrize('old', [b'input_ids', b'tokens', b'features'])
+def test_names_that_are_not_utf8(tiny, variant, old):
+    """
+    Guards against a UnicodeDecodeError.
+
+    A fuzzer found it: onnxruntime takes any bytes for the name of an input or of a size, and only
+    fails when Python asks for them.
+    """
+    data = (tiny / 'text.onnx').read_bytes()
+    assert old in data
+    refusal(variant(tiny, files={
+        'text.onnx': data.replace(old, b'\xd8' + old[1:])}), 'text.onnx')
 
 
 def test_graphs_nested_without_end(tiny, variant):

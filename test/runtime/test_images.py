@@ -236,6 +236,30 @@ def test_depth_pictures_are_refused_by_name():
     assert 'depth' in text
 
 
+@pytest.mark.parametrize('length', [2 ** 32 - 1, 2 ** 31, 2_000_000])
+@pytest.mark.parametrize('chunk', ['IHDR', 'IDAT', 'IEND'])
+def test_a_chunk_that_announces_gigabytes(length, chunk):
+    """
+    Guards the robot's memory against one damaged frame.
+
+    A fuzzer found it: OpenCV allocates and clears what a chunk of a PNG file announces, 4 GiB for
+    half a kilobyte, which took seven seconds, and only then finds that the bytes are not there.
+    """
+    data = bytearray(cv2.imencode('.png', photo())[1].tobytes())
+    at = data.index(chunk.encode()) - 4
+    data[at:at + 4] = length.to_bytes(4, 'big')
+    refused('corrupt_image', decode_compressed, bytes(data), encoding='png')
+
+
+def test_a_png_with_many_chunks_and_more_behind_it():
+    """Guards against refusing good files: of many chunks, and with bytes behind their end."""
+    picture = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
+    data = cv2.imencode('.png', picture)[1].tobytes()
+    assert data.count(b'IDAT') > 1
+    image = decode_compressed(data + b'\xff' * 9, encoding='png')
+    np.testing.assert_array_equal(image, picture[..., ::-1])
+
+
 def _png(side):
     """Make a grey PNG of zeros, which packs a thousand to one."""
     def chunk(kind, data):

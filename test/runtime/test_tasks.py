@@ -4,6 +4,7 @@
 """The tasks of a bundle: what an instruction may be, which task it names, what the files hold."""
 
 import math
+import tracemalloc
 
 from hralign_ros.runtime import BundleError, Encoder, load_bundle, TaskError
 from hralign_ros.runtime.tasks import (
@@ -212,6 +213,44 @@ def test_an_alias_twice_in_one_task(rewritten):
     def change(document):
         document['tasks'][0]['aliases'] = ['lift the cup', 'Lift the cup', 'pick up the cup']
     Encoder.load(rewritten(change), provider='cpu')
+
+
+@pytest.mark.parametrize('place', ['id: cup', 'name: pick up the cup', 'dropped', 'platt'])
+def test_texts_that_grow_when_printed(tiny, variant, place):
+    """
+    Guards the robot's memory: YAML aliases multiply when a list is taken for a text.
+
+    A file of a kilobyte made a text of gigabytes out of a list of lists, before anything was
+    checked.
+    """
+    bomb = ['a0: &a0 [x, x, x, x, x, x, x, x, x, x]']
+    bomb += [f'a{i}: &a{i} [{", ".join([f"*a{i - 1}"] * 10)}]' for i in range(1, 6)]
+    text = (tiny / 'tasks.yaml').read_text()
+    assert place in text
+    text = text.replace(place, f'{place.split(":")[0]}: *a5' if ':' in place else '*a5')
+    folder = variant(tiny, files={
+        'tasks.yaml': ('\n'.join(bomb) + '\n' + text).encode()})
+    tracemalloc.start()
+    try:
+        assert len(refused(folder)) < 1000
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize('place', ['scale: 0.5', 'alpha: 0.1', 'probability: 0.7'])
+def test_a_number_beyond_all_floats(tiny, variant, place):
+    """Guards against an OverflowError: YAML reads whole numbers that no float can hold."""
+    text = (tiny / 'tasks.yaml').read_text()
+    assert place in text
+    text = text.replace(place, f'{place.split(":")[0]}: 0x{"f" * 400}')
+    refused(variant(tiny, files={'tasks.yaml': text.encode()}))
+
+
+def test_half_a_character_in_a_name(tiny, variant):
+    r"""Guards messages, which are UTF-8: YAML spells "\ud800", and no message could carry it."""
+    text = (tiny / 'tasks.yaml').read_text().replace('dropped', '"a\\ud800"')
+    refused(variant(tiny, files={'tasks.yaml': text.encode()}))
 
 
 @pytest.mark.parametrize(('prompts', 'word'), [

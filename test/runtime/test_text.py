@@ -4,8 +4,9 @@
 """From an instruction to features: computed once, whole, and untouched by failure prompts."""
 
 from concurrent.futures import ThreadPoolExecutor
+import json
 
-from hralign_ros.runtime import Encoder, TaskError
+from hralign_ros.runtime import Encoder, InferenceError, TaskError
 import numpy as np
 import pytest
 import yaml
@@ -152,3 +153,35 @@ def test_many_threads(tiny_encoder):
         found = list(pool.map(tiny_encoder.text.encode, texts))
     assert [features.text for features in found] == texts
     assert len(tiny_encoder.text._cache) <= 256
+
+
+def test_a_tokenizer_that_fails_on_a_word(tiny, variant):
+    """
+    Guards ~/set_task against a tokenizer that loads and then fails.
+
+    One without its own token for unknown words raises a plain Exception at the first of them,
+    which came out of set_task as a fault of the node.
+    """
+    tokenizer = json.loads((tiny / 'tokenizer.json').read_text('utf-8'))
+    tokenizer['model']['unk_token'] = 'nowhere'
+    encoder = Encoder.load(variant(
+        tiny, files={'tokenizer.json': json.dumps(tokenizer).encode()}), provider='cpu')
+    encoder.text.encode('pick up the cup')
+    with pytest.raises(InferenceError, match='tokenizer.json failed'):
+        encoder.text.encode('wash the dog')
+
+
+def test_features_that_are_not_finite(tiny_encoder, monkeypatch):
+    """Guards every tick of an episode: features without a number in them are refused at once."""
+    monkeypatch.setattr(tiny_encoder.text._graph, 'run',
+                        lambda feed: [np.full((3, 8), np.nan, np.float32)])
+    with pytest.raises(InferenceError, match='text.onnx'):
+        tiny_encoder.text.encode('pick up the cup')
+
+
+def test_features_of_another_number(tiny_encoder, monkeypatch):
+    """Guards the success head: one feature for the instruction and one for each prompt."""
+    monkeypatch.setattr(tiny_encoder.text._graph, 'run',
+                        lambda feed: [np.ones((0, 8), np.float32)])
+    with pytest.raises(InferenceError, match='0 features'):
+        tiny_encoder.text.encode('pick up the cup')

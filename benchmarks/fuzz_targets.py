@@ -21,7 +21,7 @@ import tempfile
 from typing import Any, ClassVar
 
 import cv2
-from hralign_ros.nodes import parameters, pictures
+from hralign_ros.nodes import conversions, parameters, pictures
 from hralign_ros.nodes.pipeline import Result
 from hralign_ros.runtime.decision import decide, Decision, DecisionRules, DecisionState, Status
 from hralign_ros.runtime.encoder import Encoder

@@ -83,8 +83,8 @@ def gather() -> dict[str, Any]:
         if targets else None,
         'p50_ratio': main.get('ratio_p50'), 'p99_ms': main.get('p99_ms'),
         'cpu_cores': main.get('cpu_cores'), 'load_average': main.get('load_average'),
-        'commands': [part['command'] for part in (faults, ticks, hour, fuzz, latency)
-                     if part.get('command')]}
+        'commands': [part['command'] for part in (
+            faults, ticks, hour, *targets.values(), latency) if part.get('command')]}
 
 
 def _read(path: Path) -> dict[str, Any]:

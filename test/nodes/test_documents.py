@@ -4,10 +4,12 @@
 """What is written about the node is what the node does."""
 
 import importlib.util
+import json
 from pathlib import Path
 import re
 
 from harness import Harness, ROOT, VIEWS
+from hralign_msgs.msg import SuccessProbability
 from hralign_ros.nodes import parameters
 from hralign_ros.runtime import bundle, files, graphs, headers, images, tasks
 from hralign_ros.runtime.images import RAW_ENCODINGS
@@ -109,6 +111,30 @@ def test_page_names_every_drop_and_encoding() -> None:
     assert 'corrupt_image' in keys
     for key in keys | set(RAW_ENCODINGS):
         assert f'`{key}`' in PAGE, key
+
+
+def test_perspective_names_what_there_is() -> None:
+    """Where rqt finds no such topic or field, a panel stays empty without a word."""
+    text = (ROOT / 'config/encoder.perspective').read_text('utf-8')
+    assert json.loads(text)['groups']['pluginmanager']
+    fields = SuccessProbability.get_fields_and_field_types()
+    known = {f'success/{field}' for field in fields} | {f'attention/{view}' for view in VIEWS}
+    named = set(re.findall(r"'/encoder/([\w/]+)'", text))
+    assert {'success/probability', 'success/decision_threshold', 'attention/wrist'} <= named
+    assert named <= known
+
+
+def test_every_status_is_in_one_group(harness: Harness) -> None:
+    """What no group of the aggregator's file takes would be shown under Other."""
+    path = ROOT / 'config/diagnostic_aggregator.yaml'
+    document = yaml.safe_load(path.read_text('utf-8'))
+    groups = document['analyzers']['ros__parameters']['encoder']['analyzers'].values()
+    prefixes = [prefix for group in groups
+                for prefix in group.get('startswith') or group['find_and_remove_prefix']]
+    process = harness.start_active()
+    harness.wait(lambda: len(harness.statuses) == len(VIEWS) + 3, 'every status', process)
+    for name in harness.statuses:
+        assert sum(name.startswith(prefix) for prefix in prefixes) == 1, name
 
 
 def test_every_link_of_the_documents_leads_somewhere() -> None:

@@ -41,11 +41,12 @@ def _text(value: Any) -> str:
 
 
 def model_status(
-    node: str, encoder: Encoder | None, problem: str, faults: Mapping[str, str],
+    node: str, state: str, encoder: Encoder | None, problem: str, faults: Mapping[str, str],
 ) -> DiagnosticStatus:
     """Tell what is loaded and where it runs, or why nothing is; and how the process does."""
     twice = faults.get(NAME, '')
-    process = {'rss_mb': resident_bytes() / 1e6, 'load_average': os.getloadavg()[0]}
+    process = {'state': state, 'rss_mb': resident_bytes() / 1e6,
+               'load_average': os.getloadavg()[0]}
     if encoder is None:
         return status(node, 'model', ERROR if problem else WARN if twice else OK,
                       problem or twice or 'not configured', process)
@@ -53,11 +54,11 @@ def model_status(
     remark = '; '.join(filter(None, (twice, hardware.remark)))
     return status(
         node, 'model', WARN if remark else OK,
-        remark or f'{manifest.backbone} on {hardware.provider}', {
+        remark or f'{state}: {manifest.backbone} on {hardware.provider}', {
             **process, 'bundle': manifest.name, 'bundle_sha256': encoder.bundle.sha256,
             'provider_requested': hardware.requested, 'provider': hardware.provider,
             'onnxruntime': encoder.onnxruntime_version, 'precision': encoder.precision,
-            'success_head_trained': manifest.success_trained})
+            'success_head_trained': manifest.success_trained}, hardware_id=hardware.provider)
 
 
 def resident_bytes() -> int:
@@ -83,12 +84,13 @@ def camera_status(
     if own:
         hard = ERROR if required else WARN
         level = WARN if own.keys() <= _MILD else hard
-        message = f'{topic}: {"; ".join(own.values())}'
+        message = '; '.join(own.values())
     drops = {f'dropped_{k}': n for k, n in sorted(counts.items()) if k not in _NOT_DROPS}
     return status(node, f'camera {view}', level, message, {
         'topic': topic, 'rate_hz': statistics.rates[view],
         'age_s': '' if age is None else float(age),
-        'received': counts.get('received', 0), 'matched': counts.get('matched', 0), **drops})
+        'received': counts.get('received', 0), 'matched': counts.get('matched', 0), **drops},
+        hardware_id=topic)
 
 
 def pairing_status(

@@ -371,7 +371,8 @@ class EncoderNode(LifecycleNode):
         self._faults.settle()
         name = self.get_fully_qualified_name()
         faults = self._faults.lasting()
-        statuses = [diagnostics.model_status(name, self._encoder, self._problem, faults)]
+        state = str(self._state_machine.current_state[1])
+        statuses = [diagnostics.model_status(name, state, self._encoder, self._problem, faults)]
         if self._pipeline is not None and self._settings is not None and self._active:
             statistics = self._pipeline.statistics()
             statuses += [

@@ -335,7 +335,7 @@ class Pipeline:
             age = ages[view]
             self._faults.bad(f'{view} silence', f'view {view}: ' + (
                 'no frame has come' if age is None
-                else f'the newest frame is {age * 1e-9:.1f} s old; without it from now on'))
+                else f'the newest frame is {age * 1e-9:.1f} s old; results go on without it'))
 
     def _repeat_stale(self, episode: Episode) -> None:
         """Publish that there is no result of fresh pictures."""

@@ -74,7 +74,6 @@ BAD_STARTS = {
     'views of another bundle': ({'views': '[left, right]'}, 'wrist, third_person'),
     'no required view': (
         {'wrist.required': 'false', 'third_person.required': 'false'}, 'required'),
-    'an empty crop': ({'wrist.crop': '[]'}, 'crop has 0 numbers'),
     'a crop inside out': ({'wrist.crop': '[0.9, 0.0, 0.1, 1.0]'}, 'left < right'),
     'a wait longer than the age': ({'max_wait_s': '0.9'}, 'max_wait_s'),
     'a task too long': ({'task': 'z' * 600}, '512'),

@@ -52,7 +52,7 @@ def test_bad_picture_is_counted_and_the_node_goes_on(harness: Harness, case: str
     assert 'wrist' in status.message
     harness.send_until_embedded(GOOD)
     harness.wait(lambda: 'recovered: wrist pictures' in process.output, 'the recovery', process)
-    # One for each fault that there was, cameras that were slow to send included; not one each frame.
+    # One for each fault that there was, that of slow cameras included; not one for each frame.
     assert process.output.count('[WARN]') <= 8, process.output
     assert 'Traceback' not in process.output
     assert process.stop() == 0

@@ -147,15 +147,20 @@ class Neighbours:
                 'stolen_cores': round(stolen / took, 2)}
 
 
-def encoder_node(folder: Path, task: str, **parameters: Any) -> Child:
-    """Start the encoder node; dots in the names of parameters are written as two underscores."""
+def encoder_arguments(task: str, **parameters: Any) -> list[str]:
+    """Make the encoder's arguments; dots in names of parameters are two underscores here."""
     values = {'autostart': True, 'provider': 'cpu', 'threads': 2, 'task': task, **parameters}
-    command = [sys.executable, '-m', 'hralign_ros.nodes.encoder_node', '--ros-args',
-               '-r', f'__ns:={NAMESPACE}', '--log-level', 'warn']
+    arguments = ['--ros-args', '-r', f'__ns:={NAMESPACE}', '--log-level', 'warn']
     for name, value in values.items():
         text = str(value).lower() if isinstance(value, (bool, int)) else f"'{value}'"
-        command += ['-p', f'{name.replace("__", ".")}:={text}']
-    return Child('encoder', command, folder)
+        arguments += ['-p', f'{name.replace("__", ".")}:={text}']
+    return arguments
+
+
+def encoder_node(folder: Path, task: str, **parameters: Any) -> Child:
+    """Start the encoder node."""
+    return Child('encoder', [sys.executable, '-m', 'hralign_ros.nodes.encoder_node',
+                             *encoder_arguments(task, **parameters)], folder)
 
 
 def naive_node(folder: Path, *, keep_memory: bool) -> Child:

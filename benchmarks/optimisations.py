@@ -1,0 +1,105 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Measure what each optimisation of the node buys: the node with it undone, in turns with the node.
+
+    python benchmarks/optimisations.py
+
+Two cameras of 640x480 at 30 Hz send all the time. In each round the node is measured as it is
+and with one thing undone at a time; ratios are within a round, so that a machine that others use
+says something all the same.
+"""
+
+import argparse
+from datetime import datetime, timezone
+import json
+import os
+from pathlib import Path
+import sys
+import tempfile
+import time
+from typing import Any
+
+from collector import Collector, matched_frames, percentiles
+from hralign_ros.nodes.demo import episode_folder
+import numpy as np
+from processes import Cameras, Child, encoder_arguments, environment, HERE, Neighbours, ROOT
+from undone import WHAT
+import yaml
+
+RESULTS = ROOT / 'results/optimisations.json'
+MEANING = {
+    'memory': 'freed pictures are given back to the kernel each time',
+    'spinning': "onnxruntime's workers spin while they wait",
+    'executor': 'callbacks on four threads',
+    'transport': "Fast DDS's default transports, for the node only"}
+SETTLE = 2.0
+
+
+def watch(
+    collector: Collector, cameras: Cameras, folder: Path, task: str, what: str, seconds: float,
+) -> dict[str, float]:
+    """Measure the node for a while with one thing undone."""
+    variables = environment()
+    if what == 'transport':
+        variables.pop('FASTRTPS_DEFAULT_PROFILES_FILE')
+    with Child('encoder', [sys.executable, str(HERE / 'undone.py'), what,
+                           *encoder_arguments(task)], folder, env=variables) as node:
+        collector.forget()
+        collector.wait_for_embedding(node, after=node.started)
+        time.sleep(SETTLE)
+        start, cpu = time.time_ns(), node.cpu_seconds()
+        time.sleep(seconds)
+        end = time.time_ns()
+        used = node.cpu_seconds() - cpu
+        time.sleep(0.3)
+        arrivals = collector.arrivals(start, end)
+        lost = matched_frames(arrivals, cameras.sent(start, end))['drops']
+    found = percentiles([a.latency for a in arrivals])
+    return {'p50_ms': found['p50_ms'], 'p95_ms': found['p95_ms'], 'cores': used / seconds,
+            'frames_lost': float(lost)}
+
+
+def main() -> int:
+    """Measure all, print and write the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or '').strip().splitlines()[0])
+    parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument('--seconds', type=float, default=6.0)
+    parser.add_argument('--output', type=Path, default=RESULTS)
+    options = parser.parse_args()
+    task = str(yaml.safe_load((episode_folder() / 'episode.yaml').read_text())['task'])
+    rounds: list[dict[str, dict[str, float]]] = []
+    with tempfile.TemporaryDirectory(prefix='hralign_bench_') as name, Collector() as collector:
+        with Cameras(Path(name)) as cameras:
+            neighbours = Neighbours(cameras)
+            for number in range(options.rounds):
+                rounds.append({what: watch(collector, cameras, Path(name), task, what,
+                                           options.seconds) for what in WHAT})
+                print(f'round {number + 1}: ' + ', '.join(
+                    f'{w} {r["p50_ms"]:.1f} ms' for w, r in rounds[-1].items()), flush=True)
+            others = neighbours.cores()
+    table: dict[str, Any] = {}
+    for what in WHAT:
+        figures = {key: round(float(np.median([r[what][key] for r in rounds])), 3)
+                   for key in rounds[0][what]}
+        ratios = [r[what]['p50_ms'] / r['nothing']['p50_ms'] for r in rounds]
+        cores = [r[what]['cores'] / r['nothing']['cores'] for r in rounds]
+        table[what] = {
+            **figures, 'p50_ratio': round(float(np.median(ratios)), 3),
+            'p50_ratio_each': [round(x, 3) for x in ratios],
+            'cores_ratio': round(float(np.median(cores)), 3), 'means': MEANING.get(what, '')}
+    found = {'undone': table, 'seconds': options.seconds, 'rounds': options.rounds, **others,
+             'load_average': [round(x, 2) for x in os.getloadavg()],
+             'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
+             'command': 'python benchmarks/optimisations.py'}
+    options.output.write_text(json.dumps(found, indent=1) + '\n', 'utf-8')
+    print(f'{"undone":<12}{"p50 [ms]":>10}{"ratio":>8}{"cores":>8}{"ratio":>8}{"lost":>7}')
+    for what, row in table.items():
+        print(f'{what:<12}{row["p50_ms"]:>10}{row["p50_ratio"]:>8}{row["cores"]:>8}'
+              f'{row["cores_ratio"]:>8}{row["frames_lost"]:>7}')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -319,7 +319,8 @@ def main() -> int:
     found |= {'load_average': [round(x, 2) for x in os.getloadavg()],
               'onnxruntime': onnxruntime.__version__,
               'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
-              'command': shlex.join(['python', 'benchmarks/soak.py', *sys.argv[1:]])}
+              'command': shlex.join(['python', 'benchmarks/soak.py', *(
+                  Path(w).name if w.startswith('/') else w for w in sys.argv[1:])])}
     document = json.loads(options.output.read_text()) if options.output.exists() else {}
     document[options.what] = found
     options.output.parent.mkdir(exist_ok=True)

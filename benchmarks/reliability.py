@@ -53,7 +53,9 @@ def run_faults(times: int) -> dict[str, Any]:
             rows = json.loads(found.read_text())
             runs.append({
                 'tests': int(suite.get('tests', 0)), 'failed': failed, 'rows': len(rows),
-                'slowest_recovery_s': max(r['recovery_s'] or 0.0 for r in rows),
+                'slowest_recovery_s': max(
+                    r['recovery_s'] or 0.0 for r in rows if not r['busy']),
+                'busy_rows': sum(r['busy'] for r in rows),
                 'seconds': round(time.monotonic() - began, 1),
                 'load_average': [round(before, 2), round(os.getloadavg()[0], 2)]})
             print(runs[-1], flush=True)
@@ -95,7 +97,8 @@ def _read(path: Path) -> dict[str, Any]:
 def tables(faults: Mapping[str, Any], soak: Mapping[str, Any]) -> dict[str, str]:
     """Draw the page's tables, by the name of their mark."""
     rows = [[str(i + 1), r['fault'], r['response'], _short(r['diagnostic']),
-             '' if r['recovery_s'] is None else f'{r["recovery_s"]:.2f}',
+             '' if r['recovery_s'] is None else f'{r["recovery_s"]:.2f}'
+             + (' *' if r['busy'] else ''),
              '' if r['lost'] is None else str(r['lost'])]
             for i, r in enumerate(faults.get('rows', []))]
     runs = [[str(i + 1), str(r['tests']), str(r['failed']), f'{r["seconds"]:.0f}',

@@ -26,6 +26,8 @@ class Network:
         self.topics: dict[str, str] = {}
         self._reliability: dict[str, str] = {}
         self._offered: list[str] = []
+        # How many times in a row a view was seen to have several publishers.
+        self._several: dict[str, int] = {}
 
     def listen(self, view: str, topic: str, reliability: str) -> None:
         """Note that a view is subscribed to: best_effort or reliable."""
@@ -38,6 +40,7 @@ class Network:
     def forget(self) -> None:
         """Forget all of them."""
         self.topics, self._reliability, self._offered = {}, {}, []
+        self._several = {}
 
     def unheard(self, view: str, event: Any) -> None:
         """Name the policy by which a camera and its subscription do not meet."""
@@ -68,13 +71,15 @@ class Network:
                 self._unheard(view, 'RELIABILITY')
             else:
                 self._faults.good(f'{view} {QOS}')
-            if len(publishers) > 1:
+            # Twice in a row: of a driver that restarts, two are seen for a moment.
+            self._several[view] = self._several.get(view, 0) + 1 if len(publishers) > 1 else 0
+            if self._several[view] > 1:
                 names = ', '.join(sorted(f'{p.node_namespace}/{p.node_name}'.replace('//', '/')
                                          for p in publishers))
                 self._faults.bad(f'{view} {PUBLISHERS}', (
                     f'{len(publishers)} publishers on {topic} ({names}): their frames mix; stop '
                     'all but one, or remap'))
-            else:
+            elif not self._several[view]:
                 self._faults.good(f'{view} {PUBLISHERS}')
         for topic in self._offered:
             subscribers = self._node.get_subscriptions_info_by_topic(topic)

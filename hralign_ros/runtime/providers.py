@@ -99,6 +99,8 @@ class SessionFactory:
         self._require_gpu = require_gpu
         self._threads = threads
         self._obtained: str | None = None
+        # Asked once: looking through all packages takes milliseconds.
+        self._installed = installed_distributions()
         offered = self._ort.get_available_providers()
         self._wants_cuda = provider == 'cuda' or (
             provider == 'auto' and _EXECUTION_PROVIDER['cuda'] in offered)
@@ -108,7 +110,7 @@ class SessionFactory:
             raise ProviderError(
                 f"a GPU is asked for (provider '{provider}', require_gpu "
                 f'{str(require_gpu).lower()}), but this onnxruntime offers '
-                f'{", ".join(offered)}; installed: {", ".join(installed_distributions())}. '
+                f'{", ".join(offered)}; installed: {", ".join(self._installed)}. '
                 "Install onnxruntime-gpu[cuda,cudnn] in its place, or set provider 'cpu'")
 
     def _preload_cuda(self) -> None:
@@ -147,7 +149,7 @@ class SessionFactory:
             raise ProviderError(
                 f'{name}: require_gpu is set, but the session runs on {obtained}: CUDA or cuDNN '
                 'could not be loaded. Check the driver and the libraries that this '
-                f'onnxruntime needs; installed: {", ".join(installed_distributions())}')
+                f'onnxruntime needs; installed: {", ".join(self._installed)}')
         if not on_cpu:
             self._obtained = obtained
         return session
@@ -161,10 +163,9 @@ class SessionFactory:
             remarks.append(
                 f'CUDA was wanted, but the session runs on {obtained}: '
                 'check the driver, CUDA and cuDNN libraries')
-        installed = installed_distributions()
-        if len(installed) > 1:
+        if len(self._installed) > 1:
             remarks.append(
-                f'both {" and ".join(installed)} are installed and overwrite each other: '
+                f'both {" and ".join(self._installed)} are installed and overwrite each other: '
                 'uninstall both, then install the one you need')
         return Hardware(self._requested, obtained, '; '.join(remarks))
 

@@ -59,9 +59,7 @@ def main() -> int:
               file=sys.stderr)
         return 1
     good, bad, test = _divide(episodes)
-    began = time.monotonic()
-    clips = {e.episode_id: _clip(encoder, options.data, e) for e in [*good, *bad, *test]}
-    encoding = time.monotonic() - began
+    clips, encoding = _clips(encoder, options.data, [*good, *bad, *test])
     print(f'{len(clips)} clips encoded in {encoding:.0f} s', flush=True)
     rng, name, rows = np.random.default_rng(0), episodes[0].task_text, []
     for size in SIZES:
@@ -108,6 +106,26 @@ def _divide(episodes: Sequence[Episode]) -> tuple[list[Episode], list[Episode], 
     return ([e for e in learn if any(e.success_flags)],
             [e for e in learn if not any(e.success_flags)],
             [e for e in episodes if e.scene in test])
+
+
+def _clips(
+    encoder: Encoder, folder: Path, episodes: Sequence[Episode],
+) -> tuple[dict[str, TaskClip], float]:
+    """Encode all clips, or read what an earlier call encoded; tell how long that took."""
+    kept = folder / f'add_task_clips_{encoder.bundle.sha256[:16]}.npz'
+    if not kept.exists():
+        began, arrays = time.monotonic(), {}
+        for number, episode in enumerate(episodes):
+            clip = _clip(encoder, folder, episode)
+            arrays |= {f'{clip.name}/video': clip.video, f'{clip.name}/time': clip.time_s,
+                       f'{clip.name}/done': clip.done}
+            if number % 50 == 49:
+                print(f'{number + 1} of {len(episodes)} encoded', flush=True)
+        np.savez(kept, **arrays, seconds=np.array(time.monotonic() - began))
+    with np.load(kept) as found:
+        return {e.episode_id: TaskClip(e.episode_id, *(
+            found[f'{e.episode_id}/{part}'] for part in ('video', 'time', 'done')))
+            for e in episodes}, float(found['seconds'])
 
 
 def _clip(encoder: Encoder, folder: Path, episode: Episode) -> TaskClip:

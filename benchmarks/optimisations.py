@@ -23,12 +23,15 @@ from typing import Any
 
 from collector import Collector, matched_frames, percentiles
 from hralign_ros.nodes.demo import episode_folder
+from hralign_tables import filled
 import numpy as np
 from processes import Cameras, Child, encoder_arguments, environment, HERE, Neighbours, ROOT
+from success_tables import table as draw
 from undone import WHAT
 import yaml
 
 RESULTS = ROOT / 'results/optimisations.json'
+PAGE = ROOT / 'docs/performance.md'
 MEANING = {
     'memory': 'freed pictures are given back to the kernel each time',
     'spinning': "onnxruntime's workers spin while they wait",
@@ -94,10 +97,18 @@ def main() -> int:
              'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
              'command': 'python benchmarks/optimisations.py'}
     options.output.write_text(json.dumps(found, indent=1) + '\n', 'utf-8')
-    print(f'{"undone":<12}{"p50 [ms]":>10}{"ratio":>8}{"cores":>8}{"ratio":>8}{"lost":>7}')
-    for what, row in table.items():
-        print(f'{what:<12}{row["p50_ms"]:>10}{row["p50_ratio"]:>8}{row["cores"]:>8}'
-              f'{row["cores_ratio"]:>8}{row["frames_lost"]:>7}')
+    page = draw(
+        ['undone', 'p50 [ms]', 'to the node as it is', 'cores', 'to the node as it is',
+         'frames lost'],
+        [[row['means'] or 'nothing', f'{row["p50_ms"]:.1f}', f'{row["p50_ratio"]:.2f}',
+          f'{row["cores"]:.2f}', f'{row["cores_ratio"]:.2f}', f'{row["frames_lost"]:.0f}']
+         for row in table.values()])
+    print(page)
+    if options.output == RESULTS:
+        note = (f'{options.rounds} rounds of {options.seconds:.0f} s each; others used '
+                f'{others["other_cores"]} cores meanwhile, load {found["load_average"][0]}.')
+        PAGE.write_text(filled(PAGE.read_text('utf-8'), {
+            'OPTIMISATIONS': f'{page}\n\n{note}'}), 'utf-8')
     return 0
 
 

@@ -288,9 +288,15 @@ class Robot:
         statuses = self.harness.statuses
         return len(statuses) >= 5 and all(s.level == s.OK for s in statuses.values())
 
+    def all_told(self) -> bool:
+        """Whether the log has as many ends of faults as begins."""
+        lines = [line for line in self.process.output.splitlines() if 'set_task' not in line]
+        return sum('[WARN]' in line for line in lines) \
+            == sum('recovered: ' in line for line in lines)
+
     def steady(self) -> None:
         """Wait until all is well and SUCCESS has been decided."""
-        self.wait(lambda: self.well() and self.sees(BOTH, self.harness.now() - SECOND)
+        self.wait(lambda: self.well() and self.all_told() and self.sees(BOTH, self.harness.now() - SECOND)
                   and (s := self.success) is not None and s.decision == s.DECISION_SUCCESS,
                   'a robot that is well')
 
@@ -412,12 +418,9 @@ def endure(
     last = cameras.index
     robot.wait(robot.well, 'all well again')
 
-    def lines() -> tuple[int, int]:
-        told = robot.process.output[before:]
-        return told.count('[WARN]'), told.count('recovered: ')
-
-    robot.wait(lambda: lines()[0] == lines()[1], 'a line for the end of each fault')
-    told, begins = robot.process.output[before:], lines()[0]
+    robot.wait(robot.all_told, 'a line for the end of each fault')
+    told = robot.process.output[before:]
+    begins = told.count('[WARN]')
     busy = cameras.stalled(first) \
         or any(f'view {view}: ' in told for view in touched and BOTH - touched)
     if not busy:

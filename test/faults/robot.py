@@ -296,9 +296,13 @@ class Robot:
 
     def steady(self) -> None:
         """Wait until all is well and SUCCESS has been decided."""
-        self.wait(lambda: self.well() and self.all_told() and self.sees(BOTH, self.harness.now() - SECOND)
-                  and (s := self.success) is not None and s.decision == s.DECISION_SUCCESS,
-                  'a robot that is well')
+        def steady() -> bool:
+            return self.well() and self.all_told() \
+                and self.sees(BOTH, self.harness.now() - SECOND) \
+                and self.success is not None \
+                and self.success.decision == self.success.DECISION_SUCCESS
+
+        self.wait(steady, 'a robot that is well')
 
     # What must always hold.
 

@@ -15,7 +15,7 @@ from typing import Any
 from hralign_ros.data.manifest import Episode
 from hralign_ros.evaluate.bootstrap import Estimate, EvaluationError, seed_mean
 from hralign_ros.evaluate.metrics.e8_detection import detection
-from hralign_ros.evaluate.metrics.e9_calibration import calibrated
+from hralign_ros.evaluate.metrics.e9_calibration import calibrated, with_share
 from hralign_ros.evaluate.metrics.e11_events import (  # noqa: I100
     Rate,
     rate,
@@ -207,6 +207,11 @@ def measure_calibration(
         for metric, value in (('E9 ECE', result.ece), ('E9 Brier score', result.brier),
                               ('E9 negative log-likelihood', result.nll)):
             found.add(metric, name, split, value, better='lower', seeds=seeds, note=note)
+        if 0.0 < result.prevalence < 1.0:
+            shifted = np.stack([with_share(row, result.prevalence) for row in stack])
+            found.add('E9 ECE, share of successes known', name, split,
+                      calibrated(shifted, done, _clusters(chosen), draws=_DRAWS).ece,
+                      better='lower', seeds=seeds, note=note)
         drawn[split] = (stack.ravel(), np.tile(done, len(rows)))
     return drawn
 

@@ -4,7 +4,12 @@
 """E9 against cases worked out by hand, and against what is true by construction."""
 
 from hralign_ros.evaluate.bootstrap import EvaluationError
-from hralign_ros.evaluate.metrics.e9_calibration import calibrated, equal_mass, expected_error
+from hralign_ros.evaluate.metrics.e9_calibration import (
+    calibrated,
+    equal_mass,
+    expected_error,
+    with_share,
+)
 from metric_cases import ids
 import numpy as np
 import pytest
@@ -61,3 +66,22 @@ def test_what_is_no_probability_is_refused():
         calibrated([1.2], np.array([True]), ids(1))
     with pytest.raises(EvaluationError, match='2 probabilities for 1'):
         calibrated([0.2, 0.3], np.array([True]), ids(1))
+
+
+def test_a_share_that_is_known_takes_a_shift_away():
+    """
+    Guards the part of the error that is only a matter of how often attempts succeed.
+
+    Of truthful probabilities, successes are kept three times as often as failures: every
+    probability is then too low by the same log-odds, and one shift makes them right again.
+    """
+    p, y = drawn(6000, 3)
+    kept = y | (np.random.default_rng(4).random(len(y)) < 1 / 3)
+    p, y = p[kept], y[kept]
+    assert expected_error(p, y) > 0.1
+    shifted = with_share(p, float(y.mean()))
+    assert shifted.mean() == pytest.approx(y.mean(), abs=1e-6)
+    assert expected_error(shifted, y) < 0.02
+    assert (np.argsort(shifted, kind='stable') == np.argsort(p, kind='stable')).all()
+    with pytest.raises(EvaluationError, match='share'):
+        with_share(p, 1.0)

@@ -9,6 +9,8 @@ from hralign_ros.evaluate.bootstrap import Estimate, EvaluationError, Floats, La
 from hralign_ros.evaluate.metrics.rows import Bools
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.optimize import brentq
+from scipy.special import expit, logit
 
 BINS = 15
 _TINY = 1e-7
@@ -71,6 +73,24 @@ def calibrated(
         ece, resample(lambda c: float(square[c].mean()), clusters, draws=draws, seed=seed),
         resample(lambda c: float(loss[c].mean()), clusters, draws=draws, seed=seed),
         reliability, resolution, base * (1 - base), base)
+
+
+def with_share(probability: ArrayLike, share: float) -> Floats:
+    """
+    Shift probabilities by one number in log-odds so that their mean is a share that is known.
+
+    What is left of the calibration error then is not that successes are more frequent here than
+    they were where the probabilities were calibrated.
+
+    :param probability: [n], 0 to 1.
+    :param share: of successes among the rows, within 0 and 1.
+    :raises EvaluationError: the share is 0 or 1, which no shift reaches.
+    """
+    if not 0.0 < share < 1.0:
+        raise EvaluationError(f'the share of successes is {share}; needed is one within 0 and 1')
+    odds = logit(np.clip(np.asarray(probability, np.float64), _TINY, 1 - _TINY))
+    shift = brentq(lambda by: float(expit(odds + by).mean()) - share, -60.0, 60.0)
+    return np.asarray(expit(odds + shift), np.float64)
 
 
 def equal_mass(probability: Floats, bins: int = BINS) -> list[np.ndarray]:

@@ -58,6 +58,8 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / 'results' / 'success.json'
+# What benchmarks/add_task.py has written.
+ADD_TASK = ROOT / 'results' / 'add_task.json'
 BCE = 'BCE alone'
 SIMILARITY, SINGLE = 'similarity to the text (LIV)', 'newest frame, BCE (LeRobot)'
 DVD = 'likeness to human films (DVD)'
@@ -118,6 +120,9 @@ def main() -> None:
             for name, (seeds, _) in table.items()}
     runs = {name: some for name, some in runs.items() if some}
     results = evaluate(runs, options)
+    if ADD_TASK.exists():
+        added = json.loads(ADD_TASK.read_text('utf-8'))
+        results |= {key: added[key] for key in ('add_task_seconds', 'add_task_auroc_gap')}
     options.output.parent.mkdir(exist_ok=True)
     options.output.write_text(json.dumps(results, indent=1) + '\n', encoding='utf-8')
     print(options.output)

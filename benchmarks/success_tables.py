@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from hralign_tables import filled, ROOT  # noqa: E402
 
 RESULTS = ROOT / 'results' / 'success.json'
+ADD_TASK = ROOT / 'results' / 'add_task.json'
 PAGE = ROOT / 'docs' / 'success_results.md'
 Cell = Mapping[str, float | None]
 
@@ -82,6 +83,7 @@ def tables(found: Mapping[str, Any]) -> dict[str, str]:
             'attempts of seen tasks: ticks OUT_OF_DISTRIBUTION':
                 f'{found["in_distribution_ood_rate"]:.3f} of {found["in_distribution_ticks"]}'}
     return {
+        **(_added(json.loads(ADD_TASK.read_text('utf-8'))) if ADD_TASK.exists() else {}),
         'facts': table(['what', 'figure'], [[k, v] for k, v in facts.items()]),
         'detection': table(['split', 'variant', 'AUROC', 'false positives at 95 % recall',
                             'average precision'], detection),
@@ -92,6 +94,22 @@ def tables(found: Mapping[str, Any]) -> dict[str, str]:
                           'one sample above 0.5'], streams),
         'cameras': table(['what', 'AUROC', 'loss', 'never succeeds, yet above 0.9'], cameras),
         'rows': table(['number', 'variant', 'split', 'value', 'chance or promise', 'n'], rows)}
+
+
+def _added(found: Mapping[str, Any]) -> dict[str, str]:
+    """Draw the learning curve of add-task."""
+    sizes = sorted({row['clips_each'] for row in found['rows']})
+    without = found['without']
+    rows = [['none (shared prompts)', '', f'{without["auroc"]:.3f} '
+             f'[{without["low"]:.3f}, {without["high"]:.3f}]', '']]
+    for size in sizes:
+        some = [row for row in found['rows'] if row['clips_each'] == size]
+        rows.append([f'{size} + {size}', str(len(some)),
+                     ', '.join(f'{row["auroc"]:.3f}' for row in some),
+                     ', '.join(f'{row["seconds"]:.0f}' for row in some)])
+    return {'add_task': table(
+        ['clips of success + failure', 'draws', 'AUROC on other attempts, each draw',
+         'seconds to fit'], rows)}
 
 
 def main() -> None:

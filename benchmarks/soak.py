@@ -298,7 +298,8 @@ def soak_hour(seconds: float) -> dict[str, Any]:
             'rss_slope_mb_per_100k': round(float(np.polyfit(rows[:, 0], rows[:, 1], 1)[0]) * 1e5,
                                            4),
             'rss_first_mb': rows[0, 1], 'rss_last_mb': rows[-1, 1],
-            'handles_first': int(rows[0, 2]), 'handles_last': int(rows[-1, 2])}
+            'handles_first': int(rows[0, 2]), 'handles_last': int(rows[-1, 2]),
+            'rss_mb_every_300_s': [round(s[1], 1) for s in samples[29::30]]}
 
 
 def main() -> int:

@@ -25,7 +25,7 @@ from collector import Collector, matched_frames, percentiles
 from hralign_ros.nodes.demo import episode_folder
 from hralign_tables import filled
 import numpy as np
-from processes import Cameras, Child, encoder_arguments, environment, HERE, Neighbours, ROOT
+from processes import Cameras, Child, encoder_arguments, environment, HERE, ROOT
 from success_tables import table as draw
 from undone import WHAT
 import yaml
@@ -75,13 +75,11 @@ def main() -> int:
     rounds: list[dict[str, dict[str, float]]] = []
     with tempfile.TemporaryDirectory(prefix='hralign_bench_') as name, Collector() as collector:
         with Cameras(Path(name)) as cameras:
-            neighbours = Neighbours(cameras)
             for number in range(options.rounds):
                 rounds.append({what: watch(collector, cameras, Path(name), task, what,
                                            options.seconds) for what in WHAT})
                 print(f'round {number + 1}: ' + ', '.join(
                     f'{w} {r["p50_ms"]:.1f} ms' for w, r in rounds[-1].items()), flush=True)
-            others = neighbours.cores()
     table: dict[str, Any] = {}
     for what in WHAT:
         figures = {key: round(float(np.median([r[what][key] for r in rounds])), 3)
@@ -92,7 +90,7 @@ def main() -> int:
             **figures, 'p50_ratio': round(float(np.median(ratios)), 3),
             'p50_ratio_each': [round(x, 3) for x in ratios],
             'cores_ratio': round(float(np.median(cores)), 3), 'means': MEANING.get(what, '')}
-    found = {'undone': table, 'seconds': options.seconds, 'rounds': options.rounds, **others,
+    found = {'undone': table, 'seconds': options.seconds, 'rounds': options.rounds,
              'load_average': [round(x, 2) for x in os.getloadavg()],
              'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
              'command': 'python benchmarks/optimisations.py'}
@@ -105,8 +103,8 @@ def main() -> int:
          for row in table.values()])
     print(page)
     if options.output == RESULTS:
-        note = (f'{options.rounds} rounds of {options.seconds:.0f} s each; others used '
-                f'{others["other_cores"]} cores meanwhile, load {found["load_average"][0]}.')
+        note = (f'{options.rounds} rounds of {options.seconds:.0f} s each, load '
+                f'{found["load_average"][0]} at the end.')
         PAGE.write_text(filled(PAGE.read_text('utf-8'), {
             'OPTIMISATIONS': f'{page}\n\n{note}'}), 'utf-8')
     return 0

@@ -37,7 +37,7 @@ def announced_size(data: NDArray[np.uint8]) -> tuple[int, int]:
         if head.startswith(b'\xff\xd8'):
             return _jpeg(data)
         if head.startswith(b'\x89PNG\r\n\x1a\n'):
-            return _png(head)
+            return _png(data.data)
         if head[:4] == b'RIFF' and head[8:12] == b'WEBP':
             return _webp(head)
         if head.startswith(b'BM'):
@@ -47,10 +47,24 @@ def announced_size(data: NDArray[np.uint8]) -> tuple[int, int]:
     raise ValueError('it is no JPEG, PNG, WebP or BMP')
 
 
-def _png(head: bytes) -> tuple[int, int]:
-    if head[12:16] != b'IHDR':
+def _png(data: memoryview) -> tuple[int, int]:
+    """
+    Read the size, and see that no chunk announces more bytes than there are.
+
+    OpenCV allocates and clears what a chunk announces, up to 4 GiB, before it looks for the bytes.
+    """
+    if bytes(data[12:16]) != b'IHDR':
         raise ValueError('its first part is not the header')
-    width, height = struct.unpack_from('>II', head, 16)
+    width, height = struct.unpack_from('>II', data, 16)
+    at = 8
+    while at + 8 <= len(data):
+        length = int.from_bytes(data[at:at + 4], 'big')
+        # Length, type and checksum stand around the chunk's own bytes.
+        if at + 12 + length > len(data):
+            raise ValueError(f'a chunk announces {length} bytes, but {len(data) - at} are left')
+        if bytes(data[at + 4:at + 8]) == b'IEND':
+            break
+        at += 12 + length
     return height, width
 
 

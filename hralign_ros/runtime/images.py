@@ -38,7 +38,6 @@ RAW_ENCODINGS: dict[str, tuple[int, int | None]] = {
 }
 
 MAX_COMPRESSED_BYTES = 64 * 1024 * 1024
-_PNG = b'\x89PNG\r\n\x1a\n'
 
 ROTATIONS = (0, 90, 180, 270)
 _CV2_ROTATION = {
@@ -107,7 +106,6 @@ def decode_compressed(data: Buffer, *, encoding: str = '') -> Image:
             'oversized_image',
             f'a compressed image of {flat.size} bytes came; at most {MAX_COMPRESSED_BYTES} '
             'are decoded')
-    _check_png(flat.data, encoding)
     try:
         size = announced_size(flat)
     except ValueError as error:
@@ -127,30 +125,6 @@ def decode_compressed(data: Buffer, *, encoding: str = '') -> Image:
             f"{flat.size} bytes of format '{encoding}' are not a picture that OpenCV can decode")
     check_size(*bgr.shape[:2])
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
-
-
-def _check_png(data: memoryview, encoding: str) -> None:
-    """
-    Refuse a PNG file that announces more bytes than it has.
-
-    OpenCV allocates and clears what a chunk announces, up to 4 GiB, before it looks for the bytes.
-
-    :raises FrameError: corrupt_image.
-    """
-    if bytes(data[:len(_PNG)]) != _PNG:
-        return
-    at = len(_PNG)
-    while at + 8 <= len(data):
-        length = int.from_bytes(data[at:at + 4], 'big')
-        # Length, type and checksum stand around the chunk's own bytes.
-        if at + 12 + length > len(data):
-            raise FrameError(
-                'corrupt_image',
-                f"a chunk of this '{encoding}' image announces {length} bytes, but "
-                f'{len(data) - at} are left; the message was cut or damaged')
-        if bytes(data[at + 4:at + 8]) == b'IEND':
-            return
-        at += 12 + length
 
 
 def check_size(height: int, width: int) -> None:

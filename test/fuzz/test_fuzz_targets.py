@@ -17,8 +17,10 @@ pytest.importorskip('rclpy', reason='rclpy is not installed')
 pytest.importorskip('hralign_msgs', reason='hralign_msgs is not built')
 pytest.importorskip('onnx', reason='onnx is not installed: it makes the tiny bundle')
 
+from fuzz_decisions import Decisions  # noqa: E402, I100, I202
+from fuzz_source import Source  # noqa: E402, I100, I202
 import fuzz_tables as page  # noqa: E402, I100, I202  # found by the lines above
-from fuzz_targets import Decisions, Source, TARGETS  # noqa: E402, I100, I202
+from fuzz_targets import TARGETS  # noqa: E402, I100, I202
 
 
 def cases(seeds, count):
@@ -42,13 +44,13 @@ def test_target(name, count):
 
 def test_a_broken_promise_is_seen(monkeypatch):
     """Guards the targets themselves: one that can see nothing finds nothing."""
-    decide = sys.modules['fuzz_targets'].decide
+    decide = sys.modules['fuzz_decisions'].decide
 
     def forgetful(state, rules, **given):
         after, decision = decide(state, rules, **given)
         return after.__class__(start=after.start, above_since=after.above_since), decision
 
-    monkeypatch.setattr(sys.modules['fuzz_targets'], 'decide', forgetful)
+    monkeypatch.setattr(sys.modules['fuzz_decisions'], 'decide', forgetful)
     target = Decisions()
     with pytest.raises(AssertionError):
         for data in cases(target.seeds(), 600):

@@ -10,14 +10,13 @@ What stands between the marks `<!-- NAME -->` and `<!-- end -->` is replaced, th
 """
 
 from collections.abc import Mapping
-import json
 from pathlib import Path
 import sys
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from hralign_tables import filled, ROOT  # noqa: E402
+from pages import filled, rewrite, ROOT, table  # noqa: E402, F401
 
 RESULTS = ROOT / 'results' / 'fuzz.json'
 PAGE = ROOT / 'docs' / 'fuzzing.md'
@@ -25,26 +24,19 @@ PAGE = ROOT / 'docs' / 'fuzzing.md'
 
 def tables(found: Mapping[str, Any]) -> dict[str, str]:
     """Draw all tables of the page, by the name of their mark."""
-    titles = ('target', 'cases', 'of these taken', 'seconds', 'open findings',
-              'memory per case [bytes]', 'load average')
-    lines = [f'| {" | ".join(titles)} |', '|---' * len(titles) + '|']
+    rows = []
     for name, run in found['targets'].items():
         growth = run['rss_bytes_per_case']
-        lines.append(
-            f'| {name} | {run["cases"]:,} | {run["taken"] / run["cases"]:.0%} '
-            f'| {run["seconds"]:.0f} | {len(run["findings"])} '
-            f'| {"-" if growth is None else f"{growth:.1f}"} '
-            f'| {", ".join(f"{value:.1f}" for value in run["load_average"])} |')
+        rows.append([
+            name, f'{run["cases"]:,}', f'{run["taken"] / run["cases"]:.0%}',
+            f'{run["seconds"]:.0f}', str(len(run['findings'])),
+            '-' if growth is None else f'{growth:.1f}',
+            ', '.join(f'{value:.1f}' for value in run['load_average'])])
+    drawn = table(['target', 'cases', 'of these taken', 'seconds', 'open findings',
+                   'memory per case [bytes]', 'load average'], rows)
     versions = ', '.join(f'{name} {version}' for name, version in found['versions'].items())
-    return {'run': '\n'.join([*lines, '', f'With {versions}.'])}
-
-
-def main() -> None:
-    """Write the page."""
-    found = json.loads(RESULTS.read_text(encoding='utf-8'))
-    PAGE.write_text(filled(PAGE.read_text(encoding='utf-8'), tables(found)), encoding='utf-8')
-    print(PAGE)
+    return {'run': f'{drawn}\n\nWith {versions}.'}
 
 
 if __name__ == '__main__':
-    main()
+    rewrite(PAGE, RESULTS, tables)

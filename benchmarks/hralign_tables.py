@@ -10,11 +10,14 @@ What stands between the marks `<!-- NAME -->` and `<!-- end -->` is replaced, th
 """
 
 from collections.abc import Mapping
-import json
 from pathlib import Path
+import sys
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from pages import filled, rewrite, ROOT  # noqa: E402, F401
+
 RESULTS = ROOT / 'results' / 'hralign.json'
 PAGE = ROOT / 'docs' / 'adaptation_results.md'
 
@@ -84,27 +87,5 @@ def tables(found: Mapping[str, Any]) -> dict[str, str]:
             f'| {name} | {value} |' for name, value in facts.items())])}
 
 
-def filled(page: str, drawn: Mapping[str, str]) -> str:
-    """
-    Put tables between their marks.
-
-    :raises ValueError: a mark is missing.
-    """
-    for name, text in drawn.items():
-        begin, end = f'<!-- {name} -->\n', '<!-- end -->'
-        before, *after = page.split(begin)
-        if len(after) != 1 or end not in after[0]:
-            raise ValueError(f'the page has {len(after)} marks {name}; needed is 1')
-        page = f'{before}{begin}\n{text}\n\n{end}{after[0].partition(end)[2]}'
-    return page
-
-
-def main() -> None:
-    """Rewrite the page in place."""
-    found = json.loads(RESULTS.read_text('utf-8'))
-    PAGE.write_text(filled(PAGE.read_text('utf-8'), tables(found)), 'utf-8')
-    print(PAGE)
-
-
 if __name__ == '__main__':
-    main()
+    rewrite(PAGE, RESULTS, tables)

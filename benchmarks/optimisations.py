@@ -23,10 +23,10 @@ from typing import Any
 
 from collector import Collector, matched_frames, percentiles
 from hralign_ros.nodes.demo import episode_folder
-from hralign_tables import filled
 import numpy as np
+from pages import filled
+from pages import table as draw
 from processes import Cameras, Child, encoder_arguments, environment, HERE, ROOT
-from success_tables import table as draw
 from undone import WHAT
 import yaml
 

@@ -27,8 +27,7 @@ from xml.etree import ElementTree
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from hralign_tables import filled, ROOT  # noqa: E402
-from success_tables import table  # noqa: E402
+from pages import filled, ROOT, table  # noqa: E402
 
 RESULTS = ROOT / 'results'
 FAULTS = RESULTS / 'faults.json'

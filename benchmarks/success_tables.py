@@ -17,7 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from hralign_tables import filled, ROOT  # noqa: E402
+from pages import filled, rewrite, ROOT, table  # noqa: E402, F401
 
 RESULTS = ROOT / 'results' / 'success.json'
 ADD_TASK = ROOT / 'results' / 'add_task.json'
@@ -33,12 +33,6 @@ def number(value: Cell | None, digits: int = 3) -> str:
     if value['low'] is None or value['high'] is None:
         return text
     return f'{text} [{value["low"]:.{digits}f}, {value["high"]:.{digits}f}]'
-
-
-def table(titles: list[str], rows: list[list[str]]) -> str:
-    """Draw a table."""
-    lines = [f'| {" | ".join(titles)} |', '|' + '---|' * len(titles)]
-    return '\n'.join([*lines, *(f'| {" | ".join(row)} |' for row in rows)])
 
 
 def tables(found: Mapping[str, Any]) -> dict[str, str]:
@@ -112,12 +106,5 @@ def _added(found: Mapping[str, Any]) -> dict[str, str]:
          'seconds to fit'], rows)}
 
 
-def main() -> None:
-    """Write the page."""
-    found = json.loads(RESULTS.read_text(encoding='utf-8'))
-    PAGE.write_text(filled(PAGE.read_text(encoding='utf-8'), tables(found)), encoding='utf-8')
-    print(PAGE)
-
-
 if __name__ == '__main__':
-    main()
+    rewrite(PAGE, RESULTS, tables)

@@ -15,7 +15,6 @@ import sys
 import time
 
 from cameras import PERIOD, read_frames, wait_until
-from hralign_ros.nodes.process import keep_freed_memory
 from hralign_ros.runtime.bundle import load_bundle
 from hralign_ros.runtime.providers import SessionFactory
 from hralign_ros.runtime.tasks import load_tasks
@@ -82,7 +81,6 @@ def main() -> int:
     parser.add_argument('--threads', type=int, default=2)
     parser.add_argument('--task', required=True)
     options = parser.parse_args()
-    keep_freed_memory()
     graphs = Graphs(options.bundle, options.threads, options.task)
     frames = [read_frames(view, (640, 480)) for view in graphs.views]
     for _ in range(5):

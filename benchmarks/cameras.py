@@ -21,7 +21,6 @@ import time
 import cv2
 from hralign_ros.nodes.conversions import ns_to_stamp
 from hralign_ros.nodes.demo import episode_folder
-from hralign_ros.nodes.process import keep_freed_memory
 import numpy as np
 from numpy.typing import NDArray
 import rclpy
@@ -94,7 +93,6 @@ def main() -> int:
     stop = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    keep_freed_memory()
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node(f'{"_".join(options.views)}_cameras', namespace=options.namespace)
     kind, suffix = (

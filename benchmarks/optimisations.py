@@ -33,7 +33,6 @@ import yaml
 RESULTS = ROOT / 'results/optimisations.json'
 PAGE = ROOT / 'docs/performance.md'
 MEANING = {
-    'memory': 'freed pictures are given back to the kernel each time',
     'spinning': "onnxruntime's workers spin while they wait",
     'executor': 'callbacks on four threads',
     'transport': "Fast DDS's default transports, for the node only"}

@@ -30,7 +30,6 @@ from hralign_ros.nodes import conversions, pictures
 from hralign_ros.nodes.diagnostics import resident_bytes
 from hralign_ros.nodes.faults import Faults
 from hralign_ros.nodes.pipeline import Callbacks, Pipeline, Result
-from hralign_ros.nodes.process import keep_freed_memory
 from hralign_ros.runtime.decision import Decision, DecisionRules, Status
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.errors import HralignError, InferenceError
@@ -234,7 +233,6 @@ class Soak:
 
 def soak_ticks(ticks: int, seed: int) -> dict[str, Any]:
     """Run so many ticks with faults, and tell what grew."""
-    keep_freed_memory()
     growth, began = Growth(), time.monotonic()
     with tempfile.TemporaryDirectory(prefix='hralign_soak_') as folder:
         write_tiny_bundle(Path(folder))

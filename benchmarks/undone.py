@@ -12,11 +12,6 @@ import onnxruntime
 from rclpy.executors import MultiThreadedExecutor
 
 
-def give_memory_back() -> None:
-    """Leave glibc's thresholds as they are: each picture is mapped and unmapped."""
-    process.keep_freed_memory = lambda: None  # type: ignore[assignment]
-
-
 def spin() -> None:
     """Let onnxruntime's workers spin between operators, which is its default."""
     onnxruntime.SessionOptions.add_session_config_entry = lambda self, name, value: None
@@ -32,8 +27,8 @@ def nothing() -> None:
 
 
 WHAT: dict[str, Callable[[], None]] = {
-    'nothing': nothing, 'memory': give_memory_back, 'spinning': spin,
-    'executor': many_threads, 'transport': nothing}
+    'nothing': nothing, 'spinning': spin, 'executor': many_threads,
+    'transport': nothing}
 
 if __name__ == '__main__':
     WHAT[sys.argv.pop(1)]()

@@ -184,7 +184,7 @@ class EncoderNode(LifecycleNode):
         """Make the managed publishers; they are silent while inactive."""
         def make(kind: type, name: str) -> Any:
             topic = self.resolve_topic_name(name)
-            self._network.offer(topic)
+            self._network.offer(topic, RELIABLE)
             return self.create_lifecycle_publisher(
                 kind, topic, RELIABLE, event_callbacks=PublisherEventCallbacks(
                     incompatible_qos=lambda event: self._network.refused(topic, event)))
@@ -218,7 +218,7 @@ class EncoderNode(LifecycleNode):
         """Subscribe to a camera."""
         kind, topic, qos = pictures.subscription_of(
             self.resolve_topic_name(view.topic), view.transport, view.reliability)
-        self._network.listen(name, topic, view.reliability)
+        self._network.listen(name, topic, qos)
         self._subscriptions_made.append(self.create_subscription(
             kind, topic, partial(self._on_image, name), qos,
             event_callbacks=SubscriptionEventCallbacks(

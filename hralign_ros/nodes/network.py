@@ -7,11 +7,33 @@ from typing import Any
 
 from hralign_ros.nodes.faults import Faults
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, qos_policy_name_from_kind, ReliabilityPolicy
+from rclpy.qos import (
+    qos_check_compatible, QoSCompatibility, qos_policy_name_from_kind, QoSProfile)
 
 # Keys of faults; those of a view begin with its name.
 QOS, PUBLISHERS = 'qos', 'publishers'
 CONSUMER, NAME = 'consumer', 'node name'
+
+# Policies by the words that rmw explains them with.
+_POLICIES = {'RELIABILITY': 'best effort', 'DURABILITY': 'volatile', 'DEADLINE': 'deadline',
+             'LIVELINESS': 'liveliness'}
+
+
+def disagreement(offered: QoSProfile, asked: QoSProfile) -> str:
+    """
+    Tell why a publisher and a subscription do not meet; empty if they do.
+
+    :returns: such as 'RELIABILITY (best effort publisher and reliable subscription)'.
+    """
+    compatibility, reasons = qos_check_compatible(offered, asked)
+    if compatibility != QoSCompatibility.ERROR:
+        return ''
+    # Each reason begins with its level and ends with a semicolon; several follow each other.
+    told = [reason.removeprefix('ERROR: ').lower() for reason in reasons.split(';')
+            if reason.startswith('ERROR')]
+    return ', '.join(
+        ' '.join([*(name for name, words in _POLICIES.items() if words in reason), f'({reason})'])
+        for reason in told)
 
 
 class Network:
@@ -24,22 +46,22 @@ class Network:
     def __init__(self, node: Node, faults: Faults) -> None:
         self._node, self._faults = node, faults
         self.topics: dict[str, str] = {}
-        self._reliability: dict[str, str] = {}
-        self._offered: list[str] = []
+        self._asked: dict[str, QoSProfile] = {}
+        self._offered: dict[str, QoSProfile] = {}
         # How many times in a row a view was seen to have several publishers.
         self._several: dict[str, int] = {}
 
-    def listen(self, view: str, topic: str, reliability: str) -> None:
-        """Note that a view is subscribed to: best_effort or reliable."""
-        self.topics[view], self._reliability[view] = topic, reliability
+    def listen(self, view: str, topic: str, qos: QoSProfile) -> None:
+        """Note how a view is subscribed to."""
+        self.topics[view], self._asked[view] = topic, qos
 
-    def offer(self, topic: str) -> None:
-        """Note that a topic is published: reliable and volatile."""
-        self._offered.append(topic)
+    def offer(self, topic: str, qos: QoSProfile) -> None:
+        """Note how a topic is published."""
+        self._offered[topic] = qos
 
     def forget(self) -> None:
         """Forget all of them."""
-        self.topics, self._reliability, self._offered = {}, {}, []
+        self.topics, self._asked, self._offered = {}, {}, {}
         self._several = {}
 
     def unheard(self, view: str, event: Any) -> None:
@@ -59,16 +81,16 @@ class Network:
     def _refused(self, topic: str, policy: str) -> None:
         self._faults.bad(f'{CONSUMER} {topic}', (
             f'a subscriber on {topic} asks for an incompatible {policy} and receives nothing; it '
-            'is offered RELIABILITY reliable and DURABILITY volatile'))
+            'is offered RELIABILITY reliable, DURABILITY volatile, and no DEADLINE or LIVELINESS'))
 
     def look(self) -> None:
         """Look at the graph: what has become right again, and what is there twice."""
         for view, topic in self.topics.items():
             publishers = self._node.get_publishers_info_by_topic(topic)
-            if self._reliability[view] == 'reliable' and any(
-                    p.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
-                    for p in publishers):
-                self._unheard(view, 'RELIABILITY')
+            clashes = [clash for publisher in publishers if (
+                clash := disagreement(publisher.qos_profile, self._asked[view]))]
+            if clashes:
+                self._unheard(view, clashes[0])
             else:
                 self._faults.good(f'{view} {QOS}')
             # Twice in a row: of a driver that restarts, two are seen for a moment.
@@ -81,11 +103,11 @@ class Network:
                     'all but one, or remap'))
             elif not self._several[view]:
                 self._faults.good(f'{view} {PUBLISHERS}')
-        for topic in self._offered:
-            subscribers = self._node.get_subscriptions_info_by_topic(topic)
-            if any(s.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
-                   for s in subscribers):
-                self._refused(topic, 'DURABILITY')
+        for topic, qos in self._offered.items():
+            clashes = [clash for subscriber in self._node.get_subscriptions_info_by_topic(topic)
+                       if (clash := disagreement(qos, subscriber.qos_profile))]
+            if clashes:
+                self._refused(topic, clashes[0])
             else:
                 self._faults.good(f'{CONSUMER} {topic}')
         own = (self._node.get_name(), self._node.get_namespace())

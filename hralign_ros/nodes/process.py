@@ -1,10 +1,9 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""Running a node as a process: memory settings, signals, and an end without a traceback."""
+"""Running a node as a process: signals, and an end without a traceback."""
 
 from collections.abc import Callable, Sequence
-import ctypes
 import os
 import signal
 import sys
@@ -23,24 +22,6 @@ AnyNode = TypeVar('AnyNode', bound=Node)
 
 # How long a signal may wait for the executor to look at it [s].
 _SLICE = 0.2
-
-_M_TRIM_THRESHOLD = -1
-_M_MMAP_THRESHOLD = -3
-
-
-def keep_freed_memory() -> None:
-    """
-    Tell glibc to keep image-sized blocks instead of giving them back to the kernel.
-
-    By default each camera image is mapped and unmapped, and its page faults cost more than its
-    pixels: setting both thresholds takes a 640x480 image from 3.4 to 1.3 ms.
-    """
-    try:
-        libc = ctypes.CDLL('libc.so.6')
-        libc.mallopt(_M_MMAP_THRESHOLD, 32 * 1024 * 1024)
-        libc.mallopt(_M_TRIM_THRESHOLD, 128 * 1024 * 1024)
-    except (OSError, AttributeError):
-        return  # Another C library: slower, and right all the same.
 
 
 class StartError(HralignError):
@@ -94,7 +75,6 @@ def run_node(
     :raises StartError: ROS 2 refuses to start, for example because of its security settings.
     """
     _check_security_words()
-    keep_freed_memory()
     stop = Event()
     try:
         rclpy.init(args=None if arguments is None else list(arguments),

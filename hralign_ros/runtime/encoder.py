@@ -370,6 +370,9 @@ class Episode:
             length=clip.length, period=round(clip.period_s * _NANOSECONDS),
             capacity=clip.capacity, stride=round(clip.stride_s * _NANOSECONDS))
         self._newest = np.zeros(len(encoder.manifest.views), np.int64)
+        # One for both heads: each clip is assembled when its graph runs.
+        self._tokens = np.zeros((len(encoder.manifest.views), clip.length,
+                                 encoder.manifest.tokens, encoder.manifest.channels), np.float32)
 
     def step(
         self,
@@ -415,14 +418,15 @@ class Episode:
         manifest = encoder.manifest
         live = np.asarray((self._newest > 0) & (stamp - self._newest <= max_age), np.bool_)
         length = manifest.clip.length
-        clip = assemble(self._memory.newest_clip(), length=length, live=live)
+        clip = assemble(
+            self._memory.newest_clip(), length=length, live=live, out=self._tokens)
         valid = np.asarray(clip.mask.any(axis=1), np.bool_)
         embedding, attention, pooling = encoder.embed(clip, self.task)
         _require_finite('embed.onnx', embedding, attention)
         # What a graph pools over nothing is no embedding, whatever numbers come out.
         embedding = np.where(valid[:, None], embedding, np.float32(0.0))
-        success = encoder.judge(
-            assemble(self._memory.spread_clip(), length=length, live=live), self.task)
+        success = encoder.judge(assemble(
+            self._memory.spread_clip(), length=length, live=live, out=self._tokens), self.task)
         return Tick(
             episode_id=self.episode_id, stamp=stamp,
             view_stamps=np.where(valid, self._newest, 0), view_valid=valid,

@@ -176,21 +176,27 @@ class Clip:
 
 def assemble(
     frames: Sequence[FrameSet], *, length: int, live: NDArray[np.bool_],
+    out: NDArray[np.float32] | None = None,
 ) -> Clip:
     """
     Stack frame sets into a clip of fixed length.
 
     :param frames: 1 to `length` frame sets, oldest first.
     :param live: bool [V], views that may take part; the others are masked throughout.
+    :param out: float32 [V, T, N, C], where the tokens are written instead of into a new array:
+        megabytes that are mapped anew every tick cost more than their copy.
     """
     views, count, channels = frames[-1].tokens.shape
-    tokens = np.zeros((views, length, count, channels), np.float32)
+    tokens = np.empty((views, length, count, channels), np.float32) if out is None else out
     mask = np.zeros((views, length), np.float32)
     age = np.zeros((views, length), np.float32)
     end = frames[-1].stamp
-    for slot, frame in enumerate(frames, start=length - len(frames)):
+    padding = length - len(frames)
+    tokens[:, :padding] = 0.0
+    for slot, frame in enumerate(frames, start=padding):
         present = frame.valid & live
-        tokens[present, slot] = frame.tokens[present]
+        for view in range(views):
+            tokens[view, slot] = frame.tokens[view] if present[view] else 0.0
         mask[present, slot] = 1.0
         age[present, slot] = (end - frame.stamps[present]) * 1e-9
     return Clip(tokens, mask, age, tuple(frame.stamp for frame in frames))

@@ -4,12 +4,14 @@
 """Other nodes that do what they should not: publish twice, ask for too much, sleep, or crash."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from hralign_msgs.msg import TaskEmbedding
 import pytest
 import rclpy
 from rclpy.context import Context
+from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from robot import BOTH, endure, Robot, Row, SECOND, Shot, THIRD, WRIST
@@ -46,15 +48,14 @@ def second_camera(robot: Robot) -> tuple[Change, Change]:
     return begin, end
 
 
-def demanding_consumer(robot: Robot) -> tuple[Change, Change]:
-    """Have a consumer that wants to be told what it has missed, which is not on offer."""
+def demanding_consumer(robot: Robot, **asked: Any) -> tuple[Change, Change]:
+    """Have a consumer that asks for what is not on offer."""
     made: list[Any] = []
 
     def begin() -> None:
         made.append(robot.harness.node.create_subscription(
             TaskEmbedding, '/encoder/embedding', lambda message: None, QoSProfile(
-                depth=1, reliability=ReliabilityPolicy.RELIABLE,
-                durability=DurabilityPolicy.TRANSIENT_LOCAL)))
+                depth=1, reliability=ReliabilityPolicy.RELIABLE, **asked)))
 
     return begin, lambda: robot.harness.node.destroy_subscription(made[0]) and None
 
@@ -93,7 +94,10 @@ def restarting_driver(robot: Robot) -> tuple[Change, Change]:
 
 FAULTS = {
     'two publishers on one image topic': (second_camera, '2 publishers on'),
-    'a consumer asks for durability that is not offered': (demanding_consumer, 'DURABILITY'),
+    'a consumer asks for durability that is not offered': (
+        partial(demanding_consumer, durability=DurabilityPolicy.TRANSIENT_LOCAL), 'DURABILITY'),
+    'a consumer asks for a deadline that is not offered': (
+        partial(demanding_consumer, deadline=Duration(seconds=1)), 'DEADLINE'),
     'a consumer never takes what it is sent': (sleeping_consumer, ''),
     'a camera driver restarts twice a second': (restarting_driver, ''),
 }

@@ -222,14 +222,20 @@ def test_thinning_keeps_the_first_and_the_newest():
     assert frames.frames == []
 
 
-def test_assemble_pads_at_the_start():
-    """Guards masks and ages: right-aligned, seconds before the newest, zeros where masked."""
+@pytest.mark.parametrize('out', [None, np.full((2, 5, 3, 4), np.nan, np.float32)])
+def test_assemble_pads_at_the_start(out):
+    """
+    Guards masks and ages: right-aligned, seconds before the newest, zeros where masked.
+
+    An array that holds an older clip is written over entirely.
+    """
     tokens = np.arange(2 * 3 * 4, dtype=np.float32).reshape(2, 3, 4) + 1
     valid = [np.array([True, True]), np.array([True, False]), np.array([True, True])]
     stamps = [(100, 90), (300, 0), (500, 450)]
     frames = [FrameSet(max(s) * MS, np.array(s) * MS, v, tokens * (i + 1))
               for i, (s, v) in enumerate(zip(stamps, valid, strict=True))]
-    clip = assemble(frames, length=5, live=np.array([True, True]))
+    clip = assemble(frames, length=5, live=np.array([True, True]), out=out)
+    assert out is None or clip.tokens is out
     np.testing.assert_array_equal(clip.mask, [[0, 0, 1, 1, 1], [0, 0, 1, 0, 1]])
     np.testing.assert_allclose(
         clip.age, [[0, 0, 0.4, 0.2, 0.0], [0, 0, 0.41, 0, 0.05]], atol=1e-6)

@@ -12,6 +12,7 @@ import zlib
 from hralign_ros.nodes import parameters, pictures
 from hralign_ros.nodes.doctor.cameras import Camera, Publisher, Received
 from hralign_ros.nodes.doctor.findings import Finding, first_line, ok, warn
+from hralign_ros.nodes.network import disagreement
 from hralign_ros.runtime.errors import FrameError
 from hralign_ros.runtime.images import RAW_ENCODINGS
 from lifecycle_msgs.srv import GetState
@@ -21,7 +22,6 @@ from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.qos import qos_check_compatible, QoSCompatibility
 from sensor_msgs.msg import CompressedImage
 
 ENCODER = 'encoder'
@@ -166,13 +166,9 @@ class Listener:
         """Describe who publishes on a topic."""
         found = []
         for info in self.node.get_publishers_info_by_topic(topic):
-            compatibility, reason = qos_check_compatible(info.qos_profile, qos)
             name = f'{info.node_namespace.rstrip("/")}/{info.node_name}'
             found.append(Publisher(
-                name, info.topic_type,
-                # The reason begins with its level and ends with a semicolon.
-                reason.removeprefix('ERROR: ').rstrip('; ').lower()
-                if compatibility == QoSCompatibility.ERROR else ''))
+                name, info.topic_type, disagreement(info.qos_profile, qos)))
         return tuple(sorted(found, key=lambda publisher: publisher.node))
 
     def encoder_finding(self) -> Finding:

@@ -6,9 +6,9 @@
 from typing import Any
 
 from hralign_ros.nodes.faults import Faults
+from rclpy.duration import Duration, Infinite
 from rclpy.node import Node
-from rclpy.qos import (
-    qos_check_compatible, QoSCompatibility, qos_policy_name_from_kind, QoSProfile)
+from rclpy.qos import qos_check_compatible, qos_policy_name_from_kind, QoSCompatibility, QoSProfile
 
 # Keys of faults; those of a view begin with its name.
 QOS, PUBLISHERS = 'qos', 'publishers'
@@ -25,6 +25,12 @@ def disagreement(offered: QoSProfile, asked: QoSProfile) -> str:
 
     :returns: such as 'RELIABILITY (best effort publisher and reliable subscription)'.
     """
+    # A profile that leaves them open has 0 there; what the graph tells of it is infinite.
+    open_ = {name: Infinite for name in ('deadline', 'liveliness_lease_duration')
+             if getattr(offered, name) == Duration()}
+    if open_:
+        offered = QoSProfile(**{slot.lstrip('_'): getattr(offered, slot)
+                                for slot in QoSProfile.__slots__} | open_)
     compatibility, reasons = qos_check_compatible(offered, asked)
     if compatibility != QoSCompatibility.ERROR:
         return ''

@@ -5,10 +5,13 @@
 
 from hralign_ros.nodes.network import disagreement
 import pytest
-from rclpy.duration import Duration
+from rclpy.duration import Duration, Infinite
 from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSProfile, ReliabilityPolicy
 
 BEST_EFFORT = {'reliability': ReliabilityPolicy.BEST_EFFORT}
+# What the graph tells of a profile that leaves these open.
+OPEN = {'deadline': Infinite, 'liveliness_lease_duration': Infinite,
+        'liveliness': LivelinessPolicy.AUTOMATIC}
 LATCHED = {'durability': DurabilityPolicy.TRANSIENT_LOCAL}
 
 
@@ -34,7 +37,7 @@ def test_policies_are_named(offered, asked, named) -> None:
 
 
 @pytest.mark.parametrize(('offered', 'asked'), [
-    ({}, {}), ({}, BEST_EFFORT), (LATCHED, {}), (LATCHED, LATCHED),
+    ({}, {}), ({}, OPEN), (OPEN, {}), ({}, BEST_EFFORT), (LATCHED, {}), (LATCHED, LATCHED),
     ({'deadline': Duration(seconds=1)}, {'deadline': Duration(seconds=2)}),
 ])
 def test_those_that_meet(offered, asked) -> None:

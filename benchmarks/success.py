@@ -4,7 +4,9 @@
 """
 Train and measure everything that results/success.json says; go on with the same command.
 
-    .venv-sim/bin/hralign simulate --purpose success --output DATA --rounds 4
+    .venv-sim/bin/hralign simulate --purpose success --output DATA --rounds 3
+    .venv-sim/bin/hralign simulate --purpose success --output DATA --rounds 7 \
+        --only calibration test_seen
     python benchmarks/success.py --data DATA --runs RUNS --footage VIDEOS
 
 Every run is a call of `hralign train-success` in a process of its own; one that is finished is not
@@ -25,13 +27,16 @@ from dvd import DvdJudge, REFERENCES, references, train_dvd
 from hralign_ros.data.manifest import DataSet, read_manifest
 from hralign_ros.data.video import frame_times, read_frames
 from hralign_ros.evaluate.bootstrap import Estimate
-from hralign_ros.evaluate.metrics.e11_events import rate, rule_of_three
+from hralign_ros.evaluate.metrics.e11_events import rate
 from hralign_ros.evaluate.success_report import evaluate_success, OURS
 from hralign_ros.evaluate.success_suite import (
+    attempts,
     CalibratedScorer,
     Judge,
+    measure_modes,
     Measured,
     SEEN,
+    SPLITS,
     TASK,
     TIME_ONLY,
     VIEW,
@@ -40,7 +45,7 @@ from hralign_ros.runtime import default_bundle, Encoder, Status
 from hralign_ros.runtime.bundle import load_bundle
 from hralign_ros.runtime.decision import decide, Decision, DecisionRules, DecisionState
 from hralign_ros.success.calibrate import write_calibrated
-from hralign_ros.success.clips import load_film
+from hralign_ros.success.clips import Film, load_film
 from hralign_ros.success.run import (
     assign_splits,
     load_films,
@@ -96,12 +101,16 @@ def main() -> None:
     parser.add_argument('--data', required=True, type=Path)
     parser.add_argument('--also', nargs='+', default=[], type=Path,
                         help='more folders to train on, as adaptation was')
+    parser.add_argument('--humans', type=Path, help='data set for adaptation, whose human films '
+                        'of held-out tasks tell DVD what to do; without it DVD is left out')
     parser.add_argument('--runs', required=True, type=Path, help='folder of all runs')
     parser.add_argument('--bundle', type=Path, default=None, help='default: the shipped one')
     parser.add_argument('--jobs', type=int, default=2, help='runs at a time (%(default)s)')
     parser.add_argument('--only', nargs='+', default=[], help='these variants only')
     parser.add_argument('--seeds', type=int, default=99, help='at most so many of each variant')
     parser.add_argument('--footage', type=Path, help='folder of real robot videos')
+    parser.add_argument('--perturbed', type=int, default=1_000_000,
+                        help='frames of perturbed streams (%(default)s)')
     parser.add_argument('--stop', choices=('train',), help='stop after this stage')
     parser.add_argument('--output', type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -154,16 +163,23 @@ def evaluate(
     main_runs = runs[OURS]
     data, store = open_data(options.data, options.bundle, main_runs[0].options)
     encoder = Encoder.load(options.bundle, provider='cpu')
+    scorers = {name: [Scorer(run, encoder) for run in some]
+               for name, some in runs.items() if name in VARIANTS and name != OURS}
     others: dict[str, list[tuple[int, Judge]]] = {
-        name: [(run.options.seed, _judge(run, encoder)) for run in some]
-        for name, some in runs.items() if name in VARIANTS and name != OURS}
-    if options.also:
+        name: [(one.run.options.seed, _judge(one)) for one in some]
+        for name, some in scorers.items()}
+    if options.humans:
         others[DVD] = [(0, _dvd(options, main_runs[0], data, store))]
-    commands = ['hralign simulate --purpose success --output DATA --rounds 4',
+    commands = ['hralign simulate --purpose success --output DATA --rounds 3',
+                'hralign simulate --purpose success --output DATA --rounds 7 '
+                '--only calibration test_seen',
                 'python benchmarks/success.py --data DATA --runs RUNS --footage VIDEOS']
     found, ours = evaluate_success(
         data, store, main_runs, options.bundle, options.runs / 'report', others=others,
-        commands=commands)
+        commands=commands, perturbed_frames=options.perturbed)
+    seen = load_films(data, store, [SPLITS[SEEN]])
+    for name, some in scorers.items():
+        measure_modes(found, name, some, seen, SEEN, data.of_split('train').episodes)
     results: dict[str, Any] = _headline(found)
     results['detection'] = {
         split: {name: {short: _plain(found.values[metric, name, split]) for short, metric in (
@@ -183,7 +199,7 @@ def evaluate(
         for r in found.rows if r['metric'][:3] in ('E10', 'E11', 'E12', 'E13', 'E14', 'Fai')
         and r['value'] is not None}
     if options.footage:
-        results |= footage(ours[0], options)
+        results |= footage(ours[0], attempts(seen), options)
     results |= {
         'seeds': len(main_runs),
         'main_variants': [OURS, *(name for name in BASELINES if name in others), TIME_ONLY],
@@ -199,28 +215,24 @@ def evaluate(
     return results
 
 
-def _judge(run: SuccessRun, encoder: Encoder) -> Judge:
-    scorer = Scorer(run, encoder)
-    return lambda film: scorer.judge(scorer.watch(film))
+def _judge(scorer: Scorer) -> Judge:
+    return lambda film: scorer.judge(scorer.seen(film))
 
 
 def _dvd(
     options: argparse.Namespace, run: SuccessRun, data: DataSet, store: FeatureStore,
 ) -> Judge:
-    """Train the discriminator; human films of held-out tasks are those of the first `also`."""
+    """Train the discriminator; human films of held-out tasks are those of `humans`."""
     films = load_films(data, store, ['train'], humans=True)
-    for extra in options.also:
-        more = assign_splits(read_manifest(extra), run.options)
-        films += load_films(more.of_split('train'), store, ['train'], humans=True)
     bundle = load_bundle(options.bundle)
     head = make_head(bundle.manifest, store.basis.matrix.shape[1])
     model = train_dvd(head, films, list(run.texts), run.options, options.runs / 'dvd.pt')
     known = references(model, films, run.options)
-    held_out = [e for e in assign_splits(read_manifest(options.also[0]), run.options).episodes
+    held_out = [e for e in assign_splits(read_manifest(options.humans), run.options).episodes
                 if e.task_id not in known and e.human_video]
     few = [e for task in sorted({e.task_id for e in held_out})
            for e in [e for e in held_out if e.task_id == task][:REFERENCES]]
-    shown = read_manifest(options.also[0]).only([replace(e, robot_videos={}) for e in few])
+    shown = read_manifest(options.humans).only([replace(e, robot_videos={}) for e in few])
     build_store(store.folder.parent, shown, options.bundle)
     known |= references(model, [film for e in shown.episodes if (
         film := load_film(store, e, human=True))], run.options)
@@ -243,10 +255,8 @@ def _headline(found: Measured) -> dict[str, Any]:
     fpr = 'E8 false positives at 95 % recall'
     best = min((name for name in BASELINES if (fpr, name, TASK) in found.values),
                key=lambda name: found.values[fpr, name, TASK].value, default=None)
-    streams = {row['stream']: row for row in found.tables.get('streams', [])}
-    frames = sum(row['frames'] for row in streams.values())
-    events = sum(row['success_events'] for row in streams.values())
-    segments = sum(row['segments'] for row in streams.values())
+    # The last row is of all streams: distinct frames, each episode one segment.
+    streams = found.tables['streams'][-1]
     cameras = [row for row in found.tables.get('cameras', []) if row['what'].startswith('no ')]
     alarms = found.values['E10 false alarms at 5%', OURS, SEEN]
     delay = found.values['E11 median delay [s]', OURS, SEEN]
@@ -258,15 +268,24 @@ def _headline(found: Measured) -> dict[str, Any]:
         'auroc_time_only': of('E8 AUROC', TASK, TIME_ONLY),
         'ece_seen': of('E9 ECE', SEEN), 'ece_held_out_view': of('E9 ECE', VIEW),
         'false_alarm_at_5pct': _plain(alarms), 'false_alarm_episodes': alarms.n,
-        'idle_frames': frames, 'idle_success_events': events, 'idle_segments': segments,
-        'idle_bound_per_segment': rule_of_three(events, segments) if segments else None,
+        'idle_frames': streams['frames'], 'idle_success_events': streams['success_events'],
+        'idle_segments': streams['segments'],
+        'idle_bound_per_segment': streams['bound_per_segment'],
+        'perturbed_frames': streams['perturbed_frames'],
+        'perturbed_success_events': streams['perturbed_events'],
         'delay_ms_median': round(1000 * delay.value) if np.isfinite(delay.value) else None,
         'miss_rate': of('E11 missed successes', SEEN),
         'camera_loss_auroc_drop': max((row['auroc_loss'] for row in cameras), default=None)}
 
 
-def footage(one: CalibratedScorer, options: argparse.Namespace) -> dict[str, Any]:
-    """Play real videos under instructions that the bundle knows, through the live runtime."""
+def footage(
+    one: CalibratedScorer, seen: Sequence[Film], options: argparse.Namespace,
+) -> dict[str, Any]:
+    """
+    Play real videos under instructions that the bundle knows, through the live runtime.
+
+    :param seen: attempts of the test, which should not look strange.
+    """
     made = write_calibrated(one.scorer.run, one.found, options.bundle,
                             options.runs / 'bundle', command='benchmarks/success.py')
     encoder = Encoder.load(made, provider='cpu')
@@ -295,21 +314,13 @@ def footage(one: CalibratedScorer, options: argparse.Namespace) -> dict[str, Any
         ticks, strange, successes = ticks + len(frames), strange + here, successes + alarm
         per_video.append({'video': video.stem, 'ticks': len(frames), 'out_of_distribution': here,
                           'success': alarm})
-    seen = np.concatenate([
-        one(film).trace.strangeness for film in _seen(one, options)])
-    known = rate(int((seen > one.found.strange).sum()), len(seen))
+    usual = np.concatenate([one(film).trace.strangeness for film in seen])
+    known = rate(int((usual > one.found.strange).sum()), len(usual))
     return {
         'real_footage_ood_rate': strange / ticks, 'real_footage_ticks': ticks,
         'real_footage_success_events': successes, 'real_footage_videos': len(videos),
         'in_distribution_ood_rate': known.value, 'in_distribution_ticks': known.trials,
         'real_footage': per_video}
-
-
-def _seen(one: CalibratedScorer, options: argparse.Namespace) -> list[Any]:
-    from hralign_ros.evaluate.success_suite import attempts, SPLITS
-
-    data, store = open_data(options.data, options.bundle, one.scorer.run.options)
-    return attempts(load_films(data, store, [SPLITS[SEEN]]))
 
 
 if __name__ == '__main__':

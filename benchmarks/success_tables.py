@@ -43,17 +43,24 @@ def tables(found: Mapping[str, Any]) -> dict[str, str]:
                  for split, variants in splits.items() for name, cells in variants.items()
                  if name in found['main_variants']]
     seen, task = splits['seen tasks'], splits.get('held-out tasks', {})
+    modes = ('Failure mode against kind, mutual information within tasks',
+             'Failure kind named right')
     ablations = [[name, str(found['variants'][name]), number(seen[name]['auroc']),
-                  number(task[name]['auroc'] if task else None), number(seen[name]['fpr95'])]
+                  number(task[name]['auroc'] if task else None), number(seen[name]['fpr95']),
+                  *(_beside(found['rows'].get(f'{mode} | {name} | seen tasks'))
+                    for mode in modes)]
                  for name in seen if name in found['variants']]
     calibration = [[split, number(cells['ece']), number(cells['brier']), number(cells['nll'])]
                    for split, cells in found['calibration'].items()]
     rows = [[*key.split(' | '), number(cells), '-' if cells['chance'] is None
              else f'{cells["chance"]:.3f}', str(cells['n'])]
-            for key, cells in found['rows'].items() if not key.startswith('E14')]
+            for key, cells in found['rows'].items()
+            if not key.startswith('E14') and key.split(' | ')[1] == found['main_variants'][0]]
     streams = [[row['stream'], str(row['segments']), str(row['frames']),
                 str(row['success_events']), f'{row["bound_per_segment"]:.4f}',
-                str(row['events_one_sample'])] for row in found['tables']['streams']]
+                str(row['events_one_sample']), str(row['perturbed_frames']),
+                f'{row["perturbed_events"]} of {row["perturbed_segments"]}',
+                str(row['perturbed_events_one_sample'])] for row in found['tables']['streams']]
     cameras = [[row['what'], f'{row["auroc"]:.3f}', f'{row["auroc_loss"]:+.3f}',
                 f'{row["sure_and_wrong"]:.4f}'] for row in found['tables']['cameras']]
     by_task = found['tables']['false_alarms_by_task']
@@ -82,12 +89,22 @@ def tables(found: Mapping[str, Any]) -> dict[str, str]:
         'detection': table(['split', 'variant', 'AUROC', 'false positives at 95 % recall',
                             'average precision'], detection),
         'ablations': table(['variant', 'seeds', 'AUROC, seen tasks', 'AUROC, held-out tasks',
-                            'false positives at 95 % recall, seen tasks'], ablations),
+                            'false positives at 95 % recall, seen tasks',
+                            'modes and kinds: mutual information', 'kind named right'],
+                           ablations),
         'calibration': table(['split', 'ECE', 'Brier', 'NLL'], calibration),
         'streams': table(['stream', 'segments', 'frames', 'SUCCESS', 'bound per segment, 95 %',
-                          'one sample above 0.5'], streams),
+                          'one sample above 0.5', 'perturbed: frames', 'perturbed: SUCCESS',
+                          'perturbed: one sample above 0.5'], streams),
         'cameras': table(['what', 'AUROC', 'loss', 'never succeeds, yet above 0.9'], cameras),
         'rows': table(['number', 'variant', 'split', 'value', 'chance or promise', 'n'], rows)}
+
+
+def _beside(cells: Cell | None) -> str:
+    """Write a value beside that of chance."""
+    if cells is None or cells['value'] is None:
+        return '-'
+    return f'{cells["value"]:.3f} ({cells["chance"]:.3f})'
 
 
 def _added(found: Mapping[str, Any]) -> dict[str, str]:

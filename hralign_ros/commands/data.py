@@ -40,6 +40,8 @@ def _add_simulate(commands: Commands) -> None:
                           'failures, filmed at 5 Hz (%(default)s)')
     simulate.add_argument('--only', nargs='+', default=[], choices=SPLITS, metavar='SPLIT',
                           help='make these splits only: %(choices)s')
+    simulate.add_argument('--hz', type=float,
+                          help='frames a second; default: 5 for success, 3 at most for adaptation')
     simulate.add_argument('--hand', type=Path, help='glTF file of the hand')
     simulate.add_argument('--splits', type=Path, help='split file; default: the shipped one')
     simulate.set_defaults(run=_simulate)
@@ -73,7 +75,7 @@ def _simulate(options: argparse.Namespace) -> int:
     path = simulate(
         options.output, rounds=options.rounds, workers=options.workers,
         tasks=tuple(options.tasks), failures=not options.no_failures,
-        purpose=options.purpose, only=tuple(options.only), hand=options.hand,
+        purpose=options.purpose, only=tuple(options.only), hz=options.hz, hand=options.hand,
         splits=options.splits)
     print(path)
     return 0

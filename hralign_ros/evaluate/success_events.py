@@ -8,7 +8,7 @@ False alarms, delays, streams in which nothing is accomplished, films backwards,
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 from zlib import crc32
@@ -112,43 +112,122 @@ def reversed_film(film: Film) -> Film | None:
     return rearranged(film, np.arange(first)[::-1].copy(), np.zeros(first, bool))
 
 
+def perturbed(film: Film, rng: np.random.Generator) -> Film:
+    """
+    Play a film again otherwise: a later start, pauses, lost frames, one view behind the other.
+
+    No frame comes before an earlier one: where nothing was accomplished, nothing is now.
+    """
+    start = int(rng.integers(0, max(1, film.frames // 3)))
+    pause, lost = rng.uniform(0.0, 0.3, 2)
+    steps = rng.choice([0, 1, 2], film.frames, p=[pause, 1.0 - pause - lost, lost])
+    rows = start + np.cumsum(steps) - steps[0]
+    rows = rows[rows < film.frames]
+    lag = np.zeros(film.features.tokens.shape[1], np.int64)
+    lag[rng.integers(len(lag))] = rng.integers(0, 3)
+    return rearranged(film, np.maximum(rows[:, None] - lag, 0), film.done[rows])
+
+
+# A film and the instruction under which it is watched; None: its own.
+Stream = tuple[Film, tuple[str, str] | None]
+
+
+def collect_streams(films: Sequence[Film], tasks: Mapping[str, str]) -> dict[str, list[Stream]]:
+    """
+    Make streams in which nothing is accomplished, by kind.
+
+    Idle, occluded and relit ones were rendered as such; wrong-task ones are attempts under another
+    instruction, reversed ones what led to a success, played backwards.
+    """
+    streams: dict[str, list[Stream]] = {}
+    for film in films:
+        kind = stream_of(film)
+        if not kind:
+            streams.setdefault('wrong task', []).append((film, wrong_task(film, tasks)))
+            backwards = reversed_film(film)
+            if backwards is not None:
+                streams.setdefault('reversed', []).append((backwards, None))
+        elif not film.done.any():
+            streams.setdefault(kind, []).append((film, None))
+    return dict(sorted(streams.items()))
+
+
 def measure_streams(
     found: Measured, name: str, one: CalibratedScorer, films: Sequence[Film], *,
-    plain: float = 0.5,
+    plain: float = 0.5, perturbed_frames: int = 0,
 ) -> None:
     """
     E11: false SUCCESS decisions on streams in which nothing is accomplished.
 
-    Idle, occluded and relit streams were rendered as such; wrong-task and reversed ones are
-    successes under another instruction or played backwards. Beside them what the rule of one
-    sample above `plain` would have done with the same probabilities.
+    Beside them what the rule of one sample above `plain` would have done with the same
+    probabilities, and what comes of the same streams perturbed: see `perturbed`. The last row of
+    the table is of all kinds together, where an episode is one segment however often it is played.
+
+    :param perturbed_frames: about so many frames of perturbed streams, over all kinds.
     """
-    streams: dict[str, list[Scored]] = {}
-    for film in films:
-        kind = stream_of(film)
-        if kind and not film.done.any():
-            streams.setdefault(kind, []).append(one(film))
-        elif not kind and film.done.any():
-            seen = one(film).trace
-            streams.setdefault('wrong task', []).append(one.scorer.judge(
-                seen, instruction=wrong_task(film, one.scorer.run.texts)))
-            backwards = reversed_film(film)
-            if backwards is not None:
-                streams.setdefault('reversed', []).append(
-                    one.scorer.judge(one.scorer.watch(backwards)))
-    for kind, some in sorted(streams.items()):
-        events = sum(one.decision(s) is not None for s in some)
-        naive = sum(bool((np.nan_to_num(one.probability(s)) > plain).any()) for s in some)
-        frames = sum(len(s.scores) for s in some)
-        found.tables.setdefault('streams', []).append({
-            'stream': kind, 'segments': len(some), 'frames': frames,
-            'hours': round(sum(float(s.film.features.time_s[-1]) for s in some) / 3600, 4),
-            'success_events': events, 'bound_per_segment': rule_of_three(events, len(some)),
-            'events_one_sample': naive})
-        for variant, count in ((name, events), (f'one sample above {plain}', naive)):
+    streams = collect_streams(films, one.scorer.run.texts)
+    total = sum(film.frames for some in streams.values() for film, _ in some)
+    rng = np.random.default_rng(0)
+    alarmed: set[str] = set()
+    rows: list[dict[str, Any]] = []
+    for kind, some in streams.items():
+        scored = [_judged(one, film, instruction, again=kind == 'reversed')
+                  for film, instruction in some]
+        alarms = [one.decision(s) is not None for s in scored]
+        alarmed |= {s.episode_id for s, alarm in zip(scored, alarms, strict=True) if alarm}
+        more = _Count()
+        for _ in range(round(perturbed_frames / max(total, 1))):
+            for film, instruction in some:
+                more.add(one, _judged(one, perturbed(film, rng), instruction, again=True), plain)
+        frames, hours = sum(len(s.scores) for s in scored), sum(
+            float(s.film.features.time_s[-1]) for s in scored) / 3600
+        naive = sum(_one_sample(one, s, plain) for s in scored)
+        rows.append({
+            'stream': kind, 'segments': len(some), 'frames': frames, 'hours': round(hours, 4),
+            'success_events': sum(alarms), 'bound_per_segment': rule_of_three(
+                sum(alarms), len(some)), 'events_one_sample': naive,
+            'perturbed_frames': more.frames, 'perturbed_segments': more.segments,
+            'perturbed_events': more.events, 'perturbed_events_one_sample': more.naive})
+        for variant, count in ((name, sum(alarms)), (f'one sample above {plain}', naive)):
             found.add(f'E11 false SUCCESS per segment, {kind}', variant, SEEN,
                       share_of(rate(count, len(some))), better='lower',
                       note=f'{frames} frames', control=variant != name)
+    episodes = {film.episode.episode_id: film.frames for film in films
+                if not (stream_of(film) and film.done.any())}
+    if rows:
+        found.tables['streams'] = [*rows, {
+            **{key: sum(row[key] for row in rows) for key in rows[0] if key != 'stream'},
+            'stream': 'all', 'segments': len(episodes), 'frames': sum(episodes.values()),
+            'success_events': len(alarmed),
+            'bound_per_segment': rule_of_three(len(alarmed), len(episodes))}]
+
+
+def _judged(
+    one: CalibratedScorer, film: Film, instruction: tuple[str, str] | None, *, again: bool,
+) -> Scored:
+    """Score a film under an instruction; `again`: it is not the episode's own film."""
+    seen = one.scorer.watch(film) if again else one.scorer.seen(film)
+    return one.scorer.judge(seen, instruction=instruction)
+
+
+def _one_sample(one: CalibratedScorer, scored: Scored, plain: float) -> bool:
+    return bool((np.nan_to_num(one.probability(scored)) > plain).any())
+
+
+@dataclass
+class _Count:
+    """Segments and what was decided in them."""
+
+    segments: int = 0
+    frames: int = 0
+    events: int = 0
+    naive: int = 0
+
+    def add(self, one: CalibratedScorer, scored: Scored, plain: float) -> None:
+        self.segments += 1
+        self.frames += len(scored.scores)
+        self.events += one.decision(scored) is not None
+        self.naive += _one_sample(one, scored, plain)
 
 
 def frozen(film: Film, view: int) -> Film:

@@ -68,7 +68,7 @@ def calibrations(
 def evaluate_success(
     data: DataSet, store: FeatureStore, runs: Sequence[SuccessRun], bundle: Path, output: Path, *,
     name: str = OURS, others: Mapping[str, Sequence[tuple[int, Judge]]] | None = None,
-    commands: Sequence[str] = (), report: Report = print,
+    commands: Sequence[str] = (), perturbed_frames: int = 20_000, report: Report = print,
 ) -> tuple[Measured, list[CalibratedScorer]]:
     """
     Evaluate runs that differ in their seed and write report.html, .json and .csv.
@@ -76,6 +76,7 @@ def evaluate_success(
     :param data: with the splits that the runs were trained under.
     :param bundle: whose encoder and texts they were trained for.
     :param others: baselines and controls for detection, by name.
+    :param perturbed_frames: about so many frames of perturbed streams.
     :raises EvaluationError: no run, or no test episode with features.
     """
     if not runs:
@@ -94,12 +95,13 @@ def evaluate_success(
         measure_alarms(found, name, ours, some, split)
         measure_delays(found, name, ours, some, split)
     report('streams, cameras, order, instructions, modes')
-    measure_streams(found, name, ours[0], films[SEEN])
+    measure_streams(found, name, ours[0], films[SEEN], perturbed_frames=perturbed_frames)
     measure_cameras(found, name, ours[0], films[SEEN])
     measure_order(found, name, ours[0], films[SEEN], SEEN)
     table, tasks = measure_confusion(found, name, ours[0], films[SEEN])
     modes, kinds = measure_modes(
-        found, name, ours, films[SEEN], SEEN, data.of_split('train').episodes)
+        found, name, [one.scorer for one in ours], films[SEEN], SEEN,
+        data.of_split('train').episodes)
 
     pictures: dict[str, bytes] = {}
     figures: list[dict[str, str]] = []

@@ -78,7 +78,6 @@ class CalibratedScorer:
 
     def __init__(self, scorer: Scorer, found: Calibrated) -> None:
         self.scorer, self.found = scorer, found
-        self._seen: dict[tuple[str, bool], Trace] = {}
 
     @property
     def seed(self) -> int:
@@ -87,10 +86,7 @@ class CalibratedScorer:
 
     def __call__(self, film: Film) -> Scored:
         """Score a film as it is, for its own instruction."""
-        key = film.episode.episode_id, film.human
-        if key not in self._seen:
-            self._seen[key] = self.scorer.watch(film)
-        return self.scorer.judge(self._seen[key])
+        return self.scorer.judge(self.scorer.seen(film))
 
     def probability(self, scored: Scored) -> Doubles:
         """Map raw scores to probabilities [F]; NaN where no curve is for the views there."""
@@ -250,7 +246,7 @@ def measure_confusion(
 
 
 def measure_modes(
-    found: Measured, name: str, ours: Sequence[CalibratedScorer], films: Sequence[Film],
+    found: Measured, name: str, scorers: Sequence[Scorer], films: Sequence[Film],
     split: str, trained: Sequence[Episode],
 ) -> tuple[Doubles, list[str]]:
     """
@@ -261,26 +257,26 @@ def measure_modes(
     """
     bad = [film for film in attempts(films) if not film.done.any() and film.episode.failure]
     kinds = sorted({film.episode.failure for film in bad})
-    if len(kinds) < 2 or not ours[0].scorer.run.options.use_prompts:
+    if len(kinds) < 2 or not scorers[0].run.options.use_prompts:
         return np.zeros((0, 0)), []
     truth = np.array([kinds.index(film.episode.failure) for film in bad])
     informations, accuracies, chances = [], [], []
-    table = np.zeros((len(kinds), ours[0].scorer.run.options.modes))
+    table = np.zeros((len(kinds), scorers[0].run.options.modes))
     rng = np.random.default_rng(0)
-    for one in ours:
-        named = np.array([int(one.scorer.modes(one(film).trace)[-1].argmax()) for film in bad])
+    for one in scorers:
+        named = np.array([int(one.modes(one.seen(film))[-1].argmax()) for film in bad])
         # A task's first mode need not be another's.
         informations.append(_within_tasks(bad, truth, named, normalized_mutual_info_score))
         chances.append(_within_tasks(bad, truth, rng.permutation(named),
                                      normalized_mutual_info_score))
-        names = one.scorer.run.mode_kinds(
+        names = one.run.mode_kinds(
             {episode.episode_id: episode for episode in trained})
         accuracies.append(float(np.mean([
             names.get((film.episode.task_id, int(mode))) == film.episode.failure
             for film, mode in zip(bad, named, strict=True)])))
-        if one is ours[0]:
+        if one is scorers[0]:
             np.add.at(table, (truth, named), 1.0)
-    seeds = [one.seed for one in ours]
+    seeds = [one.run.options.seed for one in scorers]
     chance = float(np.mean(chances))
     found.add('Failure mode against kind, mutual information within tasks', name, split,
               over_seeds(informations, len(bad)), better='higher',

@@ -9,7 +9,7 @@ import warnings
 from hralign_ros.simulation.behaviour import Behaviour, EXPERT, FAULTS, IDLE
 from hralign_ros.simulation.hand import Grip
 from hralign_ros.simulation.studio import Shot, Stage
-from hralign_ros.simulation.worlds import Task, thin, Trajectory
+from hralign_ros.simulation.worlds import every, filmed_at, Task, thin, Trajectory
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
@@ -87,7 +87,6 @@ _OPENING_IS_FINE = _OPEN_IS_FINE | {
 STRETCH = 5.0
 LIMIT_STEPS = 450
 FRAME_STEPS = 5
-FINE_FRAME_STEPS = 3
 MAX_FRAMES = 34
 # After the success, in steps: up to 2.5 s of stretched time.
 _AFTER = (16, 40)
@@ -154,7 +153,7 @@ class MetaWorld:
         return self._stage
 
     def run(
-        self, seed: int, behaviour: Behaviour, *, fine: bool = False,
+        self, seed: int, behaviour: Behaviour, *, hz: float = 0.0,
     ) -> Trajectory | None:
         """Run one episode; None where even the expert never succeeds with this seed."""
         rng = np.random.default_rng([seed, 1])
@@ -164,9 +163,9 @@ class MetaWorld:
             return None
         if behaviour.kind == EXPERT:
             steps = min(first + int(rng.integers(*_AFTER)), len(expert.shots))
-            return _framed(expert, steps, fine)
+            return _framed(expert, steps, hz)
         steps = int(min(first * rng.uniform(0.8, 1.5) + rng.integers(*_AFTER), LIMIT_STEPS))
-        return _framed(self._roll(seed, behaviour, steps, first, rng), steps, fine)
+        return _framed(self._roll(seed, behaviour, steps, first, rng), steps, hz)
 
     def _roll(
         self, seed: int, behaviour: Behaviour, limit: int, first: int | None,
@@ -221,10 +220,8 @@ class MetaWorld:
                     approach=np.array([0.0, 0.0, -1.0]), axis=axis.copy(), width=width)
 
 
-def _framed(trajectory: Trajectory, steps: int, fine: bool) -> Trajectory:
-    """Keep every few steps; unless `fine`, so that a film has at most MAX_FRAMES frames."""
-    stride = FINE_FRAME_STEPS if fine else thin(steps, MAX_FRAMES, FRAME_STEPS)
-    part = slice(0, steps, stride)
-    return Trajectory(
-        trajectory.shots[part], trajectory.time_s[part], trajectory.success[part],
-        trajectory.actions[part], trajectory.proprio[part], trajectory.fault_s)
+def _framed(trajectory: Trajectory, steps: int, hz: float) -> Trajectory:
+    """Keep frames at a rate, or where that is 0 so many that a film has at most MAX_FRAMES."""
+    if hz:
+        return filmed_at(every(trajectory, slice(0, steps)), hz)
+    return every(trajectory, slice(0, steps, thin(steps, MAX_FRAMES, FRAME_STEPS)))

@@ -18,6 +18,7 @@ from hralign_ros.simulation.looks import DISTURBANCES
 
 # Seeds of failures are apart from those of successes, with the same meaning modulo 10.
 _FAULT_SEEDS = 5000
+_FINE_HZ = 5.0
 PURPOSES = ('adaptation', 'success')
 # Never-ending trouble in which nothing succeeds: in the film, or because the robot stands still.
 STREAMS = (IDLE, *DISTURBANCES)
@@ -52,7 +53,7 @@ class Chunk:
     """
     Episodes that one worker makes in one go, with the simulator opened once.
 
-    :param fine: filmed at 5 Hz or more, see World.run.
+    :param hz: filmed at this rate, see World.run.
     """
 
     simulator: str
@@ -60,12 +61,12 @@ class Chunk:
     embodiment: str
     round_number: int
     jobs: tuple[Job, ...]
-    fine: bool = False
+    hz: float = 0.0
 
 
 def plan_chunks(
     worlds: list[tuple[str, str, str]], splits: Splits, rounds: int, *, failures: bool = True,
-    purpose: str = 'adaptation',
+    purpose: str = 'adaptation', hz: float | None = None,
 ) -> Iterator[Chunk]:
     """
     List all chunks, round by round.
@@ -75,9 +76,11 @@ def plan_chunks(
         failures adds them.
     :param purpose: adaptation: mostly successes, each filmed with robot and human. success:
         mostly failures, filmed finely, of the robot; humans for training only.
+    :param hz: frames a second; None: 5 for success, see World.run for adaptation.
     """
-    fine = purpose == 'success'
-    list_jobs = _success_jobs if fine else _jobs
+    if hz is None:
+        hz = _FINE_HZ if purpose == 'success' else 0.0
+    list_jobs = _success_jobs if purpose == 'success' else _jobs
     for number in range(rounds):
         for simulator, task, embodiment in worlds:
             # Robosuite takes three times as long: every second round.
@@ -85,7 +88,7 @@ def plan_chunks(
                 continue
             jobs = (job for job in list_jobs(task, embodiment, splits, number)
                     if failures or job.kind == EXPERT)
-            yield Chunk(simulator, task, embodiment, number, tuple(jobs), fine)
+            yield Chunk(simulator, task, embodiment, number, tuple(jobs), hz)
 
 
 def _scene(task: str, embodiment: str, splits: Splits, kind: str, which: int) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from hralign_ros.simulation.behaviour import Behaviour, EXPERT, FAULTS, IDLE
 from hralign_ros.simulation.hand import Grip
 from hralign_ros.simulation.studio import Shot, Stage
-from hralign_ros.simulation.worlds import Task, thin, Trajectory
+from hralign_ros.simulation.worlds import every, filmed_at, Task, thin, Trajectory
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,6 @@ TASKS = (
 CONTROL_HZ = 20
 LIMIT_STEPS = 240
 FRAME_STEPS = 6
-FINE_FRAME_STEPS = 4
 MAX_FRAMES = 34
 _SETTLE_STEPS = 8
 _AFTER_STEPS = 40
@@ -108,7 +107,7 @@ class Robosuite:
         return self._stage
 
     def run(
-        self, seed: int, behaviour: Behaviour, *, fine: bool = False,
+        self, seed: int, behaviour: Behaviour, *, hz: float = 0.0,
     ) -> Trajectory | None:
         """Run one episode; None where even the expert never succeeds with this seed."""
         rng = np.random.default_rng([seed, 2])
@@ -125,12 +124,10 @@ class Robosuite:
         trajectory = self._roll(seed, behaviour, limit, first)
         if behaviour.kind == EXPERT and trajectory.success_frame is None:
             return None
-        stride = FINE_FRAME_STEPS if fine else thin(
-            len(trajectory.shots), MAX_FRAMES, FRAME_STEPS)
-        part = slice(0, None, stride)
-        return Trajectory(
-            trajectory.shots[part], trajectory.time_s[part], trajectory.success[part],
-            trajectory.actions[part], trajectory.proprio[part], trajectory.fault_s)
+        if hz:
+            return filmed_at(trajectory, hz)
+        return every(trajectory, slice(0, None, thin(
+            len(trajectory.shots), MAX_FRAMES, FRAME_STEPS)))
 
     def _roll(
         self, seed: int, behaviour: Behaviour, limit: int, first: int | None,

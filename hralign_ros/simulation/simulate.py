@@ -39,8 +39,8 @@ HAND_MODEL = 'HRALIGN_HAND_MODEL'
 def simulate(
     output: Path, *, rounds: int = 6, workers: int = 1, tasks: tuple[str, ...] = (),
     failures: bool = True, purpose: str = 'adaptation', only: tuple[str, ...] = (),
-    hand: Path | None = None,
-    splits: Path | None = None, report: Report = print,
+    hz: float | None = None, hand: Path | None = None, splits: Path | None = None,
+    report: Report = print,
 ) -> Path:
     """
     Make or complete a data set.
@@ -51,6 +51,7 @@ def simulate(
         failures.
     :param purpose: what for, see plan_chunks; both can be in one data set.
     :param only: splits to make; () for all.
+    :param hz: frames a second; None: what the purpose needs.
     :param hand: glTF file of the hand; None: what HRALIGN_HAND_MODEL names.
     :param splits: split file; None for the shipped one.
     :returns: the manifest file.
@@ -68,7 +69,7 @@ def simulate(
     for folder in (EPISODES, VIDEOS):
         (output / folder).mkdir(parents=True, exist_ok=True)
     chunks = [_part(chunk, rules, only) for chunk in plan_chunks(
-        chosen, rules, rounds, failures=failures, purpose=purpose)]
+        chosen, rules, rounds, failures=failures, purpose=purpose, hz=hz)]
     total = sum(len(chunk.jobs) for chunk in chunks)
     open_chunks = [chunk for chunk in chunks if _missing(output, chunk)]
     done = total - sum(len(_missing(output, chunk)) for chunk in open_chunks)
@@ -142,7 +143,7 @@ def make_chunk(
         for job in jobs:
             name = _name(chunk, job)
             try:
-                row = _make_episode(output, world, studio, job, name, fine=chunk.fine)
+                row = _make_episode(output, world, studio, job, name, hz=chunk.hz)
             except (OSError, DataError):  # a full disk, say: no fault of the episode's
                 raise
             except Exception as error:  # one unlucky episode must not end a night's work
@@ -159,7 +160,7 @@ def make_chunk(
 
 
 def _make_episode(
-    output: Path, world: World, studio: Any, job: Job, name: str, *, fine: bool,
+    output: Path, world: World, studio: Any, job: Job, name: str, *, hz: float,
 ) -> dict[str, Any]:
     from hralign_ros.data.video import write_video
     from hralign_ros.simulation.looks import (
@@ -173,7 +174,7 @@ def _make_episode(
     kind = EXPERT if job.fault is None else world.faults[job.fault % len(world.faults)]
     if job.stream == IDLE:
         kind = IDLE
-    trajectory = world.run(job.seed, make_behaviour(kind, rng), fine=fine)
+    trajectory = world.run(job.seed, make_behaviour(kind, rng), hz=hz)
     if trajectory is None:
         return {'left_out': 'the expert does not succeed with this seed'}
     look = make_look(job.scene)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from hralign_ros.simulation.behaviour import Behaviour
+from hralign_ros.simulation.hand import Grip
 from hralign_ros.simulation.studio import Shot, Stage
 import numpy as np
 from numpy.typing import NDArray
@@ -80,17 +81,59 @@ class World(Protocol):
         """Return the model as the last run left it."""
 
     def run(
-        self, seed: int, behaviour: Behaviour, *, fine: bool = False,
+        self, seed: int, behaviour: Behaviour, *, hz: float = 0.0,
     ) -> Trajectory | None:
         """
         Run one episode; None where even the expert never succeeds with this seed.
 
-        :param fine: keep frames at 5 Hz or a little more, however many; otherwise at about 3 Hz,
-            and fewer where an episode is long.
+        :param hz: keep frames at this rate or a little more, however many; 0: at about 3 Hz, and
+            fewer where an episode is long.
         """
 
     def close(self) -> None:
         """Free the simulator."""
+
+
+def filmed_at(trajectory: Trajectory, hz: float) -> Trajectory:
+    """
+    Keep as many frames as this rate needs; between steps that are further apart, draw them in.
+
+    What is drawn in lies on the straight way from one step to the next, and is accomplished when
+    the later one is.
+    """
+    period = trajectory.time_s[1] - trajectory.time_s[0]
+    stride = int(1.0 / (hz * period) + 1e-6)
+    if stride:
+        return every(trajectory, slice(0, None, stride))
+    parts = int(np.ceil(hz * period - 1e-6))
+    last = len(trajectory.shots) - 1
+    rows = [(i // parts, i % parts / parts) for i in range(last * parts + 1)]
+    shots, time_s = trajectory.shots, trajectory.time_s
+    return Trajectory(
+        tuple(shots[i] if part == 0.0 else _between(shots[i], shots[i + 1], part)
+              for i, part in rows),
+        tuple(time_s[i] + part * period for i, part in rows),
+        tuple(trajectory.success[i] for i, _ in rows),
+        tuple(trajectory.actions[i] for i, _ in rows),
+        tuple(trajectory.proprio[i] for i, _ in rows), trajectory.fault_s)
+
+
+def every(trajectory: Trajectory, part: slice) -> Trajectory:
+    """Keep a part of the frames."""
+    return Trajectory(
+        trajectory.shots[part], trajectory.time_s[part], trajectory.success[part],
+        trajectory.actions[part], trajectory.proprio[part], trajectory.fault_s)
+
+
+def _between(one: Shot, other: Shot, part: float) -> Shot:
+    """Go part of the way; MuJoCo brings quaternions back to length 1."""
+    def mix(a: Floats, b: Floats) -> Floats:
+        return (1.0 - part) * a + part * b
+
+    return Shot(mix(one.qpos, other.qpos), Grip(
+        mix(one.grip.position, other.grip.position), one.grip.approach,
+        mix(one.grip.axis, other.grip.axis),
+        (1.0 - part) * one.grip.width + part * other.grip.width))
 
 
 def thin(count: int, limit: int, every: int) -> int:

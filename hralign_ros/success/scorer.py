@@ -63,6 +63,7 @@ class Scorer:
         self.mode_mask = np.full(run.options.modes, float(run.options.use_prompts), np.float32)
         self._text = encoder.text
         self._features: dict[tuple[str, str], Floats] = {}
+        self._seen: dict[tuple[str, bool], Trace] = {}
 
     def features(self, task_id: str, name: str) -> Floats:
         """Encode an instruction, plain and with its prompts: float32 [1 + K, D]."""
@@ -77,6 +78,13 @@ class Scorer:
     ) -> Trace:
         """Run the head over an episode; see `trace`."""
         return trace(self.run.head, film, self.clip, views=views, delays=delays)
+
+    def seen(self, film: Film) -> Trace:
+        """Watch a film as it is, once."""
+        key = film.episode.episode_id, film.human
+        if key not in self._seen:
+            self._seen[key] = self.watch(film)
+        return self._seen[key]
 
     def judge(self, seen: Trace, *, instruction: tuple[str, str] | None = None) -> Scored:
         """

@@ -177,7 +177,7 @@ def test_success_episodes_keep_the_split():
     places = defaultdict(set)
     for chunk, job in success_jobs(1):
         places[chunk.task_id, chunk.embodiment, split(chunk, job)].add(job.scene)
-        assert chunk.fine and job.human == (
+        assert chunk.hz == 5.0 and job.human == (
             split(chunk, job) == 'train' or chunk.embodiment == 'ur5e' and job.human)
     for (task, robot, which), scenes in tuple(places.items()):
         others = [places[task, robot, other] for other in ('train', 'calibration', 'test_seen')

@@ -32,7 +32,7 @@ def output(tmp_path, monkeypatch):
 
 
 def fail_with(monkeypatch, error):
-    def make(output, world, studio, job, name, *, fine):
+    def make(output, world, studio, job, name, *, hz):
         raise error
 
     monkeypatch.setattr(simulate, '_make_episode', make)

@@ -1,0 +1,97 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""Streams in which nothing is accomplished: how they are made, perturbed and counted."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip('torch', reason='the offline packages are not installed')
+
+from hralign_ros.evaluate.success_events import (  # noqa: E402, I100
+    collect_streams,
+    measure_streams,
+    perturbed,
+)
+from hralign_ros.evaluate.success_suite import Measured  # noqa: E402
+from hralign_ros.success.scorer import Scored  # noqa: E402
+from tiny_success import make_film, TASKS  # noqa: E402
+
+
+def stream_film(number, kind='idle'):
+    film = make_film('lift', number, kind=0)
+    return replace(film, episode=replace(
+        film.episode, episode_id=f'{kind}-{number}', tags=(f'stream:{kind}',)))
+
+
+class Eager:
+    """Takes every film whose own name ends in 1 for a success, and is a little sure of all."""
+
+    def __init__(self):
+        self.scorer = SimpleNamespace(
+            run=SimpleNamespace(texts=TASKS), watch=lambda film: film, seen=lambda film: film,
+            judge=lambda film, instruction=None: Scored(
+                SimpleNamespace(film=film, stamps=None), film.episode.task_id,
+                np.zeros(film.frames), film.done))
+
+    def decision(self, scored):
+        return 0 if scored.episode_id.endswith('1') else None
+
+    def probability(self, scored):
+        return np.full(len(scored.scores), 0.6)
+
+
+FILMS = [make_film('lift', 0), make_film('lift', 1), make_film('open', 2, kind=0),
+         stream_film(5), stream_film(1, 'lights')]
+
+
+def test_what_becomes_a_stream():
+    """Guards the events: attempts under another instruction, successes backwards, and no more."""
+    streams = collect_streams(FILMS, TASKS)
+    assert {kind: len(some) for kind, some in streams.items()} == {
+        'idle': 1, 'lights': 1, 'reversed': 2, 'wrong task': 3}
+    for film, instruction in streams['wrong task']:
+        assert instruction[0] != film.episode.task_id and instruction[1] == TASKS[instruction[0]]
+    assert not any(film.done.any() for film, _ in streams['reversed'] + streams['idle'])
+
+
+def test_a_perturbed_film_accomplishes_nothing_new():
+    """Guards false alarms that are none: frames stay in order, and their labels with them."""
+    film = make_film('press', 3, frames=30)
+    # Each frame and view says which one it is.
+    marked = replace(film, features=replace(film.features, means=np.broadcast_to(
+        np.arange(30.0)[:, None, None], film.features.means.shape)))
+    shown = set()
+    for seed in range(200):
+        again = perturbed(marked, np.random.default_rng(seed))
+        rows = again.features.means[..., 0]
+        assert 1 <= again.frames <= 30 and len(again.features.time_s) == again.frames
+        assert (np.diff(rows, axis=0) >= 0).all(), 'no frame comes before an earlier one'
+        newest = rows.max(1).astype(int)
+        np.testing.assert_array_equal(again.done, film.done[newest])
+        assert (newest - rows.min(1) <= 2).all()
+        shown.add((newest[0] > 0, again.frames < 20, bool((np.diff(newest) == 0).any())))
+    assert len(shown) > 5, 'starts, paces and pauses of all kinds'
+
+
+def test_an_episode_is_one_segment_however_often_it_is_played():
+    """
+    Guards the rule of three, which needs independent segments.
+
+    An episode played forwards under another instruction and then backwards had been two.
+    """
+    found = Measured()
+    measure_streams(found, 'ours', Eager(), FILMS, perturbed_frames=400)
+    *rows, total = found.tables['streams']
+    by_kind = {row['stream']: row for row in rows}
+    assert {kind: row['success_events'] for kind, row in by_kind.items()} == {
+        'idle': 0, 'lights': 1, 'reversed': 1, 'wrong task': 1}
+    assert (total['stream'], total['segments'], total['success_events']) == ('all', 5, 2)
+    assert total['frames'] == sum(film.frames for film in FILMS)
+    assert by_kind['idle']['events_one_sample'] == 1
+    plays = total['perturbed_segments'] // sum(row['segments'] for row in rows)
+    assert plays > 1 and by_kind['lights']['perturbed_events'] == plays
+    assert 0.3 * 400 < total['perturbed_frames'] <= 1.5 * 400

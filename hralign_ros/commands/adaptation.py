@@ -94,6 +94,7 @@ def _add_export(commands: Commands) -> None:
     export.add_argument('--views', nargs='+', default=DEFAULT_VIEWS,
                         help='camera views, the reference view last (%(default)s)')
     export.add_argument('--int8', action='store_true', help='also write visual.int8.onnx')
+    export.add_argument('--fp16', action='store_true', help='also write visual.fp16.onnx')
     export.add_argument('--seed', type=int, default=0, help='of random weights (%(default)s)')
     export.set_defaults(run=_export)
 
@@ -148,7 +149,7 @@ def _export(options: argparse.Namespace) -> int:
         manifest = export_bundle(
             options.output,
             ExportOptions(backbone=backbone, weights=weights, views=tuple(options.views),
-                          int8=options.int8,
+                          int8=options.int8, fp16=options.fp16,
                           # A run's backbone is always that of seed 0.
                           seed=0 if adaptation else options.seed, name=options.output.name),
             command=options.repeat, adaptation=adaptation)

@@ -14,7 +14,7 @@ from typing import Any
 
 from hralign_ros import __version__
 from hralign_ros.export.card import write_card
-from hralign_ros.export.compress import quantise_static, quantise_weights
+from hralign_ros.export.compress import halve, quantise_static, quantise_weights
 from hralign_ros.export.graphs import OPSET, preprocessing_graph, torch_graph
 from hralign_ros.export.parity import check_parity, run_graph
 from hralign_ros.export.query import fit_query, scaled
@@ -26,12 +26,12 @@ from hralign_ros.models.success import OUTPUTS, SuccessHead
 from hralign_ros.models.text import load_minilm, minilm_folder, PromptedTextEncoder
 from hralign_ros.runtime.bundle import (
     CARD,
-    INT8_VISUAL,
     MANIFEST,
     SCHEMA_VERSION,
     TASK_TENSORS,
     TASKS,
     TOKENIZER,
+    VISUALS,
 )
 from hralign_ros.runtime.providers import SessionFactory
 import numpy as np
@@ -43,8 +43,8 @@ import yaml
 Floats = NDArray[np.float32]
 Report = Callable[[str], None]
 
-# Least mean cosine with float32 at which an int8 visual encoder is written.
-INT8_COSINE = 0.99
+# Least mean cosine with float32 at which a smaller visual encoder is written.
+LEAST_COSINE = {'int8': 0.99, 'fp16': 0.9999}
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class ExportOptions:
     :param length: T, frames in a clip.
     :param modes: K, failure prompts per task.
     :param int8: also write visual.int8.onnx, calibrated on the sample pictures.
+    :param fp16: also write visual.fp16.onnx, for GPUs.
     :param seed: of every random weight.
     """
 
@@ -69,6 +70,7 @@ class ExportOptions:
     modes: int = 3
     prompt_length: int = 4
     int8: bool = False
+    fp16: bool = False
     seed: int = 0
     name: str = 'default'
 
@@ -152,15 +154,19 @@ def export_bundle(
         metrics['adapter_is_identity'] = torch.equal(
             plain, visual(torch.from_numpy(batches[0])))
     tokens = np.concatenate([run_graph(files['visual.onnx'], {'pixels': b})[0] for b in batches])
-    if options.int8:
-        files[INT8_VISUAL] = quantise_static(files['visual.onnx'], batches)
-        low = np.concatenate([run_graph(files[INT8_VISUAL], {'pixels': b})[0] for b in batches])
-        cosine = _cosine_summary(tokens.mean(1), low.mean(1))
-        metrics['visual_int8_cosine'] = cosine
-        if cosine['mean'] < INT8_COSINE:
-            del files[INT8_VISUAL]
-            report(f'  {INT8_VISUAL} is left out: its mean cosine with float32 is '
-                   f'{cosine["mean"]}, needed is {INT8_COSINE}')
+    for precision, made in (
+            ('int8', lambda model: quantise_static(model, batches)), ('fp16', halve)):
+        if not getattr(options, precision):
+            continue
+        name, low = VISUALS[precision], made(files['visual.onnx'])
+        found = np.concatenate([run_graph(low, {'pixels': b})[0] for b in batches])
+        cosine = _cosine_summary(tokens.mean(1), found.mean(1))
+        metrics[f'visual_{precision}_cosine'] = cosine
+        if cosine['mean'] >= LEAST_COSINE[precision]:
+            files[name] = low
+        else:
+            report(f'  {name} is left out: its mean cosine with float32 is {cosine["mean"]}, '
+                   f'needed is {LEAST_COSINE[precision]}')
 
     report('heads')
     attention = adaptation.attention if adaptation else TaskAttention(

@@ -136,11 +136,11 @@ def write_card(manifest: Mapping[str, Any]) -> str:
             'query: median rank of the right class for class names left out',
             f'{query["held_out_median_rank"]:g} of {query["classes"]} '
             f'(n = {query["held_out_classes"]}; chance is {query["classes"] / 2:g})'))
-    if 'visual_int8_cosine' in metrics:
-        low = metrics['visual_int8_cosine']
-        rows.append((
-            'visual.int8.onnx against float32, mean-pooled: cosine mean (least)',
-            f'{low["mean"]} ({low["min"]}), n = {low["n"]} pictures of the calibration set'))
+    for precision in ('int8', 'fp16'):
+        if low := metrics.get(f'visual_{precision}_cosine'):
+            rows.append((
+                f'visual.{precision}.onnx against float32, mean-pooled: cosine mean (least)',
+                f'{low["mean"]} ({low["min"]}), n = {low["n"]} sample pictures'))
     tokens = manifest['tokens']
     return _TEMPLATE.format(
         name=manifest['name'], views=len(manifest['views']),

@@ -20,6 +20,8 @@ import numpy as np
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
+CUDA = 'CUDAExecutionProvider'
+
 # Faults of a camera with which its frames can be used all the same.
 _MILD = {'frame_id', 'publishers', 'order'}
 # Entries of a view's counts that are not drops.
@@ -45,8 +47,11 @@ def model_status(
 ) -> DiagnosticStatus:
     """Tell what is loaded and where it runs, or why nothing is; and how the process does."""
     twice = faults.get(NAME, '')
-    process = {'state': state, 'rss_mb': resident_bytes() / 1e6,
-               'load_average': os.getloadavg()[0]}
+    process: dict[str, Any] = {
+        'state': state, 'rss_mb': resident_bytes() / 1e6,
+        'load_average': os.getloadavg()[0]}
+    if encoder is not None and encoder.hardware.provider == CUDA:
+        process |= gpu_memory()
     if encoder is None:
         return status(node, 'model', ERROR if problem else WARN if twice else OK,
                       problem or twice or 'not configured', process)
@@ -68,6 +73,24 @@ def resident_bytes() -> int:
             return int(statm.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
     except OSError:
         return 0
+
+
+def gpu_memory() -> dict[str, float]:
+    """
+    Tell how much memory of the first GPU is in use, by whomever, and how much it has.
+
+    Nothing where NVIDIA's library for it (pip install nvidia-ml-py) is missing or gets no answer.
+    """
+    try:
+        import pynvml
+    except ImportError:
+        return {}
+    try:
+        pynvml.nvmlInit()
+        memory = pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(0))
+    except pynvml.NVMLError:
+        return {}
+    return {'gpu_memory_used_mb': memory.used / 1e6, 'gpu_memory_total_mb': memory.total / 1e6}
 
 
 def camera_status(

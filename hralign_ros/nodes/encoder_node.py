@@ -151,8 +151,9 @@ class EncoderNode(LifecycleNode):
         settings = parameters.Settings.read(parameters.current(self))
         encoder = Encoder.load(
             settings['bundle'] or default_bundle(), provider=settings['provider'],
-            require_gpu=settings['require_gpu'], threads=settings['threads'],
-            precision=settings['precision'], pooling=settings['pooling'],
+            require_gpu=settings['require_gpu'], cuda_graph=settings['cuda_graph'],
+            threads=settings['threads'], precision=settings['precision'],
+            pooling=settings['pooling'],
             geometry={name: view.geometry for name, view in settings.views.items()},
             trusted_keys=[path for path in settings['trusted_keys'] if path],
             require_signature=settings['require_signature'])

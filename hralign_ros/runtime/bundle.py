@@ -26,7 +26,8 @@ from hralign_ros.runtime.signature import SIGNATURE
 SCHEMA_VERSION = 2
 MANIFEST = 'bundle.yaml'
 GRAPHS = ('preprocess.onnx', 'visual.onnx', 'embed.onnx', 'success.onnx', 'text.onnx')
-INT8_VISUAL = 'visual.int8.onnx'
+# The visual graph of each precision; a bundle need not have more than the first.
+VISUALS = {'fp32': 'visual.onnx', 'fp16': 'visual.fp16.onnx', 'int8': 'visual.int8.onnx'}
 TOKENIZER = 'tokenizer.json'
 TASKS = 'tasks.yaml'
 TASK_TENSORS = 'tasks.safetensors'

@@ -20,7 +20,7 @@ from threading import Lock
 import time
 from typing import Any
 
-from hralign_ros.runtime.bundle import Bundle, INT8_VISUAL, load_bundle, Manifest
+from hralign_ros.runtime.bundle import Bundle, load_bundle, Manifest, VISUALS
 from hralign_ros.runtime.decision import Status
 from hralign_ros.runtime.errors import BundleError, InferenceError
 from hralign_ros.runtime.graphs import Graph, Tensor
@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-PRECISIONS = ('fp32', 'int8')
+PRECISIONS = tuple(VISUALS)
 POOLINGS = ('attention', 'mean')
 _NANOSECONDS = 1_000_000_000
 
@@ -120,10 +120,10 @@ class Encoder:
             raise BundleError(f"precision is '{precision}'; allowed: {', '.join(PRECISIONS)}")
         if pooling not in POOLINGS:
             raise BundleError(f"pooling is '{pooling}'; allowed: {', '.join(POOLINGS)}")
-        if precision == 'int8' and not bundle.has(INT8_VISUAL):
+        if not bundle.has(VISUALS[precision]):
             raise BundleError(
-                f"{bundle.path} has no {INT8_VISUAL}; set precision to 'fp32', or export the "
-                'bundle with --int8')
+                f"{bundle.path} has no {VISUALS[precision]}; set precision to 'fp32', or export "
+                f'the bundle with --{precision}')
         unknown = set(geometry or {}) - set(bundle.manifest.views)
         if unknown:
             raise BundleError(
@@ -145,6 +145,7 @@ class Encoder:
         *,
         provider: str = 'auto',
         require_gpu: bool = False,
+        cuda_graph: bool = False,
         threads: int = 2,
         precision: str = 'fp32',
         pooling: str = 'attention',
@@ -157,6 +158,7 @@ class Encoder:
 
         :param path: the bundle's directory.
         :param provider: auto, cpu or cuda; see SessionFactory.
+        :param cuda_graph: on a GPU, record each graph once and replay it; see SessionFactory.
         :param geometry: per view, how its camera is mounted.
         :param trusted_keys: PEM files of public keys that a signature is checked with.
         :param require_signature: refuse a bundle that none of them signed.
@@ -166,7 +168,8 @@ class Encoder:
         :raises ProviderError: the hardware asked for is not to be had.
         """
         require_memory(Path(path))
-        factory = SessionFactory(provider, require_gpu=require_gpu, threads=threads)
+        factory = SessionFactory(
+            provider, require_gpu=require_gpu, cuda_graph=cuda_graph, threads=threads)
         bundle = load_bundle(
             path, trusted_keys=trusted_keys, require_signature=require_signature)
         return cls(bundle, factory, precision=precision, pooling=pooling, geometry=geometry)
@@ -193,7 +196,6 @@ class Encoder:
         side = m.image_size
         clip = [Tensor('tokens', 'float32', (views, length, tokens, channels)),
                 Tensor('mask', 'float32', (views, length))]
-        visual = INT8_VISUAL if self.precision == 'int8' else 'visual.onnx'
 
         def load(name: str, inputs: list[Tensor], outputs: list[Tensor]) -> Graph:
             return Graph(self.bundle.read(name), name=name, inputs=inputs, outputs=outputs,
@@ -204,7 +206,7 @@ class Encoder:
             [Tensor('image', 'uint8', (1, None, None, 3))],
             [Tensor('pixels', 'float32', (1, 3, side, side))])
         self._visual = load(
-            visual,
+            VISUALS[self.precision],
             [Tensor('pixels', 'float32', (views, 3, side, side))],
             [Tensor('tokens', 'float32', (views, tokens, channels))])
         self._embed = load(

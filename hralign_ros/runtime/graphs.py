@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hralign_ros.runtime.errors import BundleError, InferenceError
-from hralign_ros.runtime.providers import SessionFactory
+from hralign_ros.runtime.providers import SessionFactory, Signature
 import numpy as np
 from numpy.typing import NDArray
 
@@ -60,13 +60,16 @@ class Graph:
                 'Export it again with opset 18')
         require_self_contained(model, name=name)
         self.name = name
-        self._session = factory.create(model, name=name, on_cpu=on_cpu)
+        fixed = all(None not in tensor.shape for tensor in (*inputs, *outputs))
+        self._session = factory.create(model, name=name, on_cpu=on_cpu, fixed=fixed)
         self._outputs = tuple(outputs)
         try:
             _check(name, 'input', inputs, self._session.get_inputs())
             _check(name, 'output', outputs, self._session.get_outputs())
         except UnicodeDecodeError as error:
             raise _damaged(name, error) from error
+        self._binding = factory.binding(
+            self._session, _signatures(inputs), _signatures(outputs)) if fixed else None
 
     def run(self, feed: Mapping[str, Array]) -> list[Array]:
         """
@@ -77,7 +80,8 @@ class Graph:
         """
         names = [tensor.name for tensor in self._outputs]
         try:
-            results: list[Array] = list(self._session.run(names, dict(feed)))
+            results: list[Array] = self._binding.run(feed) if self._binding else list(
+                self._session.run(names, dict(feed)))
         except Exception as error:  # onnxruntime raises a dozen types without a common base
             raise InferenceError(f'{self.name} failed: {str(error).strip()[:300]}') from error
         # What a graph declares is not always what it does; onnxruntime only warns then.
@@ -91,6 +95,10 @@ class Graph:
                     f'{[s if s is not None else "any" for s in tensor.shape]}. '
                     'Export the bundle again')
         return results
+
+
+def _signatures(tensors: Sequence[Tensor]) -> list[Signature]:
+    return [(t.name, t.dtype, tuple(size or 0 for size in t.shape)) for t in tensors]
 
 
 def _check(

@@ -8,12 +8,15 @@ Without a working CUDA, onnxruntime-gpu still lists the CUDA provider and silent
 session; so what was asked for and what was obtained are compared, and both are reported.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module, metadata
 from types import ModuleType
 from typing import Any
 
 from hralign_ros.runtime.errors import BundleError, ProviderError
+import numpy as np
+from numpy.typing import NDArray
 
 PROVIDERS = ('auto', 'cpu', 'cuda')
 _EXECUTION_PROVIDER = {'cpu': 'CPUExecutionProvider', 'cuda': 'CUDAExecutionProvider'}
@@ -59,6 +62,48 @@ def installed_distributions() -> list[str]:
     return found
 
 
+# Name, dtype and shape of a tensor.
+Signature = tuple[str, str, tuple[int, ...]]
+
+
+class Binding:
+    """
+    A session whose inputs and outputs stay in one place on a device: no allocation in a tick.
+
+    A recorded CUDA graph needs that, as it knows its tensors by their addresses.
+
+    :param device: onnxruntime's name of it: cuda or cpu.
+    :raises ProviderError: there is no room on the device.
+    """
+
+    def __init__(
+        self, ort: ModuleType, session: Any, inputs: Sequence[Signature],
+        outputs: Sequence[Signature], device: str,
+    ) -> None:
+        self._session, self._binding = session, session.io_binding()
+        self._inputs, self._outputs = {}, []
+        try:
+            for name, dtype, shape in inputs:
+                self._inputs[name] = ort.OrtValue.ortvalue_from_numpy(
+                    np.zeros(shape, dtype), device, 0)
+                self._binding.bind_ortvalue_input(name, self._inputs[name])
+            for name, dtype, shape in outputs:
+                self._outputs.append(ort.OrtValue.ortvalue_from_shape_and_type(
+                    list(shape), np.dtype(dtype).type, device, 0))
+                self._binding.bind_ortvalue_output(name, self._outputs[-1])
+        except Exception as error:  # onnxruntime raises a dozen types without a common base
+            raise ProviderError(
+                f'{device}: no place for the tensors of a graph ({_first_line(error)}); set '
+                'cuda_graph to false, or end what else uses the device') from error
+
+    def run(self, feed: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """Copy the inputs in, run, and copy the outputs out, in their order."""
+        for name, value in self._inputs.items():
+            value.update_inplace(np.ascontiguousarray(feed[name]))
+        self._session.run_with_iobinding(self._binding)
+        return [np.array(value.numpy()) for value in self._outputs]
+
+
 @dataclass(frozen=True)
 class Hardware:
     """
@@ -80,12 +125,14 @@ class SessionFactory:
 
     :param provider: one of PROVIDERS; auto takes CUDA where onnxruntime offers it, else the CPU.
     :param require_gpu: refuse to run on a CPU.
+    :param cuda_graph: on a GPU, record graphs whose shapes are fixed and replay them as one
+        launch, with inputs and outputs that stay in one place there. No effect on a CPU.
     :param threads: threads of one operator on the CPU, at least 1.
     :raises ProviderError: unknown provider, GPU required but not offered, no onnxruntime.
     """
 
-    def __init__(self, provider: str = 'auto', *, require_gpu: bool = False, threads: int = 2,
-                 ) -> None:
+    def __init__(self, provider: str = 'auto', *, require_gpu: bool = False,
+                 cuda_graph: bool = False, threads: int = 2) -> None:
         if provider not in PROVIDERS:
             raise ProviderError(
                 f"provider is '{provider}'; allowed: {', '.join(PROVIDERS)}")
@@ -97,6 +144,7 @@ class SessionFactory:
         self._ort = import_onnxruntime()
         self._requested = provider
         self._require_gpu = require_gpu
+        self._cuda_graph = cuda_graph
         self._threads = threads
         self._obtained: str | None = None
         # Asked once: looking through all packages takes milliseconds.
@@ -119,13 +167,16 @@ class SessionFactory:
         if preload is not None:
             preload()
 
-    def create(self, model: bytes, *, name: str, on_cpu: bool = False) -> Any:
+    def create(
+        self, model: bytes, *, name: str, on_cpu: bool = False, fixed: bool = False,
+    ) -> Any:
         """
         Make a session from a serialised graph.
 
         :param model: the ONNX file's bytes.
         :param name: how errors name it, usually its file name.
         :param on_cpu: run it on the CPU whatever the others run on.
+        :param fixed: all shapes are; only such a graph can be recorded.
         :raises BundleError: onnxruntime cannot load the graph.
         :raises ProviderError: a GPU was required and not obtained.
         """
@@ -137,7 +188,10 @@ class SessionFactory:
         options.log_severity_level = 3
         cpu = _EXECUTION_PROVIDER['cpu']
         cuda = _EXECUTION_PROVIDER['cuda']
-        providers = [cuda, cpu] if self._wants_cuda and not on_cpu else [cpu]
+        providers: list[Any] = [cpu]
+        if self._wants_cuda and not on_cpu:
+            recorded = self._cuda_graph and fixed
+            providers = [(cuda, {'enable_cuda_graph': '1'}) if recorded else cuda, cpu]
         try:
             session = self._ort.InferenceSession(model, options, providers=providers)
         except Exception as error:  # onnxruntime raises a dozen types without a common base
@@ -154,6 +208,19 @@ class SessionFactory:
             self._obtained = obtained
         return session
 
+    def binding(self, session: Any, inputs: Sequence[Signature],
+                outputs: Sequence[Signature]) -> 'Binding | None':
+        """
+        Bind a session's tensors to the device, where that is asked for and it runs on one.
+
+        :param inputs: name, dtype and fixed shape of each; `outputs` likewise.
+        :returns: None: run the session as it is.
+        :raises ProviderError: there is no room on the device.
+        """
+        if not self._cuda_graph or session.get_providers()[0] != _EXECUTION_PROVIDER['cuda']:
+            return None
+        return Binding(self._ort, session, inputs, outputs, 'cuda')
+
     @property
     def hardware(self) -> Hardware:
         """Tell what was asked for and what was got, as far as sessions exist."""
@@ -163,6 +230,8 @@ class SessionFactory:
             remarks.append(
                 f'CUDA was wanted, but the session runs on {obtained}: '
                 'check the driver, CUDA and cuDNN libraries')
+        if self._cuda_graph and self._obtained == _EXECUTION_PROVIDER['cpu']:
+            remarks.append('cuda_graph is without effect on a CPU')
         if len(self._installed) > 1:
             remarks.append(
                 f'both {" and ".join(self._installed)} are installed and overwrite each other: '

@@ -56,7 +56,7 @@ def test_other_backbones_export(name: str) -> None:
 
 def test_export_of_the_default_bundle_repeats_itself(tmp_path) -> None:
     """
-    `make bundle` gives the shipped graphs again, runs in the Encoder, and is int8 on request.
+    `make bundle` gives the shipped graphs again, runs in the Encoder, and is int8 and fp16 too.
 
     Written beside, then moved: a failed export leaves the old bundle.
     """
@@ -65,7 +65,7 @@ def test_export_of_the_default_bundle_repeats_itself(tmp_path) -> None:
     (target / 'bundle.yaml').write_text('old')
     (target / 'old').write_text('old')
     manifest = export_bundle(
-        target, ExportOptions(int8=True), command='test', report=lambda _: None)
+        target, ExportOptions(int8=True, fp16=True), command='test', report=lambda _: None)
     assert not (target / 'old').exists()
     shipped = load_bundle(default_bundle()).manifest.document
     assert manifest['metrics']['adapter_is_identity'] is True
@@ -73,13 +73,17 @@ def test_export_of_the_default_bundle_repeats_itself(tmp_path) -> None:
     assert max(manifest['metrics']['parity_max_abs_diff'].values()) <= 1e-3
     for name in ('preprocess.onnx', 'tokenizer.json'):
         assert manifest['files'][name] == shipped['files'][name], name
-    low = Encoder.load(target, provider='cpu', precision='int8')
-    full = Encoder.load(target, provider='cpu')
+    assert manifest['metrics']['visual_fp16_cosine']['min'] >= 0.9999
+    assert manifest['files']['visual.fp16.onnx']['bytes'] < 0.55 * manifest['files'][
+        'visual.onnx']['bytes']
     pictures = sample_pictures(4)
     images = {'wrist': pictures[0], 'third_person': pictures[1]}
     task = 'pick up the can'
-    one, other = (e.start_episode(task).step(images, 1).embedding for e in (full, low))
-    assert ((one * other).sum(1) > 0.95).all()
+    full, half, low = (
+        Encoder.load(target, provider='cpu', precision=precision).start_episode(task).step(
+            images, 1).embedding for precision in ('fp32', 'fp16', 'int8'))
+    assert ((full * low).sum(1) > 0.95).all()
+    assert ((full * half).sum(1) > 0.999).all()
 
 
 def test_the_shipped_bundle_keeps_its_promises() -> None:

@@ -562,9 +562,10 @@ def test_precision_and_pooling_are_checked(tiny, variant):
     def load(**options):
         return lambda path: Encoder.load(path, provider='cpu', **options)
 
-    refusal(tiny, 'fp16', 'fp32', 'int8', load=load(precision='fp16'))
+    refusal(tiny, 'fp8', 'fp32', 'fp16', 'int8', load=load(precision='fp8'))
     refusal(tiny, 'max', 'attention', 'mean', load=load(pooling='max'))
     refusal(tiny, 'visual.int8.onnx', '--int8', load=load(precision='int8'))
+    refusal(tiny, 'visual.fp16.onnx', '--fp16', load=load(precision='fp16'))
     quantised = variant(tiny, files={'visual.int8.onnx': (tiny / 'visual.onnx').read_bytes()})
     assert Encoder.load(quantised, provider='cpu', precision='int8').precision == 'int8'
 

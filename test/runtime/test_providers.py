@@ -8,7 +8,8 @@ import sys
 from types import SimpleNamespace
 
 from hralign_ros.runtime import Encoder, HralignError, ProviderError, providers
-from hralign_ros.runtime.providers import SessionFactory
+from hralign_ros.runtime.providers import Binding, SessionFactory
+import numpy as np
 import pytest
 
 CPU, CUDA = 'CPUExecutionProvider', 'CUDAExecutionProvider'
@@ -46,7 +47,8 @@ class FakeOnnxruntime:
     def InferenceSession(self, model, options, providers):  # noqa: N802
         self.sessions.append(SimpleNamespace(
             options=options, asked=providers,
-            get_providers=lambda: [self.obtained or providers[0]]))
+            get_providers=lambda: [self.obtained or (
+                providers[0] if isinstance(providers[0], str) else providers[0][0])]))
         return self.sessions[-1]
 
 
@@ -154,6 +156,46 @@ def test_the_text_encoder_on_the_cpu_tells_nothing(fake):
     factory.create(b'', name='text.onnx', on_cpu=True)
     assert ort.sessions[1].asked == [CPU]
     assert factory.hardware.provider == CUDA
+
+
+def test_only_fixed_shapes_are_recorded(fake):
+    """Guards cuda_graph: a recorded graph of pictures of any size would replay the first size."""
+    ort = fake([CUDA, CPU])
+    factory = SessionFactory('cuda', cuda_graph=True)
+    factory.create(b'', name='preprocess.onnx')
+    factory.create(b'', name='visual.onnx', fixed=True)
+    factory.create(b'', name='text.onnx', fixed=True, on_cpu=True)
+    assert [s.asked for s in ort.sessions] == [
+        [CUDA, CPU], [(CUDA, {'enable_cuda_graph': '1'}), CPU], [CPU]]
+    assert factory.binding(ort.sessions[2], [], []) is None, 'it is on the CPU'
+
+
+def test_recording_is_said_to_be_without_effect_on_a_cpu(tiny):
+    """Guards an option that does nothing: it is told, and results are the same."""
+    encoder = Encoder.load(tiny, provider='cpu', cuda_graph=True)
+    assert 'cuda_graph is without effect' in encoder.hardware.remark
+    assert encoder.warm_up() > 0
+
+
+def test_bound_tensors_give_the_same_results(tiny, monkeypatch):
+    """
+    Guards results that stay in one place on a device: each run's are its own, and right.
+
+    The binding is that of a GPU, put on the CPU: there the numbers can be compared.
+    """
+    plain = Encoder.load(tiny, provider='cpu')
+    pictures = np.random.default_rng(0).integers(
+        0, 256, (len(plain.manifest.views), 4, 60, 80, 3), np.uint8)
+    monkeypatch.setattr(SessionFactory, 'binding', lambda self, session, inputs, outputs: Binding(
+        providers.import_onnxruntime(), session, inputs, outputs, 'cpu'))
+    bound = Encoder.load(tiny, provider='cpu')
+    episodes = [encoder.start_episode('lift the cube') for encoder in (plain, bound)]
+    ticks = [[episode.step(dict(zip(plain.manifest.views, pictures[:, i], strict=True)), 1 + i)
+              for i in range(4)] for episode in episodes]
+    for one, other in zip(*ticks, strict=True):
+        np.testing.assert_array_equal(one.embedding, other.embedding)
+        np.testing.assert_array_equal(one.success.video, other.success.video)
+    assert not np.array_equal(ticks[1][0].embedding, ticks[1][3].embedding)
 
 
 def test_sessions_leave_the_cores_alone(fake):

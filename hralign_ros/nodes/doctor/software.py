@@ -39,6 +39,7 @@ class Choice:
     bundle: str = ''
     provider: str = 'auto'
     require_gpu: bool = False
+    cuda_graph: bool = False
     threads: int = 2
     precision: str = 'fp32'
 
@@ -323,7 +324,7 @@ def onnxruntime_findings(choice: Choice) -> list[Finding]:
         encoder = Encoder.load(
             choice.bundle or default_bundle(), provider=choice.provider,
             # Not require_gpu: what stands in its way is seen in the session that comes instead.
-            threads=choice.threads, precision=choice.precision)
+            cuda_graph=choice.cuda_graph, threads=choice.threads, precision=choice.precision)
         seconds = encoder.warm_up()
     except BundleError as problem:
         return [*findings, skipped('provider', f'the bundle cannot be run: {problem}')]

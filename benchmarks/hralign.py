@@ -57,7 +57,7 @@ from hralign_ros.evaluate.suite import (
 )
 from hralign_ros.models.adapters import AdaptedBackbone
 from hralign_ros.models.backbones import load_backbone
-from hralign_ros.runtime.bundle import INT8_VISUAL, MANIFEST
+from hralign_ros.runtime.bundle import MANIFEST, VISUALS
 from hralign_ros.runtime.providers import SessionFactory
 import numpy as np
 from runs import folder_of, Job, run_all
@@ -365,12 +365,12 @@ def _export(data: DataSet, run: Run, options: argparse.Namespace) -> dict[str, A
     manifest = yaml.safe_load((folder / MANIFEST).read_text('utf-8'))
     found: dict[str, Any] = {'export_parity': manifest['metrics']['parity_max_abs_diff']}
     sessions = {name: SessionFactory('cpu').create((folder / name).read_bytes(), name=name)
-                for name in ('visual.onnx', INT8_VISUAL) if (folder / name).exists()}
+                for name in ('visual.onnx', VISUALS['int8']) if (folder / name).exists()}
     if options.footage:
         found |= _on_footage(run, sessions, options.footage)
     # Where the export's own gate has left it out, there is no such file.
     found['int8_cosine'] = manifest['metrics']['visual_int8_cosine']
-    if INT8_VISUAL in sessions:
+    if VISUALS['int8'] in sessions:
         found |= _retrieval_of_graphs(data, run, sessions)
     return found
 
@@ -387,8 +387,8 @@ def _on_footage(run: Run, sessions: Mapping[str, Any], folder: Path) -> dict[str
                   for name, session in sessions.items()}
         worst = max(worst, float(np.abs(tokens['visual.onnx'] - expected).max()))
         count += len(pixels)
-        if INT8_VISUAL in tokens:
-            one, other = expected.mean(1), tokens[INT8_VISUAL].mean(1)
+        if VISUALS['int8'] in tokens:
+            one, other = expected.mean(1), tokens[VISUALS['int8']].mean(1)
             cosines += ((one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(
                 other, axis=1)).tolist()
     found = {'export_max_abs_diff': worst,
@@ -429,7 +429,7 @@ def _retrieval_of_graphs(
         arrays = replace(human, robot=torch.cat(robot).numpy())
         found[name] = retrievals(arrays, GALLERY, full=False)[TASK_TEXT].recall[1].value
     return {'export_r1': found,
-            'int8_r1_loss': round(found['visual.onnx'] - found[INT8_VISUAL], 4)}
+            'int8_r1_loss': round(found['visual.onnx'] - found[VISUALS['int8']], 4)}
 
 
 def _plain(estimate: Any) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from typing import Any
 from bare import STAGES
 from collector import Collector, growth, matched_frames, percentiles
 from hralign_ros.nodes.demo import episode_folder
-from hralign_ros.runtime.bundle import default_bundle, INT8_VISUAL, load_bundle
+from hralign_ros.runtime.bundle import default_bundle, load_bundle, VISUALS
 import numpy as np
 import onnxruntime
 from processes import (
@@ -207,7 +207,8 @@ def int8_bundle() -> Path:
     """Export a bundle with the int8 visual graph, unless the one there still fits."""
     try:
         there = load_bundle(INT8_BUNDLE)
-        if there.has(INT8_VISUAL) and _visual_hash(INT8_BUNDLE) == _visual_hash(default_bundle()):
+        fits = _visual_hash(INT8_BUNDLE) == _visual_hash(default_bundle())
+        if fits and there.has(VISUALS['int8']):
             return INT8_BUNDLE
     except Exception:  # noqa: B902 - whatever is wrong with it, it is made anew
         pass

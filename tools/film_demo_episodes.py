@@ -26,6 +26,8 @@ import numpy as np
 import yaml
 
 REPEAT = 2
+# Every step of Meta-World is kept.
+_EVERY_STEP_HZ = 16.0
 HEADER = ('# Copyright 2026 hralign_ros maintainers\n# SPDX-License-Identifier: Apache-2.0\n'
           '# Written by tools/film_demo_episodes.py. Frame k is at k / fps seconds.\n')
 
@@ -39,7 +41,6 @@ def main() -> None:
     parser.add_argument('--hand', type=Path)
     parser.add_argument('--output', type=Path, default=Path('demo/episodes'))
     options = parser.parse_args()
-    metaworld_tasks.FINE_FRAME_STEPS = 1
     named = {task.task_id: task for task in metaworld_tasks.TASKS}
     world = metaworld_tasks.MetaWorld(named[options.task])
     studio = Studio(world.stage, read_hand(find_hand(options.hand)))
@@ -68,7 +69,7 @@ def main() -> None:
 def _film(world, studio, job, kind, folder, options) -> bool:  # type: ignore[no-untyped-def]
     """Film one job; False where it did not go as its kind says."""
     rng = np.random.default_rng([job.seed, 7])
-    trajectory = world.run(job.seed, make_behaviour(kind, rng), fine=True)
+    trajectory = world.run(job.seed, make_behaviour(kind, rng), hz=_EVERY_STEP_HZ)
     if trajectory is None or (trajectory.success_frame is not None) != (kind == EXPERT):
         return False
     look = another_take(make_look(job.scene), rng)

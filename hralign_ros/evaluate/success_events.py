@@ -163,12 +163,16 @@ def measure_streams(
     probabilities, and what comes of the same streams perturbed: see `perturbed`. The last row of
     the table is of all kinds together, where an episode is one segment however often it is played.
 
-    :param perturbed_frames: about so many frames of perturbed streams, over all kinds.
+    :param perturbed_frames: about so many frames of perturbed streams, over all kinds; every
+        stream is perturbed once at least, unless it is 0.
     """
     streams = collect_streams(films, one.scorer.run.texts)
     total = sum(film.frames for some in streams.values() for film, _ in some)
     rng = np.random.default_rng(0)
+    # Episodes in which something was decided, by us and by the rule of one sample.
     alarmed: set[str] = set()
+    naive_alarmed: set[str] = set()
+    plays = max(1, round(perturbed_frames / max(total, 1))) if perturbed_frames else 0
     rows: list[dict[str, Any]] = []
     for kind, some in streams.items():
         scored = [_judged(one, film, instruction, again=kind == 'reversed')
@@ -176,12 +180,14 @@ def measure_streams(
         alarms = [one.decision(s) is not None for s in scored]
         alarmed |= {s.episode_id for s, alarm in zip(scored, alarms, strict=True) if alarm}
         more = _Count()
-        for _ in range(round(perturbed_frames / max(total, 1))):
+        for _ in range(plays):
             for film, instruction in some:
                 more.add(one, _judged(one, perturbed(film, rng), instruction, again=True), plain)
         frames, hours = sum(len(s.scores) for s in scored), sum(
             float(s.film.features.time_s[-1]) for s in scored) / 3600
-        naive = sum(_one_sample(one, s, plain) for s in scored)
+        sampled = [_one_sample(one, s, plain) for s in scored]
+        naive_alarmed |= {s.episode_id for s, some in zip(scored, sampled, strict=True) if some}
+        naive = sum(sampled)
         rows.append({
             'stream': kind, 'segments': len(some), 'frames': frames, 'hours': round(hours, 4),
             'success_events': sum(alarms), 'bound_per_segment': rule_of_three(
@@ -192,13 +198,16 @@ def measure_streams(
             found.add(f'E11 false SUCCESS per segment, {kind}', variant, SEEN,
                       share_of(rate(count, len(some))), better='lower',
                       note=f'{frames} frames', control=variant != name)
-    episodes = {film.episode.episode_id: film.frames for film in films
+    episodes = {film.episode.episode_id: film for film in films
                 if not (stream_of(film) and film.done.any())}
     if rows:
         found.tables['streams'] = [*rows, {
             **{key: sum(row[key] for row in rows) for key in rows[0] if key != 'stream'},
-            'stream': 'all', 'segments': len(episodes), 'frames': sum(episodes.values()),
-            'success_events': len(alarmed),
+            'stream': 'all', 'segments': len(episodes),
+            'frames': sum(film.frames for film in episodes.values()),
+            'hours': round(sum(
+                float(film.features.time_s[-1]) for film in episodes.values()) / 3600, 4),
+            'success_events': len(alarmed), 'events_one_sample': len(naive_alarmed),
             'bound_per_segment': rule_of_three(len(alarmed), len(episodes))}]
 
 

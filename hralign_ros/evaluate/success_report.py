@@ -79,7 +79,7 @@ def evaluate_success(
     :param data: with the splits that the runs were trained under.
     :param bundle: whose encoder and texts they were trained for.
     :param others: baselines and controls for detection, by name.
-    :param perturbed_frames: about so many frames of perturbed streams.
+    :param perturbed_frames: see measure_streams.
     :raises EvaluationError: no run, or no test episode with features.
     """
     if not runs:
@@ -118,8 +118,8 @@ def evaluate_success(
     for key, metric in (('auroc', 'E8 AUROC'), ('fpr95', 'E8 false positives at 95 % recall')):
         rows = [r for r in (*found.rows, *found.controls) if r['metric'] == metric]
         add(key, bar_chart(rows, title=metric, controls=[TIME_ONLY]), metric,
-            'One random tick and the last tick of every attempt; means over seeds, whiskers 95 % '
-            'intervals.')
+            f'One random tick and the last tick of every attempt, of {MOST} a split at most; '
+            'means over seeds, whiskers 95 % intervals.')
     add('reliability', reliability_diagram(drawn), 'Reliability',
         'Bins of equal mass; shaded: how often a probability is said.')
     add('curves', probability_curves(example_curves(ours[0], films[SEEN])),

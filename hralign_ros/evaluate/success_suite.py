@@ -143,7 +143,7 @@ def measure_detection(
     report: Report = print,
 ) -> None:
     """
-    E8 for several variants: one random tick and the last tick of every attempt.
+    E8 for several variants: one random tick and the last tick of every attempt given.
 
     :param variants: by name, seeds with their judges.
     :param films: by split.

@@ -268,6 +268,12 @@ class Pipeline:
 
     def _work(self) -> None:
         """Take matched sets until stopped."""
+        try:
+            # What the node's thread has recorded is of no use to this one.
+            if self._encoder.records:
+                self._encoder.warm_up()
+        except InferenceError as error:
+            self._faults.bad('inference', str(error))
         while self._running:
             try:
                 self._turn()

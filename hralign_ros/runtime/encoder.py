@@ -158,7 +158,7 @@ class Encoder:
 
         :param path: the bundle's directory.
         :param provider: auto, cpu or cuda; see SessionFactory.
-        :param cuda_graph: on a GPU, record each graph once and replay it; see SessionFactory.
+        :param cuda_graph: on a GPU, record each graph and replay it; see SessionFactory.
         :param geometry: per view, how its camera is mounted.
         :param trusted_keys: PEM files of public keys that a signature is checked with.
         :param require_signature: refuse a bundle that none of them signed.
@@ -183,6 +183,11 @@ class Encoder:
     def hardware(self) -> Hardware:
         """Which provider was asked for and which was got."""
         return self._factory.hardware
+
+    @property
+    def records(self) -> bool:
+        """Whether a thread that begins to step episodes should warm up first."""
+        return self._factory.records
 
     @property
     def onnxruntime_version(self) -> str:

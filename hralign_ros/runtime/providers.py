@@ -82,6 +82,7 @@ class Binding:
     ) -> None:
         self._session, self._binding = session, session.io_binding()
         self._inputs, self._outputs = {}, []
+        self._places = {name: (shape, np.dtype(dtype)) for name, dtype, shape in inputs}
         try:
             for name, dtype, shape in inputs:
                 self._inputs[name] = ort.OrtValue.ortvalue_from_numpy(
@@ -99,7 +100,13 @@ class Binding:
     def run(self, feed: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """Copy the inputs in, run, and copy the outputs out, in their order."""
         for name, value in self._inputs.items():
-            value.update_inplace(np.ascontiguousarray(feed[name]))
+            array = np.ascontiguousarray(feed[name])
+            shape, dtype = self._places[name]
+            # onnxruntime would copy the bytes of any array with as many elements.
+            if array.shape != shape or array.dtype != dtype:
+                raise ValueError(f'input {name} is {array.dtype} {list(array.shape)}, needed is '
+                                 f'{dtype} {list(shape)}')
+            value.update_inplace(array)
         self._session.run_with_iobinding(self._binding)
         return [np.array(value.numpy()) for value in self._outputs]
 
@@ -195,6 +202,10 @@ class SessionFactory:
         try:
             session = self._ort.InferenceSession(model, options, providers=providers)
         except Exception as error:  # onnxruntime raises a dozen types without a common base
+            if not isinstance(providers[0], str):
+                raise ProviderError(
+                    f'{name}: cannot be loaded to be recorded ({_first_line(error)}); set '
+                    'cuda_graph to false') from error
             raise BundleError(
                 f'{name}: onnxruntime cannot load it ({_first_line(error)}); '
                 'the file is damaged or made for another version') from error
@@ -220,6 +231,11 @@ class SessionFactory:
         if not self._cuda_graph or session.get_providers()[0] != _EXECUTION_PROVIDER['cuda']:
             return None
         return Binding(self._ort, session, inputs, outputs, 'cuda')
+
+    @property
+    def records(self) -> bool:
+        """Whether graphs are recorded: by each thread that runs them, in its first run."""
+        return self._cuda_graph and self._obtained == _EXECUTION_PROVIDER['cuda']
 
     @property
     def hardware(self) -> Hardware:

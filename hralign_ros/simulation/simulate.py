@@ -34,6 +34,7 @@ EPISODES, VIDEOS = 'episodes', 'videos'
 # max_tasks_per_child hangs on Python 3.11.)
 _CHUNKS_PER_PROCESS = 20
 HAND_MODEL = 'HRALIGN_HAND_MODEL'
+LEAST_HZ, MOST_HZ = 1.0, 60.0
 
 
 def simulate(
@@ -51,12 +52,15 @@ def simulate(
         failures.
     :param purpose: what for, see plan_chunks; both can be in one data set.
     :param only: splits to make; () for all.
-    :param hz: frames a second; None: what the purpose needs.
+    :param hz: frames a second; None: what the purpose needs. A data set has one rate: names do
+        not tell it, and what is there is not made again.
     :param hand: glTF file of the hand; None: what HRALIGN_HAND_MODEL names.
     :param splits: split file; None for the shipped one.
     :returns: the manifest file.
-    :raises DataError: unknown task, no hand model, or nothing could be made.
+    :raises DataError: unknown task, rate out of range, no hand model, or nothing could be made.
     """
+    if hz is not None and not LEAST_HZ <= hz <= MOST_HZ:
+        raise DataError(f'hz is {hz:g}; allowed: {LEAST_HZ:g} to {MOST_HZ:g}')
     mesh_file = find_hand(hand)
     rules = read_splits(splits)
     worlds = list(_worlds())

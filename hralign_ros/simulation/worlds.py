@@ -86,8 +86,8 @@ class World(Protocol):
         """
         Run one episode; None where even the expert never succeeds with this seed.
 
-        :param hz: keep frames at this rate or a little more, however many; 0: at about 3 Hz, and
-            fewer where an episode is long.
+        :param hz: keep frames at this rate or more, see filmed_at, however many; 0: at about
+            3 Hz, and fewer where an episode is long.
         """
 
     def close(self) -> None:
@@ -98,8 +98,8 @@ def filmed_at(trajectory: Trajectory, hz: float) -> Trajectory:
     """
     Keep as many frames as this rate needs; between steps that are further apart, draw them in.
 
-    What is drawn in lies on the straight way from one step to the next, and is accomplished when
-    the later one is.
+    What is drawn in lies on the straight way from one step to the next, and is accomplished where
+    both are. Steps are divided evenly: what is over the rate may be up to its double.
     """
     period = trajectory.time_s[1] - trajectory.time_s[0]
     stride = int(1.0 / (hz * period) + 1e-6)
@@ -113,7 +113,8 @@ def filmed_at(trajectory: Trajectory, hz: float) -> Trajectory:
         tuple(shots[i] if part == 0.0 else _between(shots[i], shots[i + 1], part)
               for i, part in rows),
         tuple(time_s[i] + part * period for i, part in rows),
-        tuple(trajectory.success[i] for i, _ in rows),
+        tuple(trajectory.success[i] and (part == 0.0 or trajectory.success[i + 1])
+              for i, part in rows),
         tuple(trajectory.actions[i] for i, _ in rows),
         tuple(trajectory.proprio[i] for i, _ in rows), trajectory.fault_s)
 

@@ -92,6 +92,7 @@ def test_an_episode_is_one_segment_however_often_it_is_played():
     assert (total['stream'], total['segments'], total['success_events']) == ('all', 5, 2)
     assert total['frames'] == sum(film.frames for film in FILMS)
     assert by_kind['idle']['events_one_sample'] == 1
+    assert (by_kind['wrong task']['events_one_sample'], total['events_one_sample']) == (3, 5)
     plays = total['perturbed_segments'] // sum(row['segments'] for row in rows)
     assert plays > 1 and by_kind['lights']['perturbed_events'] == plays
     assert 0.3 * 400 < total['perturbed_frames'] <= 1.5 * 400

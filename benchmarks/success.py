@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument('--seeds', type=int, default=99, help='at most so many of each variant')
     parser.add_argument('--fast', type=Path, help='successes filmed at 30 Hz, for the delay')
     parser.add_argument('--footage', type=Path, help='folder of real robot videos')
-    parser.add_argument('--perturbed', type=int, default=1_000_000,
+    parser.add_argument('--perturbed', type=int, default=200_000,
                         help='frames of perturbed streams (%(default)s)')
     parser.add_argument('--stop', choices=('train',), help='stop after this stage')
     parser.add_argument('--output', type=Path, default=RESULTS)
@@ -181,7 +181,7 @@ def evaluate(
                 'hralign simulate --purpose success --output FAST --rounds 1 --hz 30 '
                 '--no-failures --only test_seen',
                 'python benchmarks/success.py --data DATA --runs RUNS --fast FAST '
-                '--footage VIDEOS --humans ADAPTATION']
+                '--footage VIDEOS' + (' --humans ADAPTATION' if options.humans else '')]
     found, ours = evaluate_success(
         data, store, main_runs, options.bundle, options.runs / 'report', others=others,
         commands=commands, perturbed_frames=options.perturbed)

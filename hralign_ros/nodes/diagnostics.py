@@ -16,11 +16,10 @@ from hralign_ros.nodes.network import CONSUMER, NAME
 from hralign_ros.nodes.parameters import Settings
 from hralign_ros.nodes.pipeline import PAIRING, Statistics
 from hralign_ros.runtime.encoder import Encoder
+from hralign_ros.runtime.providers import CUDA_PROVIDER
 import numpy as np
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
-
-CUDA = 'CUDAExecutionProvider'
 
 # Faults of a camera with which its frames can be used all the same.
 _MILD = {'frame_id', 'publishers', 'order'}
@@ -50,12 +49,12 @@ def model_status(
     process: dict[str, Any] = {
         'state': state, 'rss_mb': resident_bytes() / 1e6,
         'load_average': os.getloadavg()[0]}
-    if encoder is not None and encoder.hardware.provider == CUDA:
-        process |= gpu_memory()
     if encoder is None:
         return status(node, 'model', ERROR if problem else WARN if twice else OK,
                       problem or twice or 'not configured', process)
     hardware, manifest = encoder.hardware, encoder.manifest
+    if hardware.provider == CUDA_PROVIDER:
+        process |= gpu_memory()
     remark = '; '.join(filter(None, (twice, hardware.remark)))
     return status(
         node, 'model', WARN if remark else OK,

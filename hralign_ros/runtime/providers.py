@@ -19,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 PROVIDERS = ('auto', 'cpu', 'cuda')
-_EXECUTION_PROVIDER = {'cpu': 'CPUExecutionProvider', 'cuda': 'CUDAExecutionProvider'}
+# As onnxruntime calls it.
+CUDA_PROVIDER = 'CUDAExecutionProvider'
+_EXECUTION_PROVIDER = {'cpu': 'CPUExecutionProvider', 'cuda': CUDA_PROVIDER}
 _DISTRIBUTIONS = ('onnxruntime', 'onnxruntime-gpu')
 INSTALL_LINE = 'pip install onnxruntime (CPU) or pip install onnxruntime-gpu[cuda,cudnn] (CUDA)'
 

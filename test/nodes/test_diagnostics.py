@@ -7,6 +7,7 @@ import sys
 from types import SimpleNamespace
 
 from hralign_ros.nodes import diagnostics
+from hralign_ros.runtime.providers import CUDA_PROVIDER
 import pytest
 
 
@@ -38,8 +39,8 @@ def values_of(provider):
 def test_gpu_memory_is_told_on_a_gpu(monkeypatch):
     """Guards the reading of a GPU that fills up; a CPU has none of it."""
     monkeypatch.setitem(sys.modules, 'pynvml', nvml())
-    assert values_of(diagnostics.CUDA)['gpu_memory_used_mb'] == '3000'
-    assert values_of(diagnostics.CUDA)['gpu_memory_total_mb'] == '8000'
+    assert values_of(CUDA_PROVIDER)['gpu_memory_used_mb'] == '3000'
+    assert values_of(CUDA_PROVIDER)['gpu_memory_total_mb'] == '8000'
     assert 'gpu_memory_used_mb' not in values_of('CPUExecutionProvider')
 
 
@@ -51,5 +52,5 @@ def fail(*_):
 def test_without_an_answer_diagnostics_go_on(monkeypatch, module):
     """Guards a node that is asked once a second: no library, no driver, and no crash."""
     monkeypatch.setitem(sys.modules, 'pynvml', module)
-    values = values_of(diagnostics.CUDA)
+    values = values_of(CUDA_PROVIDER)
     assert 'gpu_memory_used_mb' not in values and values['rss_mb']

@@ -29,9 +29,10 @@ from hralign_ros.nodes.doctor.findings import (
     Section,
     skipped,
 )
+from hralign_ros.nodes.doctor.pairing import matched_finding, pairing_finding
 from hralign_ros.nodes.doctor.run import OptionError, read_options, read_parameters
 from hralign_ros.runtime.pairing import PairingRules
-from hralign_ros.runtime.providers import Hardware
+from hralign_ros.runtime.providers import CUDA_PROVIDER, Hardware
 import numpy as np
 import pytest
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
@@ -472,7 +473,7 @@ def test_a_good_camera() -> None:
 def between(*cameras_: Camera, source: str = 'header', rules: PairingRules = RULES,
             ) -> dict[str, Finding]:
     """Check how cameras fit together."""
-    return {f.name: f for f in checks.pairing_finding(cameras_, rules, stamp_source=source)}
+    return {f.name: f for f in pairing_finding(cameras_, rules, stamp_source=source)}
 
 
 def other(**changes: Any) -> Camera:
@@ -514,14 +515,14 @@ def test_partners_that_come_late_need_a_longer_wait() -> None:
 
 def test_matched_where_everything_is_refused() -> None:
     """No set at all is said as such."""
-    finding = checks.matched_finding(Counter(), None, RULES)
+    finding = matched_finding(Counter(), None, RULES)
     assert finding.level is Level.ERROR and 'no set at all' in finding.found
     assert checks.lost_share([1, 2]) == 0.0
 
 
 # Pure checks of software.
 
-CUDA, CPU = software.CUDA_PROVIDER, 'CPUExecutionProvider'
+CUDA, CPU = CUDA_PROVIDER, 'CPUExecutionProvider'
 WANTS = software.Choice(provider='cuda')
 AUTO = software.Choice()
 

@@ -14,7 +14,7 @@ from typing import Any, TYPE_CHECKING
 
 from hralign_ros import __version__
 from hralign_ros.nodes.doctor import computer, software
-from hralign_ros.nodes.doctor.cameras import Camera, camera_findings, pairing_finding
+from hralign_ros.nodes.doctor.cameras import Camera, camera_findings
 from hralign_ros.nodes.doctor.findings import (
     as_document,
     as_text,
@@ -29,6 +29,7 @@ from hralign_ros.nodes.doctor.findings import (
     skipped,
     warn,
 )
+from hralign_ros.nodes.doctor.pairing import pairing_finding
 from hralign_ros.runtime.errors import HralignError
 import numpy as np
 import yaml

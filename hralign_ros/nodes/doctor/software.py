@@ -18,6 +18,7 @@ from hralign_ros.runtime.bundle import Bundle, default_bundle, load_bundle
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.errors import BundleError, HralignError
 from hralign_ros.runtime.providers import (
+    CUDA_PROVIDER,
     Hardware,
     import_onnxruntime,
     INSTALL_LINE,
@@ -27,7 +28,6 @@ from hralign_ros.runtime.providers import (
 OLDEST_PYTHON = (3, 10)
 # What the tests run with.
 TESTED_DISTRIBUTION = 'jazzy'
-CUDA_PROVIDER = 'CUDAExecutionProvider'
 _GPU_REMEDY = ("See packages, driver and cuda above; pip install 'onnxruntime-gpu[cuda,cudnn]' in "
                'place of onnxruntime, or set provider to cpu and require_gpu to false')
 

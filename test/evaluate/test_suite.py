@@ -19,6 +19,7 @@ from hralign_ros.data.manifest import DataError  # noqa: E402, I100
 from hralign_ros.evaluate import encode, suite  # noqa: E402
 from hralign_ros.evaluate.adaptation_report import evaluate_adaptation, numbers  # noqa: E402
 from hralign_ros.evaluate.bootstrap import EvaluationError  # noqa: E402
+from hralign_ros.evaluate.comparison import compare, compare_policies  # noqa: E402
 from hralign_ros.evaluate.report import read_report  # noqa: E402
 from hralign_ros.evaluate.suite import FROZEN_MEAN, group_runs, measure, Variant  # noqa: E402
 import numpy as np  # noqa: E402
@@ -95,7 +96,7 @@ def test_galleries_are_the_same_for_all(quick):
                      Variant('other', (small.run('adapted'),))], gallery=5)
     np.testing.assert_array_equal(found.hits['one', SPLIT], found.hits['other', SPLIT])
     np.testing.assert_array_equal(found.hits['one', SPLIT][0], quick.hits['adapted', SPLIT][0])
-    ratio, difference = suite.compare(found, 'one', 'other', SPLIT)
+    ratio, difference = compare(found, 'one', 'other', SPLIT)
     assert difference.value == difference.low == difference.high == 0
     assert ratio.value == pytest.approx(1.0)
 
@@ -314,14 +315,14 @@ def test_seeds_are_compared_each_with_its_like(report):
     found.hits = {('one', 's'): np.array([[0, 0, 0, 0.0], [1, 1, 0, 1]]),
                   ('other', 's'): np.array([[1, 0, 0, 1.0], [1, 1, 1, 1]]),
                   ('plain', 's'): np.array([[1, 0, 0, 0.0]])}
-    ratio, difference = suite.compare(found, 'one', 'other', 's')
+    ratio, difference = compare(found, 'one', 'other', 's')
     assert ratio.value == 1.5 and difference.value == 0.25
-    ratio, difference = suite.compare(found, 'one', 'plain', 's')
+    ratio, difference = compare(found, 'one', 'plain', 's')
     assert ratio.value == 1.5 and difference.value == pytest.approx(0.375 - 0.25)
     assert difference.low < -0.2, 'seeds are drawn too'
     found.seeds_of['other'] = [3, 4]
     with pytest.raises(EvaluationError, match='no seed in common'):
-        suite.compare(found, 'one', 'other', 's')
+        compare(found, 'one', 'other', 's')
 
 
 def test_a_stranger_is_of_another_task():
@@ -333,11 +334,11 @@ def test_a_stranger_is_of_another_task():
 def test_policies_are_compared_on_the_same_episodes(report):
     """Guards E6: paired by episode, and a policy is not better than itself."""
     _, found, _ = report
-    difference = suite.compare_policies(found, 'adapted', FROZEN_MEAN, SPLIT)
+    difference = compare_policies(found, 'adapted', FROZEN_MEAN, SPLIT)
     assert difference.low <= difference.value <= difference.high
     mine, frozen = (found.policies[v, SPLIT][0] for v in ('adapted', FROZEN_MEAN))
     assert difference.value == pytest.approx(np.mean(mine.errors - frozen.errors))
-    assert suite.compare_policies(found, 'adapted', 'adapted', SPLIT).value == 0
+    assert compare_policies(found, 'adapted', 'adapted', SPLIT).value == 0
 
 
 def test_runs_of_one_seed_are_not_one_variant():

@@ -33,11 +33,12 @@ from hralign_ros.data.video import frame_times, read_frames
 from hralign_ros.evaluate.bootstrap import Estimate
 from hralign_ros.evaluate.metrics.e11_events import rate
 from hralign_ros.evaluate.success_events import measure_delays
-from hralign_ros.evaluate.success_report import evaluate_success, OURS
+from hralign_ros.evaluate.success_report import evaluate_success, MOST, OURS, spread
 from hralign_ros.evaluate.success_suite import (
     attempts,
     CalibratedScorer,
     Judge,
+    measure_detection,
     measure_modes,
     Measured,
     SEEN,
@@ -51,6 +52,7 @@ from hralign_ros.runtime.bundle import load_bundle
 from hralign_ros.runtime.decision import decide, Decision, DecisionRules, DecisionState
 from hralign_ros.success.calibrate import write_calibrated
 from hralign_ros.success.clips import Film, load_film
+from hralign_ros.success.options import SuccessOptions
 from hralign_ros.success.run import (
     assign_splits,
     load_films,
@@ -73,6 +75,7 @@ ADD_TASK = ROOT / 'results' / 'add_task.json'
 BCE = 'BCE alone'
 SIMILARITY, SINGLE = 'similarity to the text (LIV)', 'newest frame, BCE (LeRobot)'
 DVD = 'likeness to human films (DVD)'
+FPR95 = 'E8 false positives at 95 % recall'
 BASELINES = (BCE, SIMILARITY, SINGLE, DVD)
 _PLAIN = ('use_prompts=false', 'cross_domain=0', 'failure_text=0')
 # Variant -> (seeds, settings of `hralign train-success`).
@@ -81,6 +84,9 @@ VARIANTS: dict[str, tuple[int, tuple[str, ...]]] = {
     BCE: (3, (*_PLAIN, 'video_text=0')),
     SIMILARITY: (1, (*_PLAIN, 'video_text=1', 'accomplished=0', 'failed=0', 'length=1')),
     SINGLE: (1, (*_PLAIN, 'video_text=0', 'other_tasks=0', 'failed=0', 'length=1')),
+}
+ABLATIONS: dict[str, tuple[int, tuple[str, ...]]] = {
+    'newest frames past the transformer': (3, ('newest_path=true',)),
     'K = 1': (1, ('modes=1',)),
     'K = 2': (1, ('modes=2',)),
     'K = 4': (1, ('modes=4',)),
@@ -93,10 +99,12 @@ VARIANTS: dict[str, tuple[int, tuple[str, ...]]] = {
 }
 # Delays at the rate of a camera, or a little more: Meta-World 32 Hz, robosuite 40.
 FAST = 'seen tasks, 30 Hz'
-# What is shipped, and what is left out of it to see how a robot never seen fares.
-SHIPPED = 'all robots'
+# What is shipped, and what leaves another robot out.
+SHIPPED, NO_PANDA = 'all robots', 'without the Panda'
 ROBOTS: dict[str, tuple[int, tuple[str, ...]]] = {
-    SHIPPED: (1, ('all_robots=true',)), 'without the Panda': (1, ('leave_out=panda',))}
+    SHIPPED: (1, ('all_robots=true',)), NO_PANDA: (1, ('leave_out=panda',))}
+# The robots that share tasks: which heads never saw them, and which did.
+LEFT_OUT = {'ur5e': (OURS, SHIPPED), 'panda': (NO_PANDA, OURS)}
 # Real videos are played at this rate, this many seconds of each.
 FOOTAGE_HZ, FOOTAGE_S = 5.0, 8.0
 _SECOND = 1_000_000_000
@@ -118,11 +126,13 @@ def main() -> None:
     parser.add_argument('--perturbed', type=int, default=200_000,
                         help='frames of perturbed streams (%(default)s)')
     parser.add_argument('--stop', choices=('train',), help='stop after this stage')
+    parser.add_argument('--measure', nargs='+', choices=('all', 'ablations'),
+                        default=['all', 'ablations'], help='what to write anew (both)')
     parser.add_argument('--output', type=Path, default=RESULTS)
     options = parser.parse_args()
     options.bundle = options.bundle or default_bundle()
     torch.set_num_threads(1)
-    table = {**VARIANTS, **ROBOTS}
+    table = {**VARIANTS, **ABLATIONS, **ROBOTS}
     chosen = {name: (min(seeds, options.seeds), settings)
               for name, (seeds, settings) in table.items()
               if not options.only or name in options.only}
@@ -134,7 +144,14 @@ def main() -> None:
                    if (folder_of(options.runs, name, seed) / RUN).exists()]
             for name, (seeds, _) in table.items()}
     runs = {name: some for name, some in runs.items() if some}
-    results = evaluate(runs, options)
+    results = {}
+    if options.output.exists():
+        results = json.loads(options.output.read_text('utf-8'))
+    if 'all' in options.measure:
+        kept = {key: results[key] for key in ('ablations', 'left_out') if key in results}
+        results = {**evaluate(runs, options), **kept}
+    if 'ablations' in options.measure:
+        results |= ablations(runs, options)
     if ADD_TASK.exists():
         added = json.loads(ADD_TASK.read_text('utf-8'))
         results |= {key: added[key] for key in ('add_task_seconds', 'add_task_auroc_gap')}
@@ -186,8 +203,6 @@ def evaluate(
         data, store, main_runs, options.bundle, options.runs / 'report', others=others,
         commands=commands, perturbed_frames=options.perturbed)
     seen = load_films(data, store, [SPLITS[SEEN]])
-    for name, some in scorers.items():
-        measure_modes(found, name, some, seen, SEEN, data.of_split('train').episodes)
     if options.fast:
         # Scorers of their own: these remember films by name, and the names are the same.
         again = [CalibratedScorer(Scorer(one.scorer.run, encoder), one.found) for one in ours]
@@ -195,7 +210,7 @@ def evaluate(
     results: dict[str, Any] = _headline(found)
     results['detection'] = {
         split: {name: {short: _plain(found.values[metric, name, split]) for short, metric in (
-            ('auroc', 'E8 AUROC'), ('fpr95', 'E8 false positives at 95 % recall'),
+            ('auroc', 'E8 AUROC'), ('fpr95', FPR95),
             ('average_precision', 'E8 average precision'))}
             for name in (OURS, *others, TIME_ONLY)}
         for split in dict.fromkeys(s for m, n, s in found.values if m == 'E8 AUROC')}
@@ -215,7 +230,7 @@ def evaluate(
     results |= {
         'seeds': len(main_runs),
         'main_variants': [OURS, *(name for name in BASELINES if name in others), TIME_ONLY],
-        'variants': {OURS: len(main_runs), **{name: len(some) for name, some in others.items()}},
+        'seeds_of': {OURS: len(main_runs), **{name: len(some) for name, some in others.items()}},
         'training': {**main_runs[0].record['data'], 'tasks': len(main_runs[0].texts)},
         'seconds': [run.record['seconds'] for run in main_runs],
         'calibration_never_succeeding': max(
@@ -225,6 +240,66 @@ def evaluate(
         'load_average': [round(x, 2) for x in os.getloadavg()],
         'warning': 'Simulated episodes; nothing of this was measured on a robot.'}
     return results
+
+
+def ablations(
+    runs: Mapping[str, Sequence[SuccessRun]], options: argparse.Namespace,
+) -> dict[str, Any]:
+    """Measure ablations by detection and by what their modes tell, and robots left out."""
+    names = [name for name in (OURS, BCE, *ABLATIONS) if name in runs]
+    data, store = open_data(options.data, options.bundle, runs[OURS][0].options)
+    encoder = Encoder.load(options.bundle, provider='cpu')
+    scorers = {name: [Scorer(run, encoder) for run in runs[name]] for name in names}
+    films = {title: load_films(data, store, [SPLITS[title]]) for title in (SEEN, TASK)}
+    trained = data.of_split('train').episodes
+    found = Measured()
+    measure_detection(
+        found, {name: [(one.run.options.seed, _judge(one)) for one in some]
+                for name, some in scorers.items()},
+        {title: spread(attempts(some), MOST) for title, some in films.items()})
+    wanted = {
+        'auroc_seen': ('E8 AUROC', SEEN), 'auroc_held_out_tasks': ('E8 AUROC', TASK),
+        'fpr95_seen': (FPR95, SEEN), 'average_precision_seen': ('E8 average precision', SEEN)}
+    results: dict[str, Any] = {}
+    for name, some in scorers.items():
+        measure_modes(found, name, some, films[SEEN], SEEN, trained)
+        told = {r['metric']: {key: r[key] for key in ('value', 'low', 'high', 'n', 'chance')}
+                for r in found.rows if r['variant'] == name and r['metric'].startswith('Fail')
+                and r['value'] is not None}
+        results[name] = {'seeds': len(some), **{
+            short: _plain(found.values[metric, name, split])
+            for short, (metric, split) in wanted.items()}, 'modes': told}
+    robots = {name: [Scorer(run, encoder) for run in runs[name]] for name in ROBOTS
+              if name in runs}
+    return {'ablations': results, 'left_out': left_out(
+        {name: [(one.run.options.seed, _judge(one)) for one in some]
+         for name, some in {**robots, OURS: scorers[OURS]}.items()}, options.data, store)}
+
+
+def left_out(
+    heads: Mapping[str, Sequence[tuple[int, Judge]]], folder: Path, store: FeatureStore,
+) -> list[dict[str, Any]]:
+    """
+    Judge each robot's attempts by heads that never saw it, and by heads that were trained on it.
+
+    :param heads: by name, seeds with their judges.
+    :param folder: of the data set; judged are seeds that no head was trained on.
+    """
+    data = assign_splits(read_manifest(folder), SuccessOptions(all_robots=True))
+    films = attempts(load_films(data, store, [SPLITS[SEEN]]))
+    found, rows = Measured(), []
+    for robot, names in LEFT_OUT.items():
+        here = [film for film in films if film.episode.embodiment == robot]
+        if not here or not all(heads.get(name) for name in names):
+            continue
+        measure_detection(found, {name: heads[name] for name in names}, {robot: here})
+        rows.append({
+            'robot': robot, 'attempts': len(here), 'successes': int(sum(f.done[-1] for f in here)),
+            'tasks': len({f.episode.task_id for f in here}),
+            **{when: {'heads': name, 'seeds': len(heads[name]),
+                      **_plain(found.values['E8 AUROC', name, robot])}
+               for when, name in zip(('never_seen', 'trained_on'), names, strict=True)}})
+    return rows
 
 
 def _judge(scorer: Scorer) -> Judge:
@@ -251,7 +326,7 @@ def _dvd(
     """Train the discriminator; human films of held-out tasks are those of `humans`."""
     films = load_films(data, store, ['train'], humans=True)
     bundle = load_bundle(options.bundle)
-    head = make_head(bundle.manifest, store.basis.matrix.shape[1])
+    head = make_head(bundle.manifest, store.basis.matrix.shape[1], run.options)
     model = train_dvd(head, films, list(run.texts), run.options, options.runs / 'dvd.pt')
     known = references(model, films, run.options)
     held_out = [e for e in assign_splits(read_manifest(options.humans), run.options).episodes
@@ -278,7 +353,7 @@ def _headline(found: Measured) -> dict[str, Any]:
         value = found.values.get((metric, variant, split))
         return None if value is None else _plain(value)
 
-    fpr = 'E8 false positives at 95 % recall'
+    fpr = FPR95
     best = min((name for name in BASELINES if (fpr, name, TASK) in found.values),
                key=lambda name: found.values[fpr, name, TASK].value, default=None)
     # The last row is of all streams: distinct frames, each episode one segment.

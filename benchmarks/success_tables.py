@@ -22,6 +22,8 @@ from pages import filled, rewrite, ROOT, table  # noqa: E402, F401
 RESULTS = ROOT / 'results' / 'success.json'
 ADD_TASK = ROOT / 'results' / 'add_task.json'
 PAGE = ROOT / 'docs' / 'success_results.md'
+MODES = ('Failure mode against kind, mutual information within tasks',
+         'Failure kind named right')
 Cell = Mapping[str, float | None]
 
 
@@ -42,14 +44,10 @@ def tables(found: Mapping[str, Any]) -> dict[str, str]:
                   number(cells['average_precision'])]
                  for split, variants in splits.items() for name, cells in variants.items()
                  if name in found['main_variants']]
-    seen, task = splits['seen tasks'], splits.get('held-out tasks', {})
-    modes = ('Failure mode against kind, mutual information within tasks',
-             'Failure kind named right')
-    ablations = [[name, str(found['variants'][name]), number(seen[name]['auroc']),
-                  number(task[name]['auroc'] if task else None), number(seen[name]['fpr95']),
-                  *(_beside(found['rows'].get(f'{mode} | {name} | seen tasks'))
-                    for mode in modes)]
-                 for name in seen if name in found['variants']]
+    ablations = [[name, str(cells['seeds']), number(cells['auroc_seen']),
+                  number(cells['auroc_held_out_tasks']), number(cells['fpr95_seen']),
+                  *(_beside(cells['modes'].get(mode)) for mode in MODES)]
+                 for name, cells in found['ablations'].items()]
     calibration = [[split, number(cells['ece']), number(cells['brier']), number(cells['nll'])]
                    for split, cells in found['calibration'].items()]
     rows = [[*key.split(' | '), number(cells), '-' if cells['chance'] is None
@@ -63,6 +61,9 @@ def tables(found: Mapping[str, Any]) -> dict[str, str]:
                 str(row['perturbed_events_one_sample'])] for row in found['tables']['streams']]
     cameras = [[row['what'], f'{row["auroc"]:.3f}', f'{row["auroc_loss"]:+.3f}',
                 f'{row["sure_and_wrong"]:.4f}'] for row in found['tables']['cameras']]
+    left_out = [[row['robot'], f'{row["attempts"]} ({row["successes"]}, {row["tasks"]})',
+                 number(row['never_seen']), number(row['trained_on'])]
+                for row in found.get('left_out', [])]
     by_task = found['tables']['false_alarms_by_task']
     inside = sum(row['promise_inside'] for row in by_task if row['split'] == 'seen tasks')
     count = sum(row['split'] == 'seen tasks' for row in by_task)
@@ -96,6 +97,8 @@ def tables(found: Mapping[str, Any]) -> dict[str, str]:
         'streams': table(['stream', 'segments', 'frames', 'SUCCESS', 'bound per segment, 95 %',
                           'one sample above 0.5', 'perturbed: frames', 'perturbed: SUCCESS',
                           'perturbed: one sample above 0.5'], streams),
+        'left_out': table(['robot', 'attempts (successes, tasks)',
+                           'AUROC, heads that never saw it', 'heads trained on it'], left_out),
         'cameras': table(['what', 'AUROC', 'loss', 'never succeeds, yet above 0.9'], cameras),
         'rows': table(['number', 'variant', 'split', 'value', 'chance or promise', 'n'], rows)}
 

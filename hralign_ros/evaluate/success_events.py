@@ -57,11 +57,13 @@ def measure_alarms(
             for task in np.unique(tasks):
                 here = alarms[:, tasks == task]
                 bound = rate(int(here[0].sum()), here.shape[1])
+                curve = ours[0].found.curve(str(task), ours[0].scorer.views)
                 found.tables.setdefault('false_alarms_by_task', []).append({
                     'split': split, 'task': str(task), 'episodes': here.shape[1],
                     'seed': ours[0].seed, 'false_alarms': bound.events, 'low': bound.low,
                     'high': bound.high, 'promise_inside': bound.low <= alpha <= bound.high,
-                    'rate_all_seeds': float(here.mean())})
+                    'rate_all_seeds': float(here.mean()),
+                    'thresholds_from': 'own' if curve is not None and curve.own else 'all tasks'})
 
 
 def measure_delays(

@@ -49,11 +49,13 @@ class SuccessHead(nn.Module):
     :param size: R.
     :param width: of a token; a frame has a quarter more.
     :param queries: with which a frame is pooled, beside the mean.
+    :param newest: the newest frame of each view also goes past the transformer.
     """
 
     def __init__(
         self, views: int, channels: int, tokens: int, text_dim: int, *, size: int = 96,
         width: int = 128, queries: int = 3, ood_size: int = 32, dropout: float = 0.1,
+        newest: bool = False,
     ) -> None:
         super().__init__()
         frame = width * 5 // 4
@@ -73,6 +75,7 @@ class SuccessHead(nn.Module):
         self.mix = nn.ModuleList(nn.TransformerEncoderLayer(
             frame, nhead=4, dim_feedforward=frame, dropout=dropout, batch_first=True,
             norm_first=True) for _ in range(2))
+        self.newest = nn.Linear(views * frame, frame) if newest else None
         self.norm = nn.LayerNorm(frame)
         self.video = nn.Linear(frame, text_dim)
         self.progress = nn.Linear(frame, 1)
@@ -161,15 +164,18 @@ class SuccessHead(nn.Module):
     def join(self, frames: Tensor, mask: Tensor, age: Tensor) -> Tensor:
         """Join the frames of clips, [B, V, T, F], to one vector each, [B, F]."""
         clock = torch.stack([age, torch.log1p(age)], dim=-1)
-        frames = frames + self.frame_view[:, None] + self.age(clock)
-        sequence = frames.flatten(1, 2) * mask.flatten(1)[..., None]
+        placed = frames + self.frame_view[:, None] + self.age(clock)
+        sequence = placed.flatten(1, 2) * mask.flatten(1)[..., None]
         summary = self.summary.expand(len(frames), 1, -1)
         sequence = torch.cat([summary, sequence], dim=1)
         # The summary is always there, so that no row attends to nothing.
         hidden = torch.cat([torch.zeros_like(mask[:, 0, :1]), 1.0 - mask.flatten(1)], dim=1) > 0.5
         for layer in self.mix:
             sequence = layer(sequence, src_key_padding_mask=hidden)
-        return torch.as_tensor(self.norm(sequence[:, 0]))
+        joined = sequence[:, 0]
+        if self.newest is not None:
+            joined = joined + self.newest(_newest(frames, mask))
+        return torch.as_tensor(self.norm(joined))
 
     def conclude(self, clip: Tensor) -> Judgement:
         """Read off what a joined clip [B, F] says."""
@@ -197,3 +203,10 @@ class SuccessHead(nn.Module):
         distance = (along * along / self.ood_axes).sum(-1) / along.shape[-1] \
             + beside / self.ood_rest
         return (0.5 * distance * (count > 0).to(distance.dtype)).amax(-1)
+
+
+def _newest(frames: Tensor, mask: Tensor) -> Tensor:
+    """Take each view's newest frame, zeros where it has none: [B, V, T, F] to [B, V * F]."""
+    # One where a view has its newest frame.
+    last = mask * (mask.sum(-1, keepdim=True) - torch.cumsum(mask, dim=-1) < 0.5).to(mask.dtype)
+    return (frames * last[..., None]).sum(-2).flatten(1)

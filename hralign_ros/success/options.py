@@ -35,6 +35,8 @@ class SuccessOptions:
         in each part of the attempt; or video, the vectors that the head makes of them.
     :param human_prompt: a learned prompt behind the texts that humans' videos are matched with:
         one reading of the paper's domain-specific prompts, whose form is not known.
+    :param newest_path: the newest frames also go past the transformer that joins all frames:
+        better on tasks that are trained on, worse on all others.
     :param use_prompts: False: no failure prompts at all, the score is the plain text's alone.
     :param prompt_rate: factor on the learning rate of prompts.
     :param drop_view: how likely each view is missing from a clip.
@@ -68,6 +70,7 @@ class SuccessOptions:
     cluster_every: int = 50
     cluster_on: str = 'motion'
     human_prompt: bool = False
+    newest_path: bool = False
     use_prompts: bool = True
     learning_rate: float = 1e-3
     prompt_rate: float = 3.0

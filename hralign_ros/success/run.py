@@ -71,10 +71,11 @@ class SuccessRun:
                 for key, kinds in found.items()}
 
 
-def make_head(manifest: Manifest, size: int) -> SuccessHead:
+def make_head(manifest: Manifest, size: int, options: SuccessOptions) -> SuccessHead:
     """Make a head that fits a bundle."""
     return SuccessHead(
-        len(manifest.views), manifest.channels, manifest.tokens, manifest.text_dim, size=size)
+        len(manifest.views), manifest.channels, manifest.tokens, manifest.text_dim, size=size,
+        newest=options.newest_path)
 
 
 def assign_splits(data: DataSet, options: SuccessOptions) -> DataSet:
@@ -143,7 +144,7 @@ def train_success(
     if not texts:
         raise TrainingError(f'{data}: no training film with features and success flags')
     torch.manual_seed(options.seed)
-    head = make_head(verified.manifest, features.basis.matrix.shape[1])
+    head = make_head(verified.manifest, features.basis.matrix.shape[1], options)
     head.basis_mean.copy_(torch.from_numpy(features.basis.mean))
     head.basis_matrix.copy_(torch.from_numpy(features.basis.matrix))
     fit_strangeness(head, films)
@@ -214,7 +215,7 @@ def load_success_run(folder: Path) -> SuccessRun:
     views, channels = state['ood_mean'].shape
     head = SuccessHead(
         views, channels, state['place'].shape[0], state['video.weight'].shape[0],
-        size=state['basis_matrix'].shape[1])
+        size=state['basis_matrix'].shape[1], newest='newest.weight' in state)
     head.load_state_dict(state)
     head.eval()
     prompts = {k.removeprefix('prompts.'): v.numpy() for k, v in tensors.items()

@@ -52,6 +52,34 @@ def test_what_the_head_gives(head):
     assert 0 <= progress <= 1 and 0 <= failed <= 1 and ood >= 0
 
 
+@pytest.mark.parametrize('there, newest', [
+    ([[1, 1, 1, 1, 1], [1, 1, 1, 1, 1]], [4, 4]), ([[1, 1, 0, 0, 0], [0, 1, 1, 1, 0]], [1, 3]),
+    ([[1, 0, 1, 0, 0], [0, 0, 0, 0, 0]], [2, None])])
+def test_the_newest_frames_go_past_the_transformer(there, newest):
+    """
+    Guards the option `newest_path`: what is seen at once, of each view apart.
+
+    With a transformer that lets nothing through, only the newest frame that a view really has
+    moves the judgement; a view that is gone adds nothing.
+    """
+    torch.manual_seed(0)
+    head = success.SuccessHead(V, C, N, D, size=R, width=16, ood_size=4, newest=True).eval()
+    for layer in head.mix:
+        for weight in layer.parameters():
+            weight.detach().zero_()
+    mask = torch.tensor(there, dtype=torch.float32)
+    frames = torch.randn(1, V, T, head.norm.weight.shape[0])
+    with torch.no_grad():
+        before = head.join(frames, mask[None], torch.zeros(1, V, T))
+        for view in range(V):
+            for row in range(T):
+                other = frames.clone()
+                other[0, view, row] += 1.0
+                moved = not torch.allclose(
+                    head.join(other, mask[None], torch.zeros(1, V, T)), before)
+                assert moved == (newest[view] == row), (view, row)
+
+
 @pytest.mark.parametrize('used', [[1, 0, 0], [1, 1, 0], [0, 0, 0]])
 def test_modes_that_are_not_in_use(head, used):
     """Guards tasks with fewer prompts: an unused one has no probability, the others share it."""

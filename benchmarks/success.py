@@ -97,14 +97,16 @@ ABLATIONS: dict[str, tuple[int, tuple[str, ...]]] = {
     'without human video': (1, ('cross_domain=0', 'human_share=0')),
     'human prompt': (1, ('human_prompt=true',)),
 }
+# What the second stage writes.
+OF_ABLATIONS = ('ablations', 'left_out', 'ablations_measured')
 # Delays at the rate of a camera, or a little more: Meta-World 32 Hz, robosuite 40.
 FAST = 'seen tasks, 30 Hz'
 # What is shipped, and what leaves another robot out.
 SHIPPED, NO_PANDA = 'all robots', 'without the Panda'
 ROBOTS: dict[str, tuple[int, tuple[str, ...]]] = {
     SHIPPED: (1, ('all_robots=true',)), NO_PANDA: (1, ('leave_out=panda',))}
-# The robots that share tasks: which heads never saw them, and which did.
-LEFT_OUT = {'ur5e': (OURS, SHIPPED), 'panda': (NO_PANDA, OURS)}
+# The robots that share tasks: which heads never saw them, and which saw both.
+LEFT_OUT = {'ur5e': (OURS, SHIPPED), 'panda': (NO_PANDA, SHIPPED)}
 # Real videos are played at this rate, this many seconds of each.
 FOOTAGE_HZ, FOOTAGE_S = 5.0, 8.0
 _SECOND = 1_000_000_000
@@ -144,20 +146,23 @@ def main() -> None:
                    if (folder_of(options.runs, name, seed) / RUN).exists()]
             for name, (seeds, _) in table.items()}
     runs = {name: some for name, some in runs.items() if some}
-    results = {}
-    if options.output.exists():
-        results = json.loads(options.output.read_text('utf-8'))
-    if 'all' in options.measure:
-        kept = {key: results[key] for key in ('ablations', 'left_out') if key in results}
-        results = {**evaluate(runs, options), **kept}
-    if 'ablations' in options.measure:
-        results |= ablations(runs, options)
+    for stage, measure in (('all', evaluate), ('ablations', ablations)):
+        if stage in options.measure:
+            write(measure(runs, options), stage, options.output)
+
+
+def write(found: Mapping[str, Any], stage: str, output: Path) -> None:
+    """Put what a stage has measured in place of what it measured before; keep the other's."""
+    before = json.loads(output.read_text('utf-8')) if output.exists() else {}
+    if stage == 'all':
+        before = {key: before[key] for key in OF_ABLATIONS if key in before}
+    results = {**before, **found}
     if ADD_TASK.exists():
         added = json.loads(ADD_TASK.read_text('utf-8'))
         results |= {key: added[key] for key in ('add_task_seconds', 'add_task_auroc_gap')}
-    options.output.parent.mkdir(exist_ok=True)
-    options.output.write_text(json.dumps(results, indent=1) + '\n', encoding='utf-8')
-    print(options.output)
+    output.parent.mkdir(exist_ok=True)
+    output.write_text(json.dumps(results, indent=1) + '\n', encoding='utf-8')
+    print(output)
 
 
 def train(
@@ -198,7 +203,8 @@ def evaluate(
                 'hralign simulate --purpose success --output FAST --rounds 1 --hz 30 '
                 '--no-failures --only test_seen',
                 'python benchmarks/success.py --data DATA --runs RUNS --fast FAST '
-                '--footage VIDEOS' + (' --humans ADAPTATION' if options.humans else '')]
+                f'--footage VIDEOS --perturbed {options.perturbed}'
+                + (' --humans ADAPTATION' if options.humans else '')]
     found, ours = evaluate_success(
         data, store, main_runs, options.bundle, options.runs / 'report', others=others,
         commands=commands, perturbed_frames=options.perturbed)
@@ -268,34 +274,44 @@ def ablations(
                 and r['value'] is not None}
         results[name] = {'seeds': len(some), **{
             short: _plain(found.values[metric, name, split])
-            for short, (metric, split) in wanted.items()}, 'modes': told}
+            for short, (metric, split) in wanted.items()
+            if (metric, name, split) in found.values}, 'modes': told}
     robots = {name: [Scorer(run, encoder) for run in runs[name]] for name in ROBOTS
               if name in runs}
     return {'ablations': results, 'left_out': left_out(
-        {name: [(one.run.options.seed, _judge(one)) for one in some]
-         for name, some in {**robots, OURS: scorers[OURS]}.items()}, options.data, store)}
+        {**robots, OURS: scorers[OURS]}, options.data, store),
+        'ablations_measured': datetime.now(timezone.utc).isoformat(timespec='seconds')}
 
 
 def left_out(
-    heads: Mapping[str, Sequence[tuple[int, Judge]]], folder: Path, store: FeatureStore,
+    heads: Mapping[str, Sequence[Scorer]], folder: Path, store: FeatureStore,
 ) -> list[dict[str, Any]]:
     """
-    Judge each robot's attempts by heads that never saw it, and by heads that were trained on it.
+    Judge each robot's attempts by heads that never saw it, and by heads that saw both.
 
-    :param heads: by name, seeds with their judges.
+    The encoder below was adapted on one of them, and is the same for all.
+
+    :param heads: by name, one for each seed.
     :param folder: of the data set; judged are seeds that no head was trained on.
     """
-    data = assign_splits(read_manifest(folder), SuccessOptions(all_robots=True))
+    every = read_manifest(folder)
+    data = assign_splits(every, SuccessOptions(all_robots=True))
+    data = data.only([e for e in data.episodes if e.embodiment in LEFT_OUT])
     films = attempts(load_films(data, store, [SPLITS[SEEN]]))
     found, rows = Measured(), []
     for robot, names in LEFT_OUT.items():
         here = [film for film in films if film.episode.embodiment == robot]
-        if not here or not all(heads.get(name) for name in names):
+        if all(heads.get(name) for name in names):
+            measure_detection(found, {name: [
+                (one.run.options.seed, _judge(one)) for one in heads[name]] for name in names},
+                {robot: here})
+        if ('E8 AUROC', names[0], robot) not in found.values:
             continue
-        measure_detection(found, {name: heads[name] for name in names}, {robot: here})
+        trained = assign_splits(every, heads[names[1]][0].run.options).of_split('train')
         rows.append({
             'robot': robot, 'attempts': len(here), 'successes': int(sum(f.done[-1] for f in here)),
             'tasks': len({f.episode.task_id for f in here}),
+            'in_training': sum(e.embodiment == robot for e in trained.episodes),
             **{when: {'heads': name, 'seeds': len(heads[name]),
                       **_plain(found.values['E8 AUROC', name, robot])}
                for when, name in zip(('never_seen', 'trained_on'), names, strict=True)}})

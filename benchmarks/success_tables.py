@@ -45,9 +45,9 @@ def tables(found: Mapping[str, Any]) -> dict[str, str]:
                  for split, variants in splits.items() for name, cells in variants.items()
                  if name in found['main_variants']]
     ablations = [[name, str(cells['seeds']), number(cells['auroc_seen']),
-                  number(cells['auroc_held_out_tasks']), number(cells['fpr95_seen']),
+                  number(cells.get('auroc_held_out_tasks')), number(cells['fpr95_seen']),
                   *(_beside(cells['modes'].get(mode)) for mode in MODES)]
-                 for name, cells in found['ablations'].items()]
+                 for name, cells in found.get('ablations', {}).items()]
     calibration = [[split, number(cells['ece']), number(cells['brier']), number(cells['nll'])]
                    for split, cells in found['calibration'].items()]
     rows = [[*key.split(' | '), number(cells), '-' if cells['chance'] is None
@@ -62,7 +62,8 @@ def tables(found: Mapping[str, Any]) -> dict[str, str]:
     cameras = [[row['what'], f'{row["auroc"]:.3f}', f'{row["auroc_loss"]:+.3f}',
                 f'{row["sure_and_wrong"]:.4f}'] for row in found['tables']['cameras']]
     left_out = [[row['robot'], f'{row["attempts"]} ({row["successes"]}, {row["tasks"]})',
-                 number(row['never_seen']), number(row['trained_on'])]
+                 *(f'{number(row[when])}, seeds: {row[when]["seeds"]}'
+                   for when in ('never_seen', 'trained_on')), str(row['in_training'])]
                 for row in found.get('left_out', [])]
     by_task = found['tables']['false_alarms_by_task']
     inside = sum(row['promise_inside'] for row in by_task if row['split'] == 'seen tasks')
@@ -98,7 +99,8 @@ def tables(found: Mapping[str, Any]) -> dict[str, str]:
                           'one sample above 0.5', 'perturbed: frames', 'perturbed: SUCCESS',
                           'perturbed: one sample above 0.5'], streams),
         'left_out': table(['robot', 'attempts (successes, tasks)',
-                           'AUROC, heads that never saw it', 'heads trained on it'], left_out),
+                           'AUROC, heads that never saw it', 'heads that saw both',
+                           'its episodes in the training of those'], left_out),
         'cameras': table(['what', 'AUROC', 'loss', 'never succeeds, yet above 0.9'], cameras),
         'rows': table(['number', 'variant', 'split', 'value', 'chance or promise', 'n'], rows)}
 

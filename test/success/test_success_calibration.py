@@ -3,6 +3,8 @@
 
 """Calibration: known distortions are undone, and the data choose the method."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ pytest.importorskip('sklearn', reason='the offline packages are not installed')
 
 from hralign_ros.data.manifest import DataError  # noqa: E402, I100
 from hralign_ros.runtime.tasks import METHODS, probability_of  # noqa: E402
+from hralign_ros.success.calibrate import _curves, OWN_THRESHOLDS  # noqa: E402
 from hralign_ros.success.calibration import choose, fit  # noqa: E402
 
 COUNT = 6000
@@ -69,3 +72,31 @@ def test_isotonic_rises_without_ties():
 def test_one_kind_of_label_is_refused():
     with pytest.raises(DataError, match='accomplished'):
         fit('platt', np.arange(4.0), np.zeros(4, bool))
+
+
+def attempts_at(task, count, level, rng):
+    """Make attempts of ten ticks with scores around a level; the last of all succeeds."""
+    return [SimpleNamespace(
+        task_id=task, episode_id=f'{task}-{i}', done=np.repeat(i == count, 10),
+        scores=rng.normal(level + 4.0 * (i == count), 0.5, 10),
+        stamps=np.arange(1, 11) * 200_000_000) for i in range(count + 1)]
+
+
+def test_thresholds_are_a_tasks_own_once_it_has_the_episodes():
+    """
+    Guards the promise of tasks with few failures: theirs is that of all tasks together.
+
+    Of thirty episodes the threshold for 5 % is the highest but one: it was seldom reached, and
+    more successes than needed were missed.
+    """
+    rng = np.random.default_rng(0)
+    curves = _curves([
+        *attempts_at('many', OWN_THRESHOLDS, -3.0, rng),
+        *attempts_at('few', OWN_THRESHOLDS - 1, 0.0, rng)], 0, lambda line: None)
+    many, few, shared = (curves[task] for task in ('many', 'few', ''))
+    assert many.own and many.never == OWN_THRESHOLDS
+    assert not few.own and few.never == shared.never == 2 * OWN_THRESHOLDS - 1
+    assert few.thresholds == shared.thresholds
+    assert many.thresholds[0.05] < few.thresholds[0.05]
+    # Too few for 1 % by themselves only.
+    assert set(many.thresholds) == set(few.thresholds) == {0.01, 0.05, 0.1}

@@ -33,7 +33,9 @@ from hralign_ros.success.store import build_store, open_store  # noqa: E402
 from small_success_data import data_folder, FRAMES, RATE_HZ, TASKS  # noqa: E402
 
 SETTINGS = ('modes=2', 'steps=30', 'tasks_per_step=2', 'clips_per_task=8', 'cluster_every=10',
-            'checkpoint_every=10', 'average=0.8', 'warm_up=2', 'all_robots=true')
+            'checkpoint_every=10', 'average=0.8', 'warm_up=2', 'all_robots=true',
+            # The shipped bundle's head is without it.
+            'newest_path=true')
 SECOND = 1_000_000_000
 
 

@@ -36,7 +36,7 @@ class SuccessOptions:
     :param human_prompt: a learned prompt behind the texts that humans' videos are matched with:
         one reading of the paper's domain-specific prompts, whose form is not known.
     :param newest_path: the newest frames also go past the transformer that joins all frames:
-        better on tasks that are trained on, worse on all others.
+        better on tasks that are trained on, worse on tasks that are not.
     :param use_prompts: False: no failure prompts at all, the score is the plain text's alone.
     :param prompt_rate: factor on the learning rate of prompts.
     :param drop_view: how likely each view is missing from a clip.

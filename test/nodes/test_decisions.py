@@ -32,11 +32,13 @@ def test_decisions_are_the_evaluations(harness: Harness, folder) -> None:
     """
     Guards the evaluation's delays and false alarms: they would hold of the live node.
 
-    The same frames at their own pace; score, probability, status and decision of every tick.
+    The same frames at their own pace; score, probability, status and decision of every tick. On a
+    busy computer the second camera's frame came more than the 0.05 s of max_wait_s after the
+    first's, which was then a set of its own that the replay knew nothing of: here it may wait.
     """
     episode = yaml.safe_load((folder / 'episode.yaml').read_text('utf-8'))
     films = _films(episode, folder)
-    process = harness.start_active(task=f"'{episode['task']}'")
+    process = harness.start_active(task=f"'{episode['task']}'", max_wait_s='0.4')
     sent = []
     start = harness.now()
     for index in range(len(films['wrist'])):

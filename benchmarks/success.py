@@ -94,7 +94,7 @@ ABLATIONS: dict[str, tuple[int, tuple[str, ...]]] = {
     'balanced assignment': (1, ('assignment=balanced',)),
     'clusters of video vectors (paper)': (1, ('cluster_on=video',)),
     'without L_BCE (paper)': (1, ('accomplished=0',)),
-    'without human video': (1, ('cross_domain=0', 'human_share=0')),
+    'without human video': (3, ('cross_domain=0', 'human_share=0')),
     'human prompt': (1, ('human_prompt=true',)),
 }
 # What the second stage writes.

@@ -27,17 +27,10 @@ def test_there_is_a_success_and_two_ways_to_fail():
     assert len({episode['failure'] for episode in episodes if not episode['success']}) == 2
 
 
-@pytest.mark.parametrize('folder', EPISODES, ids=lambda folder: folder.name)
-def test_decisions_are_the_evaluations(harness: Harness, folder) -> None:
-    """
-    Guards the evaluation's delays and false alarms: they would hold of the live node.
-
-    The same frames at their own pace; score, probability, status and decision of every tick. On a
-    busy computer the second camera's frame came more than the 0.05 s of max_wait_s after the
-    first's, which was then a set of its own that the replay knew nothing of: here it may wait.
-    """
-    episode = yaml.safe_load((folder / 'episode.yaml').read_text('utf-8'))
-    films = _films(episode, folder)
+def _play(harness: Harness, episode: dict, films: dict) -> tuple[list, dict]:
+    """Play an episode through a node of its own: sets sent, and all that it said, by stamp."""
+    harness.successes.clear()
+    harness.infos.clear()
     process = harness.start_active(task=f"'{episode['task']}'", max_wait_s='0.4')
     sent = []
     start = harness.now()
@@ -54,6 +47,26 @@ def test_decisions_are_the_evaluations(harness: Harness, folder) -> None:
         return all(stamp in live for stamp, _ in sent)
     harness.wait(all_there, 'a result for every set', process)
     assert process.stop() == 0, process.output
+    return sent, live
+
+
+@pytest.mark.parametrize('folder', EPISODES, ids=lambda folder: folder.name)
+def test_decisions_are_the_evaluations(harness: Harness, folder) -> None:
+    """
+    Guards the evaluation's delays and false alarms: they would hold of the live node.
+
+    The same frames at their own pace; score, probability, status and decision of every tick. On a
+    busy computer the second camera's frame came more than the 0.05 s of max_wait_s after the
+    first's, which was then a set of its own that the replay knew nothing of: here it may wait.
+    """
+    episode = yaml.safe_load((folder / 'episode.yaml').read_text('utf-8'))
+    films = _films(episode, folder)
+    for _ in range(3):
+        sent, live = _play(harness, episode, films)
+        if len(live) == len(sent):
+            break
+        # A picture got lost, so that the node has seen sets which nobody sent as such.
+    assert len(live) == len(sent), 'pictures got lost three times'
 
     encoder = Encoder.load(default_bundle(), provider='cpu')
     offline, state = encoder.start_episode(episode['task']), DecisionState()

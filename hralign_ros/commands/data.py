@@ -35,6 +35,8 @@ def _add_simulate(commands: Commands) -> None:
     simulate.add_argument('--tasks', nargs='+', default=[], help='only these tasks')
     simulate.add_argument('--no-failures', action='store_true',
                           help='successes only, which is what adaptation needs')
+    simulate.add_argument('--no-humans', action='store_true',
+                          help='robots only, which a success head is trained on by default')
     simulate.add_argument('--purpose', default='adaptation', choices=('adaptation', 'success'),
                           help='what the episodes are for: pairs of successes, or mostly '
                           'failures, filmed at 5 Hz (%(default)s)')
@@ -75,6 +77,7 @@ def _simulate(options: argparse.Namespace) -> int:
     path = simulate(
         options.output, rounds=options.rounds, workers=options.workers,
         tasks=tuple(options.tasks), failures=not options.no_failures,
+        humans=not options.no_humans,
         purpose=options.purpose, only=tuple(options.only), hz=options.hz, hand=options.hand,
         splits=options.splits)
     print(path)

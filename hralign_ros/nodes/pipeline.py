@@ -19,7 +19,8 @@ from typing import Any
 
 from hralign_ros.nodes.faults import Faults
 from hralign_ros.runtime.decision import decide, Decision, DecisionRules, DecisionState, Status
-from hralign_ros.runtime.encoder import Encoder, Episode, next_episode_id, Tick
+from hralign_ros.runtime.encoder import Encoder
+from hralign_ros.runtime.episode import Episode, next_episode_id, Tick
 from hralign_ros.runtime.errors import FrameError, InferenceError
 from hralign_ros.runtime.images import Image
 from hralign_ros.runtime.pairing import Frame, MatchedSet, Pairing, PairingRules, Verdict

@@ -11,7 +11,8 @@ What runs on the robot: numpy and onnxruntime, no ROS and no torch.
 
 from hralign_ros.runtime.bundle import Bundle, default_bundle, load_bundle
 from hralign_ros.runtime.decision import decide, Decision, DecisionRules, DecisionState, Status
-from hralign_ros.runtime.encoder import Encoder, Episode, Success, Tick
+from hralign_ros.runtime.encoder import Encoder
+from hralign_ros.runtime.episode import Episode, Success, Tick
 from hralign_ros.runtime.errors import (
     BundleError,
     FrameError,

@@ -147,6 +147,11 @@ class Bundle:
         """Whether the bundle lists a file, for the optional ones."""
         return name in self.manifest.document['files']
 
+    @property
+    def size(self) -> int:
+        """How many bytes the files that it lists have together."""
+        return sum(entry['bytes'] for entry in self.manifest.document['files'].values())
+
 
 def load_bundle(
     path: str | os.PathLike[str],

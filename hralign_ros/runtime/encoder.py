@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-The encoder and its episodes: all that happens between pictures and numbers.
+The encoder: a loaded bundle, and what its graphs make of pictures.
 
 The live node, offline runners and the evaluation all call this, and nothing else:
 
@@ -13,22 +13,18 @@ The live node, offline runners and the evaluation all call this, and nothing els
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
-from threading import Lock
 import time
-from typing import Any
 
 from hralign_ros.runtime.bundle import Bundle, load_bundle, Manifest, VISUALS
-from hralign_ros.runtime.decision import Status
-from hralign_ros.runtime.errors import BundleError, InferenceError
+from hralign_ros.runtime.episode import Episode, next_episode_id, require_finite, Success
+from hralign_ros.runtime.errors import BundleError
 from hralign_ros.runtime.graphs import Graph, Tensor
 from hralign_ros.runtime.headroom import require_memory
 from hralign_ros.runtime.images import as_rgb_image, Image, ViewGeometry
-from hralign_ros.runtime.memory import assemble, Clip, EpisodeMemory, FrameSet
+from hralign_ros.runtime.memory import Clip
 from hralign_ros.runtime.providers import Hardware, SessionFactory
-from hralign_ros.runtime.tasks import Calibration, load_tasks, TaskTable
+from hralign_ros.runtime.tasks import load_tasks, TaskTable
 from hralign_ros.runtime.text import TaskFeatures, TextEncoder
 import numpy as np
 from numpy.typing import NDArray
@@ -38,66 +34,6 @@ Floats = NDArray[np.float32]
 PRECISIONS = tuple(VISUALS)
 POOLINGS = ('attention', 'mean')
 _NANOSECONDS = 1_000_000_000
-
-
-@dataclass(frozen=True)
-class Success:
-    """
-    What the success head says.
-
-    :param probability: P(accomplished in the newest frame), [0, 1]; None without a task.
-    :param progress: [0, 1]; None without a task or from an untrained head.
-    :param raw_score: before calibration; None without a task.
-    :param failure: P(the attempt has failed by now), [0, 1]; None without a task or from an
-        untrained head.
-    :param modes: probability of each failure mode in use, given failure; names beside it.
-    :param ood_score: None where the bundle has no threshold for it.
-    :param video: what all of this is read off: float32 [D] in the text encoder's space, norm 1.
-    :param calibration: what made the probability, and the thresholds that go with it; None: it
-        is not calibrated for this task with these views.
-    """
-
-    probability: float | None
-    progress: float | None
-    raw_score: float | None
-    failure: float | None
-    modes: tuple[float, ...]
-    mode_names: tuple[str, ...]
-    ood_score: float | None
-    clip_stamps: tuple[int, ...]
-    calibration: Calibration | None
-    video: Floats | None
-
-    @property
-    def mode_risks(self) -> tuple[float, ...]:
-        """Give the probability of having failed in each mode, which is what decides FAILURE."""
-        return tuple(p * (self.failure or 0.0) for p in self.modes)
-
-
-@dataclass(frozen=True)
-class Tick:
-    """
-    The result for one set of frames.
-
-    :param stamp: acquisition time of the newest frame [ns].
-    :param view_stamps: per view, of its newest frame [ns], 0 where not valid; int64 [V].
-    :param view_valid: bool [V]; a view without a fresh frame is left out.
-    :param embedding: float32 [V, C], rows of norm 1, zeros where not valid.
-    :param attention: of the newest frame's tokens, float32 [V, N]; uniform for mean pooling.
-    :param pooling: one of POOLINGS: attention needs a task.
-    :param pictures: per view present in this tick, as it went into preprocessing.
-    """
-
-    episode_id: int
-    stamp: int
-    view_stamps: NDArray[np.int64]
-    view_valid: NDArray[np.bool_]
-    embedding: Floats
-    attention: Floats
-    pooling: str
-    success: Success
-    status: Status
-    pictures: Mapping[str, Image]
 
 
 class Encoder:
@@ -167,11 +103,11 @@ class Encoder:
         :raises SignatureError: its signature is missing or wrong, or a key cannot be used.
         :raises ProviderError: the hardware asked for is not to be had.
         """
-        require_memory(Path(path))
         factory = SessionFactory(
             provider, require_gpu=require_gpu, cuda_graph=cuda_graph, threads=threads)
         bundle = load_bundle(
             path, trusted_keys=trusted_keys, require_signature=require_signature)
+        require_memory(bundle.path, bundle.size)
         return cls(bundle, factory, precision=precision, pooling=pooling, geometry=geometry)
 
     @property
@@ -245,7 +181,7 @@ class Encoder:
             duration = time.perf_counter() - start
         return duration
 
-    def start_episode(self, task: str = '') -> 'Episode':
+    def start_episode(self, task: str = '') -> Episode:
         """
         Start an episode.
 
@@ -342,7 +278,7 @@ class Encoder:
         probability, modes, progress, score, ood, failed, video = self._success.run({
             'tokens': clip.tokens, 'mask': clip.mask, 'age': clip.age,
             'text': task.features, 'mode_mask': task.task.mode_mask})
-        _require_finite('success.onnx', probability, modes, progress, score, ood, failed, video)
+        require_finite('success.onnx', probability, modes, progress, score, ood, failed, video)
         there = np.atleast_1d(clip.mask.any(axis=1))
         seen = frozenset(view for view, used in zip(
             self.manifest.views, there, strict=True) if used)
@@ -359,133 +295,3 @@ class Encoder:
             mode_names=task.task.mode_names,
             ood_score=float(ood[0]) if self.manifest.ood_threshold is not None else None,
             clip_stamps=clip.stamps, calibration=calibration, video=video)
-
-
-class Episode:
-    """
-    One attempt at one task: the memory, and nothing that outlives it.
-
-    :param episode_id: start as system time [ns], unique across restarts.
-    """
-
-    def __init__(self, encoder: Encoder, task: TaskFeatures, episode_id: int) -> None:
-        clip = encoder.manifest.clip
-        self.encoder = encoder
-        self.task = task
-        self.episode_id = episode_id
-        self._memory = EpisodeMemory(
-            length=clip.length, period=round(clip.period_s * _NANOSECONDS),
-            capacity=clip.capacity, stride=round(clip.stride_s * _NANOSECONDS))
-        self._newest = np.zeros(len(encoder.manifest.views), np.int64)
-        # One for both heads: each clip is assembled when its graph runs.
-        self._tokens = np.zeros((len(encoder.manifest.views), clip.length,
-                                 encoder.manifest.tokens, encoder.manifest.channels), np.float32)
-
-    def step(
-        self,
-        images: Mapping[str, Image],
-        stamp: int | Mapping[str, int],
-        *,
-        max_age: float = 0.5,
-    ) -> Tick:
-        """
-        Encode one set of frames and say what follows from the episode so far.
-
-        :param images: uint8 [H, W, 3] RGB by view; at least one.
-        :param stamp: acquisition time [ns], one for all views or one each; newer than before.
-        :param max_age: a view whose newest frame is older [s] than this set's is left out.
-        :raises FrameError: an array that is no picture.
-        :raises ValueError: unknown view, no view, or a stamp that is not newer.
-        :raises InferenceError: a graph failed or returned values that are not finite.
-        """
-        manifest = self.encoder.manifest
-        unknown = set(images) - set(manifest.views)
-        if unknown or not images:
-            raise ValueError(
-                f'views given: {", ".join(sorted(images)) or "none"}; the views of this bundle '
-                f'are {", ".join(manifest.views)}')
-        given = stamp if isinstance(stamp, Mapping) else dict.fromkeys(images, stamp)
-        without = sorted(set(images) - set(given))
-        if without or min(given[view] for view in images) <= 0:
-            raise ValueError(
-                f'stamp is {given!r}, for the views {", ".join(images)}; each needs its '
-                'acquisition time in nanoseconds, greater than 0')
-        stamps = np.array(
-            [int(given[view]) if view in images else 0 for view in manifest.views], np.int64)
-        present = np.array([view in images for view in manifest.views])
-        tokens, pictures = self.encoder.encode_images(images)
-        _require_finite('visual.onnx', tokens)
-        self._memory.add(FrameSet(int(stamps.max()), stamps, present, tokens))
-        self._newest = np.asarray(np.where(present, stamps, self._newest), np.int64)
-        return self._result(int(stamps.max()), pictures, round(max_age * _NANOSECONDS))
-
-    def _result(self, stamp: int, pictures: Mapping[str, Image], max_age: int) -> Tick:
-        """Run both heads on the memory as it is."""
-        encoder = self.encoder
-        manifest = encoder.manifest
-        live = np.asarray((self._newest > 0) & (stamp - self._newest <= max_age), np.bool_)
-        length = manifest.clip.length
-        clip = assemble(
-            self._memory.newest_clip(), length=length, live=live, out=self._tokens)
-        valid = np.asarray(clip.mask.any(axis=1), np.bool_)
-        embedding, attention, pooling = encoder.embed(clip, self.task)
-        _require_finite('embed.onnx', embedding, attention)
-        # What a graph pools over nothing is no embedding, whatever numbers come out.
-        embedding = np.where(valid[:, None], embedding, np.float32(0.0))
-        success = encoder.judge(assemble(
-            self._memory.spread_clip(), length=length, live=live, out=self._tokens), self.task)
-        return Tick(
-            episode_id=self.episode_id, stamp=stamp,
-            view_stamps=np.where(valid, self._newest, 0), view_valid=valid,
-            embedding=np.ascontiguousarray(embedding, np.float32),
-            attention=attention[:, -1], pooling=pooling, success=success,
-            status=self._status(success, valid), pictures=pictures)
-
-    def _status(self, success: Success, valid: NDArray[np.bool_]) -> Status:
-        """Say why the result should not be taken at face value."""
-        manifest = self.encoder.manifest
-        status = self.task_status
-        if self.task.text and success.calibration is None:
-            status |= Status.UNCALIBRATED
-        if not valid.all():
-            status |= Status.VIEW_MISSING
-        if success.ood_score is not None and manifest.ood_threshold is not None \
-                and success.ood_score > manifest.ood_threshold:
-            status |= Status.OUT_OF_DISTRIBUTION
-        return status
-
-    @property
-    def task_status(self) -> Status:
-        """Tell the bits that follow from the task alone, whatever the cameras see."""
-        status = Status.OK
-        if not self.task.text:
-            status |= Status.NO_TASK
-        elif not self.task.known:
-            status |= Status.UNKNOWN_TASK
-        if not self.encoder.manifest.success_trained or not self.task.task.calibrations:
-            status |= Status.UNCALIBRATED
-        return status
-
-
-_episode_lock = Lock()
-_newest_episode_id = 0
-
-
-def next_episode_id() -> int:
-    """Make an episode id: system time [ns], always greater than the one before."""
-    global _newest_episode_id
-    with _episode_lock:
-        _newest_episode_id = max(time.time_ns(), _newest_episode_id + 1)
-        return _newest_episode_id
-
-
-def _require_finite(name: str, *arrays: NDArray[Any]) -> None:
-    """
-    Refuse results that are not numbers.
-
-    :raises InferenceError: one of the arrays holds NaN or infinity.
-    """
-    if not all(np.isfinite(array).all() for array in arrays):
-        raise InferenceError(
-            f'{name} returned values that are not finite; nothing is published for this frame. '
-            'If this stays, the bundle does not fit this hardware or precision')

@@ -20,14 +20,15 @@ _COPIES, _REST = 3, 100_000_000
 _MAPPED = 400_000_000
 
 
-def require_memory(bundle: Path) -> None:
+def require_memory(bundle: Path, size: int) -> None:
     """
     Refuse a bundle for which there is no room.
 
+    :param size: of the files that it lists [bytes]; a file that is larger than listed is never
+        read to its end.
     :raises BundleError: it needs more than there is left.
     """
-    sizes = [path.stat().st_size for path in bundle.glob('*') if path.is_file()]
-    needed = _COPIES * sum(sizes) + _REST
+    needed = _COPIES * size + _REST
     for what, free in free_memory():
         more = _MAPPED if what == ADDRESS_SPACE else 0
         if free < needed + more:

@@ -9,7 +9,7 @@ of the same kind, and one with more rounds contains the one with fewer.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from zlib import crc32
 
 from hralign_ros.data.splits import Splits
@@ -66,7 +66,7 @@ class Chunk:
 
 def plan_chunks(
     worlds: list[tuple[str, str, str]], splits: Splits, rounds: int, *, failures: bool = True,
-    purpose: str = 'adaptation', hz: float | None = None,
+    purpose: str = 'adaptation', hz: float | None = None, humans: bool = True,
 ) -> Iterator[Chunk]:
     """
     List all chunks, round by round.
@@ -77,6 +77,7 @@ def plan_chunks(
     :param purpose: adaptation: mostly successes, each filmed with robot and human. success:
         mostly failures, filmed finely, of the robot; humans for training only.
     :param hz: frames a second; None: 5 for success, see World.run for adaptation.
+    :param humans: False: robots only, of the same episodes.
     """
     if hz is None:
         hz = _FINE_HZ if purpose == 'success' else 0.0
@@ -86,7 +87,8 @@ def plan_chunks(
             # Robosuite takes three times as long: every second round.
             if simulator == 'robosuite' and number % 2:
                 continue
-            jobs = (job for job in list_jobs(task, embodiment, splits, number)
+            jobs = (replace(job, human=job.human and humans)
+                    for job in list_jobs(task, embodiment, splits, number)
                     if failures or job.kind == EXPERT)
             yield Chunk(simulator, task, embodiment, number, tuple(jobs), hz)
 

@@ -40,8 +40,8 @@ LEAST_HZ, MOST_HZ = 1.0, 60.0
 def simulate(
     output: Path, *, rounds: int = 6, workers: int = 1, tasks: tuple[str, ...] = (),
     failures: bool = True, purpose: str = 'adaptation', only: tuple[str, ...] = (),
-    hz: float | None = None, hand: Path | None = None, splits: Path | None = None,
-    report: Report = print,
+    hz: float | None = None, humans: bool = True, hand: Path | None = None,
+    splits: Path | None = None, report: Report = print,
 ) -> Path:
     """
     Make or complete a data set.
@@ -54,6 +54,8 @@ def simulate(
     :param only: splits to make; () for all.
     :param hz: frames a second; None: what the purpose needs. A data set has one rate: names do
         not tell it, and what is there is not made again.
+    :param humans: False: robots only. What is there is not made again, so humans cannot be added
+        to it.
     :param hand: glTF file of the hand; None: what HRALIGN_HAND_MODEL names.
     :param splits: split file; None for the shipped one.
     :returns: the manifest file.
@@ -73,7 +75,7 @@ def simulate(
     for folder in (EPISODES, VIDEOS):
         (output / folder).mkdir(parents=True, exist_ok=True)
     chunks = [_part(chunk, rules, only) for chunk in plan_chunks(
-        chosen, rules, rounds, failures=failures, purpose=purpose, hz=hz)]
+        chosen, rules, rounds, failures=failures, purpose=purpose, hz=hz, humans=humans)]
     total = sum(len(chunk.jobs) for chunk in chunks)
     open_chunks = [chunk for chunk in chunks if _missing(output, chunk)]
     done = total - sum(len(_missing(output, chunk)) for chunk in open_chunks)

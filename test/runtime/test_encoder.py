@@ -19,7 +19,7 @@ from hralign_ros.runtime import (
     ViewGeometry,
 )
 from hralign_ros.runtime import encoder as encoder_module
-from hralign_ros.runtime.encoder import next_episode_id
+from hralign_ros.runtime.episode import next_episode_id
 import numpy as np
 import pytest
 

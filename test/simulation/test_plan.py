@@ -24,8 +24,8 @@ ROUNDS = 7
 
 
 @cache
-def chunks(rounds=ROUNDS, failures=True):
-    return tuple(plan_chunks(WORLDS, RULES, rounds, failures=failures))
+def chunks(rounds=ROUNDS, failures=True, **how):
+    return tuple(plan_chunks(WORLDS, RULES, rounds, failures=failures, **how))
 
 
 def episodes(**options):
@@ -64,6 +64,16 @@ def test_failures_only_add():
     assert experts == [name(c, j) for c, j in episodes() if j.fault is None]
     assert {n[-1] for n in experts} == {EXPERT} and len(experts) < len(episodes())
     assert all(chunk.jobs for chunk in chunks(failures=False))
+
+
+def test_without_humans_the_episodes_are_the_same():
+    """Guards figures with and without human video: they are of the same robot episodes."""
+    for purpose in ('adaptation', 'success'):
+        both, robots = (chunks(2, purpose=purpose, humans=humans) for humans in (True, False))
+        assert any(job.human for chunk in both for job in chunk.jobs)
+        assert not any(job.human for chunk in robots for job in chunk.jobs)
+        assert [name(c, j) for c in both for j in c.jobs] == \
+            [name(c, j) for c in robots for j in c.jobs]
 
 
 def test_nothing_that_is_tested_is_in_a_training_scene():

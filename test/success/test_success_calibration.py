@@ -86,7 +86,7 @@ def test_thresholds_are_a_tasks_own_once_it_has_the_episodes():
     """
     Guards the promise of tasks with few failures: theirs is that of all tasks together.
 
-    Of thirty episodes the threshold for 5 % is the highest but one: it was seldom reached, and
+    Of thirty episodes the threshold for 5 % is the highest of all: it was seldom reached, and
     more successes than needed were missed.
     """
     rng = np.random.default_rng(0)
@@ -98,5 +98,4 @@ def test_thresholds_are_a_tasks_own_once_it_has_the_episodes():
     assert not few.own and few.never == shared.never == 2 * OWN_THRESHOLDS - 1
     assert few.thresholds == shared.thresholds
     assert many.thresholds[0.05] < few.thresholds[0.05]
-    # Too few for 1 % by themselves only.
     assert set(many.thresholds) == set(few.thresholds) == {0.01, 0.05, 0.1}

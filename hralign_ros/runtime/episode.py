@@ -1,0 +1,216 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""One attempt at one task: its memory, and what each set of frames gives."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from threading import Lock
+import time
+from typing import Any, TYPE_CHECKING
+
+from hralign_ros.runtime.decision import Status
+from hralign_ros.runtime.errors import InferenceError
+from hralign_ros.runtime.images import Image
+from hralign_ros.runtime.memory import assemble, EpisodeMemory, FrameSet
+from hralign_ros.runtime.tasks import Calibration
+from hralign_ros.runtime.text import TaskFeatures
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from hralign_ros.runtime.encoder import Encoder
+
+Floats = NDArray[np.float32]
+
+_NANOSECONDS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Success:
+    """
+    What the success head says.
+
+    :param probability: P(accomplished in the newest frame), [0, 1]; None without a task.
+    :param progress: [0, 1]; None without a task or from an untrained head.
+    :param raw_score: before calibration; None without a task.
+    :param failure: P(the attempt has failed by now), [0, 1]; None without a task or from an
+        untrained head.
+    :param modes: probability of each failure mode in use, given failure; names beside it.
+    :param ood_score: None where the bundle has no threshold for it.
+    :param video: what all of this is read off: float32 [D] in the text encoder's space, norm 1.
+    :param calibration: what made the probability, and the thresholds that go with it; None: it
+        is not calibrated for this task with these views.
+    """
+
+    probability: float | None
+    progress: float | None
+    raw_score: float | None
+    failure: float | None
+    modes: tuple[float, ...]
+    mode_names: tuple[str, ...]
+    ood_score: float | None
+    clip_stamps: tuple[int, ...]
+    calibration: Calibration | None
+    video: Floats | None
+
+    @property
+    def mode_risks(self) -> tuple[float, ...]:
+        """Give the probability of having failed in each mode, which is what decides FAILURE."""
+        return tuple(p * (self.failure or 0.0) for p in self.modes)
+
+
+@dataclass(frozen=True)
+class Tick:
+    """
+    The result for one set of frames.
+
+    :param stamp: acquisition time of the newest frame [ns].
+    :param view_stamps: per view, of its newest frame [ns], 0 where not valid; int64 [V].
+    :param view_valid: bool [V]; a view without a fresh frame is left out.
+    :param embedding: float32 [V, C], rows of norm 1, zeros where not valid.
+    :param attention: of the newest frame's tokens, float32 [V, N]; uniform for mean pooling.
+    :param pooling: one of POOLINGS: attention needs a task.
+    :param pictures: per view present in this tick, as it went into preprocessing.
+    """
+
+    episode_id: int
+    stamp: int
+    view_stamps: NDArray[np.int64]
+    view_valid: NDArray[np.bool_]
+    embedding: Floats
+    attention: Floats
+    pooling: str
+    success: Success
+    status: Status
+    pictures: Mapping[str, Image]
+
+
+class Episode:
+    """
+    One attempt at one task: the memory, and nothing that outlives it.
+
+    :param episode_id: start as system time [ns], unique across restarts.
+    """
+
+    def __init__(self, encoder: 'Encoder', task: TaskFeatures, episode_id: int) -> None:
+        clip = encoder.manifest.clip
+        self.encoder = encoder
+        self.task = task
+        self.episode_id = episode_id
+        self._memory = EpisodeMemory(
+            length=clip.length, period=round(clip.period_s * _NANOSECONDS),
+            capacity=clip.capacity, stride=round(clip.stride_s * _NANOSECONDS))
+        self._newest = np.zeros(len(encoder.manifest.views), np.int64)
+        # One for both heads: each clip is assembled when its graph runs.
+        self._tokens = np.zeros((len(encoder.manifest.views), clip.length,
+                                 encoder.manifest.tokens, encoder.manifest.channels), np.float32)
+
+    def step(
+        self,
+        images: Mapping[str, Image],
+        stamp: int | Mapping[str, int],
+        *,
+        max_age: float = 0.5,
+    ) -> Tick:
+        """
+        Encode one set of frames and say what follows from the episode so far.
+
+        :param images: uint8 [H, W, 3] RGB by view; at least one.
+        :param stamp: acquisition time [ns], one for all views or one each; newer than before.
+        :param max_age: a view whose newest frame is older [s] than this set's is left out.
+        :raises FrameError: an array that is no picture.
+        :raises ValueError: unknown view, no view, or a stamp that is not newer.
+        :raises InferenceError: a graph failed or returned values that are not finite.
+        """
+        manifest = self.encoder.manifest
+        unknown = set(images) - set(manifest.views)
+        if unknown or not images:
+            raise ValueError(
+                f'views given: {", ".join(sorted(images)) or "none"}; the views of this bundle '
+                f'are {", ".join(manifest.views)}')
+        given = stamp if isinstance(stamp, Mapping) else dict.fromkeys(images, stamp)
+        without = sorted(set(images) - set(given))
+        if without or min(given[view] for view in images) <= 0:
+            raise ValueError(
+                f'stamp is {given!r}, for the views {", ".join(images)}; each needs its '
+                'acquisition time in nanoseconds, greater than 0')
+        stamps = np.array(
+            [int(given[view]) if view in images else 0 for view in manifest.views], np.int64)
+        present = np.array([view in images for view in manifest.views])
+        tokens, pictures = self.encoder.encode_images(images)
+        require_finite('visual.onnx', tokens)
+        self._memory.add(FrameSet(int(stamps.max()), stamps, present, tokens))
+        self._newest = np.asarray(np.where(present, stamps, self._newest), np.int64)
+        return self._result(int(stamps.max()), pictures, round(max_age * _NANOSECONDS))
+
+    def _result(self, stamp: int, pictures: Mapping[str, Image], max_age: int) -> Tick:
+        """Run both heads on the memory as it is."""
+        encoder = self.encoder
+        manifest = encoder.manifest
+        live = np.asarray((self._newest > 0) & (stamp - self._newest <= max_age), np.bool_)
+        length = manifest.clip.length
+        clip = assemble(
+            self._memory.newest_clip(), length=length, live=live, out=self._tokens)
+        valid = np.asarray(clip.mask.any(axis=1), np.bool_)
+        embedding, attention, pooling = encoder.embed(clip, self.task)
+        require_finite('embed.onnx', embedding, attention)
+        # What a graph pools over nothing is no embedding, whatever numbers come out.
+        embedding = np.where(valid[:, None], embedding, np.float32(0.0))
+        success = encoder.judge(assemble(
+            self._memory.spread_clip(), length=length, live=live, out=self._tokens), self.task)
+        return Tick(
+            episode_id=self.episode_id, stamp=stamp,
+            view_stamps=np.where(valid, self._newest, 0), view_valid=valid,
+            embedding=np.ascontiguousarray(embedding, np.float32),
+            attention=attention[:, -1], pooling=pooling, success=success,
+            status=self._status(success, valid), pictures=pictures)
+
+    def _status(self, success: Success, valid: NDArray[np.bool_]) -> Status:
+        """Say why the result should not be taken at face value."""
+        manifest = self.encoder.manifest
+        status = self.task_status
+        if self.task.text and success.calibration is None:
+            status |= Status.UNCALIBRATED
+        if not valid.all():
+            status |= Status.VIEW_MISSING
+        if success.ood_score is not None and manifest.ood_threshold is not None \
+                and success.ood_score > manifest.ood_threshold:
+            status |= Status.OUT_OF_DISTRIBUTION
+        return status
+
+    @property
+    def task_status(self) -> Status:
+        """Tell the bits that follow from the task alone, whatever the cameras see."""
+        status = Status.OK
+        if not self.task.text:
+            status |= Status.NO_TASK
+        elif not self.task.known:
+            status |= Status.UNKNOWN_TASK
+        if not self.encoder.manifest.success_trained or not self.task.task.calibrations:
+            status |= Status.UNCALIBRATED
+        return status
+
+
+_episode_lock = Lock()
+_newest_episode_id = 0
+
+
+def next_episode_id() -> int:
+    """Make an episode id: system time [ns], always greater than the one before."""
+    global _newest_episode_id
+    with _episode_lock:
+        _newest_episode_id = max(time.time_ns(), _newest_episode_id + 1)
+        return _newest_episode_id
+
+
+def require_finite(name: str, *arrays: NDArray[Any]) -> None:
+    """
+    Refuse results that are not numbers.
+
+    :raises InferenceError: one of the arrays holds NaN or infinity.
+    """
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise InferenceError(
+            f'{name} returned values that are not finite; nothing is published for this frame. '
+            'If this stays, the bundle does not fit this hardware or precision')

@@ -39,7 +39,8 @@ def _rules(source: Source) -> DecisionRules:
         threshold=source.one_of((None, 0.0, 0.5, 0.5, 0.5, 1.0, source.share())),
         dwell=source.one_of(durations), failure_dwell=source.one_of(durations),
         failure_threshold=source.one_of((None, 0.0, 0.5, 0.9, source.share())),
-        time_out=source.one_of((0, 0, 700 * MS, 5000 * MS)))
+        time_out=source.one_of((0, 0, 700 * MS, 5000 * MS)),
+        max_gap=source.one_of((1000 * MS, 1000 * MS, 200 * MS, 4000 * MS)))
 
 
 def _play_decisions(source: Source) -> None:
@@ -73,6 +74,10 @@ def _play_decisions(source: Source) -> None:
         if latched is not None:
             assert decision is latched
             continue
+        # A gap that is too long; where nothing could be decided the runs ended anyway.
+        last = max((run[-1] for run in (above, *risky.values()) if run), default=stamp)
+        if stamp - last > rules.max_gap:
+            above, risky = [], {}
         above = [*above, stamp] if probability > rules.threshold else []
         limit = rules.failure_threshold
         if len(risky) != count or limit is None:

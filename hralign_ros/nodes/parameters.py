@@ -138,7 +138,8 @@ NODE_PARAMETERS = (
     Parameter('allow_unknown_tasks', False,
               'Let tasks that the bundle does not know be decided by its shared calibration.',
               dynamic=True),
-    Parameter('alpha', 0.05, 'False-alarm rate whose calibrated threshold decides SUCCESS.',
+    Parameter('alpha', 0.05, 'False-alarm rate whose calibrated threshold decides SUCCESS; one '
+              'of those of the bundle (~/info): 0.01, 0.05, 0.1 of the shipped one.',
               0.0001, 0.5, dynamic=True),
     Parameter('dwell_s', 0.3, 'How long the probability must stay above the threshold [s].',
               0.0, 60.0, dynamic=True),
@@ -248,7 +249,9 @@ class Settings:
             decision=DecisionRules(
                 alpha=values['alpha'], dwell=_ns(values['dwell_s']),
                 failure_threshold=None if threshold >= 1.0 else threshold,
-                failure_dwell=_ns(values['failure_dwell_s']), time_out=_ns(values['time_out_s'])))
+                failure_dwell=_ns(values['failure_dwell_s']), time_out=_ns(values['time_out_s']),
+                # With cameras so slow that max_age_s was raised, results are further apart too.
+                max_gap=max(_ns(2 * values['max_age_s']), DecisionRules.max_gap)))
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
@@ -324,12 +327,32 @@ def current(node: Node) -> dict[str, Any]:
     return {name: _value(node, name) for name in table(_value(node, 'views'))}
 
 
-def validate_change(node: Node, changed: Sequence[RclpyParameter]) -> SetParametersResult:
-    """Check a set of changes together with all other values; accept all of them or none."""
+def check_alpha(alpha: float, calibrated: Sequence[float]) -> None:
+    """
+    Check that a bundle has a threshold for this false-alarm rate; without it nothing is decided.
+
+    :param calibrated: rates that it has thresholds for; empty: it is not calibrated at all.
+    :raises ParameterError: it has others only.
+    """
+    if calibrated and alpha not in calibrated:
+        raise ParameterError(
+            f'parameter alpha is {alpha:g}; the bundle has calibrated thresholds for '
+            f'{", ".join(f"{one:g}" for one in calibrated)}')
+
+
+def validate_change(
+    node: Node, changed: Sequence[RclpyParameter], calibrated: Sequence[float] = (),
+) -> SetParametersResult:
+    """
+    Check a set of changes together with all other values; accept all of them or none.
+
+    :param calibrated: see check_alpha; empty while no bundle is loaded.
+    """
     values = current(node)
     values |= {p.name: p.value for p in changed if p.name in values}
     try:
         Settings.read(values)
+        check_alpha(values['alpha'], calibrated)
     except ParameterError as error:
         return SetParametersResult(successful=False, reason=str(error))
     return SetParametersResult(successful=True)

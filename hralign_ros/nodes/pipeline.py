@@ -34,6 +34,11 @@ _ALONE = 10
 # After a fault of our own, so that one that stays does not take a whole core [s].
 _BREATH = 0.05
 _WINDOW = 300
+# Rates are of the time since the last break that was longer [ns].
+_BREAK = 2_000_000_000
+# A tick that takes longer hangs [ns]; and how long it may take to end once it is to stop [s].
+_HUNG = 2_000_000_000
+_LAST_TICK = 5.0
 
 
 @dataclass(frozen=True)
@@ -62,12 +67,12 @@ class Result:
 @dataclass(frozen=True)
 class Callbacks:
     """
-    What a pipeline asks of the node around it. All but `decode` are called from the worker.
+    What a pipeline asks of the node around it; called from the worker.
 
     :param decode: camera message -> RGB picture and frame_id; raises FrameError.
     :param clock: now on the clock of the stamps [ns].
-    :param on_result: takes a result whose episode is still the current one. A lock is held that
-        callbacks of the cameras wait for: only publish.
+    :param on_result: takes a result whose episode is still the current one; from the thread that
+        calls `watch`, too. A lock is held that callbacks of the cameras wait for: only publish.
     :param after_result: the same result, without the lock, for what may take longer.
     :param elapsed: a time that only grows [ns], by which is told how long something takes.
     """
@@ -140,18 +145,16 @@ class Pipeline:
         self._episode = encoder.start_episode(task)
         self._state = DecisionState()
         self._newest = (0, '')
-        self._running = False
+        # Which start the worker belongs to; 0: it is to end. One that hung ends once it returns.
+        self._running = self._starts = 0
         self._thread: Thread | None = None
-        self._ticks: Counter[str] = Counter()
-        self._latency: deque[float] = deque(maxlen=_WINDOW)
-        self._processing: deque[float] = deque(maxlen=_WINDOW)
-        self._finished: deque[int] = deque(maxlen=60)
-        self._arrivals: dict[str, deque[int]] = {
-            view: deque(maxlen=60) for view in encoder.manifest.views}
+        self._clear_statistics()
         # Monotonic times: of the start, of the last result of pictures, and of the last that was
         # sent in place of one; None: none was due [ns].
         self._started = self._last_tick = 0
         self._stale_since: int | None = None
+        # Since when the worker is in a tick; None: it is not.
+        self._busy_since: int | None = None
         # Each view's last picture, and the stamp since when it has been the same.
         self._pictures: dict[str, tuple[Image, int]] = {}
         # How many sets in a row lacked a required view that is alive.
@@ -162,22 +165,52 @@ class Pipeline:
     def start(self) -> None:
         """Start the worker, with a new episode of the task."""
         with self._wake:
-            self._pairing.reset()
+            self._pairing = Pairing(
+                self._encoder.manifest.views, self._required, self._pairing.rules)
+            self._clear_statistics()
             self._new_episode(self._episode.task.text)
-            self._running = True
+            self._starts += 1
+            self._running = self._starts
+            self._busy_since = None
             self._started = self._last_tick = self._stale_since = self._call.elapsed()
-        self._thread = Thread(target=self._work, name='hralign_worker', daemon=True)
+        self._thread = Thread(
+            target=self._work, args=(self._starts,), name='hralign_worker', daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
-        """Stop the worker; the tick that is running is finished and thrown away."""
+    def stop(self) -> bool:
+        """
+        Stop the worker; the tick that is running is finished and thrown away.
+
+        :returns: False: it did not end in time. Its thread is left behind and ends, without
+            another word, when the model returns.
+        """
         with self._wake:
-            self._running = False
+            self._running = 0
             self._wake.notify_all()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.join(_LAST_TICK)
         self._faults.clear()
+        return thread is None or not thread.is_alive()
+
+    def watch(self) -> None:
+        """
+        Say that there is no fresh result while the worker cannot, being in a tick that hangs.
+
+        To be called a few times a second, from another thread than the worker's.
+        """
+        with self._wake:
+            elapsed = self._call.elapsed()
+            if not self._running or self._busy_since is None \
+                    or elapsed - self._busy_since <= max(self._pairing.rules.max_age, _HUNG):
+                return
+            due, since = self._stale_due(), elapsed - self._busy_since
+        self._faults.bad('inference', (
+            f'the model has not returned for {since * 1e-9:.1f} s: no embeddings, and ~/success '
+            'says STALE. Look at the load of the computer and its GPU, or restart the process'))
+        self._check_silence()
+        if due:
+            self._repeat_stale()
 
     def offer(self, view: str, stamp: int, message: Any) -> None:
         """Put a view's newest frame into its slot; returns at once."""
@@ -255,6 +288,15 @@ class Pipeline:
                 skew=self._pairing.last_skew * 1e-9, episode_id=self._episode.episode_id,
                 task=self._episode.task.text)
 
+    def _clear_statistics(self) -> None:
+        """Begin to count."""
+        self._ticks: Counter[str] = Counter()
+        self._latency: deque[float] = deque(maxlen=_WINDOW)
+        self._processing: deque[float] = deque(maxlen=_WINDOW)
+        self._finished: deque[int] = deque(maxlen=60)
+        self._arrivals: dict[str, deque[int]] = {
+            view: deque(maxlen=60) for view in self._encoder.manifest.views}
+
     def _new_episode(self, task: str, *, keep_start: bool = True) -> Episode:
         """Begin a new episode; the lock is held."""
         self._episode = Episode(
@@ -267,41 +309,47 @@ class Pipeline:
 
     # Run by the worker.
 
-    def _work(self) -> None:
-        """Take matched sets until stopped."""
+    def _work(self, start: int) -> None:
+        """Take matched sets until stopped, or started again without waiting for this thread."""
         try:
             # What the node's thread has recorded is of no use to this one.
             if self._encoder.records:
                 self._encoder.warm_up()
         except InferenceError as error:
             self._faults.bad('inference', str(error))
-        while self._running:
+        while self._running == start:
             try:
-                self._turn()
+                self._turn(start)
             except Exception:  # a fault of ours must not end the node
                 self._ticks['internal_error'] += 1
                 self._faults.bad('internal error', traceback.format_exc())
                 time.sleep(_BREATH)
             self._faults.settle()
 
-    def _turn(self) -> None:
+    def _turn(self, start: int) -> None:
         """Wait for a set, or for the time to say that there is none; then do it."""
         with self._wake:
             matched = self._take()
-            if self._running and matched is None and not self._stale_due():
+            if self._running == start and matched is None and not self._stale_due():
                 self._wake.wait(self._patience())
                 matched = self._take()
-            if not self._running:
+            if self._running != start:
                 return
             episode = self._episode
+            self._busy_since = None if matched is None else self._call.elapsed()
         if matched is not None:
-            self._tick(episode, matched)
+            try:
+                self._tick(episode, matched)
+            finally:
+                with self._wake:
+                    if self._running == start:
+                        self._busy_since = None
         self._check_silence()
         # Also where frames come and none of them can be used.
         with self._wake:
-            due = self._stale_due()
+            due = self._running == start and self._stale_due()
         if due:
-            self._repeat_stale(episode)
+            self._repeat_stale()
 
     def _take(self) -> MatchedSet[Any] | None:
         """Take a matched set, if there is one; the lock is held."""
@@ -344,13 +392,14 @@ class Pipeline:
                 'no frame has come' if age is None
                 else f'the newest frame is {age * 1e-9:.1f} s old; results go on without it'))
 
-    def _repeat_stale(self, episode: Episode) -> None:
-        """Publish that there is no result of fresh pictures."""
-        self._ticks['stale'] += 1
+    def _repeat_stale(self) -> None:
+        """Publish that there is no result of fresh pictures, in the episode that is now."""
         with self._wake:
+            self._ticks['stale'] += 1
             self._stale_since = self._call.elapsed()
-        status = episode.task_status | Status.STALE_VIEW | Status.VIEW_MISSING
-        self._hand_over(episode, None, status, self._call.elapsed())
+            episode = self._episode
+            status = episode.task_status | Status.STALE_VIEW | Status.VIEW_MISSING
+            self._hand_over(episode, None, status, self._stale_since)
 
     def _tick(self, episode: Episode, matched: MatchedSet[Any]) -> None:
         """Decode, infer and hand over one set."""
@@ -362,6 +411,10 @@ class Pipeline:
             return
         self._check_frame_ids(frame_ids)
         stamps = {view: matched.frames[view].stamp for view in images}
+        if max(stamps.values()) <= episode.newest:
+            # What made this set newer than the last was a picture that cannot be used.
+            self._ticks['nothing_newer'] += 1
+            return
         try:
             tick = episode.step(images, stamps, max_age=self._pairing.rules.max_age * 1e-9)
         except InferenceError as error:
@@ -373,8 +426,8 @@ class Pipeline:
         reference = self._encoder.manifest.reference_view
         frame_id = frame_ids.get(reference) or next(iter(frame_ids.values()))
         with self._wake:
-            self._last_tick = self._call.elapsed()
             if episode is self._episode:
+                self._last_tick = self._call.elapsed()
                 self._newest = (tick.stamp, frame_id)
         self._hand_over(episode, tick, tick.status, started)
 
@@ -398,19 +451,23 @@ class Pipeline:
         """Note that living cameras do not match: nearly always their clocks differ."""
         with self._wake:
             now, elapsed = self._call.clock(), self._call.elapsed()
-            lacking = [view for view in self._required if view not in matched.frames
-                       and self._pairing.fresh(view, now, elapsed)]
-            ages = {view: self._pairing.age(view, now) or 0 for view in self._required}
+            alive = [view for view in self._encoder.manifest.views
+                     if self._pairing.fresh(view, now, elapsed)]
+            lacking = [view for view in alive if view not in matched.frames]
+            ages = [self._pairing.age(view, now) or 0 for view in alive]
             tolerance = self._pairing.rules.tolerance
         self._alone = self._alone + 1 if lacking else 0
         if not lacking:
             self._faults.good(PAIRING)
         elif self._alone >= _ALONE:
-            apart = max(ages.values()) - min(ages.values())
+            late = ', '.join(view for view in lacking if view not in self._required)
             self._faults.bad(PAIRING, (
                 f'the last {self._alone} sets were without {", ".join(lacking)}, which does send: '
-                f'stamps are {apart * 1e-6:.0f} ms apart, {tolerance * 1e-6:.0f} ms are allowed. '
-                "Synchronise the cameras' clocks, or raise tolerance_s"))
+                f'stamps are {(max(ages) - min(ages)) * 1e-6:.0f} ms apart, '
+                f'{tolerance * 1e-6:.0f} ms are allowed. '
+                "Synchronise the cameras' clocks, or raise tolerance_s"
+                + (f'; or, where {late} only comes later, set its required to true, so that sets '
+                   'wait for it' if late else '')))
 
     def _check_frozen(self, view: str, image: Image, stamp: int) -> None:
         """
@@ -465,10 +522,13 @@ class Pipeline:
             if self._allow_unknown:
                 known &= ~Status.UNKNOWN_TASK
             stamp, frame_id = self._newest
-            self._state, decision = decide(
-                self._state, rules, stamp=stamp,
-                probability=tick.success.probability if tick else None,
-                modes=tick.success.mode_risks if tick else (), status=known)
+            decision = Decision.ABSTAIN
+            # An episode begins with its first frame, and so does the time until its time-out.
+            if stamp:
+                self._state, decision = decide(
+                    self._state, rules, stamp=stamp,
+                    probability=tick.success.probability if tick else None,
+                    modes=tick.success.mode_risks if tick else (), status=known)
             result = Result(
                 tick=tick, episode_id=episode.episode_id, task=episode.task.text,
                 task_id=episode.task.task.task_id if episode.task.known else '',
@@ -504,7 +564,9 @@ _ORDER_FAULTS = {
 
 
 def _rate(times: 'deque[int]', now: int) -> float:
-    """Events per second over the times kept; 0 once the last is 2 s ago."""
-    if len(times) < 2 or now - times[-1] > 2_000_000_000:
+    """Events per second over the times kept since the last break; 0 in one."""
+    if len(times) < 2 or now - times[-1] > _BREAK:
         return 0.0
-    return (len(times) - 1) / max((times[-1] - times[0]) * 1e-9, 1e-9)
+    kept = list(times)
+    first = max((i for i in range(1, len(kept)) if kept[i] - kept[i - 1] > _BREAK), default=0)
+    return (len(kept) - 1 - first) / max((kept[-1] - kept[first]) * 1e-9, 1e-9)

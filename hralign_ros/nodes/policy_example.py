@@ -66,6 +66,9 @@ class PolicyExample(Node):
         age = (self.get_clock().now() - Time.from_msg(message.header.stamp)).nanoseconds * 1e-9
         if age > self._max_age:
             return f'the newest embedding is older than {self._max_age:g} s'
+        # Of a clock that was set back: else it would look young for as long as that.
+        if age < -self._max_age:
+            return f'the newest embedding is {-age:.1f} s ahead of the clock'
         if message.status & message.STATUS_NO_TASK:
             return 'no task is set'
         missing = [name for name, valid in zip(

@@ -46,6 +46,8 @@ class DecisionRules:
         None: modes never fail.
     :param failure_dwell: time one and the same mode has to stay above its threshold [ns].
     :param time_out: FAILURE this long after the episode's first frame [ns]; 0: never.
+    :param max_gap: dwell times start again after a gap between results that is longer [ns]: who
+        has looked twice has not looked all the time.
     """
 
     threshold: float | None = None
@@ -54,6 +56,7 @@ class DecisionRules:
     failure_threshold: float | None = None
     failure_dwell: int = 1_000_000_000
     time_out: int = 0
+    max_gap: int = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -65,12 +68,14 @@ class DecisionState:
     :param above_since: stamp since when the probability is above the threshold.
     :param failing: per failure mode, since when it is above its threshold; None: it is not.
     :param latched: SUCCESS or FAILURE, once decided.
+    :param newest: stamp of the last result that could be decided on [ns].
     """
 
     start: int | None = None
     above_since: int | None = None
     failing: tuple[int | None, ...] = ()
     latched: Decision | None = None
+    newest: int | None = None
 
 
 def decide(
@@ -85,7 +90,8 @@ def decide(
     """
     Decide for one result.
 
-    :param stamp: acquisition time of the newest frame [ns], never older than the last one.
+    :param stamp: acquisition time of the newest frame [ns], never older than the last one. Before
+        there is one there is nothing to decide.
     :param probability: P(accomplished), or None where there is none.
     :param modes: probability of having failed in each mode; may be empty.
     :returns: the state for the next call, and the decision. While a status bit other than
@@ -98,6 +104,8 @@ def decide(
     if state.latched is not None:
         return state, state.latched
 
+    if state.newest is not None and stamp - state.newest > rules.max_gap:
+        state = replace(state, above_since=None, failing=())
     above = probability > rules.threshold
     above_since = (stamp if state.above_since is None else state.above_since) if above else None
     failing = _failing(state, rules, stamp, modes)
@@ -108,7 +116,7 @@ def decide(
         latched = Decision.FAILURE
     elif rules.time_out and stamp - start >= rules.time_out:
         latched = Decision.FAILURE
-    after = DecisionState(start, above_since, failing, latched)
+    after = DecisionState(start, above_since, failing, latched, stamp)
     return after, Decision.RUNNING if latched is None else latched
 
 

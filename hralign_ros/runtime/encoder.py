@@ -103,11 +103,12 @@ class Encoder:
         :raises SignatureError: its signature is missing or wrong, or a key cannot be used.
         :raises ProviderError: the hardware asked for is not to be had.
         """
-        factory = SessionFactory(
-            provider, require_gpu=require_gpu, cuda_graph=cuda_graph, threads=threads)
         bundle = load_bundle(
             path, trusted_keys=trusted_keys, require_signature=require_signature)
+        # Before anything of onnxruntime is set up: it ends the process where memory does.
         require_memory(bundle.path, bundle.size)
+        factory = SessionFactory(
+            provider, require_gpu=require_gpu, cuda_graph=cuda_graph, threads=threads)
         return cls(bundle, factory, precision=precision, pooling=pooling, geometry=geometry)
 
     @property

@@ -140,9 +140,15 @@ class Episode:
         present = np.array([view in images for view in manifest.views])
         tokens, pictures = self.encoder.encode_images(images)
         require_finite('visual.onnx', tokens)
-        self._memory.add(FrameSet(int(stamps.max()), stamps, present, tokens))
+        oldest = round(max_age * _NANOSECONDS)
+        self._memory.add(FrameSet(int(stamps.max()), stamps, present, tokens), hold=oldest)
         self._newest = np.asarray(np.where(present, stamps, self._newest), np.int64)
-        return self._result(int(stamps.max()), pictures, round(max_age * _NANOSECONDS))
+        return self._result(int(stamps.max()), pictures, oldest)
+
+    @property
+    def newest(self) -> int:
+        """Stamp of the newest frame that was stepped [ns]; 0: none so far."""
+        return int(self._newest.max())
 
     def _result(self, stamp: int, pictures: Mapping[str, Image], max_age: int) -> Tick:
         """Run both heads on the memory as it is."""

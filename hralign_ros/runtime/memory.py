@@ -7,7 +7,9 @@ What an episode remembers: token maps by acquisition stamp, in bounded space.
 Two clips come out of one memory. The embedding looks at the newest T frames, a period apart; the
 success head looks at T frames spread evenly over the episode so far. Both are chosen by stamp and
 never by count, always hold the newest frame, and are padded at the start by the mask and never by
-repetition; so a dropped frame hardly changes them, and a slower camera sees the same clip.
+repetition; so a dropped frame hardly changes them. A view without a frame in a set stands there
+with its last one, at that one's age, as long as it is young enough: so a slower camera is not lost
+between the frames of a faster one.
 """
 
 from collections.abc import Sequence
@@ -109,15 +111,18 @@ class EpisodeMemory:
         """Give the newest frame set, if there is any."""
         return self._episode.frames[-1] if self._episode.frames else None
 
-    def add(self, frame: FrameSet) -> None:
+    def add(self, frame: FrameSet, *, hold: int = 0) -> None:
         """
         Remember a frame set.
 
+        :param hold: a view that is absent keeps its last frame that is at most so old [ns].
         :raises ValueError: it is not newer than the newest one.
         """
-        if self.newest is not None and frame.stamp <= self.newest.stamp:
-            raise ValueError(
-                f'stamp {frame.stamp} is not newer than {self.newest.stamp}, the newest one')
+        if self.newest is not None:
+            if frame.stamp <= self.newest.stamp:
+                raise ValueError(
+                    f'stamp {frame.stamp} is not newer than {self.newest.stamp}, the newest one')
+            frame = _held(frame, self.newest, hold)
         self._recent.add(frame)
         reach = (self._length - 1) * self._period + self._period // 2
         self._recent.forget_before(frame.stamp - reach)
@@ -142,6 +147,16 @@ class EpisodeMemory:
             return list(frames)
         wanted = np.linspace(frames[0].stamp, frames[-1].stamp, self._length)
         return _nearest(frames, [int(t) for t in wanted], within=frames[-1].stamp)
+
+
+def _held(frame: FrameSet, before: FrameSet, hold: int) -> FrameSet:
+    """Fill absent views with those of the set before, where they are young enough."""
+    kept = ~frame.valid & before.valid & (frame.stamp - before.stamps <= hold)
+    if not kept.any():
+        return frame
+    return FrameSet(
+        frame.stamp, np.where(kept, before.stamps, frame.stamps), frame.valid | kept,
+        np.where(kept[:, None, None], before.tokens, frame.tokens))
 
 
 def _nearest(frames: Sequence[FrameSet], wanted: Sequence[int], *, within: int) -> list[FrameSet]:

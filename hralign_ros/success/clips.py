@@ -195,9 +195,10 @@ def replay(
         valid = there & (arrived >= 0)
         stamps = np.where(valid, times[np.maximum(arrived, 0)], 0)
         # Its rows stand in for the tokens: what is chosen are rows.
+        oldest = round(max_age * _NANOSECONDS)
         memory.add(FrameSet(int(times[now]), stamps, valid,
-                            arrived[:, None, None].astype(np.float32)))
-        live = valid & (times[now] - stamps <= round(max_age * _NANOSECONDS))
+                            arrived[:, None, None].astype(np.float32)), hold=oldest)
+        live = valid & (times[now] - stamps <= oldest)
         rows = np.full((len(there), clip.length), -1, np.int64)
         age = np.zeros(rows.shape, np.float32)
         frames = memory.spread_clip()

@@ -60,6 +60,31 @@ def test_labels(tmp_path):
     assert [(f.kind, f.path) for f in faults.found] == [('no_episode', 'push/9')]
 
 
+def test_success_flags(tmp_path):
+    """
+    Guards training a success head on one's own videos: frames have to say when it is done.
+
+    Imported folders had no flags, whatever labels.csv said, and all of them were left out of
+    training once they had been encoded.
+    """
+    add(tmp_path, *(f'push/{i}/{view}.mp4' for i in range(5)
+                    for view in ('wrist', 'third_person')), 'push/5/human.mp4')
+    (tmp_path / 'labels.csv').write_text(
+        'episode,success,done_s,failed_s\npush/0,yes,0.1,\npush/1,no,,0.15\npush/2,yes,,\n'
+        'push/3,yes,7,\npush/5,yes,0,\n', encoding='utf-8')
+    lines = []
+    faults = Faults()
+    episodes = read_folders(tmp_path, report=lines.append, faults=faults)
+    assert [list(e.success_flags) for e in episodes] == [
+        [False, True, True], [False] * 3, [], [], [], []]
+    assert episodes[0].time_s == pytest.approx([0.0, 0.1, 0.2])
+    assert (episodes[1].fault_s, episodes[0].fault_s) == (0.15, None)
+    assert [(f.kind, f.path) for f in faults.found] == [('done_after_end', 'push/3')]
+    assert '2 with success flags' in lines[0]
+    import_data('folders', tmp_path, report=lambda line: None)
+    assert list(read_manifest(tmp_path).episodes[0].success_flags) == [False, True, True]
+
+
 def test_what_cannot_be_used(tmp_path):
     """Guards the reports: broken, empty and doubled files end nothing."""
     add(tmp_path, 'push/1/human.mp4', 'push/1/third_person.mkv', 'push/1/third_person.mp4')
@@ -78,6 +103,9 @@ def test_what_cannot_be_used(tmp_path):
     ('episode,colour\npush/1,red\n', 'colour'),
     ('episode,success\npush/1,perhaps\n', "line 2: success is 'perhaps'"),
     ('episode\npush/1\npush/1/\n', "line 3: 'push/1' is named twice"),
+    ('episode,success,done_s\npush/1,yes,soon\n', "line 2: done_s is 'soon'"),
+    ('episode,success,failed_s\npush/1,no,-1\n', "line 2: failed_s is '-1'"),
+    ('episode,success,done_s\npush/1,no,3\n', 'done_s is given, and success is not yes'),
     ('episode\npush/1,yes\n', 'line 2: more values'),
     ('', 'needed is episode'),
 ])

@@ -10,6 +10,7 @@ import sys
 
 import cv2
 from harness import Harness, noise, ROOT, VIEWS
+from hralign_ros.nodes.interfaces import TaskEmbedding
 import numpy as np
 import pytest
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -76,6 +77,33 @@ def test_policy_holds_when_stale(harness: Harness) -> None:
     harness.wait(acting, 'ACT', process)
     states.clear()
     harness.wait(lambda: any('older than' in s for s in states), 'HOLD when stale', process)
+    assert process.stop() == 0, process.output
+
+
+def test_policy_holds_when_the_clock_was_set_back(harness: Harness) -> None:
+    """
+    Guards the robot against pixels that look young because the clock went back.
+
+    Only too great an age was looked at. With the clock 20 s back and the cameras dead, the last
+    embedding was young enough for 20 s and more.
+    """
+    states: list[str] = []
+    harness.node.create_subscription(
+        String, '/policy_example/state', lambda m: states.append(m.data), 10)
+    process = harness.start('policy_example', rate_hz='20.0')
+    publisher = harness.node.create_publisher(TaskEmbedding, '/encoder/embedding', 1)
+
+    def ahead() -> bool:
+        message = TaskEmbedding(dim=1, view_names=['wrist'], view_valid=[True])
+        message.data.frombytes(np.ones(1, np.float32).tobytes())
+        seconds, message.header.stamp.nanosec = divmod(harness.now(), 1_000_000_000)
+        message.header.stamp.sec = seconds + 20
+        publisher.publish(message)
+        harness.spin(0.05)
+        return any('ahead of the clock' in state for state in states)
+
+    harness.wait(ahead, 'HOLD for what comes from the future', process)
+    assert 'ACT' not in states
     assert process.stop() == 0, process.output
 
 

@@ -1,17 +1,31 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""The worker by itself, without a node: what it does before its first frame."""
+"""The worker by itself, without a node, on a clock of the test's own."""
 
+from pathlib import Path
+import sys
 from threading import current_thread, Event
 
+from hralign_ros.nodes import pipeline as pipeline_module
 from hralign_ros.nodes.faults import Faults
-from hralign_ros.nodes.pipeline import Callbacks, Pipeline
+from hralign_ros.nodes.pipeline import Callbacks, PAIRING, Pipeline, Result
 from hralign_ros.runtime import default_bundle, Encoder
-from hralign_ros.runtime.decision import DecisionRules
-from hralign_ros.runtime.errors import InferenceError
+from hralign_ros.runtime.decision import Decision, DecisionRules, Status
+from hralign_ros.runtime.errors import FrameError, InferenceError
 from hralign_ros.runtime.pairing import PairingRules
+import numpy as np
 import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tiny_bundle import VIEWS, write_tiny_bundle  # noqa: E402, I100, I202
+
+MS = 1_000_000
+SECOND = 1000 * MS
+START = 1_700_000_000 * SECOND
+CUP = 'pick up the cup'
+BROKEN = 'broken'
 
 
 @pytest.fixture
@@ -62,3 +76,206 @@ def test_a_recording_that_fails_is_told_and_does_not_end_the_worker(encoder, mon
     """Guards the worker: without it no camera would ever be heard again."""
     _, said, alive = warmed_by(encoder, monkeypatch, records=True, problem='out of memory')
     assert said == {'inference': 'out of memory'} and alive
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """Load the tiny bundle, whose head is surer with every frame that it sees."""
+    write_tiny_bundle(tmp_path)
+    return Encoder.load(tmp_path, provider='cpu', threads=1)
+
+
+class Bench:
+    """A pipeline whose worker is this thread, and whose time is what the test says it is."""
+
+    def __init__(self, encoder, *, required=VIEWS, worker=False, **rules):
+        self.now = START
+        self.results: list[Result] = []
+        self.faults = Faults(lambda key, text: None, lambda key: None, clock=lambda: self.now)
+        self.picture = np.random.default_rng(0)
+        self.pipeline = Pipeline(
+            encoder, Callbacks(
+                decode=self.decode, clock=lambda: self.now, on_result=self.results.append,
+                after_result=lambda result: None, elapsed=lambda: self.now),
+            self.faults, required=required, pairing=PairingRules(),
+            decision=DecisionRules(**rules), task=CUP)
+        if not worker:
+            self.pipeline._work = lambda start: None
+        self.pipeline.start()
+
+    def decode(self, view, message):
+        if message is BROKEN:
+            raise FrameError('truncated', 'too short')
+        return self.picture.integers(0, 255, (24, 32, 3), np.uint8), view
+
+    def turn(self):
+        self.pipeline._turn(self.pipeline._running)
+
+    def send(self, messages, *, offset=0):
+        """Offer frames that are stamped now, one view after the other."""
+        for view, message in messages.items():
+            self.pipeline.offer(view, self.now + offset, message)
+
+
+def all_views(message=''):
+    return dict.fromkeys(VIEWS, message)
+
+
+def test_the_time_out_begins_with_the_first_frame(tiny):
+    """
+    Guards the time-out against cameras that come up late.
+
+    What was said before the first frame, that nothing is fresh, began the episode at time 0 of
+    the clock: its first good frame was then a FAILURE, which held.
+    """
+    bench = Bench(tiny, time_out=300 * MS)
+    bench.now += 800 * MS
+    bench.turn()
+    assert bench.results[-1].status & Status.STALE_VIEW
+    for _ in range(4):
+        bench.now += 100 * MS
+        bench.send(all_views())
+        bench.turn()
+    assert [r.decision for r in bench.results[1:]] == [Decision.RUNNING] * 3 + [Decision.FAILURE]
+
+
+def test_a_model_that_hangs(tiny, monkeypatch):
+    """
+    Guards a SUCCESS against a model that does not return, and whoever wants to stop the node.
+
+    The worker alone said that nothing is fresh, and it was the one that hung: the last SUCCESS
+    stood, diagnostics were good, and deactivating waited for ever.
+    """
+    monkeypatch.setattr(pipeline_module, '_LAST_TICK', 0.2)
+    entered, go_on = Event(), Event()
+    encode = tiny.encode_images
+
+    def hang(images):
+        entered.set()
+        assert go_on.wait(30)
+        return encode(images)
+    monkeypatch.setattr(tiny, 'encode_images', hang)
+    bench = Bench(tiny, worker=True)
+    bench.send(all_views())
+    assert entered.wait(10)
+    bench.now += 1500 * MS
+    bench.pipeline.watch()
+    assert bench.results == [] and bench.faults.lasting() == {}, 'slow is not hung'
+    for _ in range(4):
+        bench.now += 300 * MS
+        bench.send(dict.fromkeys(VIEWS[:2], ''))
+        bench.pipeline.watch()
+    # At 2.1 and 2.7 s: twice a second.
+    assert [bool(r.status & Status.STALE_VIEW) for r in bench.results] == [True, True]
+    assert all(r.tick is None and r.decision is Decision.ABSTAIN for r in bench.results)
+    wrong = bench.faults.lasting()
+    assert 'not returned for 2.7 s' in wrong['inference']
+    assert f'{VIEWS[2]} silence' in wrong and f'{VIEWS[0]} silence' not in wrong
+    hung = bench.pipeline._thread
+    assert not bench.pipeline.stop()
+
+    # It comes back when another worker is at work already: of its tick nothing is heard.
+    bench.results.clear()
+    monkeypatch.setattr(tiny, 'encode_images', encode)
+    bench.pipeline._work = lambda start: None
+    bench.pipeline.start()
+    go_on.set()
+    hung.join(10)
+    assert not hung.is_alive() and bench.results == []
+    bench.now += 100 * MS
+    bench.send(all_views())
+    bench.turn()
+    assert [r.tick is not None for r in bench.results] == [True]
+    assert bench.pipeline.stop()
+
+
+def test_a_broken_picture_of_the_later_camera(tiny):
+    """
+    Guards results against one bad camera out of step with the others.
+
+    Sets were of its newer frame and the others' older ones. Where its picture was broken, what
+    was left was no newer than the set before: an internal error, and ERROR for all of inference.
+    """
+    bench = Bench(tiny)
+    for i in range(12):
+        late = VIEWS[2], BROKEN if i % 2 else ''
+        bench.send(dict.fromkeys(VIEWS[:2], ''))
+        bench.now += 30 * MS
+        bench.send(dict([late]))
+        bench.turn()
+        bench.now += 70 * MS
+    counts = bench.pipeline.statistics().ticks
+    assert counts['internal_error'] == 0 and counts['published'] == 12
+    bench.faults.clear()
+    # The others' frame has been used already: what is left of the set is nothing new.
+    bench.pipeline._episode.step(
+        {VIEWS[0]: bench.decode(VIEWS[0], '')[0]}, bench.now + 5 * MS)
+    bench.send(all_views())
+    bench.turn()
+    counts = bench.pipeline.statistics().ticks
+    assert counts['nothing_newer'] == 1 and 'internal error' not in bench.faults.lasting()
+
+
+def test_episodes_that_begin_faster_than_a_tick_takes(tiny):
+    """
+    Guards against silence: a SUCCESS stood while two sources of /clock fought.
+
+    Every result was of an episode that was over, and so was the word that nothing is fresh.
+    """
+    bench = Bench(tiny)
+    inner = tiny.encode_images
+
+    def restart(images):
+        bench.pipeline.start_episode()
+        return inner(images)
+    tiny.encode_images = restart
+    for _ in range(30):
+        bench.now += 100 * MS
+        bench.send(all_views())
+        bench.turn()
+    stale = [r for r in bench.results if r.status & Status.STALE_VIEW]
+    assert len(stale) == len(bench.results) >= 5
+
+
+def test_a_camera_that_always_comes_too_late_is_named(tiny):
+    """
+    Guards a camera that is not required and arrives just after the others.
+
+    Each set was complete without it, and the next one too new for it: it was never seen, and
+    diagnostics said that all is well.
+    """
+    bench = Bench(tiny, required=VIEWS[:2])
+    for _ in range(12):
+        bench.now += 100 * MS
+        bench.send(dict.fromkeys(VIEWS[:2], ''))
+        bench.turn()
+        bench.now += 10 * MS
+        bench.send({VIEWS[2]: ''}, offset=-10 * MS)
+    assert all(r.status & Status.VIEW_MISSING for r in bench.results)
+    assert 'set its required to true' in bench.faults.lasting()[PAIRING]
+    assert VIEWS[2] in bench.faults.lasting()[PAIRING]
+
+
+def test_counts_begin_with_activation(tiny):
+    """Guards diagnostics: what was counted, and how fast, before a pause is not said after it."""
+    bench = Bench(tiny)
+
+    def play():
+        for _ in range(5):
+            bench.now += 100 * MS
+            bench.send(all_views())
+            bench.turn()
+        return bench.pipeline.statistics()
+    before = play()
+    bench.pipeline.stop()
+    bench.now += 3600 * SECOND
+    bench.pipeline.start()
+    after = play()
+    assert before.ticks == after.ticks and before.views == after.views
+    assert len(after.latency) == len(after.processing) == 5
+    # A camera that was away for a minute has the rate that it has now.
+    bench.now += 60 * SECOND
+    again = play()
+    for rates in (before.rates, after.rates, again.rates):
+        assert rates == pytest.approx(dict.fromkeys(VIEWS, 10.0))
+    assert again.rate == pytest.approx(10.0)

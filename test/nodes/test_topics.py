@@ -129,6 +129,10 @@ def test_parameters_change_together_or_not_at_all(harness: Harness) -> None:
     assert not refused.successful and 'max_wait_s' in refused.reason
     assert not harness.set_parameters(provider='cpu').successful, 'provider is read-only'
     assert not harness.set_parameters(max_age_s=-1.0).successful, 'out of range'
+    # No threshold is calibrated for it: everything would be ABSTAIN, without a word.
+    refused = harness.set_parameters(alpha=0.02)
+    assert not refused.successful and '0.01, 0.05, 0.1' in refused.reason
+    assert harness.set_parameters(alpha=0.1).successful
     harness.send_until_embedded(GOOD)
 
 

@@ -119,6 +119,25 @@ def test_modes_are_off_by_default():
     assert play(trace(*[0.1] * 30, modes=(1.0, 0.0)), rules) == [R] * 30
 
 
+def test_a_leap_of_the_clock_is_no_dwell():
+    """
+    Guards SUCCESS and FAILURE against a clock that is set an hour ahead.
+
+    A high probability before the leap and one after it were an hour of high probability.
+    """
+    for dwelling, expected in (
+            ({'threshold': 0.8}, S),
+            ({'threshold': 0.99, 'failure_threshold': 0.8, 'failure_dwell': 300 * MS}, F)):
+        rules = DecisionRules(**dwelling)
+        leap = [(stamp + (3_600_000 if i >= 2 else 0), 0.9, (0.9,), OK)
+                for i, stamp in enumerate(range(0, 800, 100))]
+        assert play(leap, rules) == [R, R, R, R, R, expected, expected, expected]
+    # Slow cameras have to be waited for: that is what max_gap says.
+    slow = [(stamp, 0.9, (), OK) for stamp in (0, 1500, 3000)]
+    assert play(slow, DecisionRules(threshold=0.8)) == [R, R, R]
+    assert play(slow, DecisionRules(threshold=0.8, max_gap=2000 * MS)) == [R, S, S]
+
+
 def test_time_out():
     """Guards the time-out: so long after the first frame, not after the first probability."""
     rules = DecisionRules(threshold=0.8, time_out=300 * MS)

@@ -246,6 +246,42 @@ def test_assemble_pads_at_the_start(out):
     assert (clip.tokens.dtype, clip.mask.dtype, clip.age.dtype) == (np.float32,) * 3
 
 
+@pytest.mark.parametrize('slow', [15, 10, 8, 6, 3])
+def test_a_slower_camera_is_there_in_every_clip(slow):
+    """
+    Guards cameras of different rates: the slower one is in each newest frame set, at its own age.
+
+    With 30 and 10 Hz half of all clips had no frame of the slower camera, 66 ms old at most, for
+    all of theirs lay between two of it.
+    """
+    fast, made, last = 30, memory(), 0
+    for i, stamp in enumerate(camera(fast, 5.0)):
+        both = i * slow % fast < slow
+        last = stamp if both else last
+        made.add(FrameSet(stamp, np.array([stamp, stamp if both else 0]),
+                          np.array([True, both]),
+                          np.array([i, i if both else -1.0], np.float32)[:, None, None]),
+                 hold=SECOND // 2)
+        for clip in (made.newest_clip(), made.spread_clip()):
+            assert all(f.valid.all() for f in clip) and clip[-1].stamps[1] == last
+            for f in clip:
+                assert f.tokens[1, 0, 0] == round((f.stamps[1] - START) * fast / SECOND)
+
+
+def test_what_is_too_old_is_not_held():
+    """Guards a dead camera: its last frame is held for `hold`, counted from its own stamp."""
+    made = memory()
+    made.add(frame(START, views=2))
+    there = []
+    for i in range(1, 8):
+        made.add(FrameSet(START + i * 100 * MS, np.array([START + i * 100 * MS, 0]),
+                          np.array([True, False]), np.zeros((2, 1, 1), np.float32)),
+                 hold=300 * MS)
+        there.append(bool(made.newest.valid[1]))
+    assert there == [True] * 3 + [False] * 4
+    assert made.newest.stamps[0] == made.newest.stamp
+
+
 def test_assemble_leaves_out_a_dead_view():
     """Guards a dead camera: its old frames are masked too, not only the newest."""
     frames = [frame(START, views=2), frame(START + SECOND, views=2)]

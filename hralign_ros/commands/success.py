@@ -118,7 +118,7 @@ def _evaluate_success(options: argparse.Namespace) -> int:
     runs = [load_success_run(folder) for folder in options.runs]
     bundle = options.bundle or default_bundle()
     data, store = open_data(options.data, bundle, runs[0].options, workers=options.workers,
-                            store=options.store)
+                            store=options.store, basis=runs[0].basis)
     evaluate_success(data, store, runs, bundle, options.output, commands=[options.repeat])
     return 0
 

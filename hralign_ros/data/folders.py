@@ -77,7 +77,11 @@ def read_folders(
             continue
         text = label.get('task_text') or ' '.join(folder.parent.name.replace('_', ' ').split())
         success = _ANSWERS[label.get('success', '').lower()]
-        times, flags = _flags(root, name, videos, success, _seconds(label, 'done_s'), faults)
+        try:
+            times, flags = _flags(root, name, videos, success, _seconds(label, 'done_s'), faults)
+        except DataError as error:
+            faults.add('corrupt_video', name, f'{error}; skipped')
+            continue
         episodes.append(Episode(
             episode_id=name, task_id=_slug(text), task_text=text,
             scene=label.get('scene') or scene, camera=label.get('camera') or REFERENCE_VIEW,

@@ -3,6 +3,7 @@
 
 """Other formats' data sets under a manifest; their files stay where they are."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -51,7 +52,7 @@ def import_data(
     episodes = READERS[kind](source, report=report, **options)
     if not episodes:
         raise DataError(f'{source}: no episode can be used')
-    return write_manifest(output, [replace(
+    imported = [replace(
         episode,
         robot_videos={view: (below / file).as_posix()
                       for view, file in episode.robot_videos.items()},
@@ -59,4 +60,7 @@ def import_data(
         split=rules.of(task_id=episode.task_id, scene=episode.scene,
                        embodiment=episode.embodiment, seed=episode.seed,
                        episode_id=episode.episode_id),
-    ) for episode in episodes])
+    ) for episode in episodes]
+    count = Counter(episode.split for episode in imported)
+    report('splits: ' + ', '.join(f'{split} {count[split]}' for split in sorted(count)))
+    return write_manifest(output, imported)

@@ -52,8 +52,8 @@ class Splits:
             return 'test_task'
         if task_id in self.validation_tasks:
             return 'validation'
-        kind = scene.rsplit('-', 1)[0]
-        if kind in _SCENE_SPLITS:
+        kind, _, place = scene.rpartition('-')
+        if kind in _SCENE_SPLITS and place.isdigit():
             return _SCENE_SPLITS[kind]
         # All cameras of a recording fall into one split.
         number = (crc32(recording_of(episode_id).encode()) if seed is None else seed

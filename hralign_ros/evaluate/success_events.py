@@ -145,7 +145,8 @@ def collect_streams(films: Sequence[Film], tasks: Mapping[str, str]) -> dict[str
     for film in films:
         kind = stream_of(film)
         if not kind:
-            streams.setdefault('wrong task', []).append((film, wrong_task(film, tasks)))
+            if set(tasks) - {film.episode.task_id}:
+                streams.setdefault('wrong task', []).append((film, wrong_task(film, tasks)))
             backwards = reversed_film(film)
             if backwards is not None:
                 streams.setdefault('reversed', []).append((backwards, None))
@@ -274,9 +275,11 @@ def measure_cameras(
             continue
         values, done, _ = ticks(
             [replace(s, scores=p) for s, p in zip(scored, ps, strict=True)], 0)
+        never = [p for s, p in zip(scored, ps, strict=True) if not s.done.any()]
+        if not never or len(set(done.tolist())) < 2:
+            continue
         auroc = float(roc_auc_score(done, values))
         whole = auroc if what == 'all views' else whole
-        never = [p for s, p in zip(scored, ps, strict=True) if not s.done.any()]
         sure = rate(sum(bool((p > SURE).any()) for p in never), len(never))
         found.add('E14 AUROC', f'{name}, {what}', split, Estimate(
             auroc, float('nan'), float('nan'), len(values), len(chosen)), better='higher')

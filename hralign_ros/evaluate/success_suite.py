@@ -8,7 +8,7 @@ Detection compares several ways to score, each with one or more seeds, on the sa
 is about one way, calibrated. What its decisions do over time is in success_events.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from hralign_ros.evaluate.metrics.e11_events import (  # noqa: I100
 from hralign_ros.evaluate.metrics.e12_order import confusion
 from hralign_ros.evaluate.report import row
 from hralign_ros.success.alarms import decided
-from hralign_ros.success.calibrate import Calibrated
+from hralign_ros.success.calibrate import Calibrated, Curve
 from hralign_ros.success.clips import Film
 from hralign_ros.success.scorer import Scored, Scorer, ticks
 from hralign_ros.success.traces import Trace
@@ -90,14 +90,18 @@ class CalibratedScorer:
 
     def probability(self, scored: Scored) -> Doubles:
         """Map raw scores to probabilities [F]; NaN where no curve is for the views there."""
+        result = np.full(len(scored.scores), np.nan)
+        for rows, curve in self._curves(scored):
+            result[rows] = curve.fitted.apply(scored.scores[rows])
+        return result
+
+    def _curves(self, scored: Scored) -> Iterator[tuple[NDArray[np.bool_], Curve]]:
+        """Give the ticks [F] of each set of views that took part, and the curve of that set."""
         live, names = scored.trace.live, np.array(self.scorer.views)
-        result = np.full(len(live), np.nan)
         for views in np.unique(live, axis=0):
             curve = self.found.curve(scored.task_id, names[views])
             if curve is not None:
-                rows = (live == views).all(1)
-                result[rows] = curve.fitted.apply(scored.scores[rows])
-        return result
+                yield (live == views).all(1), curve
 
     def threshold(self, scored: Scored, alpha: float = ALPHA) -> float:
         """Return what SUCCESS needs, with all views; above 1 where it is not known."""
@@ -105,9 +109,13 @@ class CalibratedScorer:
         return 2.0 if curve is None else curve.thresholds.get(alpha, 2.0)
 
     def decision(self, scored: Scored, alpha: float = ALPHA) -> int | None:
-        """Return the row at which SUCCESS is decided."""
-        probability = np.nan_to_num(self.probability(scored), nan=0.0)
-        return decided(scored.stamps, probability, self.threshold(scored, alpha))
+        """Return the row at which SUCCESS is decided, by the thresholds of the views there."""
+        # By how much each tick is above its own: the sign of a difference is exact.
+        above = np.full(len(scored.scores), -1.0)
+        for rows, curve in self._curves(scored):
+            if alpha in curve.thresholds:
+                above[rows] = curve.fitted.apply(scored.scores[rows]) - curve.thresholds[alpha]
+        return decided(scored.stamps, above, 0.0)
 
 
 def time_alone(film: Film) -> Scored:

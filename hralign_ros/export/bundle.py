@@ -10,6 +10,7 @@ from importlib import metadata
 import json
 from pathlib import Path
 import shutil
+from tempfile import mkdtemp
 from typing import Any
 
 from hralign_ros import __version__
@@ -33,6 +34,7 @@ from hralign_ros.runtime.bundle import (
     TOKENIZER,
     VISUALS,
 )
+from hralign_ros.runtime.errors import BundleError
 from hralign_ros.runtime.providers import SessionFactory
 import numpy as np
 from numpy.typing import NDArray
@@ -119,8 +121,8 @@ def export_bundle(
         identity adapters.
     :param command: how a person repeats this, for the manifest and the card.
     :returns: the manifest as written.
-    :raises ValueError: unknown backbone, views that no bundle can have, weights that do not fit,
-        or `output` is a folder of something else.
+    :raises ValueError: unknown backbone, views that no bundle can have, weights that do not fit.
+    :raises BundleError: `output` is a folder of something else.
     :raises RuntimeError: a graph differs from its torch module, see check_parity.
     """
     _check(output, options)
@@ -213,10 +215,7 @@ def _check(output: Path, options: ExportOptions) -> None:
     views = options.views
     if not 1 <= len(views) <= 8 or len(set(views)) != len(views) or not all(views):
         raise ValueError(f'views are {", ".join(views)!r}; needed are 1 to 8 different names')
-    if output.is_dir() and any(output.iterdir()) and not (output / MANIFEST).is_file():
-        raise ValueError(
-            f'{output} is a folder with other things in it; only a bundle or an empty folder is '
-            'replaced. Name another one')
+    require_replaceable(output)
 
 
 def _text_graph(text: PromptedTextEncoder, options: ExportOptions) -> bytes:
@@ -355,18 +354,33 @@ def _geometry(adapters: nn.Module) -> str:
     return '; '.join(words)
 
 
+def require_replaceable(output: Path) -> None:
+    """
+    Refuse to put a bundle in the place of something else; to be called before any work is done.
+
+    :raises BundleError: `output` is a file, or a folder of other things.
+    """
+    if output.exists() and not (output.is_dir() and (
+            (output / MANIFEST).is_file() or not any(output.iterdir()))):
+        raise BundleError(
+            f'{output} holds other things; only a bundle or an empty folder is replaced. Name '
+            'another one')
+
+
 def replace_bundle(output: Path, files: Mapping[str, bytes], manifest: dict[str, Any]) -> None:
     """
     Write all files beside the target, then put the directory in its place.
 
     :param manifest: bundle.yaml without the hashes of the files, which are added to it.
+    :raises BundleError: see require_replaceable.
     """
+    require_replaceable(output)
     manifest['files'] = {
         name: {'bytes': len(data), 'sha256': sha256(data).hexdigest()}
         for name, data in sorted(files.items())}
-    fresh = output.with_name(output.name + '.new')
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(mkdtemp(prefix=f'{output.name}.new-', dir=output.parent))
+    fresh.chmod(0o755)
     for name, data in files.items():
         (fresh / name).write_bytes(data)
     (fresh / MANIFEST).write_text(

@@ -214,6 +214,9 @@ class EncoderNode(LifecycleNode):
             log.warning(hardware.remark)
         if not encoder.manifest.success_trained:
             log.warning('this success head is not trained: every decision is ABSTAIN')
+        elif not encoder.tasks.alphas:
+            log.warning('this bundle has no calibrated threshold: every decision is ABSTAIN. '
+                        'Calibrate it with more attempts that fail')
         assert self._settings is not None
         log.info('parameters: ' + ', '.join(
             f'{name}={value}' for name, value in sorted(self._settings.values.items())))

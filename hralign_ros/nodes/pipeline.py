@@ -157,7 +157,7 @@ class Pipeline:
         self._busy_since: int | None = None
         # Each view's last picture, and the stamp since when it has been the same.
         self._pictures: dict[str, tuple[Image, int]] = {}
-        # How many sets in a row lacked a required view that is alive.
+        # How many sets in a row lacked a view that is alive.
         self._alone = 0
 
     # Called by the node.

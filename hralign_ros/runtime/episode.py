@@ -3,7 +3,7 @@
 
 """One attempt at one task: its memory, and what each set of frames gives."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from threading import Lock
 import time
@@ -144,6 +144,21 @@ class Episode:
         self._memory.add(FrameSet(int(stamps.max()), stamps, present, tokens), hold=oldest)
         self._newest = np.asarray(np.where(present, stamps, self._newest), np.int64)
         return self._result(int(stamps.max()), pictures, oldest)
+
+    def judge(self, views: Collection[str]) -> Success:
+        """
+        Say what the success head makes of the episode so far by some views alone.
+
+        :param views: the others are taken for gone.
+        :raises ValueError: nothing was stepped so far.
+        """
+        frames = self._memory.spread_clip()
+        if not frames:
+            raise ValueError('no frame was stepped so far; step first')
+        manifest = self.encoder.manifest
+        live = np.array([view in views for view in manifest.views])
+        return self.encoder.judge(assemble(
+            frames, length=manifest.clip.length, live=live, out=self._tokens), self.task)
 
     @property
     def newest(self) -> int:

@@ -10,7 +10,7 @@ shared ones.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 import math
 from pathlib import Path
 import re
@@ -21,7 +21,7 @@ from hralign_ros.adapt.checkpoints import TrainingError
 from hralign_ros.data.folders import SUFFIXES
 from hralign_ros.data.manifest import DataError
 from hralign_ros.data.video import frame_times, read_frames
-from hralign_ros.export.bundle import replace_bundle
+from hralign_ros.export.bundle import replace_bundle, require_replaceable
 from hralign_ros.export.card import write_card
 from hralign_ros.models.text import load_minilm
 from hralign_ros.runtime.bundle import CARD, TASK_TENSORS, TASKS
@@ -42,6 +42,7 @@ import yaml
 
 Report = Callable[[str], None]
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 RATE_HZ = 5.0
 _NANOSECONDS = 1_000_000_000
 _FOLDS = 3
@@ -52,15 +53,17 @@ class TaskClip:
     """
     A clip as the head sees it, tick by tick.
 
-    :param video: float32 [F, D], from the graph.
+    :param video: float32 [F, D], from the graph, by all the views that there are.
     :param time_s: float64 [F].
     :param done: float32 [F]: 1, 0, or NaN where it is not known.
+    :param by_views: the same as `video` by the views that took part; empty: all of the bundle's.
     """
 
     name: str
     video: Floats
     time_s: NDArray[np.float64]
     done: Floats
+    by_views: Mapping[frozenset[str], Floats] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -125,17 +128,24 @@ def watch(
     wanted = np.unique(times[np.abs(times[None] - wanted[:, None]).argmin(1)])
     frames = {view: read_frames(file, times_s=wanted)[0] for view, file in files.items()}
     episode = encoder.start_episode('a task')
-    rows = []
+    every = frozenset(frames)
+    # A camera may be gone one day: what the head sees without it is calibrated apart.
+    some = [frozenset([view]) for view in sorted(frames)] if len(frames) > 1 else []
+    rows: dict[frozenset[str], list[Floats]] = {views: [] for views in (every, *some)}
     for i, now in enumerate(wanted):
         tick = episode.step({view: film[i] for view, film in frames.items()},
                             stamp=_NANOSECONDS + round(float(now) * _NANOSECONDS))
-        rows.append(tick.success.video)
+        for views, seen in rows.items():
+            video = (tick.success if views == every else episode.judge(views)).video
+            assert video is not None, 'the episode has a task'
+            seen.append(video)
     left = wanted[-1] - wanted
     done = np.zeros(len(wanted), np.float32)
     if success:
         done[left <= options.done_s + options.unknown_s] = np.nan
         done[left <= options.done_s] = 1.0
-    return TaskClip(name, np.stack([r for r in rows if r is not None]), wanted, done)
+    stacked = {views: np.stack(seen) for views, seen in rows.items()}
+    return TaskClip(name, stacked[every], wanted, done, stacked)
 
 
 def learn_prompts(
@@ -199,6 +209,13 @@ def add_task(
     if not encoder.manifest.success_trained:
         raise TrainingError(f'{bundle}: its success head is not trained; a task can only be '
                             'added to one that is (`hralign train-success`)')
+    require_replaceable(Path(output))
+    for text in (name, *aliases):
+        known = encoder.tasks.match(text)
+        if known is not None and known.task_id != task_id:
+            raise DataError(
+                f"'{text}' is what the bundle's task {known.task_id} is called by; --id "
+                f'{known.task_id} learns that one anew')
     began = time.monotonic()
     clips = [*read_clips(success, encoder, success=True, options=options),
              *read_clips(failure, encoder, success=False, options=options)]
@@ -228,22 +245,40 @@ def fit_task(
                         'are needed, ten of each are good')
     order = [*good, *bad]
     fold = np.r_[np.arange(len(good)), np.arange(len(bad))] % min(_FOLDS, len(good), len(bad))
-    scores: list[NDArray[np.float64]] = [np.zeros(0)] * len(order)
+    # Of each clip, by the views that take part: scores of prompts that were not fitted to it.
+    scores: list[dict[frozenset[str], Doubles]] = [{} for _ in order]
     for k in range(int(fold.max()) + 1):
         prompts = learn_prompts(
             [c for c, f in zip(order, fold, strict=True) if f != k], name, shared.prompts, scale,
             options, text)
         features = torch.from_numpy(encoder.text.encode_with(name, prompts))
         for i in np.flatnonzero(fold == k):
-            scores[i] = _scores(torch.from_numpy(order[i].video), features, scale).numpy(
-                ).astype(np.float64)
-    rows = [(s[t], bool(c.done[t]), c.name + str(i)) for i, (c, s) in enumerate(
-        zip(order, scores, strict=True)) for t in range(len(s)) if not np.isnan(c.done[t])]
+            seen = order[i].by_views or {frozenset(encoder.manifest.views): order[i].video}
+            scores[i] = {views: _scores(torch.from_numpy(video), features, scale).numpy().astype(
+                np.float64) for views, video in seen.items()}
+    calibrations = []
+    for views in sorted({v for one in scores for v in one}, key=lambda v: (-len(v), sorted(v))):
+        clips_of = [(c, s[views]) for c, s in zip(order, scores, strict=True) if views in s]
+        done = [(c.done == 1).any() for c, _ in clips_of]
+        # Without enough clips by these views there is no telling: UNCALIBRATED.
+        if min(sum(done), len(done) - sum(done)) >= 2:
+            calibrations.append(_calibrate(views, clips_of, shared))
+    prompts = learn_prompts(order, name, shared.prompts, scale, options, text)
+    return TaskEntry(task_id, name, prompts, tuple(
+        f'mode {k + 1}' for k in range(len(prompts))), tuple(calibrations), tuple(aliases))
+
+
+def _calibrate(
+    views: frozenset[str], clips: Sequence[tuple[TaskClip, Doubles]], shared: Task,
+) -> dict[str, Any]:
+    """Fit a curve and thresholds to clips and their scores by these views; as in tasks.yaml."""
+    rows = [(s[t], bool(c.done[t]), c.name + str(i)) for i, (c, s) in enumerate(clips)
+            for t in range(len(s)) if not np.isnan(c.done[t])]
     fitted = choose(np.array([r[0] for r in rows]), np.array([r[1] for r in rows]),
                     np.array([r[2] for r in rows]), methods=('temperature', 'platt'))
     levels = [alarm_level(np.round(c.time_s * 1e9).astype(np.int64), fitted.apply(s),
                           DecisionRules().dwell)
-              for c, s in zip(order, scores, strict=True) if not (c.done == 1).any()]
+              for c, s in clips if not (c.done == 1).any()]
     thresholds, sources = {}, {}
     for alpha in ALPHAS:
         own = conformal_threshold(levels, alpha)
@@ -251,16 +286,11 @@ def fit_task(
         thresholds[alpha] = own if own is not None else max(
             [*levels, *_shared_thresholds(shared, alpha)])
         sources[alpha] = 'own' if own is not None else 'own and shared'
-    views = [frozenset(c) for c in shared.calibrations] or [frozenset(encoder.manifest.views)]
-    prompts = learn_prompts(order, name, shared.prompts, scale, options, text)
-    calibrations = tuple({
-        'views': sorted(one), 'method': fitted.method, **fitted.parameters, 'rows': fitted.count,
-        'episodes': fitted.episodes, 'never_succeeding': len(levels),
+    return {
+        'views': sorted(views), 'method': fitted.method, **fitted.parameters,
+        'rows': fitted.count, 'episodes': fitted.episodes, 'never_succeeding': len(levels),
         'thresholds_from': ', '.join(f'{a}: {s}' for a, s in sources.items()),
         'thresholds': [{'alpha': a, 'probability': float(t)} for a, t in thresholds.items()]}
-        for one in views)
-    return TaskEntry(task_id, name, prompts, tuple(
-        f'mode {k + 1}' for k in range(len(prompts))), calibrations, tuple(aliases))
 
 
 def _shared_thresholds(shared: Task, alpha: float) -> list[float]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hralign_ros.data.manifest import DataError
+from hralign_ros.export.bundle import require_replaceable
 from hralign_ros.runtime.decision import DecisionRules
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.success.alarms import alarm_level, conformal_threshold
@@ -80,10 +81,12 @@ def calibrate(
 
     :param bundle: that the run was trained for; its other files are taken over.
     :param output: folder of the new bundle.
-    :raises HralignError: another bundle, or too little data to calibrate with.
+    :raises HralignError: another bundle, too little data to calibrate with, or `output` is a
+        folder of something else.
     """
+    require_replaceable(Path(output))
     episodes, features = open_data(
-        data, bundle, run.options, workers=workers, store=store, report=report)
+        data, bundle, run.options, workers=workers, store=store, basis=run.basis, report=report)
     scorer = Scorer(run, Encoder.load(bundle, provider='cpu'))
     found = find_curves(
         scorer, load_films(episodes, features, ['calibration']),
@@ -207,5 +210,6 @@ def _document(views: Sequence[str], curve: Curve) -> dict[str, Any]:
            for name, value in fitted.parameters.items()},
         'rows': fitted.count, 'episodes': fitted.episodes, 'never_succeeding': curve.never,
         'thresholds_from': 'own' if curve.own else 'all tasks',
-        'thresholds': [{'alpha': alpha, 'probability': round(value, 7)}
+        # To the last digit: an isotonic curve has many probabilities just above one another.
+        'thresholds': [{'alpha': alpha, 'probability': float(value)}
                        for alpha, value in curve.thresholds.items()]}

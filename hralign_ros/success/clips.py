@@ -53,16 +53,21 @@ def load_film(store: FeatureStore, episode: Episode, *, human: bool = False) -> 
     """Load a film with its labels; None where it has no features or no success flags."""
     if not store.has(episode, human=human) or not len(episode.success_flags):
         return None
+    # The flags are the robot's: those of a human who did it at their own pace are not known.
+    if human and episode.human_from != episode.episode_id:
+        return None
     features = store.load(episode, human=human)
     own = np.asarray(episode.time_s, np.float64)
     rows = np.abs(own[None] - features.time_s[:, None]).argmin(1)
     done = np.asarray(episode.success_flags, bool)[rows]
     failing = np.zeros(len(rows), bool)
     if not done.any():
-        start = max(episode.fault_s or 0.0, 0.5 * float(features.time_s[-1]))
-        failing = features.time_s >= start
+        half = 0.5 * float(features.time_s[0] + features.time_s[-1])
+        failing = features.time_s >= max(episode.fault_s or 0.0, half)
     progress = np.asarray(episode.progress, np.float32)[rows] if len(episode.progress) \
         else np.full(len(rows), np.nan, np.float32)
+    # A film may be a part of a longer video.
+    features = replace(features, time_s=features.time_s - features.time_s[0])
     return Film(episode, features, human, done, failing, progress)
 
 

@@ -18,8 +18,9 @@ class SuccessOptions:
     :param prompt_length: L, vectors of each.
     :param tasks_per_step: in a batch.
     :param clips_per_task: in a batch.
-    :param human_share: of a task's clips that are drawn from its human films, where it has any.
-    :param cross_domain: weight of L_CDC.
+    :param human_share: of a task's clips that are drawn from its human films, where it has any;
+        0: human films are not looked at, which was better on simulated episodes.
+    :param cross_domain: weight of L_CDC; it acts where a batch has human clips.
     :param video_text: weight of L_VLC.
     :param failure_text: weight of L_fVLC.
     :param accomplished: weight of L_BCE; 0: a paper reading without it.
@@ -47,6 +48,8 @@ class SuccessOptions:
     :param average: decay of the running average of the weights, which is what is kept.
     :param all_robots: train on the held-out embodiments too, by their seeds.
     :param leave_out: an embodiment that is not trained on, nor calibrated with.
+    :param splits: the split file that the data were imported with, where that was not the shipped
+        one; all_robots and leave_out split anew by it.
     """
 
     modes: int = 3
@@ -54,7 +57,7 @@ class SuccessOptions:
     steps: int = 800
     tasks_per_step: int = 8
     clips_per_task: int = 16
-    human_share: float = 0.2
+    human_share: float = 0.0
     length: int = 5
     seed: int = 0
     cross_domain: float = 0.2
@@ -86,6 +89,7 @@ class SuccessOptions:
     checkpoint_every: int = 100
     all_robots: bool = False
     leave_out: str = ''
+    splits: str = ''
 
     def __post_init__(self) -> None:
         """Refuse what could not work."""

@@ -21,6 +21,7 @@ from hralign_ros.data.splits import read_splits
 from hralign_ros.models.success import SuccessHead
 from hralign_ros.models.text import load_minilm
 from hralign_ros.runtime.bundle import load_bundle, Manifest
+from hralign_ros.success.basis import Basis
 from hralign_ros.success.clips import Film, load_film
 from hralign_ros.success.options import SuccessOptions
 from hralign_ros.success.prompts import Prompts, SHARED
@@ -56,6 +57,11 @@ class SuccessRun:
     texts: Mapping[str, str]
     record: Mapping[str, Any]
 
+    @property
+    def basis(self) -> Basis:
+        """Give the numbers in which its head reads tokens."""
+        return Basis(self.head.basis_mean.numpy(), self.head.basis_matrix.numpy())
+
     def mode_kinds(self, trained: Mapping[str, Episode]) -> dict[tuple[str, int], str]:
         """
         Name modes after what most training failures in them are: kind by task id and mode.
@@ -80,7 +86,8 @@ def make_head(manifest: Manifest, size: int, options: SuccessOptions) -> Success
 
 def assign_splits(data: DataSet, options: SuccessOptions) -> DataSet:
     """Change the split of robots that these options train on, or leave out; keep all others."""
-    everyone = replace(read_splits(), test_embodiments=frozenset())
+    everyone = replace(read_splits(Path(options.splits) if options.splits else None),
+                       test_embodiments=frozenset())
 
     def split(episode: Episode) -> str:
         if options.leave_out and episode.embodiment == options.leave_out:
@@ -94,12 +101,25 @@ def assign_splits(data: DataSet, options: SuccessOptions) -> DataSet:
 
 def open_data(
     folder: Path, bundle: Path, options: SuccessOptions, *, workers: int = 1,
-    store: Path | None = None, report: Report = print,
+    store: Path | None = None, basis: Basis | None = None, report: Report = print,
 ) -> tuple[DataSet, FeatureStore]:
-    """Read a data set with its splits under these options, and its features."""
-    data = assign_splits(read_manifest(folder), options)
+    """
+    Read a data set with its splits and films under these options, and its features.
+
+    :param basis: what the features have to be in: a run's own, where it looks at other data than
+        it was trained on.
+    """
+    data = _looked_at(assign_splits(read_manifest(folder), options), options)
     return data, build_store(
-        store or data.folder / 'features', data, bundle, workers=workers, report=report)
+        store or data.folder / 'features', data, bundle, workers=workers, basis=basis,
+        report=report)
+
+
+def _looked_at(data: DataSet, options: SuccessOptions) -> DataSet:
+    """Take human films out where none is drawn, so that none is encoded either."""
+    if options.human_share:
+        return data
+    return data.only([replace(e, human_video='', human_from='') for e in data.episodes])
 
 
 def load_films(
@@ -136,8 +156,17 @@ def train_success(
     episodes, features = open_data(
         data, bundle, options, workers=workers, store=store, report=report)
     films = load_films(episodes, features, ['train'], humans=True)
+    names = {e.episode_id for e in episodes.episodes}
     for folder in also:
-        more = assign_splits(read_manifest(folder), options).of_split('train')
+        more = _looked_at(
+            assign_splits(read_manifest(folder), options), options).of_split('train')
+        # Features are kept by id: one would be taken for the other.
+        both = names & {e.episode_id for e in more.episodes}
+        if both:
+            raise TrainingError(
+                f"{folder} and {data} both have an episode '{min(both)}' ({len(both)} in all); "
+                'import both into one manifest, from a folder above them')
+        names |= {e.episode_id for e in more.episodes}
         build_store(features.folder.parent, more, bundle, workers=workers, report=report)
         films += load_films(more, features, ['train'], humans=True)
     texts = task_texts(f.episode for f in films)

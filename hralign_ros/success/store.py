@@ -8,7 +8,7 @@ One file per episode, so that a data set that grows, or a build that was killed,
 was. Reading and encoding is done by the runtime that is also in the node.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
@@ -101,7 +101,7 @@ class FeatureStore:
 
 def build_store(
     folder: Path, data: DataSet, bundle: Path, *, workers: int = 1, size: int = 96,
-    report: Report = print,
+    basis: Basis | None = None, report: Report = print,
 ) -> FeatureStore:
     """
     Compute what is missing of the features of a data set, or just open it.
@@ -109,6 +109,8 @@ def build_store(
     :param folder: where stores lie; this one becomes a folder in it.
     :param bundle: whose preprocessing and visual encoder are used.
     :param size: R, numbers kept of each token.
+    :param basis: which numbers; None: fitted to this data, once. Features in another basis than
+        that have a folder of their own: a head reads only those in its own.
     :raises DataError: not one film could be read.
     """
     encoder = Encoder.load(bundle, provider='cpu', threads=1)
@@ -116,12 +118,17 @@ def build_store(
     recipe = {
         'schema_version': SCHEMA_VERSION, 'size': size, 'views': list(encoder.manifest.views),
         'graphs': [files[name]['sha256'] for name in ('preprocess.onnx', 'visual.onnx')]}
-    target = Path(folder) / sha256(json.dumps(recipe).encode()).hexdigest()[:20]
+    target = _place(folder, recipe)
+    if basis is not None and not (
+            (target / BASIS).is_file() and read_basis(target / BASIS).key == basis.key):
+        recipe['basis'] = basis.key
+        target = _place(folder, recipe)
     target.mkdir(parents=True, exist_ok=True)
     (target / RECIPE).write_text(json.dumps(recipe, indent=1) + '\n', encoding='utf-8')
     if not (target / BASIS).is_file():
-        report(f'features {target.name}: fitting the basis')
-        basis = fit_basis(_samples(data, encoder), size=size)
+        if basis is None:
+            report(f'features {target.name}: fitting the basis')
+            basis = fit_basis(_samples(data, encoder, report), size=size)
         scratch = target / f'{BASIS}.{os.getpid()}.tmp'
         basis.write(scratch)
         scratch.replace(target / BASIS)
@@ -136,6 +143,11 @@ def build_store(
     if not any(store.has(e) or store.has(e, human=True) for e in data.episodes):
         raise DataError(f'{target}: not one film of {data.folder} could be read')
     return store
+
+
+def _place(folder: Path, recipe: Mapping[str, object]) -> Path:
+    """Name the folder of features that were made so."""
+    return Path(folder) / sha256(json.dumps(recipe).encode()).hexdigest()[:20]
 
 
 def open_store(folder: Path) -> FeatureStore:
@@ -163,20 +175,32 @@ def _name(episode: Episode, human: bool) -> str:
     return f'{plain[:120]}-{mark}{"-human" if human else ""}'
 
 
-def _samples(data: DataSet, encoder: Encoder) -> Iterator[tuple[Any, Any]]:
+def _samples(
+    data: DataSet, encoder: Encoder, report: Report,
+) -> Iterator[tuple[Any, Any]]:
     """Encode a few frames of some training episodes, spread over the data set."""
-    episodes = [e for e in data.episodes if e.split == 'train' and e.robot_videos]
+    views = encoder.manifest.views
+    episodes = [e for e in data.episodes
+                if e.split == 'train' and set(e.robot_videos) & set(views)]
     if not episodes:
-        raise DataError(f'{data.folder}: no training episode with a robot to fit a basis to')
+        raise DataError(f'{data.folder}: no training episode with a robot to fit a basis to; the '
+                        f'views of the bundle are {", ".join(views)}')
     rows = np.unique(np.linspace(0, len(episodes) - 1, _BASIS_EPISODES).round().astype(int))
     for row in rows:
         films = {}
-        for view in encoder.manifest.views:
-            if view in episodes[row].robot_videos:
+        for view in views:
+            if view not in episodes[row].robot_videos:
+                continue
+            try:
                 frames, _ = read_frames(
                     data.path(episodes[row].robot_videos[view]), count=_BASIS_FRAMES,
                     span_s=episodes[row].robot_span_s)
+            except DataError as error:
+                report(f'  left out of the basis: {error}')
+            else:
                 films[view] = encoder.encode_pictures(list(frames))
+        if not films:
+            continue
         still = REFERENCE_VIEW if REFERENCE_VIEW in films else next(iter(films))
         others = [tokens for view, tokens in films.items() if view != still]
         yield films[still], np.concatenate(others) if others else films[still][:0]

@@ -10,6 +10,7 @@ import math
 from pathlib import Path
 import time
 from typing import Any
+from zlib import crc32
 
 from hralign_ros.adapt.checkpoints import (
     check_same,
@@ -172,7 +173,8 @@ class _Run:
         self.source = ClipSource(films, prompts.tasks, options)
         self.model = nn.ModuleDict({'head': head, 'prompts': prompts})
         self.settings = {**settings, **asdict(options), 'films': sorted(
-            (f.episode.episode_id, f.human) for f in films)}
+            (f.episode.episode_id, f.human, crc32(f.done.tobytes() + f.failing.tobytes()))
+            for f in films)}
         self.step = 0
         self.mode = np.full((2, len(self.source.films)), 0, np.int64)
         self.centres: dict[str, Any] = {}

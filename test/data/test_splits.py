@@ -92,3 +92,9 @@ def test_a_file_of_ones_own(tmp_path):
     assert (rules.test_tasks, rules.scenes) == (frozenset('a'), {'train': 3})
     with pytest.raises(DataError, match='none'):
         read_splits(tmp_path / 'none.yaml')
+
+
+@pytest.mark.parametrize('scene', ['test', 'view', 'validation', 'view-of-the-lab', 'test-bench'])
+def test_a_place_of_ones_own_is_no_kind_of_scene(scene):
+    """Guards imported recordings: a folder called test was a test scene, with all in it."""
+    assert of(scene=scene, seed=0) == 'train'

@@ -3,6 +3,9 @@
 
 """Clips: what training draws, and that evaluation takes what the live memory would."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -11,7 +14,7 @@ torch = pytest.importorskip('torch', reason='the offline packages are not instal
 from hralign_ros.models.success import SuccessHead  # noqa: E402, I100
 from hralign_ros.runtime.bundle import ClipSpec  # noqa: E402
 from hralign_ros.runtime.memory import assemble, EpisodeMemory, FrameSet  # noqa: E402
-from hralign_ros.success.clips import draw, Film, replay, take  # noqa: E402
+from hralign_ros.success.clips import draw, Film, load_film, replay, take  # noqa: E402
 from hralign_ros.success.store import EpisodeFeatures  # noqa: E402
 from hralign_ros.success.traces import trace  # noqa: E402
 from tiny_success import C, D, make_film, N, R, V  # noqa: E402
@@ -91,6 +94,30 @@ def test_a_late_view_is_late_and_then_gone():
     assert (rows[0] == -1).all() and (rows[1] >= 0).all()
     alone, _ = replay(film, CLIP, views=np.array([True, False]))[-1]
     assert (alone[1] == -1).all() and (alone[0] >= 0).all()
+
+
+def test_a_film_that_is_a_part_of_a_longer_video():
+    """
+    Guards data sets that keep many episodes in one file, as LeRobot's do.
+
+    Seconds were counted from the start of the file: in training the age of an episode's first
+    frame was its place in the file, and all frames of a failure counted as failing.
+    """
+    whole = make_film('lift', 1, kind=0)
+    late = 1200.0 + whole.features.time_s
+    kept = replace(whole.features, time_s=late)
+    store = SimpleNamespace(has=lambda episode, human: True, load=lambda episode, human: kept)
+    episode = replace(whole.episode, time_s=late.tolist(), fault_s=None)
+    film = load_film(store, episode)
+    np.testing.assert_allclose(film.features.time_s, whole.features.time_s, atol=1e-6)
+    np.testing.assert_array_equal(film.done, whole.done)
+    np.testing.assert_array_equal(film.failing, whole.failing)
+    assert 0 < film.failing.sum() < film.frames
+    again = load_film(store, replace(episode, fault_s=1200.0 + whole.features.time_s[-2]))
+    assert again.failing.sum() == 2
+    # A human of another pace: the robot's flags are not theirs.
+    assert load_film(store, episode, human=True) is None
+    assert load_film(store, replace(episode, human_from=episode.episode_id), human=True)
 
 
 def test_what_training_draws():

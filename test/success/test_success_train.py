@@ -24,7 +24,7 @@ from tiny_success import make_film, make_films, make_head, make_text, TASKS  # n
 SMALL = SuccessOptions(
     modes=2, prompt_length=2, steps=120, tasks_per_step=3, clips_per_task=12, warm_up=5,
     learning_rate=3e-3, cluster_every=20, checkpoint_every=40, average=0.9, noise=0.05,
-    failure_text=1.0)
+    failure_text=1.0, human_share=0.2)
 CLIP = ClipSpec(5, 0.2, 32, 0.1)
 
 

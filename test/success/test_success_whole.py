@@ -18,7 +18,13 @@ from hralign_ros.cli import main  # noqa: E402
 from hralign_ros.data.manifest import DataError, read_manifest, write_manifest  # noqa: E402
 from hralign_ros.data.video import read_frames  # noqa: E402
 from hralign_ros.export.bundle import replace_bundle  # noqa: E402
-from hralign_ros.runtime import default_bundle, Encoder, load_bundle, Status  # noqa: E402
+from hralign_ros.runtime import (  # noqa: E402
+    BundleError,
+    default_bundle,
+    Encoder,
+    load_bundle,
+    Status,
+)
 from hralign_ros.runtime.tasks import SHARED  # noqa: E402
 from hralign_ros.success.add_task import add_task  # noqa: E402
 from hralign_ros.success.options import SuccessOptions  # noqa: E402
@@ -34,8 +40,8 @@ from small_success_data import data_folder, FRAMES, RATE_HZ, TASKS  # noqa: E402
 
 SETTINGS = ('modes=2', 'steps=30', 'tasks_per_step=2', 'clips_per_task=8', 'cluster_every=10',
             'checkpoint_every=10', 'average=0.8', 'warm_up=2', 'all_robots=true',
-            # The shipped bundle's head is without it.
-            'newest_path=true')
+            # The shipped bundle's head is without both.
+            'newest_path=true', 'human_share=0.2')
 SECOND = 1_000_000_000
 
 
@@ -105,6 +111,18 @@ def test_the_bundle_knows_what_was_trained(bundle, run_folder):
         encoder.tasks.shared.prompts, run.prompts[SHARED])
     modes = set(run.record['modes'].values())
     assert modes <= {0, 1} and run.record['data']['human_films'] > 0
+
+
+def test_humans_are_looked_at_when_they_are_drawn(run_folder, tmp_path):
+    """Guards the default: a night is not spent on encoding films that nothing is trained on."""
+    drawn = load_success_run(run_folder).options
+    options = replace(drawn, human_share=0.0, steps=1)
+    for share, looked_at in ((drawn, True), (options, False)):
+        data, _ = open_data(data_folder(), default_bundle(), share, report=lambda _: None)
+        assert any(e.human_video for e in data.episodes) is looked_at
+    run = train_success(
+        data_folder(), default_bundle(), tmp_path, options, report=lambda _: None)
+    assert run.record['data']['human_films'] == 0
 
 
 def test_live_is_offline(bundle, run_folder):
@@ -195,6 +213,9 @@ def test_one_more_task(bundle, tmp_path):
     added = after.tasks.match('far corner')
     assert added is not None and added.task_id == 'put-it-in-the-far-corner'
     assert set(added.calibrations) == set(after.tasks.shared.calibrations)
+    # Each by what the head sees of the clips with those views alone.
+    curves = {tuple(sorted(c.thresholds.items())) for c in added.calibrations.values()}
+    assert len(curves) == len(added.calibrations) == 3
     assert not np.array_equal(added.prompts, before.tasks.shared.prompts)
     for task in before.tasks.tasks:
         same = after.tasks.match(task.name)
@@ -202,6 +223,72 @@ def test_one_more_task(bundle, tmp_path):
         assert same.calibrations == task.calibrations
     for name in ('visual.onnx', 'success.onnx', 'text.onnx', 'preprocess.onnx'):
         assert (bundle / name).read_bytes() == (output / name).read_bytes()
+
+
+def test_a_name_that_another_task_has(bundle, tmp_path, capsys):
+    """
+    Guards a good bundle: two tasks of one name made one that could not be loaded at all.
+
+    It was written in the place of the good one before anybody looked.
+    """
+    known = Encoder.load(bundle, provider='cpu').tasks.tasks[0]
+    for words in (['--name', known.name.upper(), '--id', 'mine'],
+                  ['--name', 'something new', '--alias', known.task_id]):
+        assert main(['add-task', *words, '--success', str(tmp_path), '--failure', str(tmp_path),
+                     '--bundle', str(bundle), '--output', str(tmp_path / 'out')]) == 1
+        assert f'--id {known.task_id} learns that one anew' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('command', ['calibrate', 'add-task'])
+def test_no_folder_of_other_things_is_replaced(bundle, run_folder, tmp_path, capsys, command):
+    """
+    Guards recordings and runs: a bundle was put in the place of whatever --output named.
+
+    `hralign calibrate RUN --data DATA --output RUN` deleted the run.
+    """
+    kept = tmp_path / 'kept'
+    kept.mkdir()
+    (kept / 'recordings').write_text('precious')
+    words = {'calibrate': [str(run_folder), '--data', str(data_folder())],
+             'add-task': ['--name', 'x', '--success', str(kept), '--failure', str(kept)]}
+    assert main([command, *words[command], '--bundle', str(bundle), '--output', str(kept)]) == 1
+    assert 'holds other things' in capsys.readouterr().err
+    assert (kept / 'recordings').read_text() == 'precious'
+    with pytest.raises(BundleError, match='holds other things'):
+        replace_bundle(kept / 'recordings', {}, {})
+
+
+def test_a_run_looks_at_other_data_in_its_own_basis(run_folder, tmp_path):
+    """
+    Guards calibrating on a robot of one's own with a head that was trained elsewhere.
+
+    Each data set had a basis fitted to itself: the head read numbers that meant something else,
+    and curves and thresholds were fitted to noise.
+    """
+    run = load_success_run(run_folder)
+    other = tmp_path / 'other'
+    shutil.copytree(data_folder(), other, ignore=shutil.ignore_patterns('features'))
+    few = [e for e in read_manifest(other).episodes if e.seed in (0, 10)][:3]
+    write_manifest(other, [replace(e, split='train') for e in few])
+    own = build_store(other / 'features', read_manifest(other), default_bundle(),
+                      report=lambda _: None)
+    assert own.basis.key != run.basis.key, 'other data, another basis'
+    data, store = open_data(other, default_bundle(), run.options, basis=run.basis,
+                            report=lambda _: None)
+    assert store.basis.key == run.basis.key and store.key != own.key
+    where_it_was_trained = open_data(data_folder(), default_bundle(), run.options,
+                                     basis=run.basis, report=lambda _: None)[1]
+    assert 'basis' not in where_it_was_trained.recipe, 'nothing is encoded again'
+    np.testing.assert_allclose(
+        store.load(data.episodes[0]).tokens, where_it_was_trained.load(few[0]).tokens, atol=2e-3)
+
+
+def test_two_episodes_of_one_name(run_folder, tmp_path):
+    """Guards --also: features are kept by id, so one's pictures were the other's."""
+    run = load_success_run(run_folder)
+    with pytest.raises(TrainingError, match='both have an episode'):
+        train_success(data_folder(), default_bundle(), tmp_path, replace(run.options, steps=1),
+                      also=[data_folder()], report=lambda _: None)
 
 
 def test_no_clips_are_said(bundle, tmp_path, capsys):

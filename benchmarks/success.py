@@ -12,6 +12,15 @@ Train and measure everything that results/success.json says; go on with the same
     python benchmarks/success.py --data DATA --runs RUNS --fast FAST --footage VIDEOS \
         --humans ADAPTATION
 
+The shipped head alone takes half of it, and no human film:
+
+    simulate=".venv-sim/bin/hralign simulate --purpose success --no-humans --output DATA"
+    $simulate --rounds 2 --only train test_task
+    $simulate --rounds 7 --only calibration validation
+    $simulate --rounds 1 --only test_embodiment test_seen
+    python benchmarks/success.py --data DATA --runs RUNS --footage VIDEOS --only shipped \
+        --measure shipped
+
 Every run is a call of `hralign train-success` in a process of its own; one that is finished is not
 done again. Variants differ from the first one in what their line says and in nothing else.
 """
@@ -78,35 +87,46 @@ DVD = 'likeness to human films (DVD)'
 FPR95 = 'E8 false positives at 95 % recall'
 BASELINES = (BCE, SIMILARITY, SINGLE, DVD)
 _PLAIN = ('use_prompts=false', 'cross_domain=0', 'failure_text=0')
+# The paper's recipe, which is what is compared, draws human films; the default does not.
+_HUMANS = 'human_share=0.2'
 # Variant -> (seeds, settings of `hralign train-success`).
 VARIANTS: dict[str, tuple[int, tuple[str, ...]]] = {
-    OURS: (5, ()),
-    BCE: (3, (*_PLAIN, 'video_text=0')),
-    SIMILARITY: (1, (*_PLAIN, 'video_text=1', 'accomplished=0', 'failed=0', 'length=1')),
-    SINGLE: (1, (*_PLAIN, 'video_text=0', 'other_tasks=0', 'failed=0', 'length=1')),
+    OURS: (5, (_HUMANS,)),
+    BCE: (3, (_HUMANS, *_PLAIN, 'video_text=0')),
+    SIMILARITY: (1, (_HUMANS, *_PLAIN, 'video_text=1', 'accomplished=0', 'failed=0', 'length=1')),
+    SINGLE: (1, (_HUMANS, *_PLAIN, 'video_text=0', 'other_tasks=0', 'failed=0', 'length=1')),
 }
 ABLATIONS: dict[str, tuple[int, tuple[str, ...]]] = {
-    'newest frames past the transformer': (3, ('newest_path=true',)),
-    'K = 1': (1, ('modes=1',)),
-    'K = 2': (1, ('modes=2',)),
-    'K = 4': (1, ('modes=4',)),
-    'K = 5': (1, ('modes=5',)),
-    'balanced assignment': (1, ('assignment=balanced',)),
-    'clusters of video vectors (paper)': (1, ('cluster_on=video',)),
-    'without L_BCE (paper)': (1, ('accomplished=0',)),
-    'without human video': (3, ('cross_domain=0', 'human_share=0')),
-    'human prompt': (1, ('human_prompt=true',)),
+    'newest frames past the transformer': (3, (_HUMANS, 'newest_path=true')),
+    'K = 1': (1, (_HUMANS, 'modes=1')),
+    'K = 2': (1, (_HUMANS, 'modes=2')),
+    'K = 4': (1, (_HUMANS, 'modes=4')),
+    'K = 5': (1, (_HUMANS, 'modes=5')),
+    'balanced assignment': (1, (_HUMANS, 'assignment=balanced')),
+    'clusters of video vectors (paper)': (1, (_HUMANS, 'cluster_on=video')),
+    'without L_BCE (paper)': (1, (_HUMANS, 'accomplished=0')),
+    'without human video': (3, ()),
+    'human prompt': (1, (_HUMANS, 'human_prompt=true')),
 }
-# What the second stage writes.
-OF_ABLATIONS = ('ablations', 'left_out', 'ablations_measured')
+# What the other stages write.
+OF_OTHERS = ('ablations', 'left_out', 'ablations_measured', 'shipped')
+STAGES = ('all', 'ablations', 'shipped')
+# What is said of the shipped head, by its name in the results.
+OF_SHIPPED = {
+    'auroc': 'E8 AUROC', 'fpr95': FPR95, 'average_precision': 'E8 average precision',
+    'ece': 'E9 ECE', 'false_alarms': 'E10 false alarms at 5%',
+    'missed': 'E11 missed successes', 'delay_s': 'E11 median delay [s]'}
 # Delays at the rate of a camera, or a little more: Meta-World 32 Hz, robosuite 40.
 FAST = 'seen tasks, 30 Hz'
-# What is shipped, and what leaves another robot out.
-SHIPPED, NO_PANDA = 'all robots', 'without the Panda'
+# What has seen all robots, and what leaves another one out.
+BOTH, NO_PANDA = 'all robots', 'without the Panda'
 ROBOTS: dict[str, tuple[int, tuple[str, ...]]] = {
-    SHIPPED: (1, ('all_robots=true',)), NO_PANDA: (1, ('leave_out=panda',))}
+    BOTH: (1, (_HUMANS, 'all_robots=true')), NO_PANDA: (1, (_HUMANS, 'leave_out=panda'))}
 # The robots that share tasks: which heads never saw them, and which saw both.
-LEFT_OUT = {'ur5e': (OURS, SHIPPED), 'panda': (NO_PANDA, SHIPPED)}
+LEFT_OUT = {'ur5e': (OURS, BOTH), 'panda': (NO_PANDA, BOTH)}
+# What is in models/default.
+SHIPPED = 'shipped'
+SHIPPED_RUNS: dict[str, tuple[int, tuple[str, ...]]] = {SHIPPED: (1, ('all_robots=true',))}
 # Real videos are played at this rate, this many seconds of each.
 FOOTAGE_HZ, FOOTAGE_S = 5.0, 8.0
 _SECOND = 1_000_000_000
@@ -128,13 +148,13 @@ def main() -> None:
     parser.add_argument('--perturbed', type=int, default=200_000,
                         help='frames of perturbed streams (%(default)s)')
     parser.add_argument('--stop', choices=('train',), help='stop after this stage')
-    parser.add_argument('--measure', nargs='+', choices=('all', 'ablations'),
-                        default=['all', 'ablations'], help='what to write anew (both)')
+    parser.add_argument('--measure', nargs='+', choices=STAGES, default=list(STAGES),
+                        help='what to write anew (all of these)')
     parser.add_argument('--output', type=Path, default=RESULTS)
     options = parser.parse_args()
     options.bundle = options.bundle or default_bundle()
     torch.set_num_threads(1)
-    table = {**VARIANTS, **ABLATIONS, **ROBOTS}
+    table = {**VARIANTS, **ABLATIONS, **ROBOTS, **SHIPPED_RUNS}
     chosen = {name: (min(seeds, options.seeds), settings)
               for name, (seeds, settings) in table.items()
               if not options.only or name in options.only}
@@ -146,16 +166,16 @@ def main() -> None:
                    if (folder_of(options.runs, name, seed) / RUN).exists()]
             for name, (seeds, _) in table.items()}
     runs = {name: some for name, some in runs.items() if some}
-    for stage, measure in (('all', evaluate), ('ablations', ablations)):
+    for stage, measure in zip(STAGES, (evaluate, ablations, shipped), strict=True):
         if stage in options.measure:
             write(measure(runs, options), stage, options.output)
 
 
 def write(found: Mapping[str, Any], stage: str, output: Path) -> None:
-    """Put what a stage has measured in place of what it measured before; keep the other's."""
+    """Put what a stage has measured in place of what it measured before; keep the others'."""
     before = json.loads(output.read_text('utf-8')) if output.exists() else {}
     if stage == 'all':
-        before = {key: before[key] for key in OF_ABLATIONS if key in before}
+        before = {key: before[key] for key in OF_OTHERS if key in before}
     results = {**before, **found}
     if ADD_TASK.exists():
         added = json.loads(ADD_TASK.read_text('utf-8'))
@@ -316,6 +336,36 @@ def left_out(
                       **_plain(found.values['E8 AUROC', name, robot])}
                for when, name in zip(('never_seen', 'trained_on'), names, strict=True)}})
     return rows
+
+
+def shipped(
+    runs: Mapping[str, Sequence[SuccessRun]], options: argparse.Namespace,
+) -> dict[str, Any]:
+    """Measure the shipped head by itself; the real videos are played to its bundle."""
+    some = runs[SHIPPED]
+    data, store = open_data(options.data, options.bundle, some[0].options)
+    command = ('python benchmarks/success.py --data DATA --runs RUNS --footage VIDEOS '
+               '--only shipped --measure shipped')
+    found, ours = evaluate_success(
+        data, store, some, options.bundle, options.runs / 'report_shipped', commands=[command],
+        perturbed_frames=0)
+    splits = [split for split in SPLITS if ('E8 AUROC', OURS, split) in found.values]
+    results: dict[str, Any] = {
+        'seeds': len(some), 'splits': {split: {
+            short: _plain(found.values[metric, OURS, split])
+            for short, metric in OF_SHIPPED.items() if (metric, OURS, split) in found.values}
+            for split in splits},
+        'tables': {name: rows for name, rows in found.tables.items()
+                   if name in ('false_alarms_by_task', 'streams', 'cameras')},
+        'training': {**some[0].record['data'], 'tasks': len(some[0].texts)},
+        'calibration_never_succeeding': max(
+            curve.never for curve in ours[0].found.curves.values()),
+        'command': command, 'load_average': [round(x, 2) for x in os.getloadavg()],
+        'measured': datetime.now(timezone.utc).isoformat(timespec='seconds')}
+    if options.footage:
+        results |= footage(
+            ours[0], attempts(load_films(data, store, [SPLITS[SEEN]])), options)
+    return {'shipped': results}
 
 
 def _judge(scorer: Scorer) -> Judge:

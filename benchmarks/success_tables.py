@@ -85,7 +85,9 @@ def tables(found: Mapping[str, Any]) -> dict[str, str]:
             'real footage: SUCCESS decisions': str(found['real_footage_success_events']),
             'attempts of seen tasks: ticks OUT_OF_DISTRIBUTION':
                 f'{found["in_distribution_ood_rate"]:.3f} of {found["in_distribution_ticks"]}'}
+    shipped = _shipped(found['shipped']) if 'shipped' in found else {}
     return {
+        **shipped,
         **(_added(json.loads(ADD_TASK.read_text('utf-8'))) if ADD_TASK.exists() else {}),
         'facts': table(['what', 'figure'], [[k, v] for k, v in facts.items()]),
         'detection': table(['split', 'variant', 'AUROC', 'false positives at 95 % recall',
@@ -103,6 +105,42 @@ def tables(found: Mapping[str, Any]) -> dict[str, str]:
                            'its episodes in the training of those'], left_out),
         'cameras': table(['what', 'AUROC', 'loss', 'never succeeds, yet above 0.9'], cameras),
         'rows': table(['number', 'variant', 'split', 'value', 'chance or promise', 'n'], rows)}
+
+
+def _shipped(found: Mapping[str, Any]) -> dict[str, str]:
+    """Draw what is said of the shipped head."""
+    trained = found['training']
+    streams = found['tables']['streams'][-1]
+    by_task = [row for row in found['tables']['false_alarms_by_task']
+               if row['split'] == 'seen tasks']
+    facts = {
+        'training episodes (successes, tasks, scenes, human films)':
+            f'{trained["episodes"]} ({trained["successes"]}, {trained["tasks"]}, '
+            f'{trained["scenes"]}, {trained["human_films"]})',
+        'calibration episodes that never succeed': str(found['calibration_never_succeeding']),
+        'seeds': str(found['seeds']),
+        'tasks whose own 95 % interval holds 5 %':
+            f'{sum(row["promise_inside"] for row in by_task)} of {len(by_task)}',
+        'streams of which nothing is accomplished in: frames, segments, SUCCESS':
+            f'{streams["frames"]}, {streams["segments"]}, {streams["success_events"]}',
+        'the same by one sample above 0.5': str(streams['events_one_sample'])}
+    facts |= {f'{row["what"]}: AUROC, loss': f'{row["auroc"]:.3f}, {row["auroc_loss"]:+.3f}'
+              for row in found['tables']['cameras'] if row['what'].startswith('no ')}
+    if 'real_footage_ood_rate' in found:
+        facts |= {
+            'real footage: ticks OUT_OF_DISTRIBUTION, SUCCESS decisions':
+                f'{found["real_footage_ood_rate"]:.3f} of {found["real_footage_ticks"]}, '
+                f'{found["real_footage_success_events"]}',
+            'attempts of seen tasks: ticks OUT_OF_DISTRIBUTION':
+                f'{found["in_distribution_ood_rate"]:.3f} of {found["in_distribution_ticks"]}'}
+    columns = {'AUROC': 'auroc', 'false positives at 95 % recall': 'fpr95', 'ECE': 'ece',
+               'false alarms at 5 %': 'false_alarms', 'missed successes': 'missed',
+               'median delay [s]': 'delay_s'}
+    return {
+        'shipped': table(['split', *columns], [
+            [split, *(number(cells.get(key)) for key in columns.values())]
+            for split, cells in found['splits'].items()]),
+        'shipped_facts': table(['what', 'figure'], [[k, v] for k, v in facts.items()])}
 
 
 def _beside(cells: Cell | None) -> str:

@@ -3,7 +3,8 @@
 """
 Film the demo's success and two failures: seeds and scenes of the test split, every step of them.
 
-    .venv-sim/bin/python tools/film_demo_episodes.py --task window-close --seed 20009
+    export PYTHONPATH=. MUJOCO_GL=egl HRALIGN_HAND_MODEL=.venv-sim/share/hand/right.glb
+    .venv-sim/bin/python tools/film_demo_episodes.py --task drawer-open
 
 It needs what `make sim` installs. Training and test data keep every third step; here every step is
 kept and shown twice, so that two cameras that are not synchronised have a frame of each other's

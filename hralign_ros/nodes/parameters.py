@@ -136,7 +136,8 @@ NODE_PARAMETERS = (
               'Stamps that stay further behind than this start a new episode [s].',
               0.1, 3600.0, dynamic=True),
     Parameter('allow_unknown_tasks', False,
-              'Let tasks that the bundle does not know be decided by its shared calibration.',
+              'Let tasks that the bundle does not know be decided by its shared calibration, '
+              'which promises no rate of false alarms.',
               dynamic=True),
     Parameter('alpha', 0.05, 'False-alarm rate whose calibrated threshold decides SUCCESS; one '
               'of those of the bundle (~/info): 0.01, 0.05, 0.1 of the shipped one.',

@@ -66,6 +66,20 @@ def frame_times(path: Path) -> NDArray[np.float64]:
     return _times(path)[0]
 
 
+def nearest(times_s: NDArray[np.float64], wanted_s: NDArray[np.float64]) -> NDArray[np.int64]:
+    """
+    Find the row of the time nearest to each wanted one, the earlier of two as near.
+
+    :param times_s: float64 [F], ascending, F at least 1.
+    :param wanted_s: float64 [W].
+    :returns: int64 [W].
+    """
+    after = np.searchsorted(times_s, wanted_s).clip(0, len(times_s) - 1)
+    before = (after - 1).clip(0)
+    closer = np.abs(wanted_s - times_s[before]) <= np.abs(times_s[after] - wanted_s)
+    return np.where(closer, before, after).astype(np.int64)
+
+
 def read_frames(
     path: Path, times_s: Sequence[float] | NDArray[np.floating] | None = None,
     count: int | None = None, span_s: Sequence[float] = (),

@@ -194,7 +194,8 @@ def measure_calibration(
     drawn = {}
     for split, some in films.items():
         chosen = attempts(some)
-        if not chosen:
+        # Of one attempt there is no interval.
+        if len(chosen) < 2:
             continue
         rows, done = [], np.zeros(0, bool)
         for one in ours:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from hralign_ros.data.manifest import Episode
+from hralign_ros.data.video import nearest
 from hralign_ros.runtime.bundle import ClipSpec
 from hralign_ros.runtime.memory import EpisodeMemory, FrameSet
 from hralign_ros.success.store import EpisodeFeatures, FeatureStore
@@ -58,7 +59,7 @@ def load_film(store: FeatureStore, episode: Episode, *, human: bool = False) -> 
         return None
     features = store.load(episode, human=human)
     own = np.asarray(episode.time_s, np.float64)
-    rows = np.abs(own[None] - features.time_s[:, None]).argmin(1)
+    rows = nearest(own, features.time_s)
     done = np.asarray(episode.success_flags, bool)[rows]
     failing = np.zeros(len(rows), bool)
     if not done.any():

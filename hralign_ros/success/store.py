@@ -20,7 +20,7 @@ import time
 from typing import Any
 
 from hralign_ros.data.manifest import DataError, DataSet, Episode, REFERENCE_VIEW
-from hralign_ros.data.video import frame_times, read_frames
+from hralign_ros.data.video import frame_times, nearest, read_frames
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.success.basis import Basis, fit_basis, read_basis
 import numpy as np
@@ -35,6 +35,8 @@ RECIPE = 'recipe.json'
 SCHEMA_VERSION = 1
 # Episodes and frames of each that the basis is fitted to.
 _BASIS_EPISODES, _BASIS_FRAMES = 240, 5
+# So many frames are in memory at a time.
+_BLOCK = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,7 +249,7 @@ def _encode(job: _Job) -> str:
     store, root, encoder = _worker
     episode, human = job
     try:
-        features = encode_film(encoder, store.basis, _films(episode, root, human))
+        features = _encode_film(encoder, store.basis, _times(episode, root, human))
     except DataError as error:
         return str(error)
     path = store.path(episode, human=human)
@@ -258,10 +260,10 @@ def _encode(job: _Job) -> str:
     return ''
 
 
-def _films(
+def _times(
     episode: Episode, root: Path, human: bool,
-) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.float64]]]:
-    """Read all frames of a film: pictures and times by view."""
+) -> dict[str, tuple[Path, NDArray[np.float64]]]:
+    """Tell where the film of each view is, and the times of its frames."""
     files = {REFERENCE_VIEW: episode.human_video} if human else episode.robot_videos
     span = episode.human_span_s if human else episode.robot_span_s
     films = {}
@@ -271,20 +273,19 @@ def _films(
         chosen = times[(times >= low - 1e-6) & (times <= high + 1e-6)]
         if not len(chosen):
             raise DataError(f'{file}: no frame in its span')
-        films[view] = read_frames(root / file, times_s=chosen)
+        films[view] = root / file, chosen
     return films
 
 
-def encode_film(
-    encoder: Encoder, basis: Basis,
-    films: dict[str, tuple[NDArray[np.uint8], NDArray[np.float64]]],
+def _encode_film(
+    encoder: Encoder, basis: Basis, films: Mapping[str, tuple[Path, NDArray[np.float64]]],
 ) -> EpisodeFeatures:
     """
-    Encode the frames of an episode.
+    Encode the frames of an episode, some at a time: a minute of two cameras may be 10 GB.
 
-    :param films: by view, uint8 [F, H, W, 3] RGB and float64 [F] seconds. Views with other times
-        than the first are matched to it by the nearest frame.
-    :raises DataError: no view is one of the bundle's.
+    :param films: by view, its file and float64 [F] seconds. Views with other times than the
+        reference view are matched to it by the nearest frame.
+    :raises DataError: no view is one of the bundle's, or a frame cannot be read.
     """
     manifest = encoder.manifest
     known = [view for view in manifest.views if view in films]
@@ -297,11 +298,13 @@ def encode_film(
     tokens = np.zeros((*shape, manifest.tokens, basis.matrix.shape[1]), np.float16)
     means = np.zeros((*shape, manifest.channels), np.float16)
     for view in known:
-        pictures, stamps = films[view]
-        rows = np.abs(stamps[None] - times[:, None]).argmin(1)
-        full = encoder.encode_pictures([pictures[row] for row in rows])
+        path, stamps = films[view]
+        wanted = stamps[nearest(stamps, times)]
         column = manifest.views.index(view)
-        tokens[:, column] = basis.apply(full)
-        means[:, column] = full.mean(1)
+        for start in range(0, len(wanted), _BLOCK):
+            some = slice(start, start + _BLOCK)
+            full = encoder.encode_pictures(list(read_frames(path, times_s=wanted[some])[0]))
+            tokens[some, column] = basis.apply(full)
+            means[some, column] = full.mean(1)
     present = np.array([view in known for view in manifest.views])
     return EpisodeFeatures(tokens, means, present, np.asarray(times, np.float64))

@@ -5,7 +5,7 @@
 
 import av
 from hralign_ros.data.manifest import DataError
-from hralign_ros.data.video import frame_times, probe, read_frames, write_video
+from hralign_ros.data.video import frame_times, nearest, probe, read_frames, write_video
 import numpy as np
 import pytest
 
@@ -174,3 +174,15 @@ def test_writing_twice_gives_the_same_bytes(tmp_path):
     """Guards caches that are keyed by what is in a file."""
     a, b = (write_video(tmp_path / name, map(picture, range(9)), 10) for name in 'ab')
     assert a.read_bytes() == b.read_bytes()
+
+
+def test_nearest():
+    """Guards cameras of other rates: each wanted time has its nearest frame, ties the earlier."""
+    times = np.array([0.0, 1.0, 3.0])
+    wanted = np.array([-1.0, 0.4, 0.5, 0.6, 2.0, 2.1, 9.0])
+    np.testing.assert_array_equal(nearest(times, wanted), [0, 0, 0, 1, 1, 2, 2])
+    np.testing.assert_array_equal(nearest(times[:1], wanted), np.zeros(7))
+    rng = np.random.default_rng(0)
+    times, wanted = np.sort(rng.random(50)), rng.random(200)
+    np.testing.assert_array_equal(
+        nearest(times, wanted), np.abs(times[None] - wanted[:, None]).argmin(1))

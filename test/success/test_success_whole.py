@@ -17,6 +17,8 @@ from hralign_ros.adapt.checkpoints import TrainingError  # noqa: E402, I100
 from hralign_ros.cli import main  # noqa: E402
 from hralign_ros.data.manifest import DataError, read_manifest, write_manifest  # noqa: E402
 from hralign_ros.data.video import read_frames  # noqa: E402
+from hralign_ros.evaluate.success_events import collect_streams  # noqa: E402
+from hralign_ros.evaluate.success_report import evaluate_success  # noqa: E402
 from hralign_ros.export.bundle import replace_bundle  # noqa: E402
 from hralign_ros.runtime import (  # noqa: E402
     BundleError,
@@ -26,10 +28,12 @@ from hralign_ros.runtime import (  # noqa: E402
     Status,
 )
 from hralign_ros.runtime.tasks import SHARED  # noqa: E402
+from hralign_ros.success import store as store_module  # noqa: E402
 from hralign_ros.success.add_task import add_task  # noqa: E402
 from hralign_ros.success.options import SuccessOptions  # noqa: E402
 from hralign_ros.success.run import (  # noqa: E402
     assign_splits,
+    load_films,
     load_success_run,
     open_data,
     train_success,
@@ -77,6 +81,28 @@ def test_features_are_computed_once(run_folder):
     np.testing.assert_array_equal(again.load(gone).tokens, before.tokens)
     with pytest.raises(DataError, match='no features of episodes'):
         open_store(data_folder())
+
+
+def test_a_film_is_encoded_some_frames_at_a_time(tmp_path, monkeypatch):
+    """Guards long recordings: all frames of all cameras were in memory at once, 10 GB a minute."""
+    data = read_manifest(data_folder())
+    whole = build_store(
+        data_folder() / 'features', data, default_bundle(), report=lambda _: None)
+    read = []
+
+    def spy(path, times_s=None, **how):
+        read.append(len(times_s))
+        return read_frames(path, times_s=times_s, **how)
+    monkeypatch.setattr(store_module, '_BLOCK', 4)
+    monkeypatch.setattr(store_module, 'read_frames', spy)
+    encoder = Encoder.load(default_bundle(), provider='cpu', threads=1)
+    episode = data.episodes[0]
+    parts = store_module._encode_film(
+        encoder, whole.basis, store_module._times(episode, data.folder, False))
+    assert max(read) <= 4 and len(parts.time_s) == FRAMES
+    for name in ('tokens', 'means', 'time_s', 'present'):
+        np.testing.assert_allclose(getattr(parts, name).astype(float), getattr(
+            whole.load(episode), name).astype(float), rtol=2e-3, atol=4e-3)
 
 
 def test_a_broken_video_is_left_out(tmp_path):
@@ -281,6 +307,28 @@ def test_a_run_looks_at_other_data_in_its_own_basis(run_folder, tmp_path):
     assert 'basis' not in where_it_was_trained.recipe, 'nothing is encoded again'
     np.testing.assert_allclose(
         store.load(data.episodes[0]).tokens, where_it_was_trained.load(few[0]).tokens, atol=2e-3)
+
+
+def test_an_evaluation_of_little_data(run_folder, tmp_path):
+    """
+    Guards a report on few recordings: what cannot be measured is left out, not all the rest.
+
+    Without a success among the tests, or with one known task, all was lost at the end.
+    """
+    run = load_success_run(run_folder)
+    data, store = open_data(data_folder(), default_bundle(), run.options, basis=run.basis,
+                            report=lambda _: None)
+    few = data.only(e for e in data.episodes if e.split != 'test_seen' or not e.success)
+    said = []
+    found, _ = evaluate_success(few, store, [run], default_bundle(), tmp_path,
+                                perturbed_frames=0, report=said.append)
+    assert (tmp_path / 'report.html').is_file()
+    assert any(line.startswith('instructions left out') for line in said)
+    assert ('E10 false alarms at 5%', 'failure prompts', 'seen tasks') in found.values
+    films = load_films(data, store, ['test_seen'])
+    alone = films[0].episode.task_id
+    streams = collect_streams(films, {alone: 'the only task'})
+    assert all(film.episode.task_id != alone for film, _ in streams['wrong task'])
 
 
 def test_two_episodes_of_one_name(run_folder, tmp_path):

@@ -381,10 +381,14 @@ def replace_bundle(output: Path, files: Mapping[str, bytes], manifest: dict[str,
     output.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(mkdtemp(prefix=f'{output.name}.new-', dir=output.parent))
     fresh.chmod(0o755)
-    for name, data in files.items():
-        (fresh / name).write_bytes(data)
-    (fresh / MANIFEST).write_text(
-        yaml.safe_dump(manifest, sort_keys=False, width=98, allow_unicode=True), 'utf-8')
+    try:
+        for name, data in files.items():
+            (fresh / name).write_bytes(data)
+        (fresh / MANIFEST).write_text(
+            yaml.safe_dump(manifest, sort_keys=False, width=98, allow_unicode=True), 'utf-8')
+    except OSError:  # a full disk, say: nothing is left of the attempt
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
     if output.exists():
         shutil.rmtree(output)
     fresh.rename(output)

@@ -9,8 +9,8 @@ decodes, infers and hands results over. Nothing queues up: a slow model drops fr
 drops are counted. An error in one tick is noted and the next tick runs.
 """
 
-from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from threading import Condition, Thread
 import time
@@ -18,13 +18,14 @@ import traceback
 from typing import Any
 
 from hralign_ros.nodes.faults import Faults
+from hralign_ros.nodes.frame_checks import FrameChecks
+from hralign_ros.nodes.statistics import Statistics, Tally
 from hralign_ros.runtime.decision import decide, Decision, DecisionRules, DecisionState, Status
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.episode import Episode, next_episode_id, Tick
 from hralign_ros.runtime.errors import FrameError, InferenceError
 from hralign_ros.runtime.images import Image
 from hralign_ros.runtime.pairing import Frame, MatchedSet, Pairing, PairingRules, Verdict
-import numpy as np
 
 # How often a result is repeated as stale while no required camera is fresh [ns].
 STALE_PERIOD = 500_000_000
@@ -33,9 +34,6 @@ PAIRING = 'pairing'
 _ALONE = 10
 # After a fault of our own, so that one that stays does not take a whole core [s].
 _BREATH = 0.05
-_WINDOW = 300
-# Rates are of the time since the last break that was longer [ns].
-_BREAK = 2_000_000_000
 # A tick that takes longer hangs [ns]; and how long it may take to end once it is to stop [s].
 _HUNG = 2_000_000_000
 _LAST_TICK = 5.0
@@ -84,32 +82,6 @@ class Callbacks:
     elapsed: Callable[[], int] = time.monotonic_ns
 
 
-@dataclass(frozen=True)
-class Statistics:
-    """
-    What has happened so far; counts since activation, latencies over the last ticks.
-
-    :param views: per view, counts by what became of its frames, its rate and its age.
-    :param latency: acquisition to hand-over of the last ticks [s], oldest first.
-    :param processing: duration of the same ticks [s].
-    :param blind: no required view has a fresh frame.
-    :param rate: ticks per second over the last ticks; 0 with fewer than two.
-    """
-
-    views: Mapping[str, Mapping[str, int]]
-    ages: Mapping[str, float | None]
-    fresh: Mapping[str, bool]
-    blind: bool
-    rates: Mapping[str, float]
-    ticks: Counter[str]
-    latency: tuple[float, ...]
-    processing: tuple[float, ...]
-    rate: float
-    skew: float
-    episode_id: int
-    task: str
-
-
 class Pipeline:
     """
     Run one encoder on the frames of its cameras.
@@ -136,6 +108,7 @@ class Pipeline:
         self._encoder = encoder
         self._call = callbacks
         self._faults = faults
+        self._checks = FrameChecks(faults)
         self._required = required
         self._wake = Condition()
         self._pairing: Pairing[Any] = Pairing(encoder.manifest.views, required, pairing)
@@ -148,15 +121,13 @@ class Pipeline:
         # Which start the worker belongs to; 0: it is to end. One that hung ends once it returns.
         self._running = self._starts = 0
         self._thread: Thread | None = None
-        self._clear_statistics()
+        self._tally = Tally(encoder.manifest.views)
         # Monotonic times: of the start, of the last result of pictures, and of the last that was
         # sent in place of one; None: none was due [ns].
         self._started = self._last_tick = 0
         self._stale_since: int | None = None
         # Since when the worker is in a tick; None: it is not.
         self._busy_since: int | None = None
-        # Each view's last picture, and the stamp since when it has been the same.
-        self._pictures: dict[str, tuple[Image, int]] = {}
         # How many sets in a row lacked a view that is alive.
         self._alone = 0
 
@@ -167,7 +138,7 @@ class Pipeline:
         with self._wake:
             self._pairing = Pairing(
                 self._encoder.manifest.views, self._required, self._pairing.rules)
-            self._clear_statistics()
+            self._tally = Tally(self._encoder.manifest.views)
             self._new_episode(self._episode.task.text)
             self._starts += 1
             self._running = self._starts
@@ -219,7 +190,7 @@ class Pipeline:
         with self._wake:
             if not self._running:
                 return
-            self._arrivals[view].append(elapsed)
+            self._tally.arrived(view, elapsed)
             verdict = self._pairing.offer(
                 view, Frame(stamp, message), now=now, elapsed=elapsed)
             if verdict is Verdict.TIME_RESET:
@@ -282,20 +253,11 @@ class Pipeline:
                 ages={view: None if age is None else age * 1e-9 for view, age in ages.items()},
                 fresh={view: self._pairing.fresh(view, now, elapsed) for view in views},
                 blind=not self._pairing.any_required_fresh(now, elapsed),
-                rates={view: _rate(self._arrivals[view], elapsed) for view in views},
-                ticks=Counter(self._ticks), latency=tuple(self._latency),
-                processing=tuple(self._processing), rate=_rate(self._finished, elapsed),
+                rates=self._tally.rates(elapsed), ticks=Counter(self._tally.ticks),
+                latency=tuple(self._tally.latency), processing=tuple(self._tally.processing),
+                rate=self._tally.rate(elapsed),
                 skew=self._pairing.last_skew * 1e-9, episode_id=self._episode.episode_id,
                 task=self._episode.task.text)
-
-    def _clear_statistics(self) -> None:
-        """Begin to count."""
-        self._ticks: Counter[str] = Counter()
-        self._latency: deque[float] = deque(maxlen=_WINDOW)
-        self._processing: deque[float] = deque(maxlen=_WINDOW)
-        self._finished: deque[int] = deque(maxlen=60)
-        self._arrivals: dict[str, deque[int]] = {
-            view: deque(maxlen=60) for view in self._encoder.manifest.views}
 
     def _new_episode(self, task: str, *, keep_start: bool = True) -> Episode:
         """Begin a new episode; the lock is held."""
@@ -321,7 +283,7 @@ class Pipeline:
             try:
                 self._turn(start)
             except Exception:  # a fault of ours must not end the node
-                self._ticks['internal_error'] += 1
+                self._tally.ticks['internal_error'] += 1
                 self._faults.bad('internal error', traceback.format_exc())
                 time.sleep(_BREATH)
             self._faults.settle()
@@ -395,7 +357,7 @@ class Pipeline:
     def _repeat_stale(self) -> None:
         """Publish that there is no result of fresh pictures, in the episode that is now."""
         with self._wake:
-            self._ticks['stale'] += 1
+            self._tally.ticks['stale'] += 1
             self._stale_since = self._call.elapsed()
             episode = self._episode
             status = episode.task_status | Status.STALE_VIEW | Status.VIEW_MISSING
@@ -407,18 +369,18 @@ class Pipeline:
         self._check_partners(matched)
         images, frame_ids = self._decode(matched)
         if not any(view in images for view in self._required):
-            self._ticks['no_picture'] += 1
+            self._tally.ticks['no_picture'] += 1
             return
-        self._check_frame_ids(frame_ids)
+        self._checks.name_frame_ids(frame_ids)
         stamps = {view: matched.frames[view].stamp for view in images}
         if max(stamps.values()) <= episode.newest:
             # What made this set newer than the last was a picture that cannot be used.
-            self._ticks['nothing_newer'] += 1
+            self._tally.ticks['nothing_newer'] += 1
             return
         try:
             tick = episode.step(images, stamps, max_age=self._pairing.rules.max_age * 1e-9)
         except InferenceError as error:
-            self._ticks['inference_error'] += 1
+            self._tally.ticks['inference_error'] += 1
             self._faults.bad('inference', str(error))
             return
         for key in ('inference', 'internal error'):
@@ -437,7 +399,7 @@ class Pipeline:
         for view, frame in matched.frames.items():
             try:
                 image, frame_id = self._call.decode(view, frame.payload)
-                self._check_frozen(view, image, frame.stamp)
+                self._checks.refuse_frozen(view, image, frame.stamp, self._frozen_after)
             except FrameError as error:
                 with self._wake:
                     self._pairing.count_drop(view, error.reason)
@@ -469,50 +431,13 @@ class Pipeline:
                 + (f'; or, where {late} only comes later, set its required to true, so that sets '
                    'wait for it' if late else '')))
 
-    def _check_frozen(self, view: str, image: Image, stamp: int) -> None:
-        """
-        Refuse a picture that has been the same for too long: its stamp is newer than its pixels.
-
-        No sensor repeats itself to the bit, so this is a driver that sends its last buffer again.
-
-        :raises FrameError: it is frozen.
-        """
-        before, since = self._pictures.get(view, (None, stamp))
-        # Few pixels first: of a live camera they differ.
-        same = before is not None and before.shape == image.shape and since <= stamp \
-            and np.array_equal(before[::16, ::16], image[::16, ::16]) \
-            and np.array_equal(before, image)
-        if not same:
-            self._pictures[view] = (image, stamp)
-        elif 0 < self._frozen_after <= stamp - since:
-            raise FrameError('frozen', (
-                f'the same picture, to the bit, for {(stamp - since) * 1e-9:.1f} s under new '
-                'stamps; restart the camera driver. Where pictures may truly repeat, as in '
-                'simulation without noise, set frozen_after_s to 0'))
-
-    def _check_frame_ids(self, frame_ids: Mapping[str, str]) -> None:
-        """Note cameras without a name, or with one and the same."""
-        for view, frame_id in frame_ids.items():
-            key = f'{view} frame_id'
-            if not frame_id:
-                self._faults.bad(key, f'view {view}: frame_id is empty; set it in the camera '
-                                 "driver to the name of the camera's optical frame")
-                continue
-            twins = [other for other, its in frame_ids.items() if its == frame_id]
-            if len(twins) > 1:
-                self._faults.bad(key, (
-                    f"views {' and '.join(twins)} both come from frame '{frame_id}'; is the same "
-                    'camera remapped to both?'))
-            else:
-                self._faults.good(key)
-
     def _hand_over(
         self, episode: Episode, tick: Tick | None, status: Status, started: int,
     ) -> None:
         """Decide, and give the result to the node unless a new episode has begun."""
         with self._wake:
             if episode is not self._episode or not self._running:
-                self._ticks['outdated'] += 1
+                self._tally.ticks['outdated'] += 1
                 return
             calibration = tick.success.calibration if tick else None
             rules = self._decision_rules
@@ -538,10 +463,8 @@ class Pipeline:
             if tick is None:
                 return
             finished = self._call.elapsed()
-            self._ticks['published'] += 1
-            self._finished.append(finished)
-            self._processing.append((finished - started) * 1e-9)
-            self._latency.append((self._call.clock() - tick.stamp) * 1e-9)
+            self._tally.published(finished, latency=self._call.clock() - tick.stamp,
+                                  processing=finished - started)
         self._call.after_result(result)
 
 
@@ -561,12 +484,3 @@ _ORDER_FAULTS = {
     Verdict.BACKWARD_STAMP: 'view {view}: frames come with older stamps than before; mend the '
                             'camera driver, or stop a second publisher',
 }
-
-
-def _rate(times: 'deque[int]', now: int) -> float:
-    """Events per second over the times kept since the last break; 0 in one."""
-    if len(times) < 2 or now - times[-1] > _BREAK:
-        return 0.0
-    kept = list(times)
-    first = max((i for i in range(1, len(kept)) if kept[i] - kept[i - 1] > _BREAK), default=0)
-    return (len(kept) - 1 - first) / max((kept[-1] - kept[first]) * 1e-9, 1e-9)

@@ -38,9 +38,7 @@ from typing import Any
 
 from dvd import DvdJudge, REFERENCES, references, train_dvd
 from hralign_ros.data.manifest import DataSet, read_manifest
-from hralign_ros.data.video import frame_times, read_frames
 from hralign_ros.evaluate.bootstrap import Estimate
-from hralign_ros.evaluate.metrics.e11_events import rate
 from hralign_ros.evaluate.success_events import measure_delays
 from hralign_ros.evaluate.success_report import evaluate_success, MOST, OURS, spread
 from hralign_ros.evaluate.success_suite import (
@@ -56,10 +54,8 @@ from hralign_ros.evaluate.success_suite import (
     TIME_ONLY,
     VIEW,
 )
-from hralign_ros.runtime import default_bundle, Encoder, Status
+from hralign_ros.runtime import default_bundle, Encoder
 from hralign_ros.runtime.bundle import load_bundle
-from hralign_ros.runtime.decision import decide, Decision, DecisionRules, DecisionState
-from hralign_ros.success.calibrate import write_calibrated
 from hralign_ros.success.clips import Film, load_film
 from hralign_ros.success.options import SuccessOptions
 from hralign_ros.success.run import (
@@ -75,39 +71,25 @@ from hralign_ros.success.scorer import Scorer
 from hralign_ros.success.store import BASIS, build_store, FeatureStore
 import numpy as np
 from runs import folder_of, Job, run_all
+from success_footage import play_footage
+from success_recipes import (
+    ABLATIONS,
+    BASELINES,
+    BCE,
+    DVD,
+    LEFT_OUT,
+    ROBOTS,
+    SHIPPED,
+    SHIPPED_RUNS,
+    VARIANTS,
+)
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / 'results' / 'success.json'
 # What benchmarks/add_task.py has written.
 ADD_TASK = ROOT / 'results' / 'add_task.json'
-BCE = 'BCE alone'
-SIMILARITY, SINGLE = 'similarity to the text (LIV)', 'newest frame, BCE (LeRobot)'
-DVD = 'likeness to human films (DVD)'
 FPR95 = 'E8 false positives at 95 % recall'
-BASELINES = (BCE, SIMILARITY, SINGLE, DVD)
-_PLAIN = ('use_prompts=false', 'cross_domain=0', 'failure_text=0')
-# The paper's recipe, which is what is compared, draws human films; the default does not.
-_HUMANS = 'human_share=0.2'
-# Variant -> (seeds, settings of `hralign train-success`).
-VARIANTS: dict[str, tuple[int, tuple[str, ...]]] = {
-    OURS: (5, (_HUMANS,)),
-    BCE: (3, (_HUMANS, *_PLAIN, 'video_text=0')),
-    SIMILARITY: (1, (_HUMANS, *_PLAIN, 'video_text=1', 'accomplished=0', 'failed=0', 'length=1')),
-    SINGLE: (1, (_HUMANS, *_PLAIN, 'video_text=0', 'other_tasks=0', 'failed=0', 'length=1')),
-}
-ABLATIONS: dict[str, tuple[int, tuple[str, ...]]] = {
-    'newest frames past the transformer': (3, (_HUMANS, 'newest_path=true')),
-    'K = 1': (1, (_HUMANS, 'modes=1')),
-    'K = 2': (1, (_HUMANS, 'modes=2')),
-    'K = 4': (1, (_HUMANS, 'modes=4')),
-    'K = 5': (1, (_HUMANS, 'modes=5')),
-    'balanced assignment': (1, (_HUMANS, 'assignment=balanced')),
-    'clusters of video vectors (paper)': (1, (_HUMANS, 'cluster_on=video')),
-    'without L_BCE (paper)': (1, (_HUMANS, 'accomplished=0')),
-    'without human video': (3, ()),
-    'human prompt': (1, (_HUMANS, 'human_prompt=true')),
-}
 # What the other stages write.
 OF_OTHERS = ('ablations', 'left_out', 'ablations_measured', 'shipped')
 STAGES = ('all', 'ablations', 'shipped')
@@ -118,18 +100,6 @@ OF_SHIPPED = {
     'missed': 'E11 missed successes', 'delay_s': 'E11 median delay [s]'}
 # Delays at the rate of a camera, or a little more: Meta-World 32 Hz, robosuite 40.
 FAST = 'seen tasks, 30 Hz'
-# What has seen all robots, and what leaves another one out.
-BOTH, NO_PANDA = 'all robots', 'without the Panda'
-ROBOTS: dict[str, tuple[int, tuple[str, ...]]] = {
-    BOTH: (1, (_HUMANS, 'all_robots=true')), NO_PANDA: (1, (_HUMANS, 'leave_out=panda'))}
-# The robots that share tasks: which heads never saw them, and which saw both.
-LEFT_OUT = {'ur5e': (OURS, BOTH), 'panda': (NO_PANDA, BOTH)}
-# What is in models/default.
-SHIPPED = 'shipped'
-SHIPPED_RUNS: dict[str, tuple[int, tuple[str, ...]]] = {SHIPPED: (1, ('all_robots=true',))}
-# Real videos are played at this rate, this many seconds of each.
-FOOTAGE_HZ, FOOTAGE_S = 5.0, 8.0
-_SECOND = 1_000_000_000
 
 
 def main() -> None:
@@ -252,7 +222,7 @@ def evaluate(
         for r in found.rows if r['metric'][:3] in ('E10', 'E11', 'E12', 'E13', 'E14', 'Fai')
         and r['value'] is not None}
     if options.footage:
-        results |= footage(ours[0], attempts(seen), options)
+        results |= _footage(ours[0], attempts(seen), options)
     results |= {
         'seeds': len(main_runs),
         'main_variants': [OURS, *(name for name in BASELINES if name in others), TIME_ONLY],
@@ -363,7 +333,7 @@ def shipped(
         'command': command, 'load_average': [round(x, 2) for x in os.getloadavg()],
         'measured': datetime.now(timezone.utc).isoformat(timespec='seconds')}
     if options.footage:
-        results |= footage(
+        results |= _footage(
             ours[0], attempts(load_films(data, store, [SPLITS[SEEN]])), options)
     return {'shipped': results}
 
@@ -406,6 +376,13 @@ def _dvd(
     return DvdJudge(model, known, replace(bundle.manifest.clip, length=run.options.length))
 
 
+def _footage(
+    one: CalibratedScorer, seen: Sequence[Film], options: argparse.Namespace,
+) -> dict[str, Any]:
+    return play_footage(one, seen, sorted(options.footage.rglob('*.mp4')), options.bundle,
+                        options.runs / 'bundle')
+
+
 def _plain(value: Estimate) -> dict[str, Any]:
     def number(x: float) -> float | None:
         return round(x, 4) if np.isfinite(x) else None
@@ -444,51 +421,6 @@ def _headline(found: Measured) -> dict[str, Any]:
         'delay_ms_median': round(1000 * delay.value) if np.isfinite(delay.value) else None,
         'miss_rate': of('E11 missed successes', SEEN),
         'camera_loss_auroc_drop': max((row['auroc_loss'] for row in cameras), default=None)}
-
-
-def footage(
-    one: CalibratedScorer, seen: Sequence[Film], options: argparse.Namespace,
-) -> dict[str, Any]:
-    """
-    Play real videos under instructions that the bundle knows, through the live runtime.
-
-    :param seen: attempts of the test, which should not look strange.
-    """
-    made = write_calibrated(one.scorer.run, one.found, options.bundle,
-                            options.runs / 'bundle', command='benchmarks/success.py')
-    encoder = Encoder.load(made, provider='cpu')
-    videos = sorted(options.footage.rglob('*.mp4'))
-    tasks = [task.name for task in encoder.tasks.tasks]
-    ticks = strange = successes = 0
-    per_video = []
-    for number, video in enumerate(videos):
-        episode = encoder.start_episode(tasks[number % len(tasks)])
-        own = frame_times(video)
-        wanted = np.arange(0.0, min(FOOTAGE_S, float(own[-1])), 1.0 / FOOTAGE_HZ)
-        times = np.unique(own[np.abs(own[None] - wanted[:, None]).argmin(1)])
-        frames, stamps = read_frames(video, times_s=times)
-        state, here, alarm = DecisionState(), 0, False
-        for frame, now in zip(frames, stamps, strict=True):
-            # One camera is all there is: it stands in for both.
-            tick = episode.step(dict.fromkeys(encoder.manifest.views, frame),
-                                stamp=_SECOND + round(float(now) * _SECOND))
-            curve = tick.success.calibration
-            rules = DecisionRules(threshold=None if curve is None else curve.thresholds[0.05])
-            state, decision = decide(
-                state, rules, stamp=tick.stamp, probability=tick.success.probability, modes=(),
-                status=tick.status)
-            here += bool(tick.status & Status.OUT_OF_DISTRIBUTION)
-            alarm |= decision is Decision.SUCCESS
-        ticks, strange, successes = ticks + len(frames), strange + here, successes + alarm
-        per_video.append({'video': video.stem, 'ticks': len(frames), 'out_of_distribution': here,
-                          'success': alarm})
-    usual = np.concatenate([one(film).trace.strangeness for film in seen])
-    known = rate(int((usual > one.found.strange).sum()), len(usual))
-    return {
-        'real_footage_ood_rate': strange / ticks, 'real_footage_ticks': ticks,
-        'real_footage_success_events': successes, 'real_footage_videos': len(videos),
-        'in_distribution_ood_rate': known.value, 'in_distribution_ticks': known.trials,
-        'real_footage': per_video}
 
 
 if __name__ == '__main__':

@@ -15,7 +15,7 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from hralign_ros.nodes.network import CONSUMER, NAME
 from hralign_ros.nodes.parameters import Settings
 from hralign_ros.nodes.pipeline import PAIRING
-from hralign_ros.nodes.statistics import Statistics
+from hralign_ros.nodes.tally import Statistics
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.providers import CUDA_PROVIDER
 import numpy as np

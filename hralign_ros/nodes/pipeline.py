@@ -19,7 +19,7 @@ from typing import Any
 
 from hralign_ros.nodes.faults import Faults
 from hralign_ros.nodes.frame_checks import FrameChecks
-from hralign_ros.nodes.statistics import Statistics, Tally
+from hralign_ros.nodes.tally import Statistics, Tally
 from hralign_ros.runtime.decision import decide, Decision, DecisionRules, DecisionState, Status
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.episode import Episode, next_episode_id, Tick

@@ -1,0 +1,68 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""Real videos under instructions that the bundle knows: all of it should look strange to it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hralign_ros.data.video import frame_times, read_frames
+from hralign_ros.evaluate.metrics.e11_events import rate
+from hralign_ros.evaluate.success_suite import CalibratedScorer
+from hralign_ros.runtime import Encoder, Status
+from hralign_ros.runtime.decision import decide, Decision, DecisionRules, DecisionState
+from hralign_ros.success.calibrate import write_calibrated
+from hralign_ros.success.clips import Film
+import numpy as np
+
+# Real videos are played at this rate, this many seconds of each.
+FOOTAGE_HZ, FOOTAGE_S = 5.0, 8.0
+_SECOND = 1_000_000_000
+
+
+def play_footage(
+    one: CalibratedScorer, seen: Sequence[Film], videos: Sequence[Path], bundle: Path,
+    output: Path,
+) -> dict[str, Any]:
+    """
+    Play real videos under instructions that the bundle knows, through the live runtime.
+
+    :param seen: attempts of the test, which should not look strange.
+    :param bundle: whose encoder the head was trained for.
+    :param output: where a bundle with the head is written.
+    """
+    encoder = Encoder.load(write_calibrated(
+        one.scorer.run, one.found, bundle, output, command='benchmarks/success.py'),
+        provider='cpu')
+    tasks = [task.name for task in encoder.tasks.tasks]
+    ticks = strange = successes = 0
+    per_video = []
+    for number, video in enumerate(videos):
+        episode = encoder.start_episode(tasks[number % len(tasks)])
+        own = frame_times(video)
+        wanted = np.arange(0.0, min(FOOTAGE_S, float(own[-1])), 1.0 / FOOTAGE_HZ)
+        times = np.unique(own[np.abs(own[None] - wanted[:, None]).argmin(1)])
+        frames, stamps = read_frames(video, times_s=times)
+        state, here, alarm = DecisionState(), 0, False
+        for frame, now in zip(frames, stamps, strict=True):
+            # One camera is all there is: it stands in for both.
+            tick = episode.step(dict.fromkeys(encoder.manifest.views, frame),
+                                stamp=_SECOND + round(float(now) * _SECOND))
+            curve = tick.success.calibration
+            rules = DecisionRules(threshold=None if curve is None else curve.thresholds[0.05])
+            state, decision = decide(
+                state, rules, stamp=tick.stamp, probability=tick.success.probability, modes=(),
+                status=tick.status)
+            here += bool(tick.status & Status.OUT_OF_DISTRIBUTION)
+            alarm |= decision is Decision.SUCCESS
+        ticks, strange, successes = ticks + len(frames), strange + here, successes + alarm
+        per_video.append({'video': video.stem, 'ticks': len(frames), 'out_of_distribution': here,
+                          'success': alarm})
+    usual = np.concatenate([one(film).trace.strangeness for film in seen])
+    known = rate(int((usual > one.found.strange).sum()), len(usual))
+    return {
+        'real_footage_ood_rate': strange / ticks, 'real_footage_ticks': ticks,
+        'real_footage_success_events': successes, 'real_footage_videos': len(videos),
+        'in_distribution_ood_rate': known.value, 'in_distribution_ticks': known.trials,
+        'real_footage': per_video}

@@ -13,7 +13,7 @@ missing and left out of training.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 import fcntl
@@ -28,6 +28,7 @@ import time
 from typing import Any
 
 from hralign_ros.adapt.encoders import Encoder, Features, OnnxEncoder, TorchEncoder
+from hralign_ros.data.content import hash_files
 from hralign_ros.data.manifest import DataError
 from hralign_ros.data.pairs import Clip
 from hralign_ros.data.video import read_frames
@@ -176,7 +177,8 @@ def build_cache(
         'weights': _weights_hash(backbone.front(position)), 'position': position,
         'preprocessing': asdict(backbone.preprocessing), 'frames': frames, 'dtype': dtype,
         'engine': name}
-    hashes = _content_hashes(sorted(chosen), chosen, Path(data_root))
+    contents = hash_files(Path(data_root), (clip.file for clip in chosen.values()))
+    hashes = {name: contents[chosen[name].file] for name in sorted(chosen)}
     target = Path(folder).resolve() / _digest([recipe, hashes])[:20]
     target.mkdir(parents=True, exist_ok=True)
     with _locked(target, report):
@@ -387,28 +389,6 @@ def _locked(folder: Path, report: Report) -> Iterator[None]:
             report(f'{folder}: another process builds this cache; waiting for it')
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _content_hashes(
-    names: Sequence[str], clips: Mapping[str, Clip], root: Path,
-) -> dict[str, str]:
-    """Hash the files, each once, however many clips it holds."""
-    files = sorted({clips[name].file for name in names})
-    with ThreadPoolExecutor(4) as pool:
-        hashes = dict(zip(files, pool.map(lambda file: _file_hash(root / file), files),
-                          strict=True))
-    return {name: hashes[clips[name].file] for name in names}
-
-
-def _file_hash(path: Path) -> str:
-    digest = sha256()
-    try:
-        with path.open('rb') as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError:
-        return 'unreadable'
-    return digest.hexdigest()
 
 
 def _weights_hash(module: nn.Module) -> str:

@@ -29,6 +29,7 @@ from hralign_ros.success.store import build_store, FeatureStore
 from hralign_ros.success.train import train
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 import torch
 
@@ -230,7 +231,7 @@ def load_success_run(folder: Path) -> SuccessRun:
     try:
         record = json.loads(path.read_text(encoding='utf-8'))
         tensors = load_file(Path(folder) / HEAD)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise TrainingError(f'{folder}: no finished run of train-success there ({error})'
                             ) from error
     if record.get('schema_version') != SCHEMA_VERSION:

@@ -5,7 +5,8 @@
 Features of every frame of every episode, computed once by the bundle's own graphs.
 
 One file per episode, so that a data set that grows, or a build that was killed, goes on where it
-was. Reading and encoding is done by the runtime that is also in the node.
+was. Each says which films it is of: what was recorded anew is encoded anew. Reading and encoding
+is done by the runtime that is also in the node.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,13 +20,14 @@ from pathlib import Path
 import time
 from typing import Any
 
+from hralign_ros.data.content import hash_files
 from hralign_ros.data.manifest import DataError, DataSet, Episode, REFERENCE_VIEW
 from hralign_ros.data.video import frame_times, nearest, read_frames
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.success.basis import Basis, fit_basis, read_basis
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import safe_open, SafetensorError
 from safetensors.numpy import save_file
 
 Report = Callable[[str], None]
@@ -37,6 +39,8 @@ SCHEMA_VERSION = 1
 _BASIS_EPISODES, _BASIS_FRAMES = 240, 5
 # So many frames are in memory at a time.
 _BLOCK = 64
+# The field of a file of features that says which film they are of.
+_SOURCE = 'films_sha256'
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +100,7 @@ class FeatureStore:
                 return EpisodeFeatures(
                     file.get_tensor('tokens'), file.get_tensor('means'),
                     file.get_tensor('present'), file.get_tensor('time_s'))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise DataError(
                 f'{path}: {error}; `hralign train-success` computes features') from error
 
@@ -136,9 +140,7 @@ def build_store(
         scratch.replace(target / BASIS)
     store = FeatureStore(
         target, encoder.manifest.views, read_basis(target / BASIS), recipe)
-    jobs = [(episode, human) for episode in data.episodes for human in (False, True)
-            if (episode.human_video if human else episode.robot_videos)
-            and not store.has(episode, human=human)]
+    jobs = _outstanding(store, data)
     if jobs:
         report(f'features {target.name}: {len(jobs)} films to encode')
         _fill(store, data.folder, bundle, jobs, workers, report)
@@ -208,8 +210,50 @@ def _samples(
         yield films[still], np.concatenate(others) if others else films[still][:0]
 
 
-# An episode, and whether its human film is meant.
-_Job = tuple[Episode, bool]
+# An episode, whether its human film is meant, and what its features are made of.
+_Job = tuple[Episode, bool, str]
+
+
+def _outstanding(store: FeatureStore, data: DataSet) -> list[_Job]:
+    """
+    List the films whose features are missing, unreadable or of another film of that name.
+
+    Those are removed: should the new film be broken, nothing is left to be taken for its features.
+    """
+    films = [(episode, human, _files(episode, human), _span(episode, human))
+             for episode in data.episodes for human in (False, True) if _files(episode, human)]
+    contents = hash_files(data.folder, (file for _, _, files, _ in films
+                                        for file in files.values()))
+    jobs = []
+    for episode, human, files, span in films:
+        source = sha256(json.dumps(
+            [sorted((view, contents[file]) for view, file in files.items()), list(span)],
+        ).encode()).hexdigest()
+        path = store.path(episode, human=human)
+        if _source_of(path) != source:
+            path.unlink(missing_ok=True)
+            jobs.append((episode, human, source))
+    return jobs
+
+
+def _files(episode: Episode, human: bool) -> Mapping[str, str]:
+    """Return the files of a film by view; none: there is no such film."""
+    if not human:
+        return episode.robot_videos
+    return {REFERENCE_VIEW: episode.human_video} if episode.human_video else {}
+
+
+def _span(episode: Episode, human: bool) -> Sequence[float]:
+    return episode.human_span_s if human else episode.robot_span_s
+
+
+def _source_of(path: Path) -> str | None:
+    """Read what features are made of; None: they are not there, or not whole."""
+    try:
+        with safe_open(path, framework='numpy') as file:
+            return (file.metadata() or {}).get(_SOURCE)
+    except (OSError, SafetensorError):
+        return None
 
 
 def _fill(
@@ -225,7 +269,7 @@ def _fill(
                 zip(jobs, pool.map(_encode, jobs, chunksize=2), strict=True), 1):
             if problem:
                 missing += 1
-                report(f'  left out {_name(*job)}: {problem}')
+                report(f'  left out {_name(*job[:2])}: {problem}')
             if time.monotonic() - reported > 10:
                 reported = time.monotonic()
                 rate = done / (reported - began)
@@ -247,7 +291,7 @@ def _encode(job: _Job) -> str:
     """Encode one film and write its file; return why it could not be done."""
     assert _worker is not None
     store, root, encoder = _worker
-    episode, human = job
+    episode, human, source = job
     try:
         features = _encode_film(encoder, store.basis, _times(episode, root, human))
     except DataError as error:
@@ -255,7 +299,8 @@ def _encode(job: _Job) -> str:
     path = store.path(episode, human=human)
     scratch = path.with_suffix(f'.{os.getpid()}.tmp')
     save_file({'tokens': features.tokens, 'means': features.means,
-               'present': features.present, 'time_s': features.time_s}, scratch)
+               'present': features.present, 'time_s': features.time_s}, scratch,
+              metadata={_SOURCE: source})
     scratch.replace(path)
     return ''
 
@@ -264,10 +309,9 @@ def _times(
     episode: Episode, root: Path, human: bool,
 ) -> dict[str, tuple[Path, NDArray[np.float64]]]:
     """Tell where the film of each view is, and the times of its frames."""
-    files = {REFERENCE_VIEW: episode.human_video} if human else episode.robot_videos
-    span = episode.human_span_s if human else episode.robot_span_s
+    span = _span(episode, human)
     films = {}
-    for view, file in files.items():
+    for view, file in _files(episode, human).items():
         low, high = span if len(span) else (0.0, np.inf)
         times = frame_times(root / file)
         chosen = times[(times >= low - 1e-6) & (times <= high + 1e-6)]

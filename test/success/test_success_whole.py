@@ -83,6 +83,40 @@ def test_features_are_computed_once(run_folder):
         open_store(data_folder())
 
 
+def test_features_are_of_the_films_that_are_there(run_folder, tmp_path):
+    """
+    Guards a data set that changes under its names, and two that share a folder of features.
+
+    Features were kept by the episode's id alone: an attempt that was recorded anew under its old
+    name kept the old one's features, silently. A file of features that was cut short was taken
+    for whole, and ended training in a traceback.
+    """
+    root = tmp_path / 'data'
+    shutil.copytree(data_folder(), root)
+    data = read_manifest(root)
+    anew, cut, broken, same = data.episodes[:4]
+    shutil.copy(root / same.robot_videos['wrist'], root / anew.robot_videos['wrist'])
+    (root / broken.robot_videos['wrist']).write_bytes(b'not a video')
+    store = open_store(next((root / 'features').glob('*/')))
+    before = {e.episode_id: store.load(e).tokens for e in (anew, cut, same)}
+    whole = store.path(cut).read_bytes()
+    store.path(cut).write_bytes(whole[:len(whole) // 2])
+    with pytest.raises(DataError, match='computes features'):
+        store.load(cut)
+    lines = []
+    build_store(root / 'features', data, default_bundle(), report=lines.append)
+    assert '3 films to encode' in lines[0]
+    assert not store.has(broken), 'its features were those of another film'
+    wrist = store.views.index('wrist')
+    np.testing.assert_array_equal(
+        store.load(anew).tokens[:, wrist], before[same.episode_id][:, wrist])
+    assert not np.array_equal(store.load(anew).tokens, before[anew.episode_id])
+    np.testing.assert_array_equal(store.load(cut).tokens, before[cut.episode_id])
+    (store.folder / 'basis.safetensors').write_bytes(b'cut')
+    with pytest.raises(DataError, match='delete its folder'):
+        build_store(root / 'features', data, default_bundle(), report=lines.append)
+
+
 def test_a_film_is_encoded_some_frames_at_a_time(tmp_path, monkeypatch):
     """Guards long recordings: all frames of all cameras were in memory at once, 10 GB a minute."""
     data = read_manifest(data_folder())

@@ -49,7 +49,7 @@ lint:  ## linters and type check only
 
 bundle:  ## rebuild the default bundle in models/default: make bundle RUN=folder REPORT=report.json
 	$(SETUP) adapt
-	@$(ENTER) && python -m hralign_ros.cli export --output models/default \
+	@$(ENTER) && python -m hralign_ros.cli export --output models/default --replace \
 		$${RUN:+--run "$$RUN"} $${REPORT:+--report "$$REPORT"} $(ARGS)
 
 bench:  ## measure latency, writes results/latency.json

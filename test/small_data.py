@@ -18,6 +18,8 @@ from hralign_ros.adapt.run import adapt
 from hralign_ros.data.manifest import Episode, read_manifest, write_manifest
 from hralign_ros.data.video import write_video
 import numpy as np
+import timm
+import torch
 
 FRAMES, SIDE, RATE_HZ = 8, 48, 10
 # Task -> split, number of scenes, number of seeds in each.
@@ -25,8 +27,26 @@ TASKS = {
     'open-box': ('train', 2, 3), 'shut-box': ('train', 2, 3), 'lift-cup': ('validation', 2, 2),
     'push-bar': ('test_task', 3, 2), 'pull-bar': ('test_task', 3, 2)}
 BACKBONE = 'timm:test_resnet'
+_HELD = []
+
+
+def _folder():
+    _HELD.append(TemporaryDirectory(prefix='hralign_ros_small_'))
+    return Path(_HELD[-1].name)
+
+
+@cache
+def weights_of(backbone):
+    """Write a file of weights of one of timm's networks, as if somebody had trained them."""
+    torch.manual_seed(0)
+    path = _folder() / 'weights.pth'
+    torch.save(timm.create_model(backbone.removeprefix('timm:')).state_dict(), path)
+    return str(path)
+
+
 OPTIONS = AdaptOptions(
-    backbone=BACKBONE, frames=4, variant='adapted', train=TrainOptions(
+    backbone=BACKBONE, weights=weights_of(BACKBONE), frames=4, variant='adapted',
+    train=TrainOptions(
         steps=6, batch=4, length=3, warm_up=1, learning_rate=1e-3, adapter_rate=1.0,
         average=0.0, validate_every=3, checkpoint_every=6, patience=0, select='loss',
         device='cpu'))
@@ -37,13 +57,9 @@ RUNS = {
     'query': replace(OPTIONS, trained='query', variant='query only'),
     'shuffled': replace(OPTIONS, pairs='shuffled', variant='shuffled pairs'),
     'mean': replace(OPTIONS, pooling='mean', variant='adapted, mean'),
-    'vit': replace(OPTIONS, backbone='timm:test_vit', views=('third_person',), variant='vit')}
-_HELD = []
-
-
-def _folder():
-    _HELD.append(TemporaryDirectory(prefix='hralign_ros_small_'))
-    return Path(_HELD[-1].name)
+    'vit': replace(
+        OPTIONS, backbone='timm:test_vit', weights=weights_of('timm:test_vit'),
+        views=('third_person',), variant='vit')}
 
 
 def picture(task, scene, motion, step, human, wrist):

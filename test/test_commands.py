@@ -26,6 +26,7 @@ np = import_module('numpy')
 onnxruntime = import_module('onnxruntime')
 torch = import_module('torch')
 tree = import_module('rh20t_tree')
+small = import_module('small_data')
 adapt_run = import_module('hralign_ros.adapt.run')
 bundles = import_module('hralign_ros.export.bundle')
 batches = import_module('hralign_ros.adapt.batches')
@@ -37,7 +38,8 @@ runtime = import_module('hralign_ros.runtime')
 suite = import_module('hralign_ros.evaluate.suite')
 main = import_module('hralign_ros.cli').main
 
-BACKBONE = 'timm:test_resnet'
+BACKBONE = small.BACKBONE
+WEIGHTS = small.weights_of(BACKBONE)
 TRAINING = ('Press the button.', 'Open the drawer on the left.')
 TEXTS = {'task_0001': TRAINING[0], 'task_0002': TRAINING[1], 'task_0003': 'Lift the cup.',
          'task_0004': 'Push the bar.', 'task_0005': 'Turn the knob.'}
@@ -66,7 +68,8 @@ def command(*words):
 
 def adapt(where, output, *more):
     return command('adapt', '--data', where.data, '--output', output, '--backbone', BACKBONE,
-                   '--frames', 4, *(word for s in SETTINGS for word in ('--set', s)), *more)
+                   '--weights', WEIGHTS, '--frames', 4,
+                   *(word for s in SETTINGS for word in ('--set', s)), *more)
 
 
 @pytest.fixture(scope='module')
@@ -213,7 +216,8 @@ def test_a_run_becomes_a_bundle(imported, trained, evaluated, monkeypatch, tmp_p
     run = adapt_run.load_run(trained.folder)
     adapted = exported(monkeypatch, tmp_path / 'adapted', '--run', trained.folder, '--report',
                        evaluated.folder / 'report.json')
-    plain = exported(monkeypatch, tmp_path / 'plain', '--backbone', BACKBONE)
+    plain = exported(
+        monkeypatch, tmp_path / 'plain', '--backbone', BACKBONE, '--weights', WEIGHTS)
     size = run.backbone.preprocessing.size
     pixels = np.random.default_rng(0).standard_normal((2, 3, size, size)).astype(np.float32)
     tokens = [graph(folder / 'visual.onnx', pixels=pixels) for folder in (adapted, plain)]
@@ -230,15 +234,16 @@ def test_a_run_becomes_a_bundle(imported, trained, evaluated, monkeypatch, tmp_p
     tick = encoder.start_episode('push the bar').step({'wrist': image, 'third_person': image}, 1)
     np.testing.assert_allclose(np.linalg.norm(tick.embedding, axis=1), 1, atol=1e-5)
     task = encoder.text.encode('push the bar').features[0]
-    clips = np.random.default_rng(2).random((2, 5, *tokens[0].shape[1:]), np.float32)
+    clips = np.random.default_rng(2).random((2, 3, *tokens[0].shape[1:]), np.float32)
     with torch.no_grad():
         pooled = run.model.pooled(
             torch.from_numpy(clips).transpose(2, 3).unflatten(3, run.backbone.grid),
             torch.from_numpy(np.stack([task, task])))
     np.testing.assert_allclose(
-        graph(adapted / 'embed.onnx', tokens=clips, mask=np.ones((2, 5), np.float32), task=task),
+        graph(adapted / 'embed.onnx', tokens=clips, mask=np.ones((2, 3), np.float32), task=task),
         pooled.numpy(), atol=1e-5, err_msg='the query is the trained one')
     manifest = encoder.manifest
+    assert manifest.clip.length == 3, 'what the run was trained with'
     assert manifest.adapter == 'late x3, adapted by HR-Align' and not manifest.success_trained
     card = (adapted / 'card.md').read_text('utf-8')
     record = run.record
@@ -285,11 +290,11 @@ def sentence(capsys, *words):
     (['--pairs', 'friends'], "pairs 'friends'"), (['--trained', 'all'], 'adapters, query'),
     (['--pooling', 'max'], 'attention, mean'), (['--position', 'last'], 'early, middle, late'),
     (['--init', 'zero'], 'identity, release'), (['--text', 'bert'], 'minilm, distilbert'),
-    (['--views', 'side'], 'no episode has the view side'), (['--backbone', 'resnet5'], 'resnet5'),
+    (['--views', 'side'], 'has the view side'), (['--backbone', 'resnet5'], 'resnet5'),
     (['--weights', 'nowhere.pth'], 'nowhere.pth'), (['--dtype', 'int8'], 'int8')])
 def test_wrong_options_of_adapt(imported, capsys, tmp_path, words, said):
     """Guards against a traceback: one sentence, exit code 1, no run."""
-    common = [] if '--backbone' in words else ['--backbone', BACKBONE]
+    common = [] if '--backbone' in words else ['--backbone', BACKBONE, '--weights', WEIGHTS]
     text = sentence(capsys, 'adapt', '--data', imported.data, '--output', tmp_path / 'run',
                     '--cache', tmp_path / 'cache', *common, *words)
     assert said in text and len(text) < 600
@@ -328,7 +333,7 @@ def test_no_run(imported, capsys, tmp_path):
 
 @pytest.mark.parametrize(('words', 'said'), [
     (['--splits', 'test_moon'], 'no episode of split test_moon'),
-    (['--view', 'head'], 'no episode has the view head'),
+    (['--view', 'head'], 'has the view head'),
     (['--gallery', '1'], 'needed are 2 or more')])
 def test_wrong_options_of_evaluate(imported, trained, capsys, tmp_path, words, said):
     """Guards against a traceback, and against half a report."""

@@ -174,7 +174,7 @@ def build_cache(
     name, encoder = _engine(engine, backbone, position, frames)
     recipe = {
         'schema_version': SCHEMA_VERSION, 'backbone': backbone.name,
-        'weights': _weights_hash(backbone.front(position)), 'position': position,
+        'weights': hash_weights(backbone.front(position)), 'position': position,
         'preprocessing': asdict(backbone.preprocessing), 'frames': frames, 'dtype': dtype,
         'engine': name}
     contents = hash_files(Path(data_root), (clip.file for clip in chosen.values()))
@@ -391,7 +391,8 @@ def _locked(folder: Path, report: Report) -> Iterator[None]:
         yield
 
 
-def _weights_hash(module: nn.Module) -> str:
+def hash_weights(module: nn.Module) -> str:
+    """Hash all weights of a network, by name, shape and value."""
     digest = sha256()
     for name, value in sorted(module.state_dict().items()):
         digest.update(f'{name} {tuple(value.shape)} {value.dtype}'.encode())

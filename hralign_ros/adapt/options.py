@@ -5,10 +5,12 @@
 
 from dataclasses import dataclass, field
 
+from hralign_ros.adapt.cache import DTYPES
 from hralign_ros.adapt.checkpoints import TrainingError
 from hralign_ros.adapt.losses import TEMPERATURE
 from hralign_ros.adapt.model import POOLINGS
 from hralign_ros.data.manifest import REFERENCE_VIEW
+from hralign_ros.data.samplers import SAMPLERS
 
 OBJECTIVES = ('align', 'video_text')
 OPTIMISERS = ('adam', 'adamw')
@@ -88,6 +90,7 @@ class TrainOptions:
         :raises TrainingError: an option is none of those allowed.
         """
         for name, allowed in (('objective', OBJECTIVES), ('optimiser', OPTIMISERS),
+                              ('sampler', tuple(SAMPLERS)),
                               ('select', SELECTIONS), ('negatives', NEGATIVES)):
             if getattr(self, name) not in allowed:
                 raise TrainingError(
@@ -99,6 +102,8 @@ class TrainOptions:
                      'average', 'learning_rate', 'adapter_rate', 'final_rate', 'seed'):
             if not getattr(self, name) >= 0:
                 raise TrainingError(f'{name} is {getattr(self, name)}; needed is 0 or more')
+        if not self.temperature > 0:
+            raise TrainingError(f'temperature is {self.temperature}; needed is above 0')
         if not self.average < 1:
             raise TrainingError(f'average is {self.average}; needed is 0 to below 1')
 
@@ -152,12 +157,18 @@ class AdaptOptions:
 
         :raises TrainingError: an option is none of those allowed.
         """
-        for name, allowed in (('trained', TRAINED), ('pooling', POOLINGS)):
+        for name, allowed in (('trained', TRAINED), ('pooling', POOLINGS), ('dtype', DTYPES)):
             if getattr(self, name) not in allowed:
                 raise TrainingError(
                     f"{name} is '{getattr(self, name)}'; allowed: {', '.join(allowed)}")
+        if self.frames < 1:
+            raise TrainingError(f'frames is {self.frames}; needed is 1 or more')
         if self.trained == 'query' and self.pooling == 'mean':
             raise TrainingError('trained is query and pooling mean: nothing is left to train')
+        if self.train.objective == 'video_text' and self.pooling == 'mean':
+            raise TrainingError(
+                'objective is video_text and pooling mean: a video is matched with its text by '
+                'what attention makes of it; use pooling attention')
         if not 0 <= self.attention_floor <= 1:
             raise TrainingError(
                 f'attention_floor is {self.attention_floor}; needed is 0 to 1')

@@ -8,7 +8,7 @@ run.json says everything that is needed to make the model again and to tell wher
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 import json
 import os
 from pathlib import Path
@@ -16,15 +16,16 @@ import time
 from typing import Any
 
 from hralign_ros.adapt.batches import Item, make_items
-from hralign_ros.adapt.cache import build_cache, FeatureCache
+from hralign_ros.adapt.cache import build_cache, FeatureCache, hash_weights
 from hralign_ros.adapt.checkpoints import read_checkpoint, TrainingError
 from hralign_ros.adapt.model import HRAlign
 from hralign_ros.adapt.options import AdaptOptions, TrainOptions
-from hralign_ros.adapt.train import BEST, train
-from hralign_ros.data.manifest import DataSet, read_manifest
-from hralign_ros.data.pairs import human_clip, make_pairs, robot_clip
+from hralign_ros.adapt.train import BEST, prepare_folder, train
+from hralign_ros.data.manifest import DataError, DataSet, read_manifest
+from hralign_ros.data.pairs import human_clip, make_pairs, Pair, robot_clip
 from hralign_ros.models.adapters import make_adapters
-from hralign_ros.models.backbones import Backbone, load_backbone
+from hralign_ros.models.backbones import Backbone, load_backbone, RANDOM, require_weights
+from hralign_ros.models.checkpoints import read_checkpoint as read_weights
 from hralign_ros.models.text import load_distilbert, MiniLMSentences, SentenceFeatures
 import numpy as np
 from numpy.typing import NDArray
@@ -69,8 +70,15 @@ def adapt(
     :raises HralignError: data, options or weights that do not do.
     """
     began = time.monotonic()
-    everything = read_manifest(Path(data))
+    everything = read_manifest(Path(data), series=False)
+    require_weights(options.backbone, options.weights)
     backbone = load_backbone(options.backbone, options.weights)
+    if options.weights and options.weights != RANDOM:
+        # A run is found again from any folder.
+        file = Path(options.weights).resolve()
+        options = replace(options, weights=str(file))
+        if read_weights(file).adapters_state:
+            report(f'{file} has adapters; they are not used, new ones are trained')
     seed = options.train.seed
     training_data = everything.of_split('train')
     learning = [pair for draw in range(options.draws) for pair in make_pairs(
@@ -80,9 +88,11 @@ def adapt(
         options.validation_pairs or (
             'recorded' if options.pairs == 'shuffled' else options.pairs),
         views=options.views, seed=seed)
-    # Both before the features, so that a wrong option shows before hours of work.
+    # All of this before the features, so that a wrong option shows before hours of work.
     encoder = text_encoder(options.text)
     model = build_model(backbone, options, encoder.dim)
+    _check_pairs(everything, options, learning, held_out)
+    prepare_folder(Path(output), resume=resume)
     features = pair_features(
         everything, backbone, options, cache=cache, workers=workers,
         report=report)
@@ -94,6 +104,7 @@ def adapt(
     record: dict[str, Any] = {
         'schema_version': SCHEMA_VERSION, 'options': asdict(options), 'text_dim': encoder.dim,
         'text_encoder': encoder.name, 'command': command,
+        'backbone_sha256': hash_weights(backbone.module),
         'backbone_source': backbone.source, 'backbone_license': backbone.license_id,
         'data': _described(everything, *(make_items(pairs, features)[0] for pairs in (
             learning, held_out))), 'cache': features.key,
@@ -111,6 +122,30 @@ def adapt(
     report(f'best at step {result.best_step}: R@1 {result.validation.r1:.3f} on validation pairs; '
            f'{result.seconds:.0f} s, peak {record["peak_rss_mb"]} MB; {output}')
     return Run(Path(output), options, backbone, model, record)
+
+
+def _check_pairs(
+    data: DataSet, options: AdaptOptions, learning: Sequence[Pair], held_out: Sequence[Pair],
+) -> None:
+    """
+    Refuse pairs that no training can be done with.
+
+    :raises DataError: says how many there are, of what, and which option changes that.
+    """
+    for split, pairs, needed in (
+            ('train', learning, options.train.batch), ('validation', held_out, 1)):
+        count = len({(pair.human.key, pair.robot.episode_id) for pair in pairs})
+        if count >= needed:
+            continue
+        there = data.of_split(split).episodes
+        humans = sum(bool(e.human_video) for e in there)
+        raise DataError(
+            f'{data.folder}: {count} {options.pairs} pairs of human and robot in the split '
+            f'{split}, needed are {needed} or more (--set batch=N changes that of training). The '
+            f'split has {len(there)} episodes, {humans} with human video, of '
+            f'{len({e.task_id for e in there})} tasks in {len({e.scene for e in there})} scenes; '
+            'cross_scene needs a task in two scenes, twin needs human films of the very motion, '
+            'recorded needs one beside each robot (--pairs)')
 
 
 def _peak_rss_mb() -> int:
@@ -139,10 +174,16 @@ def load_run(folder: Path) -> Run:
         chosen['train'] = TrainOptions(**chosen['train'])
         chosen['views'] = tuple(chosen['views'])
         options = AdaptOptions(**chosen)
+        frozen = record['backbone_sha256']
     except (KeyError, TypeError) as error:
         raise TrainingError(f'{path}: options of another version of this package ({error}); '
                             'train again') from error
     backbone = load_backbone(options.backbone, options.weights)
+    if hash_weights(backbone.module) != frozen:
+        raise TrainingError(
+            f'{path}: it was trained behind other weights of {options.backbone} than '
+            f"{options.weights or 'those of the installed package'} holds now; bring the old ones "
+            'back, or train again')
     model = build_model(backbone, options, record['text_dim'])
     model.load_trained_state(read_checkpoint(Path(folder) / BEST).model)
     model.eval()

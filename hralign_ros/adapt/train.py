@@ -103,6 +103,20 @@ def train(
         return run.go(resume)
 
 
+def prepare_folder(output: Path, *, resume: bool) -> None:
+    """
+    Make a run's folder.
+
+    :raises TrainingError: it cannot be made, or holds a run that is not to be resumed.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(f'{output}: no run can be written there: {error}') from error
+    if (output / LAST).exists() and not resume:
+        raise TrainingError(f'{output} holds a run already; resume it, or name another folder')
+
+
 def learning_rate(options: TrainOptions, step: int) -> float:
     """Give the rate of a step (from 0): linear warm-up, then a cosine down to the final rate."""
     if step < options.warm_up:
@@ -147,11 +161,8 @@ class _Run:
     def go(self, resume: bool) -> Result:
         """Train to the end, or from a checkpoint to the end."""
         options, report = self.options, self.report
-        self.output.mkdir(parents=True, exist_ok=True)
+        prepare_folder(self.output, resume=resume)
         last = self.output / LAST
-        if last.exists() and not resume:
-            raise TrainingError(f'{self.output} holds a run already; resume it, or name another '
-                                'folder')
         self.model.to(self.device).train()
         trained = self.model.trained_parameters()
         self.optimiser = _optimiser(options, trained)

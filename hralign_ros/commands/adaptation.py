@@ -15,6 +15,7 @@ from hralign_ros.runtime.errors import HralignError
 
 if TYPE_CHECKING:
     from hralign_ros.adapt.options import AdaptOptions
+    from hralign_ros.adapt.run import Run
 
 DEFAULT_VIEWS = ['wrist', 'third_person']
 
@@ -95,6 +96,8 @@ def _add_export(commands: Commands) -> None:
                         help='camera views, the reference view last (%(default)s)')
     export.add_argument('--int8', action='store_true', help='also write visual.int8.onnx')
     export.add_argument('--fp16', action='store_true', help='also write visual.fp16.onnx')
+    export.add_argument('--replace', action='store_true',
+                        help='also replace a bundle whose success head is trained')
     export.add_argument('--seed', type=int, default=0, help='of random weights (%(default)s)')
     export.set_defaults(run=_export)
 
@@ -140,19 +143,23 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
+    from hralign_ros.adapt.run import load_run
     from hralign_ros.export.bundle import export_bundle, ExportOptions
 
     backbone, weights, adaptation = options.backbone, options.weights, None
+    length: dict[str, int] = {}
     if options.adapted:
-        backbone, weights, adaptation = _adaptation(options.adapted, options.report)
+        run = load_run(options.adapted)
+        backbone, weights = run.options.backbone, run.options.weights
+        adaptation, length = _adaptation(run, options.report), {'length': run.options.train.length}
     try:
         manifest = export_bundle(
             options.output,
             ExportOptions(backbone=backbone, weights=weights, views=tuple(options.views),
-                          int8=options.int8, fp16=options.fp16,
+                          int8=options.int8, fp16=options.fp16, **length,
                           # A run's backbone is always that of seed 0.
                           seed=0 if adaptation else options.seed, name=options.output.name),
-            command=options.repeat, adaptation=adaptation)
+            command=options.repeat, adaptation=adaptation, replace_trained=options.replace)
     except (ValueError, RuntimeError, OSError) as error:
         print(f'hralign: {error}', file=sys.stderr)
         return 1
@@ -163,19 +170,17 @@ def _export(options: argparse.Namespace) -> int:
     return 0
 
 
-def _adaptation(folder: Path, report: Path | None) -> tuple[str, str | None, Any]:
+def _adaptation(run: 'Run', report: Path | None) -> Any:
     """Take from a run what a bundle needs; and from a report, what its card says of it."""
-    from hralign_ros.adapt.run import load_run
     from hralign_ros.data.manifest import SIMULATORS
     from hralign_ros.evaluate.report import read_report
     from hralign_ros.export.bundle import Adaptation
 
-    run = load_run(folder)
     options, data = run.options, run.record['data']
     if options.pooling != 'attention' or options.text != 'minilm':
         raise HralignError(
-            f'{folder}: a bundle needs attention pooling and the text encoder minilm; this run '
-            f'has {options.pooling} and {options.text}')
+            f'{run.folder}: a bundle needs attention pooling and the text encoder minilm; this '
+            f'run has {options.pooling} and {options.text}')
     train = options.train
     if train.objective == 'align':
         loss = ['Eq. 6 of HR-Align', *(['decoupled'] if train.decoupled else []),
@@ -195,6 +200,8 @@ def _adaptation(folder: Path, report: Path | None) -> tuple[str, str | None, Any
         'attention': f'{options.attention_floor:g} of it is even over the picture',
         'licences of the data': ', '.join(data['licenses']),
         'loss': ', '.join(loss),
+        'human video': 'never passed the adapters' if train.objective == 'align'
+        else 'passed the adapters like robot video',
         'steps and batch': f'{run.record["best_step"]} x {train.batch}'
                            + (f', running average {train.average:g}' if train.average else ''),
         'seed': train.seed, 'command': run.record['command'],
@@ -202,10 +209,10 @@ def _adaptation(folder: Path, report: Path | None) -> tuple[str, str | None, Any
                       'of tasks that are not trained on'}
     if report:
         training |= _measured(read_report(report)['rows'], options.variant, train.seed, report)
-    return options.backbone, options.weights, Adaptation(
+    return Adaptation(
         adapters=run.model.adapters, attention=run.model.attention, position=options.position,
         name=f'{options.position} x3, {how}' if options.trained == 'adapters'
-        else 'none; only the query is trained', training=training)
+        else 'none; only the query is trained', training=training, licenses=data['licenses'])
 
 
 # What a card says of a report, by the beginning of the metric's name.

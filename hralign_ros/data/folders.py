@@ -25,10 +25,9 @@ from collections.abc import Callable, Mapping
 import csv
 import math
 from pathlib import Path
-import re
 
 from hralign_ros.data.faults import Faults
-from hralign_ros.data.manifest import DataError, Episode, REFERENCE_VIEW
+from hralign_ros.data.manifest import DataError, Episode, REFERENCE_VIEW, slug
 from hralign_ros.data.video import frame_times, probe
 import numpy as np
 
@@ -83,7 +82,7 @@ def read_folders(
             faults.add('corrupt_video', name, f'{error}; skipped')
             continue
         episodes.append(Episode(
-            episode_id=name, task_id=_slug(text), task_text=text,
+            episode_id=name, task_id=slug(text), task_text=text,
             scene=label.get('scene') or scene, camera=label.get('camera') or REFERENCE_VIEW,
             embodiment=(label.get('embodiment') or embodiment) if videos else 'human',
             source='folder', license_id=label.get('license_id') or license_id, success=success,
@@ -184,8 +183,3 @@ def _is_time(text: str) -> bool:
         return not text or 0.0 <= float(text) < math.inf
     except ValueError:
         return False
-
-
-def _slug(text: str) -> str:
-    """Make a short name of an instruction, so that one task has one id however it is written."""
-    return re.sub(r'\W+', '-', text.casefold()).strip('-_') or text

@@ -4,19 +4,28 @@
 """Other formats' data sets under a manifest; their files stay where they are."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hralign_ros.data.folders import read_folders
 from hralign_ros.data.lerobot import read_lerobot
-from hralign_ros.data.manifest import DataError, Episode, write_manifest
+from hralign_ros.data.manifest import (
+    DataError,
+    Episode,
+    FILE_NAME,
+    read_manifest,
+    slug,
+    write_manifest,
+)
 from hralign_ros.data.rh20t import read_rh20t
-from hralign_ros.data.splits import read_splits
+from hralign_ros.data.splits import read_splits, Splits
 
 READERS: dict[str, Callable[..., list[Episode]]] = {
     'folders': read_folders, 'lerobot': read_lerobot, 'rh20t': read_rh20t}
+# What a format is called in the manifest, where that is another word.
+_SOURCES = {'folders': 'folder'}
 
 
 def import_data(
@@ -35,8 +44,8 @@ def import_data(
     :param report: gets what was found, line by line.
     :param options: further arguments of the format's reader.
     :returns: the manifest file.
-    :raises DataError: an unknown kind, output is not source or above it, nothing was found, or
-        the reader or the split file refuse.
+    :raises DataError: an unknown kind, output is not source or above it, it has a manifest of
+        other episodes, nothing was found, or the reader or the split file refuse.
     """
     if kind not in READERS:
         raise DataError(f"data format '{kind}'; needed is one of {', '.join(sorted(READERS))}")
@@ -49,6 +58,7 @@ def import_data(
             f'{output}: the manifest has to lie in {source} or above it; link the data into the '
             f'folder (ln -s {source} {output}/) and import {output / source.name}') from error
     rules = read_splits(splits)
+    _check_old(output, kind, below)
     episodes = READERS[kind](source, report=report, **options)
     if not episodes:
         raise DataError(f'{source}: no episode can be used')
@@ -63,4 +73,36 @@ def import_data(
     ) for episode in episodes]
     count = Counter(episode.split for episode in imported)
     report('splits: ' + ', '.join(f'{split} {count[split]}' for split in sorted(count)))
+    if splits:
+        _report_unknown(rules, imported, report)
     return write_manifest(output, imported)
+
+
+def _check_old(output: Path, kind: str, below: Path) -> None:
+    """Refuse to replace a manifest of something else than what is imported."""
+    if not (output / FILE_NAME).is_file():
+        return
+    try:
+        old = read_manifest(output, series=False).episodes
+    except DataError:  # of another version, or broken: it is of no use any more
+        return
+    others = [episode for episode in old if episode.source != _SOURCES.get(kind, kind) or not all(
+        Path(file).is_relative_to(below) for file in (
+            *episode.robot_videos.values(), *filter(None, [episode.human_video])))]
+    if others:
+        raise DataError(
+            f"{output}: its manifest has {len(others)} episodes of something else ('"
+            f"{others[0].episode_id}' of {others[0].source}), which would be gone from it; name "
+            'another folder with --output, or delete the manifest')
+
+
+def _report_unknown(
+    rules: Splits, episodes: Sequence[Episode], report: Callable[[str], object],
+) -> None:
+    """Say which names of a split file no episode has: what is misspelt would be trained on."""
+    tasks, robots = {slug(e.task_id) for e in episodes}, {e.embodiment for e in episodes}
+    for what, named, known in (('task', rules.test_tasks | rules.validation_tasks, tasks),
+                               ('embodiment', rules.test_embodiments, robots)):
+        if named - known:
+            report(f'split file: no episode has the {what} {", ".join(sorted(named - known))}; '
+                   f'there are: {", ".join(sorted(known))}')

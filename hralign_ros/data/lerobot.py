@@ -19,11 +19,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 import json
 from pathlib import Path
-import re
 from typing import Any
 
 from hralign_ros.data.faults import Faults
-from hralign_ros.data.manifest import DataError, Episode, REFERENCE_VIEW
+from hralign_ros.data.manifest import DataError, Episode, REFERENCE_VIEW, slug
 from hralign_ros.data.video import probe
 import numpy as np
 from numpy.typing import NDArray
@@ -117,7 +116,7 @@ class _Reader:
             self.faults.add('bad_frames', name, f'{error}; skipped')
             return []
         common = replace(
-            self.template, task_id=re.sub(r'\W+', '-', text.casefold()).strip('-_'),
+            self.template, task_id=slug(text),
             task_text=text, success_flags=flags, success=any(flags) if flags else None, **lists)
         places = self.places(name, row)
         if not places:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 import os
 from pathlib import Path
+import re
 from typing import Any
 
 from hralign_ros.runtime.errors import HralignError
@@ -116,6 +117,11 @@ _SCHEMA = pa.schema([
 ], metadata={'hralign_manifest': str(SCHEMA_VERSION)})
 
 
+def slug(text: str) -> str:
+    """Make a short name of an instruction, so that one task has one id however it is written."""
+    return re.sub(r'\W+', '-', text.casefold()).strip('-_') or text
+
+
 @dataclass(frozen=True)
 class DataSet:
     """
@@ -163,26 +169,35 @@ def write_manifest(folder: Path, episodes: Iterable[Episode]) -> Path:
             raise DataError(f"{folder}: two episodes are named '{row.episode_id}'")
     for row in rows:
         _check(row)
-    table = pa.Table.from_pylist([_plain(row) for row in rows], schema=_SCHEMA)
     path = Path(folder) / FILE_NAME
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_suffix(f'.{os.getpid()}.tmp')
-    parquet.write_table(table, scratch, compression='zstd')
-    scratch.replace(path)
+    try:
+        with parquet.ParquetWriter(scratch, _SCHEMA, compression='zstd') as writer:
+            for start in range(0, len(rows), _GROUP):
+                writer.write_table(pa.Table.from_pylist(
+                    [_plain(row) for row in rows[start:start + _GROUP]], schema=_SCHEMA))
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
     return path
 
 
-def read_manifest(folder: Path) -> DataSet:
+def read_manifest(folder: Path, *, series: bool = True) -> DataSet:
     """
     Read the manifest of a folder.
 
     :param folder: or the manifest file itself.
+    :param series: also what there is for every frame (times, flags, progress, actions, proprio),
+        nearly all of a large manifest's memory; without it those are empty.
     :raises DataError: there is none, it is of another schema, or a row is not a good one.
     """
     path = Path(folder)
     path = path / FILE_NAME if path.is_dir() else path
     try:
-        table = parquet.read_table(path)
+        known = parquet.read_schema(path).names
+        table = parquet.read_table(
+            path, columns=None if series else [n for n in known if n not in _SERIES])
     except FileNotFoundError as error:
         raise DataError(
             f'{folder}: no {FILE_NAME} there; `hralign simulate` and `hralign import` write '
@@ -193,10 +208,10 @@ def read_manifest(folder: Path) -> DataSet:
     if version != str(SCHEMA_VERSION):
         raise DataError(
             f'{path}: manifest schema {version}, and this package reads {SCHEMA_VERSION}')
-    missing = sorted({f.name for f in fields(Episode)} - set(table.column_names))
+    missing = sorted({f.name for f in fields(Episode)} - set(known))
     if missing:
         raise DataError(f'{path}: no column {", ".join(missing)}')
-    names = [f.name for f in fields(Episode)]
+    names = [f.name for f in fields(Episode) if series or f.name not in _SERIES]
     episodes = []
     for row in table.select(names).to_pylist():
         row['robot_videos'] = dict(row['robot_videos'] or ())
@@ -208,6 +223,10 @@ def read_manifest(folder: Path) -> DataSet:
     return DataSet(path.resolve().parent, tuple(episodes))
 
 
+# What an episode has for every frame.
+_SERIES = ('time_s', 'success_flags', 'progress', 'actions', 'proprio')
+# So many rows are plain Python values at a time while a manifest is written.
+_GROUP = 1000
 _OPTIONAL = ('seed', 'success', 'fault_s')
 _EMPTY: dict[str, Any] = {
     f.name: {} if f.name == 'robot_videos' else '' if f.type is str else ()

@@ -15,6 +15,8 @@ Sampler = Callable[[int, int, np.random.Generator], Indices]
 # The released window: 20 frames at 10 Hz, whatever the rate of the frames it is taken from.
 WINDOW_FRAMES = 20
 WINDOW_RATE_HZ = 10.0
+# From the first of its frames to the last.
+WINDOW_S = (WINDOW_FRAMES - 1) / WINDOW_RATE_HZ
 
 
 def random_frames(count: int, length: int, rng: np.random.Generator) -> Indices:

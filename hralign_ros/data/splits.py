@@ -5,12 +5,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-import os
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from hralign_ros.data.manifest import DataError, recording_of
+from hralign_ros.data.manifest import DataError, recording_of, slug
+from hralign_ros.runtime.shares import find_share
 import yaml
 
 SCHEMA_VERSION = 1
@@ -30,6 +30,8 @@ class Splits:
     """
     The rules of a split file.
 
+    :param test_tasks: by `slug`, so that they may be written as instructions are.
+    :param validation_tasks: likewise.
     :param scenes: how many scenes of each kind simulation makes.
     :param calibration_seeds: modulo SEED_MODULUS.
     :param test_seeds: modulo SEED_MODULUS.
@@ -48,9 +50,9 @@ class Splits:
         """Return the split of an episode; the first rule that fits decides."""
         if embodiment in self.test_embodiments:
             return 'test_embodiment'
-        if task_id in self.test_tasks:
+        if slug(task_id) in self.test_tasks:
             return 'test_task'
-        if task_id in self.validation_tasks:
+        if slug(task_id) in self.validation_tasks:
             return 'validation'
         kind, _, place = scene.rpartition('-')
         if kind in _SCENE_SPLITS and place.isdigit():
@@ -85,8 +87,9 @@ def read_splits(path: Path | None = None) -> Splits:
         scenes = {str(kind): int(count) for kind, count in values['scenes'].items()}
         seeds = {str(split): frozenset(map(int, chosen))
                  for split, chosen in values['seeds'].items()}
-        embodiments, tests, validations = (frozenset(map(str, values[key])) for key in (
-            'test_embodiments', 'test_tasks', 'validation_tasks'))
+        embodiments = frozenset(map(str, values['test_embodiments']))
+        tests, validations = (frozenset(slug(str(name)) for name in values[key]) for key in (
+            'test_tasks', 'validation_tasks'))
         splits = Splits(
             embodiments, tests, validations, scenes, seeds['calibration'], seeds['test_seen'])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -101,11 +104,7 @@ def read_splits(path: Path | None = None) -> Splits:
 
 
 def _shipped() -> Path:
-    """Find config/splits.yaml of the source tree, or of the installed package's share."""
-    prefixes = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
-    places = [Path(__file__).resolve().parents[2] / 'config',
-              *(Path(p) / 'share/hralign_ros/config' for p in prefixes if p)]
-    for place in places:
-        if (place / 'splits.yaml').is_file():
-            return place / 'splits.yaml'
-    raise DataError(f'no splits.yaml in {", ".join(map(str, places))}; name a split file')
+    try:
+        return find_share('config/splits.yaml')
+    except FileNotFoundError as error:
+        raise DataError(f'{error}; or name a split file') from error

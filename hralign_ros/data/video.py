@@ -152,7 +152,8 @@ def _encode(
     with av.open(str(scratch), 'w', format='mp4') as container:
         stream: Any = container.add_stream(
             'libx264', rate=Fraction(fps).limit_denominator(100_000),
-            options={'crf': str(quality)})
+            # One thread: with several, a busy computer was seen to write other bytes.
+            options={'crf': str(quality), 'threads': '1'})
         stream.pix_fmt = 'yuv420p'
         for picture in frames:
             if not shape:
@@ -195,6 +196,10 @@ def _times(path: Path) -> tuple[NDArray[np.float64], list[int]]:
     :returns: float64 [F] seconds from the first frame, and the stamp that finds each again.
     """
     with _opened(path) as (container, stream):
+        if container.format.name == 'avi' and stream.codec_context.has_b_frames:
+            # Its stamps count the frames as they are stored, which is not as they are shown.
+            raise DataError(f'video {path}: AVI does not say in which order these frames are '
+                            'shown; convert it to MP4')
         packets, found = 0, set()
         for packet in container.demux(stream):
             if not packet.size:

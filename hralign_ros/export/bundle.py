@@ -3,7 +3,7 @@
 
 """Export a whole bundle: graphs, text encoder, tasks, card; every graph compared with torch."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib import metadata
@@ -20,8 +20,9 @@ from hralign_ros.export.graphs import OPSET, preprocessing_graph, torch_graph
 from hralign_ros.export.parity import check_parity, run_graph
 from hralign_ros.export.query import fit_query, scaled
 from hralign_ros.export.samples import sample_pictures, SAMPLE_TASKS
-from hralign_ros.models.adapters import AdaptedBackbone, Cuttable, late_adapters
-from hralign_ros.models.backbones import Backbone, load_backbone
+from hralign_ros.models.adapters import AdaptedBackbone, Cuttable, late_adapters, load_adapters
+from hralign_ros.models.backbones import Backbone, load_backbone, RANDOM, require_weights
+from hralign_ros.models.checkpoints import read_checkpoint
 from hralign_ros.models.heads import TaskAttention
 from hralign_ros.models.success import OUTPUTS, SuccessHead
 from hralign_ros.models.text import load_minilm, minilm_folder, PromptedTextEncoder
@@ -45,6 +46,8 @@ import yaml
 Floats = NDArray[np.float32]
 Report = Callable[[str], None]
 
+# Licences of training videos that leave open what becomes of weights trained on them.
+_PERMISSIVE = {'Apache-2.0', 'BSD-2-Clause', 'BSD-3-Clause', 'CC0-1.0', 'CC-BY-4.0', 'MIT'}
 # Least mean cosine with float32 at which a smaller visual encoder is written.
 LEAST_COSINE = {'int8': 0.99, 'fp16': 0.9999}
 
@@ -83,18 +86,20 @@ class Adaptation:
     What adaptation adds to a bundle.
 
     :param adapters: trained, in evaluation mode; nn.Identity where only the query is trained.
-    :param attention: with its trained query.
+    :param attention: with its trained query; None: no query was trained for this text encoder.
     :param position: of the adapters.
     :param name: of the adapters, for the manifest.
     :param training: what they were trained on and how good they are, for manifest and card:
         plain values only; `simulated` says whether all of the data is.
+    :param licenses: of the videos that they were trained on.
     """
 
     adapters: nn.Module
-    attention: TaskAttention
+    attention: TaskAttention | None
     position: str
     name: str
     training: Mapping[str, Any]
+    licenses: Sequence[str]
 
 
 class _Visual(AdaptedBackbone):
@@ -111,7 +116,7 @@ class _Visual(AdaptedBackbone):
 
 def export_bundle(
     output: Path, options: ExportOptions, *, command: str, adaptation: Adaptation | None = None,
-    report: Report = print,
+    replace_trained: bool = False, report: Report = print,
 ) -> dict[str, Any]:
     """
     Write a bundle with an untrained success head.
@@ -120,15 +125,21 @@ def export_bundle(
     :param adaptation: trained adapters and query, which must fit the backbone of `options`; None:
         identity adapters.
     :param command: how a person repeats this, for the manifest and the card.
+    :param replace_trained: also a bundle whose success head is trained.
     :returns: the manifest as written.
     :raises ValueError: unknown backbone, views that no bundle can have, weights that do not fit.
-    :raises BundleError: `output` is a folder of something else.
+    :raises BundleError: `output` is a folder of something else, or a bundle whose success head is
+        trained.
+    :raises FileNotFoundError: the demo episode, on which graphs are compared, is not there.
     :raises RuntimeError: a graph differs from its torch module, see check_parity.
     """
-    _check(output, options)
+    _check(output, options, replace_trained)
+    pictures = sample_pictures()
     torch.manual_seed(options.seed)
     backbone = load_backbone(options.backbone, options.weights, seed=options.seed)
     spec = backbone.preprocessing
+    if adaptation is None:
+        adaptation = _released(options.weights, backbone, report)
     text = load_minilm()
     views, length = len(options.views), options.length
     count = backbone.grid[0] * backbone.grid[1]
@@ -145,7 +156,7 @@ def export_bundle(
     visual = _Visual(
         backbone, adaptation.adapters if adaptation else late_adapters(
             backbone.channels, backbone.kind), adaptation.position if adaptation else 'late')
-    pixels = _pixels(files['preprocess.onnx'], sample_pictures())
+    pixels = _pixels(files['preprocess.onnx'], pictures)
     batches = [pixels[i:i + views] for i in range(0, len(pixels) - views + 1, views)]
     files['visual.onnx'] = torch_graph(
         visual, [torch.from_numpy(batches[0])], inputs=['pixels'], outputs=['tokens'])
@@ -161,6 +172,9 @@ def export_bundle(
         if not getattr(options, precision):
             continue
         name, low = VISUALS[precision], made(files['visual.onnx'])
+        if low is None:
+            report(f'  {name} is left out: this backbone has nothing that would be quantised')
+            continue
         found = np.concatenate([run_graph(low, {'pixels': b})[0] for b in batches])
         cosine = _cosine_summary(tokens.mean(1), found.mean(1))
         metrics[f'visual_{precision}_cosine'] = cosine
@@ -171,10 +185,12 @@ def export_bundle(
                    f'needed is {LEAST_COSINE[precision]}')
 
     report('heads')
-    attention = adaptation.attention if adaptation else TaskAttention(
-        text.dim, backbone.channels)
-    metrics['query'] = {'source': 'trained on the pairs below'} if adaptation else _set_query(
-        attention, backbone, encode, tokens, options)
+    if adaptation and adaptation.attention:
+        attention = adaptation.attention
+        metrics['query'] = {'source': 'trained on the pairs below'}
+    else:
+        attention = TaskAttention(text.dim, backbone.channels)
+        metrics['query'] = _set_query(attention, backbone, encode, tokens, options)
     head = SuccessHead(views, backbone.channels, count, text.dim)
     rng = np.random.default_rng(options.seed)
     clip = rng.random((views, length, count, backbone.channels), np.float32)
@@ -210,12 +226,36 @@ def export_bundle(
     return manifest
 
 
-def _check(output: Path, options: ExportOptions) -> None:
+def _check(output: Path, options: ExportOptions, replace_trained: bool) -> None:
     """Refuse at once what would fail, or do harm, after a minute of work."""
     views = options.views
     if not 1 <= len(views) <= 8 or len(set(views)) != len(views) or not all(views):
         raise ValueError(f'views are {", ".join(views)!r}; needed are 1 to 8 different names')
     require_replaceable(output)
+    require_weights(options.backbone, options.weights)
+    if (output / MANIFEST).is_file() and not replace_trained:
+        old = yaml.safe_load((output / MANIFEST).read_bytes())
+        if isinstance(old, dict) and (old.get('success') or {}).get('trained'):
+            raise BundleError(
+                f'{output}: its success head is trained, and that of the new bundle would not be. '
+                'Name another folder, or give --replace')
+
+
+def _released(weights: str | None, backbone: Backbone, report: Report) -> Adaptation | None:
+    """Take the adapters that a file of weights has beside the backbone; None: it has none."""
+    if weights in (None, RANDOM):
+        return None
+    checkpoint = read_checkpoint(weights)
+    if not checkpoint.adapters_state:
+        return None
+    position = next(iter(checkpoint.adapters_state)).partition('_')[0]
+    adapters = load_adapters(checkpoint, backbone, position).eval().requires_grad_(False)
+    report(f'  the {position} adapters of {Path(weights).name} are used; its query is not: it '
+           'belongs to another text encoder than the one of bundles')
+    return Adaptation(
+        adapters, None, position, f'{position} x{len(adapters)}, from the file of weights',
+        {'simulated': False, 'adapters': f'as they came in {Path(weights).name}',
+         'query': 'not trained: theirs belongs to another text encoder'}, [])
 
 
 def _text_graph(text: PromptedTextEncoder, options: ExportOptions) -> bytes:
@@ -334,13 +374,33 @@ def _manifest(
         'licenses': {
             f'backbone {backbone.name}': backbone.license_id,
             'text encoder all-MiniLM-L6-v2': 'Apache-2.0',
-            'adapters, query, success head': 'Apache-2.0'},
+            **_own_licenses(backbone, adaptation), 'success head': 'Apache-2.0'},
         'provenance': {
             'command': command, 'seed': options.seed, 'opset': OPSET,
             'hralign_ros': __version__,
             'packages': {p: metadata.version(p).partition('+')[0] for p in packages}},
         'metrics': dict(metrics),
     }
+
+
+def _own_licenses(backbone: Backbone, adaptation: Adaptation | None) -> dict[str, str]:
+    """Say under which terms adapters and query are."""
+    if adaptation is None or adaptation.attention:
+        return {'adapters, query': trained_license(adaptation.licenses if adaptation else ())}
+    return {'adapters': backbone.license_id, 'query': 'Apache-2.0'}
+
+
+def trained_license(licenses: Iterable[str]) -> str:
+    """
+    Say under which terms weights are that were trained here.
+
+    :param licenses: SPDX names of those of the training videos, which may bind what is made of
+        them.
+    """
+    others = ['none stated' if name in ('', 'NOASSERTION') else name
+              for name in sorted(set(licenses) - _PERMISSIVE)]
+    return (f'what the licences of the training videos allow: {", ".join(others)}' if others
+            else 'Apache-2.0')
 
 
 def _geometry(adapters: nn.Module) -> str:
@@ -375,6 +435,8 @@ def replace_bundle(output: Path, files: Mapping[str, bytes], manifest: dict[str,
     :raises BundleError: see require_replaceable.
     """
     require_replaceable(output)
+    # A link goes on pointing where it points.
+    output = output.resolve()
     manifest['files'] = {
         name: {'bytes': len(data), 'sha256': sha256(data).hexdigest()}
         for name, data in sorted(files.items())}
@@ -390,8 +452,12 @@ def replace_bundle(output: Path, files: Mapping[str, bytes], manifest: dict[str,
         shutil.rmtree(fresh, ignore_errors=True)
         raise
     if output.exists():
-        shutil.rmtree(output)
-    fresh.rename(output)
+        old = Path(mkdtemp(prefix=f'{output.name}.old-', dir=output.parent))
+        output.rename(old)
+        fresh.rename(output)
+        shutil.rmtree(old)
+    else:
+        fresh.rename(output)
 
 
 def _pixels(preprocess: bytes, pictures: Sequence[NDArray[np.uint8]]) -> Floats:

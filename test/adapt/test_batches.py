@@ -143,10 +143,22 @@ def test_the_window_knows_the_rate_of_the_frames():
     """Guards the released window: at 10 Hz, 6 frames are no more than its first part."""
     source = batches(sampler='window')
     assert source.frames(ITEMS[0].human, np.random.default_rng(0)).tolist() == [0, 5, 5]
-    slow = replace(CACHE, frame_times={k: np.arange(6) * 1.0 for k in CACHE.rows})
+    slow = replace(CACHE, frame_times={k: np.arange(6) * 0.9 for k in CACHE.rows})
     source = PairBatches(ITEMS, slow, TEXTS, batch=8, length=3, sampler='window')
     found = source.frames(ITEMS[0].human, np.random.default_rng(0))
     assert (found - found[0]).tolist() == [0, 1, 2]
+
+
+def test_a_window_needs_frames_of_two_seconds():
+    """
+    Guards the comparison of samplers.
+
+    Of a long clip the cache has a few frames all over its length; two seconds of them were one
+    frame, again and again, and nobody was told.
+    """
+    long = replace(CACHE, frame_times={k: np.arange(6) * 4.0 for k in CACHE.rows})
+    with pytest.raises(DataError, match='20.0 s or longer with 6 .* --frames 23'):
+        PairBatches(ITEMS, long, TEXTS, batch=8, length=3, sampler='window')
 
 
 def test_too_little_data_is_one_clear_error():

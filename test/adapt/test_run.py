@@ -29,6 +29,7 @@ from hralign_ros.adapt.run import (  # noqa: E402
 from hralign_ros.data.manifest import DataError  # noqa: E402
 from hralign_ros.data.pairs import HOW, make_pairs  # noqa: E402
 from hralign_ros.evaluate.encode import encode_pairs, NEUTRAL_TEXT  # noqa: E402
+from hralign_ros.models.backbones import load_backbone  # noqa: E402
 from hralign_ros.models.errors import ModelError  # noqa: E402
 import numpy as np  # noqa: E402
 import small_data as small  # noqa: E402
@@ -163,7 +164,8 @@ def test_what_run_json_says():
         'pairs': 12, 'validation_pairs': 4, 'tasks': ['open-box', 'shut-box'], 'scenes': 2,
         'embodiments': ['panda'], 'sources': ['metaworld'], 'licenses': ['MIT']}
     assert record['options']['train']['steps'] == record['steps'] == 6
-    assert record['command'] == 'hralign adapt' and record['backbone_source'] == 'random weights'
+    assert record['command'] == 'hralign adapt'
+    assert record['backbone_source'] == 'the file weights.pth'
     assert 0 <= record['validation_r1'] <= 1 and not record['stopped_early']
     assert any('best at step' in line and str(folder) in line for line in told)
     assert (folder / 'best.pt').is_file() and (folder / 'log.csv').is_file()
@@ -210,13 +212,20 @@ def test_partners_are_drawn_several_times(tmp_path):
     ({'trained': 'all'}, TrainingError, "'all'; allowed: adapters, query"),
     ({'pooling': 'max'}, TrainingError, "'max'; allowed: attention, mean"),
     ({'pairs': 'friends'}, DataError, "'friends': needed is one of recorded"),
-    ({'views': ('side',)}, DataError, 'no episode has the view side; there are: third_person'),
+    ({'views': ('side',)}, DataError, 'split train has the view side; there are: .*--views'),
     ({'position': 'last'}, ModelError, "'last'; allowed: early, middle, late"),
     ({'init': 'zero'}, ModelError, 'identity, release'),
     ({'text': 'bert'}, TrainingError, "'bert'; allowed: minilm, distilbert:FOLDER"),
     ({'text': 'distilbert:'}, TrainingError, 'allowed: minilm'),
     ({'backbone': 'resnet5'}, ModelError, 'resnet5'),
-    ({'dtype': 'float8'}, DataError, "'float8'"), ({'frames': 0}, DataError, 'frames 0')])
+    ({'dtype': 'float8'}, TrainingError, "'float8'"),
+    ({'frames': 0}, TrainingError, 'frames is 0'),
+    ({'backbone': 'r3m_resnet18', 'weights': None}, ModelError,
+     "no weights are named.* or 'random'"),
+    ({'pairs': 'twin', 'train': replace(small.OPTIONS.train, batch=500)}, DataError,
+     r'twin pairs of human and robot in the split train, needed are 500 .*--pairs'),
+    ({'train': replace(small.OPTIONS.train, objective='video_text'), 'pooling': 'mean'},
+     TrainingError, 'use pooling attention')])
 def test_wrong_options(tmp_path, monkeypatch, change, error, said):
     """Guards hours of work: what cannot be is said before any feature is computed."""
     import hralign_ros.adapt.cache as module
@@ -228,6 +237,49 @@ def test_wrong_options(tmp_path, monkeypatch, change, error, said):
         adapt(small.data_folder(), tmp_path / 'run', replace(small.OPTIONS, **change),
               cache=tmp_path / 'cache', report=str)
     assert not (tmp_path / 'run').exists()
+
+
+def test_a_folder_that_cannot_be_written_is_found_first(tmp_path, monkeypatch):
+    """Guards hours of features for a run that ends in a traceback, or in one that is there."""
+    import hralign_ros.adapt.cache as module
+
+    def fail(*args, **more):
+        raise AssertionError('features are computed')
+    monkeypatch.setattr(module, '_fill', fail)
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(TrainingError, match='no run can be written there'):
+        adapt(small.data_folder(), tmp_path / 'file/run', small.OPTIONS, report=str,
+              cache=tmp_path / 'cache')
+    with pytest.raises(TrainingError, match='holds a run already'):
+        adapt(small.data_folder(), small.run('adapted').folder, small.OPTIONS, report=str,
+              cache=tmp_path / 'cache')
+
+
+@pytest.mark.parametrize('setting', [{'sampler': 'flip'}, {'temperature': 0.0}])
+def test_settings_that_are_refused(setting):
+    """Guards the same: both were met only once all features were there."""
+    with pytest.raises(TrainingError, match=next(iter(setting))):
+        replace(small.OPTIONS.train, **setting)
+
+
+def test_a_run_belongs_to_its_weights(tmp_path, monkeypatch):
+    """
+    Guards adapters behind another backbone than they were trained behind.
+
+    A run kept the path of its weights as it was typed: with another file of that name there, or
+    from another folder, its adapters were exported behind whatever that held.
+    """
+    path = tmp_path / 'w.pth'
+    torch.save(load_backbone('r3m_resnet18', 'random', seed=1).module.state_dict(), path)
+    monkeypatch.chdir(tmp_path)
+    options = replace(small.OPTIONS, backbone='r3m_resnet18', weights='w.pth', frames=2,
+                      train=replace(small.OPTIONS.train, steps=1, length=2))
+    adapt(small.data_folder(), tmp_path / 'run', options, report=str, cache=tmp_path / 'cache')
+    monkeypatch.chdir('/')
+    assert load_run(tmp_path / 'run').options.weights == str(path)
+    torch.save(load_backbone('r3m_resnet18', 'random', seed=2).module.state_dict(), path)
+    with pytest.raises(TrainingError, match='other weights of r3m_resnet18'):
+        load_run(tmp_path / 'run')
 
 
 def test_what_is_no_run(tmp_path):

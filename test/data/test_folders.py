@@ -9,8 +9,10 @@ from hralign_ros.data.importing import import_data
 from hralign_ros.data.manifest import DataError, read_manifest
 from hralign_ros.data.pairs import make_pairs
 from hralign_ros.data.video import write_video
+from hralign_ros.runtime.shares import find_share
 import numpy as np
 import pytest
+import yaml
 
 
 def add(root, *names):
@@ -151,3 +153,33 @@ def test_imports_that_are_refused(tmp_path):
     with pytest.raises(DataError, match='no episode'):
         import_data('folders', tmp_path, report=lambda line: None)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_import_does_not_replace_what_it_has_not_read(tmp_path):
+    """
+    Guards a manifest: a second import below one folder left only its own episodes, silently.
+
+    The same source again is a new look at it, and may be.
+    """
+    for name in ('a', 'b'):
+        add(tmp_path / name, 'push/1/third_person.mp4')
+    import_data('folders', tmp_path / 'a', tmp_path, report=str)
+    import_data('folders', tmp_path / 'a', tmp_path, report=str)
+    with pytest.raises(DataError, match="1 episodes of something else .'push/1' of folder"):
+        import_data('folders', tmp_path / 'b', tmp_path, report=str)
+    import_data('folders', tmp_path / 'b', report=str)
+    assert len(read_manifest(tmp_path).episodes) == 1
+
+
+def test_a_split_file_that_names_nothing_there(tmp_path):
+    """Guards a misspelt task of a split file: it was trained on, and nobody was told."""
+    add(tmp_path, 'open the drawer/1/third_person.mp4', 'push it/1/third_person.mp4')
+    rules = yaml.safe_load(find_share('config/splits.yaml').read_text('utf-8'))
+    rules |= {'test_tasks': ['open the drawer'], 'validation_tasks': ['push-id'],
+              'test_embodiments': []}
+    (tmp_path / 'own.yaml').write_text(yaml.safe_dump(rules))
+    lines = []
+    import_data('folders', tmp_path, splits=tmp_path / 'own.yaml', report=lines.append)
+    assert any('no episode has the task push-id; there are: open-the-drawer, push-it' in line
+               for line in lines)
+    assert [e.split for e in read_manifest(tmp_path).episodes][0] == 'test_task'

@@ -31,6 +31,16 @@ def test_a_held_out_task_is_never_trained_on(task, scene, seed, name, embodiment
         assert split == ('test_task' if task in RULES.test_tasks else 'validation')
 
 
+@pytest.mark.parametrize('name', ['Open the drawer', 'open-the-drawer', 'open the drawer.'])
+def test_tasks_may_be_written_as_instructions(tmp_path, name):
+    """Guards a held-out task: a folder's name, in place of its short form, was trained on."""
+    write(tmp_path / 's.yaml', test_tasks=[name])
+    rules = read_splits(tmp_path / 's.yaml')
+    for task in ('open-the-drawer', 'open the drawer'):
+        assert rules.of(task_id=task, scene='a', embodiment='panda', seed=0,
+                        episode_id='e') == 'test_task'
+
+
 @given(st.sampled_from([kind for kind in SCENE_KINDS if kind != 'train']), st.integers(0, 99),
        SEEDS)
 def test_a_test_scene_is_never_trained_in(kind, number, seed):

@@ -176,6 +176,31 @@ def test_writing_twice_gives_the_same_bytes(tmp_path):
     assert a.read_bytes() == b.read_bytes()
 
 
+@pytest.mark.parametrize(('codec', 'options', 'good'), [
+    ('libx264', {'bf': '2'}, False), ('libx264', {'bf': '0'}, True), ('mjpeg', {}, True)])
+def test_avi_that_does_not_say_its_order(tmp_path, codec, options, good):
+    """
+    Guards labels against frames in another order than they are shown.
+
+    AVI has no time of display: H.264 with frames that look ahead came out scrambled.
+    """
+    path = tmp_path / 'a.avi'
+    with av.open(str(path), 'w') as container:
+        stream = container.add_stream(codec, rate=10, options=options)
+        stream.width, stream.height = 64, 48
+        stream.pix_fmt = 'yuvj420p' if codec == 'mjpeg' else 'yuv420p'
+        for i in range(12):
+            shade = np.full((48, 64, 3), 20 * i, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(shade, format='rgb24')))
+        container.mux(stream.encode())
+    if good:
+        frames, _ = read_frames(path, count=12)
+        assert (np.diff(frames.mean((1, 2, 3))) > 10).all()
+    else:
+        with pytest.raises(DataError, match='convert it to MP4'):
+            read_frames(path, count=12)
+
+
 def test_nearest():
     """Guards cameras of other rates: each wanted time has its nearest frame, ties the earlier."""
     times = np.array([0.0, 1.0, 3.0])

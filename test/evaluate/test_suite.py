@@ -244,7 +244,7 @@ def test_data_without_actions_are_measured_all_the_same():
 @pytest.mark.parametrize(('chosen', 'options', 'error', 'said'), [
     ((), {}, EvaluationError, 'at least one run is needed'),
     (('adapted',), {'splits': ['test_moon']}, DataError, 'no episode of split test_moon'),
-    (('adapted',), {'view': 'head'}, DataError, 'no episode has the view head'),
+    (('adapted',), {'view': 'head'}, DataError, 'has the view head'),
     (('adapted',), {'gallery': 1}, EvaluationError, 'a gallery of 1 clips; needed are 2')])
 def test_what_cannot_be_measured(chosen, options, error, said):
     """Guards mistyped options: one sentence that says what there is."""

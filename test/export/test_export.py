@@ -18,7 +18,9 @@ onnx = import_module('onnx')
 torch = import_module('torch')
 cli = import_module('hralign_ros.cli')
 runtime = import_module('hralign_ros.runtime')
+shares = import_module('hralign_ros.runtime.shares')
 adapters = import_module('hralign_ros.models.adapters')
+checkpoints = import_module('hralign_ros.models.checkpoints')
 backbones = import_module('hralign_ros.models.backbones')
 heads = import_module('hralign_ros.models.heads')
 bundle = import_module('hralign_ros.export.bundle')
@@ -88,8 +90,8 @@ def test_the_shipped_adapters_stand_behind_the_plain_backbone():
 def test_a_whole_bundle_of_resnet50(tmp_path, capsys):
     """Guards the other backbones to the end: by the command line, into the Encoder, to a tick."""
     folder = tmp_path / 'arm'
-    assert cli.main(['export', '--output', str(folder), '--backbone', 'resnet50', '--views',
-                     'wrist', 'left', 'right', '--seed', '3']) == 0
+    assert cli.main(['export', '--output', str(folder), '--backbone', 'resnet50', '--weights',
+                     'random', '--views', 'wrist', 'left', 'right', '--seed', '3']) == 0
     assert 'visual.onnx' in capsys.readouterr().out
     assert not (tmp_path / 'arm.new').exists(), 'what it was written to first is gone'
     encoder = runtime.Encoder.load(folder, provider='cpu')
@@ -161,6 +163,87 @@ def test_a_folder_that_is_no_bundle_is_not_replaced(quick, capsys, tmp_path):
     (folder / 'thesis.tex').write_text('years of work')
     assert 'home' in said(capsys, '--output', folder)
     assert (folder / 'thesis.tex').read_text() == 'years of work'
+
+
+def test_a_trained_head_is_not_replaced_by_an_untrained_one(quick, capsys, tmp_path):
+    """Guards a calibrated bundle: an export wrote an untrained head in its place, silently."""
+    folder = tmp_path / 'bundle'
+    folder.mkdir()
+    (folder / 'bundle.yaml').write_text('success: {trained: true}\n')
+    assert '--replace' in said(capsys, '--output', folder)
+    with pytest.raises(Sentinel):
+        cli.main(['export', '--output', str(folder), '--replace'])
+
+
+def test_a_backbone_without_weights(quick, capsys, tmp_path):
+    """Guards a forgotten --weights: the bundle of a random network looked like any other."""
+    assert "or 'random'" in said(capsys, '--output', tmp_path / 'x', '--backbone', 'r3m_resnet18')
+
+
+def test_a_link_to_a_bundle_goes_on_pointing_at_it(tmp_path):
+    """Guards models/current -> v1: after minutes of work it could not be replaced."""
+    (tmp_path / 'v1').mkdir()
+    (tmp_path / 'v1/bundle.yaml').write_text('old')
+    (tmp_path / 'current').symlink_to('v1')
+    bundle.replace_bundle(tmp_path / 'current', {'a': b'new'}, {})
+    assert (tmp_path / 'current').is_symlink() and (tmp_path / 'v1/a').read_bytes() == b'new'
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['current', 'v1']
+
+
+def test_an_installed_package_has_its_samples(tmp_path, monkeypatch):
+    """Guards `hralign export` after colcon's install: its pictures were in source trees only."""
+    demo = shares.find_share('demo/can')
+    monkeypatch.setattr(shares, '_ROOT', tmp_path / 'site-packages')
+    monkeypatch.setenv('AMENT_PREFIX_PATH', str(tmp_path / 'install'))
+    with pytest.raises(FileNotFoundError, match='build the workspace'):
+        samples.sample_pictures(2)
+    (tmp_path / 'install/share/hralign_ros/demo').mkdir(parents=True)
+    (tmp_path / 'install/share/hralign_ros/demo/can').symlink_to(demo)
+    assert len(samples.sample_pictures(2)) == 4
+
+
+def test_adapters_of_a_file_of_weights_are_exported(tmp_path):
+    """
+    Guards the authors' AdaptedR3M.pyth: its adapters were left out, and identities put there.
+
+    The query cannot come along: theirs is for DistilBERT.
+    """
+    backbone = backbones.load_backbone('r3m_resnet18', 'random')
+    row = adapters.make_adapters(backbone)
+    for parameter in row.parameters():
+        torch.nn.init.normal_(parameter, std=0.02)
+    path, lines = tmp_path / 'AdaptedR3M.pyth', []
+    torch.save({'model_state': checkpoints.to_release_state(
+        backbone.module.state_dict(), row.state_dict())}, path)
+    manifest = bundle.export_bundle(
+        tmp_path / 'made', bundle.ExportOptions(backbone='r3m_resnet18', weights=str(path)),
+        command='x', report=lines.append)
+    assert any('late adapters of AdaptedR3M.pyth are used' in line for line in lines)
+    assert 'late x3, from the file' in manifest['adapter']['name']
+    assert manifest['licenses']['adapters'] == manifest['backbone']['license']
+    pixels = torch.randn(2, 3, 224, 224)
+    with torch.no_grad():
+        expected = row(backbone.module(pixels)).flatten(2).transpose(1, 2).numpy()
+    tokens = run((tmp_path / 'made/visual.onnx').read_bytes(), pixels=pixels.numpy())[0]
+    np.testing.assert_allclose(tokens, expected, atol=1e-3)
+    assert 'nothing has been aligned' not in (tmp_path / 'made/card.md').read_text('utf-8')
+
+
+@pytest.mark.parametrize(('licenses', 'said'), [
+    ([], 'Apache-2.0'), (['MIT', 'CC-BY-4.0'], 'Apache-2.0'),
+    (['MIT', 'CC-BY-NC-4.0'], 'CC-BY-NC-4.0'), (['NOASSERTION'], 'none stated')])
+def test_weights_are_no_freer_than_their_videos(licenses, said):
+    """Guards users' rights: weights trained on non-commercial video were called Apache-2.0."""
+    assert bundle.trained_license(licenses).endswith(said)
+    assert (bundle.trained_license(licenses) == 'Apache-2.0') == (said == 'Apache-2.0')
+
+
+def test_nothing_to_quantise():
+    """Guards --int8 of a ViT: its one convolution stays float, and the file was called int8."""
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 2, 2), torch.nn.Flatten(2))
+    model = graphs.torch_graph(net, [torch.zeros(1, 3, 8, 8)], inputs=['pixels'],
+                               outputs=['tokens'])
+    assert compress.quantise_static(model, [np.zeros((1, 3, 8, 8), np.float32)]) is None
 
 
 @pytest.mark.parametrize('content', [None, 'bundle.yaml'])

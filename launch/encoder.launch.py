@@ -84,11 +84,15 @@ def make_node(context: LaunchContext) -> list[LifecycleNode]:
              for argument in ARGUMENTS}
     texts = {parameter: given[argument] for argument, parameters in TEXTS.items()
              for parameter in parameters if given[argument]}
+    # launch itself only warns, and the node would run on its defaults.
+    file = Path(given['params_file']).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f'params_file {file}: no such file')
     flags = {flag: given[flag] == 'true' for flag in FLAGS if given[flag]}
     return [LifecycleNode(
         package='hralign_ros', executable='encoder_node', name=given['name'],
         namespace=given['namespace'], output='screen',
-        parameters=[given['params_file'], *([text_file(texts)] if texts else []), flags],
+        parameters=[str(file), *([text_file(texts)] if texts else []), flags],
         ros_arguments=['--log-level', given['log_level']])]
 
 

@@ -6,15 +6,47 @@ Isolation of the whole run: a ROS domain, a log folder and a transport profile o
 
 Set before anything imports rclpy, and inherited by every process that a test starts. The domain
 is held by an open port for as long as pytest lives, so that parallel runs do not see each other.
+
+Here too: which packages a folder of tests needs. To skip in the conftest of the folder itself
+would end the whole run before its first test.
 """
 
+from importlib.util import find_spec
 import os
 from pathlib import Path
 import socket
 import tempfile
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 _FIRST_PORT = 32768
+# Folder of tests -> packages without which nothing in it can run; `make test` installs them.
+_FILMS = ('av', 'pyarrow')
+_TORCH = (*_FILMS, 'torch', 'torchvision', 'timm', 'onnxscript', 'transformers', 'sklearn')
+NEEDED = {'nodes': ('rclpy', 'hralign_msgs'), 'faults': ('rclpy', 'hralign_msgs', 'onnx'),
+          'data': _FILMS, 'simulation': _FILMS,
+          **dict.fromkeys(('adapt', 'evaluate', 'export', 'models', 'success'), _TORCH)}
+
+
+class _LeftOut(pytest.Module):
+    """A file of tests that is skipped without being imported."""
+
+    def collect(self):
+        """Skip it, naming what is missing."""
+        pytest.skip(f'{missing_for(self.path)} is not installed', allow_module_level=True)
+
+
+def missing_for(path):
+    """Name the first package that the tests of a file need and that is missing; '': none is."""
+    return next((name for name in NEEDED.get(path.parent.name, ()) if not find_spec(name)), '')
+
+
+def pytest_pycollect_makemodule(module_path, parent):
+    """Leave files out whose packages are not there."""
+    if missing_for(module_path):
+        return _LeftOut.from_parent(parent, path=module_path)
+    return None
 
 
 def _take_domain() -> socket.socket:

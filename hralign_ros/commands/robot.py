@@ -43,6 +43,7 @@ def _add_doctor(commands: Commands) -> None:
                         help="image topics of the views, without '/compressed'")
     doctor.add_argument('--params-file', type=Path, help='that the encoder is started with')
     doctor.add_argument('--namespace', default='/', help='of the encoder (%(default)s)')
+    doctor.add_argument('--name', default='encoder', help='of its node (%(default)s)')
     doctor.add_argument('--json', type=Path, metavar='FILE', help='write the findings there too')
     doctor.set_defaults(run=_doctor)
 
@@ -98,7 +99,7 @@ def _doctor(options: argparse.Namespace) -> int:
     return doctor(read_options(
         bundle=options.bundle, provider=options.provider, topics=options.topics,
         params_file=options.params_file, namespace=options.namespace, seconds=options.seconds,
-        json_file=options.json))
+        json_file=options.json, name=options.name))
 
 
 def _sign(options: argparse.Namespace) -> int:

@@ -122,7 +122,7 @@ def pairing_status(
     """Tell how well the cameras fit together."""
     missing = [view for view, fresh in statistics.fresh.items() if not fresh]
     level, message = OK, f'skew {statistics.skew * 1e3:.1f} ms'
-    if missing:
+    if missing and not statistics.waiting:
         level, message = WARN, f'without {", ".join(missing)}'
     if PAIRING in faults:
         level, message = WARN, faults[PAIRING]
@@ -140,7 +140,7 @@ def inference_status(
     for key, text in faults.items():
         if key.startswith(CONSUMER):
             level, message = WARN, text
-    if statistics.blind:
+    if statistics.blind and not statistics.waiting:
         level, message = ERROR, (
             'no required view has a fresh frame: no embeddings, and ~/success says STALE')
     for key in ('inference', 'internal error'):

@@ -79,7 +79,7 @@ class EncoderNode(LifecycleNode):
         self._last_report = 0.0
         parameters.declare(self)
         self.add_on_set_parameters_callback(lambda changed: parameters.validate_change(
-            self, changed, self._encoder.tasks.alphas if self._encoder else ()))
+            self, changed, self._encoder))
         self.add_post_set_parameters_callback(lambda _: self._apply_settings())
         self.create_service(SetTask, '~/set_task', self._on_set_task)
         self.create_service(StartEpisode, '~/start_episode', self._on_start_episode)
@@ -163,7 +163,7 @@ class EncoderNode(LifecycleNode):
             raise parameters.ParameterError(
                 f'parameter views is {", ".join(settings.views)}, but the bundle '
                 f'{encoder.bundle.path} has {", ".join(encoder.manifest.views)}, in this order')
-        parameters.check_alpha(settings['alpha'], encoder.tasks.alphas)
+        parameters.check_promise(settings.values, encoder)
         encoder.warm_up()
         self._settings, self._encoder = settings, encoder
         self._pipeline = Pipeline(
@@ -189,8 +189,9 @@ class EncoderNode(LifecycleNode):
         def make(kind: type, name: str) -> Any:
             topic = self.resolve_topic_name(name)
             self._network.offer(topic, RELIABLE)
+            # By its own name: a name that is remapped already would be remapped once more.
             return self.create_lifecycle_publisher(
-                kind, topic, RELIABLE, event_callbacks=PublisherEventCallbacks(
+                kind, name, RELIABLE, event_callbacks=PublisherEventCallbacks(
                     incompatible_qos=lambda event: self._network.refused(topic, event)))
 
         self._embedding = make(TaskEmbedding, '~/embedding')
@@ -223,11 +224,14 @@ class EncoderNode(LifecycleNode):
 
     def _subscribe(self, name: str, view: parameters.ViewSettings) -> None:
         """Subscribe to a camera."""
-        kind, topic, qos = pictures.subscription_of(
-            self.resolve_topic_name(view.topic), view.transport, view.reliability)
+        resolved = self.resolve_topic_name(view.topic)
+        kind, topic, qos = pictures.subscription_of(resolved, view.transport, view.reliability)
         self._network.listen(name, topic, qos)
+        # By its own name where it can be: of two names that are exchanged by remapping, the one
+        # that is resolved already would be exchanged back.
+        asked = view.topic if topic == resolved else topic
         self._subscriptions_made.append(self.create_subscription(
-            kind, topic, partial(self._on_image, name), qos,
+            kind, asked, partial(self._on_image, name), qos,
             event_callbacks=SubscriptionEventCallbacks(
                 incompatible_qos=lambda event: self._network.unheard(name, event))))
 
@@ -374,7 +378,7 @@ class EncoderNode(LifecycleNode):
             overlay = attention_overlay(
                 tick.pictures[view], tick.attention[row], manifest.token_grid)
             publisher.publish(conversions.image_message(
-                overlay, int(tick.view_stamps[row]), result.frame_id))
+                overlay, int(tick.view_stamps[row]), result.frame_ids.get(view, '')))
 
     def _report(self, *, force: bool = False) -> None:
         """Publish diagnostics once a second, and at once when a level changes."""

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from hralign_ros.runtime.decision import DecisionRules
-from hralign_ros.runtime.encoder import POOLINGS, PRECISIONS
+from hralign_ros.runtime.encoder import Encoder, POOLINGS, PRECISIONS
 from hralign_ros.runtime.errors import HralignError
 from hralign_ros.runtime.images import ROTATIONS, ViewGeometry
 from hralign_ros.runtime.pairing import PairingRules
 from hralign_ros.runtime.providers import PROVIDERS
+from hralign_ros.runtime.tasks import broken_promise
 from rcl_interfaces.msg import (
     FloatingPointRange,
     IntegerRange,
@@ -142,7 +143,8 @@ NODE_PARAMETERS = (
     Parameter('alpha', 0.05, 'False-alarm rate whose calibrated threshold decides SUCCESS; one '
               'of those of the bundle (~/info): 0.01, 0.05, 0.1 of the shipped one.',
               0.0001, 0.5, dynamic=True),
-    Parameter('dwell_s', 0.3, 'How long the probability must stay above the threshold [s].',
+    Parameter('dwell_s', 0.3, 'How long the probability must stay above the threshold [s]; no '
+              'shorter than thresholds were calibrated for: 0.3 of the shipped bundle.',
               0.0, 60.0, dynamic=True),
     Parameter('failure_threshold', 0.9,
               'A failure mode above this probability decides FAILURE; 1: none ever does.',
@@ -328,32 +330,34 @@ def current(node: Node) -> dict[str, Any]:
     return {name: _value(node, name) for name in table(_value(node, 'views'))}
 
 
-def check_alpha(alpha: float, calibrated: Sequence[float]) -> None:
+def check_promise(values: Mapping[str, Any], encoder: Encoder) -> None:
     """
-    Check that a bundle has a threshold for this false-alarm rate; without it nothing is decided.
+    Check that decisions keep the rate of false alarms that is asked for.
 
-    :param calibrated: rates that it has thresholds for; empty: it is not calibrated at all.
-    :raises ParameterError: it has others only.
+    :param values: of all parameters.
+    :raises ParameterError: the bundle has no threshold for this alpha, without which nothing is
+        decided; or its thresholds are for a longer dwell_s. A bundle without any is not refused.
     """
-    if calibrated and alpha not in calibrated:
-        raise ParameterError(
-            f'parameter alpha is {alpha:g}; the bundle has calibrated thresholds for '
-            f'{", ".join(f"{one:g}" for one in calibrated)}')
+    broken = broken_promise(values['alpha'], values['dwell_s'], encoder.tasks.alphas,
+                            encoder.manifest.success_dwell_s)
+    if broken:
+        raise ParameterError(broken)
 
 
 def validate_change(
-    node: Node, changed: Sequence[RclpyParameter], calibrated: Sequence[float] = (),
+    node: Node, changed: Sequence[RclpyParameter], encoder: Encoder | None = None,
 ) -> SetParametersResult:
     """
     Check a set of changes together with all other values; accept all of them or none.
 
-    :param calibrated: see check_alpha; empty while no bundle is loaded.
+    :param encoder: see check_promise; None while no bundle is loaded.
     """
     values = current(node)
     values |= {p.name: p.value for p in changed if p.name in values}
     try:
         Settings.read(values)
-        check_alpha(values['alpha'], calibrated)
+        if encoder:
+            check_promise(values, encoder)
     except ParameterError as error:
         return SetParametersResult(successful=False, reason=str(error))
     return SetParametersResult(successful=True)

@@ -10,7 +10,7 @@ drops are counted. An error in one tick is noted and the next tick runs.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from threading import Condition, Thread
 import time
@@ -47,6 +47,7 @@ class Result:
     :param tick: None: no required view is fresh, and nothing new was seen.
     :param task: the instruction, and the bundle's id of it (empty: not one of its own).
     :param frame_id: of the reference view's newest picture.
+    :param frame_ids: of each view's picture in this tick.
     :param started: monotonic time at which work on the set began [ns].
     """
 
@@ -59,6 +60,7 @@ class Result:
     rules: DecisionRules
     stamp: int
     frame_id: str
+    frame_ids: Mapping[str, str]
     started: int
 
 
@@ -122,9 +124,11 @@ class Pipeline:
         self._running = self._starts = 0
         self._thread: Thread | None = None
         self._tally = Tally(encoder.manifest.views)
-        # Monotonic times: of the start, of the last result of pictures, and of the last that was
-        # sent in place of one; None: none was due [ns].
-        self._started = self._last_tick = 0
+        # Monotonic times: since when frames are waited for, and of the last result that was sent
+        # in place of one of pictures; None: none was due [ns].
+        self._waiting = 0
+        # Of the last result of pictures: monotonic time, and time of the clock [ns].
+        self._last_tick = 0, 0
         self._stale_since: int | None = None
         # Since when the worker is in a tick; None: it is not.
         self._busy_since: int | None = None
@@ -143,7 +147,8 @@ class Pipeline:
             self._starts += 1
             self._running = self._starts
             self._busy_since = None
-            self._started = self._last_tick = self._stale_since = self._call.elapsed()
+            self._waiting = self._stale_since = self._call.elapsed()
+            self._last_tick = self._waiting, self._call.clock()
         self._thread = Thread(
             target=self._work, args=(self._starts,), name='hralign_worker', daemon=True)
         self._thread.start()
@@ -194,6 +199,7 @@ class Pipeline:
             verdict = self._pairing.offer(
                 view, Frame(stamp, message), now=now, elapsed=elapsed)
             if verdict is Verdict.TIME_RESET:
+                self._waiting = elapsed
                 self._new_episode(self._episode.task.text, keep_start=False)
             if verdict in (Verdict.ACCEPTED, Verdict.REPLACED, Verdict.TIME_RESET):
                 self._wake.notify()
@@ -224,6 +230,7 @@ class Pipeline:
         """Forget all stamps and start a new episode, because the clock went back."""
         with self._wake:
             self._pairing.reset()
+            self._waiting = self._call.elapsed()
             self._new_episode(self._episode.task.text, keep_start=False)
 
     def update(
@@ -252,6 +259,7 @@ class Pipeline:
                 views={view: self._pairing.counts(view) for view in views},
                 ages={view: None if age is None else age * 1e-9 for view, age in ages.items()},
                 fresh={view: self._pairing.fresh(view, now, elapsed) for view in views},
+                waiting=elapsed - self._waiting <= self._pairing.rules.max_age,
                 blind=not self._pairing.any_required_fresh(now, elapsed),
                 rates=self._tally.rates(elapsed), ticks=Counter(self._tally.ticks),
                 latency=tuple(self._tally.latency), processing=tuple(self._tally.processing),
@@ -279,16 +287,23 @@ class Pipeline:
                 self._encoder.warm_up()
         except InferenceError as error:
             self._faults.bad('inference', str(error))
+        except Exception:  # no memory left, say
+            self._faults.bad('internal error', traceback.format_exc())
         while self._running == start:
+            self._turn(start)
+
+    def _turn(self, start: int) -> None:
+        """Do what there is to do, and say what is missed whatever became of that."""
+        for part in (self._next_set, self._say_what_is_missed):
             try:
-                self._turn(start)
+                part(start)
             except Exception:  # a fault of ours must not end the node
                 self._tally.ticks['internal_error'] += 1
                 self._faults.bad('internal error', traceback.format_exc())
                 time.sleep(_BREATH)
-            self._faults.settle()
+        self._faults.settle()
 
-    def _turn(self, start: int) -> None:
+    def _next_set(self, start: int) -> None:
         """Wait for a set, or for the time to say that there is none; then do it."""
         with self._wake:
             matched = self._take()
@@ -306,8 +321,12 @@ class Pipeline:
                 with self._wake:
                     if self._running == start:
                         self._busy_since = None
+
+    def _say_what_is_missed(self, start: int) -> None:
+        """Note silent views; publish STALE, also where frames come and none can be used."""
+        if self._running != start:
+            return
         self._check_silence()
-        # Also where frames come and none of them can be used.
         with self._wake:
             due = self._running == start and self._stale_due()
         if due:
@@ -328,9 +347,14 @@ class Pipeline:
 
     def _stale_due(self) -> bool:
         """Whether it is time to say that nothing fresh is seen; the lock is held."""
-        elapsed = self._call.elapsed()
-        if self._pairing.any_required_fresh(self._call.clock(), elapsed) \
-                and elapsed - self._last_tick <= max(self._pairing.rules.max_age, STALE_PERIOD):
+        now, elapsed = self._call.clock(), self._call.elapsed()
+        rules = self._pairing.rules
+        last, last_clock = self._last_tick
+        # Without a result for too long by both clocks: simulated time may be slow. By real time
+        # alone once that is what a camera would be given up for, as it may stand still.
+        missed = elapsed - last > max(rules.max_age, STALE_PERIOD) and (
+            abs(now - last_clock) > rules.max_age or elapsed - last > rules.standstill)
+        if self._pairing.any_required_fresh(now, elapsed) and not missed:
             self._stale_since = None
             return False
         # Say it at once when it begins, then every period.
@@ -341,8 +365,9 @@ class Pipeline:
         with self._wake:
             now, elapsed = self._call.clock(), self._call.elapsed()
             rules = self._pairing.rules
-            if elapsed - self._started < rules.max_age:
+            if elapsed - self._waiting < rules.max_age:
                 return
+            seeing = self._pairing.any_required_fresh(now, elapsed)
             ages = {view: self._pairing.age(view, now) for view in self._encoder.manifest.views
                     if not self._pairing.fresh(view, now, elapsed)}
         for view in self._encoder.manifest.views:
@@ -352,7 +377,9 @@ class Pipeline:
             age = ages[view]
             self._faults.bad(f'{view} silence', f'view {view}: ' + (
                 'no frame has come' if age is None
-                else f'the newest frame is {age * 1e-9:.1f} s old; results go on without it'))
+                else 'no frame comes, and the clock stands still' if age <= rules.max_age
+                else f'the newest frame is {age * 1e-9:.1f} s old') + (
+                    '; results go on without it' if seeing else '; there are no results'))
 
     def _repeat_stale(self) -> None:
         """Publish that there is no result of fresh pictures, in the episode that is now."""
@@ -389,9 +416,9 @@ class Pipeline:
         frame_id = frame_ids.get(reference) or next(iter(frame_ids.values()))
         with self._wake:
             if episode is self._episode:
-                self._last_tick = self._call.elapsed()
+                self._last_tick = self._call.elapsed(), self._call.clock()
                 self._newest = (tick.stamp, frame_id)
-        self._hand_over(episode, tick, tick.status, started)
+        self._hand_over(episode, tick, tick.status, started, frame_ids)
 
     def _decode(self, matched: MatchedSet[Any]) -> tuple[dict[str, Image], dict[str, str]]:
         """Decode a set's frames; those that cannot be used are counted and left out."""
@@ -427,12 +454,14 @@ class Pipeline:
                 f'the last {self._alone} sets were without {", ".join(lacking)}, which does send: '
                 f'stamps are {(max(ages) - min(ages)) * 1e-6:.0f} ms apart, '
                 f'{tolerance * 1e-6:.0f} ms are allowed. '
-                "Synchronise the cameras' clocks, or raise tolerance_s"
+                "Synchronise the cameras' clocks; where the pictures of one only take longer to "
+                'come, raise tolerance_s above that (hralign doctor says what is needed)'
                 + (f'; or, where {late} only comes later, set its required to true, so that sets '
                    'wait for it' if late else '')))
 
     def _hand_over(
         self, episode: Episode, tick: Tick | None, status: Status, started: int,
+        frame_ids: Mapping[str, str] = {},  # noqa: B006  # never changed
     ) -> None:
         """Decide, and give the result to the node unless a new episode has begun."""
         with self._wake:
@@ -441,8 +470,8 @@ class Pipeline:
                 return
             calibration = tick.success.calibration if tick else None
             rules = self._decision_rules
-            thresholds = dict(calibration.thresholds) if calibration else {}
-            rules = replace(rules, threshold=thresholds.get(rules.alpha))
+            rules = replace(rules, threshold=calibration.threshold(rules.alpha)
+                            if calibration else None)
             known = status
             if self._allow_unknown:
                 known &= ~Status.UNKNOWN_TASK
@@ -458,7 +487,7 @@ class Pipeline:
                 tick=tick, episode_id=episode.episode_id, task=episode.task.text,
                 task_id=episode.task.task.task_id if episode.task.known else '',
                 status=status, decision=decision, rules=rules, stamp=stamp, frame_id=frame_id,
-                started=started)
+                frame_ids=frame_ids, started=started)
             self._call.on_result(result)
             if tick is None:
                 return

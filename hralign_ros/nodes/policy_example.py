@@ -34,7 +34,8 @@ class PolicyExample(Node):
         self._max_age = self._number(
             'max_age_s', 0.2, 'Hold when the newest embedding is older [s].', 0.001, 10.0)
         self._newest: TaskEmbedding | None = None
-        self._success: SuccessProbability | None = None
+        # The episode that has ended last, and how.
+        self._ended: tuple[int, str] = (0, '')
         self._bundle = ''
         self._state = ''
         # Depth 1: only the newest counts, and a queue would only make it older.
@@ -54,7 +55,10 @@ class PolicyExample(Node):
         self._newest = message
 
     def _on_success(self, message: SuccessProbability) -> None:
-        self._success = message
+        ends = {message.DECISION_SUCCESS: 'the task is accomplished',
+                message.DECISION_FAILURE: 'the attempt has failed'}
+        if message.decision in ends:
+            self._ended = message.episode_id, ends[message.decision]
 
     def _why_hold(self) -> str:
         """Say why not to act; empty: act."""
@@ -77,10 +81,9 @@ class PolicyExample(Node):
             return f'without {", ".join(missing)}'
         if self._bundle and message.bundle_sha256 != self._bundle:
             return 'the bundle has changed: its embeddings are in another space'
-        success = self._success
-        if success is not None and success.episode_id == message.episode_id \
-                and success.decision == success.DECISION_SUCCESS:
-            return 'the task is accomplished'
+        # An attempt that has ended stays so: while a camera is covered the decision is ABSTAIN.
+        if message.episode_id == self._ended[0]:
+            return self._ended[1]
         return ''
 
     def _control(self) -> None:

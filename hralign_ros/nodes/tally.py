@@ -21,6 +21,7 @@ class Statistics:
     :param views: per view, counts by what became of its frames, its rate and its age.
     :param latency: acquisition to hand-over of the last ticks [s], oldest first.
     :param processing: duration of the same ticks [s].
+    :param waiting: it has only just begun, or time has: nobody can have sent anything yet.
     :param blind: no required view has a fresh frame.
     :param rate: ticks per second over the last ticks; 0 with fewer than two.
     """
@@ -28,6 +29,7 @@ class Statistics:
     views: Mapping[str, Mapping[str, int]]
     ages: Mapping[str, float | None]
     fresh: Mapping[str, bool]
+    waiting: bool
     blind: bool
     rates: Mapping[str, float]
     ticks: Counter[str]

@@ -18,6 +18,7 @@ from reprlib import Repr
 from typing import Any
 
 from hralign_ros.runtime import signature
+from hralign_ros.runtime.decision import DecisionRules
 from hralign_ros.runtime.errors import BundleError, SignatureError
 from hralign_ros.runtime.files import load_yaml, MAX_YAML_BYTES, NotPlainError, read_bounded
 from hralign_ros.runtime.signature import SIGNATURE
@@ -71,6 +72,8 @@ class Manifest:
     :param max_tokens: most text tokens the text encoder takes, special ones included.
     :param modes: K, failure prompts per task.
     :param prompt_length: L, vectors per failure prompt.
+    :param success_dwell_s: how long the probability had to stay above thresholds when these were
+        calibrated; a shorter time breaks their promise.
     :param success_trained: false: the success head's weights are random.
     :param ood_threshold: results with a higher OOD score are out of distribution; None: unknown.
     :param licenses: part -> licence, SPDX where there is one.
@@ -88,6 +91,7 @@ class Manifest:
     max_tokens: int
     modes: int
     prompt_length: int
+    success_dwell_s: float
     success_trained: bool
     ood_threshold: float | None
     backbone: str
@@ -418,6 +422,9 @@ def _parse(document: Any, source: Path) -> Manifest:
         max_tokens=max_tokens,
         modes=success.integer('modes', 1, 16),
         prompt_length=prompt_length,
+        # Bundles that do not say it were calibrated with the default of the decision.
+        success_dwell_s=success.number('dwell_s', 0.0, 60.0) if 'dwell_s' in document['success']
+        else DecisionRules().dwell * 1e-9,
         success_trained=success.flag('trained'),
         ood_threshold=None if ood is None else top.section('ood').number(
             'threshold', -1e9, 1e9),

@@ -173,6 +173,7 @@ class Encoder:
         :returns: seconds that the last tick took.
         :raises InferenceError: a graph does not run, or returns values that are not finite.
         """
+        self.text.encode_names()
         grey = np.full((height, width, 3), 127, np.uint8)
         episode = Episode(self, self.text.encode('warm up'), 0)
         duration = 0.0

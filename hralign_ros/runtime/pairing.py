@@ -36,6 +36,10 @@ class Verdict(Enum):
     TIME_RESET = 'time_reset'  # accepted; everything older was forgotten
 
 
+# A view is fresh at least so long after a frame of it has come, by real time [ns].
+_STANDSTILL = 2_000_000_000
+
+
 @dataclass(frozen=True)
 class PairingRules:
     """
@@ -53,6 +57,11 @@ class PairingRules:
     max_age: int = 500_000_000
     max_future: int = 100_000_000
     reset_after: int = 1_000_000_000
+
+    @property
+    def standstill(self) -> int:
+        """Real time after which a view is given up whose clock may have stopped [ns]."""
+        return max(4 * self.max_age, _STANDSTILL)
 
 
 @dataclass(frozen=True)
@@ -101,7 +110,6 @@ class Pairing(Generic[Payload]):
     # A single late packet is no jump of time: this many frames in a row, over this long.
     _RESET_FRAMES = 3
     _RESET_TIME = 300_000_000
-    _STANDSTILL = 2_000_000_000
 
     def __init__(
         self, views: Sequence[str], required: Sequence[str], rules: PairingRules,
@@ -270,7 +278,7 @@ class Pairing(Generic[Payload]):
         view = self._views[name]
         if view.last_stamp is None or now - view.last_stamp > self.rules.max_age:
             return False
-        return elapsed - view.last_arrival <= max(4 * self.rules.max_age, self._STANDSTILL)
+        return elapsed - view.last_arrival <= self.rules.standstill
 
     def any_required_fresh(self, now: int, elapsed: int) -> bool:
         """Whether at least one required view is fresh."""

@@ -7,7 +7,7 @@ The tasks a bundle knows: names, aliases, failure prompts, calibration and thres
 Read from tasks.yaml and tasks.safetensors, the two small files that adding a task rewrites.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 import math
 from typing import Any
@@ -85,9 +85,42 @@ class Calibration:
     parameters: Mapping[str, Any]
     thresholds: Mapping[float, float] = field(default_factory=dict)
 
+    def threshold(self, alpha: float) -> float | None:
+        """Look up the threshold of a false-alarm rate; None: there is none for it."""
+        return next((value for rate, value in self.thresholds.items() if same_rate(rate, alpha)),
+                    None)
+
     def apply(self, score: float) -> float:
         """Map a raw score to a probability in [0, 1]."""
         return float(probability_of(self.method, self.parameters, np.array(score)))
+
+
+def same_rate(one: float, other: float) -> bool:
+    """Whether two false-alarm rates are the same one; messages have them in single precision."""
+    return math.isclose(one, other, rel_tol=1e-6)
+
+
+def broken_promise(
+    alpha: float, dwell_s: float, calibrated: Sequence[float], calibrated_dwell_s: float,
+) -> str:
+    """
+    Say why decisions would not keep the rate of false alarms that is asked for.
+
+    :param alpha: the rate.
+    :param dwell_s: how long the probability will have to stay above the threshold.
+    :param calibrated: rates that a bundle has thresholds for; none: it decides nothing.
+    :param calibrated_dwell_s: what the thresholds were calibrated for.
+    :returns: '' where they would.
+    """
+    if not calibrated:
+        return ''
+    if not any(same_rate(alpha, one) for one in calibrated):
+        return (f'parameter alpha is {alpha:g}; the bundle has calibrated thresholds for '
+                f'{", ".join(f"{one:g}" for one in calibrated)}')
+    if dwell_s < calibrated_dwell_s - 1e-6:
+        return (f'parameter dwell_s is {dwell_s:g}; the thresholds of the bundle were calibrated '
+                f'for {calibrated_dwell_s:g} s, and promise no rate of false alarms for less')
+    return ''
 
 
 @dataclass(frozen=True)

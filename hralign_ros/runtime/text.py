@@ -26,7 +26,8 @@ class TaskFeatures:
     """
     An instruction as the graphs take it.
 
-    :param text: the instruction as it was set; empty: none.
+    :param text: the instruction as it was set; empty: none. One that names a task of the bundle is
+        encoded by that task's own name, which is what its prompts, curve and thresholds are for.
     :param task: the task of the bundle that it names, or the shared one.
     :param known: whether `task` is one of the bundle's own.
     :param features: float32 [1 + K, D], each of norm 1: the instruction itself, then one row per
@@ -70,6 +71,7 @@ class TextEncoder:
                 Tensor('prompt_mask', 'int64', (None, None)),
             ],
             outputs=[Tensor('features', 'float32', (None, dim))])
+        self._names: Features | None = None
         self._cache: OrderedDict[str, TaskFeatures] = OrderedDict()
         self._lock = Lock()
 
@@ -88,7 +90,7 @@ class TextEncoder:
         known = self._tasks.match(text) if text else None
         task = known or self._tasks.shared
         if text:
-            features = self._run(text, task.prompts)
+            features = self._run(known.name if known else text, task.prompts)
         else:
             features = np.zeros(
                 (1 + task.prompts.shape[0], task.prompts.shape[2]), np.float32)
@@ -99,13 +101,25 @@ class TextEncoder:
                 self._cache.popitem(last=False)
         return result
 
+    def encode_names(self) -> Features:
+        """
+        Encode the names of all tasks, once: float32 [tasks, D].
+
+        It takes milliseconds for each, so it is part of warming up, and not of an instruction.
+        """
+        if self._names is None:
+            prompts = self._tasks.shared.prompts[:1]
+            rows = [self._run(task.name, prompts)[0] for task in self._tasks.tasks]
+            self._names = np.stack(rows) if rows else np.zeros((0, prompts.shape[2]), np.float32)
+        return self._names
+
     def nearest(self, features: TaskFeatures, most: int = 5) -> list[tuple[Task, float]]:
         """Name the tasks of the bundle that are closest in meaning, with cosines, best first."""
-        if not features.text:
+        if not features.text or not self._tasks.tasks:
             return []
-        scored = [(task, float(self.encode(task.name).features[0] @ features.features[0]))
-                  for task in self._tasks.tasks]
-        return sorted(scored, key=lambda pair: -pair[1])[:most]
+        cosines = self.encode_names() @ features.features[0]
+        return [(self._tasks.tasks[i], float(cosines[i]))
+                for i in np.argsort(-cosines, kind='stable')[:most]]
 
     def encode_with(self, text: str, prompts: Features) -> Features:
         """

@@ -14,6 +14,7 @@ from hralign_ros.export.graphs import torch_graph
 from hralign_ros.export.parity import check_parity
 from hralign_ros.models.success import OUTPUTS
 from hralign_ros.runtime.bundle import CARD, load_bundle, TASK_TENSORS, TASKS
+from hralign_ros.runtime.decision import DecisionRules
 from hralign_ros.runtime.errors import BundleError
 from hralign_ros.runtime.tasks import SHARED
 import numpy as np
@@ -96,6 +97,7 @@ def write_success_bundle(
             'episodes', 'successes', 'human_films', 'scenes', 'embodiments', 'sources',
             'licenses')} | {'tasks': len(run.texts), 'seed': options.seed,
                             'command': run.record['command']},
+        'dwell_s': DecisionRules().dwell * 1e-9,
         'command': command, **({'metrics': dict(metrics)} if metrics else {})}
     licenses = run.record['data']['licenses']
     document['licenses'] = {

@@ -153,6 +153,14 @@ def test_interrupt_ends_it_cleanly() -> None:
     assert 'Traceback' not in output
 
 
+def test_a_parameter_file_that_is_not_there() -> None:
+    """Guards a mistyped path: the node ran on its defaults, signatures not required."""
+    done = subprocess.run(
+        ['ros2', 'launch', 'hralign_ros', 'encoder.launch.py', 'params_file:=~/nowhere.yaml'],
+        capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0 and 'nowhere.yaml: no such file' in done.stdout + done.stderr
+
+
 def test_demo_launch_leaves_a_report(tmp_path: Path) -> None:
     """`ros2 launch hralign_ros demo.launch.py` ends by itself and leaves its report."""
     done = subprocess.run(

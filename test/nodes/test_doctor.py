@@ -5,6 +5,7 @@
 
 from array import array
 from collections.abc import Callable, Iterator
+from functools import partial
 import json
 import os
 from pathlib import Path
@@ -257,7 +258,7 @@ def test_bad_cameras_are_named(
     report.expect('Camera ahead', 'age', 'ERROR', 'ahead of this clock', 'chrony', 'stamp_source')
     assert -2.5 < report.rows['Camera ahead', 'age']['values']['median_s'] < -1.0
     report.expect('Camera twice', 'publishers', 'WARN', '2 on /twice/image_raw', 'Stop all but')
-    report.expect('Camera frozen', 'content', 'WARN', 'frozen', 'driver')
+    report.expect('Camera frozen', 'content', 'ERROR', 'frozen', 'left out', 'driver')
     for view, other in (('frozen', 'foreign'), ('foreign', 'frozen')):
         report.expect(f'Camera {view}', 'frame_id', 'WARN', other, 'frame_id')
     report.expect('Camera foreign', 'picture', 'ERROR', 'colour9', 'cv_bridge', 'rgb8')
@@ -349,8 +350,8 @@ def test_options_that_cannot_be_used(changes: dict[str, Any], words: str) -> Non
 
 
 @pytest.mark.parametrize(('text', 'words'), [
-    ('camera:\n  ros__parameters:\n    threads: 1\n', 'node named encoder.*camera'),
-    ('[', 'cannot be read'), ('', 'node named encoder'), ('/**:\n  threads: 1\n', 'Key it by'),
+    ('camera:\n  ros__parameters:\n    threads: 1\n', 'node named /encoder.*camera'),
+    ('[', 'cannot be read'), ('', 'node named /encoder'), ('/**:\n  threads: 1\n', 'Key it by'),
 ])
 def test_a_parameter_file_that_ros_would_ignore(tmp_path: Path, text: str, words: str) -> None:
     """ROS starts the node with its defaults then, and says nothing."""
@@ -360,6 +361,27 @@ def test_a_parameter_file_that_ros_would_ignore(tmp_path: Path, text: str, words
         read_parameters(file)
     with pytest.raises(OptionError, match='cannot be read'):
         read_parameters(tmp_path / 'missing.yaml')
+
+
+def test_parameters_of_several_robots(tmp_path: Path) -> None:
+    """
+    Guards against checking another robot's cameras: all sections of a file were merged.
+
+    ROS takes those whose name fits the node's, namespace and all; later ones win.
+    """
+    file = tmp_path / 'file.yaml'
+    file.write_text(yaml.safe_dump({
+        '/**': {'ros__parameters': {'threads': 1}},
+        '/left/encoder': {'ros__parameters': {'wrist': {'topic': '/left/cam'}}},
+        'right': {'encoder': {'ros__parameters': {'wrist': {'topic': '/right/cam'}}}},
+        '/*/eyes': {'ros__parameters': {'threads': 3}}}))
+    read = partial(read_parameters, file)
+    assert read('/left/encoder') == {'threads': 1, 'wrist.topic': '/left/cam'}
+    assert read('/right/encoder') == {'threads': 1, 'wrist.topic': '/right/cam'}
+    assert read('/encoder') == {'threads': 1} and read('/left/eyes') == {'threads': 3}
+    # The option reaches it.
+    assert options(params_file=file, namespace='/right').given['wrist.topic'] == '/right/cam'
+    assert options(params_file=file, namespace='/left', name='eyes').given == {'threads': 3}
 
 
 # How findings are shown.

@@ -164,6 +164,20 @@ def test_partners_that_come_late_need_a_longer_wait() -> None:
     assert patient['matched'].level is Level.OK, patient
 
 
+def test_partners_later_than_the_next_frame_need_a_tolerance() -> None:
+    """
+    Guards the advice: a longer wait never paired them, whatever it was set to.
+
+    Only a camera's newest frame is kept, so the one that the late picture belongs to is gone.
+    """
+    late = other(arrival=lambda _, f: f['arrival'] + 170 * MS,
+                 elapsed=lambda _, f: f['elapsed'] + 170 * MS)
+    remedy = between(camera(), late)['matched'].remedy
+    assert 'set tolerance_s' in remedy and 'max_wait_s (now 0.05) above 0.100' in remedy
+    tolerant = between(camera(), late, rules=PairingRules(tolerance=190 * MS, max_wait=110 * MS))
+    assert tolerant['matched'].level is Level.OK, tolerant
+
+
 def test_matched_where_everything_is_refused() -> None:
     """No set at all is said as such."""
     finding = matched_finding(Counter(), None, RULES)

@@ -31,6 +31,9 @@ AUTO = software.Choice()
     (software.domain_finding({'ROS_DOMAIN_ID': 'arm'}), Level.ERROR, 'arm'),
     (software.discovery_finding({}), Level.OK, 'subnet'),
     (software.discovery_finding({'ROS_AUTOMATIC_DISCOVERY_RANGE': 'OFF'}), Level.ERROR, 'PEERS'),
+    # Peers do not help: the middleware is told to take part in nothing.
+    (software.discovery_finding({'ROS_AUTOMATIC_DISCOVERY_RANGE': 'OFF',
+                                 'ROS_STATIC_PEERS': '192.168.1.5'}), Level.ERROR, 'LOCALHOST'),
     (software.discovery_finding({'ROS_AUTOMATIC_DISCOVERY_RANGE': 'all'}), Level.WARN, 'SUBNET'),
     (software.discovery_finding({'ROS_LOCALHOST_ONLY': '1'}), Level.WARN, 'deprecated'),
     (software.numpy_finding('2.4', '', 'x'), Level.OK, 'works'),

@@ -10,7 +10,7 @@ import sys
 
 import cv2
 from harness import Harness, noise, ROOT, VIEWS
-from hralign_ros.nodes.interfaces import TaskEmbedding
+from hralign_ros.nodes.interfaces import SuccessProbability, TaskEmbedding
 import numpy as np
 import pytest
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -104,6 +104,49 @@ def test_policy_holds_when_the_clock_was_set_back(harness: Harness) -> None:
 
     harness.wait(ahead, 'HOLD for what comes from the future', process)
     assert 'ACT' not in states
+    assert process.stop() == 0, process.output
+
+
+def test_policy_goes_on_holding_after_an_end(harness: Harness) -> None:
+    """
+    Guards the arm after SUCCESS and FAILURE: it started again when a hand came into view.
+
+    A decision that is held is published as ABSTAIN while a status bit is set; the example looked
+    at the newest decision only, and a failed attempt it did not look at at all.
+    """
+    states: list[str] = []
+    harness.node.create_subscription(
+        String, '/policy_example/state', lambda m: states.append(m.data), 10)
+    process = harness.start('policy_example', rate_hz='20.0')
+    embeddings = harness.node.create_publisher(TaskEmbedding, '/encoder/embedding', 1)
+    successes = harness.node.create_publisher(SuccessProbability, '/encoder/success', 1)
+
+    def state_of(episode: int, decision: int | None, word: str) -> None:
+        states.clear()
+
+        def seen() -> bool:
+            message = TaskEmbedding(
+                dim=1, view_names=['wrist'], view_valid=[True], episode_id=episode)
+            message.data.frombytes(np.ones(1, np.float32).tobytes())
+            message.header.stamp.sec, message.header.stamp.nanosec = divmod(
+                harness.now(), 1_000_000_000)
+            if decision is not None:
+                successes.publish(SuccessProbability(episode_id=episode, decision=decision))
+            embeddings.publish(message)
+            harness.spin(0.05)
+            return any(word in state for state in states)
+
+        harness.wait(seen, word, process)
+
+    kinds = SuccessProbability
+    state_of(1, kinds.DECISION_RUNNING, 'ACT')
+    state_of(1, kinds.DECISION_SUCCESS, 'the task is accomplished')
+    for _ in range(5):
+        state_of(1, kinds.DECISION_ABSTAIN, 'the task is accomplished')
+        assert 'ACT' not in states
+    state_of(2, kinds.DECISION_RUNNING, 'ACT')
+    state_of(2, kinds.DECISION_FAILURE, 'the attempt has failed')
+    state_of(2, kinds.DECISION_ABSTAIN, 'the attempt has failed')
     assert process.stop() == 0, process.output
 
 

@@ -3,6 +3,7 @@
 
 """The worker by itself, without a node, on a clock of the test's own."""
 
+from dataclasses import replace
 from pathlib import Path
 import sys
 from threading import current_thread, Event
@@ -137,6 +138,104 @@ def test_the_time_out_begins_with_the_first_frame(tiny):
         bench.send(all_views())
         bench.turn()
     assert [r.decision for r in bench.results[1:]] == [Decision.RUNNING] * 3 + [Decision.FAILURE]
+
+
+def test_an_error_of_ours_does_not_leave_a_success_standing(tiny, monkeypatch):
+    """
+    Guards SUCCESS against an error that comes back with every set.
+
+    Whoever raised was out of the turn before silence was looked at, and at 30 Hz the next set was
+    there already: the last SUCCESS stood for as long as memory was short.
+    """
+    monkeypatch.setattr(pipeline_module, '_BREATH', 0.0)
+    bench = Bench(tiny, threshold=0.5, alpha=0.1)
+    for _ in range(20):
+        bench.now += 33 * MS
+        bench.send(all_views())
+        bench.turn()
+    assert not bench.results[-1].status & Status.STALE_VIEW
+    monkeypatch.setattr(bench.pipeline, '_decode', lambda matched: (_ for _ in ()).throw(
+        MemoryError('none left')))
+    before = len(bench.results)
+    for _ in range(60):
+        bench.now += 33 * MS
+        bench.send(all_views())
+        bench.turn()
+    said = bench.results[before:]
+    assert said and all(r.status & Status.STALE_VIEW for r in said)
+    assert 'MemoryError' in bench.faults.lasting()['internal error']
+
+
+def test_a_warm_up_without_memory_is_told(encoder, monkeypatch):
+    """Guards the worker's thread: it ended, and inference was called good at 0 Hz."""
+    def warm_up():
+        raise MemoryError('none left')
+    said, there = {}, Event()
+    monkeypatch.setattr(Encoder, 'records', True)
+    monkeypatch.setattr(encoder, 'warm_up', warm_up)
+    pipeline = Pipeline(
+        encoder, Callbacks(
+            decode=lambda view, message: None, clock=lambda: 1, on_result=lambda result: None,
+            after_result=lambda result: None, elapsed=lambda: 1),
+        Faults(lambda key, text: (said.update({key: text}), there.set()), lambda key: None),
+        required=encoder.manifest.views[:1], pairing=PairingRules(), decision=DecisionRules())
+    pipeline.start()
+    assert there.wait(10.0) and pipeline._thread.is_alive()
+    pipeline.stop()
+    assert 'MemoryError' in said['internal error']
+
+
+def test_a_simulator_slower_than_real_time(tiny):
+    """
+    Guards SUCCESS where simulated time runs at a tenth of real time.
+
+    A second passed between two frames of 10 Hz, though a tenth of one by the cameras' clock; in
+    between nothing was called fresh, and dwell times began anew each time.
+    """
+    bench = Bench(tiny)
+    bench.pipeline._call = replace(bench.pipeline._call, elapsed=lambda: START + (
+        bench.now - START) * 10)
+    bench.pipeline.start()
+    for _ in range(10):
+        bench.now += 100 * MS
+        bench.send(all_views())
+        bench.turn()
+        bench.now += 60 * MS
+        bench.turn()
+        bench.now -= 60 * MS
+    assert len(bench.results) == 10
+    assert not any(r.status & Status.STALE_VIEW for r in bench.results)
+
+
+def test_what_has_just_begun_is_not_blind(tiny):
+    """Guards diagnostics against an ERROR at every activation and every loop of a bag."""
+    bench = Bench(tiny)
+    assert bench.pipeline.statistics().waiting
+    bench.now += 600 * MS
+    bench.turn()
+    assert not bench.pipeline.statistics().waiting
+    assert set(bench.faults.lasting()) == {f'{view} silence' for view in VIEWS}
+    assert 'there are no results' in bench.faults.lasting()[f'{VIEWS[0]} silence']
+    bench.pipeline.time_jumped()
+    assert bench.pipeline.statistics().waiting
+
+
+def test_overlays_have_the_frame_of_their_camera(tiny):
+    """Guards rviz and tf: every overlay had the reference camera's optical frame."""
+    bench = Bench(tiny)
+    bench.now += 100 * MS
+    bench.send(all_views())
+    bench.turn()
+    assert bench.results[-1].frame_ids == {view: view for view in VIEWS}
+
+
+def test_an_alpha_in_single_precision(tiny):
+    """Guards who takes alpha from ~/info: its float32 0.1 is not Python's, and was refused."""
+    bench = Bench(tiny, alpha=float(np.float32(0.1)))
+    bench.now += 100 * MS
+    bench.send(all_views())
+    bench.turn()
+    assert bench.results[-1].rules.threshold == 0.7
 
 
 def test_a_model_that_hangs(tiny, monkeypatch):

@@ -133,6 +133,10 @@ def test_parameters_change_together_or_not_at_all(harness: Harness) -> None:
     refused = harness.set_parameters(alpha=0.02)
     assert not refused.successful and '0.01, 0.05, 0.1' in refused.reason
     assert harness.set_parameters(alpha=0.1).successful
+    assert harness.set_parameters(alpha=float(np.float32(0.1))).successful, 'as ~/info has it'
+    # With less of it the rate of false alarms was twice what the threshold promises.
+    refused = harness.set_parameters(dwell_s=0.1)
+    assert not refused.successful and 'calibrated for 0.3 s' in refused.reason
     harness.send_until_embedded(GOOD)
 
 
@@ -182,6 +186,31 @@ def test_remapping_moves_the_compressed_topic(harness: Harness) -> None:
     # Discovery of a subscription may come after the first message of a publisher.
     harness.wait(lambda: '/hand/color/compressed' in topics(), 'the subscription', process)
     assert topics()['/hand/color/compressed'] == ['sensor_msgs/msg/CompressedImage']
+
+
+def test_remapping_may_exchange_the_cameras(harness: Harness) -> None:
+    """
+    Guards views against a remapping of one camera's topic to the other's, both ways.
+
+    Names that were remapped already were remapped once more, back to where they came from: two
+    healthy cameras, each in the other's view.
+    """
+    process = harness.start(
+        arguments=('-r', 'wrist/image_raw:=third_person/image_raw',
+                   '-r', 'third_person/image_raw:=wrist/image_raw'),
+        autostart='true', wrist__transport='raw', third_person__transport='raw')
+    harness.wait(lambda: harness.infos, 'EncoderInfo', process)
+
+    # One view alone is sent, under the name that is the other one's now.
+    def embedded() -> bool:
+        harness.send('wrist', GOOD['wrist'], harness.now())
+        harness.spin(0.2)
+        return bool(harness.embeddings)
+
+    harness.wait(embedded, 'an embedding', process)
+    message = harness.embeddings[-1]
+    valid = dict(zip(message.view_names, message.view_valid, strict=True))
+    assert valid == {'wrist': False, 'third_person': True}
 
 
 def test_a_bag_that_starts_over_starts_a_new_episode(harness: Harness) -> None:

@@ -102,6 +102,29 @@ def test_known_and_unknown(tiny_encoder):
     assert (unknown.task.task_id, unknown.known) == ('shared', False)
 
 
+def test_a_known_task_is_encoded_by_its_own_name(prompted):
+    """
+    Guards the promise of the thresholds: they were fitted to the name, and to no other words.
+
+    An instruction that differs in its capitals, the id or an alias were encoded as they were
+    typed, and judged by the name's curve: of 28 successes ten were left, without a word.
+    """
+    own = prompted.text.encode('put the marker in the cup').features
+    for text in ('Put the marker in the CUP!', 'cup', '  put the  marker in the cup. '):
+        found = prompted.text.encode(text)
+        assert found.known and found.text == text.strip()
+        np.testing.assert_array_equal(found.features, own)
+
+
+def test_the_first_instruction_does_not_wait_for_all_names(counted):
+    """Guards the cameras: at the first set_task the node's one thread encoded every name."""
+    encoder, calls = counted
+    encoder.warm_up()
+    calls.clear()
+    encoder.text.nearest(encoder.text.encode('something else'))
+    assert len(calls) == 1
+
+
 @pytest.mark.parametrize('count', [513, 10_000])
 def test_too_many_characters(encoder, count):
     """Guards the promise of set_task: refused, not cut."""

@@ -97,11 +97,13 @@ class Camera:
 
 def camera_findings(
     camera: Camera, others: Sequence[Camera], rules: PairingRules, *, stamp_source: str,
+    frozen_after: int = 0,
 ) -> Iterator[Finding]:
     """
     Check one camera.
 
     :param others: the other views.
+    :param frozen_after: see content_finding.
     """
     yield publishers_finding(camera)
     if camera.publishers:
@@ -113,7 +115,7 @@ def camera_findings(
             yield skipped(name, 'no message came')
         return
     yield picture_finding(camera)
-    yield content_finding(camera)
+    yield content_finding(camera, frozen_after)
     if stamp_source == 'arrival':
         for name in ('stamps', 'age'):
             yield skipped(name, 'stamp_source is arrival: stamps are not used')
@@ -250,16 +252,22 @@ def picture_finding(camera: Camera) -> Finding:
               bytes=camera.received[0].size)
 
 
-def content_finding(camera: Camera) -> Finding:
-    """Judge whether the pictures change: those of a real camera always do."""
+def content_finding(camera: Camera, frozen_after: int = 1) -> Finding:
+    """
+    Judge whether the pictures change: those of a real camera always do.
+
+    :param frozen_after: after which the encoder leaves a frozen view out [ns]; 0: never.
+    """
     digests = [m.digest for m in camera.received]
     if len(digests) < FEWEST:
         return skipped('content', 'too few messages came')
     same = sum(a == b for a, b in zip(digests, digests[1:], strict=False)) / (len(digests) - 1)
     if same == 1.0:
-        return warn('content', f'the same picture {len(digests)} times: it is frozen',
-                    'Start the camera driver again; only a simulated scene at rest may look so',
-                    repeated_share=same)
+        return (camera.bad if frozen_after else warn)(
+            'content', f'the same picture {len(digests)} times: it is frozen'
+            + (', and such a view is left out' if frozen_after else ''),
+            'Start the camera driver again; for a simulated scene at rest set frozen_after_s to 0',
+            repeated_share=same)
     if same > _REPEATED:
         return warn('content', f'{same:.0%} of the pictures are the one before again',
                     'Let the driver publish at the rate of the camera', repeated_share=same)

@@ -24,7 +24,6 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage
 
-ENCODER = 'encoder'
 # Nodes usually find each other within 0.2 s, sometimes only in the next round of announcements.
 DISCOVERY = 3.0
 _PATIENCE = 3.0
@@ -86,7 +85,10 @@ class Listener:
     :param given: values of parameters, by full name.
     """
 
-    def __init__(self, namespace: str, given: Mapping[str, Any]) -> None:
+    def __init__(
+        self, namespace: str, given: Mapping[str, Any], encoder: str = 'encoder',
+    ) -> None:
+        self._encoder = encoder
         self._refused = ''
         overrides = []
         for name, value in given.items():
@@ -174,8 +176,8 @@ class Listener:
     def encoder_finding(self) -> Finding:
         """Look for an encoder, and ask it for its state."""
         place = self.node.get_namespace()
-        full = f'{place.rstrip("/")}/{ENCODER}'
-        running = sum(name == ENCODER and namespace == place
+        full = f'{place.rstrip("/")}/{self._encoder}'
+        running = sum(name == self._encoder and namespace == place
                       for name, namespace in self.node.get_node_names_and_namespaces())
         if not running:
             return ok('encoder', f'none is running as {full}', running=0)

@@ -6,6 +6,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+import math
 
 from hralign_ros.nodes.doctor.cameras import ages_of, Camera, CLOCK_REMEDY, FEWEST
 from hralign_ros.nodes.doctor.findings import error, Finding, ok, skipped, warn
@@ -122,7 +123,8 @@ def pairing_finding(
         yield skew_finding(skews, tolerance)
     yield matched_finding(
         replay(cameras, rules, stamp_source),
-        float(np.percentile(lags, 95)) if len(lags) else None, rules)
+        float(np.percentile(lags, 95)) if len(lags) else None, rules,
+        period=min(float(np.median(np.diff(m.stamps))) * 1e-9 for m in usable.values()))
 
 
 def skew_finding(skews: np.ndarray, tolerance: float) -> Finding:
@@ -150,11 +152,14 @@ def skew_finding(skews: np.ndarray, tolerance: float) -> Finding:
     return (error if share < 0.5 else warn)('skew', found, remedy, **values)
 
 
-def matched_finding(counts: Counter[str], lag: float | None, rules: PairingRules) -> Finding:
+def matched_finding(
+    counts: Counter[str], lag: float | None, rules: PairingRules, *, period: float = math.inf,
+) -> Finding:
     """
     Judge what the encoder's pairing made of what was heard.
 
     :param lag: how long after each other partners come, p95 [s].
+    :param period: between the frames of the fastest camera [s].
     """
     if not counts['sets']:
         return error('matched', 'the encoder would make no set at all of these frames',
@@ -165,9 +170,14 @@ def matched_finding(counts: Counter[str], lag: float | None, rules: PairingRules
     if share >= _MATCHED:
         return ok('matched', found, **values)
     wait = rules.max_wait * 1e-9
-    if lag is not None and lag > wait:
+    if lag is not None and period > lag > wait:
         remedy = (f'Partners come up to {lag:.3f} s after each other: make the slower camera '
                   f'faster, or set max_wait_s (now {wait:g}) above that')
+    elif lag is not None and lag > wait:
+        remedy = (f'Partners come up to {lag:.3f} s after each other, and of each camera only the '
+                  f'newest frame is kept: make the slower one faster, or set tolerance_s (now '
+                  f'{rules.tolerance * 1e-9:g}) above that, which pairs pictures so far apart, '
+                  f'and max_wait_s (now {wait:g}) above {period:.3f}')
     else:
         remedy = 'See skew, and messages, stamps and age of each camera'
     return (error if share < 0.5 else warn)('matched', found, remedy, **values)

@@ -3,7 +3,7 @@
 
 """The command: read the options, make all checks, show what they found."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 import json
 import os
@@ -57,11 +57,12 @@ class Options:
     namespace: str = '/'
     seconds: float = 5.0
     json: Path | None = None
+    name: str = 'encoder'
 
 
 def read_options(
     *, bundle: str | None, provider: str | None, topics: Sequence[str], params_file: Path | None,
-    namespace: str, seconds: float, json_file: Path | None,
+    namespace: str, seconds: float, json_file: Path | None, name: str = 'encoder',
 ) -> Options:
     """
     Put together the parameters that the encoder would be started with.
@@ -72,7 +73,10 @@ def read_options(
         raise OptionError(f'--seconds is {seconds:g}; allowed is up to 600')
     if not re.fullmatch(r'/|/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*', namespace):
         raise OptionError(f"--namespace is '{namespace}'; needed is one such as /left_arm")
-    given = read_parameters(params_file) if params_file else {}
+    if not re.fullmatch(r'[A-Za-z_]\w*', name):
+        raise OptionError(f"--name is '{name}'; needed is one such as encoder")
+    node = f'{namespace.rstrip("/")}/{name}'
+    given = read_parameters(params_file, node) if params_file else {}
     given |= {name: value for name, value in (('bundle', bundle), ('provider', provider))
               if value is not None}
     for text in topics:
@@ -85,14 +89,16 @@ def read_options(
                               'other views are named by `views` in a --params-file')
         given[f'{view}.topic'] = topic
     source = str(params_file) if params_file else 'the defaults'
-    return Options(given, source, namespace, seconds, json_file)
+    return Options(given, source, namespace, seconds, json_file, name)
 
 
-def read_parameters(path: Path) -> dict[str, Any]:
+def read_parameters(path: Path, node: str = '/encoder') -> dict[str, Any]:
     """
     Read the encoder's parameters from a ROS parameter file, by full name.
 
-    :raises OptionError: it cannot be read, or holds none for a node named encoder.
+    :param node: with its namespace; of parameters for several nodes only its own are taken, as
+        ROS takes them.
+    :raises OptionError: it cannot be read, or holds none for this node.
     """
     try:
         document = yaml.safe_load(path.read_text('utf-8'))
@@ -101,15 +107,34 @@ def read_parameters(path: Path) -> dict[str, Any]:
                           ) from problem
     found: dict[str, Any] = {}
     keys = [str(key) for key in document] if isinstance(document, dict) else []
-    for key in keys:
-        if key.rpartition('/')[2] in ('**', '*', 'encoder') and isinstance(document[key], dict):
-            found |= _flat(document[key].get('ros__parameters') or {})
+    node = f'/{node.strip("/")}'
+    for key, values in _sections(document, '') if keys else ():
+        if re.fullmatch(_pattern(key), node):
+            found |= _flat(values)
     if not found:
         raise OptionError(
-            f'{path}: holds no parameters for a node named encoder (its keys: '
+            f'{path}: holds no parameters for a node named {node} (its keys: '
             f'{", ".join(keys) or "none"}); ROS would ignore it without a word. Key it by /**: '
             'ros__parameters:')
     return found
+
+
+def _sections(document: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    """Give the full names of nodes in a parameter file, namespaces nested or not."""
+    for key, value in document.items():
+        name = f'{prefix}/{str(key).strip("/")}'
+        if isinstance(value, dict):
+            own = value.get('ros__parameters')
+            if isinstance(own, dict):
+                yield name, own
+            yield from _sections(
+                {k: v for k, v in value.items() if k != 'ros__parameters'}, name)
+
+
+def _pattern(name: str) -> str:
+    """Turn a node's name with ROS's wildcards into a regular expression."""
+    words = {'**': r'(/[^/]+)*', '*': r'/[^/]+'}
+    return ''.join(words.get(word, f'/{re.escape(word)}') for word in name.strip('/').split('/'))
 
 
 def _flat(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
@@ -159,7 +184,7 @@ def _listener(options: Options) -> tuple['Listener | None', Exception | None]:
     try:
         from hralign_ros.nodes.doctor.listening import Listener
 
-        return Listener(options.namespace, options.given), None
+        return Listener(options.namespace, options.given, options.name), None
     except Exception as problem:  # a missing rclpy, a wrong Python, a bad ROS_DOMAIN_ID
         return None, problem
 
@@ -177,7 +202,7 @@ def _examine(
         Section('Parameters', parameter_findings),
         Section('onnxruntime', guarded('onnxruntime', software.onnxruntime_findings, choice)),
         Section('Bundle', guarded('bundle', software.bundle_findings, choice,
-                                  list(settings.views) if settings else []))]
+                                  settings.values if settings else {}))]
     if listener is None:
         sections += [Section(title, [skipped(name, 'rclpy cannot be used')]) for title, name in (
             ('Transport', 'profile'), ('Cameras', 'all'), ('Encoder', 'encoder'))]
@@ -260,6 +285,7 @@ def _camera_sections(heard: Sequence[Camera], settings: 'Settings') -> list[Sect
     for camera in heard:
         others = [other for other in heard if other is not camera]
         sections.append(Section(f'Camera {camera.view}', guarded(
-            'camera', camera_findings, camera, others, settings.pairing, stamp_source=source)))
+            'camera', camera_findings, camera, others, settings.pairing, stamp_source=source,
+            frozen_after=settings.frozen_after)))
     return [*sections, Section('Between cameras', guarded(
         'pairing', pairing_finding, heard, settings.pairing, stamp_source=source))]

@@ -14,9 +14,9 @@ import sys
 from typing import Any
 
 from hralign_ros.nodes.doctor.findings import error, Finding, first_line, ok, skipped, warn
-from hralign_ros.runtime.bundle import Bundle, default_bundle, load_bundle
+from hralign_ros.runtime.bundle import Bundle, default_bundle, load_bundle, VISUALS
 from hralign_ros.runtime.encoder import Encoder
-from hralign_ros.runtime.errors import BundleError, HralignError
+from hralign_ros.runtime.errors import BundleError, HralignError, SignatureError
 from hralign_ros.runtime.providers import (
     CUDA_PROVIDER,
     Hardware,
@@ -24,6 +24,7 @@ from hralign_ros.runtime.providers import (
     INSTALL_LINE,
     installed_distributions,
 )
+from hralign_ros.runtime.tasks import broken_promise, load_tasks
 
 OLDEST_PYTHON = (3, 10)
 # What the tests run with.
@@ -42,6 +43,8 @@ class Choice:
     cuda_graph: bool = False
     threads: int = 2
     precision: str = 'fp32'
+    require_signature: bool = False
+    trusted_keys: Sequence[str] = ()
 
     @property
     def needs_gpu(self) -> bool:
@@ -131,13 +134,14 @@ def discovery_finding(environment: Mapping[str, str]) -> Finding:
         return warn('discovery', 'ROS_LOCALHOST_ONLY is 1: only this computer is seen, and '
                     'ROS_AUTOMATIC_DISCOVERY_RANGE is not looked at',
                     'It is deprecated: unset it and set ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST')
-    if text == 'OFF' and not peers:
-        return error('discovery', 'ROS_AUTOMATIC_DISCOVERY_RANGE is OFF: no node finds another',
-                     'Unset it, or name the computers in ROS_STATIC_PEERS')
-    if text not in (*_RANGES, 'OFF'):
+    if text == 'OFF':
+        return error('discovery', 'ROS_AUTOMATIC_DISCOVERY_RANGE is OFF: no node finds another, '
+                     'and ROS_STATIC_PEERS is not looked at', 'Unset it; or set it to LOCALHOST '
+                     'and name the other computers in ROS_STATIC_PEERS')
+    if text not in _RANGES:
         return warn('discovery', f"ROS_AUTOMATIC_DISCOVERY_RANGE is '{text}'; known are SUBNET, "
                     'LOCALHOST, OFF, SYSTEM_DEFAULT', 'Set it to one of these, or unset it')
-    return ok('discovery', _RANGES.get(text, 'off') + (f'; peers {peers}' if peers else ''))
+    return ok('discovery', _RANGES[text] + (f'; peers {peers}' if peers else ''))
 
 
 def messages_finding() -> Finding:
@@ -344,26 +348,36 @@ def onnxruntime_findings(choice: Choice) -> list[Finding]:
 
 # The bundle.
 
-def bundle_findings(choice: Choice, views: Sequence[str]) -> list[Finding]:
+def bundle_findings(choice: Choice, values: Mapping[str, Any]) -> list[Finding]:
     """
-    Verify every file of the bundle, and tell what it is.
+    Verify every file of the bundle as the encoder would, and tell what it is.
 
-    :param views: of the encoder's parameters; empty: not known.
+    :param values: the encoder's parameters; empty: not known.
     """
     try:
-        bundle = load_bundle(choice.bundle or default_bundle())
+        bundle = load_bundle(
+            choice.bundle or default_bundle(), require_signature=choice.require_signature,
+            trusted_keys=[path for path in choice.trusted_keys if path])
         total = sum(len(bundle.read(name)) for name in bundle.manifest.document['files'])
+    except SignatureError as problem:
+        return [error('signature', str(problem), 'Sign the bundle, name the right trusted_keys, '
+                      'or set require_signature to false: see docs/security.md')]
     except BundleError as problem:
         return [error('files', str(problem), 'Copy the bundle again, make it anew with hralign '
                       'export, or name another with --bundle')]
     return [ok('files', f'{bundle.path}: {len(bundle.manifest.document["files"])} files, '
-               f'{total / 1e6:.1f} MB, as their hashes say'), *_about(bundle, views)]
+               f'{total / 1e6:.1f} MB, as their hashes say'), *_about(bundle, choice, values)]
 
 
-def _about(bundle: Bundle, views: Sequence[str]) -> list[Finding]:
+def _about(bundle: Bundle, choice: Choice, values: Mapping[str, Any]) -> list[Finding]:
     """Tell what a good bundle is."""
     manifest = bundle.manifest
     findings = [ok('name', f'{manifest.name}, {bundle.sha256[:16]}', sha256=bundle.sha256)]
+    graph = VISUALS.get(choice.precision, '')
+    if graph and not bundle.has(graph):
+        findings.append(error('precision', f'{choice.precision}, and the bundle has no {graph}',
+                              'Set precision to fp32, or export the bundle with that graph'))
+    views = list(values.get('views', ()))
     if views and tuple(views) != manifest.views:
         findings.append(error(
             'views', f'the parameter views is {", ".join(views)}, but the bundle has '
@@ -375,6 +389,12 @@ def _about(bundle: Bundle, views: Sequence[str]) -> list[Finding]:
         ok('success head', 'trained') if manifest.success_trained else
         warn('success head', 'not trained: every decision will be ABSTAIN',
              'Train and calibrate it: hralign train-success, then hralign calibrate'))
+    if values:
+        broken = broken_promise(values['alpha'], values['dwell_s'], load_tasks(bundle).alphas,
+                                manifest.success_dwell_s)
+        findings.append(error(
+            'thresholds', broken, 'Change that parameter, or calibrate the bundle for it')
+            if broken else ok('thresholds', f'alpha {values["alpha"]:g}'))
     findings.append(ok('licences', '; '.join(
         f'{part}: {text}' for part, text in manifest.licenses.items())))
     return findings

@@ -96,7 +96,7 @@ STAGES = ('all', 'ablations', 'shipped')
 # What is said of the shipped head, by its name in the results.
 OF_SHIPPED = {
     'auroc': 'E8 AUROC', 'fpr95': FPR95, 'average_precision': 'E8 average precision',
-    'ece': 'E9 ECE', 'false_alarms': 'E10 false alarms at 5%',
+    'ece': 'E9 ECE', 'ece_any': 'E9 ECE of any tick', 'false_alarms': 'E10 false alarms at 5%',
     'missed': 'E11 missed successes', 'delay_s': 'E11 median delay [s]'}
 # Delays at the rate of a camera, or a little more: Meta-World 32 Hz, robosuite 40.
 FAST = 'seen tasks, 30 Hz'

@@ -113,10 +113,11 @@ def _calibrate(options: argparse.Namespace) -> int:
 def _evaluate_success(options: argparse.Namespace) -> int:
     from hralign_ros.evaluate.success_report import evaluate_success
     from hralign_ros.runtime import default_bundle
-    from hralign_ros.success.run import load_success_run, open_data
+    from hralign_ros.success.run import check_runs, load_success_run, open_data
 
     runs = [load_success_run(folder) for folder in options.runs]
     bundle = options.bundle or default_bundle()
+    check_runs(runs, bundle)
     data, store = open_data(options.data, bundle, runs[0].options, workers=options.workers,
                             store=options.store, basis=runs[0].basis)
     evaluate_success(data, store, runs, bundle, options.output, commands=[options.repeat])

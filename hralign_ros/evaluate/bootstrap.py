@@ -40,7 +40,8 @@ class Estimate:
     :param high: its upper end.
     :param n: how many clips, frames or seeds the value rests on.
     :param clusters: how many independent groups they form.
-    :param method: how the interval was made: bootstrap, jackknife or student.
+    :param method: how the interval was made: bootstrap, jackknife, student, clopper-pearson; ''
+        where there is none.
     """
 
     value: float
@@ -190,6 +191,7 @@ def breakdown(
 
 def resample(
     statistic: Callable[[Ints], float], clusters: Labels, *, draws: int = 500, seed: int = 0,
+    centred: bool = False,
 ) -> Estimate:
     """
     Bootstrap any statistic of rows, for example a median.
@@ -199,6 +201,8 @@ def resample(
 
     :param statistic: row numbers, some more than once, -> value.
     :param clusters: [n].
+    :param centred: move the interval so that the draws' mean is the value: for a statistic that
+        noise makes larger, which has more of it in every draw than in the data.
     :raises EvaluationError: fewer than 2 clusters.
     """
     rows = len(clusters)
@@ -207,7 +211,9 @@ def resample(
     drawn = [statistic(np.concatenate([members[i] for i in generator.integers(
         0, len(members), len(members))])) for _ in range(draws)]
     low, high = _percentiles(np.asarray(drawn, np.float64))
-    return Estimate(float(statistic(np.arange(rows))), low, high, rows, len(members), seed)
+    value = float(statistic(np.arange(rows)))
+    shift = value - float(np.nanmean(drawn)) if centred else 0.0
+    return Estimate(value, low + shift, high + shift, rows, len(members), seed)
 
 
 def jackknife(

@@ -13,23 +13,26 @@ from functools import partial
 from typing import Any
 from zlib import crc32
 
-from hralign_ros.evaluate.bootstrap import Estimate
+from hralign_ros.evaluate.bootstrap import Estimate, resample
 from hralign_ros.evaluate.metrics.e11_events import delays, rate, rule_of_three
 from hralign_ros.evaluate.metrics.e12_order import value_order_correlations
 from hralign_ros.evaluate.success_suite import (
     ALPHA,
     attempts,
     CalibratedScorer,
+    clusters_of,
+    Doubles,
     Measured,
-    over_seeds,
     SEEN,
     share_of,
+    share_over,
     stream_of,
 )
 from hralign_ros.success.calibrate import ALPHAS
 from hralign_ros.success.clips import Film, rearranged
 from hralign_ros.success.scorer import Scored, ticks
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 SURE = 0.9
@@ -47,10 +50,8 @@ def measure_alarms(
     for alpha in ALPHAS:
         alarms = np.array([[one.decision(one(film), alpha) is not None for film in never]
                            for one in ours])
-        # Seeds see the same episodes: the interval is that of one of them.
-        share = rate(int(round(alarms.mean(0).sum())), len(never))
-        found.add(f'E10 false alarms at {alpha:.0%}', name, split, replace(
-            share_of(share), value=float(alarms.mean())), better='lower', chance=alpha,
+        found.add(f'E10 false alarms at {alpha:.0%}', name, split, share_over(
+            alarms, [film.episode.task_id for film in never]), better='lower', chance=alpha,
             seeds=[one.seed for one in ours])
         if alpha == ALPHA:
             tasks = np.array([film.episode.task_id for film in never])
@@ -61,7 +62,7 @@ def measure_alarms(
                 found.tables.setdefault('false_alarms_by_task', []).append({
                     'split': split, 'task': str(task), 'episodes': here.shape[1],
                     'seed': ours[0].seed, 'false_alarms': bound.events, 'low': bound.low,
-                    'high': bound.high, 'promise_inside': bound.low <= alpha <= bound.high,
+                    'high': bound.high, 'promise_broken': bound.low > alpha,
                     'rate_all_seeds': float(here.mean()),
                     'thresholds_from': 'own' if curve is not None and curve.own else 'all tasks'})
 
@@ -74,27 +75,52 @@ def measure_delays(
     good = [film for film in attempts(films) if film.done[-1]]
     if not good:
         return
-    per_seed = []
-    for one in ours:
-        first, when = [], []
-        for film in good:
+    first = [float(film.features.time_s[int(film.done.argmax())]) for film in good]
+    decided_s = np.full((len(ours), len(good)), np.nan)
+    for number, one in enumerate(ours):
+        for column, film in enumerate(good):
             scored = one(film)
             at = one.decision(scored)
-            first.append(float(film.features.time_s[int(film.done.argmax())]))
-            when.append(np.nan if at is None else float(film.features.time_s[at]))
+            if at is not None:
+                decided_s[number, column] = film.features.time_s[at]
             found.tables.setdefault('decisions', []).append({
                 'split': split, 'seed': one.seed, 'episode': film.episode.episode_id,
-                'done_s': first[-1], 'success_s': None if at is None else when[-1],
-                'left_s': float(film.features.time_s[-1]) - first[-1]})
-        per_seed.append(delays(first, when))
-    seeds = [one.seed for one in ours]
-    for metric, pick in (('E11 missed successes', lambda d: d.missed.value),
-                         ('E11 successes decided too early', lambda d: d.early.value),
-                         ('E11 median delay [s]', lambda d: d.median_s),
-                         ('E11 delay, 90 % [s]', lambda d: d.p90_s)):
-        values = [float(pick(d)) for d in per_seed]  # type: ignore[no-untyped-call]
-        found.add(metric, name, split, over_seeds(values, len(good)), better='lower',
-                  seeds=seeds)
+                'done_s': first[column],
+                'success_s': None if at is None else float(decided_s[number, column]),
+                'left_s': float(film.features.time_s[-1]) - first[column]})
+    seeds, clusters = [one.seed for one in ours], clusters_of(good)
+    for metric, events in (
+            ('E11 missed successes', np.isnan(decided_s)),
+            ('E11 successes decided too early', decided_s < np.array(first))):
+        found.add(metric, name, split, share_over(events, clusters), better='lower', seeds=seeds)
+    late = np.asarray((decided_s >= np.array(first)).any(0), np.bool_)
+    for metric, part in (('E11 median delay [s]', 'median_s'), ('E11 delay, 90 % [s]', 'p90_s')):
+        found.add(metric, name, split, _delay(first, decided_s, late, clusters, part),
+                  better='lower', seeds=seeds, note='of those decided, and not too early')
+
+
+def _delay(
+    first: Sequence[float], decided_s: Doubles, late: NDArray[np.bool_],
+    clusters: NDArray[np.str_], part: str,
+) -> Estimate:
+    """
+    Return a quantile of delays, the mean over seeds, with its interval over clusters.
+
+    :param decided_s: [S, n]; NaN for never.
+    :param late: bool [n], attempts that any seed decided in time.
+    """
+    rows = np.flatnonzero(late)
+
+    def over(chosen: NDArray[np.int64]) -> float:
+        some = rows[chosen]
+        each = [getattr(delays(np.array(first)[some], row[some]), part) for row in decided_s]
+        known = [value for value in each if np.isfinite(value)]
+        return float(np.mean(known)) if known else float('nan')
+
+    if len(set(clusters[rows])) < 2:
+        value = over(np.arange(len(rows))) if len(rows) else float('nan')
+        return Estimate(value, float('nan'), float('nan'), len(rows), len(rows), method='')
+    return resample(over, clusters[rows])
 
 
 def wrong_task(
@@ -282,7 +308,8 @@ def measure_cameras(
         whole = auroc if what == 'all views' else whole
         sure = rate(sum(bool((p > SURE).any()) for p in never), len(never))
         found.add('E14 AUROC', f'{name}, {what}', split, Estimate(
-            auroc, float('nan'), float('nan'), len(values), len(chosen)), better='higher')
+            auroc, float('nan'), float('nan'), len(values), len(chosen), method=''),
+            better='higher')
         found.add(f'E14 wrongly above {SURE}', f'{name}, {what}', split, share_of(sure),
                   better='lower', note='attempts that never succeed, at any tick')
         found.tables.setdefault('cameras', []).append({

@@ -125,7 +125,8 @@ def evaluate_success(
             f'One random tick and the last tick of every attempt, of {MOST} a split at most; '
             'means over seeds, whiskers 95 % intervals.')
     add('reliability', reliability_diagram(drawn), 'Reliability',
-        'Bins of equal mass; shaded: how often a probability is said.')
+        f'Random ticks, seed {ours[0].seed}, in bins of equal mass; lines: 95 % intervals as if '
+        'ticks were independent; shaded: how often a probability is said.')
     add('curves', probability_curves(example_curves(ours[0], films[SEEN])),
         'Probability over time',
         f'Two successes and two failures of each kind of the test episodes, in the order of their '

@@ -8,12 +8,13 @@ Detection compares several ways to score, each with one or more seeds, on the sa
 is about one way, calibrated. What its decisions do over time is in success_events.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hralign_ros.data.manifest import Episode
-from hralign_ros.evaluate.bootstrap import Estimate, EvaluationError, seed_mean
+from hralign_ros.evaluate.bootstrap import cluster_mean, Estimate, EvaluationError, seed_mean
 from hralign_ros.evaluate.metrics.e8_detection import detection
 from hralign_ros.evaluate.metrics.e9_calibration import calibrated, with_share
 from hralign_ros.evaluate.metrics.e11_events import (  # noqa: I100
@@ -25,7 +26,7 @@ from hralign_ros.evaluate.report import row
 from hralign_ros.success.alarms import decided
 from hralign_ros.success.calibrate import Calibrated, Curve
 from hralign_ros.success.clips import Film
-from hralign_ros.success.scorer import Scored, Scorer, ticks
+from hralign_ros.success.scorer import random_ticks, Scored, Scorer, ticks
 from hralign_ros.success.traces import Trace
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,10 @@ SEEN, VIEW, TASK = 'seen tasks', 'held-out views', 'held-out tasks'
 TIME_ONLY = 'time alone'
 ALPHA = 0.05
 _DRAWS = 500
+# Random ticks of an attempt, as a sample of all of them.
+_EACH = 8
+# Permutations that chance is averaged over.
+_SHUFFLES = 100
 
 
 @dataclass
@@ -137,12 +142,12 @@ def attempts(films: Sequence[Film]) -> list[Film]:
     return [film for film in films if not stream_of(film)]
 
 
-def _clusters(films: Sequence[Film]) -> NDArray[np.str_]:
-    """Name what is drawn together: attempts of one task in one scene; twice, for two ticks."""
+def clusters_of(films: Sequence[Film], ticks_each: int = 1) -> NDArray[np.str_]:
+    """Name what is drawn together: attempts of one task in one scene, [films x ticks_each]."""
     names = [f'{f.episode.task_id} {f.episode.scene}' for f in films]
     if len(set(names)) < 2:
         names = [f.episode.episode_id for f in films]
-    return np.repeat(names, 2)
+    return np.repeat(names, ticks_each)
 
 
 def measure_detection(
@@ -173,7 +178,7 @@ def measure_detection(
                      'last_tick': float(b), 'last_tick_done': bool(q)}
                     for film, a, b, p, q in zip(
                         chosen, scores[::2], scores[1::2], done[::2], done[1::2], strict=True))
-            measured = detection(np.stack(rows), done, _clusters(chosen), draws=_DRAWS)
+            measured = detection(np.stack(rows), done, clusters_of(chosen, 2), draws=_DRAWS)
             seeds = [seed for seed, _ in judges]
             for metric, value, better, chance in (
                     ('E8 AUROC', measured.auroc, 'higher', 0.5),
@@ -190,34 +195,46 @@ def measure_calibration(
     found: Measured, name: str, ours: Sequence[CalibratedScorer],
     films: Mapping[str, Sequence[Film]],
 ) -> dict[str, tuple[Doubles, NDArray[np.bool_]]]:
-    """E9; returns probabilities and labels of all seeds' ticks, by split, to be drawn."""
+    """
+    E9: on one random and the last tick of each attempt, and on random ticks alone.
+
+    The latter are what a node publishes, of which fewer are accomplished.
+
+    :returns: random ticks of the first seed by split, probabilities and labels, to be drawn.
+    """
     drawn = {}
     for split, some in films.items():
         chosen = attempts(some)
         # Of one attempt there is no interval.
         if len(chosen) < 2:
             continue
-        rows, done = [], np.zeros(0, bool)
+        rows, any_rows = [], []
         for one in ours:
-            scored = [one(film) for film in chosen]
-            probability, done, _ = ticks(
-                [replace(s, scores=one.probability(s)) for s in scored], 0)
+            said = [replace(s, scores=one.probability(s)) for s in map(one, chosen)]
+            probability, done, _ = ticks(said, 0)
             rows.append(probability)
-        stack = np.stack(rows)
-        if not np.isfinite(stack).all():
+            probability, any_done, _ = random_ticks(said, 0, _EACH)
+            any_rows.append(probability)
+        stack, any_stack = np.stack(rows), np.stack(any_rows)
+        if not (np.isfinite(stack).all() and np.isfinite(any_stack).all()):
             continue
-        result = calibrated(stack, done, _clusters(chosen), draws=_DRAWS)
+        result = calibrated(stack, done, clusters_of(chosen, 2), draws=_DRAWS)
+        published = calibrated(any_stack, any_done, clusters_of(chosen, _EACH), draws=_DRAWS)
         seeds = [one.seed for one in ours]
         note = f'prevalence {result.prevalence:.3f}'
+        for metric, value in (('E9 ECE of any tick', published.ece),
+                              ('E9 Brier score of any tick', published.brier)):
+            found.add(metric, name, split, value, better='lower', seeds=seeds,
+                      note=f'prevalence {published.prevalence:.3f}')
         for metric, value in (('E9 ECE', result.ece), ('E9 Brier score', result.brier),
                               ('E9 negative log-likelihood', result.nll)):
             found.add(metric, name, split, value, better='lower', seeds=seeds, note=note)
         if 0.0 < result.prevalence < 1.0:
             shifted = np.stack([with_share(row, result.prevalence) for row in stack])
             found.add('E9 ECE, share of successes known', name, split,
-                      calibrated(shifted, done, _clusters(chosen), draws=_DRAWS).ece,
+                      calibrated(shifted, done, clusters_of(chosen, 2), draws=_DRAWS).ece,
                       better='lower', seeds=seeds, note=note)
-        drawn[split] = (stack.ravel(), np.tile(done, len(rows)))
+        drawn[split] = any_stack[0], any_done
     return drawn
 
 
@@ -232,7 +249,27 @@ def over_seeds(values: Sequence[float], n: int) -> Estimate:
     finite = [v for v in values if np.isfinite(v)]
     if len(finite) > 1:
         return replace(seed_mean(finite), n=n)
-    return Estimate(finite[0] if finite else float('nan'), float('nan'), float('nan'), n, n)
+    return Estimate(finite[0] if finite else float('nan'), float('nan'), float('nan'), n, n,
+                    method='')
+
+
+def share_over(events: NDArray[np.bool_], clusters: Sequence[str] | NDArray[np.str_]) -> Estimate:
+    """
+    Return how often something happened, with an interval that is wide enough.
+
+    Attempts of one task are alike, and of few events resampling sees too little: of the interval
+    over clusters (and seeds) and the exact one of independent attempts, the outer ends.
+
+    :param events: bool [S, n] of S seeds on the same attempts.
+    :param clusters: [n].
+    """
+    value, count = float(events.mean()), events.shape[1]
+    exact = share_of(rate(round(value * count), count))
+    if len(set(clusters)) < 2:
+        return replace(exact, value=value)
+    drawn = cluster_mean(events.astype(np.float64), list(clusters), draws=_DRAWS)
+    return replace(drawn, low=max(min(drawn.low, exact.low), 0.0),
+                   high=min(max(drawn.high, exact.high), 1.0), n=count)
 
 
 def measure_confusion(
@@ -276,8 +313,10 @@ def measure_modes(
         named = np.array([int(one.modes(one.seen(film))[-1].argmax()) for film in bad])
         # A task's first mode need not be another's.
         informations.append(_within_tasks(bad, truth, named, normalized_mutual_info_score))
-        chances.append(_within_tasks(bad, truth, rng.permutation(named),
-                                     normalized_mutual_info_score))
+        # Which modes a task's attempts are given stays as it is: only to whom is chance.
+        chances.append(np.mean([
+            _within_tasks(bad, truth, _shuffled_within(bad, named, rng),
+                          normalized_mutual_info_score) for _ in range(_SHUFFLES)]))
         names = one.run.mode_kinds(
             {episode.episode_id: episode for episode in trained})
         accuracies.append(float(np.mean([
@@ -290,11 +329,38 @@ def measure_modes(
     found.add('Failure mode against kind, mutual information within tasks', name, split,
               over_seeds(informations, len(bad)), better='higher',
               chance=chance if np.isfinite(chance) else None, seeds=seeds)
-    most = float(np.mean([np.bincount(truth).max() / len(truth)]))
+    usual = _usual_kinds(trained)
+    most = float(np.mean([usual(film.episode.task_id) == film.episode.failure for film in bad]))
     found.add('Failure kind named right', name, split, over_seeds(accuracies, len(bad)),
               better='higher', chance=most, seeds=seeds,
-              note='a mode is called what most training failures of its task in it are')
+              note='a mode is called what most training failures of its task in it are; chance is '
+                   'to name what most training failures of the task are')
     return table / np.maximum(table.sum(1, keepdims=True), 1), kinds
+
+
+def _shuffled_within(
+    films: Sequence[Film], named: NDArray[np.int64], rng: np.random.Generator,
+) -> NDArray[np.int64]:
+    """Deal the modes of each task's attempts out among them."""
+    tasks = np.array([film.episode.task_id for film in films])
+    result = named.copy()
+    for task in np.unique(tasks):
+        result[tasks == task] = rng.permutation(named[tasks == task])
+    return result
+
+
+def _usual_kinds(trained: Sequence[Episode]) -> Callable[[str], str]:
+    """Make a function that names the most frequent failure of a task, or else of all."""
+    kinds: dict[str, Counter[str]] = {}
+    for episode in trained:
+        if episode.failure:
+            for task in ('', episode.task_id):
+                kinds.setdefault(task, Counter())[episode.failure] += 1
+
+    def usual(task: str) -> str:
+        some = kinds.get(task) or kinds.get('') or Counter([''])
+        return max(sorted(some), key=lambda kind: some[kind])
+    return usual
 
 
 def _within_tasks(

@@ -23,8 +23,8 @@ from hralign_ros.success.bundle import TaskEntry, write_success_bundle
 from hralign_ros.success.calibration import choose, Fitted
 from hralign_ros.success.clips import Film
 from hralign_ros.success.prompts import SHARED
-from hralign_ros.success.run import load_films, open_data, SuccessRun
-from hralign_ros.success.scorer import Scored, Scorer, ticks
+from hralign_ros.success.run import check_runs, load_films, open_data, SuccessRun
+from hralign_ros.success.scorer import all_ticks, Scored, Scorer
 import numpy as np
 
 Report = Callable[[str], None]
@@ -60,14 +60,21 @@ class Calibrated:
 
     :param curves: by task id (SHARED for tasks never seen) and views, in the bundle's order.
     :param strange: OOD score above which a tick is out of distribution.
+    :param trained: ids of the tasks that training knew.
     """
 
     strange: float
+    trained: frozenset[str] = frozenset()
     curves: dict[tuple[str, tuple[str, ...]], Curve] = field(default_factory=dict)
 
     def curve(self, task_id: str, views: Sequence[str]) -> Curve | None:
-        """Look up the curve of a task; the shared one's where the task is not known."""
-        known = task_id if any(task == task_id for task, _ in self.curves) else SHARED
+        """
+        Look up the curve of a task, as the bundle will have it.
+
+        The shared one's where training did not know the task; none where it did, and there were
+        no calibration episodes of it.
+        """
+        known = task_id if task_id in self.trained else SHARED
         return self.curves.get((known, tuple(views)))
 
 
@@ -85,6 +92,7 @@ def calibrate(
         folder of something else.
     """
     require_replaceable(Path(output))
+    check_runs([run], bundle)
     episodes, features = open_data(
         data, bundle, run.options, workers=workers, store=store, basis=run.basis, report=report)
     scorer = Scorer(run, Encoder.load(bundle, provider='cpu'))
@@ -149,7 +157,11 @@ def find_curves(
     known = [film for film in known if film.episode.task_id in scorer.run.texts]
     if not any(film.features.present.all() for film in known):
         raise DataError('no calibration episode with features and all views')
-    found = Calibrated(0.0)
+    trained = frozenset(scorer.run.texts)
+    lacking = sorted(trained - {film.episode.task_id for film in known})
+    if lacking:
+        report(f'UNCALIBRATED, as there is no calibration episode of them: {", ".join(lacking)}')
+    found = Calibrated(0.0, trained)
     for combination in (views, *((view,) for view in views if len(views) > 1)):
         present = np.array([view in combination for view in views])
         report(f'calibrating {" + ".join(combination)}: {len(known)} episodes')
@@ -158,7 +170,7 @@ def find_curves(
              if (film.features.present | ~present).all()] for films in (known, unseen))
         if combination == views:
             found = Calibrated(float(np.quantile(
-                np.concatenate([s.trace.strangeness for s in scored]), 1.0 - OOD_RATE)))
+                np.concatenate([s.trace.strangeness for s in scored]), 1.0 - OOD_RATE)), trained)
         for task, curve in _curves(scored, scorer.run.options.seed, report).items():
             if task:
                 found.curves[task, tuple(combination)] = curve
@@ -170,13 +182,15 @@ def find_curves(
 
 def _curves(scored: Sequence[Scored], seed: int, report: Report) -> dict[str, Curve]:
     """
-    Fit one curve to all tasks' ticks, and thresholds by task and, under '', of all together.
+    Fit one curve to all ticks of all tasks, and thresholds by task and, under '', of all together.
 
     One curve, since a task has some dozen calibration episodes; thresholds are each task's own
     where it has enough of them.
     """
-    rows = ticks(scored, seed)
-    fitted = choose(*rows, seed=seed)
+    # All that a node would publish, and not the ends of attempts above all, where most successes
+    # are: said of any tick, a probability would be too high.
+    scores, done, episodes, weights = all_ticks(scored)
+    fitted = choose(scores, done, episodes, weights=weights, seed=seed)
     report('  ' + ', '.join(f'{name} {loss:.4f}' for name, loss in fitted.losses.items())
            + f': {fitted.method}')
     dwell = DecisionRules().dwell

@@ -44,42 +44,47 @@ class Fitted:
         return probability_of(self.method, self.parameters, scores)
 
 
-def fit(method: str, scores: Doubles, done: Flags) -> Parameters:
+def fit(
+    method: str, scores: Doubles, done: Flags, weights: Doubles | None = None,
+) -> Parameters:
     """
     Fit one method.
 
     :param scores: raw scores [n].
     :param done: bool [n].
+    :param weights: [n], how much each row counts; None: all the same.
     :raises DataError: all rows have the same label.
     """
     if done.all() or not done.any():
         raise DataError('calibration needs rows that are accomplished and rows that are not')
     if method == 'isotonic':
-        return _isotonic(scores, done)
+        return _isotonic(scores, done, np.ones(len(scores)) if weights is None else weights)
     # Next to unregularised: the prior of a million rows at the identity would be as weak.
     model = LogisticRegression(C=1e6, max_iter=1000, fit_intercept=method != 'temperature')
     if method == 'beta':
         rows = _log_odds_parts(scores)
-        model.fit(rows, done)
+        model.fit(rows, done, weights)
         a, b = (max(float(x), 0.0) for x in model.coef_[0])
         return {'a': a, 'b': b, 'c': float(model.intercept_[0])}
-    model.fit(scores[:, None], done)
+    model.fit(scores[:, None], done, weights)
     shift = float(model.intercept_[0]) if method != 'temperature' else 0.0
     return {'scale': max(float(model.coef_[0, 0]), 1e-3), 'shift': shift}
 
 
 def choose(
     scores: Doubles, done: Flags, episodes: NDArray[np.str_], *,
-    methods: Sequence[str] = METHODS, seed: int = 0,
+    weights: Doubles | None = None, methods: Sequence[str] = METHODS, seed: int = 0,
 ) -> Fitted:
     """
     Fit the method that does best on episodes it was not fitted to.
 
     :param episodes: name of each row's episode [n]; rows of one stay together.
+    :param weights: [n], how much each row counts; None: all the same.
     :raises DataError: all rows have the same label.
     """
     names, group = np.unique(episodes, return_inverse=True)
     fold = np.random.default_rng(seed).permutation(len(names))[group] % _FOLDS
+    weights = np.ones(len(scores)) if weights is None else weights
     losses = {}
     for method in methods:
         total = 0.0
@@ -87,27 +92,30 @@ def choose(
             apart = fold == k
             if not apart.any() or done[~apart].all() or not done[~apart].any():
                 continue
-            parameters = fit(method, scores[~apart], done[~apart])
-            total += _nll(probability_of(method, parameters, scores[apart]), done[apart]).sum()
-        losses[method] = total / len(done)
+            parameters = fit(method, scores[~apart], done[~apart], weights[~apart])
+            total += weights[apart] @ _nll(
+                probability_of(method, parameters, scores[apart]), done[apart])
+        losses[method] = float(total / weights.sum())
     best = min(losses, key=lambda method: losses[method])
-    return Fitted(best, fit(best, scores, done), losses, len(done), len(names))
+    return Fitted(best, fit(best, scores, done, weights), losses, len(done), len(names))
 
 
-def _isotonic(scores: Doubles, done: Flags) -> Parameters:
+def _isotonic(scores: Doubles, done: Flags, weights: Doubles) -> Parameters:
     """
     Fit steps; each rises by a hair, and so does what is beyond the ends: there are no ties.
 
     A threshold could otherwise fall on the probability of many episodes at once.
     """
-    steps = IsotonicRegression(out_of_bounds='clip').fit_transform(scores, done.astype(float))
+    steps = IsotonicRegression(out_of_bounds='clip').fit(
+        scores, done.astype(float), weights).predict(scores)
     order = np.argsort(scores, kind='stable')
-    scores, steps = scores[order], steps[order]
+    scores, steps, weights = scores[order], steps[order], weights[order]
     starts = np.flatnonzero(np.r_[True, np.diff(steps) > 0])
     ends = np.r_[starts[1:], len(steps)] - 1
-    counts = ends - starts + 1
+    counts = np.add.reduceat(weights, starts)
+    mean = float(weights @ steps / weights.sum())
     # Never quite 0 or 1: half an observation of the mean is added to each step.
-    level = np.maximum.accumulate((steps[starts] * counts + 0.5 * steps.mean()) / (counts + 0.5))
+    level = np.maximum.accumulate((steps[starts] * counts + 0.5 * mean) / (counts + 0.5))
     knots = np.stack([scores[starts], scores[ends]], axis=1).ravel()
     levels = np.repeat(level, 2)
     far = 10.0 * max(float(np.ptp(scores)), 1.0)

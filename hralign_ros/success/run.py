@@ -78,6 +78,37 @@ class SuccessRun:
                 for key, kinds in found.items()}
 
 
+def check_runs(runs: Sequence[SuccessRun], bundle: Path) -> None:
+    """
+    Check that runs are of this bundle's encoder, and differ in their seed only.
+
+    :raises TrainingError: they are not, or do in more; to be called before any work is done.
+    """
+    manifest = load_bundle(bundle).manifest
+    visual = manifest.document['files']['visual.onnx']['sha256']
+    first = runs[0]
+    seeds = [run.options.seed for run in runs]
+    if len(set(seeds)) < len(seeds):
+        raise TrainingError(f'runs have the seeds {", ".join(map(str, seeds))}; needed are '
+                            'different ones, of one and the same training otherwise')
+    for run in runs:
+        trained = run.record['bundle']['visual']
+        if trained != visual:
+            raise TrainingError(
+                f'{run.folder}: it was trained for the visual encoder {trained[:12]}..., and that '
+                f'of {bundle} is {visual[:12]}...; name that bundle, or train again')
+        if run.options.length != manifest.clip.length:
+            raise TrainingError(
+                f'{run.folder}: its clips have {run.options.length} frames, those of {bundle} '
+                f'{manifest.clip.length}; train with --set length={manifest.clip.length}')
+        other = [name for name in asdict(run.options) if name != 'seed' and getattr(
+            run.options, name) != getattr(first.options, name)]
+        if other or run.basis.key != first.basis.key:
+            raise TrainingError(
+                f'{run.folder} and {first.folder} differ in more than their seed: '
+                f'{", ".join(other) or "the basis of their features"}; evaluate them apart')
+
+
 def make_head(manifest: Manifest, size: int, options: SuccessOptions) -> SuccessHead:
     """Make a head that fits a bundle."""
     return SuccessHead(

@@ -113,3 +113,20 @@ def ticks(scored: Sequence[Scored], seed: int) -> tuple[Doubles, NDArray[np.bool
     rows = [(s, i) for s in scored for i in (int(rng.integers(len(s.done))), len(s.done) - 1)]
     return (np.array([s.scores[i] for s, i in rows]), np.array([s.done[i] for s, i in rows]),
             np.array([s.episode_id for s, _ in rows]))
+
+
+def random_ticks(scored: Sequence[Scored], seed: int, each: int) -> tuple[
+        Doubles, NDArray[np.bool_], NDArray[np.str_]]:
+    """Take some random ticks of each episode, as a node publishes them: as `ticks`."""
+    rng = np.random.default_rng(seed)
+    rows = [(s, int(i)) for s in scored for i in rng.integers(len(s.done), size=each)]
+    return (np.array([s.scores[i] for s, i in rows]), np.array([s.done[i] for s, i in rows]),
+            np.array([s.episode_id for s, _ in rows]))
+
+
+def all_ticks(scored: Sequence[Scored]) -> tuple[
+        Doubles, NDArray[np.bool_], NDArray[np.str_], Doubles]:
+    """Take all ticks: scores, labels, episode names, weights; an episode's weigh 1 together."""
+    return (np.concatenate([s.scores for s in scored]), np.concatenate([s.done for s in scored]),
+            np.repeat([s.episode_id for s in scored], [len(s.done) for s in scored]),
+            np.concatenate([np.full(len(s.done), 1.0 / len(s.done)) for s in scored]))

@@ -100,7 +100,7 @@ def test_rules_change_a_hundred_times(robot: Robot, rows: list[Row]) -> None:
     began = time.monotonic()
     for i in range(100):
         assert robot.harness.set_parameters(
-            pairing=('latest', 'approximate')[i % 2], dwell_s=0.1 + 0.002 * i).successful
+            pairing=('latest', 'approximate')[i % 2], dwell_s=0.3 + 0.002 * i).successful
     ended = robot.harness.now()
     assert robot.harness.set_parameters(pairing='approximate', dwell_s=0.3).successful
     robot.wait(lambda: robot.sees(BOTH, ended), 'results')

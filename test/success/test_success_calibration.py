@@ -12,8 +12,9 @@ pytest.importorskip('sklearn', reason='the offline packages are not installed')
 
 from hralign_ros.data.manifest import DataError  # noqa: E402, I100
 from hralign_ros.runtime.tasks import METHODS, probability_of  # noqa: E402
-from hralign_ros.success.calibrate import _curves, OWN_THRESHOLDS  # noqa: E402
+from hralign_ros.success.calibrate import _curves, Calibrated, OWN_THRESHOLDS  # noqa: E402
 from hralign_ros.success.calibration import choose, fit  # noqa: E402
+from hralign_ros.success.prompts import SHARED  # noqa: E402
 
 COUNT = 6000
 
@@ -99,3 +100,38 @@ def test_thresholds_are_a_tasks_own_once_it_has_the_episodes():
     assert few.thresholds == shared.thresholds
     assert many.thresholds[0.05] < few.thresholds[0.05]
     assert set(many.thresholds) == set(few.thresholds) == {0.01, 0.05, 0.1}
+
+
+def test_a_probability_is_of_any_tick():
+    """
+    Guards what the node publishes: a probability of every tick, and not of attempts' ends.
+
+    Half of the rows fitted were last ticks, in which most of what is accomplished lies: over all
+    ticks, what was said to be .60 was true in .44.
+    """
+    rng = np.random.default_rng(1)
+    scored = []
+    for i in range(300):
+        success, frames = i % 3 == 0, int(rng.integers(10, 60))
+        done = np.arange(frames) >= (frames - 4 if success else frames)
+        scored.append(SimpleNamespace(
+            task_id='t', episode_id=str(i), done=done, stamps=np.arange(1, frames + 1) * 10**8,
+            scores=rng.normal(np.where(done, 1.0, -1.0), 1.5)))
+    fitted = _curves(scored, 0, lambda line: None)[''].fitted
+    said = np.concatenate([fitted.apply(s.scores) / len(s.done) for s in scored]).sum()
+    true = sum(s.done.mean() for s in scored)
+    assert said == pytest.approx(true, rel=0.05)
+
+
+def test_a_task_without_calibration_episodes_has_no_curve():
+    """
+    Guards an evaluation that looks better than the robot.
+
+    Such a task was measured by the shared curve, and UNCALIBRATED in the bundle: every decision
+    was ABSTAIN there.
+    """
+    curve = object()
+    found = Calibrated(0.0, frozenset({'known', 'lacking'}),
+                       {('known', ('a',)): curve, (SHARED, ('a',)): curve})
+    assert found.curve('known', ['a']) is found.curve('stranger', ['a']) is curve
+    assert found.curve('lacking', ['a']) is None

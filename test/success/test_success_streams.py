@@ -16,7 +16,11 @@ from hralign_ros.evaluate.success_events import (  # noqa: E402, I100
     measure_streams,
     perturbed,
 )
-from hralign_ros.evaluate.success_suite import Measured  # noqa: E402
+from hralign_ros.evaluate.success_suite import (  # noqa: E402
+    measure_modes,
+    Measured,
+    share_over,
+)
 from hralign_ros.success.scorer import Scored  # noqa: E402
 from tiny_success import make_film, TASKS  # noqa: E402
 
@@ -96,3 +100,40 @@ def test_an_episode_is_one_segment_however_often_it_is_played():
     plays = total['perturbed_segments'] // sum(row['segments'] for row in rows)
     assert plays > 1 and by_kind['lights']['perturbed_events'] == plays
     assert 0.3 * 400 < total['perturbed_frames'] <= 1.5 * 400
+
+
+def test_chance_of_modes_is_within_tasks():
+    """
+    Guards a conclusion: modes that tell nothing but the task are at chance, not below it.
+
+    Modes were dealt out over all tasks, which destroys how often each task has each.
+    """
+    rng = np.random.default_rng(0)
+    films, kinds = [], ('slip', 'miss')
+    for number in range(240):
+        film = make_film(('lift', 'open')[number % 2], number, kind=0)
+        films.append(replace(film, episode=replace(
+            film.episode, episode_id=str(number), failure=kinds[int(rng.random() < 0.3)])))
+    modes = {str(i): np.eye(3)[[int(rng.random() < (0.9, 0.1)[i % 2]) + (rng.random() < 0.02)]]
+             for i in range(240)}
+    scorer = SimpleNamespace(
+        run=SimpleNamespace(options=SimpleNamespace(use_prompts=True, modes=3, seed=0),
+                            mode_kinds=lambda trained: {}),
+        seen=lambda film: film, modes=lambda film: modes[film.episode.episode_id])
+    found = Measured()
+    measure_modes(found, 'x', [scorer], films, 'seen', [f.episode for f in films])
+    told, named = found.rows
+    assert told['value'] == pytest.approx(told['chance'], abs=0.03)
+    # Who always says what fails most often is right in 70 %.
+    assert named['chance'] == pytest.approx(0.7, abs=0.06)
+
+
+def test_intervals_of_shares_hold_what_few_events_cannot_show():
+    """Guards "1.000 [1.000, 1.000]" of 49 attempts, and five seeds taken for more attempts."""
+    tasks = [f't{i % 7}' for i in range(49)]
+    all_missed = share_over(np.ones((5, 49), bool), tasks)
+    assert all_missed.value == 1.0 and all_missed.low < 0.94 and all_missed.n == 49
+    alike = np.repeat([[True], [False], [False], [False], [False], [False], [False]], 7, 1)
+    events = alike.T.reshape(1, 49)
+    assert share_over(events, tasks).high > share_over(
+        events, [str(i) for i in range(49)]).high

@@ -3,14 +3,14 @@
 
 """E9: whether a probability means what it says."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hralign_ros.evaluate.bootstrap import Estimate, EvaluationError, Floats, Labels, resample
 from hralign_ros.evaluate.metrics.rows import Bools
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
-from scipy.special import expit, logit
+from scipy.special import expit, logit, ndtr
 
 BINS = 15
 _TINY = 1e-7
@@ -61,7 +61,8 @@ def calibrated(
     ece = resample(
         lambda chosen: float(np.mean([
             expected_error(row[chosen], truth[chosen], bins) for row in rows])),
-        clusters, draws=draws, seed=seed)
+        clusters, draws=draws, seed=seed, centred=True)
+    ece = replace(ece, low=max(ece.low, 0.0))
     groups = [(members, row) for row in rows for members in equal_mass(row, bins)]
     base = float(truth.mean())
     weight = [len(members) / rows.size for members, _ in groups]
@@ -103,14 +104,25 @@ def expected_error(probability: Floats, done: Bools, bins: int = BINS) -> float:
     """
     Return the debiased expected calibration error (L1, bins of equal mass).
 
-    In a bin of m rows the frequency scatters about its mean even where the probability is right;
-    the mean absolute value of that scatter, sqrt(2 / pi) of its standard deviation, is taken off
-    each bin's gap, never below 0.
+    In a bin of m rows the frequency scatters about its mean even where the probability is right,
+    so gaps look larger than they are. By how much a gap of the observed size would look larger
+    still (the mean of a folded normal) is taken off: about half of a gap that is chance alone,
+    next to nothing of a large one. After Kumar et al., Verified Uncertainty Calibration, 2019.
     """
     total = 0.0
     for members in equal_mass(probability, bins):
         p = probability[members]
         gap = abs(float(p.mean() - done[members].mean()))
-        scatter = np.sqrt(2 / np.pi * float((p * (1 - p)).mean()) / len(members))
-        total += len(members) / len(probability) * max(gap - scatter, 0.0)
-    return total
+        # By the probabilities: the frequency of a small bin may be 0 or 1.
+        scatter = float((p * (1 - p)).mean() / len(members)) ** 0.5
+        total += len(members) / len(probability) * (2 * gap - _folded_mean(gap, scatter))
+    return max(total, 0.0)
+
+
+def _folded_mean(mean: float, spread: float) -> float:
+    """Return the mean absolute value of a normal variable."""
+    if spread == 0.0:
+        return abs(mean)
+    ratio = mean / spread
+    return float(spread * np.sqrt(2 / np.pi) * np.exp(-ratio ** 2 / 2)
+                 + mean * (1 - 2 * ndtr(-ratio)))

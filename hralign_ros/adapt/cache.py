@@ -215,14 +215,15 @@ def _fill(
 ) -> None:
     """Encode what the index does not have yet, and note it there every few seconds."""
     recipe, entries = index['recipe'], index['clips']
+    array: Any = None
+    if (target / FEATURES).exists() and any('times_s' in entry for entry in entries.values()):
+        array = np.load(target / FEATURES, mmap_mode='r+')
+    array = _borrow(target, index, array, report)
     jobs = [(name, root / clips[name].file, tuple(clips[name].span_s), recipe['frames'])
             for name, entry in entries.items() if 'times_s' not in entry
             and 'missing' not in entry]
     left, began, saved = len(jobs), time.monotonic(), time.monotonic()
     report(f'feature cache {target.name}: {left} of {len(entries)} clips to encode')
-    array: Any = None
-    if (target / FEATURES).exists() and left < len(entries):
-        array = np.load(target / FEATURES, mmap_mode='r+')
     for done, (name, features, times, reason) in enumerate(
             _encode_all(encoder, jobs, workers, recipe['dtype']), 1):
         if features is None:
@@ -248,6 +249,46 @@ def _fill(
     missing = sum('missing' in entry for entry in entries.values())
     report(f'feature cache {target.name}: {len(entries) - missing} clips, {missing} missing, '
            f'{time.monotonic() - began:.0f} s')
+
+
+def _borrow(target: Path, index: Mapping[str, Any], array: Any, report: Report) -> Any:
+    """
+    Copy features of the same clips out of other caches of the same recipe.
+
+    A data set that has grown has a cache of its own, and most of its clips are in the old one.
+
+    :param array: of this cache; None: not made yet.
+    :returns: the same, made if something was found.
+    """
+    entries, copied = index['clips'], 0
+    # JSON knows no tuples.
+    recipe = json.loads(json.dumps(index['recipe']))
+    for other in sorted(target.parent.iterdir()):
+        lacking = [name for name, entry in entries.items() if 'times_s' not in entry]
+        if other == target or not lacking or not (other / FEATURES).is_file():
+            continue
+        try:
+            known = _read_index(other)
+        except DataError:
+            continue
+        if known is None or known['recipe'] != recipe:
+            continue
+        shown = [name for name in lacking if known['clips'].get(name, {}).get(
+            'sha256') == entries[name]['sha256'] and 'times_s' in known['clips'][name]]
+        if not shown:
+            continue
+        features = np.load(other / FEATURES, mmap_mode='r')
+        if array is None:
+            array = _new_array(target / FEATURES, index['recipe']['dtype'],
+                               (len(entries), *features.shape[1:]))
+        for name in shown:
+            array[entries[name]['row']] = features[known['clips'][name]['row']]
+            entries[name]['times_s'] = known['clips'][name]['times_s']
+        copied += len(shown)
+    if copied:
+        report(f'feature cache {target.name}: {copied} clips taken from other caches beside it')
+        _save(target, index, array)
+    return array
 
 
 def _new_array(path: Path, dtype: str, shape: tuple[int, ...]) -> Any:

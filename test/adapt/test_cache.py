@@ -165,6 +165,24 @@ def test_what_the_numbers_depend_on_is_in_the_key(tmp_path, videos, backbone):
     assert len({key, *keys}) == 5
 
 
+def test_a_data_set_that_grows_is_not_encoded_again(tmp_path, videos, backbone):
+    """Guards hours: with one clip more, all clips had to be encoded anew."""
+    _, clips = videos
+    lines = []
+    first = build(tmp_path, videos, backbone, clips=clips[:3])
+    grown = build(tmp_path, videos, backbone, clips=clips[:5], report=lines.append)
+    assert grown.key != first.key
+    assert any('3 clips taken from other caches' in line for line in lines)
+    assert any('2 of 5 clips to encode' in line for line in lines)
+    fresh = build(tmp_path / 'elsewhere', videos, backbone, clips=clips[:5])
+    np.testing.assert_array_equal(grown.array, fresh.array)
+    for clip in clips[:5]:
+        np.testing.assert_array_equal(grown.times(clip), fresh.times(clip))
+    # Another recipe's are of no use.
+    build(tmp_path, videos, backbone, clips=clips[:5], dtype='float32', report=lines.append)
+    assert '5 of 5 clips to encode' in lines[-2]
+
+
 def test_changed_contents_make_another_key(tmp_path, backbone):
     """Guards against features of a video that has been rendered anew under the same name."""
     clip = Clip('a.mp4', 'third_person', 'robot', 'e', 'task', 'do it', 's', 'c', 'panda')

@@ -29,7 +29,7 @@ from hralign_ros.runtime.pairing import Frame, MatchedSet, Pairing, PairingRules
 
 # How often a result is repeated as stale while no required camera is fresh [ns].
 STALE_PERIOD = 500_000_000
-# Key of the fault that living cameras do not match, and after how many sets in a row.
+# Key of the fault that living cameras do not match, and after how many frames in a row.
 PAIRING = 'pairing'
 _ALONE = 10
 # After a fault of our own, so that one that stays does not take a whole core [s].
@@ -132,8 +132,6 @@ class Pipeline:
         self._stale_since: int | None = None
         # Since when the worker is in a tick; None: it is not.
         self._busy_since: int | None = None
-        # How many sets in a row lacked a view that is alive.
-        self._alone = 0
 
     # Called by the node.
 
@@ -442,16 +440,17 @@ class Pipeline:
             now, elapsed = self._call.clock(), self._call.elapsed()
             alive = [view for view in self._encoder.manifest.views
                      if self._pairing.fresh(view, now, elapsed)]
-            lacking = [view for view in alive if view not in matched.frames]
+            # Not those that are merely slower than the others: their frames do find partners.
+            lacking = [view for view in alive if view not in matched.frames
+                       and self._pairing.unmatched(view) >= _ALONE]
             ages = [self._pairing.age(view, now) or 0 for view in alive]
             tolerance = self._pairing.rules.tolerance
-        self._alone = self._alone + 1 if lacking else 0
-        if not lacking:
+        if all(view in matched.frames for view in alive):
             self._faults.good(PAIRING)
-        elif self._alone >= _ALONE:
+        elif lacking:
             late = ', '.join(view for view in lacking if view not in self._required)
             self._faults.bad(PAIRING, (
-                f'the last {self._alone} sets were without {", ".join(lacking)}, which does send: '
+                f'{_ALONE} or more frames of {", ".join(lacking)} in a row found no partner: '
                 f'stamps are {(max(ages) - min(ages)) * 1e-6:.0f} ms apart, '
                 f'{tolerance * 1e-6:.0f} ms are allowed. '
                 "Synchronise the cameras' clocks; where the pictures of one only take longer to "

@@ -96,6 +96,8 @@ class _View(Generic[Payload]):
     waiting_since: int = 0
     behind_since: int | None = None
     behind_count: int = 0
+    # Frames since the last one that became part of a set.
+    unmatched: int = 0
     counts: Counter[str] = field(default_factory=Counter)
 
 
@@ -223,9 +225,11 @@ class Pairing(Generic[Payload]):
         for name, view in self._views.items():
             if name in frames:
                 view.counts['matched'] += 1
+                view.unmatched = 0
                 view.pending = None
             elif view.pending is not None and view.pending.stamp < self._last_set:
                 view.counts['unmatched'] += 1
+                view.unmatched += 1
                 view.pending = None
         return MatchedSet(frames, self._last_set)
 
@@ -293,6 +297,10 @@ class Pairing(Generic[Payload]):
         """Tell how old a view's newest frame is; None: it has sent none."""
         last = self._views[name].last_stamp
         return None if last is None else now - last
+
+    def unmatched(self, name: str) -> int:
+        """Count a view's frames that found no partner since the last one that did."""
+        return self._views[name].unmatched
 
     def counts(self, name: str) -> dict[str, int]:
         """Count what became of a view's frames: received, matched, and one entry per Verdict."""

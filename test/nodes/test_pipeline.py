@@ -355,6 +355,17 @@ def test_a_camera_that_always_comes_too_late_is_named(tiny):
     assert VIEWS[2] in bench.faults.lasting()[PAIRING]
 
 
+def test_a_slow_camera_is_no_fault_of_the_clocks(tiny):
+    """Guards a view of 2.5 Hz beside 30 Hz: every pause of it was called a matter of clocks."""
+    bench = Bench(tiny, required=VIEWS[:2])
+    for i in range(60):
+        bench.now += 33 * MS
+        bench.send(all_views() if i % 12 == 0 else dict.fromkeys(VIEWS[:2], ''))
+        bench.turn()
+        assert PAIRING not in bench.faults.lasting()
+    assert len(bench.results) == 60
+
+
 def test_counts_begin_with_activation(tiny):
     """Guards diagnostics: what was counted, and how fast, before a pause is not said after it."""
     bench = Bench(tiny)

@@ -13,13 +13,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 import json
-import math
 
 from hralign_ros.adapt.cache import FeatureCache
 from hralign_ros.adapt.distributed import Ranks
 from hralign_ros.data.manifest import DataError
 from hralign_ros.data.pairs import Clip, Pair
-from hralign_ros.data.samplers import SAMPLERS, window_frames, WINDOW_S
+from hralign_ros.data.samplers import SAMPLERS, window_frames
 import numpy as np
 from numpy.typing import NDArray
 import torch
@@ -142,23 +141,6 @@ class _Source:
         self.length = length
         self.sampler = sampler
         self.seed = seed
-        if sampler == 'window':
-            self._check_window()
-
-    def _check_window(self) -> None:
-        """Refuse clips of which two seconds are fewer cached frames than a step takes."""
-        clips = {clip.key: clip for item in self.items for clip in (
-            item.human, *item.robots.values())}
-        if not clips:
-            return
-        spans = [self.cache.times(clip) for clip in clips.values()]
-        length = float(np.median([times[-1] - times[0] for times in spans]))
-        needed = math.ceil(1 + length * (self.length - 1) / WINDOW_S)
-        if self.cache.frames < needed:
-            raise DataError(
-                f'sampler is window: {self.length} frames of {WINDOW_S:g} s, and half of the '
-                f'clips are {length:.1f} s or longer with {self.cache.frames} frames in the '
-                f'cache; give --frames {needed}, or another sampler')
 
     def frames(self, clip: Clip, rng: np.random.Generator) -> Indices:
         """Choose frames of a clip at random."""

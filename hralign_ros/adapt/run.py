@@ -10,6 +10,7 @@ run.json says everything that is needed to make the model again and to tell wher
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 import json
+import math
 import os
 from pathlib import Path
 import time
@@ -23,6 +24,8 @@ from hralign_ros.adapt.options import AdaptOptions, TrainOptions
 from hralign_ros.adapt.train import BEST, prepare_folder, train
 from hralign_ros.data.manifest import DataError, DataSet, read_manifest
 from hralign_ros.data.pairs import human_clip, make_pairs, Pair, robot_clip
+from hralign_ros.data.samplers import WINDOW_S
+from hralign_ros.data.video import frame_times
 from hralign_ros.models.adapters import make_adapters
 from hralign_ros.models.backbones import Backbone, load_backbone, RANDOM, require_weights
 from hralign_ros.models.checkpoints import read_checkpoint as read_weights
@@ -37,6 +40,8 @@ Texts = dict[str, NDArray[np.float32]]
 
 RUN = 'run.json'
 SCHEMA_VERSION = 2
+# Clips whose length is looked at.
+_SOME = 30
 # Between the seeds of two draws, so that those of neighbouring training seeds differ.
 _DRAW = 1000
 
@@ -92,6 +97,8 @@ def adapt(
     encoder = text_encoder(options.text)
     model = build_model(backbone, options, encoder.dim)
     _check_pairs(everything, options, learning, held_out)
+    if options.train.sampler == 'window':
+        _check_window(everything, options, learning)
     prepare_folder(Path(output), resume=resume)
     features = pair_features(
         everything, backbone, options, cache=cache, workers=workers,
@@ -132,8 +139,8 @@ def _check_pairs(
 
     :raises DataError: says how many there are, of what, and which option changes that.
     """
-    for split, pairs, needed in (
-            ('train', learning, options.train.batch), ('validation', held_out, 1)):
+    batch = options.train.batch if options.train.objective == 'align' else 1
+    for split, pairs, needed in (('train', learning, batch), ('validation', held_out, 1)):
         count = len({(pair.human.key, pair.robot.episode_id) for pair in pairs})
         if count >= needed:
             continue
@@ -146,6 +153,30 @@ def _check_pairs(
             f'{len({e.task_id for e in there})} tasks in {len({e.scene for e in there})} scenes; '
             'cross_scene needs a task in two scenes, twin needs human films of the very motion, '
             'recorded needs one beside each robot (--pairs)')
+
+
+def _check_window(data: DataSet, options: AdaptOptions, learning: Sequence[Pair]) -> None:
+    """
+    Refuse clips of which two seconds would be fewer cached frames than a step takes.
+
+    :raises DataError: says how many frames the cache needs.
+    """
+    clips = {clip.key: clip for pair in learning for clip in (pair.human, pair.robot)}
+    some = [clips[key] for key in sorted(clips)]
+    seconds = []
+    for clip in some[::max(1, len(some) // _SOME)]:
+        try:
+            seconds.append(clip.span_s[1] - clip.span_s[0] if clip.span_s
+                           else float(frame_times(data.path(clip.file))[-1]))
+        except DataError:  # it will be left out
+            continue
+    usual = float(np.median(seconds)) if seconds else 0.0
+    needed = math.ceil(1 + usual * (options.train.length - 1) / WINDOW_S)
+    if options.frames < needed:
+        raise DataError(
+            f'sampler is window: {options.train.length} frames of {WINDOW_S:g} s, and half of the '
+            f'clips are {usual:.1f} s or longer with {options.frames} frames of each in the '
+            f'cache; give --frames {needed}, or another sampler')
 
 
 def _peak_rss_mb() -> int:
@@ -174,12 +205,13 @@ def load_run(folder: Path) -> Run:
         chosen['train'] = TrainOptions(**chosen['train'])
         chosen['views'] = tuple(chosen['views'])
         options = AdaptOptions(**chosen)
-        frozen = record['backbone_sha256']
     except (KeyError, TypeError) as error:
         raise TrainingError(f'{path}: options of another version of this package ({error}); '
                             'train again') from error
     backbone = load_backbone(options.backbone, options.weights)
-    if hash_weights(backbone.module) != frozen:
+    # Runs that do not say it were made before that was written down.
+    frozen = record.get('backbone_sha256')
+    if frozen and hash_weights(backbone.module) != frozen:
         raise TrainingError(
             f'{path}: it was trained behind other weights of {options.backbone} than '
             f"{options.weights or 'those of the installed package'} holds now; bring the old ones "

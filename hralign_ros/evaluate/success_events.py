@@ -279,7 +279,8 @@ def measure_cameras(
     found: Measured, name: str, one: CalibratedScorer, films: Sequence[Film], split: str = SEEN,
 ) -> None:
     """E14: what a camera that is gone, frozen or late does to detection and to confidence."""
-    chosen = attempts(films)
+    # Without those that no curve is for, whose probability is not a number.
+    chosen = [film for film in attempts(films) if np.isfinite(one.probability(one(film))).all()]
     views = one.scorer.views
     # What is done to a film, and how it is watched.
     variations: dict[str, tuple[Callable[[Film], Film], dict[str, Any]]] = {

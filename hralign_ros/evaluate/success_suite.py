@@ -204,10 +204,14 @@ def measure_calibration(
     """
     drawn = {}
     for split, some in films.items():
-        chosen = attempts(some)
+        every = attempts(some)
+        chosen = [film for film in every if all(
+            np.isfinite(one.probability(one(film))).all() for one in ours)]
         # Of one attempt there is no interval.
         if len(chosen) < 2:
             continue
+        without = f'; {len(every) - len(chosen)} attempts are UNCALIBRATED, and left out' \
+            if len(chosen) < len(every) else ''
         rows, any_rows = [], []
         for one in ours:
             said = [replace(s, scores=one.probability(s)) for s in map(one, chosen)]
@@ -216,16 +220,14 @@ def measure_calibration(
             probability, any_done, _ = random_ticks(said, 0, _EACH)
             any_rows.append(probability)
         stack, any_stack = np.stack(rows), np.stack(any_rows)
-        if not (np.isfinite(stack).all() and np.isfinite(any_stack).all()):
-            continue
         result = calibrated(stack, done, clusters_of(chosen, 2), draws=_DRAWS)
         published = calibrated(any_stack, any_done, clusters_of(chosen, _EACH), draws=_DRAWS)
         seeds = [one.seed for one in ours]
-        note = f'prevalence {result.prevalence:.3f}'
+        note = f'prevalence {result.prevalence:.3f}{without}'
         for metric, value in (('E9 ECE of any tick', published.ece),
                               ('E9 Brier score of any tick', published.brier)):
             found.add(metric, name, split, value, better='lower', seeds=seeds,
-                      note=f'prevalence {published.prevalence:.3f}')
+                      note=f'prevalence {published.prevalence:.3f}{without}')
         for metric, value in (('E9 ECE', result.ece), ('E9 Brier score', result.brier),
                               ('E9 negative log-likelihood', result.nll)):
             found.add(metric, name, split, value, better='lower', seeds=seeds, note=note)

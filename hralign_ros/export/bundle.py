@@ -231,14 +231,22 @@ def _check(output: Path, options: ExportOptions, replace_trained: bool) -> None:
     views = options.views
     if not 1 <= len(views) <= 8 or len(set(views)) != len(views) or not all(views):
         raise ValueError(f'views are {", ".join(views)!r}; needed are 1 to 8 different names')
+    if not 1 <= options.length <= 64:
+        raise ValueError(f'clips have {options.length} frames; a bundle has 1 to 64')
     require_replaceable(output)
     require_weights(options.backbone, options.weights)
-    if (output / MANIFEST).is_file() and not replace_trained:
-        old = yaml.safe_load((output / MANIFEST).read_bytes())
-        if isinstance(old, dict) and (old.get('success') or {}).get('trained'):
-            raise BundleError(
-                f'{output}: its success head is trained, and that of the new bundle would not be. '
-                'Name another folder, or give --replace')
+    if not replace_trained and _is_trained(output):
+        raise BundleError(
+            f'{output}: its success head is trained, and that of the new bundle would not be. '
+            'Name another folder, or give --replace')
+
+
+def _is_trained(bundle: Path) -> bool:
+    """Whether there is a bundle whose success head is trained; a damaged one's is not."""
+    try:
+        return bool(yaml.safe_load((bundle / MANIFEST).read_bytes())['success']['trained'])
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return False
 
 
 def _released(weights: str | None, backbone: Backbone, report: Report) -> Adaptation | None:
@@ -355,7 +363,7 @@ def _manifest(
             'std': [round(float(v), 6) for v in spec.std]},
         'clip': {
             'length': options.length, 'period_s': options.period_s,
-            'capacity': options.capacity, 'stride_s': options.stride_s},
+            'capacity': max(options.capacity, 2 * options.length), 'stride_s': options.stride_s},
         'tokens': {'rows': backbone.grid[0], 'columns': backbone.grid[1],
                    'channels': backbone.channels},
         'text': {'encoder': 'all-MiniLM-L6-v2', 'dim': text.dim, 'max_tokens': text.max_tokens,

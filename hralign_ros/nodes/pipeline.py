@@ -29,7 +29,7 @@ from hralign_ros.runtime.pairing import Frame, MatchedSet, Pairing, PairingRules
 
 # How often a result is repeated as stale while no required camera is fresh [ns].
 STALE_PERIOD = 500_000_000
-# Key of the fault that living cameras do not match, and after how many frames in a row.
+# Key of the fault that living cameras do not match, and after how many sets and frames in a row.
 PAIRING = 'pairing'
 _ALONE = 10
 # After a fault of our own, so that one that stays does not take a whole core [s].
@@ -130,6 +130,8 @@ class Pipeline:
         # Of the last result of pictures: monotonic time, and time of the clock [ns].
         self._last_tick = 0, 0
         self._stale_since: int | None = None
+        # How many sets in a row lacked a view that is alive.
+        self._alone = 0
         # Since when the worker is in a tick; None: it is not.
         self._busy_since: int | None = None
 
@@ -197,7 +199,7 @@ class Pipeline:
             verdict = self._pairing.offer(
                 view, Frame(stamp, message), now=now, elapsed=elapsed)
             if verdict is Verdict.TIME_RESET:
-                self._waiting = elapsed
+                self._wait_anew(elapsed)
                 self._new_episode(self._episode.task.text, keep_start=False)
             if verdict in (Verdict.ACCEPTED, Verdict.REPLACED, Verdict.TIME_RESET):
                 self._wake.notify()
@@ -228,8 +230,13 @@ class Pipeline:
         """Forget all stamps and start a new episode, because the clock went back."""
         with self._wake:
             self._pairing.reset()
-            self._waiting = self._call.elapsed()
+            self._wait_anew(self._call.elapsed())
             self._new_episode(self._episode.task.text, keep_start=False)
+
+    def _wait_anew(self, elapsed: int) -> None:
+        """Give cameras time to send again, if they have since they were last waited for."""
+        if self._last_tick[0] > self._waiting:
+            self._waiting = elapsed
 
     def update(
         self, pairing: PairingRules, decision: DecisionRules, *, frozen_after: int,
@@ -440,8 +447,10 @@ class Pipeline:
             now, elapsed = self._call.clock(), self._call.elapsed()
             alive = [view for view in self._encoder.manifest.views
                      if self._pairing.fresh(view, now, elapsed)]
-            # Not those that are merely slower than the others: their frames do find partners.
-            lacking = [view for view in alive if view not in matched.frames
+            # Many sets without it, and many of its frames in none: not one that is merely slow.
+            lacking = [view for view in alive if view not in matched.frames]
+            self._alone = self._alone + 1 if lacking else 0
+            lacking = [view for view in lacking if self._alone >= _ALONE
                        and self._pairing.unmatched(view) >= _ALONE]
             ages = [self._pairing.age(view, now) or 0 for view in alive]
             tolerance = self._pairing.rules.tolerance
@@ -450,7 +459,7 @@ class Pipeline:
         elif lacking:
             late = ', '.join(view for view in lacking if view not in self._required)
             self._faults.bad(PAIRING, (
-                f'{_ALONE} or more frames of {", ".join(lacking)} in a row found no partner: '
+                f'the last {self._alone} sets were without {", ".join(lacking)}, which does send: '
                 f'stamps are {(max(ages) - min(ages)) * 1e-6:.0f} ms apart, '
                 f'{tolerance * 1e-6:.0f} ms are allowed. '
                 "Synchronise the cameras' clocks; where the pictures of one only take longer to "

@@ -172,6 +172,7 @@ class Pairing(Generic[Payload]):
         # camera that is faster than max_wait would wait for a dead one until that is given up.
         if view.pending is None or not self._newer(view.pending):
             view.waiting_since = elapsed
+        view.unmatched += view.pending is not None
         view.pending = frame
         view.last_stamp = frame.stamp
         view.last_arrival = elapsed

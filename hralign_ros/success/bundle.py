@@ -100,8 +100,9 @@ def write_success_bundle(
         'dwell_s': DecisionRules().dwell * 1e-9,
         'command': command, **({'metrics': dict(metrics)} if metrics else {})}
     licenses = run.record['data']['licenses']
-    document['licenses'] = {
-        **source.manifest.licenses, 'success head': trained_license(licenses)}
+    parts = {part.replace(', success head', ''): terms
+             for part, terms in source.manifest.licenses.items()}
+    document['licenses'] = {**parts, 'success head': trained_license(licenses)}
     document['ood'] = None if ood_threshold is None else {
         'score': 'squared Mahalanobis distance of a view from the training views, per dimension',
         'threshold': round(ood_threshold, 6)}

@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hralign_ros.adapt.checkpoints import TrainingError
 from hralign_ros.data.manifest import DataError
 from hralign_ros.export.bundle import require_replaceable
+from hralign_ros.runtime.bundle import load_bundle
 from hralign_ros.runtime.decision import DecisionRules
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.success.alarms import alarm_level, conformal_threshold
@@ -93,6 +95,11 @@ def calibrate(
     """
     require_replaceable(Path(output))
     check_runs([run], bundle)
+    length = load_bundle(bundle).manifest.clip.length
+    if run.options.length != length:
+        raise TrainingError(
+            f'{run.folder}: its clips have {run.options.length} frames, those of {bundle} '
+            f'{length}; train with --set length={length}')
     episodes, features = open_data(
         data, bundle, run.options, workers=workers, store=store, basis=run.basis, report=report)
     scorer = Scorer(run, Encoder.load(bundle, provider='cpu'))

@@ -57,8 +57,10 @@ def fit(
     """
     if done.all() or not done.any():
         raise DataError('calibration needs rows that are accomplished and rows that are not')
+    # So that a row is a row on average: half of one is what keeps steps from 0 and 1.
+    weights = np.ones(len(scores)) if weights is None else weights / weights.mean()
     if method == 'isotonic':
-        return _isotonic(scores, done, np.ones(len(scores)) if weights is None else weights)
+        return _isotonic(scores, done, weights)
     # Next to unregularised: the prior of a million rows at the identity would be as weak.
     model = LogisticRegression(C=1e6, max_iter=1000, fit_intercept=method != 'temperature')
     if method == 'beta':

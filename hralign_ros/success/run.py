@@ -97,10 +97,6 @@ def check_runs(runs: Sequence[SuccessRun], bundle: Path) -> None:
             raise TrainingError(
                 f'{run.folder}: it was trained for the visual encoder {trained[:12]}..., and that '
                 f'of {bundle} is {visual[:12]}...; name that bundle, or train again')
-        if run.options.length != manifest.clip.length:
-            raise TrainingError(
-                f'{run.folder}: its clips have {run.options.length} frames, those of {bundle} '
-                f'{manifest.clip.length}; train with --set length={manifest.clip.length}')
         other = [name for name in asdict(run.options) if name != 'seed' and getattr(
             run.options, name) != getattr(first.options, name)]
         if other or run.basis.key != first.basis.key:
@@ -185,6 +181,10 @@ def train_success(
     :raises HralignError: data or options that do not do.
     """
     verified = load_bundle(bundle)
+    if options.length != verified.manifest.clip.length:
+        report(f'clips of {options.length} frames, and {bundle} has '
+               f'{verified.manifest.clip.length}: such a head can be compared with others, and '
+               'not be put into that bundle')
     episodes, features = open_data(
         data, bundle, options, workers=workers, store=store, report=report)
     films = load_films(episodes, features, ['train'], humans=True)

@@ -20,7 +20,7 @@ from pathlib import Path
 import time
 from typing import Any
 
-from hralign_ros.data.content import hash_files
+from hralign_ros.data.content import hash_files, UNREADABLE
 from hralign_ros.data.manifest import DataError, DataSet, Episode, REFERENCE_VIEW
 from hralign_ros.data.video import frame_times, nearest, read_frames
 from hralign_ros.runtime.encoder import Encoder
@@ -34,7 +34,8 @@ Report = Callable[[str], None]
 Halves = NDArray[np.float16]
 BASIS = 'basis.safetensors'
 RECIPE = 'recipe.json'
-SCHEMA_VERSION = 1
+# 2: features say which films they are of.
+SCHEMA_VERSION = 2
 # Episodes and frames of each that the basis is fitted to.
 _BASIS_EPISODES, _BASIS_FRAMES = 240, 5
 # So many frames are in memory at a time.
@@ -218,7 +219,7 @@ def _outstanding(store: FeatureStore, data: DataSet) -> list[_Job]:
     """
     List the films whose features are missing, unreadable or of another film of that name.
 
-    Those are removed: should the new film be broken, nothing is left to be taken for its features.
+    Features are kept whose film cannot be read now: a disk may be missing.
     """
     films = [(episode, human, _files(episode, human), _span(episode, human))
              for episode in data.episodes for human in (False, True) if _files(episode, human)]
@@ -229,9 +230,9 @@ def _outstanding(store: FeatureStore, data: DataSet) -> list[_Job]:
         source = sha256(json.dumps(
             [sorted((view, contents[file]) for view, file in files.items()), list(span)],
         ).encode()).hexdigest()
-        path = store.path(episode, human=human)
-        if _source_of(path) != source:
-            path.unlink(missing_ok=True)
+        known = _source_of(store.path(episode, human=human))
+        readable = all(contents[file] != UNREADABLE for file in files.values())
+        if known != source and (readable or known is None):
             jobs.append((episode, human, source))
     return jobs
 
@@ -292,11 +293,13 @@ def _encode(job: _Job) -> str:
     assert _worker is not None
     store, root, encoder = _worker
     episode, human, source = job
+    path = store.path(episode, human=human)
     try:
         features = _encode_film(encoder, store.basis, _times(episode, root, human))
     except DataError as error:
+        # What is there is of another film of that name, and not to be taken for this one's.
+        path.unlink(missing_ok=True)
         return str(error)
-    path = store.path(episode, human=human)
     scratch = path.with_suffix(f'.{os.getpid()}.tmp')
     save_file({'tokens': features.tokens, 'means': features.means,
                'present': features.present, 'time_s': features.time_s}, scratch,

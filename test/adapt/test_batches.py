@@ -149,18 +149,6 @@ def test_the_window_knows_the_rate_of_the_frames():
     assert (found - found[0]).tolist() == [0, 1, 2]
 
 
-def test_a_window_needs_frames_of_two_seconds():
-    """
-    Guards the comparison of samplers.
-
-    Of a long clip the cache has a few frames all over its length; two seconds of them were one
-    frame, again and again, and nobody was told.
-    """
-    long = replace(CACHE, frame_times={k: np.arange(6) * 4.0 for k in CACHE.rows})
-    with pytest.raises(DataError, match='20.0 s or longer with 6 .* --frames 23'):
-        PairBatches(ITEMS, long, TEXTS, batch=8, length=3, sampler='window')
-
-
 def test_too_little_data_is_one_clear_error():
     with pytest.raises(DataError, match='a batch of 27 pairs, and there are 26'):
         batches(batch=27)

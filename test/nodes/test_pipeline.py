@@ -216,6 +216,10 @@ def test_what_has_just_begun_is_not_blind(tiny):
     assert not bench.pipeline.statistics().waiting
     assert set(bench.faults.lasting()) == {f'{view} silence' for view in VIEWS}
     assert 'there are no results' in bench.faults.lasting()[f'{VIEWS[0]} silence']
+    bench.now += 100 * MS
+    bench.send(all_views())
+    bench.turn()
+    bench.now += 100 * MS
     bench.pipeline.time_jumped()
     assert bench.pipeline.statistics().waiting
 
@@ -364,6 +368,29 @@ def test_a_slow_camera_is_no_fault_of_the_clocks(tiny):
         bench.turn()
         assert PAIRING not in bench.faults.lasting()
     assert len(bench.results) == 60
+
+
+@pytest.mark.parametrize('offset', [-70, 70])
+def test_a_camera_of_another_clock_is_named_whichever_way(tiny, offset):
+    """Guards a view that is not required: stamped ahead, its frames were replaced, not dropped."""
+    bench = Bench(tiny, required=VIEWS[:2])
+    for _ in range(30):
+        bench.now += 33 * MS
+        bench.send(dict.fromkeys(VIEWS[:2], ''))
+        bench.send({VIEWS[2]: ''}, offset=offset * MS)
+        bench.turn()
+    assert VIEWS[2] in bench.faults.lasting()[PAIRING]
+
+
+def test_clocks_that_fight_do_not_hide_dead_cameras(tiny):
+    """Guards diagnostics: each jump gave the cameras time anew, and all was called well."""
+    bench = Bench(tiny)
+    for _ in range(20):
+        bench.now += 300 * MS
+        bench.pipeline.time_jumped()
+        bench.turn()
+    assert not bench.pipeline.statistics().waiting and bench.pipeline.statistics().blind
+    assert f'{VIEWS[0]} silence' in bench.faults.lasting()
 
 
 def test_counts_begin_with_activation(tiny):

@@ -70,6 +70,17 @@ def test_isotonic_rises_without_ties():
     assert 0 < curve['probabilities'][0] and curve['probabilities'][-1] < 1
 
 
+@pytest.mark.parametrize('method', METHODS)
+def test_weights_count_beside_each_other_only(method):
+    """Guards light rows: half an observation of the mean outweighed the ticks of an episode."""
+    rng = np.random.default_rng(2)
+    scores, weights = rng.normal(size=600), rng.uniform(0.5, 1.5, 600)
+    done = rng.random(600) < probability_of('platt', {'scale': 2.0, 'shift': -3.0}, scores)
+    one, other = (probability_of(method, fit(method, scores, done, some), scores)
+                  for some in (weights, weights / 50))
+    np.testing.assert_allclose(one, other, atol=1e-4)
+
+
 def test_one_kind_of_label_is_refused():
     with pytest.raises(DataError, match='accomplished'):
         fit('platt', np.arange(4.0), np.zeros(4, bool))

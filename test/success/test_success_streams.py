@@ -17,6 +17,7 @@ from hralign_ros.evaluate.success_events import (  # noqa: E402, I100
     perturbed,
 )
 from hralign_ros.evaluate.success_suite import (  # noqa: E402
+    measure_calibration,
     measure_modes,
     Measured,
     share_over,
@@ -137,3 +138,24 @@ def test_intervals_of_shares_hold_what_few_events_cannot_show():
     events = alike.T.reshape(1, 49)
     assert share_over(events, tasks).high > share_over(
         events, [str(i) for i in range(49)]).high
+
+
+def test_attempts_without_a_curve_are_left_out_and_counted():
+    """Guards E9: one attempt of a task that is not calibrated took all figures of its split."""
+    films = [make_film('lift', number, kind=('success', 0)[number % 2]) for number in range(12)]
+
+    class Partly(Eager):
+        seed = 0
+
+        def __call__(self, film):
+            return self.scorer.judge(film)
+
+        def probability(self, scored):
+            known = scored.episode_id != 'lift-3'
+            return np.full(len(scored.scores), 0.5 if known else np.nan)
+
+    found = Measured()
+    drawn = measure_calibration(found, 'x', [Partly()], {'seen tasks': films})
+    assert found.values['E9 ECE', 'x', 'seen tasks'].n == 22
+    assert len(drawn['seen tasks'][0]) == 88
+    assert all('1 attempts are UNCALIBRATED' in row['note'] for row in found.rows)

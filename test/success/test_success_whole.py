@@ -112,6 +112,10 @@ def test_features_are_of_the_films_that_are_there(run_folder, tmp_path):
         store.load(anew).tokens[:, wrist], before[same.episode_id][:, wrist])
     assert not np.array_equal(store.load(anew).tokens, before[anew.episode_id])
     np.testing.assert_array_equal(store.load(cut).tokens, before[cut.episode_id])
+    # A disk that is missing takes no features with it.
+    (root / same.robot_videos['wrist']).rename(root / 'away.mp4')
+    build_store(root / 'features', data, default_bundle(), report=lines.append)
+    np.testing.assert_array_equal(store.load(same).tokens, before[same.episode_id])
     (store.folder / 'basis.safetensors').write_bytes(b'cut')
     with pytest.raises(DataError, match='delete its folder'):
         build_store(root / 'features', data, default_bundle(), report=lines.append)

@@ -118,7 +118,9 @@ def _run(
             processes[view] = _node(
                 'video_publisher', environment,
                 {'file': str(video.resolve()), 'rate_hz': float(rate),
-                 'frame_id': f'{view}_optical_frame'},
+                 'frame_id': f'{view}_optical_frame',
+                 # The encoder and the monitor; else an episode would begin in mid-film.
+                 'wait_for_subscribers': 2, 'wait_s': _PATIENCE},
                 remap={'image_raw': f'{view}/image_raw', '__node': f'{view}_camera'})
         _wait(processes, views)
         time.sleep(0.5)  # the last results are still on their way
@@ -141,7 +143,7 @@ def _node(
                '--log-level', log_level]
     for name, value in values.items():
         text = str(value).lower() if isinstance(value, bool) else str(value)
-        quoted = text if isinstance(value, (bool, float)) or text.startswith('[') \
+        quoted = text if isinstance(value, (bool, int, float)) or text.startswith('[') \
             else "'" + text.replace("'", "''") + "'"
         command += ['-p', f'{name}:={quoted}']
     for source, target in (remap or {}).items():

@@ -4,7 +4,9 @@
 """A camera made of a video file: plays it as an image topic, for demo, tests and benchmark."""
 
 from array import array
+import math
 import sys
+import time
 from typing import Any
 
 import cv2
@@ -35,7 +37,7 @@ class VideoPublisher(Node):
     """
     Publish the frames of a file at a steady rate, stamped as they are sent.
 
-    Waits for a subscriber before it starts, so that the first frames are seen.
+    Waits for subscribers before it starts, so that the first frames are seen by all of them.
     """
 
     def __init__(self) -> None:
@@ -50,7 +52,11 @@ class VideoPublisher(Node):
                       self._parameter('height', 0, 'Resize to; 0: as it is.', 0, 8192))
         self._frame_id = self._parameter(
             'frame_id', 'camera_optical_frame', "Header's frame_id.")
-        wait = self._parameter('wait_for_subscriber', True, 'Start once somebody listens.')
+        self._waiting = self._parameter(
+            'wait_for_subscribers', 1, 'Start once so many listen.', 0, 100)
+        patience = self._parameter(
+            'wait_s', 0.0, 'Start after so long whoever listens [s]; 0: wait on.', 0.0, 3600.0)
+        self._at_last = time.monotonic() + patience if patience else math.inf
         reliability = self._parameter('reliability', 'best_effort', 'best_effort or reliable.')
         if self._encoding not in (*_FROM_BGR, 'jpeg'):
             raise VideoError(f"parameter encoding is '{self._encoding}'; allowed: "
@@ -63,7 +69,6 @@ class VideoPublisher(Node):
         kind, topic = ((CompressedImage, 'image_raw/compressed') if self._encoding == 'jpeg'
                        else (ImageMessage, 'image_raw'))
         self._publisher = self.create_publisher(kind, topic, qos)
-        self._waiting = wait
         self.finished = False
         self.sent = 0
         self.create_timer(1.0 / rate, self._on_timer)
@@ -85,9 +90,10 @@ class VideoPublisher(Node):
 
     def _on_timer(self) -> None:
         """Send the next frame."""
-        if self._waiting and not self._publisher.get_subscription_count():
+        if self._publisher.get_subscription_count() < self._waiting \
+                and time.monotonic() < self._at_last:
             return
-        self._waiting = False
+        self._waiting = 0
         found, frame = self._video.read()
         if not found and self._loop and self.sent:
             self._video.set(cv2.CAP_PROP_POS_FRAMES, 0)

@@ -97,7 +97,7 @@ def write_success_bundle(
             'episodes', 'successes', 'human_films', 'scenes', 'embodiments', 'sources',
             'licenses')} | {'tasks': len(run.texts), 'seed': options.seed,
                             'command': run.record['command']},
-        'dwell_s': DecisionRules().dwell * 1e-9,
+        'dwell_s': round(DecisionRules().dwell * 1e-9, 6),
         'command': command, **({'metrics': dict(metrics)} if metrics else {})}
     licenses = run.record['data']['licenses']
     parts = {part.replace(', success head', ''): terms

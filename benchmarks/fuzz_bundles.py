@@ -144,7 +144,7 @@ class Bundles(Target):
             result = Result(
                 tick=tick, episode_id=1, task=task, task_id=episode.task.task.task_id,
                 status=tick.status, decision=Decision.ABSTAIN, rules=DecisionRules(),
-                stamp=tick.stamp, frame_id='', started=0)
+                stamp=tick.stamp, frame_id='', frame_ids={}, started=0)
             serialize_message(conversions.embedding_message(result, encoder))
             serialize_message(conversions.success_message(result, encoder))
 

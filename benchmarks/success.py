@@ -97,7 +97,8 @@ STAGES = ('all', 'ablations', 'shipped')
 OF_SHIPPED = {
     'auroc': 'E8 AUROC', 'fpr95': FPR95, 'average_precision': 'E8 average precision',
     'ece': 'E9 ECE', 'ece_any': 'E9 ECE of any tick', 'false_alarms': 'E10 false alarms at 5%',
-    'missed': 'E11 missed successes', 'delay_s': 'E11 median delay [s]'}
+    'missed': 'E11 missed successes', 'early': 'E11 successes decided too early',
+    'delay_s': 'E11 median delay [s]'}
 # Delays at the rate of a camera, or a little more: Meta-World 32 Hz, robosuite 40.
 FAST = 'seen tasks, 30 Hz'
 

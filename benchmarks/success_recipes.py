@@ -40,4 +40,4 @@ ROBOTS: Recipes = {
 LEFT_OUT = {'ur5e': (OURS, BOTH), 'panda': (NO_PANDA, BOTH)}
 # What is in models/default.
 SHIPPED = 'shipped'
-SHIPPED_RUNS: Recipes = {SHIPPED: (1, ('all_robots=true', 'steps=1400'))}
+SHIPPED_RUNS: Recipes = {SHIPPED: (1, ('all_robots=true', 'steps=2800'))}

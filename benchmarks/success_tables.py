@@ -138,6 +138,7 @@ def _shipped(found: Mapping[str, Any]) -> dict[str, str]:
     columns = {'AUROC': 'auroc', 'false positives at 95 % recall': 'fpr95', 'ECE': 'ece',
                'ECE of any tick': 'ece_any',
                'false alarms at 5 %': 'false_alarms', 'missed successes': 'missed',
+               'decided too early': 'early',
                'median delay [s]': 'delay_s'}
     return {
         'shipped': table(['split', *columns], [

@@ -3,22 +3,21 @@
 
 """Export a whole bundle: graphs, text encoder, tasks, card; every graph compared with torch."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from importlib import metadata
 import json
 from pathlib import Path
-import shutil
-from tempfile import mkdtemp
 from typing import Any
 
 from hralign_ros import __version__
 from hralign_ros.export.card import write_card
 from hralign_ros.export.compress import halve, quantise_static, quantise_weights
 from hralign_ros.export.graphs import OPSET, preprocessing_graph, torch_graph
+from hralign_ros.export.licences import trained_license
 from hralign_ros.export.parity import check_parity, run_graph
 from hralign_ros.export.query import fit_query, scaled
+from hralign_ros.export.replace import is_trained, replace_bundle, require_replaceable
 from hralign_ros.export.samples import sample_pictures, SAMPLE_TASKS
 from hralign_ros.models.adapters import AdaptedBackbone, Cuttable, late_adapters, load_adapters
 from hralign_ros.models.backbones import Backbone, load_backbone, RANDOM, require_weights
@@ -28,7 +27,6 @@ from hralign_ros.models.success import OUTPUTS, SuccessHead
 from hralign_ros.models.text import load_minilm, minilm_folder, PromptedTextEncoder
 from hralign_ros.runtime.bundle import (
     CARD,
-    MANIFEST,
     SCHEMA_VERSION,
     TASK_TENSORS,
     TASKS,
@@ -46,8 +44,6 @@ import yaml
 Floats = NDArray[np.float32]
 Report = Callable[[str], None]
 
-# Licences of training videos that leave open what becomes of weights trained on them.
-_PERMISSIVE = {'Apache-2.0', 'BSD-2-Clause', 'BSD-3-Clause', 'CC0-1.0', 'CC-BY-4.0', 'MIT'}
 # Least mean cosine with float32 at which a smaller visual encoder is written.
 LEAST_COSINE = {'int8': 0.99, 'fp16': 0.9999}
 
@@ -235,18 +231,10 @@ def _check(output: Path, options: ExportOptions, replace_trained: bool) -> None:
         raise ValueError(f'clips have {options.length} frames; a bundle has 1 to 64')
     require_replaceable(output)
     require_weights(options.backbone, options.weights)
-    if not replace_trained and _is_trained(output):
+    if not replace_trained and is_trained(output):
         raise BundleError(
             f'{output}: its success head is trained, and that of the new bundle would not be. '
             'Name another folder, or give --replace')
-
-
-def _is_trained(bundle: Path) -> bool:
-    """Whether there is a bundle whose success head is trained; a damaged one's is not."""
-    try:
-        return bool(yaml.safe_load((bundle / MANIFEST).read_bytes())['success']['trained'])
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
-        return False
 
 
 def _released(weights: str | None, backbone: Backbone, report: Report) -> Adaptation | None:
@@ -398,19 +386,6 @@ def _own_licenses(backbone: Backbone, adaptation: Adaptation | None) -> dict[str
     return {'adapters': backbone.license_id, 'query': 'Apache-2.0'}
 
 
-def trained_license(licenses: Iterable[str]) -> str:
-    """
-    Say under which terms weights are that were trained here.
-
-    :param licenses: SPDX names of those of the training videos, which may bind what is made of
-        them.
-    """
-    others = ['none stated' if name in ('', 'NOASSERTION') else name
-              for name in sorted(set(licenses) - _PERMISSIVE)]
-    return (f'what the licences of the training videos allow: {", ".join(others)}' if others
-            else 'Apache-2.0')
-
-
 def _geometry(adapters: nn.Module) -> str:
     """Describe the first adapter's layers, from what they are."""
     layers = [m for m in adapters.modules() if isinstance(m, nn.Conv2d | nn.Linear)][:3]
@@ -420,52 +395,6 @@ def _geometry(adapters: nn.Module) -> str:
              f'groups {m.groups}' if isinstance(m, nn.Conv2d)
              else f'linear {m.in_features} to {m.out_features}' for m in layers]
     return '; '.join(words)
-
-
-def require_replaceable(output: Path) -> None:
-    """
-    Refuse to put a bundle in the place of something else; to be called before any work is done.
-
-    :raises BundleError: `output` is a file, or a folder of other things.
-    """
-    if output.exists() and not (output.is_dir() and (
-            (output / MANIFEST).is_file() or not any(output.iterdir()))):
-        raise BundleError(
-            f'{output} holds other things; only a bundle or an empty folder is replaced. Name '
-            'another one')
-
-
-def replace_bundle(output: Path, files: Mapping[str, bytes], manifest: dict[str, Any]) -> None:
-    """
-    Write all files beside the target, then put the directory in its place.
-
-    :param manifest: bundle.yaml without the hashes of the files, which are added to it.
-    :raises BundleError: see require_replaceable.
-    """
-    require_replaceable(output)
-    # A link goes on pointing where it points.
-    output = output.resolve()
-    manifest['files'] = {
-        name: {'bytes': len(data), 'sha256': sha256(data).hexdigest()}
-        for name, data in sorted(files.items())}
-    output.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(mkdtemp(prefix=f'{output.name}.new-', dir=output.parent))
-    fresh.chmod(0o755)
-    try:
-        for name, data in files.items():
-            (fresh / name).write_bytes(data)
-        (fresh / MANIFEST).write_text(
-            yaml.safe_dump(manifest, sort_keys=False, width=98, allow_unicode=True), 'utf-8')
-    except OSError:  # a full disk, say: nothing is left of the attempt
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
-    if output.exists():
-        old = Path(mkdtemp(prefix=f'{output.name}.old-', dir=output.parent))
-        output.rename(old)
-        fresh.rename(output)
-        shutil.rmtree(old)
-    else:
-        fresh.rename(output)
 
 
 def _pixels(preprocess: bytes, pictures: Sequence[NDArray[np.uint8]]) -> Floats:

@@ -21,8 +21,8 @@ from hralign_ros.adapt.checkpoints import TrainingError
 from hralign_ros.data.folders import SUFFIXES
 from hralign_ros.data.manifest import DataError
 from hralign_ros.data.video import frame_times, read_frames
-from hralign_ros.export.bundle import replace_bundle, require_replaceable
 from hralign_ros.export.card import write_card
+from hralign_ros.export.replace import replace_bundle, require_replaceable
 from hralign_ros.models.text import load_minilm
 from hralign_ros.runtime.bundle import CARD, TASK_TENSORS, TASKS
 from hralign_ros.runtime.decision import DecisionRules

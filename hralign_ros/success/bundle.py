@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
 
-from hralign_ros.export.bundle import replace_bundle, trained_license
 from hralign_ros.export.card import write_card
 from hralign_ros.export.graphs import torch_graph
+from hralign_ros.export.licences import trained_license
 from hralign_ros.export.parity import check_parity
+from hralign_ros.export.replace import replace_bundle
 from hralign_ros.models.success import OUTPUTS
 from hralign_ros.runtime.bundle import CARD, load_bundle, TASK_TENSORS, TASKS
 from hralign_ros.runtime.decision import DecisionRules

@@ -16,7 +16,7 @@ from typing import Any
 
 from hralign_ros.adapt.checkpoints import TrainingError
 from hralign_ros.data.manifest import DataError
-from hralign_ros.export.bundle import require_replaceable
+from hralign_ros.export.replace import require_replaceable
 from hralign_ros.runtime.bundle import load_bundle
 from hralign_ros.runtime.decision import DecisionRules
 from hralign_ros.runtime.encoder import Encoder

@@ -19,7 +19,7 @@ from hralign_ros.data.manifest import DataError, read_manifest, write_manifest  
 from hralign_ros.data.video import read_frames  # noqa: E402
 from hralign_ros.evaluate.success_events import collect_streams  # noqa: E402
 from hralign_ros.evaluate.success_report import evaluate_success  # noqa: E402
-from hralign_ros.export.bundle import replace_bundle  # noqa: E402
+from hralign_ros.export.replace import replace_bundle  # noqa: E402
 from hralign_ros.runtime import (  # noqa: E402
     BundleError,
     default_bundle,

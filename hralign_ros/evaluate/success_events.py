@@ -89,10 +89,11 @@ def measure_delays(
                 'success_s': None if at is None else float(decided_s[number, column]),
                 'left_s': float(film.features.time_s[-1]) - first[column]})
     seeds, clusters = [one.seed for one in ours], clusters_of(good)
-    for metric, events in (
-            ('E11 missed successes', np.isnan(decided_s)),
-            ('E11 successes decided too early', decided_s < np.array(first))):
-        found.add(metric, name, split, share_over(events, clusters), better='lower', seeds=seeds)
+    for metric, events, promise in (
+            ('E11 missed successes', np.isnan(decided_s), None),
+            ('E11 successes decided too early', decided_s < np.array(first), ALPHA)):
+        found.add(metric, name, split, share_over(events, clusters), better='lower', seeds=seeds,
+                  chance=promise)
     late = np.asarray((decided_s >= np.array(first)).any(0), np.bool_)
     for metric, part in (('E11 median delay [s]', 'median_s'), ('E11 delay, 90 % [s]', 'p90_s')):
         found.add(metric, name, split, _delay(first, decided_s, late, clusters, part),

@@ -276,19 +276,25 @@ def _calibrate(
             for t in range(len(s)) if not np.isnan(c.done[t])]
     fitted = choose(np.array([r[0] for r in rows]), np.array([r[1] for r in rows]),
                     np.array([r[2] for r in rows]), methods=('temperature', 'platt'))
-    levels = [alarm_level(np.round(c.time_s * 1e9).astype(np.int64), fitted.apply(s),
-                          DecisionRules().dwell)
-              for c, s in clips if not (c.done == 1).any()]
+    # Of failures, and of successes before what may be one.
+    levels: tuple[list[float], list[float]] = [], []
+    for c, s in clips:
+        succeeds = bool((c.done == 1).any())
+        levels[int(succeeds)].append(alarm_level(
+            np.round(c.time_s * 1e9).astype(np.int64), fitted.apply(s), DecisionRules().dwell,
+            c.done != 0 if succeeds else None))
     thresholds, sources = {}, {}
     for alpha in ALPHAS:
-        own = conformal_threshold(levels, alpha)
-        # Too few failures promise nothing: then no lower than any of them, nor than the shared.
-        thresholds[alpha] = own if own is not None else max(
-            [*levels, *_shared_thresholds(shared, alpha)])
-        sources[alpha] = 'own' if own is not None else 'own and shared'
+        own = [conformal_threshold(some, alpha) for some in levels]
+        known = [threshold for threshold in own if threshold is not None]
+        # Too few clips promise nothing: then no lower than any of them, nor than the shared.
+        thresholds[alpha] = max(known) if len(known) == len(own) else max(
+            [*levels[0], *levels[1], *_shared_thresholds(shared, alpha)])
+        sources[alpha] = 'own' if len(known) == len(own) else 'own and shared'
     return {
         'views': sorted(views), 'method': fitted.method, **fitted.parameters,
-        'rows': fitted.count, 'episodes': fitted.episodes, 'never_succeeding': len(levels),
+        'rows': fitted.count, 'episodes': fitted.episodes, 'never_succeeding': len(levels[0]),
+        'succeeding': len(levels[1]),
         'thresholds_from': ', '.join(f'{a}: {s}' for a, s in sources.items()),
         'thresholds': [{'alpha': a, 'probability': float(t)} for a, t in thresholds.items()]}
 

@@ -1,7 +1,11 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""False alarms: the threshold below which an episode would see a SUCCESS, and its quantiles."""
+"""
+False alarms: a SUCCESS while the task is not accomplished.
+
+Below which threshold an episode would see one, and the quantiles of that.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,9 +18,12 @@ from numpy.typing import NDArray
 Doubles = NDArray[np.float64]
 
 
-def alarm_level(stamps: NDArray[np.int64], probability: Doubles, dwell: int) -> float:
+def alarm_level(
+    stamps: NDArray[np.int64], probability: Doubles, dwell: int,
+    done: NDArray[np.bool_] | None = None,
+) -> float:
     """
-    Return the supremum of thresholds at which `decide` would decide SUCCESS in an episode.
+    Return the supremum of thresholds at which `decide` would decide SUCCESS too early, or wrongly.
 
     SUCCESS needs the probability above the threshold in consecutive results over at least the
     dwell time; so this is the largest minimum over any such stretch.
@@ -24,8 +31,13 @@ def alarm_level(stamps: NDArray[np.int64], probability: Doubles, dwell: int) -> 
     :param stamps: int64 [F], ascending [ns].
     :param probability: [F].
     :param dwell: [ns].
-    :returns: 0 where the episode is shorter than the dwell time.
+    :param done: bool [F], the task is accomplished; a stretch counts that ends before it first
+        is. None: it never is.
+    :returns: 0 where there is less to look at than the dwell time.
     """
+    if done is not None and done.any():
+        before = int(done.argmax())
+        stamps, probability = stamps[:before], probability[:before]
     ends = np.searchsorted(stamps, stamps + dwell, 'left')
     return max((float(probability[i:end + 1].min()) for i, end in enumerate(ends)
                 if end < len(stamps)), default=0.0)
@@ -58,7 +70,7 @@ def conformal_threshold(levels: Sequence[float] | Doubles, alpha: float) -> floa
 
     Split conformal prediction: the ceil((n + 1)(1 - alpha))-th smallest level.
 
-    :param levels: of episodes that never succeed.
+    :param levels: of episodes of one kind.
     :returns: None where there are too few of them for this alpha.
     """
     rank = math.ceil((len(levels) + 1) * (1.0 - alpha) - 1e-9)

@@ -33,8 +33,8 @@ Report = Callable[[str], None]
 ALPHAS = (0.01, 0.05, 0.1)
 # Share of in-distribution ticks that may be called strange.
 OOD_RATE = 0.02
-# Episodes of a task that never succeed, from which its own thresholds are taken; below, those of
-# all tasks together are. Of few episodes the quantile for 5 % is nearly the highest of all, which
+# Episodes of a task, of either kind, from which its own thresholds are taken; below, those of all
+# tasks together are. Of few episodes the quantile for 5 % is nearly the highest of all, which
 # alarms too seldom and misses more.
 OWN_THRESHOLDS = 100
 
@@ -44,14 +44,18 @@ class Curve:
     """
     How a task's raw scores become probabilities and decisions, with one set of views.
 
-    :param thresholds: probability by false-alarm rate.
+    :param thresholds: probability by false-alarm rate, which holds for attempts of either kind:
+        no more of those that never succeed see a SUCCESS, and no more of those that do see one
+        before.
     :param never: episodes that never succeed, which thresholds rest on.
+    :param sooner: episodes that succeed, not at once, which they rest on too.
     :param own: they are all of this task.
     """
 
     fitted: Fitted
     thresholds: Mapping[float, float]
     never: int
+    sooner: int
     own: bool
 
 
@@ -201,24 +205,28 @@ def _curves(scored: Sequence[Scored], seed: int, report: Report) -> dict[str, Cu
     report('  ' + ', '.join(f'{name} {loss:.4f}' for name, loss in fitted.losses.items())
            + f': {fitted.method}')
     dwell = DecisionRules().dwell
-    levels: dict[str, list[float]] = {}
+    # By task, of attempts that never succeed and of those that do: one's rate says nothing of the
+    # other's, so each has to keep the promise.
+    levels: dict[str, tuple[list[float], list[float]]] = {}
     for s in scored:
-        if not s.done.any():
-            levels.setdefault(s.task_id, []).append(
-                alarm_level(s.stamps, fitted.apply(s.scores), dwell))
-    together = [x for some in levels.values() for x in some]
+        if not s.done[0]:
+            level = alarm_level(s.stamps, fitted.apply(s.scores), dwell, s.done)
+            levels.setdefault(s.task_id, ([], []))[int(s.done.any())].append(level)
+    together = ([x for never, _ in levels.values() for x in never],
+                [x for _, sooner in levels.values() for x in sooner])
     curves = {}
     for task in ('', *sorted({s.task_id for s in scored})):
-        own = levels.get(task, [])
-        enough = len(own) >= OWN_THRESHOLDS
+        own = levels.get(task, ([], []))
+        enough = min(len(some) for some in own) >= OWN_THRESHOLDS
+        rest_on = own if enough else together
         thresholds: dict[float, float] = {}
         for alpha in ALPHAS:
-            threshold = conformal_threshold(own, alpha) if enough else None
-            if threshold is None:
-                threshold = conformal_threshold(together, alpha)
-            if threshold is not None:
-                thresholds[alpha] = threshold
-        curves[task] = Curve(fitted, thresholds, len(own if enough else together), enough)
+            either = [conformal_threshold(some, alpha) for some in rest_on]
+            known = [threshold for threshold in either if threshold is not None]
+            if len(known) == len(either):
+                thresholds[alpha] = max(known)
+        curves[task] = Curve(
+            fitted, thresholds, len(rest_on[0]), len(rest_on[1]), enough)
     return curves
 
 
@@ -230,6 +238,7 @@ def _document(views: Sequence[str], curve: Curve) -> dict[str, Any]:
         **{name: value if isinstance(value, list) else round(value, 6)
            for name, value in fitted.parameters.items()},
         'rows': fitted.count, 'episodes': fitted.episodes, 'never_succeeding': curve.never,
+        'succeeding': curve.sooner,
         'thresholds_from': 'own' if curve.own else 'all tasks',
         # To the last digit: an isotonic curve has many probabilities just above one another.
         'thresholds': [{'alpha': alpha, 'probability': float(value)}

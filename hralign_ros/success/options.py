@@ -44,6 +44,8 @@ class SuccessOptions:
     :param late_view: how likely a view comes late.
     :param rewind: how likely a clip has gone further and come back to its newest frame.
     :param stall: how likely it has stood still there for a while.
+    :param brink: how often a clip of a success that does not end with it ends within the second
+        before it.
     :param noise: standard deviation added to tokens, which have variance 1.
     :param average: decay of the running average of the weights, which is what is kept.
     :param all_robots: train on the held-out embodiments too, by their seeds.
@@ -84,6 +86,7 @@ class SuccessOptions:
     late_view: float = 0.1
     rewind: float = 0.3
     stall: float = 0.2
+    brink: float = 0.5
     noise: float = 0.2
     average: float = 0.99
     checkpoint_every: int = 100
@@ -101,7 +104,7 @@ class SuccessOptions:
                 ('modes', 1, 16), ('prompt_length', 1, 64), ('steps', 1, 10**7),
                 ('tasks_per_step', 1, 512), ('clips_per_task', 2, 4096), ('length', 1, 64),
                 ('human_share', 0, 0.9), ('drop_view', 0, 0.9), ('late_view', 0, 1),
-                ('rewind', 0, 1), ('stall', 0, 1),
+                ('rewind', 0, 1), ('stall', 0, 1), ('brink', 0, 1),
                 ('average', 0, 0.99999), ('shared_every', 1, 10**7),
                 ('prompt_every', 1, 10**7), ('cluster_every', 1, 10**7)):
             if not low <= getattr(self, name) <= high:

@@ -40,6 +40,8 @@ from torch.nn import functional
 Report = Callable[[str], None]
 LAST = 'last.pt'
 _DRAW, _CHOOSE = 11, 12
+# What is nearly a success: this long before it.
+BRINK_S = 1.0
 _REPORT_EVERY = 50
 
 
@@ -96,7 +98,7 @@ class ClipSource:
             for _ in range(options.clips_per_task):
                 film = self._film(self._by_task[task], rng)
                 films.append(film)
-                newest.append(_newest(self.films[film], rng))
+                newest.append(_newest(self.films[film], rng, options.brink))
         chosen = [self.films[row] for row in films]
         choices: list[Choice] = [
             draw(film, row, options.length, rng, drop_view=options.drop_view,
@@ -123,11 +125,18 @@ class ClipSource:
         return int(some[rng.integers(len(some))])
 
 
-def _newest(film: Film, rng: np.random.Generator) -> int:
+def _newest(film: Film, rng: np.random.Generator, brink: float) -> int:
     """Draw the newest frame of a clip: half of the time one of those that matter most."""
     marked = film.done if film.done.any() else film.failing
     if marked.any() and rng.random() < 0.5:
         return int(rng.choice(np.flatnonzero(marked)))
+    if film.done.any() and rng.random() < brink:
+        # Nearly there: what a decision that comes too early would be made on.
+        first = int(film.done.argmax())
+        times = film.features.time_s
+        near = np.flatnonzero(times[:first] >= times[first] - BRINK_S)
+        if len(near):
+            return int(rng.choice(near))
     return int(rng.integers(film.frames))
 
 

@@ -46,6 +46,22 @@ def test_a_level_is_where_the_decision_turns():
             assert decided(stamps, probability, level - 1e-9, dwell)
 
 
+def test_a_level_of_a_success_is_of_what_comes_before_it():
+    """Guards successes: below its level one is decided too early, at it in time or never."""
+    rng = np.random.default_rng(1)
+    for _ in range(300):
+        count = int(rng.integers(2, 25))
+        stamps = np.cumsum(rng.integers(1, 250, count)) * MS
+        probability = rng.random(count)
+        done = np.arange(count) >= rng.integers(0, count)
+        dwell = int(rng.integers(0, 500)) * MS
+        level = alarm_level(stamps, probability, dwell, done)
+        before = int(done.argmax())
+        assert not decided(stamps[:before], probability[:before], level, dwell)
+        if level > 0:
+            assert decided(stamps[:before], probability[:before], level - 1e-9, dwell)
+
+
 @pytest.mark.parametrize('alpha', [0.01, 0.05, 0.1])
 def test_the_rate_is_kept(alpha):
     """Guards conformal prediction: over many draws the mean rate is alpha, never above."""

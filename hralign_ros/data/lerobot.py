@@ -62,7 +62,7 @@ def read_lerobot(
     :param license_id: as SPDX names it; NOASSERTION: nothing is known.
     :param report: gets the summary, line by line.
     :param faults: filled with every fault found: corrupt_video, no_video, bad_frames.
-    :returns: sorted by id: episode_000012, or episode_000012#wrist.
+    :returns: sorted by id: episode_000012.
     :raises DataError: it is of another version, lacks a camera, or cannot be read.
     """
     root = Path(root)
@@ -96,7 +96,7 @@ class _Reader:
         self._frames: tuple[str, pa.Table | None] = ('', None)
 
     def episode(self, row: _Row) -> list[Episode]:
-        """Return the rows of an episode, one for each place in the videos."""
+        """Return the row of an episode, if it can be used."""
         name = f'episode_{row["episode_index"]:06d}'
         try:
             frames = self.frames(row)
@@ -121,21 +121,24 @@ class _Reader:
         places = self.places(name, row)
         if not places:
             self.faults.add('no_video', name, 'no usable video; skipped')
-        episodes = []
-        for i, ((start, end), videos) in enumerate(places.items()):
-            first = next(iter(videos))
-            camera = next(key for key, view in self.cameras.items() if view == first)
-            # The end belongs to the next episode's first frame.
-            half = 0.5 * (end - start) / max(len(times), 1)
-            episodes.append(replace(
-                common, episode_id=f'{name}#{first}' if i else name, camera=camera,
-                robot_videos=videos, robot_span_s=(start, end - half),
-                time_s=tuple((start + times - times[0]).tolist())))
-        return episodes
+            return []
+        reference = next(iter(places))
+        start, end = places[reference][1]
+        camera = next(key for key, view in self.cameras.items() if view == reference)
+        # The end belongs to the next episode's first frame.
+        half = 0.5 * (end - start) / max(len(times), 1)
+        # Files are split by size, so that cameras have an episode at other seconds of theirs.
+        offsets = {view: span[0] - start for view, (_, span) in places.items()
+                   if span[0] != start}
+        return [replace(
+            common, episode_id=name, camera=camera,
+            robot_videos={view: file for view, (file, _) in places.items()},
+            robot_span_s=(start, end - half), robot_offset_s=offsets,
+            time_s=tuple((start + times - times[0]).tolist()))]
 
-    def places(self, name: str, row: _Row) -> dict[tuple[float, float], dict[str, str]]:
-        """Return the videos of an episode by the seconds it takes in them, reference first."""
-        places: dict[tuple[float, float], dict[str, str]] = {}
+    def places(self, name: str, row: _Row) -> dict[str, tuple[str, tuple[float, float]]]:
+        """Return an episode's file by view, with its seconds in it; the reference first."""
+        places: dict[str, tuple[str, tuple[float, float]]] = {}
         for key, view in sorted(self.cameras.items(), key=lambda c: (c[1] != REFERENCE_VIEW, c)):
             try:
                 at = {part: row[f'videos/{key}/{part}'] for part in (
@@ -150,7 +153,7 @@ class _Reader:
                                 f'{key}: {type(error).__name__} {error}; left out')
                 continue
             if self.usable(file):
-                places.setdefault(span, {})[view] = file
+                places[view] = file, span
         return places
 
     def usable(self, file: str) -> bool:

@@ -11,6 +11,7 @@ Files are named relative to the manifest's folder, so that a data set can be mov
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+import math
 import os
 from pathlib import Path
 import re
@@ -61,6 +62,8 @@ class Episode:
         twin, '' where the human did it on their own.
     :param human_span_s: first and last second of the human clip to be used; empty: all of it.
     :param robot_span_s: the same for the robot's clips.
+    :param robot_offset_s: by view name, what lies in that view's file so much later than
+        robot_span_s and time_s say [s]; none for a view: nothing does.
     :param time_s: [F] of each robot frame, from the start of the video.
     :param success_flags: [F] whether the task is accomplished in this frame.
     :param progress: [F] 0 to 1.
@@ -87,6 +90,7 @@ class Episode:
     human_from: str = ''
     human_span_s: Sequence[float] = ()
     robot_span_s: Sequence[float] = ()
+    robot_offset_s: Mapping[str, float] = field(default_factory=dict)
     time_s: Sequence[float] = ()
     success_flags: Sequence[bool] = ()
     progress: Sequence[float] = ()
@@ -94,6 +98,11 @@ class Episode:
     proprio: Sequence[Sequence[float]] = ()
     fault_s: float | None = None
     tags: Sequence[str] = ()
+
+    def robot_span(self, view: str) -> tuple[float, ...]:
+        """Return first and last second of a robot's clip in its own file; (): all of it."""
+        offset = self.robot_offset_s.get(view, 0.0)
+        return tuple(second + offset for second in self.robot_span_s)
 
     @property
     def recording(self) -> str:
@@ -111,6 +120,7 @@ _SCHEMA = pa.schema([
     ('robot_videos', pa.map_(pa.string(), pa.string())),
     ('human_video', pa.string()), ('human_from', pa.string()),
     ('human_span_s', pa.list_(pa.float64())), ('robot_span_s', pa.list_(pa.float64())),
+    ('robot_offset_s', pa.map_(pa.string(), pa.float64())),
     ('time_s', pa.list_(pa.float64())), ('success_flags', pa.list_(pa.bool_())),
     ('progress', _FLOATS), ('actions', pa.list_(_FLOATS)), ('proprio', pa.list_(_FLOATS)),
     ('fault_s', pa.float64()), ('tags', _STRINGS),
@@ -208,13 +218,15 @@ def read_manifest(folder: Path, *, series: bool = True) -> DataSet:
     if version != str(SCHEMA_VERSION):
         raise DataError(
             f'{path}: manifest schema {version}, and this package reads {SCHEMA_VERSION}')
-    missing = sorted({f.name for f in fields(Episode)} - set(known))
+    missing = sorted({f.name for f in fields(Episode)} - set(known) - set(_YOUNGER))
     if missing:
         raise DataError(f'{path}: no column {", ".join(missing)}')
-    names = [f.name for f in fields(Episode) if series or f.name not in _SERIES]
+    names = [f.name for f in fields(Episode)
+             if f.name in known and (series or f.name not in _SERIES)]
     episodes = []
     for row in table.select(names).to_pylist():
-        row['robot_videos'] = dict(row['robot_videos'] or ())
+        for name in _MAPS:
+            row[name] = dict(row.get(name) or ())
         # A list column that a writer left empty reads as None.
         episode = Episode(**{k: v if v is not None or k in _OPTIONAL else _EMPTY[k]
                              for k, v in row.items()})
@@ -228,14 +240,18 @@ _SERIES = ('time_s', 'success_flags', 'progress', 'actions', 'proprio')
 # So many rows are plain Python values at a time while a manifest is written.
 _GROUP = 1000
 _OPTIONAL = ('seed', 'success', 'fault_s')
+_MAPS = ('robot_videos', 'robot_offset_s')
+# Columns that a manifest of this schema may lack.
+_YOUNGER = ('robot_offset_s',)
 _EMPTY: dict[str, Any] = {
-    f.name: {} if f.name == 'robot_videos' else '' if f.type is str else ()
+    f.name: {} if f.name in _MAPS else '' if f.type is str else ()
     for f in fields(Episode)}
 
 
 def _plain(episode: Episode) -> dict[str, Any]:
     row = asdict(episode)
-    row['robot_videos'] = sorted(row['robot_videos'].items())
+    for name in _MAPS:
+        row[name] = sorted(row[name].items())
     return row
 
 
@@ -260,3 +276,7 @@ def _check(episode: Episode) -> None:
         span = getattr(episode, name)
         if len(span) not in (0, 2) or (span and span[0] >= span[1]):
             refuse(f'{name} is {list(span)}; needed are a start and a later end, or nothing')
+    for view, offset in episode.robot_offset_s.items():
+        if view not in episode.robot_videos or not math.isfinite(offset):
+            refuse(f'robot_offset_s is {offset} for view {view}; needed are seconds, for views '
+                   'that have a file')

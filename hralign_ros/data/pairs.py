@@ -66,7 +66,7 @@ def robot_clip(episode: Episode, view: str) -> Clip:
     return Clip(
         episode.robot_videos[view], view, 'robot', episode.episode_id, episode.task_id,
         episode.task_text, episode.scene, episode.camera, episode.embodiment,
-        tuple(episode.robot_span_s))
+        episode.robot_span(view))
 
 
 def make_pairs(

@@ -80,6 +80,35 @@ def nearest(times_s: NDArray[np.float64], wanted_s: NDArray[np.float64]) -> NDAr
     return np.where(closer, before, after).astype(np.int64)
 
 
+# As far apart as frames of two cameras may be to be taken for one moment, and as old as a view's
+# newest frame may be: the node's own limits.
+_SAME_S, _OLD_S = 0.04, 0.5
+
+
+def newest_at(
+    times_s: NDArray[np.float64], wanted_s: NDArray[np.float64], what: str,
+) -> NDArray[np.int64]:
+    """
+    Find the row of the frame that a view has at each wanted time: the newest one by then.
+
+    :param times_s: float64 [F] of the view, ascending, F at least 1.
+    :param wanted_s: float64 [W], of another view of the episode, ascending.
+    :param what: the view's file, for the error.
+    :returns: int64 [W].
+    :raises DataError: somewhere it is half a second older or younger than that: a node would
+        have done without the view.
+    """
+    rows = (np.searchsorted(times_s, wanted_s + _SAME_S, 'right') - 1).clip(0)
+    age = wanted_s - times_s[rows]
+    worst = int(np.abs(age).argmax())
+    if abs(age[worst]) > _OLD_S:
+        raise DataError(
+            f'{what}: at {wanted_s[worst]:.1f} s its frame is of {times_s[rows[worst]]:.1f} s; '
+            f'the films of an episode must begin and end together (within {_OLD_S:g} s), with '
+            f'a frame every {_OLD_S:g} s')
+    return rows.astype(np.int64)
+
+
 def read_frames(
     path: Path, times_s: Sequence[float] | NDArray[np.floating] | None = None,
     count: int | None = None, span_s: Sequence[float] = (),

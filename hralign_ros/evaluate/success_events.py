@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 from zlib import crc32
 
-from hralign_ros.evaluate.bootstrap import Estimate, resample
+from hralign_ros.evaluate.bootstrap import cluster_mean, Estimate, resample
 from hralign_ros.evaluate.metrics.e11_events import delays, rate, rule_of_three
 from hralign_ros.evaluate.metrics.e12_order import value_order_correlations
 from hralign_ros.evaluate.success_suite import (
@@ -28,6 +28,7 @@ from hralign_ros.evaluate.success_suite import (
     share_over,
     stream_of,
 )
+from hralign_ros.runtime.decision import DecisionRules
 from hralign_ros.success.calibrate import ALPHAS
 from hralign_ros.success.clips import Film, rearranged
 from hralign_ros.success.scorer import Scored, ticks
@@ -37,14 +38,19 @@ from sklearn.metrics import roc_auc_score
 
 SURE = 0.9
 DELAYS_S = (0.25, 0.5, 1.0)
+_DRAWS = 500
 
 
 def measure_alarms(
     found: Measured, name: str, ours: Sequence[CalibratedScorer], films: Sequence[Film],
     split: str,
 ) -> None:
-    """E10: how many attempts that never succeed are taken for a success, against the promise."""
-    never = [film for film in films if not film.done.any()]
+    """
+    E10: how many attempts that never succeed are taken for a success, against the promise.
+
+    Streams are no attempts: the calibration has none, and they alarm less often.
+    """
+    never = [film for film in attempts(films) if not film.done.any()]
     if not never:
         return
     for alpha in ALPHAS:
@@ -71,8 +77,23 @@ def measure_delays(
     found: Measured, name: str, ours: Sequence[CalibratedScorer], films: Sequence[Film],
     split: str,
 ) -> None:
-    """E11: how late SUCCESS is decided where there is one, and how often it is not."""
-    good = [film for film in attempts(films) if film.done[-1]]
+    """
+    E11: how late SUCCESS is decided where there is one, how often it is not, and how often before.
+
+    Missed or late are attempts that end accomplished, and have been for the dwell time: no rule
+    could decide the others. Too early are any that do not begin accomplished, of which the
+    promise is; those that are undone again are among them.
+    """
+    dwell = DecisionRules().dwell * 1e-9
+    sooner = [film for film in attempts(films) if film.done.any() and not film.done[0]]
+    if sooner:
+        early = np.array([[_first_decision(one, film) < int(film.done.argmax())
+                           for film in sooner] for one in ours])
+        found.add('E11 successes decided too early', name, split,
+                  share_over(early, clusters_of(sooner)), better='lower', chance=ALPHA,
+                  seeds=[one.seed for one in ours])
+    good = [film for film in attempts(films) if film.done[-1] and float(
+        film.features.time_s[-1] - film.features.time_s[int(film.done.argmax())]) >= dwell]
     if not good:
         return
     first = [float(film.features.time_s[int(film.done.argmax())]) for film in good]
@@ -89,15 +110,18 @@ def measure_delays(
                 'success_s': None if at is None else float(decided_s[number, column]),
                 'left_s': float(film.features.time_s[-1]) - first[column]})
     seeds, clusters = [one.seed for one in ours], clusters_of(good)
-    for metric, events, promise in (
-            ('E11 missed successes', np.isnan(decided_s), None),
-            ('E11 successes decided too early', decided_s < np.array(first), ALPHA)):
-        found.add(metric, name, split, share_over(events, clusters), better='lower', seeds=seeds,
-                  chance=promise)
+    found.add('E11 missed successes', name, split, share_over(np.isnan(decided_s), clusters),
+              better='lower', seeds=seeds)
     late = np.asarray((decided_s >= np.array(first)).any(0), np.bool_)
     for metric, part in (('E11 median delay [s]', 'median_s'), ('E11 delay, 90 % [s]', 'p90_s')):
         found.add(metric, name, split, _delay(first, decided_s, late, clusters, part),
                   better='lower', seeds=seeds, note='of those decided, and not too early')
+
+
+def _first_decision(one: CalibratedScorer, film: Film) -> int:
+    """Return the row at which SUCCESS is decided, or a row behind the last one."""
+    at = one.decision(one(film))
+    return film.frames if at is None else at
 
 
 def _delay(
@@ -336,8 +360,9 @@ def measure_order(
                 ('progress', [s.trace.progress.astype(np.float64) for s in some]),
                 ('raw score', [s.scores for s in some])):
             each = value_order_correlations(values)
-            spread = 1.96 * float(each.std()) / max(len(each), 1) ** 0.5
-            found.add(f'E12 {what} against time, {kind}', name, split, Estimate(
-                float(each.mean()), float(each.mean()) - spread, float(each.mean()) + spread,
-                len(each), len(each), method='student'), better='' if kind != 'successes'
-                else 'higher')
+            clusters = clusters_of([s.film for s in some])
+            mean = cluster_mean(each, list(clusters), draws=_DRAWS) if len(set(clusters)) > 1 \
+                else Estimate(float(each.mean()), float('nan'), float('nan'), len(each), 1,
+                              method='')
+            found.add(f'E12 {what} against time, {kind}', name, split, mean,
+                      better='' if kind != 'successes' else 'higher')

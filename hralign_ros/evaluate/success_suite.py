@@ -282,7 +282,7 @@ def measure_confusion(
     good = [film for film in attempts(films) if film.done[-1] and film.episode.task_id in texts]
     if not good:
         raise EvaluationError('no success of a task that the run knows')
-    names = sorted({film.episode.task_id for film in good})
+    names = sorted(texts)
     scores = np.array([[one.scorer.judge(one(film).trace, instruction=(task, texts[task])).scores[
         -1] for task in names] for film in good])
     table, accuracy, chance = confusion(

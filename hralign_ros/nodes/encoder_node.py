@@ -217,7 +217,7 @@ class EncoderNode(LifecycleNode):
             log.warning('this success head is not trained: every decision is ABSTAIN')
         elif not encoder.tasks.alphas:
             log.warning('this bundle has no calibrated threshold: every decision is ABSTAIN. '
-                        'Calibrate it with more attempts that fail')
+                        'Calibrate it with more attempts, both that fail and that succeed')
         assert self._settings is not None
         log.info('parameters: ' + ', '.join(
             f'{name}={value}' for name, value in sorted(self._settings.values.items())))

@@ -33,6 +33,10 @@ class PolicyExample(Node):
         rate = self._number('rate_hz', 10.0, 'Control rate.', 0.1, 1000.0)
         self._max_age = self._number(
             'max_age_s', 0.2, 'Hold when the newest embedding is older [s].', 0.001, 10.0)
+        # After a cleanup or a restart the encoder has the task of its launch file again.
+        self._task = str(self.declare_parameter('task', '', ParameterDescriptor(
+            description='Hold while the encoder works on another instruction; empty: act on any.',
+            read_only=True)).value)
         self._newest: TaskEmbedding | None = None
         # The episode that has ended last, and how.
         self._ended: tuple[int, str] = (0, '')
@@ -75,6 +79,8 @@ class PolicyExample(Node):
             return f'the newest embedding is {-age:.1f} s ahead of the clock'
         if message.status & message.STATUS_NO_TASK:
             return 'no task is set'
+        if self._task and message.task != self._task:
+            return f"the encoder works on another instruction: '{message.task}'"
         missing = [name for name, valid in zip(
             message.view_names, message.view_valid, strict=True) if not valid]
         if missing:

@@ -288,8 +288,8 @@ class Encoder:
         raw = float(score[0])
         trained = self.manifest.success_trained
         return Success(
-            probability=calibration.apply(raw) if calibration else float(
-                np.clip(probability[0], 0.0, 1.0)),
+            # The graph's own is not calibrated, and nothing to act on.
+            probability=calibration.apply(raw) if calibration else None,
             progress=float(np.clip(progress[0], 0.0, 1.0)) if trained else None,
             raw_score=raw,
             failure=float(np.clip(failed[0], 0.0, 1.0)) if trained else None,

@@ -20,7 +20,7 @@ from typing import Any
 from hralign_ros.adapt.checkpoints import TrainingError
 from hralign_ros.data.folders import SUFFIXES
 from hralign_ros.data.manifest import DataError
-from hralign_ros.data.video import frame_times, read_frames
+from hralign_ros.data.video import frame_times, newest_at, read_frames
 from hralign_ros.export.card import write_card
 from hralign_ros.export.replace import replace_bundle, require_replaceable
 from hralign_ros.models.text import load_minilm
@@ -121,12 +121,16 @@ def watch(
     :param files: video by view.
     :param success: it ends with the task accomplished.
     :param until_s: where it ends, if before the end of the videos.
+    :raises DataError: a video cannot be read, or they do not go together.
     """
     reference = max(files, key=lambda view: view == encoder.manifest.reference_view)
     times = frame_times(files[reference])
     wanted = np.arange(0.0, min(float(times[-1]), until_s) + 1e-6, 1.0 / RATE_HZ)
     wanted = np.unique(times[np.abs(times[None] - wanted[:, None]).argmin(1)])
-    frames = {view: read_frames(file, times_s=wanted)[0] for view, file in files.items()}
+    frames = {}
+    for view, file in files.items():
+        own = frame_times(file)
+        frames[view] = read_frames(file, times_s=own[newest_at(own, wanted, file.name)])[0]
     episode = encoder.start_episode('a task')
     every = frozenset(frames)
     # A camera may be gone one day: what the head sees without it is calibrated apart.
@@ -201,7 +205,7 @@ def add_task(
     """
     options = options or AddTaskOptions()
     name = check_task(name)
-    task_id = task_id or re.sub(r'\W+', '-', name.casefold()).strip('-_')
+    given, task_id = task_id, task_id or re.sub(r'\W+', '-', name.casefold()).strip('-_')
     if not name or not task_id or task_id == SHARED:
         raise DataError(f"task '{name}' with id '{task_id}': a name and an id of its own are "
                         'needed')
@@ -216,6 +220,12 @@ def add_task(
             raise DataError(
                 f"'{text}' is what the bundle's task {known.task_id} is called by; --id "
                 f'{known.task_id} learns that one anew')
+    same = next((task for task in encoder.tasks.tasks if task.task_id == task_id), None)
+    if same is not None and not given and encoder.tasks.match(name) is not same:
+        raise DataError(
+            f"'{name}' would get the id {task_id}, which is that of the bundle's task "
+            f"'{same.name}'; --id gives it another one, or with --id {task_id} takes that task's "
+            'place')
     began = time.monotonic()
     clips = [*read_clips(success, encoder, success=True, options=options),
              *read_clips(failure, encoder, success=False, options=options)]
@@ -280,6 +290,8 @@ def _calibrate(
     levels: tuple[list[float], list[float]] = [], []
     for c, s in clips:
         succeeds = bool((c.done == 1).any())
+        if succeeds and c.done[0] != 0:  # too short to show what comes before
+            continue
         levels[int(succeeds)].append(alarm_level(
             np.round(c.time_s * 1e9).astype(np.int64), fitted.apply(s), DecisionRules().dwell,
             c.done != 0 if succeeds else None))
@@ -291,6 +303,10 @@ def _calibrate(
         thresholds[alpha] = max(known) if len(known) == len(own) else max(
             [*levels[0], *levels[1], *_shared_thresholds(shared, alpha)])
         sources[alpha] = 'own' if len(known) == len(own) else 'own and shared'
+    # A rarer alarm never has a lower threshold, whatever each rests on.
+    highest = 0.0
+    for alpha in sorted(ALPHAS, reverse=True):
+        highest = thresholds[alpha] = max(thresholds[alpha], highest)
     return {
         'views': sorted(views), 'method': fitted.method, **fitted.parameters,
         'rows': fitted.count, 'episodes': fitted.episodes, 'never_succeeding': len(levels[0]),
@@ -300,7 +316,9 @@ def _calibrate(
 
 
 def _shared_thresholds(shared: Task, alpha: float) -> list[float]:
-    return [c.thresholds[alpha] for c in shared.calibrations.values() if alpha in c.thresholds]
+    """Take those for a rate, and where there is none those for the nearest one, of any views."""
+    return [c.thresholds[min(c.thresholds, key=lambda rate: abs(rate - alpha))]
+            for c in shared.calibrations.values() if c.thresholds]
 
 
 def _write(encoder: Encoder, output: Path, entry: TaskEntry) -> None:

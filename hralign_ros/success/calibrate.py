@@ -166,6 +166,15 @@ def find_curves(
     """
     views = scorer.views
     known = [film for film in known if film.episode.task_id in scorer.run.texts]
+    # A scene of validation may have tasks that training knew: those are no test of unknown ones.
+    unseen = [film for film in unseen if film.episode.task_id not in scorer.run.texts]
+    trained_on = set(scorer.run.record['data'].get('trained_on', ()))
+    both = sorted({f.episode.episode_id for f in (*known, *unseen)} & trained_on)
+    if both:
+        raise DataError(
+            f'{len(both)} episodes of the calibration were trained on, such as {both[0]}: '
+            'probabilities and thresholds would be better than they are. Train again, without '
+            'the calibration and validation splits as they are now')
     if not any(film.features.present.all() for film in known):
         raise DataError('no calibration episode with features and all views')
     trained = frozenset(scorer.run.texts)
@@ -175,19 +184,31 @@ def find_curves(
     found = Calibrated(0.0, trained)
     for combination in (views, *((view,) for view in views if len(views) > 1)):
         present = np.array([view in combination for view in views])
-        report(f'calibrating {" + ".join(combination)}: {len(known)} episodes')
+        there = [[film for film in films if (film.features.present | ~present).all()]
+                 for films in (known, unseen)]
+        report(f'calibrating {" + ".join(combination)}: {len(there[0])} of {len(known)} episodes')
         scored, strangers = (
-            [scorer.judge(scorer.watch(film, views=present)) for film in films
-             if (film.features.present | ~present).all()] for films in (known, unseen))
+            [scorer.judge(scorer.watch(film, views=present)) for film in films]
+            for films in there)
         if combination == views:
             found = Calibrated(float(np.quantile(
                 np.concatenate([s.trace.strangeness for s in scored]), 1.0 - OOD_RATE)), trained)
-        for task, curve in _curves(scored, scorer.run.options.seed, report).items():
+        step = float(np.median(np.concatenate([np.diff(s.stamps) for s in scored]))) * 1e-9
+        if step > DecisionRules().dwell * 1e-9:
+            report(f'  films have a frame every {step:.2f} s: a node that looks more often raises '
+                   'more false alarms than thresholds of these promise; use films of 5 Hz or more')
+        curves = _curves(scored, scorer.run.options.seed, report)
+        _report_promise(curves[''], report)
+        for task, curve in curves.items():
             if task:
                 found.curves[task, tuple(combination)] = curve
-        if strangers:
+        rows = np.concatenate([s.done for s in strangers]) if strangers else np.zeros(0, bool)
+        if rows.any() and not rows.all():
             found.curves[SHARED, tuple(combination)] = _curves(
                 strangers, scorer.run.options.seed, report)['']
+        else:
+            report('  no curve for tasks never seen: that needs validation episodes of such '
+                   'tasks, both that succeed and that fail')
     return found
 
 
@@ -228,6 +249,14 @@ def _curves(scored: Sequence[Scored], seed: int, report: Report) -> dict[str, Cu
         curves[task] = Curve(
             fitted, thresholds, len(rest_on[0]), len(rest_on[1]), enough)
     return curves
+
+
+def _report_promise(curve: Curve, report: Report) -> None:
+    """Say what thresholds rest on, and which rates nothing can be promised for."""
+    lacking = [f'{alpha:g}' for alpha in ALPHAS if alpha not in curve.thresholds]
+    report(f'  thresholds rest on {curve.never} attempts that never succeed and {curve.sooner} '
+           'that do' + (f'; too few for an alpha of {", ".join(lacking)}: 1 / alpha - 1 of either '
+                        'kind are needed, so decisions will be ABSTAIN there' if lacking else ''))
 
 
 def _document(views: Sequence[str], curve: Curve) -> dict[str, Any]:

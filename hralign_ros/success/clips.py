@@ -65,8 +65,15 @@ def load_film(store: FeatureStore, episode: Episode, *, human: bool = False) -> 
     if not done.any():
         half = 0.5 * float(features.time_s[0] + features.time_s[-1])
         failing = features.time_s >= max(episode.fault_s or 0.0, half)
-    progress = np.asarray(episode.progress, np.float32)[rows] if len(episode.progress) \
-        else np.full(len(rows), np.nan, np.float32)
+    if len(episode.progress):
+        progress = np.asarray(episode.progress, np.float32)[rows]
+    elif done.any():
+        # As the simulator has it: the share of the time until the task first is accomplished.
+        first = features.time_s[int(done.argmax())] - features.time_s[0]
+        progress = np.minimum((features.time_s - features.time_s[0]) / max(first, 1e-9), 1.0)
+        progress = progress.astype(np.float32)
+    else:
+        progress = np.full(len(rows), np.nan, np.float32)
     # A film may be a part of a longer video.
     features = replace(features, time_s=features.time_s - features.time_s[0])
     return Film(episode, features, human, done, failing, progress)

@@ -106,7 +106,8 @@ class SuccessOptions:
                 ('human_share', 0, 0.9), ('drop_view', 0, 0.9), ('late_view', 0, 1),
                 ('rewind', 0, 1), ('stall', 0, 1), ('brink', 0, 1),
                 ('average', 0, 0.99999), ('shared_every', 1, 10**7),
-                ('prompt_every', 1, 10**7), ('cluster_every', 1, 10**7)):
+                ('prompt_every', 1, 10**7), ('cluster_every', 1, 10**7),
+                ('checkpoint_every', 1, 10**7)):
             if not low <= getattr(self, name) <= high:
                 raise TrainingError(
                     f'{name} is {getattr(self, name)}; needed is {low} to {high}')

@@ -10,10 +10,12 @@ run.json and head.safetensors say everything that calibration and export need.
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from hashlib import sha256
 import json
 import os
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from hralign_ros.adapt.checkpoints import TrainingError
 from hralign_ros.data.manifest import DataSet, Episode, read_manifest
@@ -21,6 +23,7 @@ from hralign_ros.data.splits import read_splits
 from hralign_ros.models.success import SuccessHead
 from hralign_ros.models.text import load_minilm
 from hralign_ros.runtime.bundle import load_bundle, Manifest
+from hralign_ros.runtime.tasks import check_task, normalise_task
 from hralign_ros.success.basis import Basis
 from hralign_ros.success.clips import Film, load_film
 from hralign_ros.success.options import SuccessOptions
@@ -37,6 +40,8 @@ Report = Callable[[str], None]
 Floats = NDArray[np.float32]
 RUN, HEAD = 'run.json', 'head.safetensors'
 SCHEMA_VERSION = 1
+# What options that are younger than a run were when it was trained.
+_BEFORE = {'brink': 0.0}
 # Axes of the OOD Gaussian, and frames of each film that it is fitted to.
 _OOD_FRAMES = 6
 
@@ -62,6 +67,11 @@ class SuccessRun:
     def basis(self) -> Basis:
         """Give the numbers in which its head reads tokens."""
         return Basis(self.head.basis_mean.numpy(), self.head.basis_matrix.numpy())
+
+    @property
+    def head_sha256(self) -> str:
+        """Identify the trained head and its prompts."""
+        return sha256((self.folder / HEAD).read_bytes()).hexdigest()
 
     def mode_kinds(self, trained: Mapping[str, Episode]) -> dict[tuple[str, int], str]:
         """
@@ -99,10 +109,14 @@ def check_runs(runs: Sequence[SuccessRun], bundle: Path) -> None:
                 f'of {bundle} is {visual[:12]}...; name that bundle, or train again')
         other = [name for name in asdict(run.options) if name != 'seed' and getattr(
             run.options, name) != getattr(first.options, name)]
-        if other or run.basis.key != first.basis.key:
+        if run.basis.key != first.basis.key:
+            other.append('the basis of their features')
+        if run.record['data'].get('films') != first.record['data'].get('films'):
+            other.append('the films that they were trained on')
+        if other:
             raise TrainingError(
                 f'{run.folder} and {first.folder} differ in more than their seed: '
-                f'{", ".join(other) or "the basis of their features"}; evaluate them apart')
+                f'{", ".join(other)}; evaluate them apart')
 
 
 def make_head(manifest: Manifest, size: int, options: SuccessOptions) -> SuccessHead:
@@ -137,9 +151,12 @@ def open_data(
     :param basis: what the features have to be in: a run's own, where it looks at other data than
         it was trained on.
     """
-    data = _looked_at(assign_splits(read_manifest(folder), options), options)
+    imported = read_manifest(folder)
+    data = _looked_at(assign_splits(imported, options), options)
+    # The basis is fitted once, and not to robots that only some options train on.
     return data, build_store(
         store or data.folder / 'features', data, bundle, workers=workers, basis=basis,
+        fit_to=imported if any(e.split == 'train' for e in imported.episodes) else data,
         report=report)
 
 
@@ -204,6 +221,12 @@ def train_success(
     texts = task_texts(f.episode for f in films)
     if not texts:
         raise TrainingError(f'{data}: no training film with features and success flags')
+    _check_texts(texts)
+    if options.human_share and not any(film.human for film in films):
+        raise TrainingError(
+            f'{data}: human_share is {options.human_share}, and there is no human film with '
+            'features; `hralign simulate` makes them unless --no-humans, into a folder of their '
+            'own where the episodes are there without. Without any: --set human_share=0')
     torch.manual_seed(options.seed)
     head = make_head(verified.manifest, features.basis.matrix.shape[1], options)
     head.basis_mean.copy_(torch.from_numpy(features.basis.mean))
@@ -228,7 +251,9 @@ def train_success(
         'modes': dict(trained.modes),
         'data': {
             'episodes': len(used), 'successes': sum(bool(e.success) for e in used),
-            'human_films': sum(f.human for f in films), 'tasks': sorted(texts),
+            'human_films': sum(f.human for f in films), 'films': films_key(films),
+            'trained_on': sorted({e.episode_id for e in used}),
+            'tasks': sorted(texts),
             'scenes': len({e.scene for e in used}),
             'embodiments': sorted({e.embodiment for e in used}),
             'sources': sorted({e.source for e in used}),
@@ -240,6 +265,24 @@ def train_success(
     scratch.replace(path)
     report(f'{trained.seconds:.0f} s; {output}')
     return load_success_run(output)
+
+
+def _check_texts(texts: Mapping[str, str]) -> None:
+    """Refuse instructions that no bundle could hold."""
+    by_text: dict[str, str] = {}
+    for task, text in texts.items():
+        other = by_text.setdefault(normalise_task(check_task(text)), task)
+        if other != task:
+            raise TrainingError(
+                f"the tasks {other} and {task} have the same instruction, '{text}': give their "
+                'episodes one id, or tell them apart by other words')
+
+
+def films_key(films: Iterable[Film]) -> str:
+    """Identify what was trained on: which films, and their labels."""
+    rows = sorted((f.episode.episode_id, f.human, f.episode.task_id, f.episode.task_text, crc32(
+        f.done.tobytes() + f.failing.tobytes() + f.progress.tobytes())) for f in films)
+    return sha256(json.dumps(rows).encode()).hexdigest()[:16]
 
 
 def task_texts(episodes: Iterable[Episode]) -> dict[str, str]:
@@ -281,8 +324,8 @@ def load_success_run(folder: Path) -> SuccessRun:
     head.eval()
     prompts = {k.removeprefix('prompts.'): v.numpy() for k, v in tensors.items()
                if k.startswith('prompts.')}
-    return SuccessRun(Path(folder), SuccessOptions(**record['options']), head, prompts,
-                      record['texts'], record)
+    return SuccessRun(Path(folder), SuccessOptions(**{**_BEFORE, **record['options']}), head,
+                      prompts, record['texts'], record)
 
 
 def fit_strangeness(head: SuccessHead, films: Iterable[Film]) -> None:

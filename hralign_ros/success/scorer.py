@@ -93,7 +93,7 @@ class Scorer:
         :param instruction: id and text of another task, which this episode never accomplishes.
         """
         episode = seen.film.episode
-        task_id, name = instruction or (episode.task_id, episode.task_text)
+        task_id, name = instruction or (episode.task_id, self._name(seen.film))
         scores = raw_scores(self.run.head, seen, self.features(task_id, name), self.mode_mask)
         return Scored(seen, task_id, scores.astype(np.float64),
                       seen.film.done & (instruction is None))
@@ -102,8 +102,13 @@ class Scorer:
         """Return the probability of each mode, given failure, at every tick: [F, K]."""
         episode = seen.film.episode
         return mode_probabilities(
-            self.run.head, seen, self.features(episode.task_id, episode.task_text),
+            self.run.head, seen, self.features(episode.task_id, self._name(seen.film)),
             self.mode_mask)
+
+    def _name(self, film: Film) -> str:
+        """Give the words that the node encodes: the task's own, however an episode puts it."""
+        episode = film.episode
+        return self.run.texts.get(episode.task_id, episode.task_text)
 
 
 def ticks(scored: Sequence[Scored], seed: int) -> tuple[Doubles, NDArray[np.bool_],

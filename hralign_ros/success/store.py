@@ -11,7 +11,7 @@ is done by the runtime that is also in the node.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 import json
 import multiprocessing
@@ -22,7 +22,7 @@ from typing import Any
 
 from hralign_ros.data.content import hash_files, UNREADABLE
 from hralign_ros.data.manifest import DataError, DataSet, Episode, REFERENCE_VIEW
-from hralign_ros.data.video import frame_times, nearest, read_frames
+from hralign_ros.data.video import frame_times, newest_at, read_frames
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.success.basis import Basis, fit_basis, read_basis
 import numpy as np
@@ -108,7 +108,7 @@ class FeatureStore:
 
 def build_store(
     folder: Path, data: DataSet, bundle: Path, *, workers: int = 1, size: int = 96,
-    basis: Basis | None = None, report: Report = print,
+    basis: Basis | None = None, fit_to: DataSet | None = None, report: Report = print,
 ) -> FeatureStore:
     """
     Compute what is missing of the features of a data set, or just open it.
@@ -118,6 +118,7 @@ def build_store(
     :param size: R, numbers kept of each token.
     :param basis: which numbers; None: fitted to this data, once. Features in another basis than
         that have a folder of their own: a head reads only those in its own.
+    :param fit_to: to whose training split a basis is fitted; None: to that of `data`.
     :raises DataError: not one film could be read.
     """
     encoder = Encoder.load(bundle, provider='cpu', threads=1)
@@ -135,7 +136,7 @@ def build_store(
     if not (target / BASIS).is_file():
         if basis is None:
             report(f'features {target.name}: fitting the basis')
-            basis = fit_basis(_samples(data, encoder, report), size=size)
+            basis = fit_basis(_samples(fit_to or data, encoder, report), size=size)
         scratch = target / f'{BASIS}.{os.getpid()}.tmp'
         basis.write(scratch)
         scratch.replace(target / BASIS)
@@ -199,7 +200,7 @@ def _samples(
             try:
                 frames, _ = read_frames(
                     data.path(episodes[row].robot_videos[view]), count=_BASIS_FRAMES,
-                    span_s=episodes[row].robot_span_s)
+                    span_s=episodes[row].robot_span(view))
             except DataError as error:
                 report(f'  left out of the basis: {error}')
             else:
@@ -221,15 +222,16 @@ def _outstanding(store: FeatureStore, data: DataSet) -> list[_Job]:
 
     Features are kept whose film cannot be read now: a disk may be missing.
     """
-    films = [(episode, human, _files(episode, human), _span(episode, human))
+    films = [(episode, human, _files(episode, human))
              for episode in data.episodes for human in (False, True) if _files(episode, human)]
-    contents = hash_files(data.folder, (file for _, _, files, _ in films
-                                        for file in files.values()))
+    contents = hash_files(data.folder, (file for _, _, files in films for file in files.values()))
     jobs = []
-    for episode, human, files, span in films:
-        source = sha256(json.dumps(
-            [sorted((view, contents[file]) for view, file in files.items()), list(span)],
-        ).encode()).hexdigest()
+    for episode, human, files in films:
+        made_of: list[Any] = [sorted((view, contents[file]) for view, file in files.items()),
+                              list(_span(episode, human))]
+        if _offsets(episode, human):
+            made_of.append(sorted(_offsets(episode, human).items()))
+        source = sha256(json.dumps(made_of).encode()).hexdigest()
         known = _source_of(store.path(episode, human=human))
         readable = all(contents[file] != UNREADABLE for file in files.values())
         if known != source and (readable or known is None):
@@ -246,6 +248,10 @@ def _files(episode: Episode, human: bool) -> Mapping[str, str]:
 
 def _span(episode: Episode, human: bool) -> Sequence[float]:
     return episode.human_span_s if human else episode.robot_span_s
+
+
+def _offsets(episode: Episode, human: bool) -> Mapping[str, float]:
+    return {} if human else episode.robot_offset_s
 
 
 def _source_of(path: Path) -> str | None:
@@ -308,31 +314,50 @@ def _encode(job: _Job) -> str:
     return ''
 
 
-def _times(
-    episode: Episode, root: Path, human: bool,
-) -> dict[str, tuple[Path, NDArray[np.float64]]]:
+@dataclass(frozen=True, eq=False)
+class _Film:
+    """
+    One view's film of an episode.
+
+    :param stamps: float64 [F] of the frames that are used, in the file [s].
+    :param offset: what is to be taken off for the times of the episode [s].
+    """
+
+    path: Path
+    stamps: NDArray[np.float64]
+    offset: float
+
+    @property
+    def times(self) -> NDArray[np.float64]:
+        """Give the frames' times in the episode."""
+        return self.stamps - self.offset
+
+
+def _times(episode: Episode, root: Path, human: bool) -> dict[str, _Film]:
     """Tell where the film of each view is, and the times of its frames."""
     span = _span(episode, human)
     films = {}
     for view, file in _files(episode, human).items():
-        low, high = span if len(span) else (0.0, np.inf)
-        times = frame_times(root / file)
-        chosen = times[(times >= low - 1e-6) & (times <= high + 1e-6)]
-        if not len(chosen):
+        low, high = span if len(span) else (-np.inf, np.inf)
+        offset = _offsets(episode, human).get(view, 0.0)
+        film = _Film(root / file, frame_times(root / file), offset)
+        used = (film.times >= low - 1e-6) & (film.times <= high + 1e-6)
+        if not used.any():
             raise DataError(f'{file}: no frame in its span')
-        films[view] = root / file, chosen
+        films[view] = replace(film, stamps=film.stamps[used])
     return films
 
 
 def _encode_film(
-    encoder: Encoder, basis: Basis, films: Mapping[str, tuple[Path, NDArray[np.float64]]],
+    encoder: Encoder, basis: Basis, films: Mapping[str, _Film],
 ) -> EpisodeFeatures:
     """
     Encode the frames of an episode, some at a time: a minute of two cameras may be 10 GB.
 
-    :param films: by view, its file and float64 [F] seconds. Views with other times than the
-        reference view are matched to it by the nearest frame.
-    :raises DataError: no view is one of the bundle's, or a frame cannot be read.
+    :param films: by view. Views with other times than the reference view have the newest frame
+        by then.
+    :raises DataError: no view is one of the bundle's, a frame cannot be read, or the films do not
+        go together.
     """
     manifest = encoder.manifest
     known = [view for view in manifest.views if view in films]
@@ -340,17 +365,18 @@ def _encode_film(
         raise DataError(f'views {", ".join(films) or "none"}; the bundle has '
                         f'{", ".join(manifest.views)}')
     reference = REFERENCE_VIEW if REFERENCE_VIEW in known else known[0]
-    times = films[reference][1]
+    times = films[reference].times
     shape = (len(times), len(manifest.views))
     tokens = np.zeros((*shape, manifest.tokens, basis.matrix.shape[1]), np.float16)
     means = np.zeros((*shape, manifest.channels), np.float16)
     for view in known:
-        path, stamps = films[view]
-        wanted = stamps[nearest(stamps, times)]
+        film = films[view]
+        wanted = film.stamps[newest_at(film.times, times, film.path.name)]
         column = manifest.views.index(view)
         for start in range(0, len(wanted), _BLOCK):
             some = slice(start, start + _BLOCK)
-            full = encoder.encode_pictures(list(read_frames(path, times_s=wanted[some])[0]))
+            full = encoder.encode_pictures(list(read_frames(
+                film.path, times_s=wanted[some])[0]))
             tokens[some, column] = basis.apply(full)
             means[some, column] = full.mean(1)
     present = np.array([view in known for view in manifest.views])

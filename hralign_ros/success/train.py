@@ -181,9 +181,11 @@ class _Run:
         self.output, self.report = output, report
         self.source = ClipSource(films, prompts.tasks, options)
         self.model = nn.ModuleDict({'head': head, 'prompts': prompts})
-        self.settings = {**settings, **asdict(options), 'films': sorted(
-            (f.episode.episode_id, f.human, crc32(f.done.tobytes() + f.failing.tobytes()))
-            for f in films)}
+        # In their order, by which they are drawn.
+        self.settings = {**settings, **asdict(options), 'texts': prompts.texts, 'films': [
+            (f.episode.episode_id, f.human, f.episode.task_id, crc32(
+                f.done.tobytes() + f.failing.tobytes() + f.progress.tobytes()))
+            for f in films]}
         self.step = 0
         self.mode = np.full((2, len(self.source.films)), 0, np.int64)
         self.centres: dict[str, Any] = {}

@@ -133,7 +133,8 @@ def test_sigkill_and_restart(harness: Harness, bundle: Path, rows: list[Row]) ->
     assert message.task == 'open the drawer'
     robot.close()
     rows.append(Row('SIGKILL, and started again',
-                    f'begins a new episode of the same task, {took:.1f} s after the start', ''))
+                    "begins a new episode of its parameter's task, "
+                    f'{took:.1f} s after the start', ''))
 
 
 def test_launched_twice(harness: Harness, bundle: Path, rows: list[Row]) -> None:

@@ -115,7 +115,7 @@ def read_parameters(path: Path, node: str = '/encoder') -> dict[str, Any]:
         raise OptionError(
             f'{path}: holds no parameters for a node named {node} (its keys: '
             f'{", ".join(keys) or "none"}); ROS would ignore it without a word. Key it by /**: '
-            'ros__parameters:')
+            'ros__parameters: or say --name and --namespace of the node that it is for')
     return found
 
 

@@ -389,8 +389,14 @@ def _about(bundle: Bundle, choice: Choice, values: Mapping[str, Any]) -> list[Fi
         ok('success head', 'trained') if manifest.success_trained else
         warn('success head', 'not trained: every decision will be ABSTAIN',
              'Train and calibrate it: hralign train-success, then hralign calibrate'))
-    if values:
-        broken = broken_promise(values['alpha'], values['dwell_s'], load_tasks(bundle).alphas,
+    alphas = load_tasks(bundle).alphas
+    if manifest.success_trained and not alphas:
+        findings.append(warn(
+            'thresholds', 'none is calibrated: every decision will be ABSTAIN',
+            'Calibrate it with more attempts, both that fail and that succeed: 19 of each are '
+            'needed for an alpha of 0.05'))
+    elif values:
+        broken = broken_promise(values['alpha'], values['dwell_s'], alphas,
                                 manifest.success_dwell_s)
         findings.append(error(
             'thresholds', broken, 'Change that parameter, or calibrate the bundle for it')

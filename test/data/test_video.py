@@ -5,7 +5,14 @@
 
 import av
 from hralign_ros.data.manifest import DataError
-from hralign_ros.data.video import frame_times, nearest, probe, read_frames, write_video
+from hralign_ros.data.video import (
+    frame_times,
+    nearest,
+    newest_at,
+    probe,
+    read_frames,
+    write_video,
+)
 import numpy as np
 import pytest
 
@@ -199,6 +206,26 @@ def test_avi_that_does_not_say_its_order(tmp_path, codec, options, good):
     else:
         with pytest.raises(DataError, match='convert it to MP4'):
             read_frames(path, count=12)
+
+
+def test_what_a_view_has_seen_by_then():
+    """
+    Guards training against pictures that the node never has.
+
+    Views were matched by the nearest frame, however far: of a wrist film that ended after two
+    seconds the last frame stood beside all others, as fresh as those, and of a slow one frames
+    of the future.
+    """
+    third = np.arange(0.0, 4.0, 0.2)
+    assert newest_at(third, third, 'wrist.mp4').tolist() == list(range(20))
+    slow = newest_at(np.arange(0.0, 4.0, 0.4), third, 'wrist.mp4')
+    assert slow.tolist() == [i // 2 for i in range(20)]
+    late = third + 0.03
+    assert newest_at(late, third, 'wrist.mp4').tolist() == list(range(20))
+    assert newest_at(third + 0.1, third, 'wrist.mp4').tolist() == [0, *range(19)]
+    for wrong in (third[third < 2.0], np.arange(0.0, 4.0, 1.0), third + 0.7):
+        with pytest.raises(DataError, match='wrist.mp4: at .* begin and end together'):
+            newest_at(wrong, third, 'wrist.mp4')
 
 
 def test_nearest():

@@ -3,9 +3,11 @@
 
 """What hralign doctor says of what is installed: each state has its level and its words."""
 
+from types import SimpleNamespace
 
 from hralign_ros.nodes.doctor import software
 from hralign_ros.nodes.doctor.findings import Finding, Level
+from hralign_ros.runtime import default_bundle, load_bundle
 from hralign_ros.runtime.providers import CUDA_PROVIDER, Hardware
 import pytest
 
@@ -87,3 +89,14 @@ def test_versions_of_drivers_and_libraries() -> None:
     assert software.dotted(92000, 10_000, 100) == '9.20.0'
     assert software.dotted(12080, 1000, 10) == '12.8'
     assert all(' ' in wheel for wheel in software.cuda_wheels())
+
+
+@pytest.mark.parametrize(('alphas', 'level'), [((), Level.WARN), ((0.05,), Level.OK)])
+def test_a_bundle_without_thresholds(monkeypatch, alphas, level):
+    """Guards a bundle that can only ABSTAIN: all that was said of it was OK."""
+    monkeypatch.setattr(software, 'load_tasks', lambda bundle: SimpleNamespace(alphas=alphas))
+    values = {'alpha': 0.05, 'dwell_s': 0.3}
+    findings = software._about(load_bundle(default_bundle()), AUTO, values)
+    found = next(finding for finding in findings if finding.name == 'thresholds')
+    assert found.level == level
+    assert alphas or ('19 of each' in found.remedy and 'ABSTAIN' in found.found)

@@ -117,16 +117,19 @@ def test_policy_goes_on_holding_after_an_end(harness: Harness) -> None:
     states: list[str] = []
     harness.node.create_subscription(
         String, '/policy_example/state', lambda m: states.append(m.data), 10)
-    process = harness.start('policy_example', rate_hz='20.0')
+    process = harness.start('policy_example', rate_hz='20.0', task="'open it'")
     embeddings = harness.node.create_publisher(TaskEmbedding, '/encoder/embedding', 1)
     successes = harness.node.create_publisher(SuccessProbability, '/encoder/success', 1)
 
-    def state_of(episode: int, decision: int | None, word: str) -> None:
+    def state_of(
+        episode: int, decision: int | None, word: str, task: str = 'open it',
+    ) -> None:
         states.clear()
 
         def seen() -> bool:
             message = TaskEmbedding(
-                dim=1, view_names=['wrist'], view_valid=[True], episode_id=episode)
+                dim=1, view_names=['wrist'], view_valid=[True], episode_id=episode,
+                task=task)
             message.data.frombytes(np.ones(1, np.float32).tobytes())
             message.header.stamp.sec, message.header.stamp.nanosec = divmod(
                 harness.now(), 1_000_000_000)
@@ -139,6 +142,9 @@ def test_policy_goes_on_holding_after_an_end(harness: Harness) -> None:
         harness.wait(seen, word, process)
 
     kinds = SuccessProbability
+    # An encoder that was started again works on the task of its parameters.
+    state_of(0, None, "another instruction: 'close it'", task='close it')
+    assert 'ACT' not in states
     state_of(1, kinds.DECISION_RUNNING, 'ACT')
     state_of(1, kinds.DECISION_SUCCESS, 'the task is accomplished')
     for _ in range(5):

@@ -233,6 +233,22 @@ def test_overlays_have_the_frame_of_their_camera(tiny):
     assert bench.results[-1].frame_ids == {view: view for view in VIEWS}
 
 
+def test_results_keep_the_name_of_the_reference_camera(tiny):
+    """Guards tf: with a slow reference camera the frame_id changed with every message."""
+    bench = Bench(tiny)
+    reference = tiny.manifest.reference_view
+    for number in range(6):
+        bench.now += 100 * MS
+        some = all_views() if number % 2 == 0 else {
+            view: '' for view in VIEWS if view != reference}
+        bench.send(some)
+        bench.turn()
+        bench.now += 60 * MS
+        bench.turn()
+    assert len(bench.results) == 6
+    assert {result.frame_id for result in bench.results} == {reference}
+
+
 def test_an_alpha_in_single_precision(tiny):
     """Guards who takes alpha from ~/info: its float32 0.1 is not Python's, and was refused."""
     bench = Bench(tiny, alpha=float(np.float32(0.1)))

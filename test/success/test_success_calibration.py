@@ -13,7 +13,12 @@ pytest.importorskip('sklearn', reason='the offline packages are not installed')
 from hralign_ros.data.manifest import DataError  # noqa: E402, I100
 from hralign_ros.runtime.tasks import METHODS, probability_of  # noqa: E402
 from hralign_ros.success.alarms import decided  # noqa: E402
-from hralign_ros.success.calibrate import _curves, Calibrated, OWN_THRESHOLDS  # noqa: E402
+from hralign_ros.success.calibrate import (  # noqa: E402
+    _curves,
+    Calibrated,
+    find_curves,
+    OWN_THRESHOLDS,
+)
 from hralign_ros.success.calibration import choose, fit  # noqa: E402
 from hralign_ros.success.prompts import SHARED  # noqa: E402
 
@@ -175,6 +180,74 @@ def test_a_probability_is_of_any_tick():
     said = np.concatenate([fitted.apply(s.scores) / len(s.done) for s in scored]).sum()
     true = sum(s.done.mean() for s in scored)
     assert said == pytest.approx(true, rel=0.05)
+
+
+class Known:
+    """A scorer of one task that it was trained on; what it sees of a film are its scores."""
+
+    views = ('a', 'b')
+
+    def __init__(self, trained_on=()):
+        self.run = SimpleNamespace(texts={'known': 'open it'}, options=SimpleNamespace(seed=0),
+                                   record={'data': {'trained_on': list(trained_on)}})
+
+    def watch(self, film, views):
+        return film
+
+    def judge(self, film):
+        return SimpleNamespace(
+            task_id=film.episode.task_id, episode_id=film.episode.episode_id, done=film.done,
+            scores=film.scores, stamps=film.stamps,
+            trace=SimpleNamespace(strangeness=np.zeros(len(film.done))))
+
+
+def films_of(task, count, step=200_000_000, succeeds=lambda i: i % 2):
+    rng = np.random.default_rng(0)
+    return [SimpleNamespace(
+        episode=SimpleNamespace(task_id=task, episode_id=f'{task}-{i}'),
+        features=SimpleNamespace(present=np.ones(2, bool)),
+        done=(done := (np.arange(10) >= 6) & bool(succeeds(i))),
+        scores=rng.normal(4.0 * done, 1.0), stamps=np.arange(1, 11) * step)
+        for i in range(count)]
+
+
+def test_what_was_trained_on_does_not_calibrate():
+    """
+    Guards thresholds that are too good to be true.
+
+    A split file that was changed after training, so that there is enough to calibrate with, made
+    training films calibration films; probabilities and thresholds were fitted to what the head
+    knew by heart.
+    """
+    with pytest.raises(DataError, match='1 episodes of the calibration were trained on.*known-3'):
+        find_curves(Known(trained_on=['known-3', 'other']), films_of('known', 60), [])
+    assert find_curves(Known(), films_of('known', 60), [], lambda line: None).curves
+
+
+@pytest.mark.parametrize('unseen', [
+    films_of('new', 1), films_of('new', 6, succeeds=lambda i: False), films_of('known', 40)])
+def test_what_cannot_make_a_curve_for_unknown_tasks(unseen):
+    """
+    Guards the other curves: one validation film that fails ended the whole calibration.
+
+    And a validation scene of a task that training knew made a curve for unknown tasks.
+    """
+    said = []
+    found = find_curves(Known(), films_of('known', 60), unseen, said.append)
+    assert {task for task, _ in found.curves} == {'known'} and len(found.curves) == 3
+    assert any('no curve for tasks never seen' in line for line in said)
+
+
+def test_calibration_says_what_it_cannot_promise():
+    """Guards small calibrations: a bundle that can only ABSTAIN came without a word."""
+    said = []
+    found = find_curves(Known(), films_of('known', 24), films_of('new', 80), said.append)
+    assert set(found.curves['known', ('a', 'b')].thresholds) == {0.1}
+    assert any('12 attempts that never succeed and 12 that do; too few for an alpha of 0.01, 0.05'
+               in line for line in said)
+    assert not any('a frame every' in line for line in said)
+    find_curves(Known(), films_of('known', 24, step=10**9), films_of('new', 80), said.append)
+    assert any('a frame every 1.00 s' in line for line in said)
 
 
 def test_a_task_without_calibration_episodes_has_no_curve():

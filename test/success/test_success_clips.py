@@ -120,6 +120,24 @@ def test_a_film_that_is_a_part_of_a_longer_video():
     assert load_film(store, replace(episode, human_from=episode.episode_id), human=True)
 
 
+def test_progress_of_recordings_is_made_of_their_flags():
+    """
+    Guards the progress of own data: no importer has one, and the head published one all the same.
+
+    It was that of weights which nothing had trained, and valid.
+    """
+    whole = make_film('lift', 1)
+    store = SimpleNamespace(has=lambda episode, human: True,
+                            load=lambda episode, human: whole.features)
+    film = load_film(store, replace(whole.episode, progress=()))
+    first = int(film.done.argmax())
+    assert film.progress[0] == 0.0 and (np.diff(film.progress[:first + 1]) > 0).all()
+    assert (film.progress[first:] == 1.0).all()
+    failed = make_film('lift', 1, kind=0)
+    store.load = lambda episode, human: failed.features
+    assert np.isnan(load_film(store, replace(failed.episode, progress=())).progress).all()
+
+
 def test_what_training_draws():
     """Guards training clips: they end with the newest frame and never repeat one."""
     rng = np.random.default_rng(1)

@@ -13,6 +13,8 @@ torch = pytest.importorskip('torch', reason='the offline packages are not instal
 
 from hralign_ros.evaluate.success_events import (  # noqa: E402, I100
     collect_streams,
+    measure_alarms,
+    measure_delays,
     measure_streams,
     perturbed,
 )
@@ -51,6 +53,53 @@ class Eager:
 
 FILMS = [make_film('lift', 0), make_film('lift', 1), make_film('open', 2, kind=0),
          stream_film(5), stream_film(1, 'lights')]
+
+
+class Scripted(Eager):
+    """Decides in each film at the row that is written down for it."""
+
+    def __init__(self, rows):
+        super().__init__()
+        self.rows, self.seed = rows, 0
+        self.found = SimpleNamespace(curve=lambda task, views: None)
+        self.scorer.views = ('a', 'b')
+
+    def __call__(self, film):
+        return self.scorer.judge(film)
+
+    def decision(self, scored, alpha=0.05):
+        return self.rows[scored.episode_id]
+
+
+def test_what_is_missed_and_what_is_too_early():
+    """
+    Guards E10 and E11: each counts the attempts that its promise is of.
+
+    Successes that are undone again were in no number at all; such as end before any rule could
+    have decided them counted as missed, and streams, which calibrations have none of, as attempts
+    that keep the promise.
+    """
+    def film(name, done, tags=()):
+        plain = make_film('lift', 0, frames=30)
+        return replace(plain, done=np.array(done, bool), episode=replace(
+            plain.episode, episode_id=name, tags=tags))
+
+    late, undone = [0] * 20 + [1] * 10, [0] * 10 + [1] * 5 + [0] * 15
+    films = {'good': (late, 22), 'missed': (late, None), 'early': (late, 12),
+             'undone early': (undone, 5), 'undone': (undone, 11),
+             'at the very end': ([0] * 29 + [1], None),
+             'never': ([0] * 30, None), 'alarm': ([0] * 30, 3)}
+    some = [film(name, done) for name, (done, _) in films.items()]
+    some += [film(f'idle {i}', [0] * 30, ('stream:idle',)) for i in range(5)]
+    rows = {**{name: row for name, (_, row) in films.items()},
+            **{f'idle {i}': None for i in range(5)}}
+    found, one = Measured(), Scripted(rows)
+    measure_delays(found, 'ours', [one], some, 'seen')
+    measure_alarms(found, 'ours', [one], some, 'seen')
+    values = {metric: (value.value, value.n) for (metric, _, _), value in found.values.items()}
+    assert values['E11 missed successes'] == (pytest.approx(1 / 3), 3)
+    assert values['E11 successes decided too early'] == (pytest.approx(2 / 6), 6)
+    assert values['E10 false alarms at 5%'] == (pytest.approx(1 / 2), 2)
 
 
 def test_what_becomes_a_stream():

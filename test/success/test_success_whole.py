@@ -27,12 +27,13 @@ from hralign_ros.runtime import (  # noqa: E402
     load_bundle,
     Status,
 )
-from hralign_ros.runtime.tasks import SHARED  # noqa: E402
+from hralign_ros.runtime.tasks import Calibration, SHARED, Task  # noqa: E402
 from hralign_ros.success import store as store_module  # noqa: E402
-from hralign_ros.success.add_task import add_task  # noqa: E402
+from hralign_ros.success.add_task import _calibrate, add_task, TaskClip  # noqa: E402
 from hralign_ros.success.options import SuccessOptions  # noqa: E402
 from hralign_ros.success.run import (  # noqa: E402
     assign_splits,
+    check_runs,
     load_films,
     load_success_run,
     open_data,
@@ -301,6 +302,94 @@ def test_a_name_that_another_task_has(bundle, tmp_path, capsys):
         assert main(['add-task', *words, '--success', str(tmp_path), '--failure', str(tmp_path),
                      '--bundle', str(bundle), '--output', str(tmp_path / 'out')]) == 1
         assert f'--id {known.task_id} learns that one anew' in capsys.readouterr().err
+
+
+def test_a_name_whose_id_another_task_has(bundle, tmp_path, capsys):
+    """
+    Guards tasks: "turn the knob to -5" took the place of "turn the knob to +5", without a word.
+
+    Both make the same id, and what had that id was replaced.
+    """
+    known = Encoder.load(bundle, provider='cpu').tasks.tasks[0]
+    name = known.task_id.replace('-', ', ')
+    assert main(['add-task', '--name', name, '--success', str(tmp_path), '--failure',
+                 str(tmp_path), '--bundle', str(bundle), '--output', str(tmp_path / 'out')]) == 1
+    said = capsys.readouterr().err
+    assert f"which is that of the bundle's task '{known.name}'" in said and '--id' in said
+
+
+def test_thresholds_of_few_clips_do_not_fall_with_alpha():
+    """
+    Guards who asks for fewer alarms: with an alpha of .01 nearly any probability was a SUCCESS.
+
+    Ten clips promise nothing for it, and the shared curve had no threshold for that rate either,
+    so that of the failures' own levels stood, lower than the one for .05. Clips that are too short
+    to show anything before the success promise nothing either.
+    """
+    rng = np.random.default_rng(0)
+
+    def clip(name, frames, succeeds):
+        times = np.arange(frames) * 0.2
+        done = np.zeros(frames, np.float32)
+        if succeeds:
+            done[-10:], done[-4:] = np.nan, 1.0
+        scores = rng.normal(np.where(np.nan_to_num(done) == 1, 4.0, -4.0), 0.5)
+        return TaskClip(name, np.zeros((frames, 1), np.float32), times, done), scores
+
+    curve = Calibration('platt', {'scale': 1.0, 'shift': 0.0}, {0.05: 0.4, 0.1: 0.3})
+    shared = Task('shared', 'shared', (), np.zeros((1, 1, 1), np.float32),
+                  np.ones(1, np.float32), (), {frozenset('a'): curve})
+    clips = [clip(f'{kind}{i}', 30, kind == 'good') for i in range(10)
+             for kind in ('good', 'bad')]
+    thresholds = {row['alpha']: row['probability']
+                  for row in _calibrate(frozenset('a'), clips, shared)['thresholds']}
+    assert thresholds[0.01] >= thresholds[0.05] >= thresholds[0.1] and thresholds[0.01] >= 0.4
+    short = [clip(f'good{i}', 8, True) for i in range(25)]
+    found = _calibrate(frozenset('a'), [*clips[1::2], *clips[1::2], *short], shared)
+    assert found['succeeding'] == 0 and '0.05: own and shared' in found['thresholds_from']
+
+
+def test_two_tasks_of_one_instruction(tmp_path):
+    """
+    Guards training on several sources: both were each other's negatives, word for word.
+
+    The bundle that came of it replaced the old one, and could not be loaded.
+    """
+    data = read_manifest(data_folder())
+    task = list(TASKS)[0]
+    write_manifest(tmp_path, [
+        replace(e, task_id='left', task_text='Left corner.') if e.task_id == task
+        and e.seed == 10 else e for e in data.episodes])
+    shutil.copytree(data_folder() / 'videos', tmp_path / 'videos')
+    with pytest.raises(TrainingError, match='the tasks left and left-corner have the same'):
+        train_success(tmp_path, default_bundle(), tmp_path / 'run', SuccessOptions(
+            steps=1, all_robots=True), store=data_folder() / 'features', report=lambda _: None)
+
+
+def test_human_share_without_human_films(tmp_path):
+    """Guards comparisons: a head with human video was one without, and nobody said so."""
+    data = read_manifest(data_folder())
+    write_manifest(tmp_path, [replace(e, human_video='', human_from='') for e in data.episodes])
+    shutil.copytree(data_folder() / 'videos', tmp_path / 'videos')
+    with pytest.raises(TrainingError, match='human_share is 0.2, and there is no human film'):
+        train_success(tmp_path, default_bundle(), tmp_path / 'run', SuccessOptions(
+            steps=1, all_robots=True, human_share=0.2), store=data_folder() / 'features',
+            report=lambda _: None)
+
+
+@pytest.mark.parametrize('change, what', [
+    ('films', 'the films that they were trained on'), ('seed', 'the seeds 0, 0')])
+def test_runs_that_are_no_seeds_of_one_training(run_folder, tmp_path, change, what):
+    """Guards means over seeds: data that grew between two runs make two trainings of them."""
+    other = tmp_path / 'other'
+    shutil.copytree(run_folder, other)
+    record = json.loads((other / 'run.json').read_text())
+    if change == 'films':
+        record['options']['seed'] = 1
+        record['data']['films'] = 'others'
+    (other / 'run.json').write_text(json.dumps(record))
+    with pytest.raises(TrainingError, match=what):
+        check_runs([load_success_run(run_folder), load_success_run(other)], default_bundle())
 
 
 @pytest.mark.parametrize('command', ['calibrate', 'add-task'])

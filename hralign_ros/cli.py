@@ -16,7 +16,7 @@ from hralign_ros.runtime.errors import HralignError
 
 # What each optional group of packages is for; named when one of its imports fails.
 _EXTRAS = dict.fromkeys(('export', 'import', 'adapt', 'evaluate', 'train-success', 'calibrate',
-                         'add-task', 'evaluate-success'), 'adapt')
+                         'add-task', 'evaluate-success', 'evaluate-bundle'), 'adapt')
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,7 +11,8 @@ from hralign_ros.commands.words import Commands, read_settings
 
 def add_to(commands: Commands) -> None:
     """Add the commands to the parser."""
-    for add in (_add_train_success, _add_calibrate, _add_evaluate_success, _add_add_task):
+    for add in (_add_train_success, _add_calibrate, _add_evaluate_success, _add_add_task,
+                _add_evaluate_bundle):
         add(commands)
 
 
@@ -51,6 +52,24 @@ def _add_evaluate_success(commands: Commands) -> None:
     _add_features(evaluate)
     evaluate.add_argument('--output', required=True, type=Path, help='folder of the report')
     evaluate.set_defaults(run=_evaluate_success)
+
+
+def _add_evaluate_bundle(commands: Commands) -> None:
+    evaluate = commands.add_parser(
+        'evaluate-bundle', help='measure a finished bundle on recorded episodes',
+        description='Play episodes to a bundle through the runtime that is in the node, and '
+        'measure what it says: detection, calibration, false alarms, delays, status bits. '
+        'Nothing is fitted; tasks that were added to the bundle are measured as well. Writes '
+        'report.html, .json and .csv.')
+    evaluate.add_argument('bundle', type=Path, nargs='?', help='default: the shipped one')
+    evaluate.add_argument('--data', required=True, type=Path, help='folder with a manifest')
+    evaluate.add_argument('--splits', nargs='+', default=[], metavar='SPLIT',
+                          help='of the episodes to play; default: all but train, validation and '
+                          'calibration')
+    evaluate.add_argument('--allow-unknown-tasks', action='store_true',
+                          help='decide on tasks that the bundle does not know, too')
+    evaluate.add_argument('--output', required=True, type=Path, help='folder of the report')
+    evaluate.set_defaults(run=_evaluate_bundle)
 
 
 def _add_add_task(commands: Commands) -> None:
@@ -121,6 +140,18 @@ def _evaluate_success(options: argparse.Namespace) -> int:
     data, store = open_data(options.data, bundle, runs[0].options, workers=options.workers,
                             store=options.store, basis=runs[0].basis)
     evaluate_success(data, store, runs, bundle, options.output, commands=[options.repeat])
+    return 0
+
+
+def _evaluate_bundle(options: argparse.Namespace) -> int:
+    from hralign_ros.data.manifest import read_manifest
+    from hralign_ros.evaluate.bundle_report import evaluate_bundle
+    from hralign_ros.runtime import default_bundle
+
+    evaluate_bundle(
+        read_manifest(options.data), options.bundle or default_bundle(), options.output,
+        splits=options.splits, allow_unknown=options.allow_unknown_tasks,
+        commands=[options.repeat])
     return 0
 
 

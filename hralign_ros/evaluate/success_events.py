@@ -21,6 +21,7 @@ from hralign_ros.evaluate.success_suite import (
     attempts,
     CalibratedScorer,
     clusters_of,
+    Decider,
     Doubles,
     Measured,
     SEEN,
@@ -42,7 +43,7 @@ _DRAWS = 500
 
 
 def measure_alarms(
-    found: Measured, name: str, ours: Sequence[CalibratedScorer], films: Sequence[Film],
+    found: Measured, name: str, ours: Sequence[Decider], films: Sequence[Film],
     split: str,
 ) -> None:
     """
@@ -64,17 +65,16 @@ def measure_alarms(
             for task in np.unique(tasks):
                 here = alarms[:, tasks == task]
                 bound = rate(int(here[0].sum()), here.shape[1])
-                curve = ours[0].found.curve(str(task), ours[0].scorer.views)
                 found.tables.setdefault('false_alarms_by_task', []).append({
                     'split': split, 'task': str(task), 'episodes': here.shape[1],
                     'seed': ours[0].seed, 'false_alarms': bound.events, 'low': bound.low,
                     'high': bound.high, 'promise_broken': bound.low > alpha,
                     'rate_all_seeds': float(here.mean()),
-                    'thresholds_from': 'own' if curve is not None and curve.own else 'all tasks'})
+                    'thresholds_from': ours[0].thresholds_from(str(task))})
 
 
 def measure_delays(
-    found: Measured, name: str, ours: Sequence[CalibratedScorer], films: Sequence[Film],
+    found: Measured, name: str, ours: Sequence[Decider], films: Sequence[Film],
     split: str,
 ) -> None:
     """
@@ -118,7 +118,7 @@ def measure_delays(
                   better='lower', seeds=seeds, note='of those decided, and not too early')
 
 
-def _first_decision(one: CalibratedScorer, film: Film) -> int:
+def _first_decision(one: Decider, film: Film) -> int:
     """Return the row at which SUCCESS is decided, or a row behind the last one."""
     at = one.decision(one(film))
     return film.frames if at is None else at

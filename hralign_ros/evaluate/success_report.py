@@ -27,6 +27,7 @@ from hralign_ros.evaluate.success_suite import (
     ALPHA,
     attempts,
     CalibratedScorer,
+    Decider,
     Judge,
     measure_calibration,
     measure_confusion,
@@ -167,7 +168,7 @@ def spread(films: Sequence[Film], most: int) -> list[Film]:
     return [films[row] for row in rows]
 
 
-def example_curves(one: CalibratedScorer, films: Sequence[Film], each: int = 2) -> list[Curve]:
+def example_curves(one: Decider, films: Sequence[Film], each: int = 2) -> list[Curve]:
     """Take attempts of every kind by their names, without regard to how they are judged."""
     by_kind: dict[str, list[Film]] = {}
     for film in sorted(attempts(films), key=lambda f: f.episode.seed or 0):

@@ -11,7 +11,7 @@ is about one way, calibrated. What its decisions do over time is in success_even
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from hralign_ros.data.manifest import Episode
 from hralign_ros.evaluate.bootstrap import cluster_mean, Estimate, EvaluationError, seed_mean
@@ -78,6 +78,29 @@ class Measured:
             note=note))
 
 
+class Decider(Protocol):
+    """What alarms, delays and calibration are measured of: a calibrated head, or a bundle."""
+
+    @property
+    def seed(self) -> int:
+        """Return the seed that it was trained with."""
+
+    def __call__(self, film: Film) -> Scored:
+        """Score a film for its own instruction."""
+
+    def probability(self, scored: Scored) -> Doubles:
+        """Return the probability of every tick [F]; NaN where there is none."""
+
+    def threshold(self, scored: Scored, alpha: float = ALPHA) -> float:
+        """Return what SUCCESS needs; above 1 where it is not known."""
+
+    def thresholds_from(self, task_id: str) -> str:
+        """Tell what a task's thresholds rest on."""
+
+    def decision(self, scored: Scored, alpha: float = ALPHA) -> int | None:
+        """Return the row at which SUCCESS is decided."""
+
+
 class CalibratedScorer:
     """A scorer with its curves: probabilities of ticks, whichever views took part in each."""
 
@@ -112,6 +135,11 @@ class CalibratedScorer:
         """Return what SUCCESS needs, with all views; above 1 where it is not known."""
         curve = self.found.curve(scored.task_id, self.scorer.views)
         return 2.0 if curve is None else curve.thresholds.get(alpha, 2.0)
+
+    def thresholds_from(self, task_id: str) -> str:
+        """Tell whose calibration episodes a task's thresholds rest on."""
+        curve = self.found.curve(task_id, self.scorer.views)
+        return 'own' if curve is not None and curve.own else 'all tasks'
 
     def decision(self, scored: Scored, alpha: float = ALPHA) -> int | None:
         """Return the row at which SUCCESS is decided, by the thresholds of the views there."""
@@ -192,7 +220,7 @@ def measure_detection(
 
 
 def measure_calibration(
-    found: Measured, name: str, ours: Sequence[CalibratedScorer],
+    found: Measured, name: str, ours: Sequence[Decider],
     films: Mapping[str, Sequence[Film]],
 ) -> dict[str, tuple[Doubles, NDArray[np.bool_]]]:
     """

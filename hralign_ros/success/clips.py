@@ -57,7 +57,11 @@ def load_film(store: FeatureStore, episode: Episode, *, human: bool = False) -> 
     # The flags are the robot's: those of a human who did it at their own pace are not known.
     if human and episode.human_from != episode.episode_id:
         return None
-    features = store.load(episode, human=human)
+    return labelled(episode, store.load(episode, human=human), human=human)
+
+
+def labelled(episode: Episode, features: EpisodeFeatures, *, human: bool = False) -> Film:
+    """Put an episode's labels to the frames of a film of it."""
     own = np.asarray(episode.time_s, np.float64)
     rows = nearest(own, features.time_s)
     done = np.asarray(episode.success_flags, bool)[rows]

@@ -56,7 +56,7 @@ class SuccessOptions:
 
     modes: int = 3
     prompt_length: int = 4
-    steps: int = 800
+    steps: int = 2800
     tasks_per_step: int = 8
     clips_per_task: int = 16
     human_share: float = 0.0

@@ -301,7 +301,7 @@ def _encode(job: _Job) -> str:
     episode, human, source = job
     path = store.path(episode, human=human)
     try:
-        features = _encode_film(encoder, store.basis, _times(episode, root, human))
+        features = _encode_film(encoder, store.basis, view_films(episode, root, human))
     except DataError as error:
         # What is there is of another film of that name, and not to be taken for this one's.
         path.unlink(missing_ok=True)
@@ -315,7 +315,7 @@ def _encode(job: _Job) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class _Film:
+class ViewFilm:
     """
     One view's film of an episode.
 
@@ -333,14 +333,14 @@ class _Film:
         return self.stamps - self.offset
 
 
-def _times(episode: Episode, root: Path, human: bool) -> dict[str, _Film]:
+def view_films(episode: Episode, root: Path, human: bool) -> dict[str, ViewFilm]:
     """Tell where the film of each view is, and the times of its frames."""
     span = _span(episode, human)
     films = {}
     for view, file in _files(episode, human).items():
         low, high = span if len(span) else (-np.inf, np.inf)
         offset = _offsets(episode, human).get(view, 0.0)
-        film = _Film(root / file, frame_times(root / file), offset)
+        film = ViewFilm(root / file, frame_times(root / file), offset)
         used = (film.times >= low - 1e-6) & (film.times <= high + 1e-6)
         if not used.any():
             raise DataError(f'{file}: no frame in its span')
@@ -349,7 +349,7 @@ def _times(episode: Episode, root: Path, human: bool) -> dict[str, _Film]:
 
 
 def _encode_film(
-    encoder: Encoder, basis: Basis, films: Mapping[str, _Film],
+    encoder: Encoder, basis: Basis, films: Mapping[str, ViewFilm],
 ) -> EpisodeFeatures:
     """
     Encode the frames of an episode, some at a time: a minute of two cameras may be 10 GB.

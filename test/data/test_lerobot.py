@@ -11,7 +11,7 @@ from hralign_ros.data.lerobot import read_lerobot
 from hralign_ros.data.manifest import DataError, read_manifest, write_manifest
 from hralign_ros.data.pairs import robot_clip
 from hralign_ros.data.video import read_frames, write_video
-from hralign_ros.success.store import _times
+from hralign_ros.success.store import view_films
 import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
@@ -147,7 +147,7 @@ def test_cameras_that_lie_elsewhere(tmp_path):
     write_manifest(tmp_path, episodes)
     again = read_manifest(tmp_path).episodes
     assert [e.robot_offset_s for e in again] == [{}, {}, {'wrist': -1.0}]
-    films = _times(again[2], tmp_path, False)
+    films = view_films(again[2], tmp_path, False)
     assert np.allclose(films['wrist'].times, films['third_person'].times)
     assert numbers(read_frames(films['wrist'].path, films['wrist'].stamps)[0]) == [
         20 + i for i in range(5)]

@@ -17,6 +17,8 @@ from hralign_ros.adapt.checkpoints import TrainingError  # noqa: E402, I100
 from hralign_ros.cli import main  # noqa: E402
 from hralign_ros.data.manifest import DataError, read_manifest, write_manifest  # noqa: E402
 from hralign_ros.data.video import read_frames  # noqa: E402
+from hralign_ros.evaluate.bootstrap import EvaluationError  # noqa: E402
+from hralign_ros.evaluate.bundle_report import BundlePlayer, evaluate_bundle  # noqa: E402
 from hralign_ros.evaluate.success_events import collect_streams  # noqa: E402
 from hralign_ros.evaluate.success_report import evaluate_success  # noqa: E402
 from hralign_ros.export.replace import replace_bundle  # noqa: E402
@@ -256,6 +258,39 @@ def test_more_data_to_train_on(run_folder, tmp_path):
     used = load_success_run(run_folder).record['data']['episodes']
     assert run.record['data']['episodes'] == used + 4
     assert not (other / 'features').exists()
+
+
+def test_a_finished_bundle_is_measured_as_it_is(bundle, run_folder, tmp_path, capsys):
+    """
+    Guards what is deployed: the report on a run fits its own thresholds, whatever a bundle holds.
+
+    Played through the runtime, raw scores are those of the offline head, and decisions follow the
+    bundle's own thresholds and status bits.
+    """
+    output = tmp_path / 'report'
+    assert main(['evaluate-bundle', str(bundle), '--data', str(data_folder()), '--output',
+                 str(output)]) == 0
+    report = json.loads((output / 'report.json').read_text())
+    assert 'look at' in capsys.readouterr().out and (output / 'report.html').is_file()
+    rows = {(r['metric'], r['split']): r for r in report['rows']}
+    assert {split for _, split in rows} == {'test_seen', 'test_task'}
+    assert rows['ticks UNKNOWN_TASK', 'test_task']['value'] == 1.0
+    assert rows['ticks UNKNOWN_TASK', 'test_seen']['value'] == 0.0
+    assert rows['ticks UNCALIBRATED', 'test_seen']['value'] == 0.0
+    run = load_success_run(run_folder)
+    encoder = Encoder.load(bundle, provider='cpu')
+    data, store = open_data(data_folder(), default_bundle(), run.options, basis=run.basis)
+    scorer, player = Scorer(run, encoder), BundlePlayer(encoder)
+    for film in load_films(data, store, ['test_seen', 'test_task']):
+        played = player.play(film.episode, data.folder)
+        offline, live = scorer.judge(scorer.seen(film)), player(played)
+        np.testing.assert_allclose(live.scores, offline.scores, atol=0.05)
+        np.testing.assert_array_equal(live.done, offline.done)
+        known = film.episode.split == 'test_seen'
+        assert np.isfinite(player.probability(live)).all()
+        assert known or player.decision(live) is None
+    with pytest.raises(EvaluationError, match='no episode of train-2.*splits there: calibration'):
+        evaluate_bundle(data, bundle, output, splits=['train-2'])
 
 
 def test_one_more_task(bundle, tmp_path):

@@ -1,0 +1,270 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+The report on a finished bundle: episodes are played to it as the node would play them.
+
+Whatever the bundle holds is measured as it is, through the runtime: its curves, its thresholds,
+its limit of OUT_OF_DISTRIBUTION, tasks that were added to it. Nothing is fitted here.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+import time
+
+from hralign_ros.data.manifest import DataError, DataSet, Episode, REFERENCE_VIEW, SIMULATORS
+from hralign_ros.data.video import newest_at, read_frames
+from hralign_ros.evaluate.bootstrap import EvaluationError
+from hralign_ros.evaluate.report import write_report
+from hralign_ros.evaluate.success_events import measure_alarms, measure_delays
+from hralign_ros.evaluate.success_figures import probability_curves, reliability_diagram
+from hralign_ros.evaluate.success_report import example_curves, SIMULATED
+from hralign_ros.evaluate.success_suite import (
+    ALPHA,
+    attempts,
+    clusters_of,
+    measure_calibration,
+    measure_detection,
+    Measured,
+    share_over,
+    time_alone,
+    TIME_ONLY,
+)
+from hralign_ros.runtime.decision import decide, Decision, DecisionRules, DecisionState, Status
+from hralign_ros.runtime.encoder import Encoder
+from hralign_ros.success.calibrate import ALPHAS
+from hralign_ros.success.clips import Film, labelled
+from hralign_ros.success.scorer import Scored
+from hralign_ros.success.store import EpisodeFeatures, view_films
+from hralign_ros.success.traces import Trace
+import numpy as np
+from numpy.typing import NDArray
+
+Report = Callable[[str], None]
+Doubles = NDArray[np.float64]
+_SECOND = 1_000_000_000
+# Frames of a film that are decoded at a time.
+_BLOCK = 64
+# Episodes of these have been used to make the bundle.
+_USED = ('train', 'calibration', 'validation')
+
+
+@dataclass(frozen=True, eq=False)
+class Played:
+    """
+    What a bundle said of an episode, tick by tick.
+
+    :param scored: with raw scores.
+    :param probability: [F], NaN where there was none.
+    :param status: int64 [F].
+    :param thresholds: [F] by alpha, NaN where there was none.
+    """
+
+    scored: Scored
+    probability: Doubles
+    status: NDArray[np.int64]
+    thresholds: Mapping[float, Doubles]
+
+
+class BundlePlayer:
+    """
+    Plays films to a bundle; stands where the evaluation of runs has a calibrated scorer.
+
+    :param allow_unknown: decide on tasks that the bundle does not know, as the node's parameter
+        `allow_unknown_tasks` does.
+    """
+
+    seed = 0
+
+    def __init__(self, encoder: Encoder, *, allow_unknown: bool = False) -> None:
+        self.encoder, self.allow_unknown = encoder, allow_unknown
+        self._played: dict[str, Played] = {}
+
+    def play(self, episode: Episode, root: Path) -> Film:
+        """
+        Play an episode's films from its start to its end.
+
+        :raises DataError: they cannot be read, or do not go together.
+        """
+        encoder = self.encoder
+        films = {view: film for view, film in view_films(episode, root, False).items()
+                 if view in encoder.manifest.views}
+        if not films:
+            raise DataError(f'views {", ".join(episode.robot_videos) or "none"}; the bundle has '
+                            f'{", ".join(encoder.manifest.views)}')
+        reference = films.get(REFERENCE_VIEW) or next(iter(films.values()))
+        times = reference.times
+        wanted = {view: film.stamps[newest_at(film.times, times, film.path.name)]
+                  for view, film in films.items()}
+        live = encoder.start_episode(episode.task_text)
+        ticks = []
+        for start in range(0, len(times), _BLOCK):
+            some = slice(start, start + _BLOCK)
+            frames = {view: read_frames(film.path, times_s=wanted[view][some])[0]
+                      for view, film in films.items()}
+            for row, now in enumerate(times[some] - times[0]):
+                ticks.append(live.step({view: film[row] for view, film in frames.items()},
+                                       _SECOND + round(float(now) * _SECOND)))
+        present = np.array([view in films for view in encoder.manifest.views])
+        nothing = np.zeros((len(times), len(present), 1, 0), np.float16)
+        film = labelled(episode, EpisodeFeatures(nothing, nothing[..., 0, :], present, times))
+        said = [tick.success for tick in ticks]
+        rates = {alpha: np.array([np.nan if s.calibration is None or s.calibration.threshold(
+            alpha) is None else s.calibration.threshold(alpha) for s in said], np.float64)
+            for alpha in ALPHAS}
+        trace = Trace(
+            film, np.zeros((len(ticks), 0), np.float32), _numbers(s.progress for s in said),
+            _numbers(s.failure for s in said), _numbers(s.ood_score for s in said),
+            np.stack([tick.view_valid for tick in ticks]))
+        scored = Scored(trace, episode.task_id, _numbers(s.raw_score for s in said).astype(
+            np.float64), film.done)
+        self._played[episode.episode_id] = Played(
+            scored, _numbers(s.probability for s in said).astype(np.float64),
+            np.array([int(tick.status) for tick in ticks]), rates)
+        return film
+
+    def __call__(self, film: Film) -> Scored:
+        """Return what was said of a film that was played."""
+        return self._played[film.episode.episode_id].scored
+
+    def probability(self, scored: Scored) -> Doubles:
+        """Return the probabilities [F]; NaN where there was none."""
+        return self._played[scored.episode_id].probability
+
+    def status(self, film: Film) -> NDArray[np.int64]:
+        """Return the status bits of every tick [F]."""
+        return self._played[film.episode.episode_id].status
+
+    def threshold(self, scored: Scored, alpha: float = ALPHA) -> float:
+        """Return what SUCCESS needs at the end; above 1 where there is no threshold."""
+        last = float(self._played[scored.episode_id].thresholds[alpha][-1])
+        return last if np.isfinite(last) else 2.0
+
+    def thresholds_from(self, task_id: str) -> str:
+        """Tell whether a task is one of the bundle's."""
+        known = any(task.task_id == task_id for task in self.encoder.tasks.tasks)
+        return 'the bundle' if known else 'the shared curve'
+
+    def decision(self, scored: Scored, alpha: float = ALPHA) -> int | None:
+        """Return the row at which SUCCESS is decided, as the node would by its defaults."""
+        played, state = self._played[scored.episode_id], DecisionState()
+        for row, stamp in enumerate(scored.stamps):
+            threshold = float(played.thresholds[alpha][row])
+            probability = float(played.probability[row])
+            status = Status(int(played.status[row]))
+            if self.allow_unknown:
+                status &= ~Status.UNKNOWN_TASK
+            state, decision = decide(
+                state, DecisionRules(
+                    threshold=threshold if np.isfinite(threshold) else None, alpha=alpha),
+                stamp=int(stamp), probability=probability if np.isfinite(probability) else None,
+                modes=(), status=status)
+            if decision is Decision.SUCCESS:
+                return row
+        return None
+
+
+def _numbers(values: Iterable[float | None]) -> NDArray[np.float32]:
+    """Make an array of what may not be there."""
+    return np.array([np.nan if value is None else value for value in values], np.float32)
+
+
+def evaluate_bundle(
+    data: DataSet, bundle: Path, output: Path, *, splits: Sequence[str] = (),
+    allow_unknown: bool = False, commands: Sequence[str] = (), report: Report = print,
+) -> Measured:
+    """
+    Play recorded episodes to a bundle and write report.html, .json and .csv of what it said.
+
+    :param splits: whose episodes are played; none: all but those that bundles are made of.
+    :param allow_unknown: see BundlePlayer.
+    :raises EvaluationError: no episode with films and success flags is left.
+    """
+    encoder = Encoder.load(bundle, provider='cpu')
+    names = list(splits) or sorted({e.split for e in data.episodes} - set(_USED))
+    chosen = [e for e in data.episodes
+              if e.split in names and e.robot_videos and len(e.success_flags)]
+    if not chosen:
+        raise EvaluationError(
+            f'{data.folder}: no episode of {", ".join(names) or "a test split"} with films and '
+            f'success flags; splits there: {", ".join(sorted({e.split for e in data.episodes}))}')
+    one = BundlePlayer(encoder, allow_unknown=allow_unknown)
+    films: dict[str, list[Film]] = {}
+    began = said = time.monotonic()
+    for number, episode in enumerate(chosen, 1):
+        try:
+            films.setdefault(episode.split, []).append(one.play(episode, data.folder))
+        except DataError as error:
+            report(f'left out {episode.episode_id}: {error}')
+        if time.monotonic() - said > 10:
+            said = time.monotonic()
+            rate = number / (said - began)
+            report(f'{number} of {len(chosen)} episodes, {rate:.1f}/s, '
+                   f'{(len(chosen) - number) / rate:.0f} s to go')
+    if not films:
+        raise EvaluationError(f'{data.folder}: not one episode could be played')
+    name, found = encoder.manifest.name, Measured()
+    measure_detection(found, {name: [(0, one)], TIME_ONLY: [(0, time_alone)]}, films,
+                      report=report)
+    drawn = measure_calibration(found, name, [one], films)
+    for split, some in films.items():
+        measure_alarms(found, name, [one], some, split)
+        measure_delays(found, name, [one], some, split)
+        _measure_status(found, name, one, some, split)
+        for film in attempts(some):
+            at = one.decision(one(film))
+            times, never = film.features.time_s, not film.done.any()
+            found.tables.setdefault('episodes', []).append({
+                'split': split, 'episode': film.episode.episode_id, 'task': film.episode.task_id,
+                'failure': film.episode.failure,
+                'done_s': None if never else float(times[int(film.done.argmax())]),
+                'success_s': None if at is None else float(times[at]),
+                'highest_probability': float(np.nanmax(np.r_[-1.0, one.probability(one(film))])),
+                'status': int(np.bitwise_or.reduce(one.status(film)))})
+    pictures = {}
+    if drawn:
+        pictures['reliability'] = reliability_diagram(drawn)
+    first = next(iter(films.values()))
+    pictures['curves'] = probability_curves(example_curves(one, first))
+    words = {'reliability': ('Reliability', 'Random ticks, in bins of equal mass; lines: 95 % '
+                             'intervals as if ticks were independent.'),
+             'curves': ('Probability over time', 'Attempts in the order of their names; shaded: '
+                        f'accomplished; dashed: the threshold for {ALPHA:.0%} false alarms.')}
+    sources = {e.source for e in chosen}
+    used = sorted(set(films) & set(_USED))
+    document = {
+        'title': f'Bundle: {name}',
+        'data': {
+            'data set': data.folder.name, 'sources': ', '.join(sorted(sources)),
+            'bundle': encoder.bundle.sha256[:16],
+            **{f'attempts, {split}': len(attempts(some)) for split, some in films.items()},
+            'attempts at tasks that the bundle does not know': sum(
+                one.thresholds_from(film.episode.task_id) != 'the bundle'
+                for some in films.values() for film in attempts(some))},
+        'warnings': [
+            *([SIMULATED] if sources & SIMULATORS else []),
+            *([f'Episodes of {", ".join(used)} may have been used to make the bundle: it looks '
+               'better on them than it is.'] if used else [])],
+        'rows': found.rows, 'controls': found.controls,
+        'figures': [{'name': key, 'title': words[key][0], 'caption': words[key][1]}
+                    for key in pictures],
+        'commands': list(commands), 'tables': found.tables}
+    files = write_report(Path(output), document, pictures)
+    for key, picture in pictures.items():
+        (Path(output) / f'{key}.png').write_bytes(picture)
+    report(f'look at {files["report.html"]}')
+    return found
+
+
+def _measure_status(
+    found: Measured, name: str, one: BundlePlayer, films: Sequence[Film], split: str,
+) -> None:
+    """Count in how many ticks each status bit is set."""
+    some = attempts(films)
+    for bit, better in ((Status.OUT_OF_DISTRIBUTION, 'lower'), (Status.UNCALIBRATED, ''),
+                        (Status.UNKNOWN_TASK, ''), (Status.VIEW_MISSING, '')):
+        ticks = np.concatenate([one.status(film) & int(bit) != 0 for film in some])
+        clusters = np.repeat(clusters_of(some), [film.frames for film in some])
+        found.add(f'ticks {bit.name}', name, split, share_over(ticks[None], clusters),
+                  better=better)

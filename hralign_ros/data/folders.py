@@ -28,7 +28,7 @@ from pathlib import Path
 
 from hralign_ros.data.faults import Faults
 from hralign_ros.data.manifest import DataError, Episode, REFERENCE_VIEW, slug
-from hralign_ros.data.video import frame_times, probe
+from hralign_ros.data.video import frame_times, newest_at, probe
 import numpy as np
 
 LABELS = 'labels.csv'
@@ -56,7 +56,7 @@ def read_folders(
     :param license_id: the same; NOASSERTION: nothing is known.
     :param report: gets the summary, line by line.
     :param faults: filled with every fault found: corrupt_video, no_video, two_videos, no_episode,
-        done_after_end.
+        done_after_end, views_apart.
     :returns: sorted by id: <task folder>/<episode folder>.
     :raises DataError: there is no such folder, or labels.csv is not as described.
     """
@@ -133,6 +133,11 @@ def _flags(
         faults.add('done_after_end', name, f'done_s is {done_s:g}, and the video ends at '
                    f'{times[-1]:.1f} s; it has no success flags')
         return [], []
+    for file in videos.values():
+        try:
+            newest_at(frame_times(root / file), times, file)
+        except DataError as error:
+            faults.add('views_apart', name, f'{error}; no success head can be trained on it')
     return np.asarray(times, np.float64).tolist(), done.tolist()
 
 

@@ -87,6 +87,23 @@ def test_success_flags(tmp_path):
     assert list(read_manifest(tmp_path).episodes[0].success_flags) == [False, True, True]
 
 
+def test_films_of_two_recorders(tmp_path):
+    """
+    Guards films that were started by hand: they are matched by the seconds since each began.
+
+    One that ends earlier was stretched over the other; that is said before hours of training.
+    """
+    add(tmp_path, 'push/0/third_person.mp4')
+    write_video(tmp_path / 'push/0/wrist.mp4', [np.zeros((16, 16, 3), np.uint8)] * 3, 10)
+    write_video(tmp_path / 'push/1/wrist.mp4', [np.zeros((16, 16, 3), np.uint8)] * 10, 10)
+    write_video(tmp_path / 'push/1/third_person.mp4', [np.zeros((16, 16, 3), np.uint8)] * 20, 10)
+    (tmp_path / 'labels.csv').write_text('episode,success\npush/0,no\npush/1,no\n')
+    episodes, faults = read(tmp_path)
+    assert len(episodes) == 2
+    assert [(f.kind, f.path) for f in faults.found] == [('views_apart', 'push/1')]
+    assert 'begin and end together' in faults.found[0].text
+
+
 def test_what_cannot_be_used(tmp_path):
     """Guards the reports: broken, empty and doubled files end nothing."""
     add(tmp_path, 'push/1/human.mp4', 'push/1/third_person.mkv', 'push/1/third_person.mp4')

@@ -14,7 +14,7 @@ import sys
 from typing import Any
 
 from hralign_ros.nodes.doctor.findings import error, Finding, first_line, ok, skipped, warn
-from hralign_ros.runtime.bundle import Bundle, default_bundle, load_bundle, VISUALS
+from hralign_ros.runtime.bundle import Bundle, default_bundle, load_bundle, Manifest, VISUALS
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.errors import BundleError, HralignError, SignatureError
 from hralign_ros.runtime.providers import (
@@ -24,7 +24,7 @@ from hralign_ros.runtime.providers import (
     INSTALL_LINE,
     installed_distributions,
 )
-from hralign_ros.runtime.tasks import broken_promise, load_tasks
+from hralign_ros.runtime.tasks import broken_promise, load_tasks, TaskTable
 
 OLDEST_PYTHON = (3, 10)
 # What the tests run with.
@@ -389,7 +389,10 @@ def _about(bundle: Bundle, choice: Choice, values: Mapping[str, Any]) -> list[Fi
         ok('success head', 'trained') if manifest.success_trained else
         warn('success head', 'not trained: every decision will be ABSTAIN',
              'Train and calibrate it: hralign train-success, then hralign calibrate'))
-    alphas = load_tasks(bundle).alphas
+    tasks = load_tasks(bundle)
+    alphas = tasks.alphas
+    if values.get('task') and manifest.success_trained:
+        findings.append(_task_finding(tasks, manifest, values))
     if manifest.success_trained and not alphas:
         findings.append(warn(
             'thresholds', 'none is calibrated: every decision will be ABSTAIN',
@@ -404,6 +407,23 @@ def _about(bundle: Bundle, choice: Choice, values: Mapping[str, Any]) -> list[Fi
     findings.append(ok('licences', '; '.join(
         f'{part}: {text}' for part, text in manifest.licenses.items())))
     return findings
+
+
+def _task_finding(tasks: TaskTable, manifest: Manifest, values: Mapping[str, Any]) -> Finding:
+    """Tell whether success can be decided for the task of the parameters."""
+    task = tasks.match(values['task'])
+    if task is None:
+        such = f", such as '{tasks.tasks[0].name}'" if tasks.tasks else ''
+        found = f"'{values['task']}' is none of the {len(tasks.tasks)} tasks of the bundle{such}"
+        if values['allow_unknown_tasks']:
+            return ok('task', f'{found}; allow_unknown_tasks is set')
+        return warn('task', found, 'Embeddings come all the same; success decisions will be '
+                    'ABSTAIN (UNKNOWN_TASK). Say it as the bundle does, add it with hralign '
+                    'add-task, or set allow_unknown_tasks')
+    if frozenset(manifest.views) not in task.calibrations:
+        return warn('task', f"'{task.name}' has no calibration: decisions will be ABSTAIN",
+                    'Calibrate the bundle with attempts at it')
+    return ok('task', f"'{task.name}' ({task.task_id})")
 
 
 def plain(values: Mapping[str, Any]) -> Choice:

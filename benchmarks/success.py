@@ -253,7 +253,7 @@ def evaluate(
         'seeds': len(main_runs),
         'main_variants': [OURS, *(name for name in BASELINES if name in others), TIME_ONLY],
         'seeds_of': {OURS: len(main_runs), **{name: len(some) for name, some in others.items()}},
-        'training': {**main_runs[0].record['data'], 'tasks': len(main_runs[0].texts)},
+        'training': _training(main_runs[0]),
         'seconds': [run.record['seconds'] for run in main_runs],
         'calibration_never_succeeding': max(
             curve.never for curve in ours[0].found.curves.values()),
@@ -360,7 +360,9 @@ def shipped(
             for split in splits},
         'tables': {name: rows for name, rows in found.tables.items()
                    if name in ('false_alarms_by_task', 'streams', 'cameras')},
-        'training': {**some[0].record['data'], 'tasks': len(some[0].texts)},
+        'time_alone': {split: _plain(found.values['E8 AUROC', TIME_ONLY, split])
+                       for split in splits},
+        'training': _training(some[0]),
         'calibration_never_succeeding': max(
             curve.never for curve in ours[0].found.curves.values()),
         'command': command, 'load_average': [round(x, 2) for x in os.getloadavg()],
@@ -369,6 +371,12 @@ def shipped(
         results |= _footage(
             ours[0], attempts(load_films(data, store, [SPLITS[SEEN]])), options)
     return {'shipped': results}
+
+
+def _training(run: SuccessRun) -> dict[str, Any]:
+    """Tell what a run was trained on, without the list of it."""
+    return {**{key: value for key, value in run.record['data'].items() if key != 'trained_on'},
+            'tasks': len(run.texts)}
 
 
 def _judge(scorer: Scorer) -> Judge:
@@ -404,7 +412,7 @@ def _dvd(options: argparse.Namespace, run: SuccessRun) -> Judge:
     few = [e for task in sorted({e.task_id for e in held_out})
            for e in [e for e in held_out if e.task_id == task][:REFERENCES]]
     shown = read_manifest(options.humans).only([replace(e, robot_videos={}) for e in few])
-    build_store(store.folder.parent, shown, options.bundle)
+    build_store(store.folder.parent, shown, options.bundle, basis=store.basis)
     known |= references(model, [film for e in shown.episodes if (
         film := load_film(store, e, human=True))], how)
     return DvdJudge(model, known, replace(bundle.manifest.clip, length=how.length))

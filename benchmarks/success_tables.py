@@ -135,6 +135,8 @@ def _shipped(found: Mapping[str, Any]) -> dict[str, str]:
                 f'{found["real_footage_success_events"]}',
             'attempts of seen tasks: ticks OUT_OF_DISTRIBUTION':
                 f'{found["in_distribution_ood_rate"]:.3f} of {found["in_distribution_ticks"]}'}
+    for split, cells in found.get('time_alone', {}).items():
+        facts[f'time alone: AUROC, {split}'] = number(cells)
     columns = {'AUROC': 'auroc', 'false positives at 95 % recall': 'fpr95', 'ECE': 'ece',
                'ECE of any tick': 'ece_any',
                'false alarms at 5 %': 'false_alarms', 'missed successes': 'missed',

@@ -137,7 +137,8 @@ def _flags(
         try:
             newest_at(frame_times(root / file), times, file)
         except DataError as error:
-            faults.add('views_apart', name, f'{error}; no success head can be trained on it')
+            faults.add('views_apart', name, f'{error}; with this view no success head can be '
+                       'trained on it')
     return np.asarray(times, np.float64).tolist(), done.tolist()
 
 

@@ -22,7 +22,6 @@ from hralign_ros.evaluate.success_figures import probability_curves, reliability
 from hralign_ros.evaluate.success_report import example_curves, SIMULATED
 from hralign_ros.evaluate.success_suite import (
     ALPHA,
-    attempts,
     clusters_of,
     measure_calibration,
     measure_detection,
@@ -35,6 +34,8 @@ from hralign_ros.runtime.decision import decide, Decision, DecisionRules, Decisi
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.success.calibrate import ALPHAS
 from hralign_ros.success.clips import Film, labelled
+from hralign_ros.success.options import SuccessOptions
+from hralign_ros.success.run import assign_splits
 from hralign_ros.success.scorer import Scored
 from hralign_ros.success.store import EpisodeFeatures, view_films
 from hralign_ros.success.traces import Trace
@@ -57,12 +58,14 @@ class Played:
 
     :param scored: with raw scores.
     :param probability: [F], NaN where there was none.
+    :param known: the bundle knows the task by the words of the episode.
     :param status: int64 [F].
     :param thresholds: [F] by alpha, NaN where there was none.
     """
 
     scored: Scored
     probability: Doubles
+    known: bool
     status: NDArray[np.int64]
     thresholds: Mapping[float, Doubles]
 
@@ -120,7 +123,7 @@ class BundlePlayer:
         scored = Scored(trace, episode.task_id, _numbers(s.raw_score for s in said).astype(
             np.float64), film.done)
         self._played[episode.episode_id] = Played(
-            scored, _numbers(s.probability for s in said).astype(np.float64),
+            scored, _numbers(s.probability for s in said).astype(np.float64), live.task.known,
             np.array([int(tick.status) for tick in ticks]), rates)
         return film
 
@@ -143,8 +146,12 @@ class BundlePlayer:
 
     def thresholds_from(self, task_id: str) -> str:
         """Tell whether a task is one of the bundle's."""
-        known = any(task.task_id == task_id for task in self.encoder.tasks.tasks)
-        return 'the bundle' if known else 'the shared curve'
+        words = [one.known for one in self._played.values() if one.scored.task_id == task_id]
+        return 'the bundle' if words and all(words) else 'the shared curve'
+
+    def knows(self, film: Film) -> bool:
+        """Whether the bundle knows a film's task, by the words of its episode."""
+        return self._played[film.episode.episode_id].known
 
     def decision(self, scored: Scored, alpha: float = ALPHA) -> int | None:
         """Return the row at which SUCCESS is decided, as the node would by its defaults."""
@@ -182,9 +189,15 @@ def evaluate_bundle(
     :raises EvaluationError: no episode with films and success flags is left.
     """
     encoder = Encoder.load(bundle, provider='cpu')
+    training = encoder.manifest.document['success'].get('training') or {}
+    # Robots that are held out elsewhere may have been trained on, by their seeds.
+    data = assign_splits(data, SuccessOptions(
+        all_robots=training.get('all_robots', False), leave_out=training.get('leave_out', '')))
     names = list(splits) or sorted({e.split for e in data.episodes} - set(_USED))
+    # Streams are no attempts: nothing here is measured on them.
     chosen = [e for e in data.episodes
-              if e.split in names and e.robot_videos and len(e.success_flags)]
+              if e.split in names and e.robot_videos and len(e.success_flags)
+              and not any(tag.startswith('stream:') for tag in e.tags)]
     if not chosen:
         raise EvaluationError(
             f'{data.folder}: no episode of {", ".join(names) or "a test split"} with films and '
@@ -212,7 +225,7 @@ def evaluate_bundle(
         measure_alarms(found, name, [one], some, split)
         measure_delays(found, name, [one], some, split)
         _measure_status(found, name, one, some, split)
-        for film in attempts(some):
+        for film in some:
             at = one.decision(one(film))
             times, never = film.features.time_s, not film.done.any()
             found.tables.setdefault('episodes', []).append({
@@ -238,10 +251,9 @@ def evaluate_bundle(
         'data': {
             'data set': data.folder.name, 'sources': ', '.join(sorted(sources)),
             'bundle': encoder.bundle.sha256[:16],
-            **{f'attempts, {split}': len(attempts(some)) for split, some in films.items()},
+            **{f'attempts, {split}': len(some) for split, some in films.items()},
             'attempts at tasks that the bundle does not know': sum(
-                one.thresholds_from(film.episode.task_id) != 'the bundle'
-                for some in films.values() for film in attempts(some))},
+                not one.knows(film) for some in films.values() for film in some)},
         'warnings': [
             *([SIMULATED] if sources & SIMULATORS else []),
             *([f'Episodes of {", ".join(used)} may have been used to make the bundle: it looks '
@@ -261,10 +273,9 @@ def _measure_status(
     found: Measured, name: str, one: BundlePlayer, films: Sequence[Film], split: str,
 ) -> None:
     """Count in how many ticks each status bit is set."""
-    some = attempts(films)
     for bit, better in ((Status.OUT_OF_DISTRIBUTION, 'lower'), (Status.UNCALIBRATED, ''),
                         (Status.UNKNOWN_TASK, ''), (Status.VIEW_MISSING, '')):
-        ticks = np.concatenate([one.status(film) & int(bit) != 0 for film in some])
-        clusters = np.repeat(clusters_of(some), [film.frames for film in some])
+        ticks = np.concatenate([one.status(film) & int(bit) != 0 for film in films])
+        clusters = np.repeat(clusters_of(films), [film.frames for film in films])
         found.add(f'ticks {bit.name}', name, split, share_over(ticks[None], clusters),
                   better=better)

@@ -97,7 +97,8 @@ def write_success_bundle(
         'training': {key: run.record['data'][key] for key in (
             'episodes', 'successes', 'human_films', 'scenes', 'embodiments', 'sources',
             'licenses')} | {'tasks': len(run.texts), 'seed': options.seed,
-                            'command': run.record['command'], 'head_sha256': run.head_sha256},
+                            'command': run.record['command'], 'head_sha256': run.head_sha256,
+                            'all_robots': options.all_robots, 'leave_out': options.leave_out},
         'dwell_s': round(DecisionRules().dwell * 1e-9, 6),
         'command': command, **({'metrics': dict(metrics)} if metrics else {})}
     licenses = run.record['data']['licenses']

@@ -76,6 +76,7 @@ def labelled(episode: Episode, features: EpisodeFeatures, *, human: bool = False
         first = features.time_s[int(done.argmax())] - features.time_s[0]
         progress = np.minimum((features.time_s - features.time_s[0]) / max(first, 1e-9), 1.0)
         progress = progress.astype(np.float32)
+        progress[int(done.argmax()):] = 1.0
     else:
         progress = np.full(len(rows), np.nan, np.float32)
     # A film may be a part of a longer video.

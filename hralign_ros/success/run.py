@@ -252,7 +252,7 @@ def train_success(
         'data': {
             'episodes': len(used), 'successes': sum(bool(e.success) for e in used),
             'human_films': sum(f.human for f in films), 'films': films_key(films),
-            'trained_on': sorted({e.episode_id for e in used}),
+            'trained_on': sorted({f.features.source[:16] for f in films if not f.human}),
             'tasks': sorted(texts),
             'scenes': len({e.scene for e in used}),
             'embodiments': sorted({e.embodiment for e in used}),

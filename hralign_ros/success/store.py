@@ -21,7 +21,7 @@ import time
 from typing import Any
 
 from hralign_ros.data.content import hash_files, UNREADABLE
-from hralign_ros.data.manifest import DataError, DataSet, Episode, REFERENCE_VIEW
+from hralign_ros.data.manifest import DataError, DataSet, Episode, REFERENCE_VIEW, SIMULATORS
 from hralign_ros.data.video import frame_times, newest_at, read_frames
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.success.basis import Basis, fit_basis, read_basis
@@ -53,12 +53,14 @@ class EpisodeFeatures:
     :param means: float16 [F, V, C], the mean over the un-reduced tokens.
     :param present: bool [V].
     :param time_s: float64 [F], seconds from the start.
+    :param source: identifies the films, by their content; '': not known.
     """
 
     tokens: Halves
     means: Halves
     present: NDArray[np.bool_]
     time_s: NDArray[np.float64]
+    source: str = ''
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,8 @@ class FeatureStore:
             with safe_open(path, framework='numpy') as file:
                 return EpisodeFeatures(
                     file.get_tensor('tokens'), file.get_tensor('means'),
-                    file.get_tensor('present'), file.get_tensor('time_s'))
+                    file.get_tensor('present'), file.get_tensor('time_s'),
+                    (file.metadata() or {}).get(_SOURCE, ''))
         except (OSError, ValueError, SafetensorError) as error:
             raise DataError(
                 f'{path}: {error}; `hralign train-success` computes features') from error
@@ -231,6 +234,9 @@ def _outstanding(store: FeatureStore, data: DataSet) -> list[_Job]:
                               list(_span(episode, human))]
         if _offsets(episode, human):
             made_of.append(sorted(_offsets(episode, human).items()))
+        if len(files) > 1 and episode.source not in SIMULATORS:
+            # Views of other times are matched by the newest frame; once it was the nearest.
+            made_of.append('newest')
         source = sha256(json.dumps(made_of).encode()).hexdigest()
         known = _source_of(store.path(episode, human=human))
         readable = all(contents[file] != UNREADABLE for file in files.values())

@@ -105,10 +105,12 @@ def test_a_bundle_without_thresholds(monkeypatch, alphas, level):
 @pytest.mark.parametrize(('task', 'allow', 'level', 'words'), [
     ('Open the drawer.', False, Level.OK, 'drawer-open'),
     ('open the cupboard', False, Level.WARN, 'none of the'),
-    ('open the cupboard', True, Level.OK, 'none of the')])
+    ('open the cupboard', True, Level.OK, 'none of the'),
+    ('open the cupboard', 0.01, Level.WARN, 'no threshold for alpha 0.01')])
 def test_a_task_that_the_bundle_does_not_know(task, allow, level, words):
     """Guards a typo in the launch file: every decision was ABSTAIN, and the doctor content."""
-    values = {'alpha': 0.05, 'dwell_s': 0.3, 'task': task, 'allow_unknown_tasks': allow}
+    values = {'alpha': 0.01 if allow == 0.01 else 0.05, 'dwell_s': 0.3, 'task': task,
+              'allow_unknown_tasks': bool(allow)}
     findings = software._about(load_bundle(default_bundle()), AUTO, values)
     found = next(finding for finding in findings if finding.name == 'task')
     assert found.level == level and words in found.found

@@ -139,7 +139,7 @@ def test_a_film_is_encoded_some_frames_at_a_time(tmp_path, monkeypatch):
     encoder = Encoder.load(default_bundle(), provider='cpu', threads=1)
     episode = data.episodes[0]
     parts = store_module._encode_film(
-        encoder, whole.basis, store_module._times(episode, data.folder, False))
+        encoder, whole.basis, store_module.view_films(episode, data.folder, False))
     assert max(read) <= 4 and len(parts.time_s) == FRAMES
     for name in ('tokens', 'means', 'time_s', 'present'):
         np.testing.assert_allclose(getattr(parts, name).astype(float), getattr(
@@ -289,8 +289,29 @@ def test_a_finished_bundle_is_measured_as_it_is(bundle, run_folder, tmp_path, ca
         known = film.episode.split == 'test_seen'
         assert np.isfinite(player.probability(live)).all()
         assert known or player.decision(live) is None
+        assert player.knows(played) == known
+    # What counts are the words, as in the node, and not what an importer calls the task.
+    other = replace(film.episode, task_id=list(TASKS)[0], task_text='something else')
+    assert not player.knows(player.play(other, data.folder))
     with pytest.raises(EvaluationError, match='no episode of train-2.*splits there: calibration'):
         evaluate_bundle(data, bundle, output, splits=['train-2'])
+    # Streams are no attempts; of them alone there is nothing to say, and that is said at once.
+    streams = data.only([replace(e, tags=('stream:idle',)) for e in data.episodes])
+    with pytest.raises(EvaluationError, match='no episode of'):
+        evaluate_bundle(streams, bundle, output)
+
+
+def test_what_a_bundle_was_trained_on_is_not_its_test(bundle, tmp_path):
+    """
+    Guards honest figures: robots that are held out by default may be in the training of this one.
+
+    Seeds of theirs that trained the head were played to it as a test, and nobody was warned.
+    """
+    data = read_manifest(data_folder())
+    arm = data.only([replace(e, embodiment='ur5e', split='test_embodiment')
+                     for e in data.episodes if e.seed % 10 == 0 and e.task_id in list(TASKS)[:2]])
+    with pytest.raises(EvaluationError, match='no episode of a test split.*splits there: train'):
+        evaluate_bundle(arm, bundle, tmp_path / 'report')
 
 
 def test_one_more_task(bundle, tmp_path):

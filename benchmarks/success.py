@@ -293,7 +293,7 @@ def ablations(
             short: _plain(found.values[metric, name, split])
             for short, (metric, split) in wanted.items()
             if (metric, name, split) in found.values}, 'modes': told}
-    robots = {name: [Scorer(run, encoder) for run in runs[name]] for name in ROBOTS
+    robots = {name: [Scorer(run, encoder) for run in runs[name]] for name in (*ROBOTS, SHIPPED)
               if name in runs}
     return {'ablations': results, 'left_out': left_out(
         {**robots, OURS: scorers[OURS]}, options.data, store),

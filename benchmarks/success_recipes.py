@@ -33,11 +33,11 @@ ABLATIONS: Recipes = {
     'newest frames past the transformer': (1, ('newest_path=true',)),
     'clips end anywhere': (1, ('brink=0',)),
 }
-# What has seen all robots, and what leaves another one out.
-BOTH, NO_PANDA = 'all robots', 'without the Panda'
-ROBOTS: Recipes = {BOTH: (1, ('all_robots=true',)), NO_PANDA: (1, ('leave_out=panda',))}
-# The robots that share tasks: which heads never saw them, and which saw both.
-LEFT_OUT = {'ur5e': (OURS, BOTH), 'panda': (NO_PANDA, BOTH)}
-# What is in models/default: it has seen all robots, and was trained longer.
+# What is in models/default: it has seen all robots.
 SHIPPED = 'shipped'
-SHIPPED_RUNS: Recipes = {SHIPPED: (1, ('all_robots=true', 'steps=8400'))}
+SHIPPED_RUNS: Recipes = {SHIPPED: (1, ('all_robots=true',))}
+# What leaves another robot out.
+NO_PANDA = 'without the Panda'
+ROBOTS: Recipes = {NO_PANDA: (1, ('leave_out=panda',))}
+# The robots that share tasks: which heads never saw them, and which saw both.
+LEFT_OUT = {'ur5e': (OURS, SHIPPED), 'panda': (NO_PANDA, SHIPPED)}

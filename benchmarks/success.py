@@ -27,16 +27,14 @@ done again. Variants differ from the first one in what their line says and in no
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 import json
 import os
 from pathlib import Path
-import sys
 from typing import Any
 
 from dvd import DvdJudge, REFERENCES, references, train_dvd
-from hralign_ros.commands.words import read_settings
 from hralign_ros.data.manifest import read_manifest
 from hralign_ros.evaluate.bootstrap import Estimate
 from hralign_ros.evaluate.success_events import measure_delays
@@ -60,19 +58,15 @@ from hralign_ros.success.clips import Film, load_film
 from hralign_ros.success.options import SuccessOptions
 from hralign_ros.success.run import (
     assign_splits,
-    check_runs,
     films_key,
     load_films,
-    load_success_run,
     make_head,
     open_data,
-    RUN,
     SuccessRun,
 )
 from hralign_ros.success.scorer import Scorer
 from hralign_ros.success.store import build_store, FeatureStore
 import numpy as np
-from runs import folder_of, Job, run_all
 from success_footage import play_footage
 from success_recipes import (
     ABLATIONS,
@@ -85,6 +79,7 @@ from success_recipes import (
     SHIPPED_RUNS,
     VARIANTS,
 )
+from success_runs import finished, train
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -131,24 +126,10 @@ def main() -> None:
     chosen = {name: (min(seeds, options.seeds), settings)
               for name, (seeds, settings) in table.items()
               if not options.only or name in options.only}
-    train(options, chosen)
+    train(options.runs, chosen, options.data, options.bundle, options.jobs)
     if options.stop == 'train':
         return
-    # Whatever is there, of this call or an earlier one.
-    runs: dict[str, list[SuccessRun]] = {}
-    for name, (seeds, settings) in table.items():
-        for seed in range(seeds):
-            folder = folder_of(options.runs, name, seed)
-            if (folder / RUN).exists():
-                _check(folder, (f'seed={seed}', *settings))
-                runs.setdefault(name, []).append(load_success_run(folder))
-    for some in runs.values():
-        check_runs(some, options.bundle)
-    compared = [some[0] for name, some in runs.items() if name in VARIANTS or name in ABLATIONS
-                and not some[0].options.human_share]
-    if len({(run.record['data'].get('films'), run.basis.key) for run in compared}) > 1:
-        raise SystemExit(f'{options.runs}: heads to be compared were not all trained on the same '
-                         'films: move away those that were trained before the data changed')
+    runs = finished(options.runs, table, options.bundle)
     for stage, measure in zip(STAGES, (evaluate, ablations, shipped), strict=True):
         if stage in options.measure:
             write(measure(runs, options), stage, options.output)
@@ -166,36 +147,6 @@ def write(found: Mapping[str, Any], stage: str, output: Path) -> None:
     output.parent.mkdir(exist_ok=True)
     output.write_text(json.dumps(results, indent=1) + '\n', encoding='utf-8')
     print(output)
-
-
-def train(
-    options: argparse.Namespace, chosen: Mapping[str, tuple[int, tuple[str, ...]]],
-) -> None:
-    """Run what is not finished; the first variant first."""
-    jobs = []
-    for name, (seeds, settings) in chosen.items():
-        for seed in range(seeds):
-            folder = folder_of(options.runs, name, seed)
-            command = [sys.executable, '-m', 'hralign_ros.cli', 'train-success',
-                       '--data', str(options.data), '--bundle', str(options.bundle),
-                       '--output', str(folder)]
-            for setting in (f'seed={seed}', *settings):
-                command += ['--set', setting]
-            if (folder / RUN).exists():
-                _check(folder, (f'seed={seed}', *settings))
-            else:
-                jobs.append(Job(f'{name}, seed {seed}', folder, command))
-    run_all(jobs, options.jobs)
-
-
-def _check(folder: Path, settings: Sequence[str]) -> None:
-    """Refuse a finished run that is not what the recipe says today: a recipe may have changed."""
-    wanted = SuccessOptions(**read_settings(list(settings), SuccessOptions()))
-    found = load_success_run(folder).options
-    if found != wanted:
-        differ = [f'{f.name} {getattr(found, f.name)} instead of {getattr(wanted, f.name)}'
-                  for f in fields(wanted) if getattr(found, f.name) != getattr(wanted, f.name)]
-        raise SystemExit(f'{folder} was trained with {", ".join(differ)}: move it away')
 
 
 def evaluate(

@@ -87,8 +87,6 @@ def evaluate_adaptation(
         'rows': found.rows, 'controls': found.controls, 'figures': figures,
         'commands': list(commands), 'tables': found.tables}
     files = write_report(Path(output), document, pictures)
-    for name, picture in pictures.items():
-        (Path(output) / f'{name}.png').write_bytes(picture)
     report(f'look at {files["report.html"]}')
     return found
 

@@ -263,8 +263,6 @@ def evaluate_bundle(
                     for key in pictures],
         'commands': list(commands), 'tables': found.tables}
     files = write_report(Path(output), document, pictures)
-    for key, picture in pictures.items():
-        (Path(output) / f'{key}.png').write_bytes(picture)
     report(f'look at {files["report.html"]}')
     return found
 

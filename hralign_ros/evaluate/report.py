@@ -103,7 +103,7 @@ def check_report(report: Report, pictures: Mapping[str, bytes]) -> None:
 
 def write_report(folder: Path, report: Report, pictures: Mapping[str, bytes]) -> dict[str, Path]:
     """
-    Write report.json, report.csv, report.html and one CSV per table into a folder.
+    Write report.json, report.csv, report.html, one CSV per table and one PNG per picture.
 
     Files that are there are replaced, each in one step.
 
@@ -114,16 +114,17 @@ def write_report(folder: Path, report: Report, pictures: Mapping[str, bytes]) ->
     check_report(report, pictures)
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    content = {
+    content: dict[str, str | bytes] = {
         'report.json': json.dumps({'schema_version': SCHEMA_VERSION, **report}, indent=1,
                                   ensure_ascii=False, allow_nan=False) + '\n',
         'report.csv': to_csv(report),
         'report.html': to_html(report, pictures)}
     for name, records in report.get('tables', {}).items():
         content[f'{name}.csv'] = _table(records)
-    for name, text in content.items():
+    content |= {f'{name}.png': picture for name, picture in pictures.items()}
+    for name, what in content.items():
         scratch = target / f'{name}.{os.getpid()}.tmp'
-        scratch.write_text(text, encoding='utf-8', newline='')
+        scratch.write_bytes(what.encode('utf-8') if isinstance(what, str) else what)
         scratch.replace(target / name)
     return {name: target / name for name in content}
 

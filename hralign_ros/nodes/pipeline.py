@@ -120,7 +120,6 @@ class Pipeline:
         self._episode = encoder.start_episode(task)
         self._state = DecisionState()
         self._newest = (0, '')
-        self._reference_frame = ''
         # Which start the worker belongs to; 0: it is to end. One that hung ends once it returns.
         self._running = self._starts = 0
         self._thread: Thread | None = None
@@ -420,8 +419,7 @@ class Pipeline:
             self._faults.good(key)
         reference = self._encoder.manifest.reference_view
         # A set without it keeps its name: results of a slower reference camera have one frame.
-        self._reference_frame = frame_ids.get(reference) or self._reference_frame
-        frame_id = self._reference_frame or next(iter(frame_ids.values()))
+        frame_id = frame_ids.get(reference) or self._newest[1] or next(iter(frame_ids.values()))
         with self._wake:
             if episode is self._episode:
                 self._last_tick = self._call.elapsed(), self._call.clock()

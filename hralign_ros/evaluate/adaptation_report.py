@@ -24,7 +24,7 @@ from hralign_ros.evaluate.figures import (
     retrieval_examples,
     training_curve,
 )
-from hralign_ros.evaluate.report import write_report
+from hralign_ros.evaluate.report import write_folder
 from hralign_ros.evaluate.suite import (
     FeatureStore,
     FROZEN_MEAN,
@@ -86,8 +86,7 @@ def evaluate_adaptation(
         'warnings': [SIMULATED] if set(sources) & SIMULATORS else [],
         'rows': found.rows, 'controls': found.controls, 'figures': figures,
         'commands': list(commands), 'tables': found.tables}
-    files = write_report(Path(output), document, pictures)
-    report(f'look at {files["report.html"]}')
+    write_folder(Path(output), document, pictures, report)
     return found
 
 

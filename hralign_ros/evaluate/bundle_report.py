@@ -16,7 +16,7 @@ import time
 from hralign_ros.data.manifest import DataError, DataSet, Episode, REFERENCE_VIEW, SIMULATORS
 from hralign_ros.data.video import newest_at, read_frames
 from hralign_ros.evaluate.bootstrap import EvaluationError
-from hralign_ros.evaluate.report import write_report
+from hralign_ros.evaluate.report import write_folder
 from hralign_ros.evaluate.success_events import measure_alarms, measure_delays
 from hralign_ros.evaluate.success_figures import probability_curves, reliability_diagram
 from hralign_ros.evaluate.success_report import example_curves, SIMULATED
@@ -262,8 +262,7 @@ def evaluate_bundle(
         'figures': [{'name': key, 'title': words[key][0], 'caption': words[key][1]}
                     for key in pictures],
         'commands': list(commands), 'tables': found.tables}
-    files = write_report(Path(output), document, pictures)
-    report(f'look at {files["report.html"]}')
+    write_folder(Path(output), document, pictures, report)
     return found
 
 

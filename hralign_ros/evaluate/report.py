@@ -17,7 +17,7 @@ A report is a plain dictionary, so that it can be kept and merged:
 """
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import csv
 from html import escape
 import io
@@ -103,7 +103,7 @@ def check_report(report: Report, pictures: Mapping[str, bytes]) -> None:
 
 def write_report(folder: Path, report: Report, pictures: Mapping[str, bytes]) -> dict[str, Path]:
     """
-    Write report.json, report.csv, report.html, one CSV per table and one PNG per picture.
+    Write report.json, report.csv, report.html and one CSV per table into a folder.
 
     Files that are there are replaced, each in one step.
 
@@ -114,19 +114,28 @@ def write_report(folder: Path, report: Report, pictures: Mapping[str, bytes]) ->
     check_report(report, pictures)
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    content: dict[str, str | bytes] = {
+    content = {
         'report.json': json.dumps({'schema_version': SCHEMA_VERSION, **report}, indent=1,
                                   ensure_ascii=False, allow_nan=False) + '\n',
         'report.csv': to_csv(report),
         'report.html': to_html(report, pictures)}
     for name, records in report.get('tables', {}).items():
         content[f'{name}.csv'] = _table(records)
-    content |= {f'{name}.png': picture for name, picture in pictures.items()}
-    for name, what in content.items():
+    for name, text in content.items():
         scratch = target / f'{name}.{os.getpid()}.tmp'
-        scratch.write_bytes(what.encode('utf-8') if isinstance(what, str) else what)
+        scratch.write_text(text, encoding='utf-8', newline='')
         scratch.replace(target / name)
     return {name: target / name for name in content}
+
+
+def write_folder(
+    folder: Path, report: Report, pictures: Mapping[str, bytes], say: Callable[[str], None],
+) -> None:
+    """Write a report with its pictures as files of their own, and say where to look."""
+    files = write_report(folder, report, pictures)
+    for name, picture in pictures.items():
+        (Path(folder) / f'{name}.png').write_bytes(picture)
+    say(f'look at {files["report.html"]}')
 
 
 def read_report(path: Path) -> dict[str, Any]:

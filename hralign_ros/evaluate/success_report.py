@@ -9,7 +9,7 @@ from pathlib import Path
 from hralign_ros.data.manifest import DataSet, SIMULATORS
 from hralign_ros.evaluate.bootstrap import EvaluationError
 from hralign_ros.evaluate.figures import bar_chart
-from hralign_ros.evaluate.report import write_report
+from hralign_ros.evaluate.report import write_folder
 from hralign_ros.evaluate.success_events import (
     measure_alarms,
     measure_cameras,
@@ -155,8 +155,7 @@ def evaluate_success(
         'warnings': [SIMULATED] if sources & SIMULATORS else [],
         'rows': found.rows, 'controls': found.controls, 'figures': figures,
         'commands': list(commands), 'tables': found.tables}
-    files = write_report(Path(output), document, pictures)
-    report(f'look at {files["report.html"]}')
+    write_folder(Path(output), document, pictures, report)
     return found, ours
 
 

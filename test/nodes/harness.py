@@ -116,14 +116,26 @@ class Harness:
             self.statuses[status.name] = status
 
     def close(self) -> None:
-        """End everything."""
-        for process in self.processes:
-            if process.process.poll() is None:
-                process.process.kill()
-                process.process.wait()
-        self.executor.shutdown(timeout_sec=1.0)
-        self.node.destroy_node()
-        rclpy.try_shutdown(context=self.context)
+        """
+        End everything.
+
+        Nodes are asked to end and not killed: what a killed one leaves in shared memory, at any
+        point of its writing, is opened again by the next participant of this process, and Fast DDS
+        follows the pointers that it finds there (its issue 6501: the whole run ended with a
+        segmentation fault).
+        """
+        alive = [one for one in self.processes if one.process.poll() is None]
+        for one in alive:
+            one.process.send_signal(signal.SIGTERM)
+        try:
+            for one in alive:
+                one.wait()
+        finally:
+            self.executor.shutdown(timeout_sec=1.0)
+            self.node.destroy_node()
+            rclpy.try_shutdown(context=self.context)
+            if any(one.process.returncode == -signal.SIGKILL for one in self.processes):
+                subprocess.run([sys.executable, ROOT / 'tools/clean_shared_memory.py'], check=True)
 
     def start(
         self, module: str = 'encoder_node', *, arguments: tuple[str, ...] = (),

@@ -296,7 +296,8 @@ def _read(folder: Path, batch: int) -> tuple[list[Pair], dict[str, NDArray[np.ui
     data = read_manifest(folder)
     pairs = make_pairs(data)[:batch]
     clips = {clip.key: clip for pair in pairs for clip in (pair.human, pair.robot)}
-    return pairs, {name: read_frames(data.path(clip.file), count=5, span_s=clip.span_s)[0]
+    return pairs, {name: read_frames(data.path(clip.file), count=5, span_s=clip.span_s,
+                                     geometry=clip.geometry)[0]
                    for name, clip in clips.items()}
 
 

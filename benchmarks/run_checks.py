@@ -95,7 +95,7 @@ def _retrieval_of_graphs(
         robot = []
         for item in items:
             frames, _ = read_frames(data.path(item.robot.file), count=cache.frames,
-                                    span_s=item.robot.span_s)
+                                    span_s=item.robot.span_s, geometry=item.robot.geometry)
             pixels = preprocess(frames, run.backbone.preprocessing).numpy()
             # Two pictures at a time, as the graph takes them.
             tokens = np.concatenate([session.run(None, {'pixels': pixels[i:i + 2]})[0]
@@ -122,7 +122,8 @@ def human_is_untouched(data: DataSet, run: Run) -> bool:
     cache = store.clips(run)
     items = split_items(data, cache, 'test_task', 'third_person')[:8]
     pixels = torch.cat([preprocess(read_frames(
-        data.path(item.human.file), count=2, span_s=item.human.span_s)[0],
+        data.path(item.human.file), count=2, span_s=item.human.span_s,
+        geometry=item.human.geometry)[0],
         run.backbone.preprocessing) for item in items])
     texts = store.texts(run, items)
     batches = PairBatches(items, cache, texts, batch=len(items), sampler='segment')

@@ -33,6 +33,7 @@ from hralign_ros.data.manifest import DataError
 from hralign_ros.data.pairs import Clip
 from hralign_ros.data.video import read_frames
 from hralign_ros.models.backbones import Backbone
+from hralign_ros.runtime.images import ViewGeometry
 import numpy as np
 from numpy.typing import NDArray
 import torch
@@ -219,7 +220,8 @@ def _fill(
     if (target / FEATURES).exists() and any('times_s' in entry for entry in entries.values()):
         array = np.load(target / FEATURES, mmap_mode='r+')
     array = _borrow(target, index, array, report)
-    jobs = [(name, root / clips[name].file, tuple(clips[name].span_s), recipe['frames'])
+    jobs = [(name, root / clips[name].file, tuple(clips[name].span_s),
+             clips[name].geometry, recipe['frames'])
             for name, entry in entries.items() if 'times_s' not in entry
             and 'missing' not in entry]
     left, began, saved = len(jobs), time.monotonic(), time.monotonic()
@@ -306,16 +308,17 @@ def _new_array(path: Path, dtype: str, shape: tuple[int, ...]) -> Any:
     return np.lib.format.open_memmap(path, 'w+', np.dtype(dtype), shape)
 
 
-# Name, path, span and number of frames of a clip; and name, features, times, reason of absence.
-_Job = tuple[str, Path, tuple[float, ...], int]
+# Name, path, span, geometry and number of frames of a clip; and name, features, times, reason of
+# absence.
+_Job = tuple[str, Path, tuple[float, ...], ViewGeometry, int]
 _Done = tuple[str, Features | None, list[float], str]
 
 
 def _encode(encoder: Encoder, job: _Job, dtype: str) -> _Done:
     """Encode one clip to [F, rows, columns, C]; an unreadable one has no features but a reason."""
-    name, path, span, count = job
+    name, path, span, geometry, count = job
     try:
-        frames, times = read_frames(path, count=count, span_s=span)
+        frames, times = read_frames(path, count=count, span_s=span, geometry=geometry)
         if len(frames) != count:
             raise DataError(f'{path}: {len(frames)} frames instead of {count}')
         features = np.moveaxis(encoder(frames), 1, -1)

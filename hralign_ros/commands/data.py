@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from hralign_ros.commands.words import Commands
+from hralign_ros.commands.words import Commands, PARAMS_FILE_HELP
 from hralign_ros.runtime.errors import HralignError
 
 # As the split file has them; here, so that the command line starts without its packages.
@@ -66,6 +66,7 @@ def _add_import(commands: Commands) -> None:
                            help='rh20t: a success is rated 5 or better, not 2')
     importing.add_argument('--view', action='append', default=[], metavar='CAMERA=VIEW',
                            help='lerobot: which camera is which view')
+    importing.add_argument('--params-file', type=Path, help=PARAMS_FILE_HELP)
     importing.set_defaults(run=_import)
 
 
@@ -85,6 +86,7 @@ def _simulate(options: argparse.Namespace) -> int:
 
 
 def _import(options: argparse.Namespace) -> int:
+    from hralign_ros.data.geometry import read_geometry
     from hralign_ros.data.importing import import_data
 
     chosen: dict[str, Any] = {}
@@ -99,5 +101,6 @@ def _import(options: argparse.Namespace) -> int:
                                '--view observation.images.front=third_person')
         chosen = {'views': {camera: view for camera, _, view in pairs}}
     print(import_data(
-        options.kind, options.source, options.output, splits=options.splits, **chosen))
+        options.kind, options.source, options.output, splits=options.splits,
+        geometry=read_geometry(options.params_file) if options.params_file else None, **chosen))
     return 0

@@ -10,6 +10,8 @@ from typing import Any
 from hralign_ros.runtime.errors import HralignError
 
 Commands = Any  # argparse's own type for it is private
+PARAMS_FILE_HELP = ("the node's parameter file, where its cameras recorded these films: they are "
+                    'turned and cropped as the node does (<view>.rotation, <view>.crop)')
 
 
 def read_settings(texts: Sequence[str], example: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@
 """Other formats' data sets under a manifest; their files stay where they are."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,15 @@ from hralign_ros.data.manifest import (
     DataError,
     Episode,
     FILE_NAME,
+    HUMAN,
     read_manifest,
+    REFERENCE_VIEW,
     slug,
     write_manifest,
 )
 from hralign_ros.data.rh20t import read_rh20t
 from hralign_ros.data.splits import read_splits, Splits
+from hralign_ros.runtime.images import ViewGeometry
 
 READERS: dict[str, Callable[..., list[Episode]]] = {
     'folders': read_folders, 'lerobot': read_lerobot, 'rh20t': read_rh20t}
@@ -30,6 +33,7 @@ _SOURCES = {'folders': 'folder'}
 
 def import_data(
     kind: str, source: Path, output: Path | None = None, *, splits: Path | None = None,
+    geometry: Mapping[str, ViewGeometry] | None = None,
     report: Callable[[str], object] = print, **options: Any,
 ) -> Path:
     """
@@ -41,6 +45,8 @@ def import_data(
         manifest names files below its own folder. A data set on a read-only disk is linked into
         a folder of one's own, and the link is the source.
     :param splits: split file; None: the shipped one.
+    :param geometry: by view, how films are turned and cropped before they are looked at; that of
+        the reference view is the human clips' as well, which are by the same camera.
     :param report: gets what was found, line by line.
     :param options: further arguments of the format's reader.
     :returns: the manifest file.
@@ -66,16 +72,30 @@ def import_data(
         episode,
         robot_videos={view: (below / file).as_posix()
                       for view, file in episode.robot_videos.items()},
+        geometry=_geometry_of(episode, geometry or {}),
         human_video=(below / episode.human_video).as_posix() if episode.human_video else '',
         split=rules.of(task_id=episode.task_id, scene=episode.scene,
                        embodiment=episode.embodiment, seed=episode.seed,
                        episode_id=episode.episode_id),
     ) for episode in episodes]
+    for view, one in (geometry or {}).items():
+        turned = sum(view in episode.geometry for episode in imported)
+        report(f'view {view}: {turned} films are turned by {one.rotation} degrees and cropped to '
+               f'{list(one.crop)}')
     count = Counter(episode.split for episode in imported)
     report('splits: ' + ', '.join(f'{split} {count[split]}' for split in sorted(count)))
     if splits:
         _report_unknown(rules, imported, report)
     return write_manifest(output, imported)
+
+
+def _geometry_of(
+    episode: Episode, geometry: Mapping[str, ViewGeometry],
+) -> dict[str, ViewGeometry]:
+    found = {view: one for view, one in geometry.items() if view in episode.robot_videos}
+    if episode.human_video and REFERENCE_VIEW in geometry:
+        found[HUMAN] = geometry[REFERENCE_VIEW]
+    return found
 
 
 def _check_old(output: Path, kind: str, below: Path) -> None:

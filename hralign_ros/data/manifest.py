@@ -18,6 +18,7 @@ import re
 from typing import Any
 
 from hralign_ros.runtime.errors import HralignError
+from hralign_ros.runtime.images import ViewGeometry
 import pyarrow as pa
 from pyarrow import parquet
 
@@ -25,6 +26,8 @@ FILE_NAME = 'manifest.parquet'
 SCHEMA_VERSION = 1
 # The view that a human clip is filmed from; wrist and others exist for robots only.
 REFERENCE_VIEW = 'third_person'
+# What a human clip is called beside the robot's views, and who acts in it.
+HUMAN = 'human'
 # Sources of episodes that no camera ever saw.
 SIMULATORS = frozenset({'metaworld', 'robosuite'})
 
@@ -64,6 +67,8 @@ class Episode:
     :param robot_span_s: the same for the robot's clips.
     :param robot_offset_s: by view name, what lies in that view's file so much later than
         robot_span_s and time_s say [s]; none for a view: nothing does.
+    :param geometry: by view name, or 'human', how pictures are turned and cropped before they
+        are looked at, as the node does with its cameras'; none for a view: not at all.
     :param time_s: [F] of each robot frame, from the start of the video.
     :param success_flags: [F] whether the task is accomplished in this frame.
     :param progress: [F] 0 to 1.
@@ -91,6 +96,7 @@ class Episode:
     human_span_s: Sequence[float] = ()
     robot_span_s: Sequence[float] = ()
     robot_offset_s: Mapping[str, float] = field(default_factory=dict)
+    geometry: Mapping[str, ViewGeometry] = field(default_factory=dict)
     time_s: Sequence[float] = ()
     success_flags: Sequence[bool] = ()
     progress: Sequence[float] = ()
@@ -121,6 +127,8 @@ _SCHEMA = pa.schema([
     ('human_video', pa.string()), ('human_from', pa.string()),
     ('human_span_s', pa.list_(pa.float64())), ('robot_span_s', pa.list_(pa.float64())),
     ('robot_offset_s', pa.map_(pa.string(), pa.float64())),
+    ('geometry', pa.map_(pa.string(), pa.struct([
+        ('rotation', pa.int16()), ('crop', pa.list_(pa.float64()))]))),
     ('time_s', pa.list_(pa.float64())), ('success_flags', pa.list_(pa.bool_())),
     ('progress', _FLOATS), ('actions', pa.list_(_FLOATS)), ('proprio', pa.list_(_FLOATS)),
     ('fault_s', pa.float64()), ('tags', _STRINGS),
@@ -227,6 +235,8 @@ def read_manifest(folder: Path, *, series: bool = True) -> DataSet:
     for row in table.select(names).to_pylist():
         for name in _MAPS:
             row[name] = dict(row.get(name) or ())
+        row['geometry'] = {view: _geometry(path, row['episode_id'], view, values)
+                           for view, values in row['geometry'].items()}
         # A list column that a writer left empty reads as None.
         episode = Episode(**{k: v if v is not None or k in _OPTIONAL else _EMPTY[k]
                              for k, v in row.items()})
@@ -240,9 +250,9 @@ _SERIES = ('time_s', 'success_flags', 'progress', 'actions', 'proprio')
 # So many rows are plain Python values at a time while a manifest is written.
 _GROUP = 1000
 _OPTIONAL = ('seed', 'success', 'fault_s')
-_MAPS = ('robot_videos', 'robot_offset_s')
+_MAPS = ('robot_videos', 'robot_offset_s', 'geometry')
 # Columns that a manifest of this schema may lack.
-_YOUNGER = ('robot_offset_s',)
+_YOUNGER = ('robot_offset_s', 'geometry')
 _EMPTY: dict[str, Any] = {
     f.name: {} if f.name in _MAPS else '' if f.type is str else ()
     for f in fields(Episode)}
@@ -253,6 +263,13 @@ def _plain(episode: Episode) -> dict[str, Any]:
     for name in _MAPS:
         row[name] = sorted(row[name].items())
     return row
+
+
+def _geometry(path: Path, episode_id: str, view: str, values: Mapping[str, Any]) -> ViewGeometry:
+    try:
+        return ViewGeometry(values['rotation'], tuple(values['crop']))
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path}: episode '{episode_id}', view {view}: {error}") from error
 
 
 def _check(episode: Episode) -> None:
@@ -280,3 +297,7 @@ def _check(episode: Episode) -> None:
         if view not in episode.robot_videos or not math.isfinite(offset):
             refuse(f'robot_offset_s is {offset} for view {view}; needed are seconds, for views '
                    'that have a file')
+    films = {*episode.robot_videos, *([HUMAN] if episode.human_video else [])}
+    if set(episode.geometry) - films:
+        refuse(f'geometry is of {", ".join(sorted(episode.geometry))}; there are films of '
+               f'{", ".join(sorted(films)) or "nothing"}')

@@ -13,11 +13,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from hralign_ros.data.manifest import DataError, DataSet, Episode, REFERENCE_VIEW
+from hralign_ros.data.manifest import DataError, DataSet, Episode, HUMAN, REFERENCE_VIEW
+from hralign_ros.runtime.images import AS_IT_COMES, ViewGeometry
 import numpy as np
 
 HOW = ('recorded', 'twin', 'cross_seed', 'cross_scene', 'shuffled')
-HUMAN = 'human'
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Clip:
 
     :param file: relative to the data set's folder.
     :param span_s: first and last second to be used; empty: all of it.
+    :param geometry: how its pictures are turned and cropped.
     """
 
     file: str
@@ -39,11 +40,18 @@ class Clip:
     camera: str
     embodiment: str
     span_s: tuple[float, ...] = ()
+    geometry: ViewGeometry = AS_IT_COMES
 
     @property
     def key(self) -> str:
         """Name what is seen: clips with one key show the same frames, others do not."""
-        return self.file + (f'#t={self.span_s[0]:.3f},{self.span_s[1]:.3f}' if self.span_s else '')
+        name = self.file
+        if self.span_s:
+            name += f'#t={self.span_s[0]:.3f},{self.span_s[1]:.3f}'
+        if self.geometry != AS_IT_COMES:
+            left, top, right, bottom = self.geometry.crop
+            name += f'#turned={self.geometry.rotation},{left},{top},{right},{bottom}'
+        return name
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,8 @@ def human_clip(episode: Episode) -> Clip:
     """Return the human clip of a row that has one."""
     return Clip(
         episode.human_video, REFERENCE_VIEW, 'human', episode.episode_id, episode.task_id,
-        episode.task_text, episode.scene, episode.camera, HUMAN, tuple(episode.human_span_s))
+        episode.task_text, episode.scene, episode.camera, HUMAN, tuple(episode.human_span_s),
+        episode.geometry.get(HUMAN, AS_IT_COMES))
 
 
 def robot_clip(episode: Episode, view: str) -> Clip:
@@ -66,7 +75,7 @@ def robot_clip(episode: Episode, view: str) -> Clip:
     return Clip(
         episode.robot_videos[view], view, 'robot', episode.episode_id, episode.task_id,
         episode.task_text, episode.scene, episode.camera, episode.embodiment,
-        episode.robot_span(view))
+        episode.robot_span(view), episode.geometry.get(view, AS_IT_COMES))
 
 
 def make_pairs(

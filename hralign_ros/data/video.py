@@ -18,6 +18,7 @@ from typing import Any
 
 import av
 from hralign_ros.data.manifest import DataError
+from hralign_ros.runtime.images import AS_IT_COMES, ViewGeometry
 import numpy as np
 from numpy.typing import NDArray
 
@@ -112,6 +113,7 @@ def newest_at(
 def read_frames(
     path: Path, times_s: Sequence[float] | NDArray[np.floating] | None = None,
     count: int | None = None, span_s: Sequence[float] = (),
+    geometry: ViewGeometry = AS_IT_COMES,
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """
     Decode the frames nearest to given times, or some spread evenly.
@@ -123,6 +125,7 @@ def read_frames(
     :param count: instead of times_s: so many frames, the span's first and last included (the
         middle one where it is 1).
     :param span_s: first and last second to choose from; empty: the whole video.
+    :param geometry: how pictures are turned and cropped.
     :returns: uint8 [F, H, W, 3] RGB, and float64 [F] the time of each in seconds.
     :raises DataError: the file is corrupt, cut off or empty, the span holds no frame, or not
         exactly one of times_s and count is given.
@@ -147,7 +150,7 @@ def read_frames(
     if not len(picks):
         raise DataError(f'video {path}: no frame was asked for')
     wanted = chosen[picks]
-    pictures = _decode(path, {stamps[i] for i in wanted.tolist()})
+    pictures = _decode(path, {stamps[i] for i in wanted.tolist()}, geometry)
     return np.stack([pictures[stamps[i]] for i in wanted.tolist()]), times[wanted]
 
 
@@ -181,7 +184,7 @@ def _encode(
     with av.open(str(scratch), 'w', format='mp4') as container:
         stream: Any = container.add_stream(
             'libx264', rate=Fraction(fps).limit_denominator(100_000),
-            # One thread: with several, a busy computer was seen to write other bytes.
+            # One thread: films are made many at a time, by a process for each core.
             options={'crf': str(quality), 'threads': '1'})
         stream.pix_fmt = 'yuv420p'
         for picture in frames:
@@ -248,14 +251,16 @@ def _times(path: Path) -> tuple[NDArray[np.float64], list[int]]:
     return (np.array(stamps, np.float64) - stamps[0]) * tick, stamps
 
 
-def _decode(path: Path, wanted: set[int]) -> dict[int, NDArray[np.uint8]]:
+def _decode(
+    path: Path, wanted: set[int], geometry: ViewGeometry,
+) -> dict[int, NDArray[np.uint8]]:
     """Decode the frames with these stamps."""
     pictures: dict[int, NDArray[np.uint8]] = {}
     with _opened(path) as (container, stream):
         container.seek(min(wanted), stream=stream, backward=True)
         for frame in container.decode(stream):
             if frame.pts in wanted:
-                pictures[frame.pts] = _picture(frame)
+                pictures[frame.pts] = geometry.apply(_picture(frame))
             if len(pictures) == len(wanted):
                 break
     if len(pictures) < len(wanted):

@@ -194,7 +194,8 @@ def _as_seen(frame: NDArray[np.uint8], spec: Preprocessing) -> NDArray[np.uint8]
 
 
 def _frames(data: DataSet, clip: Clip, count: int) -> NDArray[np.uint8]:
-    return read_frames(data.path(clip.file), count=count, span_s=clip.span_s)[0]
+    return read_frames(data.path(clip.file), count=count, span_s=clip.span_s,
+                       geometry=clip.geometry)[0]
 
 
 def numbers(found: Measured, metric: str, variant: str, split: str) -> dict[str, Any]:

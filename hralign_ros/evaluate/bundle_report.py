@@ -14,7 +14,7 @@ from pathlib import Path
 import time
 
 from hralign_ros.data.manifest import DataError, DataSet, Episode, REFERENCE_VIEW, SIMULATORS
-from hralign_ros.data.video import newest_at, read_frames
+from hralign_ros.data.video import newest_at
 from hralign_ros.evaluate.bootstrap import EvaluationError
 from hralign_ros.evaluate.report import write_folder
 from hralign_ros.evaluate.success_events import measure_alarms, measure_delays
@@ -104,8 +104,7 @@ class BundlePlayer:
         ticks = []
         for start in range(0, len(times), _BLOCK):
             some = slice(start, start + _BLOCK)
-            frames = {view: read_frames(film.path, times_s=wanted[view][some])[0]
-                      for view, film in films.items()}
+            frames = {view: film.read(wanted[view][some]) for view, film in films.items()}
             for row, now in enumerate(times[some] - times[0]):
                 ticks.append(live.step({view: film[row] for view, film in frames.items()},
                                        _SECOND + round(float(now) * _SECOND)))

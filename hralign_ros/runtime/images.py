@@ -195,3 +195,7 @@ class ViewGeometry:
             y1 = max(y0 + 1, round(bottom * height))
             image = np.ascontiguousarray(image[y0:y1, x0:x1])
         return image
+
+
+# A view that is taken as it comes.
+AS_IT_COMES = ViewGeometry()

@@ -27,6 +27,7 @@ from hralign_ros.models.text import load_minilm
 from hralign_ros.runtime.bundle import CARD, TASK_TENSORS, TASKS
 from hralign_ros.runtime.decision import DecisionRules
 from hralign_ros.runtime.encoder import Encoder
+from hralign_ros.runtime.images import ViewGeometry
 from hralign_ros.runtime.tasks import check_task, SHARED, Task
 from hralign_ros.success.alarms import alarm_level, conformal_threshold
 from hralign_ros.success.bundle import task_files, TaskEntry
@@ -191,7 +192,8 @@ def _scores(video: Tensor, features: Tensor, scale: tuple[float, float]) -> Tens
 
 def add_task(
     bundle: Path, output: Path, name: str, success: Path, failure: Path, *, task_id: str = '',
-    aliases: Sequence[str] = (), options: AddTaskOptions | None = None, report: Report = print,
+    aliases: Sequence[str] = (), options: AddTaskOptions | None = None,
+    geometry: Mapping[str, ViewGeometry] | None = None, report: Report = print,
 ) -> Path:
     """
     Write a bundle that knows one task more, or one task anew.
@@ -200,6 +202,7 @@ def add_task(
     :param success: folder of clips that end with the task accomplished.
     :param failure: folder of clips in which it never is.
     :param task_id: None is given: made of the name.
+    :param geometry: by view, how the clips are turned and cropped before they are looked at.
     :returns: `output`.
     :raises HralignError: clips or names that do not do.
     """
@@ -209,7 +212,7 @@ def add_task(
     if not name or not task_id or task_id == SHARED:
         raise DataError(f"task '{name}' with id '{task_id}': a name and an id of its own are "
                         'needed')
-    encoder = Encoder.load(bundle, provider='cpu')
+    encoder = Encoder.load(bundle, provider='cpu', geometry=geometry)
     if not encoder.manifest.success_trained:
         raise TrainingError(f'{bundle}: its success head is not trained; a task can only be '
                             'added to one that is (`hralign train-success`)')

@@ -21,9 +21,17 @@ import time
 from typing import Any
 
 from hralign_ros.data.content import hash_files, UNREADABLE
-from hralign_ros.data.manifest import DataError, DataSet, Episode, REFERENCE_VIEW, SIMULATORS
+from hralign_ros.data.manifest import (
+    DataError,
+    DataSet,
+    Episode,
+    HUMAN,
+    REFERENCE_VIEW,
+    SIMULATORS,
+)
 from hralign_ros.data.video import frame_times, newest_at, read_frames
 from hralign_ros.runtime.encoder import Encoder
+from hralign_ros.runtime.images import AS_IT_COMES, ViewGeometry
 from hralign_ros.success.basis import Basis, fit_basis, read_basis
 import numpy as np
 from numpy.typing import NDArray
@@ -203,7 +211,8 @@ def _samples(
             try:
                 frames, _ = read_frames(
                     data.path(episodes[row].robot_videos[view]), count=_BASIS_FRAMES,
-                    span_s=episodes[row].robot_span(view))
+                    span_s=episodes[row].robot_span(view),
+                    geometry=_geometry(episodes[row], False, view))
             except DataError as error:
                 report(f'  left out of the basis: {error}')
             else:
@@ -234,6 +243,11 @@ def _outstanding(store: FeatureStore, data: DataSet) -> list[_Job]:
                               list(_span(episode, human))]
         if _offsets(episode, human):
             made_of.append(sorted(_offsets(episode, human).items()))
+        turned = {view: one for view in files
+                  if (one := _geometry(episode, human, view)) != AS_IT_COMES}
+        if turned:
+            made_of.append([[view, one.rotation, *one.crop]
+                            for view, one in sorted(turned.items())])
         if len(files) > 1 and episode.source not in SIMULATORS:
             # Views of other times are matched by the newest frame; once it was the nearest.
             made_of.append('newest')
@@ -258,6 +272,10 @@ def _span(episode: Episode, human: bool) -> Sequence[float]:
 
 def _offsets(episode: Episode, human: bool) -> Mapping[str, float]:
     return {} if human else episode.robot_offset_s
+
+
+def _geometry(episode: Episode, human: bool, view: str) -> ViewGeometry:
+    return episode.geometry.get(HUMAN if human else view, AS_IT_COMES)
 
 
 def _source_of(path: Path) -> str | None:
@@ -327,16 +345,22 @@ class ViewFilm:
 
     :param stamps: float64 [F] of the frames that are used, in the file [s].
     :param offset: what is to be taken off for the times of the episode [s].
+    :param geometry: how its pictures are turned and cropped.
     """
 
     path: Path
     stamps: NDArray[np.float64]
     offset: float
+    geometry: ViewGeometry
 
     @property
     def times(self) -> NDArray[np.float64]:
         """Give the frames' times in the episode."""
         return self.stamps - self.offset
+
+    def read(self, stamps: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """Decode the frames of these stamps: uint8 [F, H, W, 3] RGB, as the node sees them."""
+        return read_frames(self.path, times_s=stamps, geometry=self.geometry)[0]
 
 
 def view_films(episode: Episode, root: Path, human: bool) -> dict[str, ViewFilm]:
@@ -346,7 +370,8 @@ def view_films(episode: Episode, root: Path, human: bool) -> dict[str, ViewFilm]
     for view, file in _files(episode, human).items():
         low, high = span if len(span) else (-np.inf, np.inf)
         offset = _offsets(episode, human).get(view, 0.0)
-        film = ViewFilm(root / file, frame_times(root / file), offset)
+        film = ViewFilm(root / file, frame_times(root / file), offset,
+                        _geometry(episode, human, view))
         used = (film.times >= low - 1e-6) & (film.times <= high + 1e-6)
         if not used.any():
             raise DataError(f'{file}: no frame in its span')
@@ -381,8 +406,7 @@ def _encode_film(
         column = manifest.views.index(view)
         for start in range(0, len(wanted), _BLOCK):
             some = slice(start, start + _BLOCK)
-            full = encoder.encode_pictures(list(read_frames(
-                film.path, times_s=wanted[some])[0]))
+            full = encoder.encode_pictures(list(film.read(wanted[some])))
             tokens[some, column] = basis.apply(full)
             means[some, column] = full.mean(1)
     present = np.array([view in known for view in manifest.views])

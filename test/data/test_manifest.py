@@ -13,6 +13,7 @@ from hralign_ros.data.manifest import (
     recording_of,
     write_manifest,
 )
+from hralign_ros.runtime.images import ViewGeometry
 import pyarrow as pa
 from pyarrow import parquet
 import pytest
@@ -24,7 +25,8 @@ FULL = replace(
     human_from='b', human_span_s=(0.5, 1.5), robot_span_s=(0.0, 3.25),
     time_s=(0.0, 0.1, 0.2), success_flags=(False, False, True), progress=(0.0, 0.5, 1.0),
     actions=((0.5, 1.0), (0.25, 2.0), (0.0, 3.0)), proprio=((1.0,), (2.0,), (3.0,)),
-    fault_s=0.125, tags=('distractor',))
+    fault_s=0.125, tags=('distractor',), robot_offset_s={'wrist': -0.5},
+    geometry={'wrist': ViewGeometry(90, (0.0, 0.25, 1.0, 1.0)), 'human': ViewGeometry(180)})
 
 
 def plain(episode):
@@ -74,6 +76,7 @@ def test_splits_of_a_data_set(tmp_path):
     ({'robot_videos': {'wrist': '../a.mp4'}}, 'not below'),
     ({'human_span_s': (2.0, 1.0)}, 'human_span_s'),
     ({'robot_span_s': (2.0,)}, 'robot_span_s'),
+    ({'geometry': {'side': ViewGeometry(90)}}, 'geometry is of side; there are films of human'),
 ])
 def test_rows_that_are_refused(tmp_path, changes, message):
     """Guards later steps against rows that they would stumble over."""

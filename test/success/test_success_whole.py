@@ -16,7 +16,7 @@ pytest.importorskip('transformers', reason='the offline packages are not install
 from hralign_ros.adapt.checkpoints import TrainingError  # noqa: E402, I100
 from hralign_ros.cli import main  # noqa: E402
 from hralign_ros.data.manifest import DataError, read_manifest, write_manifest  # noqa: E402
-from hralign_ros.data.video import read_frames  # noqa: E402
+from hralign_ros.data.video import read_frames, write_video  # noqa: E402
 from hralign_ros.evaluate.bootstrap import EvaluationError  # noqa: E402
 from hralign_ros.evaluate.bundle_report import BundlePlayer, evaluate_bundle  # noqa: E402
 from hralign_ros.evaluate.success_events import collect_streams  # noqa: E402
@@ -29,6 +29,7 @@ from hralign_ros.runtime import (  # noqa: E402
     load_bundle,
     Status,
 )
+from hralign_ros.runtime.images import ViewGeometry  # noqa: E402
 from hralign_ros.runtime.tasks import Calibration, SHARED, Task  # noqa: E402
 from hralign_ros.success import store as store_module  # noqa: E402
 from hralign_ros.success.add_task import _calibrate, add_task, TaskClip  # noqa: E402
@@ -122,6 +123,48 @@ def test_features_are_of_the_films_that_are_there(run_folder, tmp_path):
     (store.folder / 'basis.safetensors').write_bytes(b'cut')
     with pytest.raises(DataError, match='delete its folder'):
         build_store(root / 'features', data, default_bundle(), report=lines.append)
+
+
+def test_a_camera_that_is_upside_down(tmp_path):
+    """
+    Guards films of a camera that the node turns: features are those of the upright film.
+
+    And of no other: a data set that is imported anew, turned, has its features made anew.
+    """
+    data = read_manifest(data_folder())
+    episode, root = data.episodes[0], tmp_path / 'data'
+    upright, turned = (replace(episode, episode_id=name) for name in ('upright', 'turned'))
+    turned = replace(turned, robot_videos={**episode.robot_videos, 'wrist': 'turned.mp4'})
+    for file in episode.robot_videos.values():
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(data.path(file), root / file)
+    frames, times = read_frames(data.path(episode.robot_videos['wrist']), count=FRAMES)
+    write_video(root / 'turned.mp4', frames[:, ::-1, ::-1], RATE_HZ, quality=0)
+    basis = build_store(
+        data_folder() / 'features', data, default_bundle(), report=lambda _: None).basis
+
+    def features(some):
+        write_manifest(root, [some])
+        return build_store(tmp_path / 'features', read_manifest(root), default_bundle(),
+                           basis=basis, report=lambda _: None).load(some).means
+
+    expected, as_it_lies = features(upright), features(turned)
+    wrist = Encoder.load(default_bundle(), provider='cpu').manifest.views.index('wrist')
+    found = features(replace(turned, geometry={'wrist': ViewGeometry(180)}))
+    np.testing.assert_array_equal(np.delete(found, wrist, 1), np.delete(expected, wrist, 1))
+    # Encoded twice, colours are a little off.
+    apart = [np.abs(other[:, wrist].astype(float) - expected[:, wrist]).mean()
+             for other in (found, as_it_lies)]
+    assert apart[0] < 0.5 * apart[1]
+
+
+def test_clips_of_a_camera_that_is_upside_down(bundle, tmp_path, capsys):
+    """Guards add-task: its clips are turned by the encoder, which is what the node turns with."""
+    (tmp_path / 'params.yaml').write_text('/**: {ros__parameters: {hand.rotation: 180}}')
+    assert main(['add-task', '--name', 'fold it', '--success', str(tmp_path), '--failure',
+                 str(tmp_path), '--bundle', str(bundle), '--output', str(tmp_path / 'out'),
+                 '--params-file', str(tmp_path / 'params.yaml')]) == 1
+    assert 'rotation or crop is given for hand' in capsys.readouterr().err
 
 
 def test_a_film_is_encoded_some_frames_at_a_time(tmp_path, monkeypatch):

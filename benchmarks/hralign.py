@@ -170,8 +170,9 @@ def _part(data: Path, folder: Path) -> Path:
     link = folder / 'videos'
     if not link.exists():
         link.symlink_to((data / 'videos').resolve())
-    write_manifest(folder, [replace(e, robot_videos={
-        'third_person': e.robot_videos['third_person']}) for e in kept])
+    write_manifest(folder, [replace(
+        e, **{name: {view: value for view, value in getattr(e, name).items() if view != 'wrist'}
+              for name in ('robot_videos', 'robot_offset_s', 'geometry')}) for e in kept])
     return folder
 
 

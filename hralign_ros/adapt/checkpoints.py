@@ -79,6 +79,15 @@ def read_checkpoint(path: Path) -> Checkpoint:
         f'{path} is a checkpoint of version {version}, and this package reads {SCHEMA_VERSION}')
 
 
+def _change(before: object, now: object) -> str:
+    """Tell two values apart; of long lists, such as all films, only how much of them differs."""
+    if isinstance(before, list) and isinstance(now, list) and max(len(before), len(now)) > 8:
+        same = sum(a == b for a, b in zip(before, now, strict=False))
+        return (f'were {len(before)} and are now {len(now)}, {same} of them as they were (by '
+                'their order, names and contents)')
+    return f'was {before!r} and is now {now!r}'
+
+
 def check_same(mine: Mapping[str, Any], theirs: Mapping[str, Any], path: Path) -> None:
     """
     Refuse to go on with other settings.
@@ -87,7 +96,7 @@ def check_same(mine: Mapping[str, Any], theirs: Mapping[str, Any], path: Path) -
     """
     # JSON knows no tuples.
     mine = json.loads(json.dumps(mine))
-    differing = [f'{name} was {theirs.get(name)!r} and is now {mine.get(name)!r}'
+    differing = [f'{name} {_change(theirs.get(name), mine.get(name))}'
                  for name in sorted(mine.keys() | theirs.keys())
                  if mine.get(name) != theirs.get(name)]
     if differing:

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from hralign_ros.commands.words import Commands, PARAMS_FILE_HELP
+from hralign_ros.commands.words import add_params_file, Commands
 from hralign_ros.runtime.errors import HralignError
 
 # As the split file has them; here, so that the command line starts without its packages.
@@ -66,7 +66,7 @@ def _add_import(commands: Commands) -> None:
                            help='rh20t: a success is rated 5 or better, not 2')
     importing.add_argument('--view', action='append', default=[], metavar='CAMERA=VIEW',
                            help='lerobot: which camera is which view')
-    importing.add_argument('--params-file', type=Path, help=PARAMS_FILE_HELP)
+    add_params_file(importing)
     importing.set_defaults(run=_import)
 
 
@@ -100,7 +100,8 @@ def _import(options: argparse.Namespace) -> int:
             raise HralignError('lerobot: name the views, for example '
                                '--view observation.images.front=third_person')
         chosen = {'views': {camera: view for camera, _, view in pairs}}
+    if options.params_file:
+        chosen['geometry'] = read_geometry(options.params_file, options.node)
     print(import_data(
-        options.kind, options.source, options.output, splits=options.splits,
-        geometry=read_geometry(options.params_file) if options.params_file else None, **chosen))
+        options.kind, options.source, options.output, splits=options.splits, **chosen))
     return 0

@@ -6,7 +6,7 @@
 import argparse
 from pathlib import Path
 
-from hralign_ros.commands.words import Commands, PARAMS_FILE_HELP, read_settings
+from hralign_ros.commands.words import add_params_file, Commands, read_settings
 
 
 def add_to(commands: Commands) -> None:
@@ -87,7 +87,7 @@ def _add_add_task(commands: Commands) -> None:
     adding.add_argument('--bundle', type=Path, help='default: the shipped one')
     adding.add_argument('--id', default='', help='of the task; default: made of its name')
     adding.add_argument('--alias', action='append', default=[], help='another instruction')
-    adding.add_argument('--params-file', type=Path, help=PARAMS_FILE_HELP)
+    add_params_file(adding)
     adding.add_argument('--set', action='append', default=[], metavar='NAME=VALUE',
                         help='a setting (done_s, unknown_s, steps, ...)')
     adding.set_defaults(run=_add_task)
@@ -164,6 +164,6 @@ def _add_task(options: argparse.Namespace) -> int:
     print(add_task(
         options.bundle or default_bundle(), options.output, options.name, options.success,
         options.failure, task_id=options.id, aliases=options.alias,
-        geometry=read_geometry(options.params_file) if options.params_file else None,
+        geometry=read_geometry(options.params_file, options.node) if options.params_file else None,
         options=AddTaskOptions(**read_settings(options.set, AddTaskOptions()))))
     return 0

@@ -3,15 +3,15 @@
 
 """What several commands read in the same way."""
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from hralign_ros.runtime.errors import HralignError
 
 Commands = Any  # argparse's own type for it is private
-PARAMS_FILE_HELP = ("the node's parameter file, where its cameras recorded these films: they are "
-                    'turned and cropped as the node does (<view>.rotation, <view>.crop)')
 
 
 def read_settings(texts: Sequence[str], example: Any) -> dict[str, Any]:
@@ -31,6 +31,16 @@ def read_settings(texts: Sequence[str], example: Any) -> dict[str, Any]:
         except (KeyError, ValueError) as error:
             raise HralignError(f"setting {name}: '{value}' is no {kind.__name__}") from error
     return found
+
+
+def add_params_file(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name the node whose cameras recorded films."""
+    parser.add_argument(
+        '--params-file', type=Path, help="the node's parameter file, where its cameras recorded "
+        'these films: they are turned and cropped as the node does (<view>.rotation, '
+        '<view>.crop)')
+    parser.add_argument('--node', default='/encoder', help='that node, with its namespace, where '
+                        'the file is for several (%(default)s)')
 
 
 def read_workers(text: str) -> int | str:

@@ -64,7 +64,7 @@ def import_data(
             f'{output}: the manifest has to lie in {source} or above it; link the data into the '
             f'folder (ln -s {source} {output}/) and import {output / source.name}') from error
     rules = read_splits(splits)
-    _check_old(output, kind, below)
+    _check_old(output, kind, below, turning=geometry is not None)
     episodes = READERS[kind](source, report=report, **options)
     if not episodes:
         raise DataError(f'{source}: no episode can be used')
@@ -80,8 +80,10 @@ def import_data(
     ) for episode in episodes]
     for view, one in (geometry or {}).items():
         turned = sum(view in episode.geometry for episode in imported)
-        report(f'view {view}: {turned} films are turned by {one.rotation} degrees and cropped to '
-               f'{list(one.crop)}')
+        report(f'view {view}: turned by {one.rotation} degrees and cropped to {list(one.crop)}, '
+               f'in {turned} of {len(imported)} episodes')
+    if geometry is not None and not geometry:
+        report('no view is turned or cropped')
     count = Counter(episode.split for episode in imported)
     report('splits: ' + ', '.join(f'{split} {count[split]}' for split in sorted(count)))
     if splits:
@@ -98,8 +100,8 @@ def _geometry_of(
     return found
 
 
-def _check_old(output: Path, kind: str, below: Path) -> None:
-    """Refuse to replace a manifest of something else than what is imported."""
+def _check_old(output: Path, kind: str, below: Path, *, turning: bool) -> None:
+    """Refuse to replace a manifest of something else, or one that knows how films are turned."""
     if not (output / FILE_NAME).is_file():
         return
     try:
@@ -114,6 +116,12 @@ def _check_old(output: Path, kind: str, below: Path) -> None:
             f"{output}: its manifest has {len(others)} episodes of something else ('"
             f"{others[0].episode_id}' of {others[0].source}), which would be gone from it; name "
             'another folder with --output, or delete the manifest')
+    turned = {view for episode in old for view in episode.geometry} - {HUMAN}
+    if turned and not turning:
+        raise DataError(
+            f'{output}: its manifest says how the films of {", ".join(sorted(turned))} are turned '
+            'and cropped, which would be gone from it; give --params-file again, or delete the '
+            'manifest')
 
 
 def _report_unknown(

@@ -111,7 +111,8 @@ def check_runs(runs: Sequence[SuccessRun], bundle: Path) -> None:
             run.options, name) != getattr(first.options, name)]
         if run.basis.key != first.basis.key:
             other.append('the basis of their features')
-        if run.record['data'].get('films') != first.record['data'].get('films'):
+        if any(run.record['data'].get(name) != first.record['data'].get(name)
+               for name in ('films', 'trained_on')):
             other.append('the films that they were trained on')
         if other:
             raise TrainingError(

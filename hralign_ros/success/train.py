@@ -184,7 +184,8 @@ class _Run:
         # In their order, by which they are drawn.
         self.settings = {**settings, **asdict(options), 'texts': prompts.texts, 'films': [
             (f.episode.episode_id, f.human, f.episode.task_id, crc32(
-                f.done.tobytes() + f.failing.tobytes() + f.progress.tobytes()))
+                f.done.tobytes() + f.failing.tobytes() + f.progress.tobytes()),
+             f.features.source[:16])
             for f in films]}
         self.step = 0
         self.mode = np.full((2, len(self.source.films)), 0, np.int64)

@@ -12,24 +12,31 @@ from pathlib import Path
 
 from hralign_ros.cli import main
 from hralign_ros.data.geometry import read_geometry
-from hralign_ros.data.manifest import DataError, read_manifest
+from hralign_ros.data.manifest import read_manifest
 from hralign_ros.data.pairs import human_clip, make_pairs, robot_clip
 from hralign_ros.data.video import read_frames, write_video
-from hralign_ros.runtime.images import AS_IT_COMES, ViewGeometry
+from hralign_ros.runtime.errors import HralignError
+from hralign_ros.runtime.images import ViewGeometry
 import numpy as np
 import pytest
 
 CONFIG = Path(__file__).resolve().parents[2] / 'config'
 TURNED = ViewGeometry(180, (0.0, 0.0, 0.5, 1.0))
-# A node's file: names with dots, levels of their own, a namespace, and what is as it comes.
+# Names with dots and levels of their own, of our node, of other ones, and of no view at all.
 PARAMETERS = """
-/robot:
-  encoder:
-    ros__parameters:
-      threads: 1
-      wrist: {rotation: 180, crop: [0.0, 0, 0.5, 1.0]}
-      third_person.rotation: 90
-      side: {rotation: 0}
+/**:
+  ros__parameters:
+    threads: 1
+    wrist: {rotation: 180, crop: [0.0, 0.0, 0.5, 1.0]}
+    third_person.rotation: 90
+    side: {rotation: 90}
+/camera:
+  ros__parameters:
+    rotation_filter.rotation: 0.0
+    wrist: {rotation: 270}
+/left/encoder:
+  ros__parameters:
+    wrist: {rotation: 0}
 """
 
 
@@ -49,29 +56,36 @@ def params(folder, text=PARAMETERS):
 
 
 def test_what_a_node_is_started_with(tmp_path):
-    """Guards the names: however a parameter file is written, the node reads the same."""
+    """
+    Guards against other nodes' parameters: the second arm's took those of the first away.
+
+    And a camera driver's own (`rotation_filter.rotation`) made the whole file unusable.
+    """
     assert read_geometry(params(tmp_path)) == {
         'wrist': TURNED, 'third_person': ViewGeometry(90)}
+    assert read_geometry(tmp_path / 'cameras.yaml', '/left/encoder') == {
+        'wrist': ViewGeometry(0, TURNED.crop), 'third_person': ViewGeometry(90)}
+    assert read_geometry(params(tmp_path, PARAMETERS.replace(
+        'threads: 1', 'views: [side]'))) == {'side': ViewGeometry(90)}
     assert read_geometry(CONFIG / 'encoder.yaml') == {}
     assert read_geometry(CONFIG / 'franka.yaml') == {'wrist': ViewGeometry(180)}
 
 
 @pytest.mark.parametrize('text, says', [
-    ('tasks: [push]', 'no ros__parameters'),
-    ('- 1', 'no ros__parameters'),
-    ('{', 'cameras.yaml'),
+    ('tasks: [push]', 'no parameters for a node named /encoder'),
+    ('{', 'cannot be read'),
+    ('/**: {ros__parameters: {views: side}}', 'views is .side.; needed is a list'),
     ('/**: {ros__parameters: {wrist: {rotation: 45}}}', 'wrist.rotation is 45; allowed: 0, 90'),
     ('/**: {ros__parameters: {wrist: {rotation: yes}}}', 'wrist.rotation is True'),
     ('/**: {ros__parameters: {wrist: {crop: 3}}}', 'wrist.crop is 3'),
-    ('/**: {ros__parameters: {wrist: {crop: [0, 1]}}}', 'wrist.crop has 2 numbers'),
-    ('/**: {ros__parameters: {wrist.crop: [0, 0, 2, 1]}}', 'fractions'),
+    ('/**: {ros__parameters: {wrist: {crop: [0, 0, 1, 1]}}}', 'with a decimal point'),
+    ('/**: {ros__parameters: {wrist: {crop: [0.0, 1.0]}}}', 'wrist.crop has 2 numbers'),
+    ('/**: {ros__parameters: {wrist.crop: [0.0, 0.0, 2.0, 1.0]}}', 'fractions'),
 ])
 def test_what_no_node_would_take(tmp_path, text, says):
     """Guards against films that are silently left as they lie."""
-    with pytest.raises(DataError, match=says):
+    with pytest.raises(HralignError, match=says):
         read_geometry(params(tmp_path, text))
-    with pytest.raises(DataError, match='No such file'):
-        read_geometry(tmp_path / 'none.yaml')
 
 
 def test_an_import_turns_what_the_node_turns(tmp_path, capsys):
@@ -80,7 +94,7 @@ def test_an_import_turns_what_the_node_turns(tmp_path, capsys):
     assert main(['import', 'folders', str(tmp_path / 'data'),
                  '--params-file', str(params(tmp_path))]) == 0
     said = capsys.readouterr().out
-    assert 'view wrist: 1 films are turned by 180 degrees' in said
+    assert 'view wrist: turned by 180 degrees' in said and 'in 1 of 1 episodes' in said
     data = read_manifest(tmp_path / 'data')
     episode = data.episodes[0]
     # The human was filmed by the third-person camera.
@@ -100,14 +114,24 @@ def test_features_of_a_film_are_of_how_it_was_turned(tmp_path):
     """Guards cached features: a clip that is turned is another clip."""
     films(tmp_path / 'data')
     keys = set()
-    for text in (PARAMETERS, PARAMETERS.replace('180', '0'), '/**: {ros__parameters: {a: 1}}'):
-        main(['import', 'folders', str(tmp_path / 'data'),
-              '--params-file', str(params(tmp_path, text))])
+    for text in ('/**: {ros__parameters: {a: 1}}', PARAMETERS.replace('180', '0'), PARAMETERS):
+        assert main(['import', 'folders', str(tmp_path / 'data'),
+                     '--params-file', str(params(tmp_path, text))]) == 0
         keys.add(robot_clip(read_manifest(tmp_path / 'data').episodes[0], 'wrist').key)
     assert len(keys) == 3 and 'push it/1/wrist.mp4' in keys
 
 
-def test_no_copy_of_what_is_as_it_comes():
-    """Guards speed: nearly all films are upright."""
-    picture = np.zeros((2, 2, 3), np.uint8)
-    assert AS_IT_COMES.apply(picture) is picture
+def test_an_import_again_without_the_file(tmp_path, capsys):
+    """Guards a data set that has grown: a second import left all its films as they lie."""
+    films(tmp_path / 'data')
+    again = ['import', 'folders', str(tmp_path / 'data')]
+    assert main([*again, '--params-file', str(params(tmp_path))]) == 0
+    assert main(again) == 1
+    assert 'third_person, wrist are turned and cropped' in capsys.readouterr().err
+    upright = params(tmp_path, PARAMETERS.replace('180', '0'))
+    assert main([*again, '--params-file', str(upright)]) == 0
+    assert read_manifest(tmp_path / 'data').episodes[0].geometry['wrist'].rotation == 0
+    # To say that the cameras are upright now is another thing than to say nothing.
+    nothing = params(tmp_path, '/**: {ros__parameters: {threads: 1}}')
+    assert main([*again, '--params-file', str(nothing)]) == 0
+    assert 'no view is turned or cropped' in capsys.readouterr().out

@@ -5,6 +5,7 @@
 
 from array import array
 from collections.abc import Callable
+from contextlib import ExitStack
 import os
 from pathlib import Path
 import signal
@@ -79,6 +80,7 @@ class NodeProcess:
             return self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             self.process.kill()
+            self.process.wait()
             raise
 
 
@@ -127,15 +129,20 @@ class Harness:
         alive = [one for one in self.processes if one.process.poll() is None]
         for one in alive:
             one.process.send_signal(signal.SIGTERM)
-        try:
+        with ExitStack() as stack:
+            # From the last to the first, each whatever becomes of the others.
+            stack.callback(self._clean)
+            stack.callback(rclpy.try_shutdown, context=self.context)
+            stack.callback(self.node.destroy_node)
+            stack.callback(self.executor.shutdown, timeout_sec=1.0)
             for one in alive:
-                one.wait()
-        finally:
-            self.executor.shutdown(timeout_sec=1.0)
-            self.node.destroy_node()
-            rclpy.try_shutdown(context=self.context)
-            if any(one.process.returncode == -signal.SIGKILL for one in self.processes):
-                subprocess.run([sys.executable, ROOT / 'tools/clean_shared_memory.py'], check=True)
+                stack.callback(one.wait)
+
+    def _clean(self) -> None:
+        """Remove what nodes that were killed, or crashed, have left in shared memory."""
+        if any(one.process.returncode not in (*range(256), -signal.SIGTERM)
+               for one in self.processes):
+            subprocess.run([sys.executable, ROOT / 'tools/clean_shared_memory.py'], check=True)
 
     def start(
         self, module: str = 'encoder_node', *, arguments: tuple[str, ...] = (),

@@ -5,7 +5,6 @@
 
 from array import array
 from collections.abc import Callable, Iterator
-from functools import partial
 import json
 import os
 from pathlib import Path
@@ -26,7 +25,7 @@ from hralign_ros.nodes.doctor.findings import (
     Section,
     skipped,
 )
-from hralign_ros.nodes.doctor.run import OptionError, read_options, read_parameters
+from hralign_ros.nodes.doctor.run import OptionError, read_options
 from hralign_ros.runtime.pairing import PairingRules
 import numpy as np
 import pytest
@@ -347,41 +346,6 @@ def test_options_that_cannot_be_used(changes: dict[str, Any], words: str) -> Non
     """Each is one sentence that says what is needed."""
     with pytest.raises(OptionError, match=words):
         options(**changes)
-
-
-@pytest.mark.parametrize(('text', 'words'), [
-    ('camera:\n  ros__parameters:\n    threads: 1\n', 'node named /encoder.*camera'),
-    ('[', 'cannot be read'), ('', 'node named /encoder'), ('/**:\n  threads: 1\n', 'Key it by'),
-])
-def test_a_parameter_file_that_ros_would_ignore(tmp_path: Path, text: str, words: str) -> None:
-    """ROS starts the node with its defaults then, and says nothing."""
-    file = tmp_path / 'file.yaml'
-    file.write_text(text)
-    with pytest.raises(OptionError, match=words):
-        read_parameters(file)
-    with pytest.raises(OptionError, match='cannot be read'):
-        read_parameters(tmp_path / 'missing.yaml')
-
-
-def test_parameters_of_several_robots(tmp_path: Path) -> None:
-    """
-    Guards against checking another robot's cameras: all sections of a file were merged.
-
-    ROS takes those whose name fits the node's, namespace and all; later ones win.
-    """
-    file = tmp_path / 'file.yaml'
-    file.write_text(yaml.safe_dump({
-        '/**': {'ros__parameters': {'threads': 1}},
-        '/left/encoder': {'ros__parameters': {'wrist': {'topic': '/left/cam'}}},
-        'right': {'encoder': {'ros__parameters': {'wrist': {'topic': '/right/cam'}}}},
-        '/*/eyes': {'ros__parameters': {'threads': 3}}}))
-    read = partial(read_parameters, file)
-    assert read('/left/encoder') == {'threads': 1, 'wrist.topic': '/left/cam'}
-    assert read('/right/encoder') == {'threads': 1, 'wrist.topic': '/right/cam'}
-    assert read('/encoder') == {'threads': 1} and read('/left/eyes') == {'threads': 3}
-    # The option reaches it.
-    assert options(params_file=file, namespace='/right').given['wrist.topic'] == '/right/cam'
-    assert options(params_file=file, namespace='/left', name='eyes').given == {'threads': 3}
 
 
 # How findings are shown.

@@ -119,6 +119,11 @@ def test_killed_and_resumed_is_the_same(films, text, tmp_path):
     assert whole.modes == parts.modes
     with pytest.raises(TrainingError, match='noise was 0.05 and is now 0.3'):
         run(films, text, tmp_path / 'parts', replace(options, noise=0.3))
+    # Of the same names and labels, and of other pictures: recorded, or turned, anew.
+    anew = [replace(films[0], features=replace(films[0].features, source='anew')), *films[1:]]
+    with pytest.raises(TrainingError, match=f'films were {len(films)} and are now {len(films)}, '
+                       f'{len(films) - 1} of them as they were'):
+        run(anew, text, tmp_path / 'parts', options)
 
 
 @pytest.mark.parametrize('change', [

@@ -477,15 +477,16 @@ def test_human_share_without_human_films(tmp_path):
 
 
 @pytest.mark.parametrize('change, what', [
-    ('films', 'the films that they were trained on'), ('seed', 'the seeds 0, 0')])
+    ('films', 'the films that they were trained on'), ('seed', 'the seeds 0, 0'),
+    ('trained_on', 'the films that they were trained on')])
 def test_runs_that_are_no_seeds_of_one_training(run_folder, tmp_path, change, what):
     """Guards means over seeds: data that grew between two runs make two trainings of them."""
     other = tmp_path / 'other'
     shutil.copytree(run_folder, other)
     record = json.loads((other / 'run.json').read_text())
-    if change == 'films':
+    if change != 'seed':
         record['options']['seed'] = 1
-        record['data']['films'] = 'others'
+        record['data'][change] = 'others'
     (other / 'run.json').write_text(json.dumps(record))
     with pytest.raises(TrainingError, match=what):
         check_runs([load_success_run(run_folder), load_success_run(other)], default_bundle())

@@ -3,7 +3,7 @@
 
 """The command: read the options, make all checks, show what they found."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 import json
 import os
@@ -21,7 +21,6 @@ from hralign_ros.nodes.doctor.findings import (
     count,
     error,
     Finding,
-    first_line,
     guarded,
     Level,
     ok,
@@ -31,8 +30,8 @@ from hralign_ros.nodes.doctor.findings import (
 )
 from hralign_ros.nodes.doctor.pairing import pairing_finding
 from hralign_ros.runtime.errors import HralignError
+from hralign_ros.runtime.parameter_file import read_parameters
 import numpy as np
-import yaml
 
 if TYPE_CHECKING:
     from hralign_ros.nodes.doctor.listening import Listener
@@ -67,7 +66,7 @@ def read_options(
     """
     Put together the parameters that the encoder would be started with.
 
-    :raises OptionError: an option cannot be used.
+    :raises HralignError: an option cannot be used, or the parameter file.
     """
     if not 0.0 < seconds <= 600.0:
         raise OptionError(f'--seconds is {seconds:g}; allowed is up to 600')
@@ -90,60 +89,6 @@ def read_options(
         given[f'{view}.topic'] = topic
     source = str(params_file) if params_file else 'the defaults'
     return Options(given, source, namespace, seconds, json_file, name)
-
-
-def read_parameters(path: Path, node: str = '/encoder') -> dict[str, Any]:
-    """
-    Read the encoder's parameters from a ROS parameter file, by full name.
-
-    :param node: with its namespace; of parameters for several nodes only its own are taken, as
-        ROS takes them.
-    :raises OptionError: it cannot be read, or holds none for this node.
-    """
-    try:
-        document = yaml.safe_load(path.read_text('utf-8'))
-    except (OSError, ValueError, yaml.YAMLError) as problem:
-        raise OptionError(f'{path}: cannot be read as a parameter file ({first_line(problem)})',
-                          ) from problem
-    found: dict[str, Any] = {}
-    keys = [str(key) for key in document] if isinstance(document, dict) else []
-    node = f'/{node.strip("/")}'
-    for key, values in _sections(document, '') if keys else ():
-        if re.fullmatch(_pattern(key), node):
-            found |= _flat(values)
-    if not found:
-        raise OptionError(
-            f'{path}: holds no parameters for a node named {node} (its keys: '
-            f'{", ".join(keys) or "none"}); ROS would ignore it without a word. Key it by /**: '
-            'ros__parameters: or say --name and --namespace of the node that it is for')
-    return found
-
-
-def _sections(document: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    """Give the full names of nodes in a parameter file, namespaces nested or not."""
-    for key, value in document.items():
-        name = f'{prefix}/{str(key).strip("/")}'
-        if isinstance(value, dict):
-            own = value.get('ros__parameters')
-            if isinstance(own, dict):
-                yield name, own
-            yield from _sections(
-                {k: v for k, v in value.items() if k != 'ros__parameters'}, name)
-
-
-def _pattern(name: str) -> str:
-    """Turn a node's name with ROS's wildcards into a regular expression."""
-    words = {'**': r'(/[^/]+)*', '*': r'/[^/]+'}
-    return ''.join(words.get(word, f'/{re.escape(word)}') for word in name.strip('/').split('/'))
-
-
-def _flat(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-    """Write nested parameters with dots."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f'{prefix}{key}.') if isinstance(value, dict) \
-            else {f'{prefix}{key}': value}
-    return flat
 
 
 def doctor(options: Options) -> int:

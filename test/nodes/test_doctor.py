@@ -348,6 +348,15 @@ def test_options_that_cannot_be_used(changes: dict[str, Any], words: str) -> Non
         options(**changes)
 
 
+def test_the_parameter_file_of_this_robot(tmp_path: Path) -> None:
+    """Guards the options: of a file for two robots, the one that was named is looked at."""
+    file = tmp_path / 'file.yaml'
+    file.write_text('/right/encoder:\n  ros__parameters:\n    wrist.topic: /right/cam\n'
+                    '/left/eyes:\n  ros__parameters:\n    threads: 3\n')
+    assert options(params_file=file, namespace='/right').given == {'wrist.topic': '/right/cam'}
+    assert options(params_file=file, namespace='/left', name='eyes').given == {'threads': 3}
+
+
 # How findings are shown.
 
 def test_table() -> None:

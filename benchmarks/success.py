@@ -4,22 +4,17 @@
 """
 Train and measure everything that results/success.json says; go on with the same command.
 
-    .venv-sim/bin/hralign simulate --purpose success --output DATA --rounds 3
-    .venv-sim/bin/hralign simulate --purpose success --output DATA --rounds 7 \
-        --only calibration test_seen
-    .venv-sim/bin/hralign simulate --purpose success --output FAST --rounds 1 --hz 30 \
-        --no-failures --only test_seen
-    python benchmarks/success.py --data DATA --runs RUNS --fast FAST --footage VIDEOS \
-        --humans ADAPTATION
+    simulate=".venv-sim/bin/hralign simulate --purpose success --no-humans --output"
+    $simulate DATA --rounds 4 --only train
+    $simulate DATA --rounds 2 --only test_task
+    $simulate DATA --rounds 7 --only calibration validation
+    $simulate DATA --rounds 1 --only test_embodiment
+    $simulate DATA --rounds 5 --only test_seen test_view test_distractor
+    $simulate FAST --rounds 1 --hz 30 --no-failures --only test_seen
+    python benchmarks/success.py --data DATA --runs RUNS --fast FAST --footage VIDEOS
 
-The shipped head alone takes half of it, and no human film:
-
-    simulate=".venv-sim/bin/hralign simulate --purpose success --no-humans --output DATA"
-    $simulate --rounds 2 --only train test_task
-    $simulate --rounds 7 --only calibration validation
-    $simulate --rounds 1 --only test_embodiment test_seen
-    python benchmarks/success.py --data DATA --runs RUNS --footage VIDEOS --only shipped \
-        --measure shipped
+DVD and the ablations with human video need DATA with human films (without --no-humans) and
+--humans ADAPTATION. The shipped head alone: --only shipped --measure shipped.
 
 Every run is a call of `hralign train-success` in a process of its own; one that is finished is not
 done again. Variants differ from the first one in what their line says and in nothing else.
@@ -90,6 +85,13 @@ FPR95 = 'E8 false positives at 95 % recall'
 # What the other stages write.
 OF_OTHERS = ('ablations', 'left_out', 'ablations_measured', 'shipped')
 STAGES = ('all', 'ablations', 'shipped')
+_SIMULATE = 'hralign simulate --purpose success --no-humans --output'
+SIMULATE = (f'{_SIMULATE} DATA --rounds 4 --only train',
+            f'{_SIMULATE} DATA --rounds 2 --only test_task',
+            f'{_SIMULATE} DATA --rounds 7 --only calibration validation',
+            f'{_SIMULATE} DATA --rounds 1 --only test_embodiment',
+            f'{_SIMULATE} DATA --rounds 5 --only test_seen test_view test_distractor',
+            f'{_SIMULATE} FAST --rounds 1 --hz 30 --no-failures --only test_seen')
 # What is said of the shipped head, by its name in the results.
 OF_SHIPPED = {
     'auroc': 'E8 AUROC', 'fpr95': FPR95, 'average_precision': 'E8 average precision',
@@ -164,14 +166,12 @@ def evaluate(
         for name, some in scorers.items()}
     if options.humans:
         others[DVD] = [(0, _dvd(options, main_runs[0]))]
-    commands = ['hralign simulate --purpose success --output DATA --rounds 3',
-                'hralign simulate --purpose success --output DATA --rounds 7 '
-                '--only calibration test_seen',
-                'hralign simulate --purpose success --output FAST --rounds 1 --hz 30 '
-                '--no-failures --only test_seen',
-                'python benchmarks/success.py --data DATA --runs RUNS --fast FAST '
-                f'--footage VIDEOS --perturbed {options.perturbed}'
-                + (' --humans ADAPTATION' if options.humans else '')]
+    words = ['python benchmarks/success.py --data DATA --runs RUNS',
+             *(['--fast FAST'] if options.fast else []),
+             *(['--footage VIDEOS'] if options.footage else []),
+             f'--perturbed {options.perturbed}',
+             *(['--humans ADAPTATION'] if options.humans else [])]
+    commands = [*SIMULATE, ' '.join(words)]
     found, ours = evaluate_success(
         data, store, main_runs, options.bundle, options.runs / 'report', others=others,
         commands=commands, perturbed_frames=options.perturbed)

@@ -21,9 +21,6 @@ _EXTRAS = dict.fromkeys(('export', 'import', 'adapt', 'evaluate', 'train-success
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code."""
-    # Threads of torch that wait for each other spin, by default. Beside one other busy process on
-    # two cores training took five times as long for it; on an idle computer it is the same.
-    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
     options = make_parser().parse_args(arguments)
     words = list(sys.argv[1:] if arguments is None else arguments)
     options.repeat = ' '.join(['hralign', *(_plain(word) for word in words)])

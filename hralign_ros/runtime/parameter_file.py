@@ -3,7 +3,7 @@
 
 """The parameters of one node out of a ROS parameter file, as ROS takes them; without ROS."""
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 import re
 from typing import Any
@@ -16,38 +16,6 @@ class ParameterFileError(HralignError):
     """A parameter file cannot be read, or ROS would ignore it."""
 
 
-class _Loader(yaml.SafeLoader):
-    """Keys that come twice are put together, as rcl does; YAML readers take the last alone."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        self.flatten_mapping(node)
-        found: dict[Any, Any] = {}
-        for key_node, value_node in node.value:
-            key = self.construct_object(key_node, deep=True)
-            value = self.construct_object(value_node, deep=True)
-            if not isinstance(key, str | int | float | bool | None):
-                raise yaml.constructor.ConstructorError(
-                    None, None, f'{key!r} is no name', key_node.start_mark)
-            found[key] = _merged(found[key], value) if key in found else value
-        return found
-
-    def construct_yaml_map(
-        self, node: yaml.MappingNode,
-    ) -> Generator[dict[Any, Any], None, None]:
-        """Build the whole mapping at once."""
-        yield self.construct_mapping(node, deep=True)
-
-
-_Loader.add_constructor('tag:yaml.org,2002:map', _Loader.construct_yaml_map)
-
-
-def _merged(first: Any, second: Any) -> Any:
-    if not (isinstance(first, dict) and isinstance(second, dict)):
-        return second
-    return {**first, **{key: _merged(first[key], value) if key in first else value
-                        for key, value in second.items()}}
-
-
 def read_parameters(path: Path, node: str = '/encoder') -> dict[str, Any]:
     """
     Read a node's parameters from a ROS parameter file, by full name.
@@ -57,7 +25,7 @@ def read_parameters(path: Path, node: str = '/encoder') -> dict[str, Any]:
     :raises ParameterFileError: it cannot be read, or holds none for this node.
     """
     try:
-        document = yaml.load(Path(path).read_text('utf-8'), _Loader)
+        document = _plain(yaml.compose(Path(path).read_text('utf-8'), yaml.SafeLoader))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as problem:
         first_line = (str(problem) or type(problem).__name__).splitlines()[0]
         raise ParameterFileError(
@@ -75,6 +43,30 @@ def read_parameters(path: Path, node: str = '/encoder') -> dict[str, Any]:
             'ros__parameters: or name the node that it is for (doctor: --name and --namespace; '
             'import and add-task: --node)')
     return found
+
+
+def _plain(node: yaml.Node | None) -> Any:
+    """
+    Make plain values of a YAML tree; names that come twice are put together, as rcl does.
+
+    YAML readers take the last of them alone.
+    """
+    if isinstance(node, yaml.MappingNode):
+        found: dict[Any, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.YAMLError(f'a list or a mapping is no name{key_node.start_mark}')
+            found = _merged(found, {_plain(key_node): _plain(value_node)})
+        return found
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(item) for item in node.value]
+    return yaml.constructor.SafeConstructor().construct_object(node) if node else None
+
+
+def _merged(first: dict[Any, Any], second: dict[Any, Any]) -> dict[Any, Any]:
+    both = {name: _merged(first[name], value) for name, value in second.items()
+            if isinstance(value, dict) and isinstance(first.get(name), dict)}
+    return {**first, **second, **both}
 
 
 def _sections(document: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:

@@ -160,7 +160,8 @@ def test_a_camera_that_is_upside_down(tmp_path):
 
 def test_clips_of_a_camera_that_is_upside_down(bundle, tmp_path, capsys):
     """Guards add-task: its clips are turned by the encoder, which is what the node turns with."""
-    (tmp_path / 'params.yaml').write_text('/**: {ros__parameters: {hand.rotation: 180}}')
+    (tmp_path / 'params.yaml').write_text(
+        '/**: {ros__parameters: {views: [hand], hand.rotation: 180}}')
     assert main(['add-task', '--name', 'fold it', '--success', str(tmp_path), '--failure',
                  str(tmp_path), '--bundle', str(bundle), '--output', str(tmp_path / 'out'),
                  '--params-file', str(tmp_path / 'params.yaml')]) == 1

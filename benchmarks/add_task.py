@@ -4,7 +4,8 @@
 """
 Measure what `hralign add-task` makes of 2 to 200 clips of each kind: its learning curve.
 
-    hralign simulate --purpose success --output DATA --rounds 125 --only test_task --tasks TASK
+    simulate=".venv-sim/bin/hralign simulate --purpose success --no-humans --output"
+    $simulate DATA --rounds 125 --only test_task --tasks TASK
     python benchmarks/add_task.py --data DATA
 
 TASK is one that the bundle does not know, window-open say. Its clips go to `add-task` as a user's

@@ -85,6 +85,11 @@ def check_platform() -> None:
             raise SetupError(
                 f'ROS 1 ({os.environ["ROS_DISTRO"]}) is sourced and a ROS 2 is needed: open a '
                 'shell without it, or source ROS 2 Jazzy.')
+        # Names of distributions go with the alphabet.
+        if os.environ['ROS_DISTRO'] < 'iron':
+            raise SetupError(
+                f'ROS 2 {os.environ["ROS_DISTRO"]} is sourced, whose rclpy is too old: source '
+                'ROS 2 Jazzy, which is what is tested, or open a shell without any.')
     elif (platform.system(), platform.machine()) != ('Linux', 'x86_64'):
         raise SetupError(
             'ROS 2 Jazzy comes as wheels for x86-64 Linux only and this is '

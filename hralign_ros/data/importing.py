@@ -3,7 +3,6 @@
 
 """Other formats' data sets under a manifest; their files stay where they are."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from hralign_ros.data.folders import read_folders
 from hralign_ros.data.lerobot import read_lerobot
 from hralign_ros.data.manifest import (
     DataError,
+    DataSet,
     Episode,
     FILE_NAME,
     HUMAN,
@@ -84,8 +84,10 @@ def import_data(
                f'in {turned} of {len(imported)} episodes')
     if geometry is not None and not geometry:
         report('no view is turned or cropped')
-    count = Counter(episode.split for episode in imported)
-    report('splits: ' + ', '.join(f'{split} {count[split]}' for split in sorted(count)))
+    report('splits: ' + DataSet(output, tuple(imported)).splits_in_words())
+    if not any(episode.split == 'train' for episode in imported):
+        report('no episode trains: copy config/splits.yaml, take out what holds these back, and '
+               'import again with --splits FILE')
     if splits:
         _report_unknown(rules, imported, report)
     return write_manifest(output, imported)

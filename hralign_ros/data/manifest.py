@@ -9,6 +9,7 @@ known of each frame (time, success, progress, actions, proprioception) is a list
 Files are named relative to the manifest's folder, so that a data set can be moved.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 import math
@@ -167,11 +168,17 @@ class DataSet:
         """
         chosen = self.only(e for e in self.episodes if e.split in splits)
         if not chosen.episodes:
-            known = ', '.join(sorted({e.split or '(none)' for e in self.episodes}))
             raise DataError(
                 f'{self.folder}: no episode of split {" or ".join(splits)}; the manifest has: '
-                f'{known}')
+                f'{self.splits_in_words()}')
         return chosen
+
+    def splits_in_words(self) -> str:
+        """Say how many episodes each split has, and which robots are held out from training."""
+        count = Counter(e.split or '(none)' for e in self.episodes)
+        robots = sorted({e.embodiment for e in self.episodes if e.split == 'test_embodiment'})
+        return ', '.join(f'{split} {count[split]}' for split in sorted(count)) + (
+            f'; held-out robots: {", ".join(robots)}' if robots else '')
 
 
 def write_manifest(folder: Path, episodes: Iterable[Episode]) -> Path:

@@ -221,7 +221,9 @@ def train_success(
         films += load_films(more, features, ['train'], humans=True)
     texts = task_texts(f.episode for f in films)
     if not texts:
-        raise TrainingError(f'{data}: no training film with features and success flags')
+        raise TrainingError(
+            f'{data}: no training film with features and success flags; by split there are '
+            f'{episodes.splits_in_words()}')
     _check_texts(texts)
     if options.human_share and not any(film.human for film in films):
         raise TrainingError(

@@ -200,3 +200,15 @@ def test_a_split_file_that_names_nothing_there(tmp_path):
     assert any('no episode has the task push-id; there are: open-the-drawer, push-it' in line
                for line in lines)
     assert [e.split for e in read_manifest(tmp_path).episodes][0] == 'test_task'
+
+
+def test_films_of_a_robot_that_the_shipped_splits_hold_out(tmp_path):
+    """Somebody imports a UR5e with the shipped split file, which keeps that robot for the test."""
+    add(tmp_path, *(f'push it/{i}/third_person.mp4' for i in range(3)))
+    lines = []
+    import_data('folders', tmp_path, embodiment='ur5e', report=lines.append)
+    assert 'splits: test_embodiment 3; held-out robots: ur5e' in lines
+    assert any(line.startswith('no episode trains: ') and '--splits FILE' in line
+               for line in lines)
+    with pytest.raises(DataError, match='no episode of split train; .* held-out robots: ur5e'):
+        read_manifest(tmp_path).of_split('train')

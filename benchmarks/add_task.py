@@ -29,7 +29,8 @@ from hralign_ros.data.manifest import Episode, read_manifest
 from hralign_ros.data.video import frame_times
 from hralign_ros.evaluate.metrics.e8_detection import detection
 from hralign_ros.runtime import default_bundle, Encoder
-from hralign_ros.success.add_task import AddTaskOptions, fit_task, TaskClip, watch
+from hralign_ros.success.add_task import AddTaskOptions, fit_task, watch
+from hralign_ros.success.few_clips import TaskClip
 import numpy as np
 from numpy.typing import NDArray
 import torch

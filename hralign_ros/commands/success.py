@@ -75,7 +75,7 @@ def _add_evaluate_bundle(commands: Commands) -> None:
 def _add_add_task(commands: Commands) -> None:
     adding = commands.add_parser(
         'add-task', help='teach a bundle one more task from a few clips', description='Fit '
-        'failure prompts, bias and calibration of one task on a CPU, and write a new bundle; all '
+        'failure prompts and calibration of one task on a CPU, and write a new bundle; all '
         'other tasks stay as they are. A folder of clips holds one folder per attempt, with '
         'wrist.mp4 and third_person.mp4 (or the views that there are) in it.')
     adding.add_argument('--name', required=True, help='the instruction')

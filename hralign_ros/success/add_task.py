@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-Teach a bundle one more task from a few clips: prompts, bias and calibration, nothing else.
+Teach a bundle one more task from a few clips: prompts and calibration, nothing else.
 
 The encoder and the head stay as they are, and so do all other tasks. Clips go through the same
 runtime that runs in the node; what is learned are the task's failure prompts, starting from the
@@ -10,7 +10,7 @@ shared ones.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 import math
 from pathlib import Path
 import re
@@ -25,14 +25,11 @@ from hralign_ros.export.card import write_card
 from hralign_ros.export.replace import replace_bundle, require_replaceable
 from hralign_ros.models.text import load_minilm
 from hralign_ros.runtime.bundle import CARD, TASK_TENSORS, TASKS
-from hralign_ros.runtime.decision import DecisionRules
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.images import ViewGeometry
-from hralign_ros.runtime.tasks import check_task, SHARED, Task
-from hralign_ros.success.alarms import alarm_level, conformal_threshold
+from hralign_ros.runtime.tasks import check_task, normalise_task, SHARED, Task
 from hralign_ros.success.bundle import task_files, TaskEntry
-from hralign_ros.success.calibrate import ALPHAS
-from hralign_ros.success.calibration import choose
+from hralign_ros.success.few_clips import calibrate_few, TaskClip
 from hralign_ros.success.prompts import text_features
 import numpy as np
 from numpy.typing import NDArray
@@ -47,24 +44,6 @@ Doubles = NDArray[np.float64]
 RATE_HZ = 5.0
 _NANOSECONDS = 1_000_000_000
 _FOLDS = 3
-
-
-@dataclass(frozen=True, eq=False)
-class TaskClip:
-    """
-    A clip as the head sees it, tick by tick.
-
-    :param video: float32 [F, D], from the graph, by all the views that there are.
-    :param time_s: float64 [F].
-    :param done: float32 [F]: 1, 0, or NaN where it is not known.
-    :param by_views: the same as `video` by the views that took part; empty: all of the bundle's.
-    """
-
-    name: str
-    video: Floats
-    time_s: NDArray[np.float64]
-    done: Floats
-    by_views: Mapping[frozenset[str], Floats] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -87,6 +66,7 @@ class AddTaskOptions:
 
 def read_clips(
     folder: Path, encoder: Encoder, *, success: bool, options: AddTaskOptions,
+    report: Report = print,
 ) -> list[TaskClip]:
     """
     Run a folder of clips through the encoder.
@@ -105,6 +85,9 @@ def read_clips(
             if p.stem in encoder.manifest.views and p.suffix.lower() in SUFFIXES}
         if files:
             clips.append(watch(encoder, path.name, files, success, options))
+        else:
+            report(f'{path}: left out, no video in it is named after a view '
+                   f'({", ".join(encoder.manifest.views)})')
     if not clips:
         raise DataError(
             f'{folder}: no clip there; needed is a folder per attempt with '
@@ -217,7 +200,7 @@ def add_task(
         raise TrainingError(f'{bundle}: its success head is not trained; a task can only be '
                             'added to one that is (`hralign train-success`)')
     require_replaceable(Path(output))
-    for text in (name, *aliases):
+    for text in (name, task_id, *(check_task(alias) for alias in aliases)):
         known = encoder.tasks.match(text)
         if known is not None and known.task_id != task_id:
             raise DataError(
@@ -230,14 +213,40 @@ def add_task(
             f"'{same.name}'; --id gives it another one, or with --id {task_id} takes that task's "
             'place')
     began = time.monotonic()
-    clips = [*read_clips(success, encoder, success=True, options=options),
-             *read_clips(failure, encoder, success=False, options=options)]
+    clips = [*read_clips(success, encoder, success=True, options=options, report=report),
+             *read_clips(failure, encoder, success=False, options=options, report=report)]
     cached = time.monotonic()
     report(f'{len(clips)} clips encoded in {cached - began:.0f} s')
-    entry = fit_task(encoder, clips, name, task_id, aliases, options)
+    entry = fit_task(encoder, clips, name, task_id, _names(same, name, aliases), options)
     report(f'fitted in {time.monotonic() - cached:.0f} s')
+    _report_calibrations(encoder, entry, report)
     _write(encoder, output, entry)
     return output
+
+
+def _names(before: Task | None, name: str, aliases: Sequence[str]) -> tuple[str, ...]:
+    """Keep what a task that is learned anew was called by: instructions at work say that."""
+    old = () if before is None else (before.name, *before.aliases)
+    known = {normalise_task(name)}
+    kept = []
+    for text in (*aliases, *old):
+        if normalise_task(text) not in known:
+            known.add(normalise_task(text))
+            kept.append(text)
+    return tuple(kept)
+
+
+def _report_calibrations(encoder: Encoder, entry: TaskEntry, report: Report) -> None:
+    """Say by which views the task can be decided on, and on how many clips that rests."""
+    for one in entry.calibrations:
+        rates = ', '.join(f'{row["alpha"]:g}' for row in one['thresholds'])
+        report(f'{" + ".join(one["views"])}: {one["episodes"]} clips; thresholds for '
+               + (f'an alpha of {rates}' if rates else 'no alpha, decisions will be ABSTAIN: more '
+                  'clips are needed, 19 of each kind for 0.05'))
+    every = set(encoder.manifest.views)
+    if not any(set(one['views']) == every for one in entry.calibrations):
+        report(f'UNCALIBRATED while {" and ".join(sorted(every))} are there, as two successes and '
+               'two failures with all of them are needed')
 
 
 def fit_task(
@@ -247,12 +256,13 @@ def fit_task(
     """
     Fit a task's prompts and calibration to clips.
 
-    Calibration is fitted to clips that the prompts were not fitted to, in turn.
+    Calibration is fitted to scores of clips by prompts that were not fitted to them, in turn.
+    The prompts that are kept are fitted to all, so thresholds are an estimate for those, no bound.
     """
     text, scale = load_minilm(), encoder.success_scale
     shared = encoder.tasks.shared
-    good = [c for c in clips if (c.done == 1).any()]
-    bad = [c for c in clips if not (c.done == 1).any()]
+    good = [c for c in clips if c.succeeds]
+    bad = [c for c in clips if not c.succeeds]
     if len(good) < 2 or len(bad) < 2:
         raise DataError(f'{len(good)} successes and {len(bad)} failures; at least two of each '
                         'are needed, ten of each are good')
@@ -272,56 +282,13 @@ def fit_task(
     calibrations = []
     for views in sorted({v for one in scores for v in one}, key=lambda v: (-len(v), sorted(v))):
         clips_of = [(c, s[views]) for c, s in zip(order, scores, strict=True) if views in s]
-        done = [(c.done == 1).any() for c, _ in clips_of]
+        done = [c.succeeds for c, _ in clips_of]
         # Without enough clips by these views there is no telling: UNCALIBRATED.
         if min(sum(done), len(done) - sum(done)) >= 2:
-            calibrations.append(_calibrate(views, clips_of, shared))
+            calibrations.append(calibrate_few(views, clips_of, shared))
     prompts = learn_prompts(order, name, shared.prompts, scale, options, text)
     return TaskEntry(task_id, name, prompts, tuple(
         f'mode {k + 1}' for k in range(len(prompts))), tuple(calibrations), tuple(aliases))
-
-
-def _calibrate(
-    views: frozenset[str], clips: Sequence[tuple[TaskClip, Doubles]], shared: Task,
-) -> dict[str, Any]:
-    """Fit a curve and thresholds to clips and their scores by these views; as in tasks.yaml."""
-    rows = [(s[t], bool(c.done[t]), c.name + str(i)) for i, (c, s) in enumerate(clips)
-            for t in range(len(s)) if not np.isnan(c.done[t])]
-    fitted = choose(np.array([r[0] for r in rows]), np.array([r[1] for r in rows]),
-                    np.array([r[2] for r in rows]), methods=('temperature', 'platt'))
-    # Of failures, and of successes before what may be one.
-    levels: tuple[list[float], list[float]] = [], []
-    for c, s in clips:
-        succeeds = bool((c.done == 1).any())
-        if succeeds and c.done[0] != 0:  # too short to show what comes before
-            continue
-        levels[int(succeeds)].append(alarm_level(
-            np.round(c.time_s * 1e9).astype(np.int64), fitted.apply(s), DecisionRules().dwell,
-            c.done != 0 if succeeds else None))
-    thresholds, sources = {}, {}
-    for alpha in ALPHAS:
-        own = [conformal_threshold(some, alpha) for some in levels]
-        known = [threshold for threshold in own if threshold is not None]
-        # Too few clips promise nothing: then no lower than any of them, nor than the shared.
-        thresholds[alpha] = max(known) if len(known) == len(own) else max(
-            [*levels[0], *levels[1], *_shared_thresholds(shared, alpha)])
-        sources[alpha] = 'own' if len(known) == len(own) else 'own and shared'
-    # A rarer alarm never has a lower threshold, whatever each rests on.
-    highest = 0.0
-    for alpha in sorted(ALPHAS, reverse=True):
-        highest = thresholds[alpha] = max(thresholds[alpha], highest)
-    return {
-        'views': sorted(views), 'method': fitted.method, **fitted.parameters,
-        'rows': fitted.count, 'episodes': fitted.episodes, 'never_succeeding': len(levels[0]),
-        'succeeding': len(levels[1]),
-        'thresholds_from': ', '.join(f'{a}: {s}' for a, s in sources.items()),
-        'thresholds': [{'alpha': a, 'probability': float(t)} for a, t in thresholds.items()]}
-
-
-def _shared_thresholds(shared: Task, alpha: float) -> list[float]:
-    """Take those for a rate, and where there is none those for the nearest one, of any views."""
-    return [c.thresholds[min(c.thresholds, key=lambda rate: abs(rate - alpha))]
-            for c in shared.calibrations.values() if c.thresholds]
 
 
 def _write(encoder: Encoder, output: Path, entry: TaskEntry) -> None:

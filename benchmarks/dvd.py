@@ -121,4 +121,4 @@ class DvdJudge:
         logits = self.model(clip[:, None].expand(-1, len(like), -1),
                             like[None].expand(len(clip), -1, -1))
         return Scored(seen, film.episode.task_id, logits.mean(1).numpy().astype(np.float64),
-                      film.done)
+                      film.done, np.zeros((film.frames, 0)))

@@ -30,8 +30,9 @@ from hralign_ros.evaluate.success_suite import (
     time_alone,
     TIME_ONLY,
 )
-from hralign_ros.runtime.decision import decide, Decision, DecisionRules, DecisionState, Status
+from hralign_ros.runtime.decision import Status
 from hralign_ros.runtime.encoder import Encoder
+from hralign_ros.success.alarms import decided
 from hralign_ros.success.calibrate import ALPHAS
 from hralign_ros.success.clips import Film, labelled
 from hralign_ros.success.options import SuccessOptions
@@ -115,14 +116,17 @@ class BundlePlayer:
         rates = {alpha: np.array([np.nan if s.calibration is None or s.calibration.threshold(
             alpha) is None else s.calibration.threshold(alpha) for s in said], np.float64)
             for alpha in ALPHAS}
-        trace = Trace(
-            film, np.zeros((len(ticks), 0), np.float32), _numbers(s.progress for s in said),
-            _numbers(s.failure for s in said), _numbers(s.ood_score for s in said),
-            np.stack([tick.view_valid for tick in ticks]))
-        scored = Scored(trace, episode.task_id, _numbers(s.raw_score for s in said).astype(
-            np.float64), film.done)
+        progress, failed, strange = (_numbers(values).astype(np.float32) for values in (
+            (s.progress for s in said), (s.failure for s in said), (s.ood_score for s in said)))
+        trace = Trace(film, np.zeros((len(ticks), 0), np.float32), progress, failed, strange,
+                      np.stack([tick.view_valid for tick in ticks]))
+        # Ticks without a result have no modes either.
+        modes = max(len(s.mode_risks) for s in said)
+        risks = np.array([s.mode_risks if s.mode_risks else (0.0,) * modes for s in said])
+        scored = Scored(trace, episode.task_id, _numbers(s.raw_score for s in said), film.done,
+                        risks.reshape(len(said), modes))
         self._played[episode.episode_id] = Played(
-            scored, _numbers(s.probability for s in said).astype(np.float64), live.task.known,
+            scored, _numbers(s.probability for s in said), live.task.known,
             np.array([int(tick.status) for tick in ticks]), rates)
         return film
 
@@ -154,26 +158,29 @@ class BundlePlayer:
 
     def decision(self, scored: Scored, alpha: float = ALPHA) -> int | None:
         """Return the row at which SUCCESS is decided, as the node would by its defaults."""
-        played, state = self._played[scored.episode_id], DecisionState()
-        for row, stamp in enumerate(scored.stamps):
-            threshold = float(played.thresholds[alpha][row])
-            probability = float(played.probability[row])
-            status = Status(int(played.status[row]))
-            if self.allow_unknown:
-                status &= ~Status.UNKNOWN_TASK
-            state, decision = decide(
-                state, DecisionRules(
-                    threshold=threshold if np.isfinite(threshold) else None, alpha=alpha),
-                stamp=int(stamp), probability=probability if np.isfinite(probability) else None,
-                modes=(), status=status)
-            if decision is Decision.SUCCESS:
-                return row
-        return None
+        played = self._played[scored.episode_id]
+        return decided(scored.stamps, played.probability, played.thresholds[alpha],
+                       status=self._bits(played), risks=scored.risks)
+
+    def decides(self, scored: Scored, alpha: float = ALPHA) -> bool:
+        """Tell whether there is a threshold for any tick of a task that is decided on."""
+        played = self._played[scored.episode_id]
+        stops = self._bits(played) & int(Status.UNKNOWN_TASK | Status.UNCALIBRATED) != 0
+        return bool((np.isfinite(played.thresholds[alpha]) & ~stops).any())
+
+    def _bits(self, played: Played) -> NDArray[np.int64]:
+        """Give the status bits of every tick [F] that decisions look at."""
+        return played.status & ~int(Status.UNKNOWN_TASK if self.allow_unknown else 0)
 
 
-def _numbers(values: Iterable[float | None]) -> NDArray[np.float32]:
-    """Make an array of what may not be there."""
-    return np.array([np.nan if value is None else value for value in values], np.float32)
+def _numbers(values: Iterable[float | None]) -> Doubles:
+    """
+    Make an array of what may not be there.
+
+    In double precision, as the node compares them: isotonic curves tell the ticks of one step
+    apart by less than single precision has.
+    """
+    return np.array([np.nan if value is None else value for value in values], np.float64)
 
 
 def evaluate_bundle(

@@ -21,6 +21,7 @@ from hralign_ros.evaluate.success_suite import (
     attempts,
     CalibratedScorer,
     clusters_of,
+    decided_on,
     Decider,
     Doubles,
     Measured,
@@ -51,15 +52,16 @@ def measure_alarms(
 
     Streams are no attempts: the calibration has none, and they alarm less often.
     """
-    never = [film for film in attempts(films) if not film.done.any()]
-    if not never:
-        return
     for alpha in ALPHAS:
+        never, without = decided_on(
+            ours, [film for film in attempts(films) if not film.done.any()], alpha)
+        if not never:
+            continue
         alarms = np.array([[one.decision(one(film), alpha) is not None for film in never]
                            for one in ours])
         found.add(f'E10 false alarms at {alpha:.0%}', name, split, share_over(
             alarms, [film.episode.task_id for film in never]), better='lower', chance=alpha,
-            seeds=[one.seed for one in ours])
+            seeds=[one.seed for one in ours], note=without)
         if alpha == ALPHA:
             tasks = np.array([film.episode.task_id for film in never])
             for task in np.unique(tasks):
@@ -85,14 +87,15 @@ def measure_delays(
     promise is; those that are undone again are among them.
     """
     dwell = DecisionRules().dwell * 1e-9
-    sooner = [film for film in attempts(films) if film.done.any() and not film.done[0]]
+    chosen, without = decided_on(ours, attempts(films), ALPHA)
+    sooner = [film for film in chosen if film.done.any() and not film.done[0]]
     if sooner:
         early = np.array([[_first_decision(one, film) < int(film.done.argmax())
                            for film in sooner] for one in ours])
         found.add('E11 successes decided too early', name, split,
                   share_over(early, clusters_of(sooner)), better='lower', chance=ALPHA,
-                  seeds=[one.seed for one in ours])
-    good = [film for film in attempts(films) if film.done[-1] and float(
+                  seeds=[one.seed for one in ours], note=without)
+    good = [film for film in chosen if film.done[-1] and float(
         film.features.time_s[-1] - film.features.time_s[int(film.done.argmax())]) >= dwell]
     if not good:
         return
@@ -111,7 +114,7 @@ def measure_delays(
                 'left_s': float(film.features.time_s[-1]) - first[column]})
     seeds, clusters = [one.seed for one in ours], clusters_of(good)
     found.add('E11 missed successes', name, split, share_over(np.isnan(decided_s), clusters),
-              better='lower', seeds=seeds)
+              better='lower', seeds=seeds, note=without)
     late = np.asarray((decided_s >= np.array(first)).any(0), np.bool_)
     for metric, part in (('E11 median delay [s]', 'median_s'), ('E11 delay, 90 % [s]', 'p90_s')):
         found.add(metric, name, split, _delay(first, decided_s, late, clusters, part),
@@ -228,9 +231,21 @@ def measure_streams(
     naive_alarmed: set[str] = set()
     plays = max(1, round(perturbed_frames / max(total, 1))) if perturbed_frames else 0
     rows: list[dict[str, Any]] = []
-    for kind, some in streams.items():
-        scored = [_judged(one, film, instruction, again=kind == 'reversed')
-                  for film, instruction in some]
+    # Of each episode the longest stream: attempts under another instruction are whole, and where
+    # there is no other one, what is played backwards is all that there is.
+    episodes: dict[str, Film] = {}
+    for kind, collected in streams.items():
+        judged = [(stream, _judged(one, stream[0], stream[1], again=kind == 'reversed'))
+                  for stream in collected]
+        # Where nothing can be decided, nothing decided means nothing.
+        some = [stream for stream, said in judged if one.decides(said)]
+        scored = [said for _, said in judged if one.decides(said)]
+        if not some:
+            continue
+        for film, _ in some:
+            longest = episodes.setdefault(film.episode.episode_id, film)
+            if film.frames > longest.frames:
+                episodes[film.episode.episode_id] = film
         alarms = [one.decision(s) is not None for s in scored]
         alarmed |= {s.episode_id for s, alarm in zip(scored, alarms, strict=True) if alarm}
         more = _Count()
@@ -240,7 +255,7 @@ def measure_streams(
         frames, hours = sum(len(s.scores) for s in scored), sum(
             float(s.film.features.time_s[-1]) for s in scored) / 3600
         sampled = [_one_sample(one, s, plain) for s in scored]
-        naive_alarmed |= {s.episode_id for s, some in zip(scored, sampled, strict=True) if some}
+        naive_alarmed |= {s.episode_id for s, it in zip(scored, sampled, strict=True) if it}
         naive = sum(sampled)
         rows.append({
             'stream': kind, 'segments': len(some), 'frames': frames, 'hours': round(hours, 4),
@@ -252,8 +267,6 @@ def measure_streams(
             found.add(f'E11 false SUCCESS per segment, {kind}', variant, SEEN,
                       share_of(rate(count, len(some))), better='lower',
                       note=f'{frames} frames', control=variant != name)
-    episodes = {film.episode.episode_id: film for film in films
-                if not (stream_of(film) and film.done.any())}
     if rows:
         found.tables['streams'] = [*rows, {
             **{key: sum(row[key] for row in rows) for key in rows[0] if key != 'stream'},

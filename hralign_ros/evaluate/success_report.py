@@ -42,7 +42,7 @@ from hralign_ros.evaluate.success_suite import (
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.success.calibrate import find_curves
 from hralign_ros.success.clips import Film
-from hralign_ros.success.run import load_films, SuccessRun
+from hralign_ros.success.run import load_films, SuccessRun, trained_on
 from hralign_ros.success.scorer import Scorer
 from hralign_ros.success.store import FeatureStore
 import numpy as np
@@ -81,7 +81,7 @@ def evaluate_success(
     :param bundle: whose encoder and texts they were trained for.
     :param others: baselines and controls for detection, by name.
     :param perturbed_frames: see measure_streams.
-    :raises EvaluationError: no run, or no test episode with features.
+    :raises EvaluationError: no run, no test episode with features, or one that was trained on.
     """
     if not runs:
         raise EvaluationError('at least one run is needed')
@@ -89,6 +89,13 @@ def evaluate_success(
     films = {title: some for title, some in films.items() if some}
     if SEEN not in films:
         raise EvaluationError(f'{data.folder}: no episode of {SPLITS[SEEN]} with features')
+    for run in runs:
+        both = trained_on(run, (film for some in films.values() for film in some))
+        if both:
+            raise EvaluationError(
+                f'{len(both)} test episodes were trained on by {run.folder}, such as {both[0]}: '
+                'the head would look better than it is. Train again with the splits as they are '
+                'now, or import the data with those that it was trained with')
     ours = calibrations(runs, data, store, Encoder.load(bundle, provider='cpu'), report)
     found = Measured()
     variants: dict[str, Sequence[tuple[int, Judge]]] = {
@@ -142,7 +149,10 @@ def evaluate_success(
             modes, kinds, [f'mode {k + 1}' for k in range(modes.shape[1])],
             title='Kind of failure and mode named', across='mode', down="simulator's kind"),
             'Failure modes', "All tasks together; a task's first mode need not be another's.")
-    sources = {e.source for e in data.episodes}
+    warnings = [SIMULATED] if (sources := {e.source for e in data.episodes}) & SIMULATORS else []
+    if not any('E10' in metric for metric, _, _ in found.values):
+        warnings.append(f'Nothing is decided at {ALPHA:.0%}, as there are too few calibration '
+                        'episodes for a threshold: alarms, misses and streams are left out.')
     document = {
         'title': f'Success head: {name}',
         'data': {
@@ -152,7 +162,7 @@ def evaluate_success(
             'calibration episodes': len(load_films(data, store, ['calibration'])),
             **{f'attempts, {title}': len(attempts(some)) for title, some in films.items()},
             'seeds': ', '.join(str(run.options.seed) for run in runs)},
-        'warnings': [SIMULATED] if sources & SIMULATORS else [],
+        'warnings': warnings,
         'rows': found.rows, 'controls': found.controls, 'figures': figures,
         'commands': list(commands), 'tables': found.tables}
     write_folder(Path(output), document, pictures, report)

@@ -23,6 +23,7 @@ from hralign_ros.evaluate.metrics.e11_events import (  # noqa: I100
 )
 from hralign_ros.evaluate.metrics.e12_order import confusion
 from hralign_ros.evaluate.report import row
+from hralign_ros.runtime.decision import Status
 from hralign_ros.success.alarms import decided
 from hralign_ros.success.calibrate import Calibrated, Curve
 from hralign_ros.success.clips import Film
@@ -97,8 +98,24 @@ class Decider(Protocol):
     def thresholds_from(self, task_id: str) -> str:
         """Tell what a task's thresholds rest on."""
 
+    def decides(self, scored: Scored, alpha: float = ALPHA) -> bool:
+        """Tell whether there is a threshold, without which all decisions are ABSTAIN."""
+
     def decision(self, scored: Scored, alpha: float = ALPHA) -> int | None:
         """Return the row at which SUCCESS is decided."""
+
+
+def decided_on(
+    ours: Sequence[Decider], films: Sequence[Film], alpha: float,
+) -> tuple[list[Film], str]:
+    """
+    Take the films that decisions of this rate are made on; of others nothing is shown.
+
+    :returns: those, and a note of how many are not among them.
+    """
+    some = [film for film in films if all(one.decides(one(film), alpha) for one in ours)]
+    return some, f'{len(films) - len(some)} attempts have no threshold, and are left out' \
+        if len(some) < len(films) else ''
 
 
 class CalibratedScorer:
@@ -141,14 +158,24 @@ class CalibratedScorer:
         curve = self.found.curve(task_id, self.scorer.views)
         return 'own' if curve is not None and curve.own else 'all tasks'
 
+    def decides(self, scored: Scored, alpha: float = ALPHA) -> bool:
+        """Tell whether there is a threshold for any of its ticks."""
+        return any(alpha in curve.thresholds for _, curve in self._curves(scored))
+
     def decision(self, scored: Scored, alpha: float = ALPHA) -> int | None:
-        """Return the row at which SUCCESS is decided, by the thresholds of the views there."""
-        # By how much each tick is above its own: the sign of a difference is exact.
-        above = np.full(len(scored.scores), -1.0)
+        """
+        Return the row at which SUCCESS is decided, by the thresholds of the views there.
+
+        As the node would by its defaults: what is strange is abstained from, and what has failed
+        in one mode for long enough is a FAILURE.
+        """
+        thresholds = np.full(len(scored.scores), np.nan)
         for rows, curve in self._curves(scored):
-            if alpha in curve.thresholds:
-                above[rows] = curve.fitted.apply(scored.scores[rows]) - curve.thresholds[alpha]
-        return decided(scored.stamps, above, 0.0)
+            thresholds[rows] = curve.thresholds.get(alpha, np.nan)
+        strange = scored.trace.strangeness > self.found.strange
+        return decided(
+            scored.stamps, self.probability(scored), thresholds,
+            status=np.where(strange, int(Status.OUT_OF_DISTRIBUTION), 0), risks=scored.risks)
 
 
 def time_alone(film: Film) -> Scored:
@@ -156,7 +183,8 @@ def time_alone(film: Film) -> Scored:
     zeros = np.zeros((film.frames, 1), np.float32)
     trace = Trace(film, zeros, zeros[:, 0], zeros[:, 0], zeros[:, 0],
                   np.zeros((film.frames, 1), bool))
-    return Scored(trace, film.episode.task_id, film.features.time_s.astype(np.float64), film.done)
+    return Scored(trace, film.episode.task_id, film.features.time_s.astype(np.float64), film.done,
+                  np.zeros((film.frames, 0)))
 
 
 def stream_of(film: Film) -> str:
@@ -256,9 +284,12 @@ def measure_calibration(
                               ('E9 Brier score of any tick', published.brier)):
             found.add(metric, name, split, value, better='lower', seeds=seeds,
                       note=f'prevalence {published.prevalence:.3f}{without}')
-        for metric, value in (('E9 ECE', result.ece), ('E9 Brier score', result.brier),
-                              ('E9 negative log-likelihood', result.nll)):
-            found.add(metric, name, split, value, better='lower', seeds=seeds, note=note)
+        parts = ', '.join(f'{part} {getattr(result, part):.3f}' for part in (
+            'reliability', 'resolution', 'uncertainty'))
+        for metric, value, more in (('E9 ECE', result.ece, ''),
+                                    ('E9 Brier score', result.brier, f'; {parts}'),
+                                    ('E9 negative log-likelihood', result.nll, '')):
+            found.add(metric, name, split, value, better='lower', seeds=seeds, note=note + more)
         if 0.0 < result.prevalence < 1.0:
             shifted = np.stack([with_share(row, result.prevalence) for row in stack])
             found.add('E9 ECE, share of successes known', name, split,

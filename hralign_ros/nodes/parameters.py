@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hralign_ros.runtime.decision import DecisionRules
+from hralign_ros.runtime.decision import DecisionRules, FAILURE_THRESHOLD
 from hralign_ros.runtime.encoder import Encoder, POOLINGS, PRECISIONS
 from hralign_ros.runtime.errors import HralignError
 from hralign_ros.runtime.images import ROTATIONS, ViewGeometry
@@ -146,7 +146,7 @@ NODE_PARAMETERS = (
     Parameter('dwell_s', 0.3, 'How long the probability must stay above the threshold [s]; no '
               'shorter than thresholds were calibrated for: 0.3 of the shipped bundle.',
               0.0, 60.0, dynamic=True),
-    Parameter('failure_threshold', 0.9,
+    Parameter('failure_threshold', FAILURE_THRESHOLD,
               'A failure mode above this probability decides FAILURE; 1: none ever does.',
               0.0, 1.0, dynamic=True),
     Parameter('failure_dwell_s', 1.0, 'How long a failure mode must stay above it [s].',

@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum, IntFlag
 
+# What a mode needs for FAILURE unless a robot says otherwise.
+FAILURE_THRESHOLD = 0.9
+
 
 class Status(IntFlag):
     """Why a result should not be taken at face value; any number of these."""

@@ -11,7 +11,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 import math
 
-from hralign_ros.runtime.decision import decide, Decision, DecisionRules, DecisionState, Status
+from hralign_ros.runtime.decision import (
+    decide,
+    Decision,
+    DecisionRules,
+    DecisionState,
+    FAILURE_THRESHOLD,
+    Status,
+)
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,23 +51,33 @@ def alarm_level(
 
 
 def decided(
-    stamps: NDArray[np.int64], probability: Doubles, threshold: float,
-    rules: DecisionRules | None = None,
+    stamps: NDArray[np.int64], probability: Doubles, threshold: float | Doubles, *,
+    status: NDArray[np.int64] | None = None, risks: Doubles | None = None,
 ) -> int | None:
     """
-    Return the first row at which SUCCESS is decided: `decide`, tick by tick.
+    Return the first row at which SUCCESS is decided: `decide`, tick by tick, by its defaults.
 
     :param stamps: int64 [F], ascending [ns].
-    :param probability: [F].
-    :param rules: all but the threshold; None: the defaults.
+    :param probability: [F], NaN where there is none.
+    :param threshold: of all ticks, or of each [F], NaN where there is none.
+    :param status: int64 [F], bits of each tick; None: all OK.
+    :param risks: [F, K], the probability of having failed in each mode; None: modes are not asked.
     """
-    rules = replace(rules or DecisionRules(), threshold=threshold)
+    thresholds = np.broadcast_to(np.asarray(threshold, np.float64), len(stamps))
     state = DecisionState()
-    for row, (stamp, value) in enumerate(zip(stamps, probability, strict=True)):
-        state, decision = decide(state, rules, stamp=int(stamp), probability=float(value),
-                                 modes=(), status=Status.OK)
+    rules = DecisionRules(failure_threshold=None if risks is None else FAILURE_THRESHOLD)
+    for row, stamp in enumerate(stamps.tolist()):
+        value, needed = float(probability[row]), float(thresholds[row])
+        if needed != rules.threshold:
+            rules = replace(rules, threshold=None if math.isnan(needed) else needed)
+        state, decision = decide(
+            state, rules, stamp=stamp, probability=None if math.isnan(value) else value,
+            modes=() if risks is None else risks[row].tolist(),
+            status=Status.OK if status is None else Status(int(status[row])))
         if decision is Decision.SUCCESS:
             return row
+        if decision is Decision.FAILURE:
+            return None
     return None
 
 

@@ -25,7 +25,13 @@ from hralign_ros.success.bundle import TaskEntry, write_success_bundle
 from hralign_ros.success.calibration import choose, Fitted
 from hralign_ros.success.clips import Film
 from hralign_ros.success.prompts import SHARED
-from hralign_ros.success.run import check_runs, load_films, open_data, SuccessRun
+from hralign_ros.success.run import (
+    check_runs,
+    load_films,
+    open_data,
+    SuccessRun,
+    trained_on,
+)
 from hralign_ros.success.scorer import all_ticks, Scored, Scorer
 import numpy as np
 
@@ -168,10 +174,7 @@ def find_curves(
     known = [film for film in known if film.episode.task_id in scorer.run.texts]
     # A scene of validation may have tasks that training knew: those are no test of unknown ones.
     unseen = [film for film in unseen if film.episode.task_id not in scorer.run.texts]
-    # By what their films are: names are the same in many data sets.
-    trained_on = set(scorer.run.record['data'].get('trained_on', ()))
-    both = sorted(f.episode.episode_id for f in (*known, *unseen)
-                  if f.features.source and f.features.source[:16] in trained_on)
+    both = trained_on(scorer.run, (*known, *unseen))
     if both:
         raise DataError(
             f'{len(both)} episodes of the calibration were trained on, such as {both[0]}: '

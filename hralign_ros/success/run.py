@@ -154,7 +154,8 @@ def open_data(
     """
     imported = read_manifest(folder)
     data = _looked_at(assign_splits(imported, options), options)
-    # The basis is fitted once, and not to robots that only some options train on.
+    # The basis is fitted once: to what the import trains on, whatever these options leave out of
+    # that, or add to it. It knows no labels.
     return data, build_store(
         store or data.folder / 'features', data, bundle, workers=workers, basis=basis,
         fit_to=imported if any(e.split == 'train' for e in imported.episodes) else data,
@@ -279,6 +280,17 @@ def _check_texts(texts: Mapping[str, str]) -> None:
             raise TrainingError(
                 f"the tasks {other} and {task} have the same instruction, '{text}': give their "
                 'episodes one id, or tell them apart by other words')
+
+
+def trained_on(run: SuccessRun, films: Iterable[Film]) -> list[str]:
+    """
+    Name the episodes that a run was trained on, whatever split they are in now.
+
+    By what their films are: names are the same in many data sets.
+    """
+    known = set(run.record['data'].get('trained_on', ()))
+    return sorted(f.episode.episode_id for f in films
+                  if f.features.source and f.features.source[:16] in known)
 
 
 def films_key(films: Iterable[Film]) -> str:

@@ -26,12 +26,14 @@ class Scored:
     :param task_id: of the instruction.
     :param scores: raw, float64 [F].
     :param done: bool [F], whether that instruction is accomplished.
+    :param risks: float64 [F, K], the probability of having failed in each mode.
     """
 
     trace: Trace
     task_id: str
     scores: Doubles
     done: NDArray[np.bool_]
+    risks: Doubles
 
     @property
     def film(self) -> Film:
@@ -94,9 +96,12 @@ class Scorer:
         """
         episode = seen.film.episode
         task_id, name = instruction or (episode.task_id, self._name(seen.film))
-        scores = raw_scores(self.run.head, seen, self.features(task_id, name), self.mode_mask)
+        text = self.features(task_id, name)
+        scores = raw_scores(self.run.head, seen, text, self.mode_mask)
+        modes = mode_probabilities(self.run.head, seen, text, self.mode_mask)
         return Scored(seen, task_id, scores.astype(np.float64),
-                      seen.film.done & (instruction is None))
+                      seen.film.done & (instruction is None),
+                      modes.astype(np.float64) * seen.failed[:, None])
 
     def modes(self, seen: Trace) -> Floats:
         """Return the probability of each mode, given failure, at every tick: [F, K]."""

@@ -10,14 +10,14 @@ from hralign_ros.runtime.decision import (  # noqa: I100
     DecisionState,
     Status,
 )
-from hralign_ros.success.alarms import alarm_level, conformal_threshold
+from hralign_ros.success.alarms import alarm_level, conformal_threshold, decided
 import numpy as np
 import pytest
 
 MS = 1_000_000
 
 
-def decided(stamps, probability, threshold, dwell):
+def decides(stamps, probability, threshold, dwell):
     """Play a trace through the live decision."""
     state, rules = DecisionState(), DecisionRules(threshold=threshold, dwell=dwell)
     for stamp, p in zip(stamps, probability, strict=True):
@@ -41,9 +41,34 @@ def test_a_level_is_where_the_decision_turns():
         probability = rng.random(count)
         dwell = int(rng.integers(0, 500)) * MS
         level = alarm_level(stamps, probability, dwell)
-        assert not decided(stamps, probability, level, dwell)
+        assert not decides(stamps, probability, level, dwell)
         if level > 0:
-            assert decided(stamps, probability, level - 1e-9, dwell)
+            assert decides(stamps, probability, level - 1e-9, dwell)
+
+
+def test_a_replay_decides_as_the_node_does():
+    """
+    Guards misses and delays: they were measured without ABSTAIN and without FAILURE.
+
+    Half a second of strange pictures starts the dwell time again, an attempt that has failed in
+    one mode for a second is a FAILURE and stays one, and a tick without a threshold decides
+    nothing.
+    """
+    stamps = np.arange(20) * 200 * MS
+    sure = np.where(np.arange(20) >= 5, 0.9, 0.1)
+    assert decided(stamps, sure, 0.5) == 7
+    strange = np.zeros(20, np.int64)
+    strange[6:9] = int(Status.OUT_OF_DISTRIBUTION)
+    assert decided(stamps, sure, 0.5, status=strange) == 11
+    assert decided(stamps, sure, 0.5, status=strange * 0 + int(Status.VIEW_MISSING)) == 7
+    risks = np.zeros((20, 2))
+    risks[:6, 1] = 0.95
+    assert decided(stamps, sure, 0.5, risks=risks) is None
+    risks[3] = 0.0
+    assert decided(stamps, sure, 0.5, risks=risks) == 7
+    thresholds = np.where(np.arange(20) < 10, np.nan, 0.5)
+    assert decided(stamps, sure, thresholds) == 12
+    assert decided(stamps, np.where(np.arange(20) == 6, np.nan, sure), 0.5) == 9
 
 
 def test_a_level_of_a_success_is_of_what_comes_before_it():
@@ -57,9 +82,9 @@ def test_a_level_of_a_success_is_of_what_comes_before_it():
         dwell = int(rng.integers(0, 500)) * MS
         level = alarm_level(stamps, probability, dwell, done)
         before = int(done.argmax())
-        assert not decided(stamps[:before], probability[:before], level, dwell)
+        assert not decides(stamps[:before], probability[:before], level, dwell)
         if level > 0:
-            assert decided(stamps[:before], probability[:before], level - 1e-9, dwell)
+            assert decides(stamps[:before], probability[:before], level - 1e-9, dwell)
 
 
 @pytest.mark.parametrize('alpha', [0.01, 0.05, 0.1])

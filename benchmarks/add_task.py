@@ -15,7 +15,7 @@ measured by their true flags.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 import json
 import os
@@ -29,7 +29,10 @@ from hralign_ros.data.manifest import Episode, read_manifest
 from hralign_ros.data.video import frame_times
 from hralign_ros.evaluate.metrics.e8_detection import detection
 from hralign_ros.runtime import default_bundle, Encoder
+from hralign_ros.runtime.tasks import probability_of
 from hralign_ros.success.add_task import AddTaskOptions, fit_task, watch
+from hralign_ros.success.alarms import decided
+from hralign_ros.success.bundle import TaskEntry
 from hralign_ros.success.few_clips import TaskClip
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +44,7 @@ SUCCESS = ROOT / 'results' / 'success.json'
 SIZES = (2, 5, 10, 20, 50, 100, 200)
 # A success clip ends so long after the task is accomplished [s].
 TAIL = 1.0
+ALPHA = 0.05
 Floats = NDArray[np.float64]
 
 
@@ -76,14 +80,13 @@ def main() -> int:
             began = time.monotonic()
             entry = fit_task(encoder, chosen, name, task, (), AddTaskOptions(seed=draw))
             seconds = time.monotonic() - began
-            auroc = _auroc(encoder, name, entry.prompts, [
-                (clips[e.episode_id], e) for e in test])
+            scored = _scored(encoder, name, entry.prompts, test, clips)
+            auroc = _auroc(scored)
             rows.append({'clips_each': size, 'draw': draw, 'auroc': round(auroc[0], 4),
                          'low': round(auroc[1], 4), 'high': round(auroc[2], 4),
-                         'seconds': round(seconds, 1)})
+                         'seconds': round(seconds, 1), **_decisions(entry, scored)})
             print(rows[-1], flush=True)
-    before = _auroc(encoder, name, encoder.tasks.shared.prompts, [
-        (clips[e.episode_id], e) for e in test])
+    before = _auroc(_scored(encoder, name, encoder.tasks.shared.prompts, test, clips))
     found = {
         'task': task, 'test_attempts': len(test), 'clips_to_learn_from': len(good) + len(bad),
         'without': {'auroc': round(before[0], 4), 'low': round(before[1], 4),
@@ -91,6 +94,7 @@ def main() -> int:
         'rows': rows, 'add_task_seconds': _mean(rows, 10, 'seconds'),
         'add_task_auroc_gap': round(
             _mean(rows, rows[-1]['clips_each'], 'auroc') - _mean(rows, 10, 'auroc'), 4),
+        'test_successes': sum(any(e.success_flags) for e in test),
         'largest': rows[-1]['clips_each'], 'threads': options.threads,
         'seconds_per_clip_encoded': round(encoding / len(clips), 3),
         'load_average': [round(x, 2) for x in os.getloadavg()],
@@ -147,26 +151,57 @@ def _clip(encoder: Encoder, folder: Path, episode: Episode) -> TaskClip:
                  until_s=end if first is None else min(end, first + TAIL))
 
 
-def _auroc(
-    encoder: Encoder, name: str, prompts: NDArray[np.float32],
-    clips: Sequence[tuple[TaskClip, Episode]],
-) -> tuple[float, float, float]:
-    """Tell AUROC over all ticks with a bootstrap interval over attempts."""
+# A clip, its raw scores, and whether the task was accomplished, at every tick.
+Scored = tuple[TaskClip, Floats, NDArray[np.bool_]]
+
+
+def _scored(
+    encoder: Encoder, name: str, prompts: NDArray[np.float32], test: Sequence[Episode],
+    clips: Mapping[str, TaskClip],
+) -> list[Scored]:
+    """Score test attempts by prompts, beside their true flags."""
     features = encoder.text.encode_with(name, prompts)
     scale, bias = encoder.success_scale
-    scores: list[Floats] = []
-    done: list[NDArray[np.bool_]] = []
-    for clip, episode in clips:
+    found = []
+    for episode in test:
+        clip = clips[episode.episode_id]
         similarity = clip.video @ features.T * scale
         most = similarity[:, 1:].max(1, keepdims=True)
         rest = most[:, 0] + np.log(np.exp(similarity[:, 1:] - most).sum(1))
-        scores.append((similarity[:, 0] - rest + bias).astype(np.float64))
         rows = np.abs(np.asarray(episode.time_s)[None] - clip.time_s[:, None]).argmin(1)
-        done.append(np.asarray(episode.success_flags, bool)[rows])
+        found.append((clip, (similarity[:, 0] - rest + bias).astype(np.float64),
+                      np.asarray(episode.success_flags, bool)[rows]))
+    return found
 
-    names = np.repeat([c.name for c, _ in clips], [len(d) for d in done])
-    found = detection(np.concatenate(scores), np.concatenate(done), names).auroc
+
+def _auroc(scored: Sequence[Scored]) -> tuple[float, float, float]:
+    """Tell AUROC over all ticks with a bootstrap interval over attempts."""
+    names = np.repeat([clip.name for clip, _, _ in scored], [len(done) for *_, done in scored])
+    found = detection(np.concatenate([scores for _, scores, _ in scored]),
+                      np.concatenate([done for *_, done in scored]), names).auroc
     return found.value, found.low, found.high
+
+
+def _decisions(entry: TaskEntry, scored: Sequence[Scored]) -> dict[str, float | None]:
+    """Tell how often attempts alarm, are decided too early, and are missed, at ALPHA."""
+    curve = next(c for c in entry.calibrations if len(c['views']) == max(
+        len(one['views']) for one in entry.calibrations))
+    threshold = next((row['probability'] for row in curve['thresholds']
+                      if row['alpha'] == ALPHA), None)
+    if threshold is None:
+        return {'threshold': None, 'false_alarms': None, 'too_early': None, 'missed': None}
+    never, early, missed = [], [], []
+    for clip, scores, done in scored:
+        at = decided(np.round(clip.time_s * 1e9).astype(np.int64),
+                     probability_of(curve['method'], curve, scores), threshold)
+        if not done.any():
+            never.append(at is not None)
+        elif not done[0]:
+            early.append(at is not None and at < int(done.argmax()))
+            missed.append(at is None)
+    return {'threshold': round(threshold, 4), 'false_alarms': round(float(np.mean(never)), 4),
+            'too_early': round(float(np.mean(early)), 4),
+            'missed': round(float(np.mean(missed)), 4)}
 
 
 def _mean(rows: Sequence[dict[str, Any]], size: int, key: str) -> float:

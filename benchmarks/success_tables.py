@@ -9,7 +9,7 @@ Write the tables of docs/success_results.md anew from results/success.json.
 What stands between the marks `<!-- NAME -->` and `<!-- end -->` is replaced, the rest is prose.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import json
 from pathlib import Path
 from statistics import median
@@ -161,15 +161,22 @@ def _added(found: Mapping[str, Any]) -> dict[str, str]:
     sizes = sorted({row['clips_each'] for row in found['rows']})
     without = found['without']
     rows = [['none (shared prompts)', '', f'{without["auroc"]:.3f} '
-             f'[{without["low"]:.3f}, {without["high"]:.3f}]', '']]
+             f'[{without["low"]:.3f}, {without["high"]:.3f}]', '', '', '', '']]
     for size in sizes:
         some = [row for row in found['rows'] if row['clips_each'] == size]
         rows.append([f'{size} + {size}', str(len(some)),
                      ', '.join(f'{row["auroc"]:.3f}' for row in some),
+                     *(_average(some, key) for key in ('false_alarms', 'too_early', 'missed')),
                      ', '.join(f'{row["seconds"]:.0f}' for row in some)])
     return {'add_task': table(
         ['clips of success + failure', 'draws', 'AUROC on other attempts, each draw',
-         'seconds to fit'], rows)}
+         'false alarms at 5 %', 'decided too early', 'missed', 'seconds to fit'], rows)}
+
+
+def _average(rows: Sequence[Mapping[str, Any]], key: str) -> str:
+    """Average a share over the draws that have it."""
+    known = [row[key] for row in rows if row.get(key) is not None]
+    return f'{sum(known) / len(known):.3f}' if known else '-'
 
 
 if __name__ == '__main__':

@@ -11,7 +11,8 @@ Measure what `hralign add-task` makes of 2 to 200 clips of each kind: its learni
 TASK is one that the bundle does not know, window-open say. Its clips go to `add-task` as a user's
 would, successes cut off one second after they have succeeded. Fitting is timed by itself; what
 encodes the clips is the runtime. Attempts in scenes of their own, that were not learned from, are
-measured by their true flags.
+measured by their true flags; decisions are by the curve alone, without the node's ABSTAIN before
+strange pictures and without FAILURE.
 """
 
 import argparse
@@ -78,7 +79,8 @@ def main() -> int:
             chosen = [clips[e.episode_id] for some in (good, bad)
                       for e in (some[i] for i in rng.choice(len(some), size, replace=False))]
             began = time.monotonic()
-            entry = fit_task(encoder, chosen, name, task, (), AddTaskOptions(seed=draw))
+            entry = fit_task(encoder, chosen, name, task, (), AddTaskOptions(seed=draw),
+                             lambda _: None)
             seconds = time.monotonic() - began
             scored = _scored(encoder, name, entry.prompts, test, clips)
             auroc = _auroc(scored)
@@ -199,9 +201,9 @@ def _decisions(entry: TaskEntry, scored: Sequence[Scored]) -> dict[str, float | 
         elif not done[0]:
             early.append(at is not None and at < int(done.argmax()))
             missed.append(at is None)
-    return {'threshold': round(threshold, 4), 'false_alarms': round(float(np.mean(never)), 4),
-            'too_early': round(float(np.mean(early)), 4),
-            'missed': round(float(np.mean(missed)), 4)}
+    return {'threshold': round(threshold, 4), **{
+        what: round(float(np.mean(some)), 4) if some else None for what, some in (
+            ('false_alarms', never), ('too_early', early), ('missed', missed))}}
 
 
 def _mean(rows: Sequence[dict[str, Any]], size: int, key: str) -> float:

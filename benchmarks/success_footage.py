@@ -50,7 +50,7 @@ def play_footage(
             tick = episode.step(dict.fromkeys(encoder.manifest.views, frame),
                                 stamp=_SECOND + round(float(now) * _SECOND))
             curve = tick.success.calibration
-            rules = DecisionRules(threshold=None if curve is None else curve.thresholds[0.05])
+            rules = DecisionRules(threshold=None if curve is None else curve.threshold(0.05))
             state, decision = decide(
                 state, rules, stamp=tick.stamp, probability=tick.success.probability, modes=(),
                 status=tick.status)

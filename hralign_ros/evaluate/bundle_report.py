@@ -29,6 +29,7 @@ from hralign_ros.evaluate.success_suite import (
     share_over,
     time_alone,
     TIME_ONLY,
+    undecided,
 )
 from hralign_ros.runtime.decision import Status
 from hralign_ros.runtime.encoder import Encoder
@@ -261,6 +262,7 @@ def evaluate_bundle(
             'attempts at tasks that the bundle does not know': sum(
                 not one.knows(film) for some in films.values() for film in some)},
         'warnings': [
+            *undecided([one], films),
             *([SIMULATED] if sources & SIMULATORS else []),
             *([f'Episodes of {", ".join(used)} may have been used to make the bundle: it looks '
                'better on them than it is.'] if used else [])],

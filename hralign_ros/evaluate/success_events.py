@@ -87,16 +87,18 @@ def measure_delays(
     promise is; those that are undone again are among them.
     """
     dwell = DecisionRules().dwell * 1e-9
-    chosen, without = decided_on(ours, attempts(films), ALPHA)
-    sooner = [film for film in chosen if film.done.any() and not film.done[0]]
+    sooner, without = decided_on(ours, [
+        film for film in attempts(films) if film.done.any() and not film.done[0]], ALPHA)
     if sooner:
         early = np.array([[_first_decision(one, film) < int(film.done.argmax())
                            for film in sooner] for one in ours])
         found.add('E11 successes decided too early', name, split,
                   share_over(early, clusters_of(sooner)), better='lower', chance=ALPHA,
                   seeds=[one.seed for one in ours], note=without)
-    good = [film for film in chosen if film.done[-1] and float(
-        film.features.time_s[-1] - film.features.time_s[int(film.done.argmax())]) >= dwell]
+    good, without = decided_on(ours, [
+        film for film in attempts(films) if film.done[-1] and float(
+            film.features.time_s[-1] - film.features.time_s[int(film.done.argmax())]) >= dwell],
+        ALPHA)
     if not good:
         return
     first = [float(film.features.time_s[int(film.done.argmax())]) for film in good]

@@ -38,6 +38,7 @@ from hralign_ros.evaluate.success_suite import (
     SPLITS,
     time_alone,
     TIME_ONLY,
+    undecided,
 )
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.success.calibrate import find_curves
@@ -150,9 +151,7 @@ def evaluate_success(
             title='Kind of failure and mode named', across='mode', down="simulator's kind"),
             'Failure modes', "All tasks together; a task's first mode need not be another's.")
     warnings = [SIMULATED] if (sources := {e.source for e in data.episodes}) & SIMULATORS else []
-    if not any('E10' in metric for metric, _, _ in found.values):
-        warnings.append(f'Nothing is decided at {ALPHA:.0%}, as there are too few calibration '
-                        'episodes for a threshold: alarms, misses and streams are left out.')
+    warnings += undecided(ours, films)
     document = {
         'title': f'Success head: {name}',
         'data': {

@@ -118,6 +118,21 @@ def decided_on(
         if len(some) < len(films) else ''
 
 
+def undecided(
+    ours: Sequence[Decider], films: Mapping[str, Sequence[Film]],
+) -> list[str]:
+    """Say of which attempts there are no numbers about decisions, by split."""
+    found = []
+    for split, some in films.items():
+        every = attempts(some)
+        known = decided_on(ours, every, ALPHA)[0]
+        if len(known) < len(every):
+            found.append(f'{split}: {len(every) - len(known)} of {len(every)} attempts have no '
+                         f'threshold for {ALPHA:.0%}, as too few episodes were calibrated with: '
+                         'nothing is decided on them, and they are in no number about decisions.')
+    return found
+
+
 class CalibratedScorer:
     """A scorer with its curves: probabilities of ticks, whichever views took part in each."""
 

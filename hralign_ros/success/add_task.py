@@ -200,7 +200,10 @@ def add_task(
         raise TrainingError(f'{bundle}: its success head is not trained; a task can only be '
                             'added to one that is (`hralign train-success`)')
     require_replaceable(Path(output))
-    for text in (name, task_id, *(check_task(alias) for alias in aliases)):
+    aliases = [check_task(alias) for alias in aliases]
+    if not all(aliases):
+        raise DataError('an alias is empty; leave it out')
+    for text in (name, task_id, *aliases):
         known = encoder.tasks.match(text)
         if known is not None and known.task_id != task_id:
             raise DataError(
@@ -217,41 +220,40 @@ def add_task(
              *read_clips(failure, encoder, success=False, options=options, report=report)]
     cached = time.monotonic()
     report(f'{len(clips)} clips encoded in {cached - began:.0f} s')
-    entry = fit_task(encoder, clips, name, task_id, _names(same, name, aliases), options)
+    entry = fit_task(encoder, clips, name, task_id, _aliases(same, name, aliases, report), options,
+                     report)
     report(f'fitted in {time.monotonic() - cached:.0f} s')
-    _report_calibrations(encoder, entry, report)
-    _write(encoder, output, entry)
-    return output
-
-
-def _names(before: Task | None, name: str, aliases: Sequence[str]) -> tuple[str, ...]:
-    """Keep what a task that is learned anew was called by: instructions at work say that."""
-    old = () if before is None else (before.name, *before.aliases)
-    known = {normalise_task(name)}
-    kept = []
-    for text in (*aliases, *old):
-        if normalise_task(text) not in known:
-            known.add(normalise_task(text))
-            kept.append(text)
-    return tuple(kept)
-
-
-def _report_calibrations(encoder: Encoder, entry: TaskEntry, report: Report) -> None:
-    """Say by which views the task can be decided on, and on how many clips that rests."""
-    for one in entry.calibrations:
-        rates = ', '.join(f'{row["alpha"]:g}' for row in one['thresholds'])
-        report(f'{" + ".join(one["views"])}: {one["episodes"]} clips; thresholds for '
-               + (f'an alpha of {rates}' if rates else 'no alpha, decisions will be ABSTAIN: more '
-                  'clips are needed, 19 of each kind for 0.05'))
     every = set(encoder.manifest.views)
     if not any(set(one['views']) == every for one in entry.calibrations):
         report(f'UNCALIBRATED while {" and ".join(sorted(every))} are there, as two successes and '
                'two failures with all of them are needed')
+    _write(encoder, output, entry)
+    return output
+
+
+def _aliases(
+    before: Task | None, name: str, aliases: Sequence[str], report: Report,
+) -> tuple[str, ...]:
+    """
+    Keep the aliases of a task that is learned anew.
+
+    Under another name it may be another task: what it was called by then means nothing any more.
+    """
+    old = () if before is None else (before.name, *before.aliases)
+    same = before is not None and normalise_task(before.name) == normalise_task(name)
+    kept = {normalise_task(text): text for text in (*(old if same else ()), *aliases)}
+    kept.pop(normalise_task(name), None)
+    lost = [text for text in old
+            if normalise_task(text) not in kept and normalise_task(text) != normalise_task(name)]
+    if lost:
+        report('UNKNOWN_TASK from now on, unless given as --alias: '
+               + ', '.join(f"'{text}'" for text in lost))
+    return tuple(kept.values())
 
 
 def fit_task(
     encoder: Encoder, clips: Sequence[TaskClip], name: str, task_id: str,
-    aliases: Sequence[str], options: AddTaskOptions,
+    aliases: Sequence[str], options: AddTaskOptions, report: Report = print,
 ) -> TaskEntry:
     """
     Fit a task's prompts and calibration to clips.
@@ -265,7 +267,7 @@ def fit_task(
     bad = [c for c in clips if not c.succeeds]
     if len(good) < 2 or len(bad) < 2:
         raise DataError(f'{len(good)} successes and {len(bad)} failures; at least two of each '
-                        'are needed, ten of each are good')
+                        'are needed, 20 of each are good')
     order = [*good, *bad]
     fold = np.r_[np.arange(len(good)), np.arange(len(bad))] % min(_FOLDS, len(good), len(bad))
     # Of each clip, by the views that take part: scores of prompts that were not fitted to it.
@@ -285,7 +287,7 @@ def fit_task(
         done = [c.succeeds for c, _ in clips_of]
         # Without enough clips by these views there is no telling: UNCALIBRATED.
         if min(sum(done), len(done) - sum(done)) >= 2:
-            calibrations.append(calibrate_few(views, clips_of, shared))
+            calibrations.append(calibrate_few(views, clips_of, shared, report))
     prompts = learn_prompts(order, name, shared.prompts, scale, options, text)
     return TaskEntry(task_id, name, prompts, tuple(
         f'mode {k + 1}' for k in range(len(prompts))), tuple(calibrations), tuple(aliases))

@@ -5,6 +5,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+import math
 from typing import Any
 
 from hralign_ros.data.manifest import DataError
@@ -20,6 +21,8 @@ Flags = NDArray[np.bool_]
 Parameters = dict[str, Any]
 _FOLDS = 5
 _TINY = 1e-7
+# The least that a probability rises with its score.
+FLATTEST = 1e-3
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def fit(
         return {'a': a, 'b': b, 'c': float(model.intercept_[0])}
     model.fit(scores[:, None], done, weights)
     shift = float(model.intercept_[0]) if method != 'temperature' else 0.0
-    return {'scale': max(float(model.coef_[0, 0]), 1e-3), 'shift': shift}
+    return {'scale': max(float(model.coef_[0, 0]), FLATTEST), 'shift': shift}
 
 
 def fit_few(scores: Sequence[Doubles], done: Sequence[Flags]) -> Fitted:
@@ -93,8 +96,11 @@ def fit_few(scores: Sequence[Doubles], done: Sequence[Flags]) -> Fitted:
     model = LogisticRegression(C=1e6, max_iter=1000)
     model.fit(np.r_[rows, rows][:, None], np.r_[np.ones(len(rows)), np.zeros(len(rows))],
               np.r_[weights * target, weights * (1.0 - target)] / weights.mean())
-    return Fitted('platt', {'scale': max(float(model.coef_[0, 0]), 1e-3),
-                            'shift': float(model.intercept_[0])}, {}, len(rows), len(scores))
+    scale, shift = float(model.coef_[0, 0]), float(model.intercept_[0])
+    if scale <= FLATTEST:  # they fall with success, or tell nothing: the same for all of them
+        share = float(np.average(target, weights=weights))
+        scale, shift = FLATTEST, math.log(share / (1.0 - share))
+    return Fitted('platt', {'scale': scale, 'shift': shift}, {}, len(rows), len(scores))
 
 
 def choose(

@@ -3,23 +3,27 @@
 
 """Curve and thresholds of one task from few clips, which are sure of little and say so."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+import math
 from typing import Any
 
 from hralign_ros.runtime.decision import DecisionRules
 from hralign_ros.runtime.tasks import Task
-from hralign_ros.success.alarms import alarm_level, conformal_threshold
+from hralign_ros.success.alarms import alarm_level, conformal_threshold, decided
 from hralign_ros.success.calibrate import ALPHAS
-from hralign_ros.success.calibration import fit_few
+from hralign_ros.success.calibration import fit_few, Fitted, FLATTEST
 import numpy as np
 from numpy.typing import NDArray
 
+Report = Callable[[str], None]
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 # No threshold is lower: what is less likely than not is no SUCCESS. Clips that are told apart with
 # ease would have one next to 0, and the first failure a little unlike them alarms.
 EVEN = 0.5
+# What the node asks for by default, and what is reported on.
+ALPHA = DecisionRules().alpha
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +51,7 @@ class TaskClip:
 
 def calibrate_few(
     views: frozenset[str], clips: Sequence[tuple[TaskClip, Doubles]], shared: Task,
+    report: Report = print,
 ) -> dict[str, Any]:
     """
     Fit a curve and thresholds to clips and their scores by these views; as in tasks.yaml.
@@ -59,33 +64,21 @@ def calibrate_few(
     :param clips: of either kind two or more, each with scores [F] of prompts that were not fitted
         to it.
     """
-    known_ticks = [~np.isnan(c.done) for c, _ in clips]
-    fitted = fit_few([s[rows] for (_, s), rows in zip(clips, known_ticks, strict=True)],
-                     [c.done[rows] == 1 for (c, _), rows in zip(clips, known_ticks, strict=True)])
-    dwell = DecisionRules().dwell
-    # Of failures, and of successes before they are one.
-    levels: tuple[list[float], list[float]] = [], []
-    for c, s in clips:
-        stamps = np.round(c.time_s * 1e9).astype(np.int64)
-        first = int((c.done == 1).argmax()) if c.succeeds else len(stamps)
-        if first and stamps[first - 1] - stamps[0] >= dwell:  # else too short to show anything
-            levels[int(c.succeeds)].append(alarm_level(
-                stamps[:first], fitted.apply(s[:first]), dwell))
-    thresholds, sources = {}, {}
-    highest = EVEN
-    # From the most frequent alarm: a rarer one never has a lower threshold, whatever it rests on.
-    for alpha in sorted(ALPHAS, reverse=True):
-        own = [threshold for some in levels
-               if (threshold := conformal_threshold(some, alpha)) is not None]
-        known = [c.thresholds[alpha] for c in shared.calibrations.values()
-                 if alpha in c.thresholds]
-        if len(own) == len(levels):
-            sources[alpha] = 'own'
-        elif known:
-            sources[alpha], own = 'own and shared', [*levels[0], *levels[1], *known]
-        else:
-            continue
-        highest = thresholds[alpha] = max(*own, highest)
+    ticks = [~np.isnan(c.done) for c, _ in clips]
+    fitted = fit_few([s[rows] for (_, s), rows in zip(clips, ticks, strict=True)],
+                     [c.done[rows] == 1 for (c, _), rows in zip(clips, ticks, strict=True)])
+    levels = _levels(clips, fitted)
+    # Of a curve that says the same of everything, no threshold tells anything.
+    thresholds, sources = _thresholds(levels, shared) if fitted.parameters['scale'] > FLATTEST \
+        else ({}, {})
+    where = ' + '.join(sorted(views))
+    if ALPHA in thresholds:
+        _report_missed(where, clips, fitted, thresholds[ALPHA], levels, report)
+    else:
+        why = 'scores do not rise with success' if fitted.parameters['scale'] <= FLATTEST else \
+            f'{math.ceil(1 / ALPHA - 1)} clips of each kind are needed, longer than the dwell time'
+        report(f'{where}: no threshold for an alpha of {ALPHA:g}, so decisions will be ABSTAIN '
+               f'there: {why}')
     return {
         'views': sorted(views), 'method': fitted.method, **fitted.parameters,
         'rows': fitted.count, 'episodes': fitted.episodes, 'never_succeeding': len(levels[0]),
@@ -93,3 +86,60 @@ def calibrate_few(
         'thresholds_from': ', '.join(f'{a}: {sources[a]}' for a in sorted(sources)),
         'thresholds': [{'alpha': a, 'probability': float(thresholds[a])}
                        for a in sorted(thresholds)]}
+
+
+def _stamps(clip: TaskClip) -> NDArray[np.int64]:
+    return np.round(clip.time_s * 1e9).astype(np.int64)
+
+
+def _levels(
+    clips: Sequence[tuple[TaskClip, Doubles]], fitted: Fitted,
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Tell at which threshold each clip would alarm: failures, successes before they are one."""
+    dwell = DecisionRules().dwell
+    levels: tuple[dict[str, float], dict[str, float]] = {}, {}
+    for number, (c, s) in enumerate(clips):
+        stamps = _stamps(c)
+        first = int((c.done == 1).argmax()) if c.succeeds else len(stamps)
+        if first and stamps[first - 1] - stamps[0] >= dwell:  # else too short to show anything
+            levels[int(c.succeeds)][f'{c.name or number}'] = alarm_level(
+                stamps[:first], fitted.apply(s[:first]), dwell)
+    return levels
+
+
+def _thresholds(
+    levels: tuple[dict[str, float], dict[str, float]], shared: Task,
+) -> tuple[dict[float, float], dict[float, str]]:
+    """Choose thresholds by alpha, and say what each rests on."""
+    thresholds, sources = {}, {}
+    highest = EVEN
+    # From the most frequent alarm: a rarer one never has a lower threshold, whatever it rests on.
+    for alpha in sorted(ALPHAS, reverse=True):
+        own = [threshold for some in levels
+               if (threshold := conformal_threshold([*some.values()], alpha)) is not None]
+        known = [c.thresholds[alpha] for c in shared.calibrations.values()
+                 if alpha in c.thresholds]
+        if len(own) == len(levels):
+            sources[alpha] = 'own'
+        elif known:
+            sources[alpha], own = 'own and shared', [
+                *levels[0].values(), *levels[1].values(), *known]
+        else:
+            continue
+        highest = thresholds[alpha] = max(*own, highest)
+    return thresholds, sources
+
+
+def _report_missed(
+    where: str, clips: Sequence[tuple[TaskClip, Doubles]], fitted: Fitted, threshold: float,
+    levels: tuple[dict[str, float], dict[str, float]], report: Report,
+) -> None:
+    """Say what a threshold costs, and which clip it owes its height to."""
+    good = [(c, s) for c, s in clips if c.succeeds]
+    missed = sum(decided(_stamps(c), fitted.apply(s), threshold) is None for c, s in good)
+    report(f'{where}: {len(clips)} clips; threshold for an alpha of {ALPHA:g}: {threshold:.2f}, '
+           f'with which {missed} of the {len(good)} successes would be missed')
+    highest = max(levels[1], key=lambda name: levels[1][name], default='')
+    if missed and highest and levels[1][highest] >= threshold:
+        report(f'  success {highest} sets it, which looks accomplished before its last seconds: '
+               'if it goes on for long after the task is done, cut it, or raise done_s')

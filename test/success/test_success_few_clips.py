@@ -73,7 +73,10 @@ def test_no_rate_without_anything_behind_it():
     bundle that was calibrated on as little.
     """
     rng = np.random.default_rng(1)
-    assert not calibrate_few(VIEWS, clips(rng, 2), shared())['thresholds']
+    said = []
+    assert not calibrate_few(VIEWS, clips(rng, 2), shared(), said.append)['thresholds']
+    assert said == ['a: no threshold for an alpha of 0.05, so decisions will be ABSTAIN there: 19 '
+                    'clips of each kind are needed, longer than the dwell time']
     assert set(thresholds_of(calibrate_few(
         VIEWS, clips(rng, 10), shared({0.05: 0.6, 0.1: 0.5})))) == {0.05, 0.1}
     assert set(thresholds_of(calibrate_few(VIEWS, clips(rng, 20), shared()))) == {0.05, 0.1}
@@ -104,6 +107,41 @@ def test_too_early_is_also_what_nobody_knows():
         row = decided(np.round(new.time_s * 1e9).astype(np.int64), probability, threshold)
         early += row is not None and row < int((new.done == 1).argmax())
     assert found['succeeding'] == 40 and early <= 12
+
+
+def test_a_clip_that_goes_on_for_long_is_named(clip_that_runs_on=3):
+    """
+    Guards recordings that were stopped late: one of them sets a threshold that misses most.
+
+    What it shows 1 to 2 s before its end is accomplished in truth, and counts as too early. That
+    is on the safe side; but nobody was told, and the node seemed not to know the task.
+    """
+    rng = np.random.default_rng(5)
+    some = clips(rng, 10)
+    said = []
+    usual = thresholds_of(calibrate_few(VIEWS, some, shared({0.05: 0.6}), said.append))[0.05]
+    assert usual == 0.6 and '0 of the 10 successes would be missed' in said[0] and len(said) == 1
+    late, scores = clip(rng, True, looks_done=9)
+    some[2 * clip_that_runs_on] = TaskClip('late', late.video, late.time_s, late.done), scores
+    said.clear()
+    high = thresholds_of(calibrate_few(VIEWS, some, shared({0.05: 0.6}), said.append))[0.05]
+    assert high > 0.6 and ' 0 of the 10 successes' not in said[0]
+    assert said[1].startswith('  success late sets it') and 'cut it, or raise done_s' in said[1]
+
+
+def test_scores_that_fall_with_success_decide_nothing():
+    """
+    Guards two clips of a kind: of scores the wrong way round everything was .79 likely.
+
+    The slope was set to nearly 0, and the rest of the line stayed where it was.
+    """
+    few = fit_few([np.array([7.0, 7.5]), np.array([8.0, 8.5])],
+                  [np.array([False, True]), np.array([False, False])])
+    assert few.apply(np.array([-8.0, 8.0])) == pytest.approx([0.35, 0.35], abs=0.1)
+    rng, said = np.random.default_rng(6), []
+    turned = [(c, -s) for c, s in clips(rng, 20)]
+    assert not calibrate_few(VIEWS, turned, shared({0.05: 0.6}), said.append)['thresholds']
+    assert 'scores do not rise with success' in said[0]
 
 
 @pytest.mark.parametrize('count', [2, 5, 10])

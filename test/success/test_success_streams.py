@@ -19,11 +19,15 @@ from hralign_ros.evaluate.success_events import (  # noqa: E402, I100
     perturbed,
 )
 from hralign_ros.evaluate.success_suite import (  # noqa: E402
+    CalibratedScorer,
     measure_calibration,
     measure_modes,
     Measured,
     share_over,
+    undecided,
 )
+from hralign_ros.success.calibrate import Calibrated, Curve  # noqa: E402
+from hralign_ros.success.calibration import Fitted  # noqa: E402
 from hralign_ros.success.scorer import Scored  # noqa: E402
 from tiny_success import make_film, TASKS  # noqa: E402
 
@@ -133,10 +137,50 @@ def test_what_is_never_decided_keeps_no_promise():
     assert (alarms['value'], alarms['n']) == (0.5, 2)
     assert alarms['note'].startswith('1 attempts have no threshold')
     assert rows['E11 missed successes']['n'] == 1
+    assert rows['E11 missed successes']['note'].startswith('1 attempts have no threshold')
+    assert undecided([one], {'seen': some})[0].startswith('seen: 2 of 5 attempts')
     nothing = Measured()
     measure_alarms(nothing, 'ours', [Scripted({})], some, 'seen')
     measure_delays(nothing, 'ours', [Scripted({})], some, 'seen')
     assert not nothing.rows
+
+
+def test_a_calibrated_head_decides_as_the_node_does():
+    """
+    Guards what all figures about decisions rest on: thresholds by view, ABSTAIN, FAILURE.
+
+    Where the wrist camera is gone, that set's own curve and threshold count.
+    """
+    def curve(shift, thresholds):
+        return Curve(Fitted('platt', {'scale': 1.0, 'shift': shift}, {}, 1, 1), thresholds, 99, 99,
+                     False)
+
+    head = CalibratedScorer(
+        SimpleNamespace(views=('wrist', 'third_person'), run=SimpleNamespace()),
+        Calibrated(2.0, frozenset(['lift']), {
+            ('lift', ('wrist', 'third_person')): curve(0.0, {0.05: 0.6, 0.1: 0.4}),
+            ('lift', ('third_person',)): curve(0.0, {0.05: 0.99})}))
+    film = make_film('lift', 0, frames=20)
+
+    def scored(*, task='lift', one_view=(), strange=(), failing=()):
+        live = np.ones((20, 2), bool)
+        live[list(one_view), 0] = False
+        strangeness, risks = np.ones(20, np.float32), np.zeros((20, 3))
+        strangeness[list(strange)] = 2.5
+        risks[list(failing), 1] = 0.95
+        scores = np.where(np.arange(20) < 5, -2.0, 2.0)
+        trace = SimpleNamespace(film=film, live=live, strangeness=strangeness,
+                                stamps=np.arange(20) * 200_000_000)
+        return Scored(trace, task, scores, film.done, risks)
+
+    assert head.decision(scored()) == 7 and head.decision(scored(), 0.1) == 7
+    assert head.decision(scored(), 0.01) is None and not head.decides(scored(), 0.01)
+    assert head.decision(scored(strange=[6])) == 9
+    assert head.decision(scored(one_view=range(4, 10))) == 12
+    assert head.decision(scored(failing=range(7))) is None
+    assert head.decision(scored(failing=range(5))) == 7, 'not for a second'
+    assert head.decides(scored()) and not head.decides(scored(task='open'))
+    assert head.decision(scored(task='open')) is None
 
 
 def test_what_becomes_a_stream():

@@ -33,6 +33,7 @@ from hralign_ros.runtime.bundle import default_bundle
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.errors import HralignError, TaskError
 from hralign_ros.runtime.overlay import attention_overlay
+from hralign_ros.runtime.tasks import Task
 from rclpy.clock import JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
@@ -316,7 +317,8 @@ class EncoderNode(LifecycleNode):
             if not episode.task.text:
                 response.message = 'no instruction is set now: embeddings are the plain mean'
             elif episode.task.known:
-                response.message = f'task {episode.task.task.task_id}'
+                response.message = f'task {episode.task.task.task_id}' \
+                    + self._undecided(episode.task.task)
             else:
                 response.message = 'the bundle does not know this task: UNKNOWN_TASK'
             self.get_logger().info(f"task '{episode.task.text}': {response.message}")
@@ -327,6 +329,14 @@ class EncoderNode(LifecycleNode):
         response.nearest_tasks = [task.name for task, _ in nearest]
         response.nearest_similarity = [float(cosine) for _, cosine in nearest]
         return response
+
+    def _undecided(self, task: Task) -> str:
+        """Say that nothing will be decided for a task that is known; '' where it will."""
+        assert self._encoder is not None and self._settings is not None
+        alpha = self._settings.decision.alpha
+        return '' if task.threshold(self._encoder.manifest.views, alpha) is not None else (
+            f', for which no threshold is calibrated for an alpha of {alpha:g}: decisions will be '
+            'ABSTAIN')
 
     def _on_start_episode(
         self, request: StartEpisode.Request, response: StartEpisode.Response,

@@ -7,7 +7,7 @@ The tasks a bundle knows: names, aliases, failure prompts, calibration and thres
 Read from tasks.yaml and tasks.safetensors, the two small files that adding a task rewrites.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 import math
 from typing import Any
@@ -142,6 +142,11 @@ class Task:
     mode_mask: NDArray[np.float32]
     mode_names: tuple[str, ...]
     calibrations: Mapping[frozenset[str], Calibration]
+
+    def threshold(self, views: Iterable[str], alpha: float) -> float | None:
+        """Look up what SUCCESS needs while these views are there; None: nothing is decided."""
+        curve = self.calibrations.get(frozenset(views))
+        return None if curve is None else curve.threshold(alpha)
 
 
 class TaskTable:

@@ -8,10 +8,15 @@ Each case sends what a broken camera sends, then good frames, and expects an emb
 """
 
 from array import array
+from pathlib import Path
 
 from harness import Harness, noise, stamp_of, VIEWS
+from hralign_ros.export.replace import replace_bundle
+from hralign_ros.runtime import default_bundle
+from hralign_ros.runtime.bundle import load_bundle
 import pytest
 from sensor_msgs.msg import CompressedImage, Image
+import yaml
 
 GOOD = {view: noise(index) for index, view in enumerate(VIEWS)}
 SECOND = 1_000_000_000
@@ -203,6 +208,26 @@ def test_set_task_refuses_what_it_cannot_use(
     assert bool(message.status & message.STATUS_NO_TASK) == (answer.task == '')
     assert message.pooling == (message.POOLING_ATTENTION if answer.task else message.POOLING_MEAN)
     assert 'Traceback' not in process.output
+
+
+def test_a_task_without_a_threshold_is_said(harness: Harness, tmp_path: Path) -> None:
+    """
+    Guards a task that was added from few clips, for which nothing backs an alpha of .05.
+
+    Its probability came, every decision was ABSTAIN, and only the doctor said why.
+    """
+    bundle, shipped = tmp_path / 'bundle', load_bundle(default_bundle())
+    files = {name: shipped.read(name) for name in shipped.manifest.document['files']}
+    tasks = yaml.safe_load(files['tasks.yaml'])
+    poor = next(task for task in tasks['tasks'] if task['name'] == 'open the drawer')
+    for curve in poor['calibration']:
+        curve['thresholds'] = [row for row in curve['thresholds'] if row['alpha'] != 0.05]
+    files['tasks.yaml'] = yaml.safe_dump(tasks).encode()
+    replace_bundle(bundle, files, dict(shipped.manifest.document))
+    harness.start_active(bundle=str(bundle))
+    words = 'no threshold is calibrated for an alpha of 0.05: decisions will be ABSTAIN'
+    assert words in harness.set_task('open the drawer').message
+    assert words not in harness.set_task('close the door').message
 
 
 def test_cv_bridge_decodes_other_encodings(harness: Harness) -> None:

@@ -416,8 +416,7 @@ def _task_finding(tasks: TaskTable, manifest: Manifest, values: Mapping[str, Any
         such = f", such as '{tasks.tasks[0].name}'" if tasks.tasks else ''
         found = f"'{values['task']}' is none of the {len(tasks.tasks)} tasks of the bundle{such}"
         if values['allow_unknown_tasks']:
-            shared = tasks.shared.calibrations.get(frozenset(manifest.views))
-            if shared is None or shared.threshold(values['alpha']) is None:
+            if tasks.shared.threshold(manifest.views, values['alpha']) is None:
                 return warn('task', f'{found}, and no threshold for alpha {values["alpha"]:g} is '
                             'calibrated for tasks it does not know: decisions will be ABSTAIN',
                             'Take another alpha, or calibrate with validation tasks')
@@ -425,8 +424,7 @@ def _task_finding(tasks: TaskTable, manifest: Manifest, values: Mapping[str, Any
         return warn('task', found, 'Embeddings come all the same; success decisions will be '
                     'ABSTAIN (UNKNOWN_TASK). Say it as the bundle does, add it with hralign '
                     'add-task, or set allow_unknown_tasks')
-    curve = task.calibrations.get(frozenset(manifest.views))
-    if curve is None or curve.threshold(values['alpha']) is None:
+    if task.threshold(manifest.views, values['alpha']) is None:
         return warn('task', f"'{task.name}' has no threshold for alpha {values['alpha']:g}: "
                     'decisions will be ABSTAIN', 'Calibrate the bundle with attempts at it')
     return ok('task', f"'{task.name}' ({task.task_id})")

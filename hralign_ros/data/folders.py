@@ -82,7 +82,8 @@ def read_folders(
             faults.add('corrupt_video', name, f'{error}; skipped')
             continue
         episodes.append(Episode(
-            episode_id=name, task_id=slug(text), task_text=text,
+            # What is before a '#' would be one recording by several cameras.
+            episode_id=name.replace('#', '%23'), task_id=slug(text), task_text=text,
             scene=label.get('scene') or scene, camera=label.get('camera') or REFERENCE_VIEW,
             embodiment=(label.get('embodiment') or embodiment) if videos else 'human',
             source='folder', license_id=label.get('license_id') or license_id, success=success,

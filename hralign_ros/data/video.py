@@ -151,6 +151,10 @@ def read_frames(
         raise DataError(f'video {path}: no frame was asked for')
     wanted = chosen[picks]
     pictures = _decode(path, {stamps[i] for i in wanted.tolist()}, geometry)
+    sizes = sorted({picture.shape[:2] for picture in pictures.values()})
+    if len(sizes) > 1:
+        raise DataError(f'video {path}: its pictures have several sizes, such as {sizes[0]} and '
+                        f'{sizes[1]}; convert it to one size')
     return np.stack([pictures[stamps[i]] for i in wanted.tolist()]), times[wanted]
 
 
@@ -257,16 +261,17 @@ def _decode(
     """Decode the frames with these stamps."""
     pictures: dict[int, NDArray[np.uint8]] = {}
     with _opened(path) as (container, stream):
-        container.seek(min(wanted), stream=stream, backward=True)
-        for frame in container.decode(stream):
-            if frame.pts in wanted:
-                pictures[frame.pts] = geometry.apply(_picture(frame))
-            if len(pictures) == len(wanted):
-                break
-    if len(pictures) < len(wanted):
-        raise DataError(f'video {path}: {len(wanted) - len(pictures)} of {len(wanted)} wanted '
-                        'frames cannot be decoded')
-    return pictures
+        # Where groups of pictures are open, what is shown just before a key frame may need the key
+        # frame before that one, and a seek ends at the later: then from the start.
+        for start in (min(wanted), stream.start_time or 0):
+            container.seek(start, stream=stream, backward=True)
+            for frame in container.decode(stream):
+                if frame.pts in wanted:
+                    pictures[frame.pts] = geometry.apply(_picture(frame))
+                if len(pictures) == len(wanted):
+                    return pictures
+    raise DataError(f'video {path}: {len(wanted) - len(pictures)} of {len(wanted)} wanted frames '
+                    'cannot be decoded')
 
 
 def _picture(frame: Any) -> NDArray[np.uint8]:

@@ -13,6 +13,7 @@ from hralign_ros.adapt.run import Run
 from hralign_ros.data.manifest import DataSet, REFERENCE_VIEW, SIMULATORS
 from hralign_ros.data.pairs import Clip
 from hralign_ros.data.video import read_frames
+from hralign_ros.evaluate.bootstrap import EvaluationError
 from hralign_ros.evaluate.encode import encode_pairs, PairArrays
 from hralign_ros.evaluate.figures import (
     Answer,
@@ -32,6 +33,7 @@ from hralign_ros.evaluate.suite import (
     HUMAN_TO_ROBOT,
     measure,
     Measured,
+    POLICY,
     split_items,
     Variant,
 )
@@ -46,7 +48,9 @@ _CHARTS = {
     'recall_neutral': f'E1 R@1 of the task in other scenes, {HUMAN_TO_ROBOT}, neutral text',
     'recall_own_pair': f'E1 R@1 {HUMAN_TO_ROBOT}, task text',
     'gap': 'E2 proxy A-distance, task text',
-    'policy': 'E6 nearest-neighbour action error'}
+    'policy': POLICY}
+# The split of tasks that training knows nothing of.
+TEST_TASKS = 'test_task'
 SIMULATED = ('Simulated pairs are not RH20T: these figures say that the method works on this '
              'data, not how well it works on a real robot.')
 
@@ -62,8 +66,9 @@ def evaluate_adaptation(
 
     :param runs: runs of one variant differ in their seed; the first variant is the one shown.
     :returns: everything measured.
-    :raises EvaluationError: a split without pairs.
+    :raises EvaluationError: a split without pairs, or one of new tasks that a run was trained on.
     """
+    _check_new_tasks(data, runs, splits)
     variants = [Variant(FROZEN_MEAN, ()), *group_runs(runs)]
     store = FeatureStore(data, cache, workers=workers)
     found = measure(
@@ -83,11 +88,27 @@ def evaluate_adaptation(
             **{f'episodes of {split}': sum(e.split == split for e in data.episodes)
                for split in splits},
             'seeds': ', '.join(map(str, found.seeds))},
-        'warnings': [SIMULATED] if set(sources) & SIMULATORS else [],
+        'warnings': [*([SIMULATED] if set(sources) & SIMULATORS else []), *(
+            f'{metric}, {split}: left out, {reason}'
+            for (metric, split), reason in found.left_out.items())],
         'rows': found.rows, 'controls': found.controls, 'figures': figures,
         'commands': list(commands), 'tables': found.tables}
     write_folder(Path(output), document, pictures, report)
     return found
+
+
+def _check_new_tasks(data: DataSet, runs: Sequence[Run], splits: Sequence[str]) -> None:
+    """Refuse tests of tasks that a run has learned, before the data were split anew."""
+    if TEST_TASKS not in splits:
+        return
+    tasks = {e.task_id for e in data.of_split(TEST_TASKS).episodes}
+    for run in runs:
+        both = sorted(tasks & set(run.record['data']['tasks']))
+        if both:
+            raise EvaluationError(
+                f'{run.folder} was trained on {", ".join(both)}, of {TEST_TASKS}: it would look '
+                'better than it is. Train again with the splits as they are now, or import the '
+                'data with those that it was trained with')
 
 
 def _figures(
@@ -97,7 +118,8 @@ def _figures(
     cache = store.clips(run)
     items = split_items(data, cache, split, view)
     texts = store.texts(run, items)
-    before = encode_pairs(None, items, cache, texts, length=run.options.train.length)
+    before = encode_pairs(run.model, items, cache, texts, length=run.options.train.length,
+                          frozen_mean=True)
     after = encode_pairs(
         run.model, items, cache, texts, length=run.options.train.length,
         adapt_human=run.options.train.objective == 'video_text')

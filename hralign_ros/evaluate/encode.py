@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hralign_ros.adapt.batches import Item, make_items
 from hralign_ros.adapt.cache import FeatureCache
 from hralign_ros.adapt.model import HRAlign, mean_pool
-from hralign_ros.data.manifest import DataSet, Episode
+from hralign_ros.data.manifest import DataSet, Episode, recording_of
 from hralign_ros.data.pairs import Clip, make_pairs
 from hralign_ros.evaluate.bootstrap import EvaluationError
 import numpy as np
@@ -34,12 +34,14 @@ class PairArrays:
     :param text: number of each pair's own text among the K - 1 first, int64 [n]; the last text is
         NEUTRAL_TEXT. With mean pooling K is 1, and there is nothing to choose.
     :param names: episode ids, [n].
+    :param recordings: what was recorded, [n]: the same one where several cameras filmed it.
     """
 
     human: Floats
     robot: Floats
     text: NDArray[np.int64]
     names: NDArray[np.str_]
+    recordings: NDArray[np.str_]
     tasks: NDArray[np.str_]
     scenes: NDArray[np.str_]
 
@@ -62,12 +64,13 @@ class FrameArrays:
     :param features: float32 [n, C], pooled with the episode's own text.
     :param actions: float64 [n, A], mean command from this frame to the next one kept.
     :param proprio: float64 [n, P].
+    :param recordings: what frames are of, [n]: the same one where several cameras filmed it.
     """
 
     features: Floats
     actions: NDArray[np.float64]
     proprio: NDArray[np.float64]
-    episodes: NDArray[np.str_]
+    recordings: NDArray[np.str_]
     tasks: NDArray[np.str_]
 
 
@@ -85,14 +88,15 @@ def split_items(data: DataSet, cache: FeatureCache, split: str, view: str) -> li
 
 
 def encode_pairs(
-    model: HRAlign | None, items: Sequence[Item], cache: FeatureCache,
+    model: HRAlign, items: Sequence[Item], cache: FeatureCache,
     texts: dict[str, Floats], *, length: int = 5, adapt_human: bool = False,
+    frozen_mean: bool = False,
 ) -> PairArrays:
     """
     Pool the clips of pairs, frames spread evenly.
 
-    :param model: None for the frozen backbone's mean.
     :param texts: float32 [D] by text, NEUTRAL_TEXT among them.
+    :param frozen_mean: the mean of what the model's backbone gives, without anything trained.
     :param adapt_human: put the humans through the adapters too (the co-training control).
     """
     names = sorted({item.robot.task_text for item in items})
@@ -102,23 +106,24 @@ def encode_pairs(
         for start in range(0, len(items), _CHUNK):
             some = items[start:start + _CHUNK]
             human.append(_pooled(model, _maps([i.human for i in some], cache, length), queries,
-                                 adapted=adapt_human))
+                                 adapted=adapt_human, frozen_mean=frozen_mean))
             robot.append(_pooled(model, _maps([i.robot for i in some], cache, length), queries,
-                                 adapted=True))
+                                 adapted=True, frozen_mean=frozen_mean))
     return PairArrays(
         human=torch.cat(human).numpy(), robot=torch.cat(robot).numpy(),
         text=np.array([names.index(item.robot.task_text) for item in items], np.int64),
         names=np.array([item.robot.episode_id for item in items]),
+        recordings=np.array([recording_of(item.robot.episode_id) for item in items]),
         tasks=np.array([item.task_id for item in items]),
         scenes=np.array([item.robot.scene for item in items]))
 
 
 def encode_frames(
-    model: HRAlign | None, items: Sequence[Item], cache: FeatureCache,
-    texts: dict[str, Floats], data: DataSet,
+    model: HRAlign, items: Sequence[Item], cache: FeatureCache,
+    texts: dict[str, Floats], data: DataSet, *, frozen_mean: bool = False,
 ) -> FrameArrays:
     """
-    Encode the cached frames of robot clips one by one.
+    Encode the cached frames of robot clips one by one; parameters as for `encode_pairs`.
 
     Only episodes with actions and proprioception of the most common widths are taken: arms with
     other joints cannot share a probe.
@@ -131,7 +136,7 @@ def encode_frames(
     if not widths:
         raise EvaluationError('no episode of this split has actions and proprioception')
     common = max(set(widths), key=widths.count)
-    features, actions, proprio, names, tasks = [], [], [], [], []
+    features, actions, proprio, recordings, tasks = [], [], [], [], []
     with torch.no_grad():
         for item in items:
             episode = episodes.get(item.robot.episode_id)
@@ -140,7 +145,8 @@ def encode_frames(
             kept = _kept_frames(episode, cache.times(item.robot))
             maps = torch.from_numpy(np.array(cache.clip(item.robot), np.float32))[:, None]
             query = torch.tensor(texts[item.robot.task_text])[None]
-            pooled = _pooled(model, maps, query, adapted=True)[:, 0].numpy()
+            pooled = _pooled(
+                model, maps, query, adapted=True, frozen_mean=frozen_mean)[:, 0].numpy()
             commands = np.array(episode.actions, np.float64)
             states = np.array(episode.proprio, np.float64)
             for row in range(len(kept) - 1):
@@ -149,18 +155,21 @@ def encode_frames(
                 features.append(pooled[row])
                 actions.append(commands[kept[row]:kept[row + 1]].mean(0))
                 proprio.append(states[kept[row]])
-                names.append(episode.episode_id)
+                recordings.append(episode.recording)
                 tasks.append(episode.task_id)
     if not features:
         raise EvaluationError('no episode with actions has two different cached frames')
     return FrameArrays(np.stack(features), np.stack(actions), np.stack(proprio),
-                       np.array(names), np.array(tasks))
+                       np.array(recordings), np.array(tasks))
 
 
-def _pooled(model: HRAlign | None, maps: Tensor, queries: Tensor, *, adapted: bool) -> Tensor:
+def _pooled(
+    model: HRAlign, maps: Tensor, queries: Tensor, *, adapted: bool, frozen_mean: bool,
+) -> Tensor:
     """Pool maps [B, T, C', r, c] with each query [K, D] to [B, K, C] (K = 1 for the mean)."""
-    if model is None:
-        return mean_pool(maps)[:, None]
+    if frozen_mean:
+        # Maps are cached where the adapters come, and the backbone goes on behind some.
+        return mean_pool(model.frozen_maps(maps))[:, None]
     tokens = model.adapted_maps(maps) if adapted else model.frozen_maps(maps)
     return model.pooled_for_each(tokens, queries)
 

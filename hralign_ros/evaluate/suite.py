@@ -10,11 +10,13 @@ their seed only. Every variant is measured on the same pairs, galleries and fold
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hralign_ros.adapt.batches import Item
 from hralign_ros.adapt.cache import FeatureCache
+from hralign_ros.adapt.model import HRAlign
 from hralign_ros.adapt.run import pair_features, Run, text_encoder, text_features
 from hralign_ros.data.manifest import DataSet, REFERENCE_VIEW
 from hralign_ros.evaluate.bootstrap import (
@@ -27,7 +29,6 @@ from hralign_ros.evaluate.bootstrap import (
 from hralign_ros.evaluate.encode import (
     encode_frames,
     encode_pairs,
-    FrameArrays,
     NEUTRAL_TEXT,
     PairArrays,
     split_items,
@@ -39,7 +40,6 @@ from hralign_ros.evaluate.metrics import (
     Policy,
     proprio_probe,
     proxy_a_distance,
-    Retrieval,
     retrieval,
     retrieval_with_queries,
     separability,
@@ -55,6 +55,9 @@ Row = dict[str, Any]
 GALLERY = 100
 FROZEN_MEAN = 'frozen, mean'
 HUMAN_TO_ROBOT, ROBOT_TO_HUMAN = 'human to robot', 'robot to human'
+POLICY = 'E6 nearest-neighbour action error'
+# Of E2, where there are as many groups.
+FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ class Measured:
     :param names: episode of each column of `hits`, by split.
     :param clusters: what is drawn together for intervals of `hits`, by split.
     :param seeds_of: of the rows of `hits` and `policies`, by variant; none for the frozen mean.
+    :param left_out: why, by (metric, split), of what these data cannot show.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -94,6 +98,27 @@ class Measured:
     tables: dict[str, list[Row]] = field(default_factory=dict)
     seeds: tuple[int, ...] = ()
     seeds_of: dict[str, list[int]] = field(default_factory=dict)
+    left_out: dict[tuple[str, str], str] = field(default_factory=dict)
+
+
+class Taken(dict[str, Any]):
+    """
+    What can be measured, by name; small data sets cannot show everything.
+
+    :ivar left_out: of all else, why.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left_out: dict[str, str] = {}
+
+    def take(self, name: str, measure: Callable[[], Any]) -> Any:
+        """Measure; return None where these data do not do."""
+        try:
+            self[name] = measure()
+        except EvaluationError as error:
+            self.left_out[name] = str(error)
+        return self.get(name)
 
 
 class FeatureStore:
@@ -160,7 +185,10 @@ def measure(
         for variant in variants:
             report(f'{split}: {variant.name}')
             found.seeds_of[variant.name] = [r.options.train.seed for r in variant.runs]
+            before = set(found.left_out)
             _measure_variant(found, store, variant, reference, split, view, gallery, full, probed)
+            for metric, _ in sorted(set(found.left_out) - before):
+                report(f'  {metric}: left out, {found.left_out[metric, split]}')
     return found
 
 
@@ -177,43 +205,47 @@ def _measure_variant(
         cache = store.clips(run)
         items = split_items(store.data, cache, split, view)
         texts = store.texts(run, items)
-        model = run.model if variant.runs else None
+        plain = not variant.runs
         arrays = encode_pairs(
-            model, items, cache, texts, length=run.options.train.length,
-            adapt_human=run.options.train.objective == 'video_text')
+            run.model, items, cache, texts, length=run.options.train.length,
+            adapt_human=run.options.train.objective == 'video_text', frozen_mean=plain)
         size = min(gallery, len(items))
-        for name, result in retrievals(arrays, size, full=full).items():
+        retrieved = retrievals(arrays, size, full=full)
+        parts = [retrieved, _gaps(arrays, full)]
+        for name, result in retrieved.items():
             hits.setdefault(name, []).append(result.hits[1])
             names[name] = arrays.names[result.index]
             # Clips of one task and scene are found, or not, together.
-            clusters[name] = join_labels(arrays.tasks, arrays.scenes)[result.index] \
-                if 'of the task' in name or 'hard' in name else names[name]
+            together = join_labels(arrays.tasks, arrays.scenes)[result.index]
+            clusters[name] = together if ('of the task' in name or 'hard' in name) and len(
+                set(together)) > 1 else arrays.recordings[result.index]
             chances[name] = result.chance[1]
             if full and name.endswith(('task text', 'neutral text')) and 'hard' not in name:
                 for k, metric in ((5, 'R@5'), (0, 'mAP'), (-1, 'MedR')):
                     value = result.recall[5] if k == 5 else \
                         result.average_precision if k == 0 else result.median_rank
                     per_seed.setdefault(name.replace('R@1', metric), []).append(value)
-        for name, value in _gaps(arrays, full).items():
-            per_seed.setdefault(name, []).append(value)
         if full:
-            for name, value in _shapes(arrays).items():
-                per_seed.setdefault(name, []).append(value)
+            parts.append(_shapes(arrays))
         if probes:
-            frames = encode_frames(model, items, cache, texts, store.data)
-            for name, value in _probes(frames).items():
+            parts.append(_probes(run.model, items, cache, texts, store.data, plain))
+            policy = parts[-1].pop(POLICY, None)
+            if policy is not None:
+                found.policies.setdefault((variant.name, split), []).append(policy)
+        for part in parts:
+            found.left_out |= {(name, split): why for name, why in part.left_out.items()}
+        for part in parts[1:]:
+            for name, value in part.items():
                 per_seed.setdefault(name, []).append(value)
-            found.policies.setdefault((variant.name, split), []).append(nearest_neighbour_policy(
-                frames.features, frames.actions, episodes=frames.episodes, tasks=frames.tasks))
     for name, stack in hits.items():
         values = np.stack(stack)
         estimate = cluster_mean(values if len(values) > 1 else values[0], clusters[name])
         _add(found, variant, name, split, estimate, chance=chances[name])
     for name, values_of in per_seed.items():
         _add(found, variant, name, split, _over_seeds(values_of))
-    if probes:
-        policies = found.policies[variant.name, split]
-        _add(found, variant, 'E6 nearest-neighbour action error', split, cluster_mean(
+    policies = found.policies.get((variant.name, split))
+    if policies:
+        _add(found, variant, POLICY, split, cluster_mean(
             np.stack([p.errors for p in policies]), policies[0].episodes))
     main = f'E1 R@1 of the task in other scenes, {HUMAN_TO_ROBOT}, task text'
     if main not in hits:  # all clips are of one scene
@@ -231,14 +263,18 @@ def _measure_variant(
         for name, hit in zip(names[main], row_of, strict=True))
 
 
-def retrievals(arrays: PairArrays, gallery: int, *, full: bool) -> dict[str, Retrieval]:
-    """Retrieve in both directions, with the query's own text for all clips, and a neutral one."""
+def retrievals(arrays: PairArrays, gallery: int, *, full: bool) -> Taken:
+    """
+    Retrieve in both directions, with the query's own text for all clips, and a neutral one.
+
+    :returns: a Retrieval by name.
+    """
     labels: dict[str, Any] = {
         'identity': arrays.names, 'task_q': arrays.tasks, 'task_g': arrays.tasks,
         'gallery_size': gallery}
     hard: dict[str, Any] = {
         **labels, 'gallery_size': None, 'scene_q': arrays.scenes, 'scene_g': arrays.scenes}
-    found = {}
+    found = Taken()
     for direction, query, answer in (
             (HUMAN_TO_ROBOT, arrays.human, arrays.robot),
             (ROBOT_TO_HUMAN, arrays.robot, arrays.human)):
@@ -249,19 +285,26 @@ def retrievals(arrays: PairArrays, gallery: int, *, full: bool) -> dict[str, Ret
         def pool_gallery(rows: Any, text: int, of: Any = answer) -> Any:
             return of[rows, min(text, of.shape[1] - 1)]
 
+        # Other cameras of one recording are no other clips of its task.
+        others: dict[str, Any] = {
+            **labels, 'level': 'task', 'own_pair': False, 'identity': arrays.recordings,
+            'clusters': join_labels(arrays.tasks, arrays.scenes)}
         elsewhere: dict[str, Any] = {
-            **labels, 'level': 'task', 'own_pair': False, 'scene_q': arrays.scenes,
-            'scene_g': arrays.scenes, 'clusters': join_labels(arrays.tasks, arrays.scenes),
-            'gallery_size': min(gallery, _fewest_elsewhere(arrays.scenes))}
+            **others, 'scene_q': arrays.scenes, 'scene_g': arrays.scenes,
+            'gallery_size': min(gallery, _fewest_elsewhere(arrays))}
         if elsewhere['gallery_size'] > 1:
-            found[f'E1 R@1 of the task in other scenes, {direction}, task text'] = \
-                retrieval_with_queries(pool_query, pool_gallery, text=arrays.text, **elsewhere)
-            found[f'E1 R@1 of the task in other scenes, {direction}, neutral text'] = retrieval(
-                query[:, -1], answer[:, -1], **elsewhere)
+            found.take(
+                f'E1 R@1 of the task in other scenes, {direction}, task text',
+                partial(retrieval_with_queries, pool_query, pool_gallery, text=arrays.text,
+                        **elsewhere))
+            found.take(
+                f'E1 R@1 of the task in other scenes, {direction}, neutral text',
+                partial(retrieval, query[:, -1], answer[:, -1], **elsewhere))
+        # What no data can lack: all else is left out where it cannot be measured.
         found[f'E1 R@1 {direction}, task text'] = retrieval_with_queries(
-            pool_query, pool_gallery, text=arrays.text, **labels)
+            pool_query, pool_gallery, text=arrays.text, clusters=arrays.recordings, **labels)
         found[f'E1 R@1 {direction}, neutral text'] = retrieval(
-            query[:, -1], answer[:, -1], **labels)
+            query[:, -1], answer[:, -1], clusters=arrays.recordings, **labels)
         if not full:
             continue
         if elsewhere['gallery_size'] > 1 and len(set(arrays.tasks)) > 1:
@@ -272,16 +315,22 @@ def retrievals(arrays: PairArrays, gallery: int, *, full: bool) -> dict[str, Ret
             ) -> Any:
                 return of[other[rows], min(text, of.shape[1] - 1)]
 
-            found[f'E1 R@1 of the task in other scenes, {direction}, task text, clips shuffled'] \
-                = retrieval_with_queries(
-                    pool_stranger, pool_gallery, text=arrays.text, **elsewhere)
-        # The own pair is not among them: there is one clip less to choose from.
-        others = {**labels, 'gallery_size': min(gallery, len(arrays.names) - 1)}
-        found[f'E1 R@1 of the task, {direction}, neutral text'] = retrieval(
-            query[:, -1], answer[:, -1], level='task', own_pair=False, **others)
+            found.take(
+                f'E1 R@1 of the task in other scenes, {direction}, task text, clips shuffled',
+                partial(retrieval_with_queries, pool_stranger, pool_gallery, text=arrays.text,
+                        **elsewhere))
+        # The own recording is not among them.
+        most = int(np.unique(arrays.recordings, return_counts=True)[1].max())
+        found.take(
+            f'E1 R@1 of the task, {direction}, neutral text',
+            partial(retrieval, query[:, -1], answer[:, -1], **{
+                **others, 'clusters': arrays.recordings,
+                'gallery_size': min(gallery, len(arrays.names) - most)}))
         if _scene_with_two_tasks(arrays):
-            found[f'E1 R@1 hard gallery (same scene, other task), {direction}, task text'] = \
-                retrieval_with_queries(pool_query, pool_gallery, text=arrays.text, **hard)
+            found.take(
+                f'E1 R@1 hard gallery (same scene, other task), {direction}, task text',
+                partial(retrieval_with_queries, pool_query, pool_gallery, text=arrays.text,
+                        **hard))
     return found
 
 
@@ -306,53 +355,71 @@ def _scene_with_two_tasks(arrays: PairArrays) -> bool:
         np.unique(arrays.scenes))
 
 
-def _fewest_elsewhere(scenes: np.ndarray) -> int:
+def _fewest_elsewhere(arrays: PairArrays) -> int:
     """Return the size of the largest gallery of other scenes that every query can have."""
-    return int(len(scenes) - np.unique(scenes, return_counts=True)[1].max())
+    scene, recording = (np.unique(labels, return_inverse=True)[1]
+                        for labels in (arrays.scenes, arrays.recordings))
+    return min(int(((scene != s) & (recording != r)).sum())
+               for s, r in {*zip(scene.tolist(), recording.tolist(), strict=True)})
 
 
-def _gaps(arrays: PairArrays, full: bool) -> dict[str, Estimate]:
+def _gaps(arrays: PairArrays, full: bool) -> Taken:
     """Measure how easily human and robot features are told apart, in the same folds for all."""
     groups = join_labels(arrays.tasks, arrays.scenes)
-    found = {}
-    for name, (human, robot) in (('task text', arrays.own()), ('neutral text', arrays.neutral())):
-        distance = proxy_a_distance(human, robot, groups_h=groups, groups_r=groups)
-        found[f'E2 proxy A-distance, {name}'] = distance.distance
+    folds = min(FOLDS, len(np.unique(groups)))
+    found = Taken()
+
+    def take(name: str, human: Any, robot: Any, **how: Any) -> None:
+        found.take(f'E2 proxy A-distance, {name}', lambda: proxy_a_distance(
+            human, robot, groups_h=groups, groups_r=groups, folds=folds, **how).distance)
+
+    take('task text', *arrays.own())
+    take('neutral text', *arrays.neutral())
     if full:
-        human, robot = arrays.own()
-        found['E2 proxy A-distance, MLP, task text'] = proxy_a_distance(
-            human, robot, groups_h=groups, groups_r=groups, classifier='mlp').distance
-        found['E2 proxy A-distance, labels shuffled'] = proxy_a_distance(
-            human, robot, groups_h=groups, groups_r=groups, shuffled=True).distance
+        take('MLP, task text', *arrays.own(), classifier='mlp')
+        take('labels shuffled', *arrays.own(), shuffled=True)
     return found
 
 
-def _shapes(arrays: PairArrays) -> dict[str, Estimate]:
+def _shapes(arrays: PairArrays) -> Taken:
     """Measure E3 and E4, with the neutral text: own texts would be what differs."""
     human, robot = arrays.neutral()
-    plain = robot
-    width = spread(robot, clusters=arrays.names)
-    found = {
-        'E3 CKA human and robot': linear_cka(human, robot, clusters=arrays.names),
-        'E3 effective rank, robot': width.effective_rank,
-        'E3 variation, robot': width.variation,
-        'E4 distance within / between tasks, robot': task_distance_ratio(
-            plain, tasks=arrays.tasks, episodes=arrays.names)}
+    found, recordings = Taken(), arrays.recordings
+    found.take('E3 CKA human and robot', lambda: linear_cka(human, robot, clusters=recordings))
+    width = found.take('E3 effective rank, robot', lambda: spread(robot, clusters=recordings))
+    if width is not None:
+        found['E3 effective rank, robot'] = width.effective_rank
+        found['E3 variation, robot'] = width.variation
+    found.take('E4 distance within / between tasks, robot', lambda: task_distance_ratio(
+        robot, tasks=arrays.tasks, episodes=recordings))
     for classifier in ('knn', 'linear'):
-        result = separability(
-            plain, tasks=arrays.tasks, scenes=arrays.scenes, episodes=arrays.names,
-            classifier=classifier)  # type: ignore[arg-type]  # one of the two
-        found[f'E4 task accuracy, {classifier}, new scene'] = result.accuracy
-        found[f'E4 loss of accuracy in a new scene, {classifier}'] = result.drop
+        name = f'E4 task accuracy, {classifier}, new scene'
+        result = found.take(name, partial(
+            separability, robot, tasks=arrays.tasks, scenes=arrays.scenes, episodes=recordings,
+            classifier=classifier))
+        if result is not None:
+            found[name] = result.accuracy
+            found[f'E4 loss of accuracy in a new scene, {classifier}'] = result.drop
     return found
 
 
-def _probes(frames: FrameArrays) -> dict[str, Estimate]:
-    return {
-        'E5 action R2 from two frames': action_probe(
-            frames.features, frames.actions, episodes=frames.episodes).r2,
-        'E5 proprioception R2': proprio_probe(
-            frames.features, frames.proprio, episodes=frames.episodes).r2}
+def _probes(
+    model: HRAlign, items: Sequence[Item], cache: FeatureCache, texts: dict[str, np.ndarray],
+    data: DataSet, plain: bool,
+) -> Taken:
+    """Measure what single frames say of actions and of the arm (E5), and a policy's error (E6)."""
+    found = Taken()
+    frames = found.take('E5', lambda: encode_frames(
+        model, items, cache, texts, data, frozen_mean=plain))
+    if found.pop('E5', None) is None:
+        return found
+    found.take('E5 action R2 from two frames', lambda: action_probe(
+        frames.features, frames.actions, episodes=frames.recordings).r2)
+    found.take('E5 proprioception R2', lambda: proprio_probe(
+        frames.features, frames.proprio, episodes=frames.recordings).r2)
+    found.take(POLICY, lambda: nearest_neighbour_policy(
+        frames.features, frames.actions, episodes=frames.recordings, tasks=frames.tasks))
+    return found
 
 
 # Which way is better, by the beginning of the metric's name.

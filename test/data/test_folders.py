@@ -46,6 +46,15 @@ def test_names_are_enough(tmp_path):
     assert person.robot_videos == {} and push.human_video == ''
 
 
+def test_a_folder_with_the_mark_of_cameras(tmp_path):
+    """Guards "take #1", "take #2": all of them were one recording by several cameras."""
+    add(tmp_path, *(f'push/take #{i}/third_person.mp4' for i in range(12)))
+    (tmp_path / 'labels.csv').write_text('episode,success\npush/take #3,yes\n')
+    episodes, faults = read(tmp_path)
+    assert len({e.recording for e in episodes}) == 12 and not faults.found
+    assert [e.success for e in episodes if e.success is not None] == [True]
+
+
 def test_labels(tmp_path):
     """Guards the table: it overrules the folder's name, and says how an episode ended."""
     add(tmp_path, *(f'push/{i}/third_person.mp4' for i in range(4)))

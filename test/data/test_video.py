@@ -3,6 +3,8 @@
 
 """Videos: the frames that were asked for, at the times they were shown, or a clear refusal."""
 
+from fractions import Fraction
+
 import av
 from hralign_ros.data.manifest import DataError
 from hralign_ros.data.video import (
@@ -213,6 +215,59 @@ def test_avi_that_does_not_say_its_order(tmp_path, codec, options, good):
     else:
         with pytest.raises(DataError, match='convert it to MP4'):
             read_frames(path, count=12)
+
+
+@pytest.mark.parametrize(('codec', 'options'), [
+    ('libx264', {'x264-params': 'open-gop=1:keyint=8:min-keyint=8:bframes=3:scenecut=0'}),
+    ('libx265', {'x265-params': 'open-gop=1:keyint=8:min-keyint=8:bframes=3:scenecut=0:'
+                                'log-level=none'})])
+def test_any_part_of_open_groups_of_pictures(tmp_path, codec, options):
+    """
+    Guards films by encoders that open groups, as x265 does unless told otherwise.
+
+    A part that began just before a key frame could not be read: the film was left out as broken.
+    """
+    path = tmp_path / 'a.mp4'
+    with av.open(str(path), 'w') as container:
+        try:
+            stream = container.add_stream(codec, rate=20, options=options)
+        except (av.FFmpegError, ValueError):
+            pytest.skip(f'this PyAV has no {codec}')
+        stream.width, stream.height, stream.pix_fmt = 64, 48, 'yuv420p'
+        for i in range(FRAMES):
+            shade = np.full((48, 64, 3), 10 + 5 * i, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(shade, format='rgb24')))
+        container.mux(stream.encode())
+    times = frame_times(path)
+    assert len(times) == FRAMES
+    for first in range(FRAMES - 2):
+        frames, _ = read_frames(path, times_s=times[first:first + 3])
+        assert np.abs(np.array(numbers(frames)) - np.arange(first, first + 3)).max() <= 1
+
+
+def test_pictures_of_several_sizes(tmp_path):
+    """
+    Guards films by browsers, which change the size of what they record: all of `adapt` ended.
+
+    Such a film is left out like a broken one, and the others are used.
+    """
+    path = tmp_path / 'a.mkv'
+    with av.open(str(path), 'w') as container:
+        stream = container.add_stream('mjpeg', rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, 'yuvj420p'
+        for i in range(8):
+            side = (48, 64) if i < 4 else (24, 32)
+            frame = av.VideoFrame.from_ndarray(np.full((*side, 3), 90, np.uint8), format='rgb24')
+            encoder = av.CodecContext.create('mjpeg', 'w')
+            encoder.width, encoder.height, encoder.pix_fmt = side[1], side[0], 'yuvj420p'
+            encoder.time_base = stream.time_base or Fraction(1, 10)
+            for packet in encoder.encode(frame):
+                packet.stream, packet.pts, packet.dts = stream, i, i
+                packet.time_base = Fraction(1, 10)
+                container.mux(packet)
+    assert len(read_frames(path, count=2, span_s=(0.0, 0.25))[0]) == 2
+    with pytest.raises(DataError, match='several sizes'):
+        read_frames(path, count=8)
 
 
 def test_what_a_view_has_seen_by_then():

@@ -151,7 +151,8 @@ def test_recall_by_hand(name):
     run, cache, items, texts = prepared(name or 'adapted')
     chosen = Variant('it', (run,) if name else ())
     found = quickly([Variant('one', (run,)), chosen], gallery=100)
-    arrays = encode.encode_pairs(run.model if name else None, items, cache, texts, length=3)
+    arrays = encode.encode_pairs(run.model, items, cache, texts, length=3,
+                                 frozen_mean=not name)
     own, elsewhere = [], []
     for i, text in enumerate(arrays.text):
         text = min(text, arrays.human.shape[1] - 1)
@@ -206,7 +207,7 @@ def test_single_frames_with_what_was_done_next():
     for i, item in enumerate(items):
         rows = slice(3 * i, 3 * i + 3)
         episode = episodes[item.robot.episode_id]
-        assert set(frames.episodes[rows]) == {episode.episode_id}
+        assert set(frames.recordings[rows]) == {episode.episode_id}
         assert set(frames.tasks[rows]) == {episode.task_id}
         commands = np.array(episode.actions)
         np.testing.assert_allclose(
@@ -225,7 +226,7 @@ def test_arms_with_other_joints_share_no_probe():
         replace(e, actions=[[*a, 0.0] for a in e.actions]) if e.episode_id == odd else e
         for e in data.episodes)
     frames = encode.encode_frames(run.model, items, cache, texts, changed)
-    assert set(frames.episodes) == {i.robot.episode_id for i in items[1:]}
+    assert set(frames.recordings) == {i.robot.episode_id for i in items[1:]}
     none = data.only(replace(e, actions=()) for e in data.episodes)
     with pytest.raises(EvaluationError, match='no episode of this split has actions'):
         encode.encode_frames(run.model, items, cache, texts, none)
@@ -347,3 +348,84 @@ def test_runs_of_one_seed_are_not_one_variant():
     with pytest.raises(EvaluationError, match="variant 'adapted': two runs with the same seed"):
         group_runs([run, run])
     assert [len(v.runs) for v in group_runs([run, small.run('again')])] == [2]
+
+
+def test_cameras_of_one_recording_are_one(monkeypatch):
+    """
+    Guards RH20T, whose rows are cameras: each counted as an episode of its own.
+
+    Of features that know nothing of the task the neighbours said .94 of it: what they found was
+    the same recording, filmed from the side.
+    """
+    rng = np.random.default_rng(0)
+    recordings, cameras = 40, 6
+    of = np.repeat(np.arange(recordings), cameras)
+    own = rng.normal(size=(recordings, 1, 16))[of]
+    features = own + 0.1 * rng.normal(size=(len(of), 1, 16))
+    features /= np.linalg.norm(features, axis=-1, keepdims=True)
+    tasks = np.array([f't{r % 5}' for r in of])
+    names = np.array([f'r{r}#{i}' for i, r in enumerate(of)])
+    arrays = encode.PairArrays(
+        features.astype(np.float32), features.astype(np.float32), np.zeros(len(of), np.int64),
+        names, np.array([f'r{r}' for r in of]), tasks, np.array([f's{r // 5 % 2}' for r in of]))
+    found = suite.retrievals(arrays, 100, full=True)
+    assert found['E1 R@1 of the task, human to robot, neutral text'].recall[1].value < 0.4
+    shapes = suite._shapes(arrays)
+    assert shapes['E4 loss of accuracy in a new scene, knn'].value < 0.3
+    assert shapes['E4 distance within / between tasks, robot'].value == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize('full', [True, False])
+def test_data_that_cannot_show_everything(tmp_path, full):
+    """
+    Guards the first evaluation on one's own clips: few tasks, all filmed in one place.
+
+    The first metric that these cannot show ended it, after the features, without a report.
+    """
+    data = small.data()
+    chosen = [e for e in data.episodes if e.split == SPLIT and e.task_id == 'push-bar']
+    few = data.only([replace(e, scene='default') for e in chosen])
+    told = []
+    found = evaluate_adaptation(
+        few, [small.run('adapted')], tmp_path / 'report', splits=[SPLIT], full=full,
+        cache=small.data().folder / 'cache', report=told.append)
+    assert (R1, 'adapted', SPLIT) in found.values
+    assert ('E2 proxy A-distance, task text', SPLIT) in found.left_out
+    assert any(': left out, ' in line for line in told)
+    document = read_report(tmp_path / 'report' / 'report.json')
+    assert any('proxy A-distance' in line for line in document['warnings'])
+    assert full == any('E4' in line for line in document['warnings'])
+
+
+def test_a_baseline_is_what_the_backbone_gives(monkeypatch):
+    """
+    Guards "frozen, mean" of runs whose adapters come early: it was the mean of an inner layer.
+
+    Whatever is behind the adapters has to be run, without them.
+    """
+    run, cache, items, texts = prepared()
+    plain = encode.encode_pairs(run.model, items, cache, texts, length=3, frozen_mean=True)
+
+    def behind(maps):
+        return torch.flip(maps, (2,)) ** 2
+
+    monkeypatch.setattr(run.model, 'frozen_maps', behind)
+    more = encode.encode_pairs(run.model, items, cache, texts, length=3, frozen_mean=True)
+    maps = encode._maps([item.robot for item in items], cache, 3)
+    np.testing.assert_allclose(
+        more.robot[:, 0], encode.mean_pool(behind(maps)).numpy(), atol=1e-6)
+    assert np.abs(more.robot - plain.robot).max() > 1e-3
+
+
+def test_tasks_that_were_trained_on_are_not_new(tmp_path):
+    """
+    Guards figures on held-out tasks after an import with a split file of one's own.
+
+    Two of the tasks had been trained on; the old run was measured on them without a word.
+    """
+    data = small.data()
+    learned = small.run('adapted').record['data']['tasks'][0]
+    again = data.only([replace(e, split=SPLIT) if e.task_id == learned else e
+                       for e in data.episodes])
+    with pytest.raises(EvaluationError, match=f'was trained on {learned}, of test_task'):
+        evaluate_adaptation(again, [small.run('adapted')], tmp_path, splits=[SPLIT], report=str)

@@ -254,6 +254,22 @@ def test_a_run_becomes_a_bundle(imported, trained, evaluated, monkeypatch, tmp_p
     assert 'nothing has been aligned' in (plain / 'card.md').read_text('utf-8')
 
 
+def test_a_report_of_another_run_is_on_no_card(
+    imported, trained, evaluated, capsys, tmp_path,
+):
+    """
+    Guards the card: one run's figures stood on that of another, as all runs are called alike.
+
+    The name of the variant and the seed were compared, which are the same unless given.
+    """
+    adapt(imported, tmp_path / 'other', '--set', 'learning_rate=0.01')
+    capsys.readouterr()
+    assert main(['export', '--run', str(tmp_path / 'other'), '--report',
+                 str(evaluated.folder / 'report.json'), '--output', str(tmp_path / 'out')]) == 1
+    assert f'is not of {tmp_path / "other"}' in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+
+
 def test_a_trained_query_alone_becomes_a_bundle(imported, monkeypatch, tmp_path):
     """Guards a query without adapters: the backbone's own tokens, and a card that says so."""
     adapt(imported, tmp_path / 'query', '--trained', 'query')

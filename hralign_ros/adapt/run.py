@@ -61,6 +61,11 @@ class Run:
     model: HRAlign
     record: Mapping[str, Any]
 
+    @property
+    def weights_sha256(self) -> str:
+        """Identify what was trained, by which a report is known to be of this run."""
+        return hash_weights(self.model)
+
 
 def adapt(
     data: Path, output: Path, options: AdaptOptions, *, cache: Path | None = None,

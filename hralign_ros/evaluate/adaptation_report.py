@@ -79,6 +79,7 @@ def evaluate_adaptation(
     sources = sorted({e.source for e in data.episodes})
     document = {
         'title': f'HR-Align adaptation: {main.options.backbone}, {view} view',
+        'runs': {run.weights_sha256: run.folder.name for run in runs},
         'data': {
             'data set': data.folder.name, 'sources': ', '.join(sources),
             'training pairs': main.record['data']['pairs'],

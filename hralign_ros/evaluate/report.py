@@ -33,6 +33,8 @@ SCHEMA_VERSION = 1
 _REQUIRED: dict[str, type] = {
     'title': str, 'data': dict, 'warnings': list, 'rows': list, 'controls': list,
     'figures': list, 'commands': list}
+# Runs: folder by the hash of the weights that were measured.
+_OPTIONAL = ('tables', 'schema_version', 'runs')
 _ROW_KEYS = ('metric', 'variant', 'split', 'value', 'low', 'high', 'n', 'clusters', 'method',
              'better', 'chance', 'seeds', 'note')
 _PNG = b'\x89PNG\r\n\x1a\n'
@@ -71,7 +73,7 @@ def check_report(report: Report, pictures: Mapping[str, bytes]) -> None:
     for key, kind in _REQUIRED.items():
         if not isinstance(report.get(key), kind):
             raise EvaluationError(f'report: {key} must be a {kind.__name__}')
-    extra = sorted(set(report) - set(_REQUIRED) - {'tables', 'schema_version'})
+    extra = sorted(set(report) - set(_REQUIRED) - set(_OPTIONAL))
     if extra:
         raise EvaluationError(f'report: unknown key {", ".join(extra)}')
     seen = set()

@@ -244,7 +244,12 @@ def _released(weights: str | None, backbone: Backbone, report: Report) -> Adapta
     checkpoint = read_checkpoint(weights)
     if not checkpoint.adapters_state:
         return None
-    position = next(iter(checkpoint.adapters_state)).partition('_')[0]
+    positions = sorted({name.partition('_')[0] for name in checkpoint.adapters_state})
+    if len(positions) > 1:
+        raise BundleError(
+            f'{weights}: it has adapters at several places ({", ".join(positions)}), and a bundle '
+            'has them at one')
+    position = positions[0]
     adapters = load_adapters(checkpoint, backbone, position).eval().requires_grad_(False)
     report(f'  the {position} adapters of {Path(weights).name} are used; its query is not: it '
            'belongs to another text encoder than the one of bundles')

@@ -29,6 +29,7 @@ parity = import_module('hralign_ros.export.parity')
 query = import_module('hralign_ros.export.query')
 samples = import_module('hralign_ros.export.samples')
 SessionFactory = import_module('hralign_ros.runtime.providers').SessionFactory
+BundleError = import_module('hralign_ros.runtime.errors').BundleError
 
 
 def run(model, **feed):
@@ -135,6 +136,20 @@ def test_adapters_of_a_file_of_weights_are_exported(tmp_path):
     tokens = run((tmp_path / 'made/visual.onnx').read_bytes(), pixels=pixels.numpy())[0]
     np.testing.assert_allclose(tokens, expected, atol=1e-3)
     assert 'nothing has been aligned' not in (tmp_path / 'made/card.md').read_text('utf-8')
+
+
+def test_adapters_at_several_places_are_no_bundle(tmp_path):
+    """Guards files with adapters in three places: one was exported, and the others dropped."""
+    backbone = backbones.load_backbone('r3m_resnet18', 'random')
+    both = {name: value for position in ('early', 'late')
+            for name, value in adapters.make_adapters(backbone, position).state_dict().items()}
+    path = tmp_path / 'several.pyth'
+    torch.save({'model_state': checkpoints.to_release_state(
+        backbone.module.state_dict(), both)}, path)
+    with pytest.raises(BundleError, match=r'adapters at several places \(early, late\)'):
+        bundle.export_bundle(
+            tmp_path / 'made', bundle.ExportOptions(backbone='r3m_resnet18', weights=str(path)),
+            command='x', report=str)
 
 
 def test_nothing_to_quantise():

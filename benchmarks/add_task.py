@@ -34,6 +34,7 @@ from hralign_ros.runtime.tasks import probability_of
 from hralign_ros.success.add_task import AddTaskOptions, fit_task, watch
 from hralign_ros.success.alarms import decided
 from hralign_ros.success.bundle import TaskEntry
+from hralign_ros.success.calibrate import ALPHA
 from hralign_ros.success.few_clips import TaskClip
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +46,6 @@ SUCCESS = ROOT / 'results' / 'success.json'
 SIZES = (2, 5, 10, 20, 50, 100, 200)
 # A success clip ends so long after the task is accomplished [s].
 TAIL = 1.0
-ALPHA = 0.05
 Floats = NDArray[np.float64]
 
 

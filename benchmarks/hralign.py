@@ -28,16 +28,15 @@ from hralign_ros.adapt.run import load_run, RUN, Run
 from hralign_ros.cli import make_parser
 from hralign_ros.commands.adaptation import adapt_options
 from hralign_ros.data.manifest import DataSet, read_manifest, write_manifest
+from hralign_ros.evaluate.adaptation_metrics import HUMAN_TO_ROBOT, ROBOT_TO_HUMAN
 from hralign_ros.evaluate.adaptation_report import evaluate_adaptation, numbers
 from hralign_ros.evaluate.comparison import compare, compare_policies
 from hralign_ros.evaluate.suite import (
     FeatureStore,
     FROZEN_MEAN,
     group_runs,
-    HUMAN_TO_ROBOT,
     measure,
     Measured,
-    ROBOT_TO_HUMAN,
     Variant,
 )
 import numpy as np

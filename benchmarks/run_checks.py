@@ -23,8 +23,9 @@ from hralign_ros.adapt.run import Run
 from hralign_ros.adapt.train import BEST, LAST
 from hralign_ros.data.manifest import DataSet
 from hralign_ros.data.video import read_frames
+from hralign_ros.evaluate.adaptation_metrics import HUMAN_TO_ROBOT, retrievals
 from hralign_ros.evaluate.encode import encode_pairs, NEUTRAL_TEXT, split_items
-from hralign_ros.evaluate.suite import FeatureStore, GALLERY, HUMAN_TO_ROBOT, retrievals
+from hralign_ros.evaluate.suite import FeatureStore, GALLERY
 from hralign_ros.models.adapters import AdaptedBackbone
 from hralign_ros.models.backbones import load_backbone
 from hralign_ros.runtime.bundle import MANIFEST, VISUALS

@@ -33,11 +33,11 @@ from typing import Any
 from dvd import DvdJudge, REFERENCES, references, train_dvd
 from hralign_ros.data.manifest import read_manifest
 from hralign_ros.evaluate.bootstrap import Estimate
+from hralign_ros.evaluate.success_deciders import CalibratedScorer
 from hralign_ros.evaluate.success_events import measure_delays
 from hralign_ros.evaluate.success_report import evaluate_success, MOST, OURS, spread
 from hralign_ros.evaluate.success_suite import (
     attempts,
-    CalibratedScorer,
     Judge,
     measure_detection,
     measure_modes,

@@ -9,7 +9,7 @@ from typing import Any
 
 from hralign_ros.data.video import frame_times, read_frames
 from hralign_ros.evaluate.metrics.e11_events import rate
-from hralign_ros.evaluate.success_suite import CalibratedScorer
+from hralign_ros.evaluate.success_deciders import CalibratedScorer
 from hralign_ros.runtime import Encoder, Status
 from hralign_ros.runtime.decision import decide, Decision, DecisionRules, DecisionState
 from hralign_ros.success.calibrate import write_calibrated

@@ -13,6 +13,7 @@ from hralign_ros.adapt.run import Run
 from hralign_ros.data.manifest import DataSet, REFERENCE_VIEW, SIMULATORS
 from hralign_ros.data.pairs import Clip
 from hralign_ros.data.video import read_frames
+from hralign_ros.evaluate.adaptation_metrics import HUMAN_TO_ROBOT, POLICY
 from hralign_ros.evaluate.bootstrap import EvaluationError
 from hralign_ros.evaluate.encode import encode_pairs, PairArrays
 from hralign_ros.evaluate.figures import (
@@ -30,10 +31,8 @@ from hralign_ros.evaluate.suite import (
     FeatureStore,
     FROZEN_MEAN,
     group_runs,
-    HUMAN_TO_ROBOT,
     measure,
     Measured,
-    POLICY,
     split_items,
     Variant,
 )

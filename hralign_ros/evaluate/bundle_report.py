@@ -21,7 +21,6 @@ from hralign_ros.evaluate.success_events import measure_alarms, measure_delays
 from hralign_ros.evaluate.success_figures import probability_curves, reliability_diagram
 from hralign_ros.evaluate.success_report import example_curves, SIMULATED
 from hralign_ros.evaluate.success_suite import (
-    ALPHA,
     clusters_of,
     measure_calibration,
     measure_detection,
@@ -34,7 +33,7 @@ from hralign_ros.evaluate.success_suite import (
 from hralign_ros.runtime.decision import Status
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.success.alarms import decided
-from hralign_ros.success.calibrate import ALPHAS
+from hralign_ros.success.calibrate import ALPHA, ALPHAS
 from hralign_ros.success.clips import Film, labelled
 from hralign_ros.success.options import SuccessOptions
 from hralign_ros.success.run import assign_splits

@@ -16,14 +16,10 @@ from zlib import crc32
 from hralign_ros.evaluate.bootstrap import cluster_mean, Estimate, resample
 from hralign_ros.evaluate.metrics.e11_events import delays, rate, rule_of_three
 from hralign_ros.evaluate.metrics.e12_order import value_order_correlations
+from hralign_ros.evaluate.success_deciders import CalibratedScorer, decided_on, Decider, Doubles
 from hralign_ros.evaluate.success_suite import (
-    ALPHA,
     attempts,
-    CalibratedScorer,
     clusters_of,
-    decided_on,
-    Decider,
-    Doubles,
     Measured,
     SEEN,
     share_of,
@@ -31,7 +27,7 @@ from hralign_ros.evaluate.success_suite import (
     stream_of,
 )
 from hralign_ros.runtime.decision import DecisionRules
-from hralign_ros.success.calibrate import ALPHAS
+from hralign_ros.success.calibrate import ALPHA, ALPHAS
 from hralign_ros.success.clips import Film, rearranged
 from hralign_ros.success.scorer import Scored, ticks
 import numpy as np

@@ -10,6 +10,7 @@ from hralign_ros.data.manifest import DataSet, SIMULATORS
 from hralign_ros.evaluate.bootstrap import EvaluationError
 from hralign_ros.evaluate.figures import bar_chart
 from hralign_ros.evaluate.report import write_folder
+from hralign_ros.evaluate.success_deciders import CalibratedScorer, Decider
 from hralign_ros.evaluate.success_events import (
     measure_alarms,
     measure_cameras,
@@ -24,10 +25,7 @@ from hralign_ros.evaluate.success_figures import (
     reliability_diagram,
 )
 from hralign_ros.evaluate.success_suite import (
-    ALPHA,
     attempts,
-    CalibratedScorer,
-    Decider,
     Judge,
     measure_calibration,
     measure_confusion,
@@ -41,7 +39,7 @@ from hralign_ros.evaluate.success_suite import (
     undecided,
 )
 from hralign_ros.runtime.encoder import Encoder
-from hralign_ros.success.calibrate import find_curves
+from hralign_ros.success.calibrate import ALPHA, find_curves
 from hralign_ros.success.clips import Film
 from hralign_ros.success.run import load_films, SuccessRun, trained_on
 from hralign_ros.success.scorer import Scorer

@@ -5,13 +5,14 @@
 The evaluation of success heads tick by tick: E8, E9, E13 and failure modes.
 
 Detection compares several ways to score, each with one or more seeds, on the same ticks. All else
-is about one way, calibrated. What its decisions do over time is in success_events.
+is about one way, calibrated, as success_deciders has it. What its decisions do over time is in
+success_events.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 from hralign_ros.data.manifest import Episode
 from hralign_ros.evaluate.bootstrap import cluster_mean, Estimate, EvaluationError, seed_mean
@@ -23,9 +24,8 @@ from hralign_ros.evaluate.metrics.e11_events import (  # noqa: I100
 )
 from hralign_ros.evaluate.metrics.e12_order import confusion
 from hralign_ros.evaluate.report import row
-from hralign_ros.runtime.decision import Status
-from hralign_ros.success.alarms import decided
-from hralign_ros.success.calibrate import Calibrated, Curve
+from hralign_ros.evaluate.success_deciders import CalibratedScorer, decided_on, Decider
+from hralign_ros.success.calibrate import ALPHA
 from hralign_ros.success.clips import Film
 from hralign_ros.success.scorer import random_ticks, Scored, Scorer, ticks
 from hralign_ros.success.traces import Trace
@@ -45,7 +45,6 @@ SPLITS = {
     'held-out embodiment': 'test_embodiment'}
 SEEN, VIEW, TASK = 'seen tasks', 'held-out views', 'held-out tasks'
 TIME_ONLY = 'time alone'
-ALPHA = 0.05
 _DRAWS = 500
 # Random ticks of an attempt, as a sample of all of them.
 _EACH = 8
@@ -79,45 +78,6 @@ class Measured:
             note=note))
 
 
-class Decider(Protocol):
-    """What alarms, delays and calibration are measured of: a calibrated head, or a bundle."""
-
-    @property
-    def seed(self) -> int:
-        """Return the seed that it was trained with."""
-
-    def __call__(self, film: Film) -> Scored:
-        """Score a film for its own instruction."""
-
-    def probability(self, scored: Scored) -> Doubles:
-        """Return the probability of every tick [F]; NaN where there is none."""
-
-    def threshold(self, scored: Scored, alpha: float = ALPHA) -> float:
-        """Return what SUCCESS needs; above 1 where it is not known."""
-
-    def thresholds_from(self, task_id: str) -> str:
-        """Tell what a task's thresholds rest on."""
-
-    def decides(self, scored: Scored, alpha: float = ALPHA) -> bool:
-        """Tell whether there is a threshold, without which all decisions are ABSTAIN."""
-
-    def decision(self, scored: Scored, alpha: float = ALPHA) -> int | None:
-        """Return the row at which SUCCESS is decided."""
-
-
-def decided_on(
-    ours: Sequence[Decider], films: Sequence[Film], alpha: float,
-) -> tuple[list[Film], str]:
-    """
-    Take the films that decisions of this rate are made on; of others nothing is shown.
-
-    :returns: those, and a note of how many are not among them.
-    """
-    some = [film for film in films if all(one.decides(one(film), alpha) for one in ours)]
-    return some, f'{len(films) - len(some)} attempts have no threshold, and are left out' \
-        if len(some) < len(films) else ''
-
-
 def undecided(
     ours: Sequence[Decider], films: Mapping[str, Sequence[Film]],
 ) -> list[str]:
@@ -131,66 +91,6 @@ def undecided(
                          f'threshold for {ALPHA:.0%}, as too few episodes were calibrated with: '
                          'nothing is decided on them, and they are in no number about decisions.')
     return found
-
-
-class CalibratedScorer:
-    """A scorer with its curves: probabilities of ticks, whichever views took part in each."""
-
-    def __init__(self, scorer: Scorer, found: Calibrated) -> None:
-        self.scorer, self.found = scorer, found
-
-    @property
-    def seed(self) -> int:
-        """Return the seed that the head was trained with."""
-        return self.scorer.run.options.seed
-
-    def __call__(self, film: Film) -> Scored:
-        """Score a film as it is, for its own instruction."""
-        return self.scorer.judge(self.scorer.seen(film))
-
-    def probability(self, scored: Scored) -> Doubles:
-        """Map raw scores to probabilities [F]; NaN where no curve is for the views there."""
-        result = np.full(len(scored.scores), np.nan)
-        for rows, curve in self._curves(scored):
-            result[rows] = curve.fitted.apply(scored.scores[rows])
-        return result
-
-    def _curves(self, scored: Scored) -> Iterator[tuple[NDArray[np.bool_], Curve]]:
-        """Give the ticks [F] of each set of views that took part, and the curve of that set."""
-        live, names = scored.trace.live, np.array(self.scorer.views)
-        for views in np.unique(live, axis=0):
-            curve = self.found.curve(scored.task_id, names[views])
-            if curve is not None:
-                yield (live == views).all(1), curve
-
-    def threshold(self, scored: Scored, alpha: float = ALPHA) -> float:
-        """Return what SUCCESS needs, with all views; above 1 where it is not known."""
-        curve = self.found.curve(scored.task_id, self.scorer.views)
-        return 2.0 if curve is None else curve.thresholds.get(alpha, 2.0)
-
-    def thresholds_from(self, task_id: str) -> str:
-        """Tell whose calibration episodes a task's thresholds rest on."""
-        curve = self.found.curve(task_id, self.scorer.views)
-        return 'own' if curve is not None and curve.own else 'all tasks'
-
-    def decides(self, scored: Scored, alpha: float = ALPHA) -> bool:
-        """Tell whether there is a threshold for any of its ticks."""
-        return any(alpha in curve.thresholds for _, curve in self._curves(scored))
-
-    def decision(self, scored: Scored, alpha: float = ALPHA) -> int | None:
-        """
-        Return the row at which SUCCESS is decided, by the thresholds of the views there.
-
-        As the node would by its defaults: what is strange is abstained from, and what has failed
-        in one mode for long enough is a FAILURE.
-        """
-        thresholds = np.full(len(scored.scores), np.nan)
-        for rows, curve in self._curves(scored):
-            thresholds[rows] = curve.thresholds.get(alpha, np.nan)
-        strange = scored.trace.strangeness > self.found.strange
-        return decided(
-            scored.stamps, self.probability(scored), thresholds,
-            status=np.where(strange, int(Status.OUT_OF_DISTRIBUTION), 0), risks=scored.risks)
 
 
 def time_alone(film: Film) -> Scored:

@@ -37,6 +37,8 @@ import numpy as np
 
 Report = Callable[[str], None]
 ALPHAS = (0.01, 0.05, 0.1)
+# What a node asks for unless told otherwise.
+ALPHA = DecisionRules().alpha
 # Share of in-distribution ticks that may be called strange.
 OOD_RATE = 0.02
 # Episodes of a task, of either kind, from which its own thresholds are taken; below, those of all

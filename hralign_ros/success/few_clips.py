@@ -11,7 +11,7 @@ from typing import Any
 from hralign_ros.runtime.decision import DecisionRules
 from hralign_ros.runtime.tasks import Task
 from hralign_ros.success.alarms import alarm_level, conformal_threshold, decided
-from hralign_ros.success.calibrate import ALPHAS
+from hralign_ros.success.calibrate import ALPHA, ALPHAS
 from hralign_ros.success.calibration import fit_few, Fitted, FLATTEST
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,8 @@ Doubles = NDArray[np.float64]
 # No threshold is lower: what is less likely than not is no SUCCESS. Clips that are told apart with
 # ease would have one next to 0, and the first failure a little unlike them alarms.
 EVEN = 0.5
-# What the node asks for by default, and what is reported on.
-ALPHA = DecisionRules().alpha
+# By kind, failures and successes: the threshold at which each clip would alarm, and its name.
+Levels = tuple[list[tuple[float, str]], list[tuple[float, str]]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,36 +94,36 @@ def _stamps(clip: TaskClip) -> NDArray[np.int64]:
 
 def _levels(
     clips: Sequence[tuple[TaskClip, Doubles]], fitted: Fitted,
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Tell at which threshold each clip would alarm: failures, successes before they are one."""
+) -> Levels:
+    """Look at failures, and at successes before they are one."""
     dwell = DecisionRules().dwell
-    levels: tuple[dict[str, float], dict[str, float]] = {}, {}
-    for number, (c, s) in enumerate(clips):
+    levels: Levels = [], []
+    for c, s in clips:
         stamps = _stamps(c)
         first = int((c.done == 1).argmax()) if c.succeeds else len(stamps)
         if first and stamps[first - 1] - stamps[0] >= dwell:  # else too short to show anything
-            levels[int(c.succeeds)][f'{c.name or number}'] = alarm_level(
-                stamps[:first], fitted.apply(s[:first]), dwell)
+            levels[int(c.succeeds)].append(
+                (alarm_level(stamps[:first], fitted.apply(s[:first]), dwell), c.name))
     return levels
 
 
 def _thresholds(
-    levels: tuple[dict[str, float], dict[str, float]], shared: Task,
+    levels: Levels, shared: Task,
 ) -> tuple[dict[float, float], dict[float, str]]:
     """Choose thresholds by alpha, and say what each rests on."""
     thresholds, sources = {}, {}
     highest = EVEN
     # From the most frequent alarm: a rarer one never has a lower threshold, whatever it rests on.
     for alpha in sorted(ALPHAS, reverse=True):
-        own = [threshold for some in levels
-               if (threshold := conformal_threshold([*some.values()], alpha)) is not None]
+        own = [threshold for some in levels if (threshold := conformal_threshold(
+            [level for level, _ in some], alpha)) is not None]
         known = [c.thresholds[alpha] for c in shared.calibrations.values()
                  if alpha in c.thresholds]
         if len(own) == len(levels):
             sources[alpha] = 'own'
         elif known:
             sources[alpha], own = 'own and shared', [
-                *levels[0].values(), *levels[1].values(), *known]
+                *(level for some in levels for level, _ in some), *known]
         else:
             continue
         highest = thresholds[alpha] = max(*own, highest)
@@ -132,14 +132,14 @@ def _thresholds(
 
 def _report_missed(
     where: str, clips: Sequence[tuple[TaskClip, Doubles]], fitted: Fitted, threshold: float,
-    levels: tuple[dict[str, float], dict[str, float]], report: Report,
+    levels: Levels, report: Report,
 ) -> None:
     """Say what a threshold costs, and which clip it owes its height to."""
     good = [(c, s) for c, s in clips if c.succeeds]
     missed = sum(decided(_stamps(c), fitted.apply(s), threshold) is None for c, s in good)
     report(f'{where}: {len(clips)} clips; threshold for an alpha of {ALPHA:g}: {threshold:.2f}, '
            f'with which {missed} of the {len(good)} successes would be missed')
-    highest = max(levels[1], key=lambda name: levels[1][name], default='')
-    if missed and highest and levels[1][highest] >= threshold:
-        report(f'  success {highest} sets it, which looks accomplished before its last seconds: '
+    highest, name = max(levels[1], default=(0.0, ''))
+    if missed and highest >= threshold:
+        report(f'  success {name} sets it, which looks accomplished before its last seconds: '
                'if it goes on for long after the task is done, cut it, or raise done_s')

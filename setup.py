@@ -69,7 +69,7 @@ setup(
             'policy_example = hralign_ros.nodes.policy_example:main',
             'video_publisher = hralign_ros.nodes.video_publisher:main',
             'demo_monitor = hralign_ros.nodes.demo_monitor:main',
-            'hralign = hralign_ros.cli:main',
+            'hralign = hralign_ros.cli.main:main',
         ],
     },
 )

@@ -4,7 +4,7 @@
 """
 Measure what the feature cache saves, and that it and several ranks change nothing.
 
-    python benchmarks/adaptation.py                       # synthetic pictures
+    python benchmarks/adaptation.py                       # synthetic images
     python benchmarks/adaptation.py --data FOLDER         # clips of a manifest
     python benchmarks/adaptation.py --batch 16 --steps 2  # a look, not a result
 
@@ -28,19 +28,19 @@ import tempfile
 import time
 from typing import Any
 
-from hralign_ros.adapt.batches import Item, make_items, PairBatches
-from hralign_ros.adapt.cache import FeatureCache
-from hralign_ros.adapt.distributed import average_gradients, joined, Ranks
-from hralign_ros.adapt.encoders import preprocess, TorchEncoder
-from hralign_ros.adapt.losses import alignment_loss
-from hralign_ros.adapt.model import HRAlign
-from hralign_ros.adapt.objective import batch_loss
-from hralign_ros.adapt.options import TrainOptions
 from hralign_ros.data.manifest import read_manifest
 from hralign_ros.data.pairs import Clip, make_pairs, Pair
 from hralign_ros.data.video import read_frames
 from hralign_ros.models.adapters import make_adapters
 from hralign_ros.models.backbones import Backbone, load_backbone
+from hralign_ros.models.hr_align import HRAlign
+from hralign_ros.training.alignment_batches import Item, make_items, PairBatches
+from hralign_ros.training.alignment_losses import alignment_loss
+from hralign_ros.training.alignment_objective import batch_loss
+from hralign_ros.training.alignment_options import TrainOptions
+from hralign_ros.training.clip_features import FeatureCache
+from hralign_ros.training.distributed import average_gradients, joined, Ranks
+from hralign_ros.training.frame_encoders import preprocess, TorchEncoder
 import numpy as np
 from numpy.typing import NDArray
 import torch
@@ -83,7 +83,7 @@ def main() -> None:
         return
     found: dict[str, Any] = {
         'backbone': backbone.name, 'batch': options.batch, 'frames': 5,
-        'data': 'manifest' if options.data else 'synthetic pictures',
+        'data': 'manifest' if options.data else 'synthetic images',
         'threads': torch.get_num_threads()}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

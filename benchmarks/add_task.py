@@ -12,7 +12,7 @@ TASK is one that the bundle does not know, window-open say. Its clips go to `add
 would, successes cut off one second after they have succeeded. Fitting is timed by itself; what
 encodes the clips is the runtime. Attempts in scenes of their own, that were not learned from, are
 measured by their true flags; decisions are by the curve alone, without the node's ABSTAIN before
-strange pictures and without FAILURE.
+out-of-distribution images and without FAILURE.
 """
 
 import argparse
@@ -26,16 +26,16 @@ import sys
 import time
 from typing import Any
 
+from hralign_ros.calibration.add_task import AddTaskOptions, fit_task, watch
+from hralign_ros.calibration.calibrate import ALPHA
+from hralign_ros.calibration.conformal import decided
+from hralign_ros.calibration.few_clips import TaskClip
 from hralign_ros.data.manifest import Episode, read_manifest
 from hralign_ros.data.video import frame_times
-from hralign_ros.evaluate.metrics.e8_detection import detection
+from hralign_ros.evaluation.metrics.detection import detection
+from hralign_ros.export.success_head import TaskEntry
 from hralign_ros.runtime import default_bundle, Encoder
 from hralign_ros.runtime.tasks import probability_of
-from hralign_ros.success.add_task import AddTaskOptions, fit_task, watch
-from hralign_ros.success.alarms import decided
-from hralign_ros.success.bundle import TaskEntry
-from hralign_ros.success.calibrate import ALPHA
-from hralign_ros.success.few_clips import TaskClip
 import numpy as np
 from numpy.typing import NDArray
 import torch

@@ -49,7 +49,7 @@ class Graphs:
         self._pixels = np.zeros((len(self.views), 3, side, side), np.float32)
         self._count = 0
 
-    def tick(self, pictures: list[np.ndarray]) -> list[int]:
+    def tick(self, images: list[np.ndarray]) -> list[int]:
         """
         Run every graph once; preprocessing once a view.
 
@@ -57,8 +57,8 @@ class Graphs:
         """
         spent = [0, 0, 0, 0]
         run = self._run
-        for row, picture in enumerate(pictures):
-            self._pixels[row] = run(spent, 0, {'image': picture[None]})[0]
+        for row, image in enumerate(images):
+            self._pixels[row] = run(spent, 0, {'image': image[None]})[0]
         tokens = run(spent, 1, {'pixels': self._pixels})
         self._clip['tokens'][:, self._count % self._clip['tokens'].shape[1]] = tokens
         self._count += 1

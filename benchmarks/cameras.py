@@ -60,16 +60,16 @@ def read_frames(view: str, size: tuple[int, int], *, count: int = FRAMES) -> lis
     return frames
 
 
-def make_message(picture: NDArray, encoding: str, frame_id: str) -> Image | CompressedImage:
-    """Make the message of a picture, all but the stamp."""
+def make_message(image: NDArray, encoding: str, frame_id: str) -> Image | CompressedImage:
+    """Make the message of an image, all but the stamp."""
     if encoding == 'jpeg':
         _, data = cv2.imencode(
-            '.jpg', cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
+            '.jpg', cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
         message = CompressedImage(format='jpeg', data=array('B', data.tobytes()))
     else:
-        height, width = picture.shape[:2]
+        height, width = image.shape[:2]
         message = Image(height=height, width=width, step=width * 3, encoding='rgb8',
-                        data=array('B', picture.tobytes()))
+                        data=array('B', image.tobytes()))
     message.header.frame_id = frame_id
     return message
 
@@ -101,8 +101,8 @@ def main() -> int:
     publishers = [node.create_publisher(kind, f'{view}/image_raw{suffix}', qos)
                   for view in options.views]
     messages = [
-        [make_message(picture, options.encoding, f'{view}_optical_frame')
-         for picture in read_frames(view, tuple(options.size))] for view in options.views]
+        [make_message(image, options.encoding, f'{view}_optical_frame')
+         for image in read_frames(view, tuple(options.size))] for view in options.views]
     print('ready', flush=True)
     with options.log.open('ab', buffering=0) as log:
         tick = time.time_ns() // PERIOD + 1

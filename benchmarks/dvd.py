@@ -5,20 +5,20 @@
 A baseline after DVD (Chen et al., RSS 2021): whether two videos show the same task.
 
 A discriminator looks at two clips and is trained on the same features and episodes as our head:
-right are pairs of one task of which both are accomplished. A film is scored against a few human
-films of its task, which is how DVD is told what to do; it reads no text.
+right are pairs of one task of which both are accomplished. A recording is scored against a few
+human recordings of its task, which is how DVD is told what to do; it reads no text.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from hralign_ros.calibration.scorer import Scored
+from hralign_ros.calibration.traces import trace
 from hralign_ros.models.success import SuccessHead
 from hralign_ros.runtime.bundle import ClipSpec
-from hralign_ros.success.clips import draw, Film, take
-from hralign_ros.success.options import SuccessOptions
-from hralign_ros.success.scorer import Scored
-from hralign_ros.success.traces import trace
-from hralign_ros.success.train import ClipSource
+from hralign_ros.training.success_clips import draw, Recording, take
+from hralign_ros.training.success_options import SuccessOptions
+from hralign_ros.training.success_train import ClipSource
 import numpy as np
 import torch
 from torch import nn, Tensor
@@ -43,7 +43,8 @@ class Discriminator(nn.Module):
 
 
 def train_dvd(
-    head: SuccessHead, films: Sequence[Film], tasks: Sequence[str], options: SuccessOptions,
+    head: SuccessHead, recordings: Sequence[Recording], tasks: Sequence[str],
+    options: SuccessOptions,
     path: Path, report: Callable[[str], None] = print,
 ) -> Discriminator:
     """Train, or read what was trained before."""
@@ -52,7 +53,7 @@ def train_dvd(
     if path.exists():
         model.load_state_dict(torch.load(path, weights_only=True))
         return model.eval()
-    source = ClipSource(films, tasks, options)
+    source = ClipSource(recordings, tasks, options)
     optimiser = torch.optim.AdamW(model.parameters(), options.learning_rate,
                                   weight_decay=options.weight_decay)
     rates = torch.optim.lr_scheduler.OneCycleLR(
@@ -83,14 +84,14 @@ def train_dvd(
 
 @torch.no_grad()
 def references(
-    model: Discriminator, films: Sequence[Film], options: SuccessOptions,
+    model: Discriminator, recordings: Sequence[Recording], options: SuccessOptions,
 ) -> dict[str, Tensor]:
-    """Join the last clips of a few human films of each task: [n, F] by task id."""
+    """Join the last clips of a few human recordings of each task: [n, F] by task id."""
     rng = np.random.default_rng(0)
-    chosen: dict[str, list[Film]] = {}
-    for film in films:
-        if film.human and film.done.any():
-            chosen.setdefault(film.episode.task_id, []).append(film)
+    chosen: dict[str, list[Recording]] = {}
+    for recording in recordings:
+        if recording.human and recording.done.any():
+            chosen.setdefault(recording.episode.task_id, []).append(recording)
     found = {}
     for task, some in chosen.items():
         some = some[:REFERENCES]
@@ -100,7 +101,7 @@ def references(
 
 
 class DvdJudge:
-    """Scores films by their likeness to human films of their task."""
+    """Scores recordings by their likeness to human recordings of their task."""
 
     def __init__(
         self, model: Discriminator, known: Mapping[str, Tensor], clip: ClipSpec,
@@ -108,17 +109,17 @@ class DvdJudge:
         self.model, self.known, self.clip = model, known, clip
 
     @torch.no_grad()
-    def __call__(self, film: Film) -> Scored:
+    def __call__(self, recording: Recording) -> Scored:
         """Score every tick."""
         joined: list[Tensor] = []
         hook = self.model.head.norm.register_forward_hook(
             lambda module, given, result: joined.append(result))
         try:
-            seen = trace(self.model.head, film, self.clip)
+            seen = trace(self.model.head, recording, self.clip)
         finally:
             hook.remove()
-        clip, like = joined[0], self.known[film.episode.task_id]
+        clip, like = joined[0], self.known[recording.episode.task_id]
         logits = self.model(clip[:, None].expand(-1, len(like), -1),
                             like[None].expand(len(clip), -1, -1))
-        return Scored(seen, film.episode.task_id, logits.mean(1).numpy().astype(np.float64),
-                      film.done, np.zeros((film.frames, 0)))
+        return Scored(seen, recording.episode.task_id, logits.mean(1).numpy().astype(np.float64),
+                      recording.done, np.zeros((recording.frames, 0)))

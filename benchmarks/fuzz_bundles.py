@@ -13,17 +13,17 @@ from typing import Any
 
 from fuzz_source import Source, START, Target
 from hralign_ros.nodes import conversions
-from hralign_ros.nodes.pipeline import Result
 from hralign_ros.runtime.decision import Decision, DecisionRules
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.errors import HralignError, TaskError
+from hralign_ros.runtime.pipeline import Result
 import numpy as np
 from rclpy.serialization import serialize_message
 import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'test'))
 
-from tiny_bundle import write_tiny_bundle  # noqa: E402, I100, I202  # what tests use
+from support.tiny_bundle import write_tiny_bundle  # noqa: E402
 
 
 class Tasks(Target):
@@ -95,7 +95,7 @@ class Bundles(Target):
         self._names = [name for name in self._good if name != 'card.md']
         self._documents = {name: yaml.safe_load(self._good[name])
                            for name in ('bundle.yaml', 'tasks.yaml')}
-        self._picture = np.full((20, 30, 3), 90, np.uint8)
+        self._image = np.full((20, 30, 3), 90, np.uint8)
 
     def seeds(self) -> list[bytes]:
         """Give a case of each kind of damage for each file."""
@@ -137,7 +137,7 @@ class Bundles(Target):
             episode = encoder.start_episode(task)
             encoder.text.nearest(episode.task)
             tick = episode.step(
-                dict.fromkeys(encoder.manifest.views, self._picture), START)
+                dict.fromkeys(encoder.manifest.views, self._image), START)
             assert np.isfinite(tick.embedding).all() and np.isfinite(tick.attention).all()
             probability = tick.success.probability
             assert probability is None or 0.0 <= probability <= 1.0

@@ -12,7 +12,7 @@ import numpy as np
 
 
 class Decisions(Target):
-    """Decisions against a second account of them; matched sets against their promises."""
+    """Decisions against a second account of them; matched sets against their guarantees."""
 
     longest = 128
 
@@ -105,7 +105,7 @@ def _pairing_rules(source: Source) -> PairingRules:
 
 
 def _play_pairing(source: Source) -> None:
-    """Offer and take in any order, with losses and jumps, and check all that pairing promises."""
+    """Offer and take in any order, with losses and jumps, and check what pairing guarantees."""
     views = ('a', 'b', 'c')[:1 + source.below(3)]
     required = views[:1 + source.below(len(views))]
     pairing: Pairing[int] = Pairing(views, required, _pairing_rules(source))

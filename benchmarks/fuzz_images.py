@@ -9,7 +9,7 @@ from typing import Any
 
 import cv2
 from fuzz_source import Source, Target
-from hralign_ros.nodes import pictures
+from hralign_ros.nodes import image_subscriptions
 from hralign_ros.runtime.errors import FrameError
 from hralign_ros.runtime.images import as_rgb_image, MAX_SIDE, RAW_ENCODINGS, ViewGeometry
 import numpy as np
@@ -18,27 +18,27 @@ from sensor_msgs.msg import Image as ImageMessage
 
 
 class Images(Target):
-    """Camera messages: a picture within the limits comes out, or a FrameError."""
+    """Camera messages: an image within the limits comes out, or a FrameError."""
 
     longest = 4096
     _ENCODINGS = (*RAW_ENCODINGS, '16UC1', 'bayer_rggb8', 'yuv422', '')
     _FORMATS = ('jpeg', 'png', 'rgb8; jpeg compressed bgr8', '16UC1; compressedDepth png', '')
 
     def seeds(self) -> list[bytes]:
-        """Give a small picture in every encoding and in every kind of file."""
-        picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
-        picture[4:] = 90
+        """Give a small image in every encoding and in every kind of file."""
+        pattern = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+        pattern[4:] = 90
         # All that OpenCV knows: it goes by the bytes, whatever the message says of them.
-        files = [cv2.imencode(suffix, picture)[1].tobytes() for suffix in (
+        files = [cv2.imencode(suffix, pattern)[1].tobytes() for suffix in (
             '.jpg', '.png', '.webp', '.bmp', '.gif', '.tiff', '.ppm', '.ras', '.hdr', '.jp2',
             '.avif') if cv2.haveImageWriter(f'x{suffix}')]
         head = bytes([0, 0, 255, 0, 255])
         return [*(head + bytes([1, index % 2]) + file for index, file in enumerate(files)),
-                *(head + bytes([0, index, 11, 15, 0, 0, 1]) + picture.tobytes()[:900]
+                *(head + bytes([0, index, 11, 15, 0, 0, 1]) + pattern.tobytes()[:900]
                   for index in range(len(self._ENCODINGS)))]
 
     def __call__(self, data: bytes) -> bool:
-        """Decode a message and look at the picture as the encoder does."""
+        """Decode a message and look at the image as the encoder does."""
         source = Source(data)
         geometry = _geometry(source)
         if source.below(2):
@@ -49,8 +49,8 @@ class Images(Target):
             message = _raw_message(source, self._format(source, self._ENCODINGS))
             size = (message.height, message.width)
         try:
-            image, _ = pictures.decode(message)
-            image = as_rgb_image(image, what='a picture')
+            image, _ = image_subscriptions.decode(message)
+            image = as_rgb_image(image, what='an image')
         except FrameError as error:
             assert error.reason.isidentifier() and error.reason == error.reason.lower()
             assert str(error)
@@ -83,7 +83,7 @@ def _geometry(source: Source) -> ViewGeometry:
 
 
 def _raw_message(source: Source, encoding: str) -> ImageMessage:
-    """Draw an uncompressed picture whose sizes mostly fit."""
+    """Draw an uncompressed image whose sizes mostly fit."""
     def size() -> int:
         number = source.whole(1)
         return (number + 1) % 25 if number < 225 else source.whole(4)
@@ -97,7 +97,7 @@ def _raw_message(source: Source, encoding: str) -> ImageMessage:
     step = min(step, 2 ** 32 - 1)
     bigendian, whole = source.below(2), source.below(4)
     data = source.rest()
-    if whole and height * step < 10_000:  # short cases are whole pictures, too
+    if whole and height * step < 10_000:  # short cases are whole images, too
         data = data.ljust(height * step, b'\x7f')
     return ImageMessage(
         height=height, width=width, step=step, encoding=encoding, is_bigendian=bigendian,

@@ -92,5 +92,5 @@ class Target(ABC):
         Run a case.
 
         :returns: whether what came in was taken; else it was refused as it should be.
-        :raises Exception: a promise was broken.
+        :raises Exception: a guarantee was broken.
         """

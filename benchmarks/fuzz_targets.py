@@ -4,7 +4,7 @@
 """
 What is fuzzed, and what may come out: each target makes a case of bytes and judges the outcome.
 
-A target raises where the package broke a promise; what the package may raise it swallows. The
+A target raises where the package broke a guarantee; what the package may raise it swallows. The
 program beside this file feeds targets by millions; test/fuzz feeds them a few hundred.
 """
 

@@ -21,7 +21,7 @@ import sys
 import time
 from typing import Any
 
-from hralign_ros.export.samples import sample_pictures
+from hralign_ros.export.samples import sample_images
 from hralign_ros.runtime import default_bundle, Encoder
 from hralign_ros.runtime.bundle import load_bundle, VISUALS
 import numpy as np
@@ -54,12 +54,12 @@ def main() -> int:
             variants[name] = (Encoder.load(
                 options.bundle, provider=options.provider, precision=precision,
                 require_gpu=options.provider == 'cuda', cuda_graph=recorded), precision)
-    pictures = sample_pictures()
-    wanted, times = _play(cpu, pictures, 20)[0], {name: [] for name in variants}
+    samples = sample_images()
+    wanted, times = _play(cpu, samples, 20)[0], {name: [] for name in variants}
     cosines: dict[str, float] = {}
     for _ in range(options.rounds):
         for name, (encoder, precision) in variants.items():
-            found, spent = _play(encoder, pictures, options.ticks)
+            found, spent = _play(encoder, samples, options.ticks)
             times[name].append(spent[len(spent) // 5:])
             cosines[name] = min(cosines.get(name, 1.0), float(
                 (wanted[:len(found)] * found[:len(wanted)]).sum(-1).min()))
@@ -85,13 +85,13 @@ def main() -> int:
 
 
 def _play(
-    encoder: Encoder, pictures: list[np.ndarray], count: int,
+    encoder: Encoder, samples: list[np.ndarray], count: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Play pictures at 30 Hz of their own clock; return embeddings [n, V, C] and milliseconds."""
+    """Play samples at 30 Hz of their own clock; return embeddings [n, V, C] and milliseconds."""
     episode = encoder.start_episode(TASK)
     found, spent = [], []
     for tick in range(count):
-        images = {view: pictures[(tick + i) % len(pictures)]
+        images = {view: samples[(tick + i) % len(samples)]
                   for i, view in enumerate(encoder.manifest.views)}
         start = time.perf_counter()
         found.append(episode.step(images, stamp=1 + tick * 33_333_333).embedding)

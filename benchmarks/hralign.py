@@ -24,14 +24,13 @@ from pathlib import Path
 import sys
 from typing import Any
 
-from hralign_ros.adapt.run import load_run, RUN, Run
-from hralign_ros.cli import make_parser
-from hralign_ros.commands.adaptation import adapt_options
+from hralign_ros.cli.encoder import adapt_options
+from hralign_ros.cli.main import make_parser
 from hralign_ros.data.manifest import DataSet, read_manifest, write_manifest
-from hralign_ros.evaluate.adaptation_metrics import HUMAN_TO_ROBOT, ROBOT_TO_HUMAN
-from hralign_ros.evaluate.adaptation_report import evaluate_adaptation, numbers
-from hralign_ros.evaluate.comparison import compare, compare_policies
-from hralign_ros.evaluate.suite import (
+from hralign_ros.evaluation.comparison import compare, compare_policies
+from hralign_ros.evaluation.encoder_metrics import HUMAN_TO_ROBOT, ROBOT_TO_HUMAN
+from hralign_ros.evaluation.encoder_report import evaluate_adaptation, numbers
+from hralign_ros.evaluation.encoder_suite import (
     FeatureStore,
     FROZEN_MEAN,
     group_runs,
@@ -39,6 +38,7 @@ from hralign_ros.evaluate.suite import (
     Measured,
     Variant,
 )
+from hralign_ros.training.alignment_run import load_run, RUN, Run
 import numpy as np
 from run_checks import export, human_is_untouched, resumes_exactly, TASK_TEXT
 from runs import folder_of, Job, run_all

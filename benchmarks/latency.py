@@ -347,7 +347,7 @@ def show(document: dict[str, Any]) -> None:
 
 
 def _interrupt(*_: object) -> None:
-    """End the run; further signals must not disturb the stopping of the children."""
+    """End the run; further signals must not perturb the stopping of the children."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt

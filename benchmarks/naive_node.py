@@ -87,12 +87,12 @@ class NaiveNode(Node):
         pixels = rows.reshape(message.height, message.width, 3).copy()
         bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
         rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-        picture = torch.from_numpy(rgb).permute(2, 0, 1)[None].float() / 255.0
-        picture = functional.interpolate(
-            picture, (self._spec.size,) * 2, mode='bilinear', antialias=True)
+        image = torch.from_numpy(rgb).permute(2, 0, 1)[None].float() / 255.0
+        image = functional.interpolate(
+            image, (self._spec.size,) * 2, mode='bilinear', antialias=True)
         mean = torch.tensor(self._spec.mean)[:, None, None]
         std = torch.tensor(self._spec.std)[:, None, None]
-        return (picture - mean) / std
+        return (image - mean) / std
 
     @torch.no_grad()
     def _encode(self) -> NDArray[np.float32]:

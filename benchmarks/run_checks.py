@@ -14,22 +14,22 @@ import sys
 import time
 from typing import Any
 
-from hralign_ros.adapt.batches import PairBatches
-from hralign_ros.adapt.checkpoints import read_checkpoint
-from hralign_ros.adapt.distributed import Ranks
-from hralign_ros.adapt.encoders import preprocess
-from hralign_ros.adapt.objective import batch_loss
-from hralign_ros.adapt.run import Run
-from hralign_ros.adapt.train import BEST, LAST
 from hralign_ros.data.manifest import DataSet
 from hralign_ros.data.video import read_frames
-from hralign_ros.evaluate.adaptation_metrics import HUMAN_TO_ROBOT, retrievals
-from hralign_ros.evaluate.encode import encode_pairs, NEUTRAL_TEXT, split_items
-from hralign_ros.evaluate.suite import FeatureStore, GALLERY
+from hralign_ros.evaluation.embeddings import encode_pairs, NEUTRAL_TEXT, split_items
+from hralign_ros.evaluation.encoder_metrics import HUMAN_TO_ROBOT, retrievals
+from hralign_ros.evaluation.encoder_suite import FeatureStore, GALLERY
 from hralign_ros.models.adapters import AdaptedBackbone
 from hralign_ros.models.backbones import load_backbone
 from hralign_ros.runtime.bundle import MANIFEST, VISUALS
 from hralign_ros.runtime.providers import SessionFactory
+from hralign_ros.training.alignment_batches import PairBatches
+from hralign_ros.training.alignment_objective import batch_loss
+from hralign_ros.training.alignment_run import Run
+from hralign_ros.training.alignment_train import BEST, LAST
+from hralign_ros.training.checkpoints import read_checkpoint
+from hralign_ros.training.distributed import Ranks
+from hralign_ros.training.frame_encoders import preprocess
 import numpy as np
 import torch
 import yaml
@@ -38,7 +38,7 @@ TASK_TEXT = f'E1 R@1 of the task in other scenes, {HUMAN_TO_ROBOT}, task text'
 
 
 def export(data: DataSet, run: Run, runs: Path, footage: Path | None) -> dict[str, Any]:
-    """Export a run with its int8 variant; compare both with torch, on real pictures too."""
+    """Export a run with its int8 variant; compare both with torch, on real images too."""
     folder = runs / 'bundle'
     subprocess.run([sys.executable, '-m', 'hralign_ros.cli', 'export', '--run', str(run.folder),
                     '--int8', '--output', str(folder)], check=True)
@@ -98,7 +98,7 @@ def _retrieval_of_graphs(
             frames, _ = read_frames(data.path(item.robot.file), count=cache.frames,
                                     span_s=item.robot.span_s, geometry=item.robot.geometry)
             pixels = preprocess(frames, run.backbone.preprocessing).numpy()
-            # Two pictures at a time, as the graph takes them.
+            # Two images at a time, as the graph takes them.
             tokens = np.concatenate([session.run(None, {'pixels': pixels[i:i + 2]})[0]
                                      for i in range(0, len(pixels), 2)])
             chosen = np.round(np.linspace(0, cache.frames - 1, run.options.train.length))

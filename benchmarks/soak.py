@@ -26,21 +26,21 @@ import tempfile
 import time
 from typing import Any
 
-from hralign_ros.nodes import conversions, pictures
+from hralign_ros.nodes import conversions, image_subscriptions
 from hralign_ros.nodes.diagnostics import resident_bytes
-from hralign_ros.nodes.faults import Faults
-from hralign_ros.nodes.pipeline import Callbacks, Pipeline, Result
 from hralign_ros.runtime.decision import Decision, DecisionRules, Status
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.errors import HralignError, InferenceError
+from hralign_ros.runtime.faults import Faults
 from hralign_ros.runtime.pairing import PairingRules
+from hralign_ros.runtime.pipeline import Callbacks, Pipeline, Result
 import numpy as np
 import onnxruntime
 from sensor_msgs.msg import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / 'test'))
-from tiny_bundle import VIEWS, write_tiny_bundle  # noqa: E402, I100, I202  # what tests use
+from support.tiny_bundle import VIEWS, write_tiny_bundle  # noqa: E402
 
 RESULTS = ROOT / 'results/soak.json'
 SECOND = 1_000_000_000
@@ -102,11 +102,11 @@ class Soak:
         self.faults = Faults(self._told, self._told_end, clock=lambda: self.elapsed)
         self.pipeline = Pipeline(
             self.encoder, Callbacks(
-                decode=lambda view, message: pictures.decode(message),
+                decode=lambda view, message: image_subscriptions.decode(message),
                 clock=lambda: self.now, on_result=self._check, after_result=lambda result: None,
                 elapsed=lambda: self.elapsed),
             self.faults, required=VIEWS[:2], pairing=PairingRules(),
-            decision=DecisionRules(), frozen_after=2 * SECOND, task=TASKS[1])
+            decision=DecisionRules(), stuck_after=2 * SECOND, task=TASKS[1])
         self.pipeline.start()
         self.wrong: dict[str, tuple[str, int]] = {}
         self.frozen: dict[str, np.ndarray] = {}
@@ -201,7 +201,7 @@ class Soak:
         elif kind == 'rules':
             pipeline.update(
                 PairingRules(tolerance=int(rng.integers(0, 50_000_000))), DecisionRules(),
-                frozen_after=int(rng.integers(0, 2)) * SECOND,
+                stuck_after=int(rng.integers(0, 2)) * SECOND,
                 allow_unknown_tasks=bool(rng.integers(2)))
         else:
             for view in rng.permutation(VIEWS)[:int(rng.integers(1, len(VIEWS) + 1))]:
@@ -217,11 +217,11 @@ class Soak:
         """Send what a camera sends that is broken in one way, or in none."""
         rng, stamp = self.rng, self.now
         size = (48, 64) if kind == 'large' else (12, 16)
-        picture = rng.integers(0, 256, (*size, 3), np.uint8)
+        image = rng.integers(0, 256, (*size, 3), np.uint8)
         if kind == 'frozen':
-            picture = self.frozen.setdefault(view, picture)
+            image = self.frozen.setdefault(view, image)
         message = Image(height=size[0], width=size[1], step=3 * size[1], encoding='rgb8',
-                        data=array('B', picture.tobytes()))
+                        data=array('B', image.tobytes()))
         message.header.frame_id = f'{view}_optical_frame'
         if kind == 'silent':
             return

@@ -14,7 +14,7 @@ Train and measure everything that results/success.json says; go on with the same
     $simulate FAST --rounds 1 --hz 30 --no-failures --only test_seen
     python benchmarks/success.py --data DATA --runs RUNS --fast FAST --footage VIDEOS
 
-DVD and the ablations with human video need DATA with human films (without --no-humans) and
+DVD and the ablations with human video need DATA with human recordings (without --no-humans) and
 --humans ADAPTATION. The shipped head alone: --only shipped --measure shipped.
 
 Every run is a call of `hralign train-success` in a process of its own; one that is finished is not
@@ -31,12 +31,14 @@ from pathlib import Path
 from typing import Any
 
 from dvd import DvdJudge, REFERENCES, references, train_dvd
+from hralign_ros.calibration.scorer import Scorer
+from hralign_ros.data.features import build_store, FeatureStore
 from hralign_ros.data.manifest import read_manifest
-from hralign_ros.evaluate.bootstrap import Estimate
-from hralign_ros.evaluate.success_deciders import CalibratedScorer
-from hralign_ros.evaluate.success_events import measure_delays
-from hralign_ros.evaluate.success_report import evaluate_success, MOST, OURS, spread
-from hralign_ros.evaluate.success_suite import (
+from hralign_ros.evaluation.bootstrap import Estimate
+from hralign_ros.evaluation.success_deciders import CalibratedScorer
+from hralign_ros.evaluation.success_events import measure_delays
+from hralign_ros.evaluation.success_report import evaluate_success, MOST, OURS, spread
+from hralign_ros.evaluation.success_suite import (
     attempts,
     Judge,
     measure_detection,
@@ -50,18 +52,16 @@ from hralign_ros.evaluate.success_suite import (
 )
 from hralign_ros.runtime import default_bundle, Encoder
 from hralign_ros.runtime.bundle import load_bundle
-from hralign_ros.success.clips import Film, load_film
-from hralign_ros.success.options import SuccessOptions
-from hralign_ros.success.run import (
+from hralign_ros.training.success_clips import load_recording, Recording
+from hralign_ros.training.success_options import SuccessOptions
+from hralign_ros.training.success_run import (
     assign_splits,
-    films_key,
-    load_films,
+    load_recordings,
     make_head,
     open_data,
+    recordings_key,
     SuccessRun,
 )
-from hralign_ros.success.scorer import Scorer
-from hralign_ros.success.store import build_store, FeatureStore
 import numpy as np
 from success_footage import play_footage
 from success_recipes import (
@@ -108,14 +108,15 @@ def main() -> None:
     """Do what is not done yet, then write the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or '').strip().splitlines()[0])
     parser.add_argument('--data', required=True, type=Path)
-    parser.add_argument('--humans', type=Path, help='data set for adaptation, whose human films '
+    parser.add_argument('--humans', type=Path,
+                        help='data set for adaptation, whose human recordings '
                         'of held-out tasks tell DVD what to do; without it DVD is left out')
     parser.add_argument('--runs', required=True, type=Path, help='folder of all runs')
     parser.add_argument('--bundle', type=Path, default=None, help='default: the shipped one')
     parser.add_argument('--jobs', type=int, default=2, help='runs at a time (%(default)s)')
     parser.add_argument('--only', nargs='+', default=[], help='these variants only')
     parser.add_argument('--seeds', type=int, default=99, help='at most so many of each variant')
-    parser.add_argument('--fast', type=Path, help='successes filmed at 30 Hz, for the delay')
+    parser.add_argument('--fast', type=Path, help='successes recorded at 30 Hz, for the delay')
     parser.add_argument('--footage', type=Path, help='folder of real robot videos')
     parser.add_argument('--perturbed', type=int, default=200_000,
                         help='frames of perturbed streams (%(default)s)')
@@ -177,9 +178,9 @@ def evaluate(
     found, ours = evaluate_success(
         data, store, main_runs, options.bundle, options.runs / 'report', others=others,
         commands=commands, perturbed_frames=options.perturbed)
-    seen = load_films(data, store, [SPLITS[SEEN]])
+    seen = load_recordings(data, store, [SPLITS[SEEN]])
     if options.fast:
-        # Scorers of their own: these remember films by name, and the names are the same.
+        # Scorers of their own: these remember recordings by name, and the names are the same.
         again = [CalibratedScorer(Scorer(one.scorer.run, encoder), one.found) for one in ours]
         measure_delays(found, OURS, again, _fast(options, main_runs[0], store), FAST)
     results: dict[str, Any] = _headline(found)
@@ -226,19 +227,19 @@ def ablations(
     data, store = open_data(options.data, options.bundle, first.options, basis=first.basis)
     encoder = Encoder.load(options.bundle, provider='cpu')
     scorers = {name: [Scorer(run, encoder) for run in runs[name]] for name in names}
-    films = {title: load_films(data, store, [SPLITS[title]]) for title in (SEEN, TASK)}
+    recordings = {title: load_recordings(data, store, [SPLITS[title]]) for title in (SEEN, TASK)}
     trained = data.of_split('train').episodes
     found = Measured()
     measure_detection(
         found, {name: [(one.run.options.seed, _judge(one)) for one in some]
                 for name, some in scorers.items()},
-        {title: spread(attempts(some), MOST) for title, some in films.items()})
+        {title: spread(attempts(some), MOST) for title, some in recordings.items()})
     wanted = {
         'auroc_seen': ('E8 AUROC', SEEN), 'auroc_held_out_tasks': ('E8 AUROC', TASK),
         'fpr95_seen': (FPR95, SEEN), 'average_precision_seen': ('E8 average precision', SEEN)}
     results: dict[str, Any] = {}
     for name, some in scorers.items():
-        measure_modes(found, name, some, films[SEEN], SEEN, trained)
+        measure_modes(found, name, some, recordings[SEEN], SEEN, trained)
         told = {r['metric']: {key: r[key] for key in ('value', 'low', 'high', 'n', 'chance')}
                 for r in found.rows if r['variant'] == name and r['metric'].startswith('Fail')
                 and r['value'] is not None}
@@ -267,10 +268,10 @@ def left_out(
     every = read_manifest(folder)
     data = assign_splits(every, SuccessOptions(all_robots=True))
     data = data.only([e for e in data.episodes if e.embodiment in LEFT_OUT])
-    films = attempts(load_films(data, store, [SPLITS[SEEN]]))
+    recordings = attempts(load_recordings(data, store, [SPLITS[SEEN]]))
     found, rows = Measured(), []
     for robot, names in LEFT_OUT.items():
-        here = [film for film in films if film.episode.embodiment == robot]
+        here = [recording for recording in recordings if recording.episode.embodiment == robot]
         if all(heads.get(name) for name in names):
             measure_detection(found, {name: [
                 (one.run.options.seed, _judge(one)) for one in heads[name]] for name in names},
@@ -322,7 +323,7 @@ def shipped(
         'measured': datetime.now(timezone.utc).isoformat(timespec='seconds')}
     if options.footage:
         results |= _footage(
-            ours[0], attempts(load_films(data, store, [SPLITS[SEEN]])), options)
+            ours[0], attempts(load_recordings(data, store, [SPLITS[SEEN]])), options)
     return {'shipped': results}
 
 
@@ -333,46 +334,46 @@ def _training(run: SuccessRun) -> dict[str, Any]:
 
 
 def _judge(scorer: Scorer) -> Judge:
-    return lambda film: scorer.judge(scorer.seen(film))
+    return lambda recording: scorer.judge(scorer.seen(recording))
 
 
 def _fast(
     options: argparse.Namespace, run: SuccessRun, store: FeatureStore,
-) -> list[Film]:
-    """Load the successes that were filmed at the rate of a camera."""
+) -> list[Recording]:
+    """Load the successes that were recorded at the rate of a camera."""
     data = assign_splits(read_manifest(options.fast), run.options).of_split(SPLITS[SEEN])
-    # Its episodes are called like those filmed at 5 Hz, so they need a store of their own.
-    return load_films(data, build_store(
+    # Its episodes are called like those recorded at 5 Hz, so they need a store of their own.
+    return load_recordings(data, build_store(
         options.fast / 'features', data, options.bundle, workers=options.jobs,
         basis=store.basis), [SPLITS[SEEN]])
 
 
 def _dvd(options: argparse.Namespace, run: SuccessRun) -> Judge:
-    """Train the discriminator; human films of held-out tasks are those of `humans`."""
-    # The heads look at no human film, and it is all about them.
+    """Train the discriminator; human recordings of held-out tasks are those of `humans`."""
+    # The heads look at no human recording, and it is all about them.
     how = replace(run.options, human_share=0.2)
     data, store = open_data(options.data, options.bundle, how, basis=run.basis)
-    films = load_films(data, store, ['train'], humans=True)
-    if not any(film.human for film in films):
-        raise SystemExit(f'{options.data}: no human film to train DVD on; leave out --humans')
+    recordings = load_recordings(data, store, ['train'], humans=True)
+    if not any(recording.human for recording in recordings):
+        raise SystemExit(f'{options.data}: no human recording to train DVD on; leave out --humans')
     bundle = load_bundle(options.bundle)
     head = make_head(bundle.manifest, store.basis.matrix.shape[1], how)
-    model = train_dvd(head, films, list(run.texts), how,
-                      options.runs / f'dvd-{films_key(films)}-{how.steps}.pt')
-    known = references(model, films, how)
+    model = train_dvd(head, recordings, list(run.texts), how,
+                      options.runs / f'dvd-{recordings_key(recordings)}-{how.steps}.pt')
+    known = references(model, recordings, how)
     held_out = [e for e in assign_splits(read_manifest(options.humans), how).episodes
                 if e.task_id not in known and e.human_video]
     few = [e for task in sorted({e.task_id for e in held_out})
            for e in [e for e in held_out if e.task_id == task][:REFERENCES]]
     shown = read_manifest(options.humans).only([replace(e, robot_videos={}) for e in few])
     build_store(store.folder.parent, shown, options.bundle, basis=store.basis)
-    known |= references(model, [film for e in shown.episodes if (
-        film := load_film(store, e, human=True))], how)
+    known |= references(model, [recording for e in shown.episodes if (
+        recording := load_recording(store, e, human=True))], how)
     return DvdJudge(model, known, replace(bundle.manifest.clip, length=how.length))
 
 
 def _footage(
-    one: CalibratedScorer, seen: Sequence[Film], options: argparse.Namespace,
+    one: CalibratedScorer, seen: Sequence[Recording], options: argparse.Namespace,
 ) -> dict[str, Any]:
     return play_footage(one, seen, sorted(options.footage.rglob('*.mp4')), options.bundle,
                         options.runs / 'bundle')

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hralign_ros.calibration.calibrate import write_calibrated
 from hralign_ros.data.video import frame_times, read_frames
-from hralign_ros.evaluate.metrics.e11_events import rate
-from hralign_ros.evaluate.success_deciders import CalibratedScorer
+from hralign_ros.evaluation.metrics.decisions import rate
+from hralign_ros.evaluation.success_deciders import CalibratedScorer
 from hralign_ros.runtime import Encoder, Status
 from hralign_ros.runtime.decision import decide, Decision, DecisionRules, DecisionState
-from hralign_ros.success.calibrate import write_calibrated
-from hralign_ros.success.clips import Film
+from hralign_ros.training.success_clips import Recording
 import numpy as np
 
 # Real videos are played at this rate, this many seconds of each.
@@ -22,7 +22,7 @@ _SECOND = 1_000_000_000
 
 
 def play_footage(
-    one: CalibratedScorer, seen: Sequence[Film], videos: Sequence[Path], bundle: Path,
+    one: CalibratedScorer, seen: Sequence[Recording], videos: Sequence[Path], bundle: Path,
     output: Path,
 ) -> dict[str, Any]:
     """
@@ -36,7 +36,7 @@ def play_footage(
         one.scorer.run, one.found, bundle, output, command='benchmarks/success.py'),
         provider='cpu')
     tasks = [task.name for task in encoder.tasks.tasks]
-    ticks = strange = successes = 0
+    ticks = out_of_distribution = successes = 0
     per_video = []
     for number, video in enumerate(videos):
         episode = encoder.start_episode(tasks[number % len(tasks)])
@@ -56,13 +56,14 @@ def play_footage(
                 status=tick.status)
             here += bool(tick.status & Status.OUT_OF_DISTRIBUTION)
             alarm |= decision is Decision.SUCCESS
-        ticks, strange, successes = ticks + len(frames), strange + here, successes + alarm
+        ticks, successes = ticks + len(frames), successes + alarm
+        out_of_distribution += here
         per_video.append({'video': video.stem, 'ticks': len(frames), 'out_of_distribution': here,
                           'success': alarm})
-    usual = np.concatenate([one(film).trace.strangeness for film in seen])
-    known = rate(int((usual > one.found.strange).sum()), len(usual))
+    usual = np.concatenate([one(recording).trace.ood_score for recording in seen])
+    known = rate(int((usual > one.found.ood_threshold).sum()), len(usual))
     return {
-        'real_footage_ood_rate': strange / ticks, 'real_footage_ticks': ticks,
+        'real_footage_ood_rate': out_of_distribution / ticks, 'real_footage_ticks': ticks,
         'real_footage_success_events': successes, 'real_footage_videos': len(videos),
         'in_distribution_ood_rate': known.value, 'in_distribution_ticks': known.trials,
         'real_footage': per_video}

@@ -3,13 +3,13 @@
 
 """What benchmarks/success.py trains: variants, ablations, robots left out, the shipped head."""
 
-from hralign_ros.evaluate.success_report import OURS
+from hralign_ros.evaluation.success_report import OURS
 
 # Variant -> (seeds, settings of `hralign train-success`).
 Recipes = dict[str, tuple[int, tuple[str, ...]]]
 BCE = 'BCE alone'
 SIMILARITY, SINGLE = 'similarity to the text (LIV)', 'newest frame, BCE (LeRobot)'
-DVD = 'likeness to human films (DVD)'
+DVD = 'likeness to human recordings (DVD)'
 BASELINES = (BCE, SIMILARITY, SINGLE, DVD)
 _PLAIN = ('use_prompts=false', 'cross_domain=0', 'failure_text=0')
 VARIANTS: Recipes = {
@@ -18,7 +18,7 @@ VARIANTS: Recipes = {
     SIMILARITY: (1, (*_PLAIN, 'video_text=1', 'accomplished=0', 'failed=0', 'length=1')),
     SINGLE: (1, (*_PLAIN, 'video_text=0', 'other_tasks=0', 'failed=0', 'length=1')),
 }
-# The paper draws human films; the default does not.
+# The paper draws human recordings; the default does not.
 _HUMANS = 'human_share=0.2'
 ABLATIONS: Recipes = {
     'K = 1': (1, ('modes=1',)),
@@ -31,7 +31,7 @@ ABLATIONS: Recipes = {
     'with human video (paper)': (1, (_HUMANS,)),
     'with human video and a prompt for it': (1, (_HUMANS, 'human_prompt=true')),
     'newest frames past the transformer': (1, ('newest_path=true',)),
-    'clips end anywhere': (1, ('brink=0',)),
+    'clips end anywhere': (1, ('pre_success=0',)),
 }
 # What is in models/default: it has seen all robots.
 SHIPPED = 'shipped'

@@ -8,9 +8,9 @@ from dataclasses import fields
 from pathlib import Path
 import sys
 
-from hralign_ros.commands.words import read_settings
-from hralign_ros.success.options import SuccessOptions
-from hralign_ros.success.run import check_runs, load_success_run, RUN, SuccessRun
+from hralign_ros.cli.options import read_settings
+from hralign_ros.training.success_options import SuccessOptions
+from hralign_ros.training.success_run import check_runs, load_success_run, RUN, SuccessRun
 from runs import folder_of, Job, run_all
 from success_recipes import ABLATIONS, Recipes, VARIANTS
 
@@ -37,7 +37,7 @@ def finished(folder: Path, recipes: Recipes, bundle: Path) -> dict[str, list[Suc
     Load whatever is there, of this call or an earlier one.
 
     :raises SystemExit: a run is not what its recipe says, or those to be compared were not trained
-        on the same films.
+        on the same recordings.
     """
     runs: dict[str, list[SuccessRun]] = {}
     for name, (seeds, settings) in recipes.items():
@@ -50,9 +50,9 @@ def finished(folder: Path, recipes: Recipes, bundle: Path) -> dict[str, list[Suc
         check_runs(some, bundle)
     compared = [some[0] for name, some in runs.items()
                 if name in (*VARIANTS, *ABLATIONS) and not some[0].options.human_share]
-    if len({(run.record['data'].get('films'), run.basis.key) for run in compared}) > 1:
-        raise SystemExit(f'{folder}: heads to be compared were not all trained on the same films: '
-                         'move away those that were trained before the data changed')
+    if len({(run.record['data'].get('recordings'), run.basis.key) for run in compared}) > 1:
+        raise SystemExit(f'{folder}: heads to be compared were not all trained on the same '
+                         'recordings: move away those that were trained before the data changed')
     return runs
 
 

@@ -73,7 +73,7 @@ def tables(found: Mapping[str, Any]) -> dict[str, str]:
         'training episodes (successes, tasks, scenes)':
             f'{found["training"]["episodes"]} ({found["training"]["successes"]}, '
             f'{found["training"]["tasks"]}, {found["training"]["scenes"]})',
-        'human films': str(found['training']['human_films']),
+        'human recordings': str(found['training']['human_recordings']),
         'calibration episodes that never succeed': str(found['calibration_never_succeeding']),
         'seconds to train, one thread': ', '.join(f'{s:.0f}' for s in found['seconds']),
         'tasks whose own 95 % interval lies above 5 %': f'{broken} of {count}',
@@ -105,7 +105,7 @@ def tables(found: Mapping[str, Any]) -> dict[str, str]:
                            'AUROC, heads that never saw it', 'heads that saw both',
                            'its episodes in the training of those'], left_out),
         'cameras': table(['what', 'AUROC', 'loss', 'never succeeds, yet above 0.9'], cameras),
-        'rows': table(['number', 'variant', 'split', 'value', 'chance or promise', 'n'], rows)}
+        'rows': table(['number', 'variant', 'split', 'value', 'chance or guarantee', 'n'], rows)}
 
 
 def _shipped(found: Mapping[str, Any]) -> dict[str, str]:
@@ -115,9 +115,9 @@ def _shipped(found: Mapping[str, Any]) -> dict[str, str]:
     by_task = [row for row in found['tables']['false_alarms_by_task']
                if row['split'] == 'seen tasks']
     facts = {
-        'training episodes (successes, tasks, scenes, human films)':
+        'training episodes (successes, tasks, scenes, human recordings)':
             f'{trained["episodes"]} ({trained["successes"]}, {trained["tasks"]}, '
-            f'{trained["scenes"]}, {trained["human_films"]})',
+            f'{trained["scenes"]}, {trained["human_recordings"]})',
         'calibration episodes that never succeed': str(found['calibration_never_succeeding']),
         'seeds': str(found['seeds']),
         'tasks whose own 95 % interval lies above 5 % (attempts of each, median)':

@@ -69,7 +69,7 @@ def make_nodes(context: LaunchContext) -> list:
                               folder / episode['views'][view]['file']),
                           'rate_hz': float(given['rate_hz'] or episode['fps']),
                           'frame_id': f'{view}_optical_frame',
-                          # The encoder and the monitor; else an episode begins in mid-film.
+                          # The encoder and the monitor; else an episode begins in mid-video.
                           'wait_for_subscribers': 2, 'wait_s': 30.0}])
         for view in VIEWS]
     playing = set(VIEWS)

@@ -22,11 +22,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 _FIRST_PORT = 32768
 # Folder of tests -> packages without which nothing in it can run; `make test` installs them.
-_FILMS = ('av', 'pyarrow')
-_TORCH = (*_FILMS, 'torch', 'torchvision', 'timm', 'onnxscript', 'transformers', 'sklearn')
-NEEDED = {'nodes': ('rclpy', 'hralign_msgs'), 'faults': ('rclpy', 'hralign_msgs', 'onnx'),
-          'data': _FILMS, 'simulation': _FILMS,
-          **dict.fromkeys(('adapt', 'evaluate', 'export', 'models', 'success'), _TORCH)}
+_VIDEOS = ('av', 'pyarrow')
+_TORCH = (*_VIDEOS, 'torch', 'torchvision', 'timm', 'onnxscript', 'transformers', 'sklearn')
+_ROS = ('rclpy', 'hralign_msgs')
+NEEDED = {'nodes': _ROS, 'doctor': _ROS, 'faults': (*_ROS, 'onnx'), 'fuzz': (*_ROS, 'onnx'),
+          'data': _VIDEOS, 'simulation': _VIDEOS,
+          **dict.fromkeys(('calibration', 'cli', 'evaluation', 'export', 'models', 'training'),
+                          _TORCH)}
+
 
 
 class _LeftOut(pytest.Module):
@@ -75,3 +78,13 @@ os.environ['PYTHONUNBUFFERED'] = '1'
 # Two threads of torch that wait for each other take four times as long as one where something
 # else runs on the same cores; what tests train is too small to gain by a second one.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
+
+
+@pytest.fixture
+def harness(tmp_path: Path):
+    """Give a harness that ends every process it started."""
+    from support.harness import Harness
+
+    made = Harness(tmp_path)
+    yield made
+    made.close()

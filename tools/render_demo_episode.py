@@ -135,7 +135,7 @@ def make_environment(task: Task, seed: int) -> Any:
     return environment
 
 
-def prepare_picture(model: mujoco.MjModel) -> None:
+def prepare_image(model: mujoco.MjModel) -> None:
     """Set rendering quality and the wrist camera, and hide the drawings of the goals."""
     model.vis.quality.offsamples = 4
     model.vis.quality.shadowsize = 8192
@@ -155,9 +155,9 @@ def prepare_picture(model: mujoco.MjModel) -> None:
             model.geom_rgba[geom, 3] = 0.0
     camera = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, WRIST_CAMERA)
     tilt = np.deg2rad(WRIST_CAMERA_TILT_DEG)
-    look = np.array([-np.sin(tilt), 0.0, np.cos(tilt)])
+    appearance = np.array([-np.sin(tilt), 0.0, np.cos(tilt)])
     up = np.array([np.cos(tilt), 0.0, np.sin(tilt)])
-    axes = np.stack([np.cross(look, up), up, -look], axis=1)
+    axes = np.stack([np.cross(appearance, up), up, -appearance], axis=1)
     model.cam_pos[camera] = WRIST_CAMERA_POSITION
     mujoco.mju_mat2Quat(model.cam_quat[camera], axes.flatten())
 
@@ -184,9 +184,9 @@ class TwoViews:
         """Add one frame to each view."""
         for name, camera in self._cameras.items():
             self._renderer.update_scene(data, camera, self._option)
-            picture = cv2.resize(
+            image = cv2.resize(
                 self._renderer.render(), (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
-            self.frames[name].append(picture)
+            self.frames[name].append(image)
 
     def close(self) -> None:
         """Free the renderer, which must happen before the interpreter ends."""
@@ -269,7 +269,7 @@ def rollout(name: str, seed: int, frame_count: int) -> dict[str, Any]:
     task = TASKS[name]
     environment = make_environment(task, seed)
     model, data = environment.sim.model._model, environment.sim.data._data
-    prepare_picture(model)
+    prepare_image(model)
     site = environment.robots[0].eef_site_id['right']
 
     def hand() -> np.ndarray:
@@ -317,8 +317,8 @@ def encode(frames: list[np.ndarray], path: Path, quality: int) -> int:
         stream = container.add_stream('libx264', rate=FPS, options={
             'crf': str(quality), 'preset': 'veryslow', 'g': str(2 * FPS)})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, 'yuv420p'
-        for picture in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format='rgb24')))
+        for image in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format='rgb24')))
         container.mux(stream.encode(None))
     return path.stat().st_size
 
@@ -327,8 +327,8 @@ def encode_views(frames: dict[str, list[np.ndarray]], folder: Path, limit: int) 
     """Write all views at the best common quality that stays under the limit, and return it."""
     for quality in range(16, 40):
         total = 0
-        for name, pictures in frames.items():
-            total += encode(pictures, folder / f'{name}.mp4', quality)
+        for name, images in frames.items():
+            total += encode(images, folder / f'{name}.mp4', quality)
             if total > limit:
                 break
         else:
@@ -341,10 +341,10 @@ def count_frames(path: Path) -> int:
     capture = cv2.VideoCapture(str(path))
     count = 0
     while True:
-        valid, picture = capture.read()
+        valid, image = capture.read()
         if not valid:
             break
-        if picture.shape == (HEIGHT, WIDTH, 3):
+        if image.shape == (HEIGHT, WIDTH, 3):
             count += 1
     capture.release()
     return count

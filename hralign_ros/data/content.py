@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""What files hold, as a hash: features are of the films that they were made of, and no others."""
+"""What files hold, as a hash: features are of the videos that they were made of, and no others."""
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor

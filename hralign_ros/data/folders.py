@@ -26,8 +26,8 @@ import csv
 import math
 from pathlib import Path
 
-from hralign_ros.data.faults import Faults
 from hralign_ros.data.manifest import DataError, Episode, REFERENCE_VIEW, slug
+from hralign_ros.data.skipped import Faults
 from hralign_ros.data.video import frame_times, newest_at, probe
 import numpy as np
 

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-How films have to be turned and cropped to look as the node sees the same cameras.
+How videos have to be turned and cropped to look as the node sees the same cameras.
 
-The node turns and crops pictures by its parameters (`<view>.rotation`, `<view>.crop`). Films that
+The node turns and crops images by its parameters (`<view>.rotation`, `<view>.crop`). Videos that
 the same cameras recorded lie as the cameras sent them, so what is learned from them has to be
 turned in the same way: from the very file that the node is started with.
 """

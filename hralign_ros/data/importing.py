@@ -45,7 +45,7 @@ def import_data(
         manifest names files below its own folder. A data set on a read-only disk is linked into
         a folder of one's own, and the link is the source.
     :param splits: split file; None: the shipped one.
-    :param geometry: by view, how films are turned and cropped before they are looked at; that of
+    :param geometry: by view, how videos are turned and cropped before they are looked at; that of
         the reference view is the human clips' as well, which are by the same camera.
     :param report: gets what was found, line by line.
     :param options: further arguments of the format's reader.
@@ -103,7 +103,7 @@ def _geometry_of(
 
 
 def _check_old(output: Path, kind: str, below: Path, *, turning: bool) -> None:
-    """Refuse to replace a manifest of something else, or one that knows how films are turned."""
+    """Refuse to replace a manifest of something else, or one that knows how videos are turned."""
     if not (output / FILE_NAME).is_file():
         return
     try:
@@ -121,8 +121,8 @@ def _check_old(output: Path, kind: str, below: Path, *, turning: bool) -> None:
     turned = {view for episode in old for view in episode.geometry} - {HUMAN}
     if turned and not turning:
         raise DataError(
-            f'{output}: its manifest says how the films of {", ".join(sorted(turned))} are turned '
-            'and cropped, which would be gone from it; give --params-file again, or delete the '
+            f'{output}: its manifest says how the videos of {", ".join(sorted(turned))} are '
+            'rotated and cropped, which would be lost; give --params-file again, or delete the '
             'manifest')
 
 

@@ -21,8 +21,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hralign_ros.data.faults import Faults
 from hralign_ros.data.manifest import DataError, Episode, REFERENCE_VIEW, slug
+from hralign_ros.data.skipped import Faults
 from hralign_ros.data.video import probe
 import numpy as np
 from numpy.typing import NDArray

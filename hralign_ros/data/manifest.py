@@ -25,7 +25,7 @@ from pyarrow import parquet
 
 FILE_NAME = 'manifest.parquet'
 SCHEMA_VERSION = 1
-# The view that a human clip is filmed from; wrist and others exist for robots only.
+# The view that a human clip is recorded from; wrist and others exist for robots only.
 REFERENCE_VIEW = 'third_person'
 # What a human clip is called beside the robot's views, and who acts in it.
 HUMAN = 'human'
@@ -47,7 +47,7 @@ class Episode:
     """
     One row of the manifest.
 
-    :param episode_id: unique in the data set. Rows of one recording, filmed by several cameras,
+    :param episode_id: unique in the data set. Rows of one recording, recorded by several cameras,
         share what stands before a '#'.
     :param task_id: what is done, as a short name.
     :param task_text: the instruction, as one says it.
@@ -61,14 +61,14 @@ class Episode:
     :param success: how it ended; None: not known.
     :param failure: kind of failure where one is known; '' otherwise.
     :param robot_videos: file by view name.
-    :param human_video: file of the human clip, filmed from the reference view; '' for none.
+    :param human_video: file of the human clip, recorded from the reference view; '' for none.
     :param human_from: id of the episode whose motion the human clip shows: this one's own for a
         twin, '' where the human did it on their own.
     :param human_span_s: first and last second of the human clip to be used; empty: all of it.
     :param robot_span_s: the same for the robot's clips.
     :param robot_offset_s: by view name, what lies in that view's file so much later than
         robot_span_s and time_s say [s]; none for a view: nothing does.
-    :param geometry: by view name, or 'human', how pictures are turned and cropped before they
+    :param geometry: by view name, or 'human', how images are turned and cropped before they
         are looked at, as the node does with its cameras'; none for a view: not at all.
     :param time_s: [F] of each robot frame, from the start of the video.
     :param success_flags: [F] whether the task is accomplished in this frame.
@@ -304,7 +304,7 @@ def _check(episode: Episode) -> None:
         if view not in episode.robot_videos or not math.isfinite(offset):
             refuse(f'robot_offset_s is {offset} for view {view}; needed are seconds, for views '
                    'that have a file')
-    films = {*episode.robot_videos, *([HUMAN] if episode.human_video else [])}
-    if set(episode.geometry) - films:
-        refuse(f'geometry is of {", ".join(sorted(episode.geometry))}; there are films of '
-               f'{", ".join(sorted(films)) or "nothing"}')
+    videos = {*episode.robot_videos, *([HUMAN] if episode.human_video else [])}
+    if set(episode.geometry) - videos:
+        refuse(f'geometry is of {", ".join(sorted(episode.geometry))}; there are videos of '
+               f'{", ".join(sorted(videos)) or "nothing"}')

@@ -27,7 +27,7 @@ class Clip:
 
     :param file: relative to the data set's folder.
     :param span_s: first and last second to be used; empty: all of it.
-    :param geometry: how its pictures are turned and cropped.
+    :param geometry: how its images are turned and cropped.
     """
 
     file: str
@@ -85,7 +85,7 @@ def make_pairs(
     """
     Pair the robot clips of a data set with human clips.
 
-    A robot episode gets one human clip, filmed from the reference view, for all of its views.
+    A robot episode gets one human clip, recorded from the reference view, for all of its views.
     Where `how` finds none, the episode is left out.
 
     :param how: 'recorded': the human clip in the robot's own row; 'twin': only where that shows

@@ -26,9 +26,9 @@ from pathlib import Path
 import re
 from typing import Any
 
-from hralign_ros.data.faults import Faults
 from hralign_ros.data.manifest import DataError, Episode, REFERENCE_VIEW
 from hralign_ros.data.npy import load_plain
+from hralign_ros.data.skipped import Faults
 from hralign_ros.data.video import probe, VideoInfo
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +62,7 @@ _STATE_MS = 500
 
 
 @dataclass(frozen=True)
-class _Film:
+class _Video:
     """
     What one camera recorded.
 
@@ -214,9 +214,9 @@ class _Reader:
                    if camera.is_dir()]
         views = {}
         for i, serial in enumerate(s for s in in_hand if s in serials):
-            film = self.film(folder / f'cam_{serial}', 'this view is left out')
-            if film:
-                views[f'wrist_{i + 1}' if i else 'wrist'] = film.file
+            video = self.video(folder / f'cam_{serial}', 'this view is left out')
+            if video:
+                views[f'wrist_{i + 1}' if i else 'wrist'] = video.file
         serials = [serial for serial in serials if serial not in in_hand]
         if not serials:
             self.fault('no_cameras', folder, 'no global camera; skipped')
@@ -227,14 +227,14 @@ class _Reader:
         episodes = []
         for serial in serials:
             camera = folder / f'cam_{serial}'
-            film = self.film(camera, 'this camera is skipped')
-            if film is None:
+            video = self.video(camera, 'this camera is skipped')
+            if video is None:
                 continue
             episode = replace(
                 template, episode_id=f'{template.episode_id}#cam_{serial}', camera=serial,
-                robot_videos={REFERENCE_VIEW: film.file, **views},
-                robot_span_s=self.span(camera, film, -math.inf, finish),
-                time_s=film.times_s(), proprio=self.proprio(camera, states, film))
+                robot_videos={REFERENCE_VIEW: video.file, **views},
+                robot_span_s=self.span(camera, video, -math.inf, finish),
+                time_s=video.times_s(), proprio=self.proprio(camera, states, video))
             episodes.append(self.with_human(episode, human, serial))
         return episodes
 
@@ -259,16 +259,17 @@ class _Reader:
         folder, start, end = human
         camera = folder / f'cam_{serial}'
         if not camera.is_dir():
-            self.fault('no_human_camera', camera, 'the robot was filmed by this camera, the human '
+            self.fault('no_human_camera', camera,
+                       'the robot was recorded by this camera, the human '
                        'was not; kept without a human clip')
             return episode
-        film = self.film(camera, 'kept without a human clip')
-        if film is None:
+        video = self.video(camera, 'kept without a human clip')
+        if video is None:
             return episode
-        return replace(episode, human_video=film.file,
-                       human_span_s=self.span(camera, film, start, end))
+        return replace(episode, human_video=video.file,
+                       human_span_s=self.span(camera, video, start, end))
 
-    def film(self, camera: Path, consequence: str) -> _Film | None:
+    def video(self, camera: Path, consequence: str) -> _Video | None:
         """Look at a camera's video and time stamps."""
         path = camera / 'color.mp4'
         path = path if path.is_file() else camera / 'color' / 'color.mp4'
@@ -280,7 +281,7 @@ class _Reader:
             what = str(error) if path.is_file() else 'no color.mp4'
             self.fault('corrupt_video', camera, f'{what}; {consequence}')
             return None
-        return _Film(path.relative_to(self.root).as_posix(), info, self.stamps(camera, info))
+        return _Video(path.relative_to(self.root).as_posix(), info, self.stamps(camera, info))
 
     def stamps(self, camera: Path, info: VideoInfo) -> NDArray[np.int64]:
         """Read when each frame was taken; empty where that is not known."""
@@ -300,17 +301,17 @@ class _Reader:
             return np.zeros(0, np.int64)
 
     def span(
-        self, path: Path, film: _Film, first_ms: float, last_ms: float,
+        self, path: Path, video: _Video, first_ms: float, last_ms: float,
     ) -> tuple[float, ...]:
-        """Return the seconds of a video that were filmed in a time; none: all of it."""
-        inside = np.flatnonzero((film.stamps >= first_ms) & (film.stamps <= last_ms))
-        if len(inside) == len(film.stamps):
+        """Return the seconds of a video that were recorded in a time; none: all of it."""
+        inside = np.flatnonzero((video.stamps >= first_ms) & (video.stamps <= last_ms))
+        if len(inside) == len(video.stamps):
             return ()
         if len(inside) < 2:
-            self.fault('no_timestamps', path, 'nothing was filmed between the start and the end '
+            self.fault('no_timestamps', path, 'nothing was recorded between the start and the end '
                        'that metadata.json gives; not trimmed')
             return ()
-        times = film.times_s()
+        times = video.times_s()
         return (times[inside[0]], times[inside[-1]])
 
     def metadata(self, folder: Path, consequence: str) -> dict[str, Any] | None:
@@ -344,11 +345,11 @@ class _Reader:
         return True if not self.strict_success or rating >= STRICT_RATING else None
 
     def proprio(
-        self, camera: Path, states: '_States | None', film: _Film,
+        self, camera: Path, states: '_States | None', video: _Video,
     ) -> Sequence[Sequence[float]]:
-        if states is None or not len(film.stamps):
+        if states is None or not len(video.stamps):
             return ()
-        values = states.at(camera.name.removeprefix('cam_'), film.stamps)
+        values = states.at(camera.name.removeprefix('cam_'), video.stamps)
         if values is None:
             self.fault('no_state', camera, 'the recorded states are of another time; kept '
                        'without proprioception')

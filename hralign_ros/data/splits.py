@@ -10,7 +10,7 @@ from typing import Any
 from zlib import crc32
 
 from hralign_ros.data.manifest import DataError, recording_of, slug
-from hralign_ros.runtime.shares import find_share
+from hralign_ros.runtime.resources import find_share
 import yaml
 
 SCHEMA_VERSION = 1

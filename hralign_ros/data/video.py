@@ -5,7 +5,7 @@
 Frames out of video files and into them, by PyAV.
 
 Time is in seconds from the first frame that a player would show, taken from the presentation time
-stamps: with B-frames packets lie in another order than pictures.
+stamps: with B-frames packets lie in another order than images.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,7 +31,7 @@ class VideoInfo:
     """
     What the header of a video says.
 
-    :param width: of a picture as it is shown, after any rotation.
+    :param width: of an image as it is shown, after any rotation.
     :param height: the same.
     :param rate_hz: mean frame rate.
     :param frames: how many there are; 0: the header does not say.
@@ -45,13 +45,13 @@ class VideoInfo:
 
 def probe(path: Path) -> VideoInfo:
     """
-    Read the header and the first picture: quick, and finds most broken files.
+    Read the header and the first image: quick, and finds most broken files.
 
     :raises DataError: it cannot be opened, has no video, or its first frame cannot be decoded.
     """
     with _opened(path) as (container, stream):
         for frame in container.decode(stream):
-            height, width = _picture(frame).shape[:2]
+            height, width = _image(frame).shape[:2]
             rate = stream.average_rate or stream.base_rate or stream.guessed_rate
             return VideoInfo(width, height, float(rate or 0), stream.frames)
     raise DataError(f'video {path}: holds no frame')
@@ -105,7 +105,7 @@ def newest_at(
     if abs(age[worst]) > _OLD_S:
         raise DataError(
             f'{what}: at {wanted_s[worst]:.1f} s its frame is of {times_s[rows[worst]]:.1f} s; '
-            f'the films of an episode must begin and end together (within {_OLD_S:g} s), with '
+            f'the videos of an episode must begin and end together (within {_OLD_S:g} s), with '
             f'a frame every {_OLD_S:g} s')
     return rows.astype(np.int64)
 
@@ -125,7 +125,7 @@ def read_frames(
     :param count: instead of times_s: so many frames, the span's first and last included (the
         middle one where it is 1).
     :param span_s: first and last second to choose from; empty: the whole video.
-    :param geometry: how pictures are turned and cropped.
+    :param geometry: how images are turned and cropped.
     :returns: uint8 [F, H, W, 3] RGB, and float64 [F] the time of each in seconds.
     :raises DataError: the file is corrupt, cut off or empty, the span holds no frame, or not
         exactly one of times_s and count is given.
@@ -150,12 +150,12 @@ def read_frames(
     if not len(picks):
         raise DataError(f'video {path}: no frame was asked for')
     wanted = chosen[picks]
-    pictures = _decode(path, {stamps[i] for i in wanted.tolist()}, geometry)
-    sizes = sorted({picture.shape[:2] for picture in pictures.values()})
+    images = _decode(path, {stamps[i] for i in wanted.tolist()}, geometry)
+    sizes = sorted({image.shape[:2] for image in images.values()})
     if len(sizes) > 1:
-        raise DataError(f'video {path}: its pictures have several sizes, such as {sizes[0]} and '
+        raise DataError(f'video {path}: its images have several sizes, such as {sizes[0]} and '
                         f'{sizes[1]}; convert it to one size')
-    return np.stack([pictures[stamps[i]] for i in wanted.tolist()]), times[wanted]
+    return np.stack([images[stamps[i]] for i in wanted.tolist()]), times[wanted]
 
 
 def write_video(
@@ -188,26 +188,26 @@ def _encode(
     with av.open(str(scratch), 'w', format='mp4') as container:
         stream: Any = container.add_stream(
             'libx264', rate=Fraction(fps).limit_denominator(100_000),
-            # One thread: films are made many at a time, by a process for each core.
+            # One thread: videos are made many at a time, by a process for each core.
             options={'crf': str(quality), 'threads': '1'})
         stream.pix_fmt = 'yuv420p'
-        for picture in frames:
+        for image in frames:
             if not shape:
-                shape = _even(path, picture)
+                shape = _even(path, image)
                 stream.height, stream.width = shape[:2]
-            if picture.shape != shape or picture.dtype != np.uint8:
-                raise DataError(f'video {path}: a frame is {picture.dtype} '
-                                f'{list(picture.shape)}, the first is uint8 {list(shape)}')
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format='rgb24')
+            if image.shape != shape or image.dtype != np.uint8:
+                raise DataError(f'video {path}: a frame is {image.dtype} '
+                                f'{list(image.shape)}, the first is uint8 {list(shape)}')
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format='rgb24')
             container.mux(stream.encode(frame))
         if not shape:
             raise DataError(f'video {path}: there is no frame to write')
         container.mux(stream.encode())
 
 
-def _even(path: Path, picture: NDArray[np.uint8]) -> tuple[int, ...]:
-    shape = picture.shape
-    if len(shape) != 3 or shape[2] != 3 or shape[0] % 2 or shape[1] % 2 or not picture.size:
+def _even(path: Path, image: NDArray[np.uint8]) -> tuple[int, ...]:
+    shape = image.shape
+    if len(shape) != 3 or shape[2] != 3 or shape[0] % 2 or shape[1] % 2 or not image.size:
         raise DataError(f'video {path}: a frame is {list(shape)}; needed is [H, W, 3] with even '
                         'H and W')
     return shape
@@ -259,7 +259,7 @@ def _decode(
     path: Path, wanted: set[int], geometry: ViewGeometry,
 ) -> dict[int, NDArray[np.uint8]]:
     """Decode the frames with these stamps."""
-    pictures: dict[int, NDArray[np.uint8]] = {}
+    images: dict[int, NDArray[np.uint8]] = {}
     with _opened(path) as (container, stream):
         # Where groups of pictures are open, what is shown just before a key frame may need the key
         # frame before that one, and a seek ends at the later: then from the start.
@@ -267,18 +267,18 @@ def _decode(
             container.seek(start, stream=stream, backward=True)
             for frame in container.decode(stream):
                 if frame.pts in wanted:
-                    pictures[frame.pts] = geometry.apply(_picture(frame))
-                if len(pictures) == len(wanted):
-                    return pictures
-    raise DataError(f'video {path}: {len(wanted) - len(pictures)} of {len(wanted)} wanted frames '
+                    images[frame.pts] = geometry.apply(_image(frame))
+                if len(images) == len(wanted):
+                    return images
+    raise DataError(f'video {path}: {len(wanted) - len(images)} of {len(wanted)} wanted frames '
                     'cannot be decoded')
 
 
-def _picture(frame: Any) -> NDArray[np.uint8]:
-    """Return a frame as it is shown: telephones store pictures sideways and say so."""
-    picture: NDArray[np.uint8] = frame.to_ndarray(format='rgb24')
+def _image(frame: Any) -> NDArray[np.uint8]:
+    """Return a frame as it is shown: telephones store images sideways and say so."""
+    image: NDArray[np.uint8] = frame.to_ndarray(format='rgb24')
     turns = round(getattr(frame, 'rotation', 0) / 90) % 4
-    return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
 
 def _nearest(times: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -13,18 +13,18 @@ from typing import Any
 from hralign_ros import __version__
 from hralign_ros.export.card import write_card
 from hralign_ros.export.compress import halve, quantise_static, quantise_weights
-from hralign_ros.export.graphs import OPSET, preprocessing_graph, torch_graph
 from hralign_ros.export.licences import trained_license
 from hralign_ros.export.parity import check_parity, run_graph
 from hralign_ros.export.query import fit_query, scaled
 from hralign_ros.export.replace import is_trained, replace_bundle, require_replaceable
-from hralign_ros.export.samples import sample_pictures, SAMPLE_TASKS
+from hralign_ros.export.samples import sample_images, SAMPLE_TASKS
 from hralign_ros.models.adapters import AdaptedBackbone, Cuttable, late_adapters, load_adapters
 from hralign_ros.models.backbones import Backbone, load_backbone, RANDOM, require_weights
-from hralign_ros.models.checkpoints import read_checkpoint
 from hralign_ros.models.heads import TaskAttention
+from hralign_ros.models.onnx_export import OPSET, preprocessing_graph, torch_graph
 from hralign_ros.models.success import OUTPUTS, SuccessHead
 from hralign_ros.models.text import load_minilm, minilm_folder, PromptedTextEncoder
+from hralign_ros.models.weight_files import read_checkpoint
 from hralign_ros.runtime.bundle import (
     CARD,
     SCHEMA_VERSION,
@@ -56,7 +56,7 @@ class ExportOptions:
     :param views: camera views in the order of the graphs' first axis; the last is the reference.
     :param length: T, frames in a clip.
     :param modes: K, failure prompts per task.
-    :param int8: also write visual.int8.onnx, calibrated on the sample pictures.
+    :param int8: also write visual.int8.onnx, calibrated on the sample images.
     :param fp16: also write visual.fp16.onnx, for GPUs.
     :param seed: of every random weight.
     """
@@ -130,7 +130,7 @@ def export_bundle(
     :raises RuntimeError: a graph differs from its torch module, see check_parity.
     """
     _check(output, options, replace_trained)
-    pictures = sample_pictures()
+    images = sample_images()
     torch.manual_seed(options.seed)
     backbone = load_backbone(options.backbone, options.weights, seed=options.seed)
     spec = backbone.preprocessing
@@ -152,7 +152,7 @@ def export_bundle(
     visual = _Visual(
         backbone, adaptation.adapters if adaptation else late_adapters(
             backbone.channels, backbone.kind), adaptation.position if adaptation else 'late')
-    pixels = _pixels(files['preprocess.onnx'], pictures)
+    pixels = _pixels(files['preprocess.onnx'], images)
     batches = [pixels[i:i + views] for i in range(0, len(pixels) - views + 1, views)]
     files['visual.onnx'] = torch_graph(
         visual, [torch.from_numpy(batches[0])], inputs=['pixels'], outputs=['tokens'])
@@ -402,10 +402,10 @@ def _geometry(adapters: nn.Module) -> str:
     return '; '.join(words)
 
 
-def _pixels(preprocess: bytes, pictures: Sequence[NDArray[np.uint8]]) -> Floats:
-    """Preprocess pictures of any size to float32 [B, 3, S, S]."""
+def _pixels(preprocess: bytes, images: Sequence[NDArray[np.uint8]]) -> Floats:
+    """Preprocess images of any size to float32 [B, 3, S, S]."""
     session = SessionFactory('cpu').create(preprocess, name='preprocess.onnx')
-    return np.concatenate([session.run(None, {'image': p[None]})[0] for p in pictures])
+    return np.concatenate([session.run(None, {'image': p[None]})[0] for p in images])
 
 
 def _cosines(

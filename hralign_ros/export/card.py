@@ -55,7 +55,7 @@ _UNTRAINED_HEAD = """\
 - It knows no task: every instruction is UNKNOWN_TASK. No out-of-distribution score is given."""
 _TRAINED_HEAD = """\
 - Its probabilities and thresholds are calibrated for episodes like those of its calibration. For
-  your robot, cameras and objects they promise nothing: collect episodes and calibrate again.
+  your robot, cameras and objects they guarantee nothing: collect episodes and calibrate again.
 - Instructions other than its tasks' are UNKNOWN_TASK; what it says of them rests on tasks that
   training never saw, and is less certain."""
 _SUCCESS = """\
@@ -139,7 +139,7 @@ def write_card(manifest: Mapping[str, Any]) -> str:
         if low := metrics.get(f'visual_{precision}_cosine'):
             rows.append((
                 f'visual.{precision}.onnx against float32, mean-pooled: cosine mean (least)',
-                f'{low["mean"]} ({low["min"]}), n = {low["n"]} sample pictures'))
+                f'{low["mean"]} ({low["min"]}), n = {low["n"]} sample images'))
     tokens = manifest['tokens']
     return _TEMPLATE.format(
         name=manifest['name'], views=len(manifest['views']),

@@ -8,7 +8,7 @@ from pathlib import Path
 import tempfile
 from typing import Any
 
-from hralign_ros.export.graphs import finish
+from hralign_ros.models.onnx_export import finish
 import numpy as np
 from numpy.typing import NDArray
 import onnx

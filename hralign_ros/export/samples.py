@@ -1,12 +1,12 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""Pictures and sentences on which an export is checked and its query scaled."""
+"""Images and sentences on which an export is checked and its query scaled."""
 
 from pathlib import Path
 
 import cv2
-from hralign_ros.runtime.shares import find_share
+from hralign_ros.runtime.resources import find_share
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,16 +30,16 @@ SAMPLE_TASKS = (
 )
 
 
-def sample_pictures(per_video: int = 12) -> list[NDArray[np.uint8]]:
+def sample_images(per_video: int = 12) -> list[NDArray[np.uint8]]:
     """
     Take frames of the demo episode, alternating its views, evenly over its length.
 
-    :returns: uint8 [H, W, 3] RGB pictures.
+    :returns: uint8 [H, W, 3] RGB images.
     :raises FileNotFoundError: the demo episode is not there.
     """
     folder = find_share('demo/can')
     views = [_frames(folder / f'{name}.mp4', per_video) for name in ('wrist', 'third_person')]
-    return [picture for pair in zip(*views, strict=True) for picture in pair]
+    return [image for pair in zip(*views, strict=True) for image in pair]
 
 
 def _frames(path: Path, count: int) -> list[NDArray[np.uint8]]:

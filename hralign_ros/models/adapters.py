@@ -14,8 +14,8 @@ import math
 from typing import Protocol
 
 from hralign_ros.models.backbones import Backbone
-from hralign_ros.models.checkpoints import Checkpoint, load_state
 from hralign_ros.models.errors import ModelError
+from hralign_ros.models.weight_files import Checkpoint, load_state
 import torch
 from torch import nn, Tensor
 

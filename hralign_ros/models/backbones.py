@@ -2,13 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-Frozen visual backbones behind one interface: a picture in, a token map out.
+Frozen visual backbones behind one interface: an image in, a token map out.
 
 A backbone's module maps float32 [B, 3, S, S] (normalised as its preprocessing says) to float32
 [B, C, rows, columns], before any pooling. It can be cut where adapters stand (see `networks`).
 
 Beside the names in BACKBONES there is any classification network of torchvision
-(`torchvision:convnext_tiny`) and any of timm with a map of the picture
+(`torchvision:convnext_tiny`) and any of timm with a map of the image
 (`timm:vit_small_patch16_224`). Nothing is ever downloaded: weights are files.
 """
 
@@ -22,7 +22,6 @@ import os
 from typing import Any
 import warnings
 
-from hralign_ros.models.checkpoints import Checkpoint, load_file_into
 from hralign_ros.models.errors import ModelError
 from hralign_ros.models.networks import (
     EfficientNetLite,
@@ -37,6 +36,7 @@ from hralign_ros.models.networks import (
     TorchvisionStem,
     transformer,
 )
+from hralign_ros.models.weight_files import Checkpoint, load_file_into
 import torch
 from torch import nn, Tensor
 
@@ -53,9 +53,9 @@ class Preprocessing:
     """
     What a backbone wants to see.
 
-    :param size: S, side of the square picture in pixels.
-    :param fit: squash scales the whole picture to S x S; crop takes the largest square in its
-        centre. Squash is the default: a robot's goal may be at the picture's edge.
+    :param size: S, side of the square image in pixels.
+    :param fit: squash scales the whole image to S x S; crop takes the largest square in its
+        centre. Squash is the default: a robot's goal may be at the image's edge.
     :param mean: per RGB channel, of values in [0, 1].
     :param std: per RGB channel, of values in [0, 1].
     """
@@ -184,7 +184,7 @@ def _efficientnet_lite(number: int, weights: str | None) -> Backbone:
 
 def _keep_scale(net: nn.Module) -> None:
     """
-    Draw convolutions anew so that pictures keep their scale through the net (He et al., 2015).
+    Draw convolutions anew so that images keep their scale through the net (He et al., 2015).
 
     As the package draws them, each layer shrinks its input, and what comes out is below what
     float16 can hold: a control that would see nothing at all.
@@ -266,7 +266,7 @@ def _torchvision(model: str, weights: str | None, *, name: str = '') -> Backbone
     if model not in names:
         raise ModelError(
             f"torchvision has no classification network '{model}'{_near(model, names)}. Those "
-            'for video, detection and segmentation are not backbones of pictures')
+            'for video, detection and segmentation are not backbones of images')
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # of GoogLeNet and Inception, about their random weights
         net: Any = models.get_model(model, weights=None)
@@ -325,7 +325,7 @@ def _timm(model: str, weights: str | None) -> Backbone:
     channels, *size = config['input_size']
     if channels != 3 or len(set(size)) != 1:
         raise ModelError(
-            f"timm's {model} takes pictures of {config['input_size']}; needed is 3 x S x S")
+            f"timm's {model} takes images of {config['input_size']}; needed is 3 x S x S")
     spec = Preprocessing(
         size=size[0], mean=tuple(config['mean']), std=tuple(config['std']))
     module, kind = _timm_module(model, net, spec.size)
@@ -342,7 +342,7 @@ def _timm_module(model: str, net: Any, size: int) -> tuple[nn.Module, str]:
         want = whole(pixels)
     norm = getattr(net, 'norm', None)
     guesses: list[Callable[[], nn.Module]] = []
-    # Not a subclass with a forward pass of its own, which one picture need not give away.
+    # Not a subclass with a forward pass of its own, which one image need not give away.
     steps = getattr(type(net), 'forward_features', None)
     if steps is models.ResNet.forward_features:
         guesses.append(lambda: ResNet(net))
@@ -389,7 +389,7 @@ def _timm_features(model: str, net: Any, size: int) -> tuple[TimmFeatures, str]:
             return TimmFeatures(net, 'tokens', prefix, (side, side)), 'vit'
     raise ModelError(
         f"timm's {model} gives {list(shape) or type(seen).__name__} before pooling, which is no "
-        'map of the picture: needed is [B, C, rows, columns] or a square of tokens [B, N, C]')
+        'map of the image: needed is [B, C, rows, columns] or a square of tokens [B, N, C]')
 
 
 def _found(
@@ -443,7 +443,7 @@ def load_backbone(name: str, weights: str | None = None, *, seed: int = 0) -> Ba
         for EfficientNet-Lite, random ones (drawn from `seed`) for the others; 'random': random
         ones for all, a control. Adapters in the file are not part of the backbone:
         `load_adapters` takes them.
-    :raises ModelError: unknown name, no map of the picture, weights that do not fit.
+    :raises ModelError: unknown name, no map of the image, weights that do not fit.
     :raises ModuleNotFoundError: the package of the network or of its weights is not installed.
     """
     library, _, model = name.partition(':')

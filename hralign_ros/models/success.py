@@ -114,7 +114,7 @@ class SuccessHead(nn.Module):
         score = self.scores(similarity[None], mode_mask)
         modes = torch.softmax(similarity[1:] + (mode_mask - 1.0) * 1e9, dim=0) * mode_mask
         return (torch.sigmoid(score), modes, torch.sigmoid(judged.progress), score,
-                self.strangeness(tokens.mean(2), mask)[None], torch.sigmoid(judged.failed),
+                self.ood_score(tokens.mean(2), mask)[None], torch.sigmoid(judged.failed),
                 judged.video[0])
 
     @property
@@ -183,7 +183,7 @@ class SuccessHead(nn.Module):
             clip, functional.normalize(self.video(clip), dim=-1),
             self.progress(clip)[..., 0], self.failed(clip)[..., 0])
 
-    def strangeness(self, means: Tensor, mask: Tensor) -> Tensor:
+    def ood_score(self, means: Tensor, mask: Tensor) -> Tensor:
         """
         Tell how unlike the training data the frames are.
 

@@ -14,8 +14,8 @@ import os
 from pathlib import Path
 from typing import Any, Protocol
 
-from hralign_ros.models.checkpoints import load_state, read_checkpoint, State
 from hralign_ros.models.errors import ModelError
+from hralign_ros.models.weight_files import load_state, read_checkpoint, State
 import numpy as np
 from numpy.typing import NDArray
 import torch

@@ -8,9 +8,9 @@ from typing import Any
 
 from builtin_interfaces.msg import Duration, Time
 from hralign_ros.nodes.interfaces import EncoderInfo, SuccessProbability, TaskEmbedding
-from hralign_ros.nodes.pipeline import Result
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.images import Image
+from hralign_ros.runtime.pipeline import Result
 import numpy as np
 from sensor_msgs.msg import Image as ImageMessage
 

@@ -18,7 +18,7 @@ import time
 
 from hralign_ros.runtime.bundle import default_bundle, load_bundle
 from hralign_ros.runtime.errors import HralignError
-from hralign_ros.runtime.shares import find_share
+from hralign_ros.runtime.resources import find_share
 import yaml
 
 _PATIENCE = 30.0
@@ -102,7 +102,7 @@ def _run(
         environment.setdefault('FASTRTPS_DEFAULT_PROFILES_FILE',
                                str(find_share('config/fastdds_large_images.xml')))
     except FileNotFoundError as error:
-        print(f'demo: {error}; pictures may be lost on their way')
+        print(f'demo: {error}; images may be lost on their way')
     views = list(videos)
     processes: dict[str, subprocess.Popen[bytes]] = {}
     try:
@@ -119,7 +119,7 @@ def _run(
                 'video_publisher', environment,
                 {'file': str(video.resolve()), 'rate_hz': float(rate),
                  'frame_id': f'{view}_optical_frame',
-                 # The encoder and the monitor; else an episode would begin in mid-film.
+                 # The encoder and the monitor; else an episode would begin in mid-video.
                  'wait_for_subscribers': 2, 'wait_s': _PATIENCE},
                 remap={'image_raw': f'{view}/image_raw', '__node': f'{view}_camera'})
         _wait(processes, views)

@@ -4,7 +4,7 @@
 """
 Watch an encoder while it runs: a live view in the terminal, and a report at the end.
 
-The report folder gets report.png (pictures, attention, timelines) and ticks.csv.
+The report folder gets report.png (images, attention, timelines) and ticks.csv.
 """
 
 from collections import Counter, deque
@@ -20,8 +20,8 @@ from typing import Any, TextIO
 from diagnostic_msgs.msg import DiagnosticArray
 from hralign_ros.nodes.conversions import stamp_to_ns
 from hralign_ros.nodes.encoder_node import LATCHED
+from hralign_ros.nodes.image_subscriptions import decode
 from hralign_ros.nodes.interfaces import EncoderInfo, SuccessProbability, TaskEmbedding
-from hralign_ros.nodes.pictures import decode
 from hralign_ros.nodes.process import run_node
 from hralign_ros.runtime.decision import Decision, Status
 from hralign_ros.runtime.errors import FrameError, HralignError
@@ -60,7 +60,7 @@ class Recording:
     view_names: list[str] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     shots: dict[str, list[tuple[float, np.ndarray]]] = field(default_factory=dict)
-    pictures: dict[str, list[tuple[float, np.ndarray]]] = field(default_factory=dict)
+    images: dict[str, list[tuple[float, np.ndarray]]] = field(default_factory=dict)
     info: EncoderInfo | None = None
     task: str = ''
     drops: Counter[str] = field(default_factory=Counter)
@@ -84,7 +84,7 @@ class DemoMonitor(Node):
         self._start: int | None = None
         self._recent: deque[float] = deque(maxlen=60)
         self._last_success: SuccessProbability | None = None
-        self._newest_picture: dict[int, ImageMessage] = {}
+        self._newest_image: dict[int, ImageMessage] = {}
         self._overlays: dict[str, Any] = {}
         self._cameras_made: list[Any] = []
         self._lines = 0
@@ -99,7 +99,7 @@ class DemoMonitor(Node):
         sensor = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
         for index, topic in enumerate(cameras):
             self.create_subscription(
-                ImageMessage, topic, partial(self._newest_picture.__setitem__, index), sensor)
+                ImageMessage, topic, partial(self._newest_image.__setitem__, index), sensor)
         self.create_timer(0.5, self._show)
 
     def _on_info(self, message: EncoderInfo) -> None:
@@ -155,7 +155,7 @@ class DemoMonitor(Node):
                 rows[-1].probability = float(message.probability)
 
     def _on_overlay(self, view: str, message: ImageMessage) -> None:
-        """Keep an overlay a second, and the camera picture beside it."""
+        """Keep an overlay a second, and the camera image beside it."""
         if self._start is None:
             return
         seconds = (stamp_to_ns(message.header.stamp) - self._start) * 1e-9
@@ -164,11 +164,11 @@ class DemoMonitor(Node):
             return
         shots.append((seconds, decode(message)[0].copy()))
         index = self._recording.view_names.index(view)
-        picture = self._newest_picture.get(index)
-        if picture is not None:
+        image = self._newest_image.get(index)
+        if image is not None:
             try:
-                self._recording.pictures.setdefault(view, []).append(
-                    (seconds, decode(picture)[0].copy()))
+                self._recording.images.setdefault(view, []).append(
+                    (seconds, decode(image)[0].copy()))
             except FrameError as error:
                 self.get_logger().warning(str(error), once=True)
 

@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""The demo's report as one picture: what the cameras saw, where attention went, how it ran."""
+"""The demo's report as one figure: what the cameras saw, where attention went, how it ran."""
 
 from collections.abc import Mapping, Sequence
 import csv
@@ -34,13 +34,13 @@ def draw_report(recording: 'Recording', path: Path) -> None:
     grid = figure.add_gridspec(len(ratios), _COLUMNS, height_ratios=ratios)
     for row, view in enumerate(views):
         for offset, (name, shots) in enumerate((
-                (view, recording.pictures.get(view, [])),
+                (view, recording.figures.get(view, [])),
                 ('attention', recording.shots[view]))):
             chosen = np.linspace(0, len(shots) - 1, min(_COLUMNS, len(shots))).astype(int)
             for column, index in enumerate(chosen):
-                seconds, picture = shots[index]
+                seconds, figure = shots[index]
                 axes = figure.add_subplot(grid[2 * row + offset, column])
-                axes.imshow(cv2.resize(picture, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA))
+                axes.imshow(cv2.resize(figure, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA))
                 axes.set_xticks([])
                 axes.set_yticks([])
                 axes.set_title(f'{seconds:.1f} s', fontsize=8)
@@ -57,7 +57,7 @@ def draw_overview(
     played: Sequence[tuple[Path, Mapping[str, Any], Path]], path: Path,
 ) -> None:
     """
-    Draw episodes below one another: pictures, probability over time, decision, and the truth.
+    Draw episodes below one another: figures, probability over time, decision, and the truth.
 
     :param played: of each its folder, its episode.yaml and the ticks.csv of its playing.
     :param path: of the PNG to write.

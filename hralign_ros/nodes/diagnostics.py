@@ -14,10 +14,10 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from hralign_ros.nodes.network import CONSUMER, NAME
 from hralign_ros.nodes.parameters import Settings
-from hralign_ros.nodes.pipeline import PAIRING
-from hralign_ros.nodes.tally import Statistics
 from hralign_ros.runtime.encoder import Encoder
+from hralign_ros.runtime.pipeline import PAIRING
 from hralign_ros.runtime.providers import CUDA_PROVIDER
+from hralign_ros.runtime.tally import Statistics
 import numpy as np
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR

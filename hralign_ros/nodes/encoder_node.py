@@ -17,8 +17,7 @@ from typing import Any, TypeAlias
 
 from diagnostic_msgs.msg import DiagnosticArray
 from hralign_ros import __version__
-from hralign_ros.nodes import conversions, diagnostics, parameters, pictures
-from hralign_ros.nodes.faults import Faults
+from hralign_ros.nodes import conversions, diagnostics, image_subscriptions, parameters
 from hralign_ros.nodes.interfaces import (
     EncoderInfo,
     SetTask,
@@ -27,12 +26,13 @@ from hralign_ros.nodes.interfaces import (
     TaskEmbedding,
 )
 from hralign_ros.nodes.network import Network
-from hralign_ros.nodes.pipeline import Callbacks, Pipeline, Result
 from hralign_ros.nodes.process import run_node
 from hralign_ros.runtime.bundle import default_bundle
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.errors import HralignError, TaskError
+from hralign_ros.runtime.faults import Faults
 from hralign_ros.runtime.overlay import attention_overlay
+from hralign_ros.runtime.pipeline import Callbacks, Pipeline, Result
 from hralign_ros.runtime.tasks import Task
 from rclpy.clock import JumpThreshold, TimeJump
 from rclpy.duration import Duration
@@ -164,19 +164,19 @@ class EncoderNode(LifecycleNode):
             raise parameters.ParameterError(
                 f'parameter views is {", ".join(settings.views)}, but the bundle '
                 f'{encoder.bundle.path} has {", ".join(encoder.manifest.views)}, in this order')
-        parameters.check_promise(settings.values, encoder)
+        parameters.check_guarantee(settings.values, encoder)
         encoder.warm_up()
         self._settings, self._encoder = settings, encoder
         self._pipeline = Pipeline(
             encoder,
             Callbacks(
-                decode=lambda view, message: pictures.decode(message),
+                decode=lambda view, message: image_subscriptions.decode(message),
                 clock=lambda: int(self.get_clock().now().nanoseconds),
                 on_result=self._publish, after_result=self._publish_attention),
             self._faults,
             required=tuple(n for n, view in settings.views.items() if view.required),
             pairing=settings.pairing, decision=settings.decision,
-            frozen_after=settings.frozen_after,
+            stuck_after=settings.stuck_after,
             allow_unknown_tasks=settings['allow_unknown_tasks'], task=settings['task'])
         self._make_publishers(encoder)
         for name, view in settings.views.items():
@@ -226,7 +226,8 @@ class EncoderNode(LifecycleNode):
     def _subscribe(self, name: str, view: parameters.ViewSettings) -> None:
         """Subscribe to a camera."""
         resolved = self.resolve_topic_name(view.topic)
-        kind, topic, qos = pictures.subscription_of(resolved, view.transport, view.reliability)
+        kind, topic, qos = image_subscriptions.subscription_of(resolved, view.transport,
+                                                               view.reliability)
         self._network.listen(name, topic, qos)
         # By its own name where it can be: of two names that are exchanged by remapping, the one
         # that is resolved already would be exchanged back.
@@ -358,7 +359,7 @@ class EncoderNode(LifecycleNode):
         self._settings = parameters.Settings.read(parameters.current(self))
         self._pipeline.update(
             self._settings.pairing, self._settings.decision,
-            frozen_after=self._settings.frozen_after,
+            stuck_after=self._settings.stuck_after,
             allow_unknown_tasks=self._settings['allow_unknown_tasks'])
 
     # What goes out; the first two run on the worker's thread, the first on `watch`'s as well.
@@ -383,10 +384,10 @@ class EncoderNode(LifecycleNode):
         tick, manifest = result.tick, self._encoder.manifest
         for row, view in enumerate(manifest.views):
             publisher = self._attention[view]
-            if view not in tick.pictures or not publisher.get_subscription_count():
+            if view not in tick.images or not publisher.get_subscription_count():
                 continue
             overlay = attention_overlay(
-                tick.pictures[view], tick.attention[row], manifest.token_grid)
+                tick.images[view], tick.attention[row], manifest.token_grid)
             publisher.publish(conversions.image_message(
                 overlay, int(tick.view_stamps[row]), result.frame_ids.get(view, '')))
 

@@ -5,7 +5,7 @@
 
 from typing import Any
 
-from hralign_ros.nodes.faults import Faults
+from hralign_ros.runtime.faults import Faults
 from rclpy.duration import Duration, Infinite
 from rclpy.node import Node
 from rclpy.qos import qos_check_compatible, qos_policy_name_from_kind, QoSCompatibility, QoSProfile

@@ -18,7 +18,7 @@ from hralign_ros.runtime.errors import HralignError
 from hralign_ros.runtime.images import ROTATIONS, ViewGeometry
 from hralign_ros.runtime.pairing import PairingRules
 from hralign_ros.runtime.providers import PROVIDERS
-from hralign_ros.runtime.tasks import broken_promise
+from hralign_ros.runtime.tasks import broken_guarantee
 from rcl_interfaces.msg import (
     FloatingPointRange,
     IntegerRange,
@@ -130,15 +130,15 @@ NODE_PARAMETERS = (
               0.01, 10.0, dynamic=True),
     Parameter('max_future_s', 0.1, 'Frames stamped further ahead of the clock are dropped [s].',
               0.0, 10.0, dynamic=True),
-    Parameter('frozen_after_s', 2.0,
-              'A view that shows the same picture, to the bit, for longer is left out [s]; 0: '
+    Parameter('stuck_after_s', 2.0,
+              'A view that shows the same image, to the bit, for longer is left out [s]; 0: '
               'never, for simulators without noise.', 0.0, 60.0, dynamic=True),
     Parameter('reset_after_s', 1.0,
               'Stamps that stay further behind than this start a new episode [s].',
               0.1, 3600.0, dynamic=True),
     Parameter('allow_unknown_tasks', False,
               'Let tasks that the bundle does not know be decided by its shared calibration, '
-              'which promises no rate of false alarms.',
+              'which guarantees no rate of false alarms.',
               dynamic=True),
     Parameter('alpha', 0.05, 'False-alarm rate whose calibrated threshold decides SUCCESS; one '
               'of those of the bundle (~/info): 0.01, 0.05, 0.1 of the shipped one.',
@@ -163,10 +163,10 @@ VIEW_PARAMETERS = (
     Parameter('reliability', 'best_effort', 'Reliability asked of the publisher.',
               choices=('best_effort', 'reliable')),
     Parameter('required', True, 'A set waits for this view; at least one view must be required.'),
-    Parameter('rotation', 0, 'Degrees clockwise that set the picture upright.',
+    Parameter('rotation', 0, 'Degrees clockwise that set the image upright.',
               choices=ROTATIONS),
     Parameter('crop', [0.0, 0.0, 1.0, 1.0],
-              'Left, top, right, bottom of the part to use, as fractions of the upright picture.'),
+              'Left, top, right, bottom of the part to use, as fractions of the upright image.'),
 )
 
 
@@ -204,7 +204,7 @@ class Settings:
     views: Mapping[str, ViewSettings]
     pairing: PairingRules
     decision: DecisionRules
-    frozen_after: int
+    stuck_after: int
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> 'Settings':
@@ -244,7 +244,7 @@ class Settings:
         tolerance_s = {'approximate': values['tolerance_s'], 'exact': 0.0,
                        'latest': values['max_age_s']}[values['pairing']]
         return cls(
-            values=dict(values), views=views, frozen_after=_ns(values['frozen_after_s']),
+            values=dict(values), views=views, stuck_after=_ns(values['stuck_after_s']),
             pairing=PairingRules(
                 tolerance=_ns(tolerance_s), max_wait=_ns(values['max_wait_s']),
                 max_age=_ns(values['max_age_s']), max_future=_ns(values['max_future_s']),
@@ -330,7 +330,7 @@ def current(node: Node) -> dict[str, Any]:
     return {name: _value(node, name) for name in table(_value(node, 'views'))}
 
 
-def check_promise(values: Mapping[str, Any], encoder: Encoder) -> None:
+def check_guarantee(values: Mapping[str, Any], encoder: Encoder) -> None:
     """
     Check that decisions keep the rate of false alarms that is asked for.
 
@@ -338,7 +338,7 @@ def check_promise(values: Mapping[str, Any], encoder: Encoder) -> None:
     :raises ParameterError: the bundle has no threshold for this alpha, without which nothing is
         decided; or its thresholds are for a longer dwell_s. A bundle without any is not refused.
     """
-    broken = broken_promise(values['alpha'], values['dwell_s'], encoder.tasks.alphas,
+    broken = broken_guarantee(values['alpha'], values['dwell_s'], encoder.tasks.alphas,
                             encoder.manifest.success_dwell_s)
     if broken:
         raise ParameterError(broken)
@@ -350,14 +350,14 @@ def validate_change(
     """
     Check a set of changes together with all other values; accept all of them or none.
 
-    :param encoder: see check_promise; None while no bundle is loaded.
+    :param encoder: see check_guarantee; None while no bundle is loaded.
     """
     values = current(node)
     values |= {p.name: p.value for p in changed if p.name in values}
     try:
         Settings.read(values)
         if encoder:
-            check_promise(values, encoder)
+            check_guarantee(values, encoder)
     except ParameterError as error:
         return SetParametersResult(successful=False, reason=str(error))
     return SetParametersResult(successful=True)

@@ -110,7 +110,7 @@ class VideoPublisher(Node):
         self.sent += 1
 
     def _message(self, bgr: np.ndarray) -> ImageMessage | CompressedImage:
-        """Make a message of a BGR picture, without the header."""
+        """Make a message of a BGR image, without the header."""
         if self._encoding == 'jpeg':
             _, data = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, self._quality])
             return CompressedImage(format='jpeg', data=array('B', data.tobytes()))

@@ -67,13 +67,13 @@ class Manifest:
     :param views: names of the camera views in the order of the graphs' first axis.
     :param token_grid: rows and columns of a token map; their product is N.
     :param channels: C, length of a token and of an embedding.
-    :param image_size: S, side of the picture that the backbone takes.
+    :param image_size: S, side of the image that the backbone takes.
     :param text_dim: D, length of a text feature.
     :param max_tokens: most text tokens the text encoder takes, special ones included.
     :param modes: K, failure prompts per task.
     :param prompt_length: L, vectors per failure prompt.
     :param success_dwell_s: how long the probability had to stay above thresholds when these were
-        calibrated; a shorter time breaks their promise.
+        calibrated; a shorter time breaks their guarantee.
     :param success_trained: false: the success head's weights are random.
     :param ood_threshold: results with a higher OOD score are out of distribution; None: unknown.
     :param licenses: part -> licence, SPDX where there is one.

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-The encoder: a loaded bundle, and what its graphs make of pictures.
+The encoder: a loaded bundle, and what its graphs make of images.
 
 The live node, offline runners and the evaluation all call this, and nothing else:
 
@@ -20,9 +20,9 @@ from hralign_ros.runtime.bundle import Bundle, load_bundle, Manifest, VISUALS
 from hralign_ros.runtime.episode import Episode, next_episode_id, require_finite, Success
 from hralign_ros.runtime.errors import BundleError
 from hralign_ros.runtime.graphs import Graph, Tensor
-from hralign_ros.runtime.headroom import require_memory
 from hralign_ros.runtime.images import as_rgb_image, Image, ViewGeometry
 from hralign_ros.runtime.memory import Clip
+from hralign_ros.runtime.memory_limit import require_memory
 from hralign_ros.runtime.providers import Hardware, SessionFactory
 from hralign_ros.runtime.tasks import load_tasks, TaskTable
 from hralign_ros.runtime.text import TaskFeatures, TextEncoder
@@ -168,7 +168,7 @@ class Encoder:
 
     def warm_up(self, *, height: int = 480, width: int = 640, ticks: int = 3) -> float:
         """
-        Run every graph on grey pictures, so that the first real frame is not the slow one.
+        Run every graph on grey images, so that the first real frame is not the slow one.
 
         :returns: seconds that the last tick took.
         :raises InferenceError: a graph does not run, or returns values that are not finite.
@@ -194,45 +194,45 @@ class Encoder:
 
     def encode_images(self, images: Mapping[str, Image]) -> tuple[Floats, dict[str, Image]]:
         """
-        Turn one picture per view into tokens, in one batched pass.
+        Turn one image per view into tokens, in one batched pass.
 
         :param images: uint8 [H, W, 3] RGB by view, any size; absent views give zeros as input.
-        :returns: tokens float32 [V, N, C], and the pictures as rotated and cropped.
-        :raises FrameError: an array that is no such picture.
+        :returns: tokens float32 [V, N, C], and the images as rotated and cropped.
+        :raises FrameError: an array that is no such image.
         """
         m = self.manifest
         side = m.image_size
         pixels = np.zeros((len(m.views), 3, side, side), np.float32)
-        pictures = {}
+        shown = {}
         for row, view in enumerate(m.views):
             if view not in images:
                 continue
             image = as_rgb_image(images[view], what=f"view '{view}'")
             if view in self._geometry:
                 image = self._geometry[view].apply(image)
-            pictures[view] = image
+            shown[view] = image
             pixels[row] = self._preprocess.run({'image': image[None]})[0][0]
         tokens = self._visual.run({'pixels': pixels})[0]
-        return np.asarray(tokens, np.float32), pictures
+        return np.asarray(tokens, np.float32), shown
 
-    def encode_pictures(self, pictures: Sequence[Image]) -> Floats:
+    def encode_batch(self, images: Sequence[Image]) -> Floats:
         """
-        Turn any number of pictures of any views into tokens, as many a pass as there are views.
+        Turn any number of images of any views into tokens, as many a pass as there are views.
 
         For recorded videos; the numbers are those of `encode_images`.
 
-        :param pictures: uint8 [H, W, 3] RGB each, any size.
+        :param images: uint8 [H, W, 3] RGB each, any size.
         :returns: float32 [n, N, C].
-        :raises FrameError: an array that is no such picture.
+        :raises FrameError: an array that is no such image.
         """
         m = self.manifest
         side, views = m.image_size, len(m.views)
-        tokens = np.zeros((len(pictures), m.tokens, m.channels), np.float32)
-        for start in range(0, len(pictures), views):
-            some = pictures[start:start + views]
+        tokens = np.zeros((len(images), m.tokens, m.channels), np.float32)
+        for start in range(0, len(images), views):
+            some = images[start:start + views]
             pixels = np.zeros((views, 3, side, side), np.float32)
-            for row, picture in enumerate(some):
-                image = as_rgb_image(picture, what=f'picture {start + row}')
+            for row, given in enumerate(some):
+                image = as_rgb_image(given, what=f'image {start + row}')
                 pixels[row] = self._preprocess.run({'image': image[None]})[0][0]
             tokens[start:start + views] = self._visual.run({'pixels': pixels})[0][:len(some)]
         return tokens

@@ -71,7 +71,7 @@ class Tick:
     :param embedding: float32 [V, C], rows of norm 1, zeros where not valid.
     :param attention: of the newest frame's tokens, float32 [V, N]; uniform for mean pooling.
     :param pooling: one of POOLINGS: attention needs a task.
-    :param pictures: per view present in this tick, as it went into preprocessing.
+    :param images: per view present in this tick, as it went into preprocessing.
     """
 
     episode_id: int
@@ -83,7 +83,7 @@ class Tick:
     pooling: str
     success: Success
     status: Status
-    pictures: Mapping[str, Image]
+    images: Mapping[str, Image]
 
 
 class Episode:
@@ -119,7 +119,7 @@ class Episode:
         :param images: uint8 [H, W, 3] RGB by view; at least one.
         :param stamp: acquisition time [ns], one for all views or one each; newer than before.
         :param max_age: a view whose newest frame is older [s] than this set's is left out.
-        :raises FrameError: an array that is no picture.
+        :raises FrameError: an array that is no image.
         :raises ValueError: unknown view, no view, or a stamp that is not newer.
         :raises InferenceError: a graph failed or returned values that are not finite.
         """
@@ -138,12 +138,12 @@ class Episode:
         stamps = np.array(
             [int(given[view]) if view in images else 0 for view in manifest.views], np.int64)
         present = np.array([view in images for view in manifest.views])
-        tokens, pictures = self.encoder.encode_images(images)
+        tokens, shown = self.encoder.encode_images(images)
         require_finite('visual.onnx', tokens)
         oldest = round(max_age * _NANOSECONDS)
         self._memory.add(FrameSet(int(stamps.max()), stamps, present, tokens), hold=oldest)
         self._newest = np.asarray(np.where(present, stamps, self._newest), np.int64)
-        return self._result(int(stamps.max()), pictures, oldest)
+        return self._result(int(stamps.max()), shown, oldest)
 
     def judge(self, views: Collection[str]) -> Success:
         """
@@ -165,7 +165,7 @@ class Episode:
         """Stamp of the newest frame that was stepped [ns]; 0: none so far."""
         return int(self._newest.max())
 
-    def _result(self, stamp: int, pictures: Mapping[str, Image], max_age: int) -> Tick:
+    def _result(self, stamp: int, images: Mapping[str, Image], max_age: int) -> Tick:
         """Run both heads on the memory as it is."""
         encoder = self.encoder
         manifest = encoder.manifest
@@ -185,7 +185,7 @@ class Episode:
             view_stamps=np.where(valid, self._newest, 0), view_valid=valid,
             embedding=np.ascontiguousarray(embedding, np.float32),
             attention=attention[:, -1], pooling=pooling, success=success,
-            status=self._status(success, valid), pictures=pictures)
+            status=self._status(success, valid), images=images)
 
     def _status(self, success: Success, valid: NDArray[np.bool_]) -> Status:
         """Say why the result should not be taken at face value."""

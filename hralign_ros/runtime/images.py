@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-From the bytes of a camera message to an RGB picture: pure functions on numpy arrays.
+From the bytes of a camera message to an RGB image: pure functions on numpy arrays.
 
-All pictures are uint8 arrays [H, W, 3] in RGB order. An rgb8 picture without row padding is a
+All images are uint8 arrays [H, W, 3] in RGB order. An rgb8 image without row padding is a
 view on the message's own bytes; every other path makes exactly one copy.
 """
 
@@ -12,7 +12,7 @@ from array import array
 from dataclasses import dataclass
 import os
 
-# Larger pictures are refused before anything is allocated for them. OpenCV reads limits of its
+# Larger images are refused before anything is allocated for them. OpenCV reads limits of its
 # own when it is loaded, which is too late where somebody else has loaded it before.
 MAX_SIDE = 8192
 MAX_PIXELS = 7680 * 4320  # 8K; 100 MB as RGB
@@ -21,7 +21,7 @@ for _limit in ('OPENCV_IO_MAX_IMAGE_WIDTH', 'OPENCV_IO_MAX_IMAGE_HEIGHT'):
 
 import cv2  # noqa: E402
 from hralign_ros.runtime.errors import FrameError  # noqa: E402
-from hralign_ros.runtime.headers import announced_size  # noqa: E402
+from hralign_ros.runtime.image_headers import announced_size  # noqa: E402
 import numpy as np  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
@@ -88,7 +88,7 @@ def decode_compressed(data: Buffer, *, encoding: str = '') -> Image:
     """
     Decode the bytes of a sensor_msgs/CompressedImage (JPEG, PNG, WebP or BMP) to RGB.
 
-    The picture's size is read from its header and checked before OpenCV sees any of it.
+    The image's size is read from its header and checked before OpenCV sees any of it.
 
     :param encoding: the message's format field, used to refuse depth images by name.
     :returns: uint8 [H, W, 3], RGB. Orientation tags are ignored: the pixels are taken as stored.
@@ -111,7 +111,7 @@ def decode_compressed(data: Buffer, *, encoding: str = '') -> Image:
     except ValueError as error:
         raise FrameError(
             'corrupt_image',
-            f"{flat.size} bytes of format '{encoding}' are not a picture that can be decoded "
+            f"{flat.size} bytes of format '{encoding}' are not an image that can be decoded "
             f'({error})') from error
     check_size(*size)
     try:
@@ -122,7 +122,7 @@ def decode_compressed(data: Buffer, *, encoding: str = '') -> Image:
     if bgr is None:
         raise FrameError(
             'corrupt_image',
-            f"{flat.size} bytes of format '{encoding}' are not a picture that OpenCV can decode")
+            f"{flat.size} bytes of format '{encoding}' are not an image that OpenCV can decode")
     check_size(*bgr.shape[:2])
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
@@ -135,19 +135,19 @@ def check_size(height: int, width: int) -> None:
     """
     if height < 1 or width < 1:
         raise FrameError(
-            'empty_image', f'the picture is {width}x{height} pixels; it has nothing in it')
+            'empty_image', f'the image is {width}x{height} pixels; it has nothing in it')
     if height > MAX_SIDE or width > MAX_SIDE or height * width > MAX_PIXELS:
         raise FrameError(
             'oversized_image',
-            f'the picture is {width}x{height} pixels; at most {MAX_SIDE} a side and {MAX_PIXELS} '
+            f'the image is {width}x{height} pixels; at most {MAX_SIDE} a side and {MAX_PIXELS} '
             'in all are taken')
 
 
 def as_rgb_image(array: NDArray[np.generic], *, what: str) -> Image:
     """
-    Check that an array is a picture as the encoder takes it, and make it contiguous.
+    Check that an array is an image as the encoder takes it, and make it contiguous.
 
-    :param what: how an error names the picture, e.g. "view 'wrist'".
+    :param what: how an error names the image, e.g. "view 'wrist'".
     :raises FrameError: bad_array, empty_image, oversized_image.
     """
     if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
@@ -163,8 +163,8 @@ class ViewGeometry:
     """
     How a camera is mounted: rotate first, then crop.
 
-    :param rotation: degrees clockwise that set the picture upright, one of ROTATIONS.
-    :param crop: left, top, right, bottom as fractions [0, 1] of the rotated picture.
+    :param rotation: degrees clockwise that set the image upright, one of ROTATIONS.
+    :param crop: left, top, right, bottom as fractions [0, 1] of the rotated image.
     """
 
     rotation: int = 0
@@ -181,10 +181,10 @@ class ViewGeometry:
         if not (0.0 <= left < right <= 1.0 and 0.0 <= top < bottom <= 1.0):
             raise ValueError(
                 f'crop is {list(self.crop)}; left, top, right, bottom are fractions of the '
-                'picture with 0 <= left < right <= 1 and 0 <= top < bottom <= 1')
+                'image with 0 <= left < right <= 1 and 0 <= top < bottom <= 1')
 
     def apply(self, image: Image) -> Image:
-        """Rotate and crop a picture; without either it is returned as it is."""
+        """Rotate and crop an image; without either it is returned as it is."""
         if self.rotation:
             image = np.asarray(cv2.rotate(image, _CV2_ROTATION[self.rotation]), np.uint8)
         if self.crop != (0.0, 0.0, 1.0, 1.0):

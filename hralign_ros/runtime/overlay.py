@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""Attention as a picture: a heat map over what the backbone saw."""
+"""Attention as an image: a heat map over what the backbone saw."""
 
 import cv2
 from hralign_ros.runtime.images import Image
@@ -13,13 +13,13 @@ def attention_overlay(
     image: Image, attention: NDArray[np.float32], grid: tuple[int, int], *, size: int = 224,
 ) -> Image:
     """
-    Lay a view's attention over its picture.
+    Lay a view's attention over its image.
 
-    The colours span this picture's own range, so they compare places within a picture and not
-    pictures with one another; even attention shows no heat at all.
+    The colours span this image's own range, so they compare places within an image and not
+    images with one another; even attention shows no heat at all.
 
     :param image: uint8 [H, W, 3] RGB, as it went into preprocessing.
-    :param attention: weights of the picture's tokens, float32 [N], N = rows * columns.
+    :param attention: weights of the image's tokens, float32 [N], N = rows * columns.
     :param grid: rows and columns of the token map.
     :param size: side of the result in pixels.
     :returns: uint8 [size, size, 3] RGB.

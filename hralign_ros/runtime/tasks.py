@@ -100,7 +100,7 @@ def same_rate(one: float, other: float) -> bool:
     return math.isclose(one, other, rel_tol=1e-6)
 
 
-def broken_promise(
+def broken_guarantee(
     alpha: float, dwell_s: float, calibrated: Sequence[float], calibrated_dwell_s: float,
 ) -> str:
     """
@@ -119,7 +119,7 @@ def broken_promise(
                 f'{", ".join(f"{one:g}" for one in calibrated)}')
     if dwell_s < calibrated_dwell_s - 1e-6:
         return (f'parameter dwell_s is {dwell_s:g}; the thresholds of the bundle were calibrated '
-                f'for {calibrated_dwell_s:g} s, and promise no rate of false alarms for less')
+                f'for {calibrated_dwell_s:g} s, and guarantee no rate of false alarms for less')
     return ''
 
 

@@ -8,8 +8,8 @@ import warnings
 
 from hralign_ros.simulation.behaviour import Behaviour, EXPERT, FAULTS, IDLE
 from hralign_ros.simulation.hand import Grip
-from hralign_ros.simulation.studio import Shot, Stage
-from hralign_ros.simulation.worlds import every, filmed_at, Task, thin, Trajectory
+from hralign_ros.simulation.renderer import Shot, Stage
+from hralign_ros.simulation.worlds import every, resampled_at, Task, thin, Trajectory
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
@@ -136,7 +136,7 @@ class MetaWorld:
 
     @property
     def stage(self) -> Stage:
-        """Return what the studio needs."""
+        """Return what the renderer needs."""
         if self._stage is None:
             model = self.model
             names = {model.body(b).name for b in range(model.nbody)}
@@ -221,7 +221,7 @@ class MetaWorld:
 
 
 def _framed(trajectory: Trajectory, steps: int, hz: float) -> Trajectory:
-    """Keep frames at a rate, or where that is 0 so many that a film has at most MAX_FRAMES."""
+    """Keep frames at a rate, or where that is 0 so many that a video has at most MAX_FRAMES."""
     if hz:
-        return filmed_at(every(trajectory, slice(0, steps)), hz)
+        return resampled_at(every(trajectory, slice(0, steps)), hz)
     return every(trajectory, slice(0, steps, thin(steps, MAX_FRAMES, FRAME_STEPS)))

@@ -13,15 +13,15 @@ from dataclasses import dataclass, replace
 from zlib import crc32
 
 from hralign_ros.data.splits import Splits
+from hralign_ros.simulation.appearance import PERTURBATIONS
 from hralign_ros.simulation.behaviour import EXPERT, IDLE
-from hralign_ros.simulation.looks import DISTURBANCES
 
 # Seeds of failures are apart from those of successes, with the same meaning modulo 10.
 _FAULT_SEEDS = 5000
 _FINE_HZ = 5.0
 PURPOSES = ('adaptation', 'success')
-# Never-ending trouble in which nothing succeeds: in the film, or because the robot stands still.
-STREAMS = (IDLE, *DISTURBANCES)
+# Never-ending trouble in which nothing succeeds: in the video, or because the robot stands still.
+STREAMS = (IDLE, *PERTURBATIONS)
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Job:
 
     :param fault: number of the fault among those that the task has; None for an expert.
     :param stream: one of STREAMS, or nothing.
-    :param human: whether a success is also filmed with a human hand.
+    :param human: whether a success is also recorded with a human hand.
     """
 
     scene: str
@@ -53,7 +53,7 @@ class Chunk:
     """
     Episodes that one worker makes in one go, with the simulator opened once.
 
-    :param hz: filmed at this rate, see World.run.
+    :param hz: recorded at this rate, see World.run.
     """
 
     simulator: str
@@ -74,8 +74,8 @@ def plan_chunks(
     :param worlds: simulator, task and embodiment.
     :param failures: False: experts only, which is what adaptation needs; a later run with
         failures adds them.
-    :param purpose: adaptation: mostly successes, each filmed with robot and human. success:
-        mostly failures, filmed finely, of the robot; humans for training only.
+    :param purpose: adaptation: mostly successes, each recorded with robot and human. success:
+        mostly failures, recorded finely, of the robot; humans for training only.
     :param hz: frames a second; None: 5 for success, see World.run for adaptation.
     :param humans: False: robots only, of the same episodes.
     """
@@ -130,7 +130,8 @@ def _success_jobs(task: str, embodiment: str, splits: Splits, number: int) -> It
         seed = 60000 + 1000 * number + 10 * i
         fault = None if i % 3 == 0 else _LOOKS * 2 // 3 * number + i - i // 3 - 1
         yield Job(place, seed, fault)
-    # Thresholds are promised for scenes like those trained in: two each for calibration and test.
+    # Thresholds are guaranteed for scenes like those trained in: two each for calibration and
+    # test.
     yield from some('train', 5 * number + 1, calibration, 1, 3)
     yield from some('train', 5 * number + 2, calibration + 200, 0, 2)
     yield from some('train', 5 * number + 3, test, 1, 5)

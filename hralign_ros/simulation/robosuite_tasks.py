@@ -9,8 +9,8 @@ from typing import Any
 
 from hralign_ros.simulation.behaviour import Behaviour, EXPERT, FAULTS, IDLE
 from hralign_ros.simulation.hand import Grip
-from hralign_ros.simulation.studio import Shot, Stage
-from hralign_ros.simulation.worlds import every, filmed_at, Task, thin, Trajectory
+from hralign_ros.simulation.renderer import Shot, Stage
+from hralign_ros.simulation.worlds import every, resampled_at, Task, thin, Trajectory
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
@@ -86,7 +86,7 @@ class Robosuite:
 
     @property
     def stage(self) -> Stage:
-        """Return what the studio needs."""
+        """Return what the renderer needs."""
         if self._stage is None:
             model = self.model
             names = [model.body(b).name for b in range(model.nbody)]
@@ -125,7 +125,7 @@ class Robosuite:
         if behaviour.kind == EXPERT and trajectory.success_frame is None:
             return None
         if hz:
-            return filmed_at(trajectory, hz)
+            return resampled_at(trajectory, hz)
         return every(trajectory, slice(0, None, thin(
             len(trajectory.shots), MAX_FRAMES, FRAME_STEPS)))
 

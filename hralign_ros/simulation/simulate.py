@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-Make a data set of paired episodes: simulate, film, write; resumes where it was stopped.
+Make a data set of paired episodes: simulate, video, write; resumes where it was stopped.
 
 An episode is finished when its JSON file in episodes/ is there; the manifest is put together
 from those at the end of every run.
@@ -22,8 +22,8 @@ from typing import Any
 from hralign_ros.data.manifest import DataError, Episode, write_manifest
 from hralign_ros.data.splits import read_splits, Splits
 from hralign_ros.simulation.behaviour import EXPERT, IDLE, make_behaviour
+from hralign_ros.simulation.contact_sheets import write_sheets
 from hralign_ros.simulation.plan import Chunk, Job, plan_chunks
-from hralign_ros.simulation.sheets import write_sheets
 from hralign_ros.simulation.worlds import Trajectory, World
 import numpy as np
 
@@ -139,17 +139,17 @@ def make_chunk(
 ) -> tuple[int, list[str]]:
     """Make what is missing of a chunk; runs in a worker process."""
     from hralign_ros.simulation.hand import read_hand
-    from hralign_ros.simulation.studio import Studio
+    from hralign_ros.simulation.renderer import Renderer
 
     world = _open(chunk)
     problems = []
-    studio = Studio(world.stage, read_hand(hand))
+    renderer = Renderer(world.stage, read_hand(hand))
     jobs = _missing(output, chunk)
     try:
         for job in jobs:
             name = _name(chunk, job)
             try:
-                row = _make_episode(output, world, studio, job, name, hz=chunk.hz)
+                row = _make_episode(output, world, renderer, job, name, hz=chunk.hz)
             except (OSError, DataError):  # a full disk, say: no fault of the episode's
                 raise
             except Exception as error:  # one unlucky episode must not end a night's work
@@ -160,20 +160,20 @@ def make_chunk(
             scratch.write_text(json.dumps(row), encoding='utf-8')
             scratch.replace(_record(output, name))
     finally:
-        studio.close()
+        renderer.close()
         world.close()
     return len(jobs), problems
 
 
 def _make_episode(
-    output: Path, world: World, studio: Any, job: Job, name: str, *, hz: float,
+    output: Path, world: World, renderer: Any, job: Job, name: str, *, hz: float,
 ) -> dict[str, Any]:
     from hralign_ros.data.video import write_video
-    from hralign_ros.simulation.looks import (
-        another_take,
-        DISTURBANCES,
-        make_disturbance,
-        make_look,
+    from hralign_ros.simulation.appearance import (
+        make_appearance,
+        make_perturbation,
+        PERTURBATIONS,
+        re_render,
     )
 
     rng = np.random.default_rng([job.seed, 7])
@@ -183,18 +183,18 @@ def _make_episode(
     trajectory = world.run(job.seed, make_behaviour(kind, rng), hz=hz)
     if trajectory is None:
         return {'left_out': 'the expert does not succeed with this seed'}
-    look = make_look(job.scene)
-    disturbance = make_disturbance(job.stream, len(trajectory.shots), rng) \
-        if job.stream in DISTURBANCES else None
-    films = dict(zip(('third_person', 'wrist'), studio.film_robot(
-        world.model, trajectory.shots, another_take(look, rng), disturbance), strict=True))
+    appearance = make_appearance(job.scene)
+    perturbation = make_perturbation(job.stream, len(trajectory.shots), rng) \
+        if job.stream in PERTURBATIONS else None
+    videos = dict(zip(('third_person', 'wrist'), renderer.record_robot(
+        world.model, trajectory.shots, re_render(appearance, rng), perturbation), strict=True))
     success = trajectory.success_frame is not None
     if success and job.human:
-        films['human'] = studio.film_human(
-            world.model, trajectory.shots, another_take(look, rng))
+        videos['human'] = renderer.record_human(
+            world.model, trajectory.shots, re_render(appearance, rng))
     step = trajectory.time_s[1] - trajectory.time_s[0]
     files = {}
-    for view, frames in films.items():
+    for view, frames in videos.items():
         files[view] = f'{VIDEOS}/{world.task.task_id}/{name}_{view}.mp4'
         write_video(output / files[view], frames, 1.0 / step, quality=24)
     return asdict(_episode(world, job, name, kind, trajectory, files))

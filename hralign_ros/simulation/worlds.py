@@ -1,14 +1,14 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""What both simulators give: a stage to film, and trajectories of one task."""
+"""What both simulators give: a stage to video, and trajectories of one task."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from hralign_ros.simulation.behaviour import Behaviour
 from hralign_ros.simulation.hand import Grip
-from hralign_ros.simulation.studio import Shot, Stage
+from hralign_ros.simulation.renderer import Shot, Stage
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,7 +33,7 @@ class Task:
 @dataclass(frozen=True)
 class Trajectory:
     """
-    One episode before it is filmed; all lists have one entry for each frame.
+    One episode before it is recorded; all lists have one entry for each frame.
 
     :param success_frame: first frame in which the task is accomplished; None: never.
     :param fault_s: when a fault began to act; None for an expert.
@@ -74,7 +74,7 @@ class World(Protocol):
 
     @property
     def stage(self) -> Stage:
-        """Return what the studio needs."""
+        """Return what the renderer needs."""
 
     @property
     def model(self) -> Any:
@@ -86,7 +86,7 @@ class World(Protocol):
         """
         Run one episode; None where even the expert never succeeds with this seed.
 
-        :param hz: keep frames at this rate or more, see filmed_at, however many; 0: at about
+        :param hz: keep frames at this rate or more, see resampled_at, however many; 0: at about
             3 Hz, and fewer where an episode is long.
         """
 
@@ -94,7 +94,7 @@ class World(Protocol):
         """Free the simulator."""
 
 
-def filmed_at(trajectory: Trajectory, hz: float) -> Trajectory:
+def resampled_at(trajectory: Trajectory, hz: float) -> Trajectory:
     """
     Keep as many frames as this rate needs; between steps that are further apart, draw them in.
 

@@ -3,17 +3,13 @@
 
 """The miniature data sets that several tests read."""
 
-from pathlib import Path
-import sys
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(scope='session')
 def rh20t(tmp_path_factory):
     """Make the good scenes once; a test that changes something copies them."""
-    from rh20t_tree import make_tree
+    from support.rh20t_tree import make_tree
 
     return make_tree(tmp_path_factory.mktemp('rh20t'))

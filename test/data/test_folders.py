@@ -3,13 +3,13 @@
 
 """Folders of videos: the folder names are enough, labels.csv says the rest."""
 
-from hralign_ros.data.faults import Faults
 from hralign_ros.data.folders import read_folders
 from hralign_ros.data.importing import import_data
 from hralign_ros.data.manifest import DataError, read_manifest
 from hralign_ros.data.pairs import make_pairs
+from hralign_ros.data.skipped import Faults
 from hralign_ros.data.video import write_video
-from hralign_ros.runtime.shares import find_share
+from hralign_ros.runtime.resources import find_share
 import numpy as np
 import pytest
 import yaml
@@ -96,9 +96,9 @@ def test_success_flags(tmp_path):
     assert list(read_manifest(tmp_path).episodes[0].success_flags) == [False, True, True]
 
 
-def test_films_of_two_recorders(tmp_path):
+def test_videos_of_two_recorders(tmp_path):
     """
-    Guards films that were started by hand: they are matched by the seconds since each began.
+    Guards videos that were started by hand: they are matched by the seconds since each began.
 
     One that ends earlier was stretched over the other; that is said before hours of training.
     """
@@ -211,7 +211,7 @@ def test_a_split_file_that_names_nothing_there(tmp_path):
     assert [e.split for e in read_manifest(tmp_path).episodes][0] == 'test_task'
 
 
-def test_films_of_a_robot_that_the_shipped_splits_hold_out(tmp_path):
+def test_videos_of_a_robot_that_the_shipped_splits_hold_out(tmp_path):
     """Somebody imports a UR5e with the shipped split file, which keeps that robot for the test."""
     add(tmp_path, *(f'push it/{i}/third_person.mp4' for i in range(3)))
     lines = []

@@ -2,15 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-Films of cameras that are mounted sideways or upside down, as the node's parameters say.
+Videos of cameras that are mounted sideways or upside down, as the node's parameters say.
 
-The node turned the wrist camera of `config/franka.yaml` by 180 degrees, and every film of that
+The node turned the wrist camera of `config/franka.yaml` by 180 degrees, and every video of that
 camera was learned from as it lay: nothing failed, and the head had never seen what the node shows.
 """
 
 from pathlib import Path
 
-from hralign_ros.cli import main
+from hralign_ros.cli.main import main
 from hralign_ros.data.geometry import read_geometry
 from hralign_ros.data.manifest import read_manifest
 from hralign_ros.data.pairs import human_clip, make_pairs, robot_clip
@@ -40,13 +40,13 @@ PARAMETERS = """
 """
 
 
-def films(root):
-    """Make an episode whose pictures have another colour in each corner."""
-    picture = np.zeros((32, 48, 3), np.uint8)
-    picture[:16, :24], picture[:16, 24:], picture[16:, :24] = 250, 130, 60
+def videos(root):
+    """Make an episode whose images have another colour in each corner."""
+    image = np.zeros((32, 48, 3), np.uint8)
+    image[:16, :24], image[:16, 24:], image[16:, :24] = 250, 130, 60
     for name in ('wrist', 'third_person', 'human'):
-        write_video(root / f'push it/1/{name}.mp4', [picture] * 4, 5)
-    return picture
+        write_video(root / f'push it/1/{name}.mp4', [image] * 4, 5)
+    return image
 
 
 def params(folder, text=PARAMETERS):
@@ -83,36 +83,36 @@ def test_what_a_node_is_started_with(tmp_path):
     ('/**: {ros__parameters: {wrist.crop: [0.0, 0.0, 2.0, 1.0]}}', 'fractions'),
 ])
 def test_what_no_node_would_take(tmp_path, text, says):
-    """Guards against films that are silently left as they lie."""
+    """Guards against videos that are silently left as they lie."""
     with pytest.raises(HralignError, match=says):
         read_geometry(params(tmp_path, text))
 
 
 def test_an_import_turns_what_the_node_turns(tmp_path, capsys):
-    """Guards the whole way: what is read of a film is what the node makes of the same picture."""
-    films(tmp_path / 'data')
+    """Guards the whole way: what is read of a video is what the node makes of the same image."""
+    videos(tmp_path / 'data')
     assert main(['import', 'folders', str(tmp_path / 'data'),
                  '--params-file', str(params(tmp_path))]) == 0
     said = capsys.readouterr().out
     assert 'view wrist: turned by 180 degrees' in said and 'in 1 of 1 episodes' in said
     data = read_manifest(tmp_path / 'data')
     episode = data.episodes[0]
-    # The human was filmed by the third-person camera.
+    # The human was recorded by the third-person camera.
     assert episode.geometry == {'wrist': TURNED, 'third_person': ViewGeometry(90),
                                 'human': ViewGeometry(90)}
     wrist = robot_clip(episode, 'wrist')
     raw = read_frames(data.path(wrist.file), count=2)[0]
     seen = read_frames(data.path(wrist.file), count=2, geometry=wrist.geometry)[0]
     assert seen.shape == (2, 32, 24, 3)
-    np.testing.assert_array_equal(seen, [TURNED.apply(picture) for picture in raw])
+    np.testing.assert_array_equal(seen, [TURNED.apply(image) for image in raw])
     assert abs(int(seen[0, 8, 8, 0]) - 0) < 20 and abs(int(seen[0, 24, 8, 0]) - 130) < 20
     assert human_clip(episode).geometry == ViewGeometry(90)
     assert make_pairs(data)[0].robot.geometry == ViewGeometry(90)
 
 
-def test_features_of_a_film_are_of_how_it_was_turned(tmp_path):
+def test_features_of_a_video_are_of_how_it_was_turned(tmp_path):
     """Guards cached features: a clip that is turned is another clip."""
-    films(tmp_path / 'data')
+    videos(tmp_path / 'data')
     keys = set()
     for text in ('/**: {ros__parameters: {a: 1}}', PARAMETERS.replace('180', '0'), PARAMETERS):
         assert main(['import', 'folders', str(tmp_path / 'data'),
@@ -122,8 +122,8 @@ def test_features_of_a_film_are_of_how_it_was_turned(tmp_path):
 
 
 def test_an_import_again_without_the_file(tmp_path, capsys):
-    """Guards a data set that has grown: a second import left all its films as they lie."""
-    films(tmp_path / 'data')
+    """Guards a data set that has grown: a second import left all its videos as they lie."""
+    videos(tmp_path / 'data')
     again = ['import', 'folders', str(tmp_path / 'data')]
     assert main([*again, '--params-file', str(params(tmp_path))]) == 0
     assert main(again) == 1

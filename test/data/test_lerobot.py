@@ -5,13 +5,13 @@
 
 import json
 
-from hralign_ros.data.faults import Faults
+from hralign_ros.data.features import view_videos
 from hralign_ros.data.importing import import_data
 from hralign_ros.data.lerobot import read_lerobot
 from hralign_ros.data.manifest import DataError, read_manifest, write_manifest
 from hralign_ros.data.pairs import robot_clip
+from hralign_ros.data.skipped import Faults
 from hralign_ros.data.video import read_frames, write_video
-from hralign_ros.success.store import view_films
 import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
@@ -26,7 +26,7 @@ TASKS = (0, 1, 0)
 VIDEO = 'videos/{}/chunk-000/file-{:03d}.mp4'
 
 
-def picture(episode, frame):
+def image(episode, frame):
     """Draw a frame whose brightness tells where it comes from."""
     return np.full((16, 16, 3), 20 + 60 * episode + 6 * frame, np.uint8)
 
@@ -78,10 +78,10 @@ def make(root, *, together=True, success=None, tasks_column='__index_level_0__')
                     f'videos/{camera}/to_timestamp': start + length / RATE}
         rows.append(row)
     table(root / 'meta/episodes/chunk-000/file-000.parquet', rows)
-    pictures = [[picture(e, i) for i in range(length)] for e, length in enumerate(LENGTHS)]
+    images = [[image(e, i) for i in range(length)] for e, length in enumerate(LENGTHS)]
     for camera in VIEWS:
         apart = camera == HAND and not together
-        parts = [pictures[:2], pictures[2:]] if apart else [pictures]
+        parts = [images[:2], images[2:]] if apart else [images]
         for number, part in enumerate(parts):
             write_video(root / VIDEO.format(camera, number), sum(part, []), RATE, quality=5)
     return root
@@ -147,9 +147,9 @@ def test_cameras_that_lie_elsewhere(tmp_path):
     write_manifest(tmp_path, episodes)
     again = read_manifest(tmp_path).episodes
     assert [e.robot_offset_s for e in again] == [{}, {}, {'wrist': -1.0}]
-    films = view_films(again[2], tmp_path, False)
-    assert np.allclose(films['wrist'].times, films['third_person'].times)
-    assert numbers(read_frames(films['wrist'].path, films['wrist'].stamps)[0]) == [
+    videos = view_videos(again[2], tmp_path, False)
+    assert np.allclose(videos['wrist'].times, videos['third_person'].times)
+    assert numbers(read_frames(videos['wrist'].path, videos['wrist'].stamps)[0]) == [
         20 + i for i in range(5)]
 
 
@@ -204,7 +204,7 @@ def test_broken_parts(tmp_path):
 
 
 def test_frames_that_are_missing(tmp_path):
-    """Guards against actions that belong to other pictures."""
+    """Guards against actions that belong to other images."""
     make(tmp_path)
     path = tmp_path / 'data/chunk-000/file-001.parquet'
     parquet.write_table(parquet.read_table(path).slice(1), path)

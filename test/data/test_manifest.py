@@ -76,7 +76,7 @@ def test_splits_of_a_data_set(tmp_path):
     ({'robot_videos': {'wrist': '../a.mp4'}}, 'not below'),
     ({'human_span_s': (2.0, 1.0)}, 'human_span_s'),
     ({'robot_span_s': (2.0,)}, 'robot_span_s'),
-    ({'geometry': {'side': ViewGeometry(90)}}, 'geometry is of side; there are films of human'),
+    ({'geometry': {'side': ViewGeometry(90)}}, 'geometry is of side; there are videos of human'),
 ])
 def test_rows_that_are_refused(tmp_path, changes, message):
     """Guards later steps against rows that they would stumble over."""

@@ -6,15 +6,15 @@
 import json
 import shutil
 
-from hralign_ros.data.faults import Faults
 from hralign_ros.data.importing import import_data
 from hralign_ros.data.manifest import DataError, read_manifest
 from hralign_ros.data.pairs import make_pairs
 from hralign_ros.data.rh20t import DESCRIPTIONS, EMBODIMENTS, IN_HAND, read_rh20t
+from hralign_ros.data.skipped import Faults
 from hralign_ros.data.video import read_frames
 import numpy as np
 import pytest
-import rh20t_tree as tree
+from support import rh20t_tree as tree
 
 
 def read(root, **options):

@@ -15,7 +15,7 @@ COUNTS, LENGTHS = st.integers(1, 300), st.integers(1, 12)
 
 @given(st.sampled_from(sorted(SAMPLERS)), COUNTS, LENGTHS, st.integers(0, 2**32))
 def test_indices(name, count, length, seed):
-    """Guards what every sampler promises: type, number, order, range, and the same by seed."""
+    """Guards what every sampler guarantees: type, number, order, range, and the same by seed."""
     def draw():
         return SAMPLERS[name](count, length, np.random.default_rng(seed))
 

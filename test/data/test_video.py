@@ -21,7 +21,7 @@ import pytest
 FRAMES, RATE = 40, 20.0
 
 
-def picture(i):
+def image(i):
     """Draw a frame whose brightness tells its number."""
     return np.full((36, 64, 3), 10 + 5 * i, np.uint8)
 
@@ -33,7 +33,7 @@ def numbers(frames):
 
 @pytest.fixture(scope='module')
 def video(tmp_path_factory):
-    return write_video(tmp_path_factory.mktemp('video') / 'a.mp4', map(picture, range(FRAMES)),
+    return write_video(tmp_path_factory.mktemp('video') / 'a.mp4', map(image, range(FRAMES)),
                        RATE)
 
 
@@ -83,7 +83,7 @@ def test_frames_nearest_to_times(video):
 
 def test_late_frames_of_a_long_video(tmp_path):
     """Guards seeking: frames behind several key frames are the right ones."""
-    path = write_video(tmp_path / 'long.mp4', (picture(i % 40) for i in range(600)), RATE)
+    path = write_video(tmp_path / 'long.mp4', (image(i % 40) for i in range(600)), RATE)
     with av.open(str(path)) as container:
         keys = [float(p.pts * p.time_base) for p in container.demux(video=0) if p.is_keyframe]
     assert [key for key in keys if 21 < key < 29], 'no key frame in the span: nothing is shown'
@@ -99,7 +99,7 @@ def test_time_starts_at_the_first_frame(tmp_path):
         stream = container.add_stream('libx264', rate=10)
         stream.width, stream.height, stream.pix_fmt = 64, 36, 'yuv420p'
         for i in range(10):
-            frame = av.VideoFrame.from_ndarray(picture(i), format='rgb24')
+            frame = av.VideoFrame.from_ndarray(image(i), format='rgb24')
             frame.pts = 50 + i
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
@@ -143,7 +143,7 @@ def test_a_video_without_its_second_half(tmp_path):
         read_frames(front, count=4)
 
 
-def test_a_sideways_picture_is_turned(tmp_path):
+def test_a_sideways_image_is_turned(tmp_path):
     """Guards telephone videos: they are stored sideways, with a note of how to show them."""
     path = tmp_path / 'sideways.mp4'
     image = np.zeros((32, 64, 3), np.uint8)
@@ -169,7 +169,7 @@ def test_wrong_arguments(video):
 
 @pytest.mark.parametrize('frames', [
     [], [np.zeros((35, 64, 3), np.uint8)], [np.zeros((36, 64), np.uint8)],
-    [picture(0), np.zeros((36, 62, 3), np.uint8)], [picture(0), picture(1).astype(np.float32)]])
+    [image(0), np.zeros((36, 62, 3), np.uint8)], [image(0), image(1).astype(np.float32)]])
 def test_nothing_is_written_of_wrong_frames(tmp_path, frames):
     """Guards what is there: a failed write leaves the old file and no scratch file."""
     path = tmp_path / 'a.mp4'
@@ -181,12 +181,12 @@ def test_nothing_is_written_of_wrong_frames(tmp_path, frames):
 
 def test_writing_twice_shows_the_same(tmp_path):
     """
-    Guards films that are made anew: the same pictures at the same times.
+    Guards videos that are made anew: the same images at the same times.
 
-    Not the same bytes: x264 was seen to choose otherwise once in some thousand films, with one
+    Not the same bytes: x264 was seen to choose otherwise once in some thousand videos, with one
     thread as well (its macroblock tree; without it files are a quarter larger).
     """
-    a, b = (read_frames(write_video(tmp_path / name, map(picture, range(9)), 10), count=9)
+    a, b = (read_frames(write_video(tmp_path / name, map(image, range(9)), 10), count=9)
             for name in 'ab')
     assert np.abs(a[0].astype(int) - b[0]).max() <= 8
     np.testing.assert_array_equal(a[1], b[1])
@@ -221,11 +221,11 @@ def test_avi_that_does_not_say_its_order(tmp_path, codec, options, good):
     ('libx264', {'x264-params': 'open-gop=1:keyint=8:min-keyint=8:bframes=3:scenecut=0'}),
     ('libx265', {'x265-params': 'open-gop=1:keyint=8:min-keyint=8:bframes=3:scenecut=0:'
                                 'log-level=none'})])
-def test_any_part_of_open_groups_of_pictures(tmp_path, codec, options):
+def test_any_part_of_open_groups_of_images(tmp_path, codec, options):
     """
-    Guards films by encoders that open groups, as x265 does unless told otherwise.
+    Guards videos by encoders that open groups, as x265 does unless told otherwise.
 
-    A part that began just before a key frame could not be read: the film was left out as broken.
+    A part that began just before a key frame could not be read: the video was left out as broken.
     """
     path = tmp_path / 'a.mp4'
     with av.open(str(path), 'w') as container:
@@ -245,11 +245,11 @@ def test_any_part_of_open_groups_of_pictures(tmp_path, codec, options):
         assert np.abs(np.array(numbers(frames)) - np.arange(first, first + 3)).max() <= 1
 
 
-def test_pictures_of_several_sizes(tmp_path):
+def test_images_of_several_sizes(tmp_path):
     """
-    Guards films by browsers, which change the size of what they record: all of `adapt` ended.
+    Guards videos by browsers, which change the size of what they record: all of `adapt` ended.
 
-    Such a film is left out like a broken one, and the others are used.
+    Such a video is left out like a broken one, and the others are used.
     """
     path = tmp_path / 'a.mkv'
     with av.open(str(path), 'w') as container:
@@ -272,9 +272,9 @@ def test_pictures_of_several_sizes(tmp_path):
 
 def test_what_a_view_has_seen_by_then():
     """
-    Guards training against pictures that the node never has.
+    Guards training against images that the node never has.
 
-    Views were matched by the nearest frame, however far: of a wrist film that ended after two
+    Views were matched by the nearest frame, however far: of a wrist video that ended after two
     seconds the last frame stood beside all others, as fresh as those, and of a slow one frames
     of the future.
     """

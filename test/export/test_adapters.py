@@ -6,8 +6,8 @@
 from importlib import import_module
 
 import pytest
+import torch
 
-torch = pytest.importorskip('torch', reason='torch is not installed')
 adapters = import_module('hralign_ros.models.adapters')
 
 CASES = {

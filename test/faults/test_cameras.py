@@ -12,10 +12,10 @@ from array import array
 from collections.abc import Callable
 from typing import Any
 
-from harness import VIEWS
 import numpy as np
 import pytest
-from robot import (
+from support.harness import VIEWS
+from support.robot import (
     BOTH,
     Fault,
     good,
@@ -66,11 +66,11 @@ def wrong(**fields: Any) -> Sends:
 
 
 def starting(*pixel: int) -> Sends:
-    """Show pictures whose first pixel is this one."""
+    """Show images whose first pixel is this one."""
     def send(shot: Shot) -> Sent:
-        picture = shot.picture.copy()
-        picture[0, 0] = pixel
-        return [(shot.message(picture), shot.stamp)]
+        image = shot.image.copy()
+        image[0, 0] = pixel
+        return [(shot.message(image), shot.stamp)]
 
     return send
 
@@ -96,29 +96,29 @@ class Repeating:
 
 
 class Frozen:
-    """Send the first picture again and again, under new stamps."""
+    """Send the first image again and again, under new stamps."""
 
     def __init__(self) -> None:
         self.first: dict[str, np.ndarray] = {}
 
     def __call__(self, shot: Shot) -> Sent:
-        return [(shot.message(self.first.setdefault(shot.view, shot.picture)), shot.stamp)]
+        return [(shot.message(self.first.setdefault(shot.view, shot.image)), shot.stamp)]
 
 
 def padded(shot: Shot) -> Sent:
     """Send rows with padding behind them."""
-    rows = np.pad(shot.picture.reshape(HEIGHT, -1), ((0, 0), (0, 32)), constant_values=9)
+    rows = np.pad(shot.image.reshape(HEIGHT, -1), ((0, 0), (0, 32)), constant_values=9)
     return [(shot.message(step=rows.shape[1], data=array('B', rows.tobytes())), shot.stamp)]
 
 
 def larger(shot: Shot) -> Sent:
     """Send at another resolution."""
-    return [(shot.message(np.repeat(np.repeat(shot.picture, 3, 0), 3, 1)), shot.stamp)]
+    return [(shot.message(np.repeat(np.repeat(shot.image, 3, 0), 3, 1)), shot.stamp)]
 
 
 def grey(shot: Shot) -> Sent:
     """Send mono8."""
-    data = np.ascontiguousarray(shot.picture[..., 0])
+    data = np.ascontiguousarray(shot.image[..., 0])
     return [(shot.message(encoding='mono8', step=WIDTH, data=array('B', data.tobytes())),
              shot.stamp)]
 
@@ -141,9 +141,9 @@ FAULTS = (
     Fault('a camera slows to 1 Hz', wrist(every(10, good, silent)), WITHOUT_WRIST,
           'the newest frame is'),
     Fault('a camera drops every other frame', wrist(every(2, silent)), BOTH),
-    Fault('a camera freezes: one picture, new stamps', wrist(Frozen()), WITHOUT_WRIST,
-          'the same picture, to the bit'),
-    Fault('both cameras freeze', both(Frozen), NONE, 'the same picture, to the bit'),
+    Fault('a camera freezes: one image, new stamps', wrist(Frozen()), WITHOUT_WRIST,
+          'the same image, to the bit'),
+    Fault('both cameras freeze', both(Frozen), NONE, 'the same image, to the bit'),
     Fault('a camera repeats its stamp', wrist(Repeating()), WITHOUT_WRIST, 'the same stamp'),
     Fault('both cameras repeat their stamps', both(Repeating), NONE,
           'no required view has a fresh frame'),
@@ -170,13 +170,13 @@ FAULTS = (
     Fault('data is truncated', wrist(wrong(data=array('B', bytes(99)))), WITHOUT_WRIST,
           '99 bytes of data'),
     Fault('data is empty', wrist(wrong(data=array('B'))), WITHOUT_WRIST, '0 bytes of data'),
-    Fault('a picture says it is 100,000 pixels wide', wrist(wrong(width=100_000)), WITHOUT_WRIST,
+    Fault('an image says it is 100,000 pixels wide', wrist(wrong(width=100_000)), WITHOUT_WRIST,
           '100000'),
-    Fault('a picture of no size', wrist(wrong(height=0, width=0, step=0, data=array('B'))),
+    Fault('an image of no size', wrist(wrong(height=0, width=0, step=0, data=array('B'))),
           WITHOUT_WRIST, 'view wrist'),
-    Fault('every other picture is truncated', wrist(every(2, wrong(data=array('B', bytes(99))))),
+    Fault('every other image is truncated', wrist(every(2, wrong(data=array('B', bytes(99))))),
           BOTH, '99 bytes of data'),
-    Fault('both cameras send broken pictures',
+    Fault('both cameras send broken images',
           both(lambda: wrong(data=array('B', bytes(99)))), NONE, '99 bytes of data'),
     Fault('both cameras give one frame_id', wrist(named(f'{THIRD}_optical_frame')), BOTH,
           'the same camera remapped'),

@@ -6,11 +6,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness import Harness, noise, stamp_of, VIEWS
 from hralign_msgs.msg import TaskEmbedding
 import pytest
-from robot import busy_machine, Row, SECOND
 from rosgraph_msgs.msg import Clock
+from support.harness import Harness, noise, stamp_of, VIEWS
+from support.robot import busy_machine, Row, SECOND
 
 STEP = 50_000_000
 

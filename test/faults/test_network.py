@@ -14,8 +14,8 @@ from rclpy.context import Context
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from robot import BOTH, endure, Robot, Row, SECOND, Shot, THIRD, WRIST
 from sensor_msgs.msg import Image
+from support.robot import BOTH, endure, Robot, Row, SECOND, Shot, THIRD, WRIST
 
 Change = Callable[[], None]
 

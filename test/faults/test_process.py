@@ -10,13 +10,13 @@ import shutil
 import signal
 import time
 
-from harness import Harness, NodeProcess, noise, stamp_of, VIEWS
 from hralign_msgs.msg import TaskEmbedding
 from lifecycle_msgs.msg import Transition
 import pytest
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from robot import BOTH, busy_machine, Cameras, good, mapped_bytes, Robot, Row, SECOND
 from sensor_msgs.msg import CompressedImage, Image
+from support.harness import Harness, NodeProcess, noise, stamp_of, VIEWS
+from support.robot import BOTH, busy_machine, Cameras, good, mapped_bytes, Robot, Row, SECOND
 
 GOOD = {view: noise(index) for index, view in enumerate(VIEWS)}
 CONFIGURE, CLEANUP, ACTIVATE, DEACTIVATE = (
@@ -180,7 +180,7 @@ JPEGS = {'an empty JPEG': b'', 'a JPEG of random bytes': bytes(range(256)) * 4,
 
 
 def test_corrupt_jpegs(harness: Harness, bundle: Path, rows: list[Row]) -> None:
-    """What is no picture is counted and said, and the next good one is embedded at once."""
+    """What is no image is counted and said, and the next good one is embedded at once."""
     process = harness.start_active(
         wrist__transport='compressed', third_person__transport='compressed', bundle=str(bundle),
         threads='1')

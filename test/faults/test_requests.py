@@ -5,11 +5,11 @@
 
 import time
 
-from harness import Harness
 from hralign_msgs.srv import SetTask
 import pytest
 from rclpy.parameter import Parameter
-from robot import BOTH, published, Robot, Row, SECOND, TASK
+from support.harness import Harness
+from support.robot import BOTH, published, Robot, Row, SECOND, TASK
 
 
 def test_the_task_changes_ten_times_a_second(robot: Robot, rows: list[Row]) -> None:

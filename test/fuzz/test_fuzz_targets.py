@@ -17,10 +17,10 @@ pytest.importorskip('rclpy', reason='rclpy is not installed')
 pytest.importorskip('hralign_msgs', reason='hralign_msgs is not built')
 pytest.importorskip('onnx', reason='onnx is not installed: it makes the tiny bundle')
 
-from fuzz_decisions import Decisions  # noqa: E402, I100, I202
-from fuzz_source import Source  # noqa: E402, I100, I202
-import fuzz_tables as page  # noqa: E402, I100, I202  # found by the lines above
-from fuzz_targets import TARGETS  # noqa: E402, I100, I202
+from fuzz_decisions import Decisions  # noqa: E402
+from fuzz_source import Source  # noqa: E402
+import fuzz_tables as page  # noqa: E402
+from fuzz_targets import TARGETS  # noqa: E402
 
 
 def cases(seeds, count):
@@ -36,13 +36,13 @@ def cases(seeds, count):
 @pytest.mark.parametrize(('name', 'count'), [
     ('images', 400), ('parameters', 600), ('decisions', 600), ('tasks', 600), ('bundle', 300)])
 def test_target(name, count):
-    """Guards every promise of docs/fuzzing.md: nothing comes out but what may."""
+    """Guards every guarantee of docs/fuzzing.md: nothing comes out but what may."""
     target = TARGETS[name]()
     for data in [*target.seeds(), *cases(target.seeds(), count)]:
         target(data)
 
 
-def test_a_broken_promise_is_seen(monkeypatch):
+def test_a_broken_guarantee_is_seen(monkeypatch):
     """Guards the targets themselves: one that can see nothing finds nothing."""
     decide = sys.modules['fuzz_decisions'].decide
 

@@ -15,7 +15,7 @@ launch_pytest = pytest.importorskip(
 launch = pytest.importorskip('launch', reason='launch is not installed (it has no wheel)')
 pytest.importorskip('launch_ros', reason='launch_ros is not installed (it has no wheel)')
 
-from ament_index_python.packages import get_package_share_directory  # noqa: E402, I100
+from ament_index_python.packages import get_package_share_directory  # noqa: E402
 from launch.actions import GroupAction, IncludeLaunchDescription  # noqa: E402
 from launch.launch_description_sources import PythonLaunchDescriptionSource  # noqa: E402
 from lifecycle_msgs.srv import GetState  # noqa: E402

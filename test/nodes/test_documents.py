@@ -8,14 +8,15 @@ import json
 from pathlib import Path
 import re
 
-from harness import Harness, ROOT, VIEWS
 from hralign_msgs.msg import SuccessProbability
 from hralign_ros.nodes import parameters
-from hralign_ros.runtime import bundle, files, graphs, headers, images, tasks
+from hralign_ros.runtime import bundle, files, graphs, images, tasks
+from hralign_ros.runtime import image_headers as headers
 from hralign_ros.runtime.images import RAW_ENCODINGS
 from hralign_ros.runtime.pairing import Verdict
 import pytest
 from rcl_interfaces.srv import DescribeParameters, ListParameters
+from support.harness import Harness, ROOT, VIEWS
 import yaml
 
 PAGE = (ROOT / 'docs/node.md').read_text('utf-8')
@@ -147,7 +148,7 @@ def test_every_link_of_the_documents_leads_somewhere() -> None:
 
 
 def test_every_measure_has_its_test() -> None:
-    """A measure that names a test which is not there any more is a promise and nothing else."""
+    """A measure that names a test which is not there any more is a guarantee and nothing else."""
     page = (ROOT / 'SECURITY.md').read_text('utf-8')
     named = re.findall(r'`(test/[\w/]+\.py)(?:::(\w+))?`', page)
     assert len(named) > 20

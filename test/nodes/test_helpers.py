@@ -9,13 +9,13 @@ import subprocess
 import sys
 
 import cv2
-from harness import Harness, noise, ROOT, VIEWS
 from hralign_ros.nodes.interfaces import SuccessProbability, TaskEmbedding
 import numpy as np
 import pytest
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
+from support.harness import Harness, noise, ROOT, VIEWS
 
 GOOD = {view: noise(index) for index, view in enumerate(VIEWS)}
 
@@ -158,7 +158,7 @@ def test_policy_goes_on_holding_after_an_end(harness: Harness) -> None:
 
 def test_demo_runs_to_its_end_and_leaves_a_report(tmp_path: Path, videos: list[Path]) -> None:
     """
-    The demo on a user's own videos ends with code 0, a picture and one row per tick.
+    The demo on a user's own videos ends with code 0, an image and one row per tick.
 
     How many ticks is the machine's business: beside much other work it was 7 of some 60.
     """
@@ -170,8 +170,8 @@ def test_demo_runs_to_its_end_and_leaves_a_report(tmp_path: Path, videos: list[P
         cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert 'Traceback' not in done.stdout + done.stderr
-    picture = cv2.imread(str(report / 'report.png'))
-    assert picture is not None and min(picture.shape[:2]) > 400
+    image = cv2.imread(str(report / 'report.png'))
+    assert image is not None and min(image.shape[:2]) > 400
     with open(report / 'ticks.csv', encoding='utf-8') as file:
         rows = list(csv.DictReader(file))
     assert len(rows) >= 3

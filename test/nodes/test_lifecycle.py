@@ -8,10 +8,10 @@ from pathlib import Path
 import shutil
 import signal
 
-from harness import Harness, noise, ROOT, VIEWS
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 import pytest
+from support.harness import Harness, noise, ROOT, VIEWS
 
 GOOD = {view: noise(index) for index, view in enumerate(VIEWS)}
 

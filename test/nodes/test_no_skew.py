@@ -10,10 +10,10 @@ On real robot footage where it lies beside the repository, on the shipped episod
 from pathlib import Path
 
 import cv2
-from harness import Harness, ROOT, rows_of, video_frames
 from hralign_ros.runtime import decode_compressed, default_bundle, Encoder
 import numpy as np
 import pytest
+from support.harness import Harness, ROOT, rows_of, video_frames
 
 TASK = 'put the marker in the cup'
 FOOTAGE = ROOT.parent / 'shared/footage'
@@ -46,8 +46,8 @@ def test_embeddings_equal_the_plain_encoders(
     """
     The same frames through DDS and through Python give the same vectors, in every encoding.
 
-    Against the pictures before compression a jpeg camera may differ a little; against the
-    pictures that came out of the jpeg it may not.
+    Against the images before compression a jpeg camera may differ a little; against the
+    images that came out of the jpeg it may not.
     """
     transport = 'compressed' if encoding == 'jpeg' else 'raw'
     process = harness.start_active(
@@ -66,7 +66,7 @@ def test_embeddings_equal_the_plain_encoders(
         tick = episode.step(images, stamp)
         live = rows_of(message)
         cosine = (live * tick.embedding).sum(1)
-        # What JPEG itself costs depends on the picture; the rendered wood grain suffers more.
+        # What JPEG itself costs depends on the image; the rendered wood grain suffers more.
         limit = least if REAL or encoding != 'jpeg' else 0.98
         assert (cosine >= limit).all(), f'{encoding}: cosine {cosine} at {stamp}'
         if encoding == 'jpeg':
@@ -78,8 +78,8 @@ def test_embeddings_equal_the_plain_encoders(
     assert (first * last).sum(1).min() < 0.999, 'the frames do not differ; this test shows nothing'
 
 
-def test_mono8_equals_the_grey_picture(harness: Harness) -> None:
-    """A grey camera gives what its picture with three equal channels gives."""
+def test_mono8_equals_the_grey_image(harness: Harness) -> None:
+    """A grey camera gives what its image with three equal channels gives."""
     harness.start_active(task=f"'{TASK}'")
     images = {view: frames[0] for view, frames in _clips().items()}
     grey = {view: np.repeat(np.asarray(

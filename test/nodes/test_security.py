@@ -7,9 +7,9 @@ from pathlib import Path
 import shutil
 from xml.etree import ElementTree
 
-from harness import Harness, ROOT
 from lifecycle_msgs.msg import Transition
 import pytest
+from support.harness import Harness, ROOT
 
 POLICY = ROOT / 'config/sros2_policy.xml'
 Grants = dict[tuple[str, str], set[str]]

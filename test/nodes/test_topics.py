@@ -3,7 +3,6 @@
 
 """What goes over the wire: stamps, views, latched info, attention, services, QoS."""
 
-from harness import Harness, noise, rows_of, stamp_of, VIEWS
 from hralign_msgs.msg import SuccessProbability, TaskEmbedding
 from hralign_ros.runtime import Decision, default_bundle, load_bundle, Status
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
+from support.harness import Harness, noise, rows_of, stamp_of, VIEWS
 
 GOOD = {view: noise(index) for index, view in enumerate(VIEWS)}
 MILLISECOND = 1_000_000
@@ -83,7 +83,7 @@ def test_info_is_latched_and_true(harness: Harness) -> None:
 
 
 def test_attention_is_published_while_somebody_looks(harness: Harness) -> None:
-    """An overlay is 224 x 224 rgb8 with the view's stamp, and it is not the bare picture."""
+    """An overlay is 224 x 224 rgb8 with the view's stamp, and it is not the bare image."""
     harness.start_active(task="'pick up the cup'")
     harness.watch_attention('wrist')
 
@@ -134,7 +134,7 @@ def test_parameters_change_together_or_not_at_all(harness: Harness) -> None:
     assert not refused.successful and '0.01, 0.05, 0.1' in refused.reason
     assert harness.set_parameters(alpha=0.1).successful
     assert harness.set_parameters(alpha=float(np.float32(0.1))).successful, 'as ~/info has it'
-    # With less of it the rate of false alarms was twice what the threshold promises.
+    # With less of it the rate of false alarms was twice what the threshold guarantees.
     refused = harness.set_parameters(dwell_s=0.1)
     assert not refused.successful and 'calibrated for 0.3 s' in refused.reason
     harness.send_until_embedded(GOOD)

@@ -11,16 +11,12 @@ from collections.abc import Callable, Mapping
 import os
 from pathlib import Path
 import shutil
-import sys
 from typing import Any
 
 from hralign_ros.runtime import default_bundle, Encoder
 import pytest
+from support.tiny_bundle import listing, write_tiny_bundle  # noqa: E402
 import yaml
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from tiny_bundle import listing, write_tiny_bundle  # noqa: E402, I100, I202  # beside this folder
 
 Change = Callable[[dict[str, Any]], None]
 

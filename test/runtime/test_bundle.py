@@ -11,7 +11,7 @@ import tracemalloc
 from hralign_ros.runtime import bundle as bundle_module
 from hralign_ros.runtime import BundleError, default_bundle, Encoder, load_bundle
 import pytest
-from refusals import MISSING, put, refusal
+from support.refusals import MISSING, put, refusal
 import yaml
 
 

@@ -13,7 +13,7 @@ import tracemalloc
 from hralign_ros.runtime import BundleError, Encoder, load_bundle
 from hralign_ros.runtime.bundle import REQUIRED_FILES
 import pytest
-from refusals import GRAPHS, MISSING, put, refusal
+from support.refusals import GRAPHS, MISSING, put, refusal
 
 
 @pytest.mark.parametrize('name', [

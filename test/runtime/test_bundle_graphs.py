@@ -9,7 +9,7 @@ from hralign_ros.runtime import BundleError, Encoder, InferenceError
 from hralign_ros.runtime.graphs import read_opset
 import numpy as np
 import pytest
-from refusals import GRAPHS, put, refusal
+from support.refusals import GRAPHS, put, refusal
 
 
 @pytest.mark.parametrize('name', GRAPHS)
@@ -238,7 +238,7 @@ def test_swapped_graphs(tiny, variant, one, other):
     assert one in text or other in text
 
 
-def test_a_graph_for_one_picture_size_only(tiny, variant):
+def test_a_graph_for_one_image_size_only(tiny, variant):
     """Guards against preprocessing that fits one camera and fails at the first frame of others."""
     onnx = pytest.importorskip('onnx')
     model = onnx.load_from_string((tiny / 'preprocess.onnx').read_bytes())
@@ -249,7 +249,7 @@ def test_a_graph_for_one_picture_size_only(tiny, variant):
 
 
 def test_another_element_type(tiny, variant):
-    """Guards against a graph that takes pictures as floats."""
+    """Guards against a graph that takes images as floats."""
     onnx = pytest.importorskip('onnx')
     model = onnx.load_from_string((tiny / 'preprocess.onnx').read_bytes())
     model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT

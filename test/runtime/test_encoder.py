@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""From pictures to numbers: what a tick says, on the shipped bundle and on one told by hand."""
+"""From images to numbers: what a tick says, on the shipped bundle and on one told by hand."""
 
 from dataclasses import replace
 import re
@@ -18,14 +18,14 @@ from hralign_ros.runtime import (
 from hralign_ros.runtime import encoder as encoder_module
 from hralign_ros.runtime.episode import next_episode_id
 import numpy as np
-from pictures_for_tests import picture, SECOND, START, three
 import pytest
+from support.images import image, SECOND, START, three
 
 TASK = 'put the marker in the cup'
 
 
 def both(seed=0):
-    return {'wrist': picture(seed), 'third_person': picture(seed + 100)}
+    return {'wrist': image(seed), 'third_person': image(seed + 100)}
 
 
 def play(episode, count=7, every=SECOND // 10, images=both):
@@ -38,10 +38,10 @@ def cosine(one, other):
 
 
 def test_the_example_of_the_docstring():
-    """Guards the promise of five lines: the example is run as it stands in the docstring."""
+    """Guards the guarantee of five lines: the example is run as it stands in the docstring."""
     lines = [line[4:] for line in runtime.__doc__.splitlines() if line.startswith('    ')]
     assert 3 <= len(lines) <= 5
-    place = {'wrist_rgb': picture(1), 'third_rgb': picture(2), 'time_ns': time.time_ns()}
+    place = {'wrist_rgb': image(1), 'third_rgb': image(2), 'time_ns': time.time_ns()}
     exec('\n'.join(lines), place)
     tick = place['tick']
     assert tick.embedding.shape == (2, 1280)
@@ -80,8 +80,8 @@ def test_what_a_tick_says(encoder):
     assert len(ticks[-1].success.clip_stamps) == 5
 
 
-def test_pictures_make_a_difference(encoder):
-    """Guards against an embedding that says nothing: other pictures, other numbers."""
+def test_images_make_a_difference(encoder):
+    """Guards against an embedding that says nothing: other images, other numbers."""
     episode = encoder.start_episode(TASK)
     one = episode.step(both(1), START).embedding
     same = encoder.start_episode(TASK).step(both(1), START).embedding
@@ -139,7 +139,7 @@ def test_a_missing_view(encoder, view):
     assert not tick.embedding[row].any() and not tick.attention[row].any()
     assert tick.view_valid.tolist() == [i != row for i in range(2)]
     assert tick.view_stamps[row] == 0
-    assert Status.VIEW_MISSING in tick.status and list(tick.pictures) == list(images)
+    assert Status.VIEW_MISSING in tick.status and list(tick.images) == list(images)
     np.testing.assert_allclose(tick.embedding[1 - row], whole.embedding[1 - row], atol=1e-5)
 
 
@@ -169,13 +169,13 @@ def test_a_stamp_for_each_view(tiny_encoder):
 
 def test_views_of_different_sizes(encoder):
     """Guards cameras of unlike make: each is resized on its own, and both share one pass."""
-    images = {'wrist': picture(1, 240, 320), 'third_person': picture(2, 721, 1283)}
+    images = {'wrist': image(1, 240, 320), 'third_person': image(2, 721, 1283)}
     tick = encoder.start_episode(TASK).step(images, START)
     for view, row in (('wrist', 0), ('third_person', 1)):
         alone = encoder.start_episode(TASK).step({view: images[view]}, START)
         np.testing.assert_allclose(tick.embedding[row], alone.embedding[row], atol=1e-5)
     same = encoder.start_episode(TASK).step(
-        {'wrist': picture(1, 480, 640), 'third_person': images['third_person']}, START)
+        {'wrist': image(1, 480, 640), 'third_person': images['third_person']}, START)
     assert cosine(tick.embedding[0], same.embedding[0]) > 0.97, 'size alone changes little'
 
 
@@ -184,28 +184,28 @@ def test_a_size_that_changes_in_mid_stream(encoder):
     episode = encoder.start_episode(TASK)
     for i, (height, width) in enumerate([(480, 640), (240, 320), (1080, 1920), (1, 1), (3, 700)]):
         tick = episode.step(
-            {'wrist': picture(1, height, width), 'third_person': picture(2)}, START + i)
+            {'wrist': image(1, height, width), 'third_person': image(2)}, START + i)
         assert np.isfinite(tick.embedding).all() and tick.view_valid.all()
 
 
 def test_arrays_that_are_not_contiguous(encoder):
     """Guards the plain-Python API: a flipped or BGR view of an array counts as its pixels say."""
-    image = picture(1)
-    swapped = np.ascontiguousarray(image[..., ::-1])
+    frame = image(1)
+    swapped = np.ascontiguousarray(frame[..., ::-1])
     one = encoder.start_episode(TASK).step({'wrist': swapped[..., ::-1]}, START)
-    other = encoder.start_episode(TASK).step({'wrist': image}, START)
+    other = encoder.start_episode(TASK).step({'wrist': frame}, START)
     np.testing.assert_array_equal(one.embedding, other.embedding)
 
 
 def test_geometry_is_applied(encoder):
-    """Guards rotation and crop: they equal a picture mounted right, for that view only."""
+    """Guards rotation and crop: they equal an image mounted right, for that view only."""
     geometry = {'wrist': ViewGeometry(180, (0.25, 0.0, 1.0, 0.5))}
     mounted = Encoder.load(default_bundle(), provider='cpu', geometry=geometry)
     images = both(1)
     tick = mounted.start_episode(TASK).step(images, START)
     upright = np.rot90(images['wrist'], 2)[:240, 160:]
-    np.testing.assert_array_equal(tick.pictures['wrist'], upright)
-    np.testing.assert_array_equal(tick.pictures['third_person'], images['third_person'])
+    np.testing.assert_array_equal(tick.images['wrist'], upright)
+    np.testing.assert_array_equal(tick.images['third_person'], images['third_person'])
     plain = encoder.start_episode(TASK).step({**images, 'wrist': upright}, START)
     np.testing.assert_array_equal(tick.embedding, plain.embedding)
 
@@ -354,15 +354,15 @@ def test_the_two_clips_of_one_memory(tiny_encoder):
     assert abs(stamps[1] - 1.95 * SECOND) < 0.5 * SECOND
 
 
-def test_pictures_are_not_changed(encoder):
+def test_images_are_not_changed(encoder):
     """Guards a caller's own array, which for rgb8 is the camera message itself."""
     images = both(3)
-    for image in images.values():
-        image.setflags(write=False)
+    for one in images.values():
+        one.setflags(write=False)
     before = {view: image.copy() for view, image in images.items()}
     encoder.start_episode(TASK).step(images, START)
-    for view, image in images.items():
-        np.testing.assert_array_equal(image, before[view])
+    for view, shown in images.items():
+        np.testing.assert_array_equal(shown, before[view])
 
 
 def test_results_are_not_changed_afterwards(tiny_encoder):

@@ -5,8 +5,8 @@
 
 from hralign_ros.runtime import FrameError, InferenceError
 import numpy as np
-from pictures_for_tests import picture, START, three
 import pytest
+from support.images import image, START, three
 
 GRAPHS = [('_visual', 0), ('_embed', 0), ('_embed', 1), *(('_success', i) for i in range(5))]
 
@@ -59,8 +59,8 @@ def test_a_graph_that_fails(tiny_encoder, monkeypatch):
 
 
 @pytest.mark.parametrize(('images', 'word'), [
-    ({}, 'none'), ({'ceiling': picture()}, 'ceiling'),
-    ({**three(), 'ceiling': picture()}, 'ceiling')], ids=['none', 'unknown', 'one unknown'])
+    ({}, 'none'), ({'ceiling': image()}, 'ceiling'),
+    ({**three(), 'ceiling': image()}, 'ceiling')], ids=['none', 'unknown', 'one unknown'])
 def test_views_that_are_none(tiny_encoder, images, word):
     """Guards the plain-Python API: the names that came and those that there are."""
     with pytest.raises(ValueError, match=f'{word}.*left, middle, right'):
@@ -102,8 +102,8 @@ def test_a_view_without_a_stamp(tiny_encoder):
 @pytest.mark.parametrize('image', [
     np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3)),
     np.zeros((0, 8, 3), np.uint8)], ids=lambda image: f'{image.dtype}{image.shape}')
-def test_pictures_that_are_none(tiny_encoder, image):
-    """Guards against floats or a missing channel being taken for a picture."""
+def test_images_that_are_none(tiny_encoder, image):
+    """Guards against floats or a missing channel being taken for an image."""
     episode = tiny_encoder.start_episode('')
     with pytest.raises(FrameError):
         episode.step({**three(), 'left': image}, START)

@@ -11,7 +11,7 @@ import zlib
 
 import cv2
 from hralign_ros.runtime import decode_compressed, decode_raw, FrameError
-from hralign_ros.runtime.headers import announced_size
+from hralign_ros.runtime.image_headers import announced_size
 from hralign_ros.runtime.images import as_rgb_image, MAX_SIDE, RAW_ENCODINGS
 import numpy as np
 import pytest
@@ -63,7 +63,7 @@ def test_raw_colours_are_exact(encoding, pad, kind):
 
 
 def test_the_five_encodings():
-    """Guards the promise of the documents; all else goes through cv_bridge or is refused."""
+    """Guards the guarantee of the documents; all else goes through cv_bridge or is refused."""
     assert set(RAW_ENCODINGS) == {'rgb8', 'bgr8', 'rgba8', 'bgra8', 'mono8'}
 
 
@@ -78,7 +78,7 @@ def test_unpadded_rgb8_is_not_copied():
 
 
 def test_bytes_behind_the_last_row_are_ignored():
-    """Guards drivers that send a buffer larger than the picture."""
+    """Guards drivers that send a buffer larger than the image."""
     data, step = wire('bgr8')
     image = decode_raw(data + b'tail', height=2, width=3, step=step, encoding='bgr8')
     np.testing.assert_array_equal(image, RGB)
@@ -116,14 +116,14 @@ def test_truncated_data(encoding):
 
 
 @pytest.mark.parametrize(('height', 'width'), [(0, 3), (2, 0), (0, 0), (-2, 3), (2, -3)])
-def test_pictures_of_no_size(height, width):
-    """Guards against a picture with nothing in it reaching the model."""
+def test_images_of_no_size(height, width):
+    """Guards against an image with nothing in it reaching the model."""
     refused('empty_image', decode_raw, b'', height=height, width=width, step=9, encoding='rgb8')
 
 
 @pytest.mark.parametrize(('height', 'width'), [
     (MAX_SIDE + 1, 1), (1, MAX_SIDE + 1), (2 ** 32 - 1, 2 ** 32 - 1), (MAX_SIDE, MAX_SIDE)])
-def test_pictures_of_impossible_size(height, width):
+def test_images_of_impossible_size(height, width):
     """Guards against allocating for a size that only a broken message has."""
     refused('oversized_image', decode_raw, b'', height=height, width=width, step=2 ** 32 - 1,
             encoding='mono8')
@@ -139,14 +139,14 @@ def test_unsupported_encodings_are_named(encoding):
 
 
 def photo(height=120, width=161):
-    """Make a smooth colourful picture, which JPEG keeps well."""
+    """Make a smooth colourful image, which JPEG keeps well."""
     y, x = np.mgrid[:height, :width].astype(np.float32)
     planes = [128 + 100 * np.sin(x / 23 + k) * np.cos(y / (17 + 5 * k)) for k in range(3)]
     return np.dstack(planes).astype(np.uint8)
 
 
 def encode(suffix, rgb, *options):
-    """Encode an RGB or grey picture."""
+    """Encode an RGB or grey image."""
     source = rgb if rgb.ndim == 2 else cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
     done, data = cv2.imencode(suffix, source, list(options))
     assert done
@@ -154,8 +154,8 @@ def encode(suffix, rgb, *options):
 
 
 @pytest.mark.parametrize('suffix', ['.png', '.bmp'])
-def test_lossless_pictures_are_exact(suffix):
-    """Guards the colour order of compressed pictures."""
+def test_lossless_images_are_exact(suffix):
+    """Guards the colour order of compressed images."""
     np.testing.assert_array_equal(decode_compressed(encode(suffix, photo())), photo())
 
 
@@ -170,7 +170,7 @@ def test_jpeg(kind):
 
 
 @pytest.mark.parametrize('suffix', ['.png', '.jpg'])
-def test_grey_pictures_become_rgb(suffix):
+def test_grey_images_become_rgb(suffix):
     """Guards a monochrome camera behind a compressed transport."""
     grey = photo()[..., 0]
     image = decode_compressed(encode(suffix, grey))
@@ -191,7 +191,7 @@ def test_transparency_and_16_bits():
 
 
 def test_orientation_tags_are_ignored():
-    """Guards against a picture that turns itself: rotation is the view's parameter alone."""
+    """Guards against an image that turns itself: rotation is the view's parameter alone."""
     plain = encode('.jpg', photo(), cv2.IMWRITE_JPEG_QUALITY, 95)
     tiff = b'II*\x00\x08\x00\x00\x00\x01\x00\x12\x01\x03\x00\x01\x00\x00\x00\x06\x00\x00\x00' \
         b'\x00\x00\x00\x00'
@@ -202,16 +202,16 @@ def test_orientation_tags_are_ignored():
 
 @pytest.mark.parametrize('suffix', ['.jpg', '.png'])
 @pytest.mark.parametrize('share', [0.02, 0.3, 0.7, 0.98])
-def test_truncated_pictures(suffix, share):
-    """Guards against half a picture with a grey rest being taken for what the camera saw."""
+def test_truncated_images(suffix, share):
+    """Guards against half an image with a grey rest being taken for what the camera saw."""
     data = encode(suffix, photo())
     text = refused('corrupt_image', decode_compressed, data[:int(len(data) * share)],
                    encoding='jpeg')
     assert 'jpeg' in text
 
 
-@pytest.mark.parametrize('data', [b'x', b'\xff\xd8\xff', b'not a picture', bytes(5000)])
-def test_what_is_no_picture(data):
+@pytest.mark.parametrize('data', [b'x', b'\xff\xd8\xff', b'not an image', bytes(5000)])
+def test_what_is_no_image(data):
     """Guards against bytes that no decoder knows."""
     refused('corrupt_image', decode_compressed, data, encoding='jpeg')
 
@@ -229,8 +229,8 @@ def test_no_data():
     refused('empty_image', decode_compressed, b'', encoding='jpeg')
 
 
-def test_depth_pictures_are_refused_by_name():
-    """Guards against a depth topic: its header bytes would be taken for a corrupt picture."""
+def test_depth_images_are_refused_by_name():
+    """Guards against a depth topic: its header bytes would be taken for a corrupt image."""
     text = refused('unsupported_encoding', decode_compressed, b'\x00' * 12 + encode(
         '.png', photo()), encoding='16UC1; compressedDepth png')
     assert 'depth' in text
@@ -253,11 +253,11 @@ def test_a_chunk_that_announces_gigabytes(length, chunk):
 
 def test_a_png_with_many_chunks_and_more_behind_it():
     """Guards against refusing good files: of many chunks, and with bytes behind their end."""
-    picture = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
-    data = cv2.imencode('.png', picture)[1].tobytes()
+    pattern = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
+    data = cv2.imencode('.png', pattern)[1].tobytes()
     assert data.count(b'IDAT') > 1
     image = decode_compressed(data + b'\xff' * 9, encoding='png')
-    np.testing.assert_array_equal(image, picture[..., ::-1])
+    np.testing.assert_array_equal(image, pattern[..., ::-1])
 
 
 def _png(side):
@@ -274,8 +274,8 @@ def _png(side):
         b'IDAT', packed) + chunk(b'IEND', b'')
 
 
-def test_too_large_a_compressed_picture():
-    """Guards the limit on the side of a picture for the compressed transport too."""
+def test_too_large_a_compressed_image():
+    """Guards the limit on the side of an image for the compressed transport too."""
     with pytest.raises(FrameError) as caught:
         decode_compressed(_png(MAX_SIDE + 1), encoding='png')
     assert caught.value.reason in ('oversized_image', 'corrupt_image')
@@ -299,7 +299,7 @@ def test_a_small_message_cannot_fill_the_memory(tmp_path):
         text=True, timeout=60, check=True)
     reason, grown = done.stdout.split()
     assert reason in ('oversized_image', 'corrupt_image')
-    assert int(grown) < 300, f'{grown} MiB to refuse a picture'
+    assert int(grown) < 300, f'{grown} MiB to refuse an image'
 
 
 @pytest.mark.parametrize('suffix', ['.jpg', '.png', '.bmp', '.webp'])
@@ -313,7 +313,7 @@ def test_the_size_is_known_before_decoding(suffix, size):
 @pytest.mark.parametrize('options', [
     [], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1], [cv2.IMWRITE_JPEG_RST_INTERVAL, 2]])
 def test_the_size_of_a_jpeg_with_much_before_it(options):
-    """Guards cameras that write Exif, colour profiles and padding before the picture."""
+    """Guards cameras that write Exif, colour profiles and padding before the image."""
     data = encode('.jpg', photo(), *options)
     exif = b'\xff\xe1\xff\xff' + b'\xff\xc0\xff\xda' * 16383 + b'x'
     for segment in (exif, b'\xff\xff\xff\xfe\0\x03x', b'garbage\xff\0'):
@@ -322,7 +322,7 @@ def test_the_size_of_a_jpeg_with_much_before_it(options):
 
 
 def announcing(suffix, height, width):
-    """Make a small picture whose header announces a large one."""
+    """Make a small image whose header announces a large one."""
     data = bytearray(encode(suffix, photo(8, 8)))
     if suffix == '.png':
         struct.pack_into('>II', data, 16, width, height)
@@ -341,7 +341,7 @@ def announcing(suffix, height, width):
 @pytest.mark.parametrize('size', [(60_000, 60_000), (8192, 8192), (4, 9000)])
 def test_a_header_that_announces_too_much(suffix, size, monkeypatch):
     """
-    Guards against decompression bombs: no decoder sees a picture whose header is too large.
+    Guards against decompression bombs: no decoder sees an image whose header is too large.
 
     OpenCV's own limits are read when it is loaded, by whoever loads it first; they were all that
     stood between a JPEG of some kilobytes and 10 GB.
@@ -358,7 +358,7 @@ def test_a_jpeg_of_a_thousand_scans():
     """
     Guards the worker against one message that keeps it busy for an hour.
 
-    Each scan of a progressive JPEG is a pass over the whole picture and costs some 40 bytes: 64 MB
+    Each scan of a progressive JPEG is a pass over the whole image and costs some 40 bytes: 64 MB
     have room for a million and a half.
     """
     data = encode('.jpg', np.zeros((512, 512, 3), np.uint8), cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
@@ -393,7 +393,7 @@ def test_a_jpeg_of_segments_only():
     (np.zeros((4, 0, 3), np.uint8), 'empty_image'),
     (np.broadcast_to(np.uint8(0), (MAX_SIDE + 1, 1, 3)), 'oversized_image'),
 ])
-def test_arrays_that_are_no_pictures(array_, reason):
+def test_arrays_that_are_no_images(array_, reason):
     """Guards the plain-Python API: floats in [0, 1] or a batch are refused, not reinterpreted."""
     assert "view 'x'" in refused(reason, as_rgb_image, array_, what="view 'x'") \
         or reason != 'bad_array'

@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""Whatever bytes and sizes a driver sends, decoding gives a picture or a FrameError."""
+"""Whatever bytes and sizes a driver sends, decoding gives an image or a FrameError."""
 
 import cv2
 from hralign_ros.runtime import decode_compressed, decode_raw, FrameError, ViewGeometry
@@ -50,9 +50,9 @@ def test_raw_that_fits(height, width, pad, encoding, seed):
 
 @pytest.fixture(scope='module')
 def files():
-    """Encode one small picture in three formats."""
-    picture = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
-    return [cv2.imencode(suffix, picture)[1].tobytes() for suffix in ('.jpg', '.png', '.webp')]
+    """Encode one small image in three formats."""
+    image = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
+    return [cv2.imencode(suffix, image)[1].tobytes() for suffix in ('.jpg', '.png', '.webp')]
 
 
 @quick
@@ -60,7 +60,7 @@ def files():
     which=st.integers(0, 2), cut=st.floats(0, 1),
     changes=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=8))
 def test_compressed(files, which, cut, changes):
-    """Guards against a damaged picture raising what nobody catches, out of OpenCV's depths."""
+    """Guards against a damaged image raising what nobody catches, out of OpenCV's depths."""
     data = bytearray(files[which])
     for place, value in changes:
         data[int(place * (len(data) - 1))] = value
@@ -74,7 +74,7 @@ def test_compressed(files, which, cut, changes):
 @quick
 @hypothesis.given(data=st.binary(max_size=400), encoding=st.text(max_size=12))
 def test_compressed_bytes(data, encoding):
-    """Guards the same against bytes that were never a picture."""
+    """Guards the same against bytes that were never an image."""
     try:
         decode_compressed(data, encoding=encoding)
     except FrameError:
@@ -86,7 +86,7 @@ def test_compressed_bytes(data, encoding):
     height=st.integers(1, 40), width=st.integers(1, 40), turns=st.integers(0, 3),
     crop=st.tuples(*[st.floats(0, 1)] * 4))
 def test_geometry(height, width, turns, crop):
-    """Guards against a legal crop leaving nothing, or the wrong part, of a small picture."""
+    """Guards against a legal crop leaving nothing, or the wrong part, of a small image."""
     left, top, right, bottom = crop
     hypothesis.assume(left < right and top < bottom)
     y, x = np.mgrid[:height, :width]

@@ -17,7 +17,7 @@ st = hypothesis.strategies
     stride=st.integers(1, 300),
     gaps=st.lists(st.one_of(st.integers(1, 40), st.integers(1, 10_000)), min_size=1, max_size=50))
 def test_clips(length, period, more, stride, gaps):
-    """Guards every promise about clips at once, for any camera and any sizes."""
+    """Guards every guarantee about clips at once, for any camera and any sizes."""
     capacity = 2 * length + more
     memory = EpisodeMemory(length=length, period=period, capacity=capacity, stride=stride)
     stamps = []

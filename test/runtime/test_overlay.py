@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""Attention as a picture."""
+"""Attention as an image."""
 
 from hralign_ros.runtime.overlay import attention_overlay
 import numpy as np
@@ -10,7 +10,7 @@ import pytest
 
 @pytest.mark.parametrize('shape', [(480, 640, 3), (61, 33, 3), (224, 224, 3), (1, 1, 3)])
 def test_size_and_kind(shape):
-    """Guards the topic: whatever the camera's size, an uint8 RGB picture of the size asked for."""
+    """Guards the topic: whatever the camera's size, an uint8 RGB image of the size asked for."""
     image = np.full(shape, 100, np.uint8)
     weights = np.arange(49, dtype=np.float32)
     for size in (224, 96):

@@ -384,7 +384,7 @@ def test_the_tolerance_holds_between_all_frames():
 
 
 def test_start_episode_refuses_older_frames():
-    """Guards a new episode against pictures of the old one, waiting or on their way."""
+    """Guards a new episode against images of the old one, waiting or on their way."""
     rig = Rig()
     rig.offer('left', 0, at=0)
     rig.pairing.start_episode(START + 10 * MS)

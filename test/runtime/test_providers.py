@@ -159,7 +159,7 @@ def test_the_text_encoder_on_the_cpu_tells_nothing(fake):
 
 
 def test_only_fixed_shapes_are_recorded(fake):
-    """Guards cuda_graph: a recorded graph of pictures of any size would replay the first size."""
+    """Guards cuda_graph: a recorded graph of images of any size would replay the first size."""
     ort = fake([CUDA, CPU])
     factory = SessionFactory('cuda', cuda_graph=True)
     factory.create(b'', name='preprocess.onnx')
@@ -184,13 +184,13 @@ def test_bound_tensors_give_the_same_results(tiny, monkeypatch):
     The binding is that of a GPU, put on the CPU: there the numbers can be compared.
     """
     plain = Encoder.load(tiny, provider='cpu')
-    pictures = np.random.default_rng(0).integers(
+    images = np.random.default_rng(0).integers(
         0, 256, (len(plain.manifest.views), 4, 60, 80, 3), np.uint8)
     monkeypatch.setattr(SessionFactory, 'binding', lambda self, session, inputs, outputs: Binding(
         providers.import_onnxruntime(), session, inputs, outputs, 'cpu'))
     bound = Encoder.load(tiny, provider='cpu')
     episodes = [encoder.start_episode('lift the cube') for encoder in (plain, bound)]
-    ticks = [[episode.step(dict(zip(plain.manifest.views, pictures[:, i], strict=True)), 1 + i)
+    ticks = [[episode.step(dict(zip(plain.manifest.views, images[:, i], strict=True)), 1 + i)
               for i in range(4)] for episode in episodes]
     for one, other in zip(*ticks, strict=True):
         np.testing.assert_array_equal(one.embedding, other.embedding)

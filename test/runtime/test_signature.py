@@ -10,15 +10,15 @@ import stat
 import subprocess
 import sys
 
-from hralign_ros.cli import main
+from hralign_ros.cli.main import main
 from hralign_ros.runtime import BundleError, Encoder, load_bundle, SignatureError
 from hralign_ros.runtime.bundle import sign_bundle
 from hralign_ros.runtime.signature import make_key
 import pytest
 
 pytest.importorskip('cryptography', reason='cryptography is not installed')
-from cryptography.hazmat.primitives import serialization  # noqa: E402, I100, I202
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519  # noqa: E402, I100
+from cryptography.hazmat.primitives import serialization  # noqa: E402
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519  # noqa: E402
 
 
 class Keys:
@@ -264,7 +264,7 @@ def test_cryptography_is_not_installed(words, signed, mine, tmp_path):
     words = [word.format(bundle=signed, private=mine.private, public=mine.public)
              for word in words]
     program = ('import sys\nsys.modules["cryptography"] = None\n'
-               f'from hralign_ros.cli import main\nsys.exit(main({words!r}))\n')
+               f'from hralign_ros.cli.main import main\nsys.exit(main({words!r}))\n')
     done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True,
                           timeout=120, check=False, cwd=tmp_path)
     assert done.returncode == 1 and done.stderr.count('\n') == 1, done.stderr

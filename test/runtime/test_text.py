@@ -104,7 +104,7 @@ def test_known_and_unknown(tiny_encoder):
 
 def test_a_known_task_is_encoded_by_its_own_name(prompted):
     """
-    Guards the promise of the thresholds: they were fitted to the name, and to no other words.
+    Guards the guarantee of the thresholds: they were fitted to the name, and to no other words.
 
     An instruction that differs in its capitals, the id or an alias were encoded as they were
     typed, and judged by the name's curve: of 28 successes ten were left, without a word.
@@ -127,7 +127,7 @@ def test_the_first_instruction_does_not_wait_for_all_names(counted):
 
 @pytest.mark.parametrize('count', [513, 10_000])
 def test_too_many_characters(encoder, count):
-    """Guards the promise of set_task: refused, not cut."""
+    """Guards the guarantee of set_task: refused, not cut."""
     with pytest.raises(TaskError, match='not cut'):
         encoder.start_episode('put the cup on the table ' * (count // 25) + 'x' * (count % 25))
 

@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""How a camera is mounted: its pictures are turned, then cropped."""
+"""How a camera is mounted: its images are turned, then cropped."""
 
 from hralign_ros.runtime import ViewGeometry
 import numpy as np
@@ -9,7 +9,7 @@ import pytest
 
 
 def marked(height=40, width=80):
-    """Make a picture whose pixels tell where they were: red is the row, green the column."""
+    """Make an image whose pixels tell where they were: red is the row, green the column."""
     y, x = np.mgrid[:height, :width]
     return np.dstack([y, x, np.full_like(x, 77)]).astype(np.uint8)
 
@@ -46,7 +46,7 @@ def test_no_geometry_no_copy():
 
 @pytest.mark.parametrize('crop', [(0.0, 0.0, 1e-9, 1e-9), (0.999999, 0.999999, 1.0, 1.0)])
 def test_a_crop_is_never_empty(crop):
-    """Guards against a crop that leaves no pixel of a small picture."""
+    """Guards against a crop that leaves no pixel of a small image."""
     assert ViewGeometry(0, crop).apply(marked(3, 5)).shape == (1, 1, 3)
 
 

@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""Films are made without a display; MuJoCo reads this once, when the first test imports it."""
+"""Videos are made without a display; MuJoCo reads this once, when the first test imports it."""
 
 import os
 

@@ -18,7 +18,7 @@ from hralign_ros.simulation.hand import (
 )
 import numpy as np
 import pytest
-from small_hand import CENTRES, JOINTS, make_hand, rotation, write_glb
+from support.small_hand import CENTRES, JOINTS, make_hand, rotation, write_glb
 
 WIDTHS = np.linspace(0.0, 0.08, 9)
 

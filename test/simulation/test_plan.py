@@ -131,7 +131,7 @@ def test_a_scene_has_motions_to_pair():
 
 
 def test_failures_have_seeds_of_their_own():
-    """Guards against a failure that is filmed in an expert's episode: no seed is both."""
+    """Guards against a failure that is recorded in an expert's episode: no seed is both."""
     seeds = defaultdict(set)
     for chunk, job in episodes(rounds=40):
         seeds[job.fault is None].add((chunk.task_id, chunk.embodiment, job.seed))
@@ -183,7 +183,7 @@ def test_success_episodes_never_share_a_seed_with_those_of_adaptation():
 
 
 def test_success_episodes_keep_the_split():
-    """Guards the promise: thresholds and their test see scenes and seeds that did not train."""
+    """Guards the guarantee: thresholds and their test see scenes and seeds that did not train."""
     places = defaultdict(set)
     for chunk, job in success_jobs(1):
         places[chunk.task_id, chunk.embodiment, split(chunk, job)].add(job.scene)

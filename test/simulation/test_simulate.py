@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip('mujoco', reason='the simulators are not installed')
 
-from hralign_ros.simulation import simulate  # noqa: E402, I100
+from hralign_ros.simulation import simulate  # noqa: E402
 from hralign_ros.simulation.plan import Chunk, Job  # noqa: E402
 
 CHUNK = Chunk('metaworld', 'reach', 'sawyer', 0, (Job('train-0', 0, None), Job('train-0', 1, 0)))
@@ -21,9 +21,9 @@ CHUNK = Chunk('metaworld', 'reach', 'sawyer', 0, (Job('train-0', 0, None), Job('
 @pytest.fixture
 def output(tmp_path, monkeypatch):
     """Stand in for the simulators, which are in an environment of their own."""
-    studio = ModuleType('studio')
-    studio.Studio = lambda stage, hand: SimpleNamespace(close=lambda: None)
-    monkeypatch.setitem(sys.modules, 'hralign_ros.simulation.studio', studio)
+    renderer = ModuleType('renderer')
+    renderer.Renderer = lambda stage, hand: SimpleNamespace(close=lambda: None)
+    monkeypatch.setitem(sys.modules, 'hralign_ros.simulation.renderer', renderer)
     monkeypatch.setattr('hralign_ros.simulation.hand.read_hand', lambda path: None)
     monkeypatch.setattr(
         simulate, '_open', lambda chunk: SimpleNamespace(stage=None, close=lambda: None))
@@ -32,7 +32,7 @@ def output(tmp_path, monkeypatch):
 
 
 def fail_with(monkeypatch, error):
-    def make(output, world, studio, job, name, *, hz):
+    def make(output, world, renderer, job, name, *, hz):
         raise error
 
     monkeypatch.setattr(simulate, '_make_episode', make)

@@ -1,0 +1,284 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Make a bundle of a trained success head: graphs, prompts, calibration, thresholds.
+
+All numbers are fitted to the calibration split, which nothing was trained on, through the text
+encoder that the bundle carries. Tasks never seen get the shared prompts, and a calibration fitted
+to the validation tasks, of which training saw nothing either.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hralign_ros.calibration.conformal import conformal_threshold, nonconformity_score
+from hralign_ros.calibration.maps import choose, Fitted
+from hralign_ros.calibration.scorer import all_ticks, Scored, Scorer
+from hralign_ros.data.manifest import DataError
+from hralign_ros.export.replace import require_replaceable
+from hralign_ros.export.success_head import TaskEntry, write_success_bundle
+from hralign_ros.models.failure_prompts import SHARED
+from hralign_ros.runtime.bundle import load_bundle
+from hralign_ros.runtime.decision import DecisionRules
+from hralign_ros.runtime.encoder import Encoder
+from hralign_ros.training.checkpoints import TrainingError
+from hralign_ros.training.success_clips import Recording
+from hralign_ros.training.success_run import (
+    check_runs,
+    load_recordings,
+    open_data,
+    SuccessRun,
+    trained_on,
+)
+import numpy as np
+
+Report = Callable[[str], None]
+ALPHAS = (0.01, 0.05, 0.1)
+# What a node asks for unless told otherwise.
+ALPHA = DecisionRules().alpha
+# Share of in-distribution ticks that may be called strange.
+OOD_RATE = 0.02
+# Episodes of a task, of either kind, from which its own thresholds are taken; below, those of all
+# tasks together are. Of few episodes the quantile for 5 % is nearly the highest of all, which
+# alarms too seldom and misses more.
+OWN_THRESHOLDS = 100
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """
+    How a task's raw scores become probabilities and decisions, with one set of views.
+
+    :param thresholds: probability by false-alarm rate, which holds for attempts of either kind:
+        no more of those that never succeed see a SUCCESS, and no more of those that do see one
+        before.
+    :param never: episodes that never succeed, which thresholds rest on.
+    :param sooner: episodes that succeed, not at once, which they rest on too.
+    :param own: they are all of this task.
+    """
+
+    fitted: Fitted
+    thresholds: Mapping[float, float]
+    never: int
+    sooner: int
+    own: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Calibrated:
+    """
+    All that calibration finds for a run.
+
+    :param curves: by task id (SHARED for tasks never seen) and views, in the bundle's order.
+    :param ood_threshold: OOD score above which a tick is out of distribution.
+    :param trained: ids of the tasks that training knew.
+    """
+
+    ood_threshold: float
+    trained: frozenset[str] = frozenset()
+    curves: dict[tuple[str, tuple[str, ...]], Curve] = field(default_factory=dict)
+
+    def curve(self, task_id: str, views: Sequence[str]) -> Curve | None:
+        """
+        Look up the curve of a task, as the bundle will have it.
+
+        The shared one's where training did not know the task; none where it did, and there were
+        no calibration episodes of it.
+        """
+        known = task_id if task_id in self.trained else SHARED
+        return self.curves.get((known, tuple(views)))
+
+
+def calibrate(
+    run: SuccessRun, data: Path, bundle: Path, output: Path, *, workers: int = 1,
+    store: Path | None = None, command: str = '', metrics: Mapping[str, Any] | None = None,
+    report: Report = print,
+) -> Path:
+    """
+    Calibrate a run and write a bundle with it.
+
+    :param bundle: that the run was trained for; its other files are taken over.
+    :param output: folder of the new bundle.
+    :raises HralignError: another bundle, too little data to calibrate with, or `output` is a
+        folder of something else.
+    """
+    require_replaceable(Path(output))
+    check_runs([run], bundle)
+    length = load_bundle(bundle).manifest.clip.length
+    if run.options.length != length:
+        raise TrainingError(
+            f'{run.folder}: its clips have {run.options.length} frames, those of {bundle} '
+            f'{length}; train with --set length={length}')
+    episodes, features = open_data(
+        data, bundle, run.options, workers=workers, store=store, basis=run.basis, report=report)
+    scorer = Scorer(run, Encoder.load(bundle, provider='cpu'))
+    found = find_curves(
+        scorer, load_recordings(episodes, features, ['calibration']),
+        load_recordings(episodes, features, ['validation']), report)
+    return write_calibrated(run, found, bundle, output, command=command, metrics=metrics)
+
+
+# What a card says of a report: metric and split.
+_CARD = (('E8 AUROC', 'AUROC'), ('E9 ECE', 'expected calibration error'),
+         ('E10 false alarms at 5%', 'false alarms at a guarantee of 5 %'),
+         ('E11 missed successes', 'missed successes'))
+
+
+def card_metrics(report: Mapping[str, Any]) -> dict[str, str]:
+    """
+    Pick from a report of `hralign evaluate-success` what a bundle's card says.
+
+    :param report: as read_report gives it; its first variant is meant.
+    """
+    rows = report['rows']
+    variant = rows[0]['variant'] if rows else ''
+    found = {}
+    for metric, words in _CARD:
+        for row in rows:
+            if (row['metric'], row['variant']) == (metric, variant) and row['value'] is not None:
+                interval = '' if row['low'] is None else f' [{row["low"]:.3f}, {row["high"]:.3f}]'
+                seeds = ', '.join(map(str, row['seeds']))
+                found[f'{words}, {row["split"]}'] = (
+                    f'{row["value"]:.3f}{interval}, n = {row["n"]}, seeds {seeds}')
+    return found
+
+
+def write_calibrated(
+    run: SuccessRun, found: Calibrated, bundle: Path, output: Path, *, command: str = '',
+    metrics: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a bundle of a run and its calibration."""
+    modes = tuple(f'mode {k + 1}' for k in range(run.options.modes)) \
+        if run.options.use_prompts else ()
+    entries = [
+        TaskEntry(task, run.texts.get(task, SHARED), run.prompts[task], modes, tuple(
+            _document(views, curve) for (of, views), curve in found.curves.items() if of == task))
+        for task in (*run.texts, SHARED)]
+    return write_success_bundle(
+        run, bundle, output, entries, ood_threshold=found.ood_threshold, command=command,
+        metrics=metrics)
+
+
+def find_curves(
+    scorer: Scorer, known: Sequence[Recording], unseen: Sequence[Recording],
+    report: Report = print,
+) -> Calibrated:
+    """
+    Calibrate for all views together and for each on its own.
+
+    :param known: recordings of the calibration split.
+    :param unseen: of tasks that the run was not trained on, for the shared curve.
+    :raises DataError: there are none of the first kind.
+    """
+    views = scorer.views
+    known = [recording for recording in known if recording.episode.task_id in scorer.run.texts]
+    # A scene of validation may have tasks that training knew: those are no test of unknown ones.
+    unseen = [recording for recording in unseen
+              if recording.episode.task_id not in scorer.run.texts]
+    both = trained_on(scorer.run, (*known, *unseen))
+    if both:
+        raise DataError(
+            f'{len(both)} episodes of the calibration were trained on, such as {both[0]}: '
+            'probabilities and thresholds would be better than they are. Train again, without '
+            'the calibration and validation splits as they are now')
+    if not any(recording.features.present.all() for recording in known):
+        raise DataError('no calibration episode with features and all views')
+    trained = frozenset(scorer.run.texts)
+    lacking = sorted(trained - {recording.episode.task_id for recording in known})
+    if lacking:
+        report(f'UNCALIBRATED, as there is no calibration episode of them: {", ".join(lacking)}')
+    found = Calibrated(0.0, trained)
+    for combination in (views, *((view,) for view in views if len(views) > 1)):
+        present = np.array([view in combination for view in views])
+        there = [[recording for recording in recordings
+                  if (recording.features.present | ~present).all()]
+                 for recordings in (known, unseen)]
+        report(f'calibrating {" + ".join(combination)}: {len(there[0])} of {len(known)} episodes')
+        scored, outsiders = (
+            [scorer.judge(scorer.watch(recording, views=present)) for recording in recordings]
+            for recordings in there)
+        if combination == views:
+            found = Calibrated(float(np.quantile(
+                np.concatenate([s.trace.ood_score for s in scored]), 1.0 - OOD_RATE)), trained)
+        step = float(np.median(np.concatenate([np.diff(s.stamps) for s in scored]))) * 1e-9
+        if step > DecisionRules().dwell * 1e-9:
+            report(f'  recordings have a frame every {step:.2f} s: at a higher rate a node raises '
+                   'more false alarms than these thresholds guarantee; record at 5 Hz or more')
+        curves = _curves(scored, scorer.run.options.seed, report)
+        _report_guarantee(curves[''], report)
+        for task, curve in curves.items():
+            if task:
+                found.curves[task, tuple(combination)] = curve
+        rows = np.concatenate([s.done for s in outsiders]) if outsiders else np.zeros(0, bool)
+        if rows.any() and not rows.all():
+            found.curves[SHARED, tuple(combination)] = _curves(
+                outsiders, scorer.run.options.seed, report)['']
+        else:
+            report('  no curve for tasks never seen: that needs validation episodes of such '
+                   'tasks, both that succeed and that fail')
+    return found
+
+
+def _curves(scored: Sequence[Scored], seed: int, report: Report) -> dict[str, Curve]:
+    """
+    Fit one curve to all ticks of all tasks, and thresholds by task and, under '', of all together.
+
+    One curve, since a task has some dozen calibration episodes; thresholds are each task's own
+    where it has enough of them.
+    """
+    # All that a node would publish, and not the ends of attempts above all, where most successes
+    # are: said of any tick, a probability would be too high.
+    scores, done, episodes, weights = all_ticks(scored)
+    fitted = choose(scores, done, episodes, weights=weights, seed=seed)
+    report('  ' + ', '.join(f'{name} {loss:.4f}' for name, loss in fitted.losses.items())
+           + f': {fitted.method}')
+    dwell = DecisionRules().dwell
+    # By task, of attempts that never succeed and of those that do: one's rate says nothing of the
+    # other's, so each has to keep the guarantee.
+    levels: dict[str, tuple[list[float], list[float]]] = {}
+    for s in scored:
+        if not s.done[0]:
+            level = nonconformity_score(s.stamps, fitted.apply(s.scores), dwell, s.done)
+            levels.setdefault(s.task_id, ([], []))[int(s.done.any())].append(level)
+    together = ([x for never, _ in levels.values() for x in never],
+                [x for _, sooner in levels.values() for x in sooner])
+    curves = {}
+    for task in ('', *sorted({s.task_id for s in scored})):
+        own = levels.get(task, ([], []))
+        enough = min(len(some) for some in own) >= OWN_THRESHOLDS
+        rest_on = own if enough else together
+        thresholds: dict[float, float] = {}
+        for alpha in ALPHAS:
+            either = [conformal_threshold(some, alpha) for some in rest_on]
+            known = [threshold for threshold in either if threshold is not None]
+            if len(known) == len(either):
+                thresholds[alpha] = max(known)
+        curves[task] = Curve(
+            fitted, thresholds, len(rest_on[0]), len(rest_on[1]), enough)
+    return curves
+
+
+def _report_guarantee(curve: Curve, report: Report) -> None:
+    """Say what thresholds rest on, and which rates nothing can be guaranteed for."""
+    lacking = [f'{alpha:g}' for alpha in ALPHAS if alpha not in curve.thresholds]
+    report(f'  thresholds rest on {curve.never} attempts that never succeed and {curve.sooner} '
+           'that do' + (f'; too few for an alpha of {", ".join(lacking)}: 1 / alpha - 1 of either '
+                        'kind are needed, so decisions will be ABSTAIN there' if lacking else ''))
+
+
+def _document(views: Sequence[str], curve: Curve) -> dict[str, Any]:
+    """Say a curve as tasks.yaml does."""
+    fitted = curve.fitted
+    return {
+        'views': list(views), 'method': fitted.method,
+        **{name: value if isinstance(value, list) else round(value, 6)
+           for name, value in fitted.parameters.items()},
+        'rows': fitted.count, 'episodes': fitted.episodes, 'never_succeeding': curve.never,
+        'succeeding': curve.sooner,
+        'thresholds_from': 'own' if curve.own else 'all tasks',
+        # To the last digit: an isotonic curve has many probabilities just above one another.
+        'thresholds': [{'alpha': alpha, 'probability': float(value)}
+                       for alpha, value in curve.thresholds.items()]}

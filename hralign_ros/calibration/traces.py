@@ -1,0 +1,101 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a head makes of whole episodes, tick by tick, on the clips the live node would give it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from hralign_ros.models.success import SuccessHead
+from hralign_ros.runtime.bundle import ClipSpec
+from hralign_ros.training.success_clips import Recording, replay
+import numpy as np
+from numpy.typing import NDArray
+import torch
+
+Floats = NDArray[np.float32]
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """
+    An episode as the head saw it; one row for each frame.
+
+    :param video: float32 [F, D], to be compared with any text.
+    :param progress: float32 [F], 0 to 1.
+    :param failed: float32 [F], 0 to 1.
+    :param ood_score: float32 [F].
+    :param live: bool [F, V], views that took part.
+    """
+
+    recording: Recording
+    video: Floats
+    progress: Floats
+    failed: Floats
+    ood_score: Floats
+    live: NDArray[np.bool_]
+
+    @property
+    def stamps(self) -> NDArray[np.int64]:
+        """Give the ticks' stamps in nanoseconds."""
+        return np.round(self.recording.features.time_s * 1e9).astype(np.int64) + 1_000_000_000
+
+
+@torch.no_grad()
+def trace(
+    head: SuccessHead, recording: Recording, clip: ClipSpec, *,
+    views: NDArray[np.bool_] | None = None,
+    delays: Sequence[float] = (),
+) -> Trace:
+    """
+    Run a head over an episode.
+
+    :param views: bool [V], the views that take part; None: all that were recorded.
+    :param delays: seconds by which each view comes late; () for none.
+    """
+    choices = replay(recording, clip, views=views, delays=delays)
+    chosen = np.stack([choice[0] for choice in choices])
+    mask = torch.from_numpy((chosen >= 0).astype(np.float32))
+    age = torch.from_numpy(np.stack([choice[1] for choice in choices]))
+    tokens = torch.from_numpy(recording.features.tokens.astype(np.float32))
+    means = torch.from_numpy(recording.features.means.astype(np.float32))
+    at = torch.from_numpy(np.maximum(chosen, 0))
+    view = torch.arange(at.shape[1])[:, None]
+    age = age * mask
+    # Each frame is seen beside the oldest of its clip and view. That is the episode's first frame,
+    # which its memory never loses, unless clips are of one frame or a view came late: then every
+    # clip is looked at whole, which takes longer.
+    oldest = np.take_along_axis(chosen, (chosen >= 0).argmax(2)[..., None], 2)
+    if (oldest <= 0).all():
+        frames = head.look_since(tokens.transpose(0, 1), tokens[:1].transpose(0, 1))[view, at]
+    else:
+        frames = head.look(tokens[at, view] * mask[..., None, None], mask)
+    judged = head.conclude(head.join(frames, mask, age))
+    out_of_distribution = head.ood_score(means[at, view], mask)
+    return Trace(recording, judged.video.numpy(), torch.sigmoid(judged.progress).numpy(),
+                 torch.sigmoid(judged.failed).numpy(), out_of_distribution.numpy(),
+                 np.asarray((chosen >= 0).any(2), bool))
+
+
+@torch.no_grad()
+def raw_scores(head: SuccessHead, trace_: Trace, text: Floats, mode_mask: Floats) -> Floats:
+    """
+    Score every tick of an episode for an instruction.
+
+    :param text: float32 [1 + K, D], as the bundle's text encoder gives it.
+    :param mode_mask: float32 [K].
+    :returns: float32 [F].
+    """
+    similarity = torch.from_numpy(trace_.video @ text.T) * head.scale
+    return np.asarray(head.scores(similarity, torch.from_numpy(mode_mask)).numpy(), np.float32)
+
+
+@torch.no_grad()
+def mode_probabilities(
+    head: SuccessHead, trace_: Trace, text: Floats, mode_mask: Floats,
+) -> Floats:
+    """Return the probability of each mode, given failure, at every tick: float32 [F, K]."""
+    similarity = torch.from_numpy(trace_.video @ text[1:].T) * head.scale
+    masked = similarity + (torch.from_numpy(mode_mask) - 1.0) * 1e9
+    return np.asarray(torch.softmax(masked, dim=1).numpy() * mode_mask, np.float32)

@@ -1,0 +1,237 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""The command: read the options, make all checks, show what they found."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+import json
+import os
+from pathlib import Path
+import re
+import sys
+from typing import Any, TYPE_CHECKING
+
+from hralign_ros import __version__
+from hralign_ros.doctor import computer, software
+from hralign_ros.doctor.cameras import Camera, camera_findings
+from hralign_ros.doctor.findings import (
+    as_document,
+    as_text,
+    count,
+    error,
+    Finding,
+    guarded,
+    Level,
+    ok,
+    Section,
+    skipped,
+    warn,
+)
+from hralign_ros.doctor.synchronisation import pairing_finding
+from hralign_ros.runtime.errors import HralignError
+from hralign_ros.runtime.parameter_file import read_parameters
+import numpy as np
+
+if TYPE_CHECKING:
+    from hralign_ros.doctor.listening import Listener
+    from hralign_ros.nodes.parameters import Settings
+
+
+class OptionError(HralignError):
+    """An option of the command cannot be used."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """
+    What the command was asked.
+
+    :param given: the encoder's parameters that are not the defaults, by full name.
+    :param source: where they come from, in words.
+    """
+
+    given: Mapping[str, Any] = field(default_factory=dict)
+    source: str = 'the defaults'
+    namespace: str = '/'
+    seconds: float = 5.0
+    json: Path | None = None
+    name: str = 'encoder'
+
+
+def read_options(
+    *, bundle: str | None, provider: str | None, topics: Sequence[str], params_file: Path | None,
+    namespace: str, seconds: float, json_file: Path | None, name: str = 'encoder',
+) -> Options:
+    """
+    Put together the parameters that the encoder would be started with.
+
+    :raises HralignError: an option cannot be used, or the parameter file.
+    """
+    if not 0.0 < seconds <= 600.0:
+        raise OptionError(f'--seconds is {seconds:g}; allowed is up to 600')
+    if not re.fullmatch(r'/|/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*', namespace):
+        raise OptionError(f"--namespace is '{namespace}'; needed is one such as /left_arm")
+    if not re.fullmatch(r'[A-Za-z_]\w*', name):
+        raise OptionError(f"--name is '{name}'; needed is one such as encoder")
+    node = f'{namespace.rstrip("/")}/{name}'
+    given = read_parameters(params_file, node) if params_file else {}
+    given |= {name: value for name, value in (('bundle', bundle), ('provider', provider))
+              if value is not None}
+    for text in topics:
+        view, _, topic = text.partition('=')
+        if not view or not topic:
+            raise OptionError(f"--topics: '{text}' is no VIEW=TOPIC, such as wrist=/camera/wrist")
+        views = given.get('views', ['wrist', 'third_person'])
+        if view not in views:
+            raise OptionError(f"--topics: there is no view '{view}', only {', '.join(views)}; "
+                              'other views are named by `views` in a --params-file')
+        given[f'{view}.topic'] = topic
+    source = str(params_file) if params_file else 'the defaults'
+    return Options(given, source, namespace, seconds, json_file, name)
+
+
+def doctor(options: Options) -> int:
+    """Make all checks and show them; return 1 where any is an ERROR, 130 after Ctrl-C."""
+    try:
+        sections = examine(options)
+    except KeyboardInterrupt:
+        return 130
+    print(as_text(sections, colours=sys.stdout.isatty() and not os.environ.get('NO_COLOR')),
+          end='')
+    if options.json:
+        document = {'hralign_ros': __version__, **as_document(sections)}
+        try:
+            options.json.write_text(json.dumps(document, indent=2) + '\n', 'utf-8')
+        except OSError as problem:
+            raise OptionError(f'--json: {options.json} cannot be written ({problem.strerror})',
+                              ) from problem
+    return 1 if count(sections, Level.ERROR) else 0
+
+
+def examine(options: Options) -> list[Section]:
+    """Make all checks."""
+    # First: what follows loads the computer itself.
+    load = os.getloadavg()[0]
+    listener, problem = _listener(options)
+    try:
+        return _examine(options, listener, problem, load)
+    finally:
+        if listener is not None:
+            listener.close()
+
+
+def _listener(options: Options) -> tuple['Listener | None', Exception | None]:
+    """Make the node that listens; or tell why there is none."""
+    if software.domain_finding(os.environ).level is Level.ERROR:
+        # Fast DDS ends the whole process over it.
+        return None, OptionError('not started: ROS_DOMAIN_ID cannot be used')
+    try:
+        from hralign_ros.doctor.listening import Listener
+
+        return Listener(options.namespace, options.given, options.name), None
+    except Exception as problem:  # a missing rclpy, a wrong Python, a bad ROS_DOMAIN_ID
+        return None, problem
+
+
+def _examine(
+    options: Options, listener: 'Listener | None', problem: Exception | None, load: float,
+) -> list[Section]:
+    """Make all checks, as far as there is a ROS to make them with."""
+    settings, parameter_findings = _settings(options, listener)
+    names = software.Choice.__dataclass_fields__
+    choice = software.plain(settings.values) if settings else software.Choice(
+        **{name: value for name, value in options.given.items() if name in names})
+    sections = [
+        Section('Python and ROS', _ros_findings(problem)),
+        Section('Parameters', parameter_findings),
+        Section('onnxruntime', guarded('onnxruntime', software.onnxruntime_findings, choice)),
+        Section('Bundle', guarded('bundle', software.bundle_findings, choice,
+                                  settings.values if settings else {}))]
+    if listener is None:
+        sections += [Section(title, [skipped(name, 'rclpy cannot be used')]) for title, name in (
+            ('Transport', 'profile'), ('Cameras', 'all'), ('Encoder', 'encoder'))]
+    else:
+        sections += _live_sections(options, listener, settings)
+    sections.append(Section('Computer', guarded(
+        'computer', computer.computer_findings, load, choice.threads)))
+    return sections
+
+
+def _settings(
+    options: Options, listener: 'Listener | None',
+) -> tuple['Settings | None', list[Finding]]:
+    """Check the encoder's parameters as the encoder does."""
+    if listener is None:
+        return None, [skipped('parameters', 'rclpy cannot be used')]
+    from hralign_ros.doctor.listening import unknown_parameters
+
+    try:
+        settings = listener.settings()
+    except HralignError as problem:
+        return None, [error('parameters', f'{options.source}: {problem}',
+                            'The encoder would refuse to start: change this parameter')]
+    unknown = unknown_parameters(options.given, settings)
+    if unknown:
+        return settings, [warn(
+            'parameters', f'{options.source}: the encoder knows no {", ".join(unknown)}, and '
+            'would ignore it without a word', 'Compare the names with config/encoder.yaml')]
+    return settings, [ok('parameters', f'of {options.source}, fit together')]
+
+
+def _ros_findings(problem: Exception | None) -> list[Finding]:
+    """Check Python, ROS, messages and numpy."""
+    environment = os.environ
+    findings = [software.python_finding(sys.version_info[:3]),
+                software.rclpy_finding(problem, environment),
+                software.distribution_finding(environment)]
+    if not problem:
+        from rclpy.utilities import get_rmw_implementation_identifier
+
+        findings += guarded('middleware', software.rmw_finding,
+                            get_rmw_implementation_identifier(), environment)
+    findings += [software.domain_finding(environment), software.discovery_finding(environment)]
+    if problem:
+        return [*findings, skipped('hralign_msgs', 'rclpy cannot be used'),
+                skipped('numpy', f'{np.__version__}; cv_bridge needs ROS')]
+    from hralign_ros.nodes import image_subscriptions
+
+    return [*findings, *guarded('hralign_msgs', software.messages_finding),
+            *guarded('numpy', lambda: software.numpy_finding(
+                np.__version__, image_subscriptions.find_cv_bridge()[1],
+                image_subscriptions.NOT_INSTALLED))]
+
+
+def _live_sections(
+    options: Options, listener: 'Listener', settings: 'Settings | None',
+) -> list[Section]:
+    """Listen to the cameras and look at the other nodes."""
+    from rclpy.utilities import get_rmw_implementation_identifier
+
+    heard: list[Camera] = []
+    if settings is None:
+        camera_sections = [Section('Cameras', [skipped('all', 'the parameters cannot be used')])]
+    else:
+        print(f'listening to {", ".join(settings.views)} for {options.seconds:g} s ...',
+              file=sys.stderr, flush=True)
+        heard = listener.listen(settings, options.seconds)
+        camera_sections = _camera_sections(heard, settings)
+    largest = max((m.size for c in heard if c.transport == 'raw' for m in c.received), default=0)
+    transport = guarded(
+        'transport', computer.transport_findings, get_rmw_implementation_identifier(), os.environ,
+        largest=largest, raw=not heard or any(c.transport == 'raw' for c in heard))
+    return [Section('Transport', transport), *camera_sections,
+            Section('Encoder', guarded('encoder', listener.encoder_finding))]
+
+
+def _camera_sections(heard: Sequence[Camera], settings: 'Settings') -> list[Section]:
+    """Judge what was heard of the cameras."""
+    source = settings['stamp_source']
+    sections = []
+    for camera in heard:
+        others = [other for other in heard if other is not camera]
+        sections.append(Section(f'Camera {camera.view}', guarded(
+            'camera', camera_findings, camera, others, settings.pairing, stamp_source=source,
+            stuck_after=settings.stuck_after)))
+    return [*sections, Section('Between cameras', guarded(
+        'pairing', pairing_finding, heard, settings.pairing, stamp_source=source))]

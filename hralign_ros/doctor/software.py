@@ -1,0 +1,435 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""What is installed and set: Python, ROS, numpy, onnxruntime, the bundle."""
+
+from collections.abc import Mapping, Sequence
+import ctypes
+from dataclasses import dataclass
+from importlib import import_module, metadata
+from pathlib import Path
+import re
+import subprocess
+import sys
+from typing import Any
+
+from hralign_ros.doctor.findings import error, Finding, first_line, ok, skipped, warn
+from hralign_ros.runtime.bundle import Bundle, default_bundle, load_bundle, Manifest, VISUALS
+from hralign_ros.runtime.encoder import Encoder
+from hralign_ros.runtime.errors import BundleError, HralignError, SignatureError
+from hralign_ros.runtime.providers import (
+    CUDA_PROVIDER,
+    Hardware,
+    import_onnxruntime,
+    INSTALL_LINE,
+    installed_distributions,
+)
+from hralign_ros.runtime.tasks import broken_guarantee, load_tasks, TaskTable
+
+OLDEST_PYTHON = (3, 10)
+# What the tests run with.
+TESTED_DISTRIBUTION = 'jazzy'
+_GPU_REMEDY = ("See packages, driver and cuda above; pip install 'onnxruntime-gpu[cuda,cudnn]' in "
+               'place of onnxruntime, or set provider to cpu and require_gpu to false')
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What decides where and what the encoder computes; the names are those of its parameters."""
+
+    bundle: str = ''
+    provider: str = 'auto'
+    require_gpu: bool = False
+    cuda_graph: bool = False
+    threads: int = 2
+    precision: str = 'fp32'
+    require_signature: bool = False
+    trusted_keys: Sequence[str] = ()
+
+    @property
+    def needs_gpu(self) -> bool:
+        """Whether a CPU is not good enough."""
+        return self.require_gpu or self.provider == 'cuda'
+
+
+# Python and ROS.
+
+def python_finding(version: Sequence[int]) -> Finding:
+    """Judge the Python that runs this."""
+    text = '.'.join(map(str, version[:3]))
+    if tuple(version[:2]) < OLDEST_PYTHON:
+        return error('python', f'{text}; needed is {OLDEST_PYTHON[0]}.{OLDEST_PYTHON[1]} or newer',
+                     'Use the Python of the ROS 2 distribution')
+    return ok('python', f'{text}, {sys.executable}')
+
+
+def rclpy_finding(problem: Exception | None, environment: Mapping[str, str]) -> Finding:
+    """
+    Judge whether ROS can be used.
+
+    :param problem: what importing or starting it raised.
+    """
+    if problem is None:
+        return ok('rclpy', 'imported and started')
+    distribution = environment.get('ROS_DISTRO', '')
+    if not isinstance(problem, ImportError):
+        remedy = 'See domain and discovery; set HOME, or ROS_LOG_DIR to a folder for logs'
+    elif distribution:
+        remedy = (f'ROS_DISTRO is {distribution}, but {sys.executable} cannot use it: call '
+                  "hralign with the distribution's Python, in a virtual environment made with "
+                  '--system-site-packages')
+    else:
+        remedy = ('Source a ROS 2: . /opt/ros/jazzy/setup.bash, then . install/setup.bash of the '
+                  'workspace; where ROS comes from wheels: . tools/env.sh')
+    return error('rclpy', first_line(problem), remedy)
+
+
+def distribution_finding(environment: Mapping[str, str]) -> Finding:
+    """Judge the ROS distribution."""
+    name = environment.get('ROS_DISTRO', '')
+    if not name:
+        return ok('distribution', 'ROS_DISTRO is not set, as with ROS 2 from wheels')
+    if name != TESTED_DISTRIBUTION:
+        return warn('distribution', f'{name}; tested is {TESTED_DISTRIBUTION}',
+                    f'Expect differences, or use ROS 2 {TESTED_DISTRIBUTION}')
+    return ok('distribution', name)
+
+
+def rmw_finding(identifier: str, environment: Mapping[str, str]) -> Finding:
+    """Tell the middleware in use, and whether it is the one asked for."""
+    asked = environment.get('RMW_IMPLEMENTATION', '')
+    if asked and asked != identifier:
+        return warn('middleware', f'{identifier}, but RMW_IMPLEMENTATION asks for {asked}',
+                    f'Install ros-{environment.get("ROS_DISTRO") or "<distribution>"}-'
+                    f'{asked.replace("_", "-")}, or unset RMW_IMPLEMENTATION')
+    return ok('middleware', f'{identifier}; the camera drivers need the same', rmw=identifier)
+
+
+def domain_finding(environment: Mapping[str, str]) -> Finding:
+    """Judge ROS_DOMAIN_ID; beyond 101 its ports are those that Linux gives to anybody."""
+    text = environment.get('ROS_DOMAIN_ID', '')
+    if not text:
+        return ok('domain', '0 (ROS_DOMAIN_ID is not set)', domain=0)
+    if not text.isdecimal() or int(text) > 232:
+        return error('domain', f"ROS_DOMAIN_ID is '{text}'; allowed are 0 to 232",
+                     'Set it to the number that the camera drivers have')
+    if int(text) > 101:
+        return warn('domain', f'{text}; above 101 the ports may be taken by other programs',
+                    'Set ROS_DOMAIN_ID to 0 to 101, for all nodes alike', domain=int(text))
+    return ok('domain', f'{text}; the camera drivers need the same', domain=int(text))
+
+
+_RANGES = {
+    '': 'the whole subnet (the default)', 'SUBNET': 'the whole subnet',
+    'SYSTEM_DEFAULT': "as the middleware's own settings say",
+    'LOCALHOST': 'this computer only: cameras on other computers are not seen',
+}
+
+
+def discovery_finding(environment: Mapping[str, str]) -> Finding:
+    """Judge how far nodes look for each other."""
+    text = environment.get('ROS_AUTOMATIC_DISCOVERY_RANGE', '').upper()
+    peers = environment.get('ROS_STATIC_PEERS', '')
+    if environment.get('ROS_LOCALHOST_ONLY') == '1':
+        return warn('discovery', 'ROS_LOCALHOST_ONLY is 1: only this computer is seen, and '
+                    'ROS_AUTOMATIC_DISCOVERY_RANGE is not looked at',
+                    'It is deprecated: unset it and set ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST')
+    if text == 'OFF':
+        return error('discovery', 'ROS_AUTOMATIC_DISCOVERY_RANGE is OFF: no node finds another, '
+                     'and ROS_STATIC_PEERS is not looked at', 'Unset it; or set it to LOCALHOST '
+                     'and name the other computers in ROS_STATIC_PEERS')
+    if text not in _RANGES:
+        return warn('discovery', f"ROS_AUTOMATIC_DISCOVERY_RANGE is '{text}'; known are SUBNET, "
+                    'LOCALHOST, OFF, SYSTEM_DEFAULT', 'Set it to one of these, or unset it')
+    return ok('discovery', _RANGES[text] + (f'; peers {peers}' if peers else ''))
+
+
+def messages_finding() -> Finding:
+    """Try to import hralign_msgs; the sentence that mends it is the encoder's own."""
+    try:
+        import_module('hralign_ros.nodes.interfaces')
+    except SystemExit as problem:
+        found, _, remedy = str(problem).partition('). ')
+        return error('hralign_msgs', f'{found})' if remedy else found,
+                     ' '.join((remedy or found).split()))
+    return ok('hralign_msgs', 'imported')
+
+
+def numpy_finding(version: str, why_not: str, not_installed: str) -> Finding:
+    """
+    Judge numpy against cv_bridge.
+
+    :param why_not: why cv_bridge cannot be used; empty: it can.
+    :param not_installed: what that is where it is simply not there.
+    """
+    if not why_not:
+        return ok('numpy', f'{version}, and cv_bridge works with it')
+    if why_not == not_installed:
+        return ok('numpy', f'{version}; {not_installed}, which only unusual encodings need')
+    found, _, remedy = why_not.partition(': ')
+    return warn('numpy', f'{version}: {found}; images that need cv_bridge are refused',
+                remedy or "Reinstall the distribution's cv_bridge")
+
+
+# onnxruntime.
+
+def packages_finding(installed: Sequence[str], *, gpu: bool) -> Finding:
+    """
+    Judge which onnxruntime distributions are installed; two overwrite each other's files.
+
+    :param gpu: whether there is an NVIDIA driver, so that onnxruntime-gpu is the one to keep.
+    """
+    if not installed:
+        return error('packages', 'neither onnxruntime nor onnxruntime-gpu is installed',
+                     f'Install one: {INSTALL_LINE}')
+    if len(installed) == 1:
+        return ok('packages', installed[0])
+    keep = 'onnxruntime-gpu[cuda,cudnn]' if gpu else 'onnxruntime'
+    # Removing one of them takes files of the other with it.
+    return warn('packages', f'both {" and ".join(installed)} are installed and overwrite each '
+                'other: which one runs is chance',
+                f"pip uninstall onnxruntime onnxruntime-gpu && pip install '{keep}' "
+                f'({"there is" if gpu else "there is no"} NVIDIA driver)')
+
+
+def driver_version() -> str:
+    """Find the version of the NVIDIA driver; empty: there is none."""
+    try:
+        text = Path('/proc/driver/nvidia/version').read_text('utf-8', errors='replace')
+        return parse_driver(text)
+    except OSError:
+        pass
+    try:
+        done = subprocess.run(
+            ['nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader'],
+            capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip().partition('\n')[0]
+    except (OSError, subprocess.SubprocessError):
+        return ''
+
+
+def parse_driver(text: str) -> str:
+    """Take the version out of /proc/driver/nvidia/version."""
+    found = re.search(r'Kernel Module.*?\s(\d+\.\d+(?:\.\d+)?)\s', text)
+    return found[1] if found else 'of unknown version'
+
+
+def driver_finding(version: str, offered: Sequence[str], choice: Choice) -> Finding:
+    """Judge driver and onnxruntime together: a GPU that nobody asks is a GPU lost."""
+    if not version:
+        if choice.needs_gpu:
+            return error('driver', 'a GPU is asked for, but there is no NVIDIA driver',
+                         'Install the driver (in a container: start it with --gpus all), or set '
+                         'provider to cpu and require_gpu to false')
+        return ok('driver', 'no NVIDIA driver: graphs run on the CPU')
+    if CUDA_PROVIDER not in offered and choice.provider != 'cpu':
+        return warn('driver', f'NVIDIA {version}, but this onnxruntime was built without CUDA',
+                    'pip uninstall onnxruntime onnxruntime-gpu && pip install '
+                    "'onnxruntime-gpu[cuda,cudnn]'")
+    return ok('driver', f'NVIDIA {version}')
+
+
+def cuda_finding(
+    libraries: Mapping[str, str], wheels: Sequence[str], built_for: str, offered: Sequence[str],
+    *, wanted: bool,
+) -> Finding:
+    """
+    Tell which CUDA libraries this process has really loaded.
+
+    :param libraries: name -> version, of what is loaded once a session exists.
+    :param wheels: distributions that hold such libraries, with versions.
+    """
+    if CUDA_PROVIDER not in offered:
+        return skipped('cuda', 'this onnxruntime was built without CUDA')
+    if not wanted:
+        return skipped('cuda', 'provider is cpu')
+    loaded = ', '.join(f'{name} {version}' for name, version in libraries.items()) or 'none'
+    found = (f'loaded: {loaded}; onnxruntime is built for CUDA {built_for or "?"}; wheels: '
+             f'{", ".join(wheels) or "none"}')
+    missing = [name for name in ('CUDA runtime', 'cuDNN') if name not in libraries]
+    if missing:
+        return warn('cuda', f'{" and ".join(missing)} not loaded; {found}',
+                    "pip install 'onnxruntime-gpu[cuda,cudnn]' brings the libraries that fit")
+    return ok('cuda', found)
+
+
+_LIBRARIES = {'CUDA runtime': 'libcudart', 'cuDNN': 'libcudnn', 'cuBLAS': 'libcublas'}
+
+
+def loaded_files(maps: str) -> dict[str, str]:
+    """Find the CUDA libraries among the files that a process has mapped: name -> path."""
+    found = {}
+    for name, library in _LIBRARIES.items():
+        match = re.search(rf'\s(/\S*/{library}\.so\S*)', maps)
+        if match:
+            found[name] = match[1]
+    return found
+
+
+def library_versions(files: Mapping[str, str]) -> dict[str, str]:
+    """Ask libraries that are loaded already for their versions; else their file name says it."""
+    versions = {}
+    for name, path in files.items():
+        versions[name] = Path(path).name
+        try:
+            library = ctypes.CDLL(path)
+            if name == 'cuDNN':
+                library.cudnnGetVersion.restype = ctypes.c_size_t
+                versions[name] = dotted(int(library.cudnnGetVersion()), 10_000, 100)
+            elif name == 'CUDA runtime':
+                number = ctypes.c_int()
+                library.cudaRuntimeGetVersion(ctypes.byref(number))
+                versions[name] = dotted(number.value, 1000, 10)
+        except (OSError, AttributeError):
+            continue
+    return versions
+
+
+def dotted(number: int, major: int, minor: int) -> str:
+    """Write a version that is one number, such as 13000 for 13.0, with dots."""
+    return f'{number // major}.{number % major // minor}' + (
+        f'.{number % minor}' if major == 10_000 else '')
+
+
+def cuda_wheels() -> list[str]:
+    """Name the wheels that hold CUDA libraries, with versions."""
+    found = {}
+    for distribution in metadata.distributions():
+        name = distribution.metadata['Name'] or ''
+        if re.fullmatch(r'nvidia-(cudnn|cuda-runtime)(-cu\d+)?', name):
+            found[name] = distribution.version
+    return [f'{name} {version}' for name, version in sorted(found.items())]
+
+
+def provider_finding(hardware: Hardware, offered: Sequence[str], choice: Choice) -> Finding:
+    """Compare the provider that a session really uses with the one asked for."""
+    found = f'asked {hardware.requested}, got {hardware.provider}'
+    values = {'requested': hardware.requested, 'provider': hardware.provider}
+    lost = CUDA_PROVIDER in offered and choice.provider != 'cpu'
+    if hardware.provider == CUDA_PROVIDER or not (lost or choice.needs_gpu):
+        return ok('provider', found, **values)
+    why = 'CUDA is offered and could not be loaded' if lost else 'a GPU is required'
+    return (error if choice.needs_gpu else warn)('provider', f'{found}: {why}', _GPU_REMEDY,
+                                                 **values)
+
+
+def onnxruntime_findings(choice: Choice) -> list[Finding]:
+    """Load the bundle as the encoder does, run it, and tell where it ran."""
+    driver = driver_version()
+    findings = [packages_finding(installed_distributions(), gpu=bool(driver))]
+    try:
+        runtime = import_onnxruntime()
+        offered = runtime.get_available_providers()
+    except (HralignError, AttributeError) as problem:
+        return [*findings, error('version', first_line(problem), f'Install one: {INSTALL_LINE}')]
+    findings += [ok('version', f'{runtime.__version__}, offers {", ".join(offered)}'),
+                 driver_finding(driver, offered, choice)]
+    try:
+        encoder = Encoder.load(
+            choice.bundle or default_bundle(), provider=choice.provider,
+            # Not require_gpu: what stands in its way is seen in the session that comes instead.
+            cuda_graph=choice.cuda_graph, threads=choice.threads, precision=choice.precision)
+        seconds = encoder.warm_up()
+    except BundleError as problem:
+        return [*findings, skipped('provider', f'the bundle cannot be run: {problem}')]
+    except HralignError as problem:
+        return [*findings, error('provider', str(problem), _GPU_REMEDY)]
+    maps = Path('/proc/self/maps')
+    files = loaded_files(maps.read_text('utf-8', errors='replace') if maps.exists() else '')
+    findings.append(cuda_finding(
+        library_versions(files), cuda_wheels(), str(getattr(runtime, 'cuda_version', '')),
+        offered, wanted=choice.provider != 'cpu'))
+    findings.append(provider_finding(encoder.hardware, offered, choice))
+    findings.append(ok(
+        'one tick', f'{seconds * 1e3:.1f} ms for one 640x480 image per view, '
+        f'{choice.threads} threads', seconds=seconds))
+    return findings
+
+
+# The bundle.
+
+def bundle_findings(choice: Choice, values: Mapping[str, Any]) -> list[Finding]:
+    """
+    Verify every file of the bundle as the encoder would, and tell what it is.
+
+    :param values: the encoder's parameters; empty: not known.
+    """
+    try:
+        bundle = load_bundle(
+            choice.bundle or default_bundle(), require_signature=choice.require_signature,
+            trusted_keys=[path for path in choice.trusted_keys if path])
+        total = sum(len(bundle.read(name)) for name in bundle.manifest.document['files'])
+    except SignatureError as problem:
+        return [error('signature', str(problem), 'Sign the bundle, name the right trusted_keys, '
+                      'or set require_signature to false: see docs/security.md')]
+    except BundleError as problem:
+        return [error('files', str(problem), 'Copy the bundle again, make it anew with hralign '
+                      'export, or name another with --bundle')]
+    return [ok('files', f'{bundle.path}: {len(bundle.manifest.document["files"])} files, '
+               f'{total / 1e6:.1f} MB, as their hashes say'), *_about(bundle, choice, values)]
+
+
+def _about(bundle: Bundle, choice: Choice, values: Mapping[str, Any]) -> list[Finding]:
+    """Tell what a good bundle is."""
+    manifest = bundle.manifest
+    findings = [ok('name', f'{manifest.name}, {bundle.sha256[:16]}', sha256=bundle.sha256)]
+    graph = VISUALS.get(choice.precision, '')
+    if graph and not bundle.has(graph):
+        findings.append(error('precision', f'{choice.precision}, and the bundle has no {graph}',
+                              'Set precision to fp32, or export the bundle with that graph'))
+    views = list(values.get('views', ()))
+    if views and tuple(views) != manifest.views:
+        findings.append(error(
+            'views', f'the parameter views is {", ".join(views)}, but the bundle has '
+            f'{", ".join(manifest.views)}, in this order',
+            f'Set views to [{", ".join(manifest.views)}], or take another bundle'))
+    else:
+        findings.append(ok('views', ', '.join(manifest.views)))
+    findings.append(
+        ok('success head', 'trained') if manifest.success_trained else
+        warn('success head', 'not trained: every decision will be ABSTAIN',
+             'Train and calibrate it: hralign train-success, then hralign calibrate'))
+    tasks = load_tasks(bundle)
+    alphas = tasks.alphas
+    if values.get('task') and manifest.success_trained:
+        findings.append(_task_finding(tasks, manifest, values))
+    if manifest.success_trained and not alphas:
+        findings.append(warn(
+            'thresholds', 'none is calibrated: every decision will be ABSTAIN',
+            'Calibrate it with more attempts, both that fail and that succeed: 19 of each are '
+            'needed for an alpha of 0.05'))
+    elif values:
+        broken = broken_guarantee(values['alpha'], values['dwell_s'], alphas,
+                                manifest.success_dwell_s)
+        findings.append(error(
+            'thresholds', broken, 'Change that parameter, or calibrate the bundle for it')
+            if broken else ok('thresholds', f'alpha {values["alpha"]:g}'))
+    findings.append(ok('licences', '; '.join(
+        f'{part}: {text}' for part, text in manifest.licenses.items())))
+    return findings
+
+
+def _task_finding(tasks: TaskTable, manifest: Manifest, values: Mapping[str, Any]) -> Finding:
+    """Tell whether success can be decided for the task of the parameters."""
+    task = tasks.match(values['task'])
+    if task is None:
+        such = f", such as '{tasks.tasks[0].name}'" if tasks.tasks else ''
+        found = f"'{values['task']}' is none of the {len(tasks.tasks)} tasks of the bundle{such}"
+        if values['allow_unknown_tasks']:
+            if tasks.shared.threshold(manifest.views, values['alpha']) is None:
+                return warn('task', f'{found}, and no threshold for alpha {values["alpha"]:g} is '
+                            'calibrated for tasks it does not know: decisions will be ABSTAIN',
+                            'Take another alpha, or calibrate with validation tasks')
+            return ok('task', f'{found}; allow_unknown_tasks is set')
+        return warn('task', found, 'Embeddings come all the same; success decisions will be '
+                    'ABSTAIN (UNKNOWN_TASK). Say it as the bundle does, add it with hralign '
+                    'add-task, or set allow_unknown_tasks')
+    if task.threshold(manifest.views, values['alpha']) is None:
+        return warn('task', f"'{task.name}' has no threshold for alpha {values['alpha']:g}: "
+                    'decisions will be ABSTAIN', 'Calibrate the bundle with attempts at it')
+    return ok('task', f"'{task.name}' ({task.task_id})")
+
+
+def plain(values: Mapping[str, Any]) -> Choice:
+    """Take from the encoder's parameters what decides where and what it computes."""
+    return Choice(**{name: values[name] for name in Choice.__dataclass_fields__})

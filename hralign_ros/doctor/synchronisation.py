@@ -1,0 +1,183 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""How well the frames of several cameras fit together: pure functions, no ROS."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+import math
+
+from hralign_ros.doctor.cameras import ages_of, Camera, CLOCK_REMEDY, FEWEST
+from hralign_ros.doctor.findings import error, Finding, ok, skipped, warn
+from hralign_ros.runtime.pairing import Frame, Pairing, PairingRules
+import numpy as np
+
+# Share of the sets that should be complete.
+_MATCHED = 0.95
+# A greater tolerance would pair images of different moments.
+_LARGEST_TOLERANCE = 0.1
+
+
+@dataclass(frozen=True)
+class Moments:
+    """When the frames of one view were taken and came: int64 [n] each, by rising stamp."""
+
+    stamps: np.ndarray
+    elapsed: np.ndarray
+
+
+def moments_of(camera: Camera, stamp_source: str) -> Moments:
+    """Take the usable times of a camera, by the stamp that the encoder would use."""
+    rows = sorted((m.arrival if stamp_source == 'arrival' else m.stamp, m.elapsed)
+                  for m in camera.received if stamp_source == 'arrival' or m.stamp > 0)
+    times = np.array(rows, np.int64).reshape(-1, 2)
+    return Moments(times[:, 0], times[:, 1])
+
+
+def partners(views: Sequence[Moments]) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Give each frame of the slowest view the nearest frames of the others.
+
+    Frames outside the time that all views cover have no partner and are left out.
+
+    :returns: differences of stamps and of arrival within each group [s], float64 [n] each.
+    """
+    slowest = min(views, key=lambda view: len(view.stamps))
+    begin = max(int(view.stamps[0]) for view in views)
+    end = min(int(view.stamps[-1]) for view in views)
+    stamps, elapsed = [slowest.stamps], [slowest.elapsed]
+    for view in views:
+        if view is slowest:
+            continue
+        right = np.clip(np.searchsorted(view.stamps, slowest.stamps), 1, len(view.stamps) - 1)
+        left_nearer = slowest.stamps - view.stamps[right - 1] <= view.stamps[right] \
+            - slowest.stamps
+        nearest = np.where(left_nearer, right - 1, right)
+        stamps.append(view.stamps[nearest])
+        elapsed.append(view.elapsed[nearest])
+    inside = (slowest.stamps >= begin) & (slowest.stamps <= end)
+    return tuple((np.ptp(np.stack(times), axis=0) * 1e-9)[inside]  # type: ignore[return-value]
+                 for times in (stamps, elapsed))
+
+
+def replay(cameras: Sequence[Camera], rules: PairingRules, stamp_source: str) -> Counter[str]:
+    """
+    Let the encoder's own pairing match what was heard.
+
+    :returns: number of sets, and of those with all required views (`sets`, `full`).
+    """
+    required = [c.view for c in cameras if c.required] or [cameras[0].view]
+    pairing: Pairing[None] = Pairing([c.view for c in cameras], required, rules)
+    # While only some views had begun or were still heard, there was nothing to match.
+    begin = max(c.received[0].elapsed for c in cameras)
+    end = min(c.received[-1].elapsed for c in cameras)
+    events = sorted((m.elapsed, m.arrival, c.view, m.arrival if stamp_source == 'arrival'
+                     else m.stamp) for c in cameras for m in c.received
+                    if begin <= m.elapsed <= end)
+    counts: Counter[str] = Counter()
+    # A partner of the first frame may have come before the listening began.
+    first = True
+
+    def take(now: int, elapsed: int) -> None:
+        nonlocal first
+        matched = pairing.take(now=now, elapsed=elapsed)
+        if matched is not None and not first:
+            counts['sets'] += 1
+            counts['full'] += all(view in matched.frames for view in required)
+        first = first and matched is None
+
+    for elapsed, now, view, stamp in events:
+        while (due := pairing.wait_until()) is not None and due <= elapsed:
+            before = pairing.wait_until()
+            take(now - (elapsed - due), due)
+            if pairing.wait_until() == before:
+                break
+        pairing.offer(view, Frame(stamp, None), now=now, elapsed=elapsed)
+        take(now, elapsed)
+    return counts
+
+
+def pairing_finding(
+    cameras: Sequence[Camera], rules: PairingRules, *, stamp_source: str,
+) -> Iterator[Finding]:
+    """Judge how well the frames of the cameras fit together."""
+    usable = {c.view: moments_of(c, stamp_source) for c in cameras}
+    silent = [view for view, moments in usable.items() if len(moments.stamps) < FEWEST]
+    if silent or len(cameras) < 2:
+        why = f'no usable frames of {", ".join(silent)}' if silent else 'there is one view only'
+        yield skipped('skew', why)
+        yield skipped('matched', why)
+        return
+    tolerance = rules.tolerance * 1e-9
+    offsets = {c.view: float(np.median(ages_of(c))) for c in cameras if len(ages_of(c))}
+    apart = max(offsets.values()) - min(offsets.values()) if len(offsets) > 1 else 0.0
+    skews, lags = partners(list(usable.values()))
+    if stamp_source == 'header' and apart > max(tolerance, _LARGEST_TOLERANCE):
+        behind, *_, ahead = sorted(offsets, key=offsets.__getitem__, reverse=True)
+        yield error('skew', f'frames of {ahead} and {behind} that come together have stamps '
+                    f'{apart:.2f} s apart: their clocks differ', CLOCK_REMEDY, offset_s=apart)
+    elif not len(skews):
+        yield error('skew', 'the stamps of the cameras do not overlap', CLOCK_REMEDY)
+    else:
+        yield skew_finding(skews, tolerance)
+    yield matched_finding(
+        replay(cameras, rules, stamp_source),
+        float(np.percentile(lags, 95)) if len(lags) else None, rules,
+        period=min(float(np.median(np.diff(m.stamps))) * 1e-9 for m in usable.values()))
+
+
+def skew_finding(skews: np.ndarray, tolerance: float) -> Finding:
+    """
+    Judge the differences between nearest stamps.
+
+    :param skews: [s], float64 [n].
+    """
+    median, late = (float(v) for v in np.percentile(skews, (50, 95)))
+    share = float((skews <= tolerance).mean())
+    # Rounded up to a millisecond, with room for what was not heard.
+    needed = float(np.ceil((late + 1e-4) * 1e3) / 1e3)
+    found = (f'{median * 1e3:.1f} ms (median), {late * 1e3:.1f} ms (p95) between nearest stamps; '
+             f'{share:.0%} within tolerance_s = {tolerance:g}')
+    values = {'median_s': median, 'p95_s': late, 'share_within': share, 'tolerance_95_s': needed}
+    if share >= _MATCHED:
+        return ok('skew', f'{found}; {needed:g} would do for 95 %', **values)
+    if needed > _LARGEST_TOLERANCE:
+        remedy = (f'95 % would need tolerance_s = {needed:g}, which pairs images of different '
+                  'moments: synchronise the clocks, trigger the cameras together, or raise the '
+                  'lower frame rate')
+    else:
+        remedy = (f'Trigger the cameras together or raise their rate; or set tolerance_s to '
+                  f'{needed:g}, which 95 % would keep')
+    return (error if share < 0.5 else warn)('skew', found, remedy, **values)
+
+
+def matched_finding(
+    counts: Counter[str], lag: float | None, rules: PairingRules, *, period: float = math.inf,
+) -> Finding:
+    """
+    Judge what the encoder's pairing made of what was heard.
+
+    :param lag: how long after each other partners come, p95 [s].
+    :param period: between the frames of the fastest camera [s].
+    """
+    if not counts['sets']:
+        return error('matched', 'the encoder would make no set at all of these frames',
+                     'See skew, and messages, stamps and age of each camera', sets=0)
+    share = counts['full'] / counts['sets']
+    found = f'{share:.0%} of {counts["sets"]} sets have all required views'
+    values = {'sets': counts['sets'], 'full_share': share}
+    if share >= _MATCHED:
+        return ok('matched', found, **values)
+    wait = rules.max_wait * 1e-9
+    if lag is not None and period > lag > wait:
+        remedy = (f'Partners come up to {lag:.3f} s after each other: make the slower camera '
+                  f'faster, or set max_wait_s (now {wait:g}) above that')
+    elif lag is not None and lag > wait:
+        remedy = (f'Partners come up to {lag:.3f} s after each other, and of each camera only the '
+                  f'newest frame is kept: make the slower one faster, or set tolerance_s (now '
+                  f'{rules.tolerance * 1e-9:g}) above that, which pairs images so far apart, '
+                  f'and max_wait_s (now {wait:g}) above {period:.3f}')
+    else:
+        remedy = 'See skew, and messages, stamps and age of each camera'
+    return (error if share < 0.5 else warn)('matched', found, remedy, **values)

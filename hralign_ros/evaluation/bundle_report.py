@@ -1,0 +1,294 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+The report on a finished bundle: episodes are played to it as the node would play them.
+
+Whatever the bundle holds is measured as it is, through the runtime: its curves, its thresholds,
+its limit of OUT_OF_DISTRIBUTION, tasks that were added to it. Nothing is fitted here.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+import time
+
+from hralign_ros.calibration.calibrate import ALPHA, ALPHAS
+from hralign_ros.calibration.conformal import decided
+from hralign_ros.calibration.scorer import Scored
+from hralign_ros.calibration.traces import Trace
+from hralign_ros.data.features import EpisodeFeatures, view_videos
+from hralign_ros.data.manifest import DataError, DataSet, Episode, REFERENCE_VIEW, SIMULATORS
+from hralign_ros.data.video import newest_at
+from hralign_ros.evaluation.bootstrap import EvaluationError
+from hralign_ros.evaluation.report import write_folder
+from hralign_ros.evaluation.success_events import measure_alarms, measure_delays
+from hralign_ros.evaluation.success_figures import probability_curves, reliability_diagram
+from hralign_ros.evaluation.success_report import example_curves, SIMULATED
+from hralign_ros.evaluation.success_suite import (
+    clusters_of,
+    measure_calibration,
+    measure_detection,
+    Measured,
+    share_over,
+    time_alone,
+    TIME_ONLY,
+    undecided,
+)
+from hralign_ros.runtime.decision import Status
+from hralign_ros.runtime.encoder import Encoder
+from hralign_ros.training.success_clips import labelled, Recording
+from hralign_ros.training.success_options import SuccessOptions
+from hralign_ros.training.success_run import assign_splits
+import numpy as np
+from numpy.typing import NDArray
+
+Report = Callable[[str], None]
+Doubles = NDArray[np.float64]
+_SECOND = 1_000_000_000
+# Frames of a recording that are decoded at a time.
+_BLOCK = 64
+# Episodes of these have been used to make the bundle.
+_USED = ('train', 'calibration', 'validation')
+
+
+@dataclass(frozen=True, eq=False)
+class Played:
+    """
+    What a bundle said of an episode, tick by tick.
+
+    :param scored: with raw scores.
+    :param probability: [F], NaN where there was none.
+    :param known: the bundle knows the task by the words of the episode.
+    :param status: int64 [F].
+    :param thresholds: [F] by alpha, NaN where there was none.
+    """
+
+    scored: Scored
+    probability: Doubles
+    known: bool
+    status: NDArray[np.int64]
+    thresholds: Mapping[float, Doubles]
+
+
+class BundlePlayer:
+    """
+    Plays recordings to a bundle; stands where the evaluation of runs has a calibrated scorer.
+
+    :param allow_unknown: decide on tasks that the bundle does not know, as the node's parameter
+        `allow_unknown_tasks` does.
+    """
+
+    seed = 0
+
+    def __init__(self, encoder: Encoder, *, allow_unknown: bool = False) -> None:
+        self.encoder, self.allow_unknown = encoder, allow_unknown
+        self._played: dict[str, Played] = {}
+
+    def play(self, episode: Episode, root: Path) -> Recording:
+        """
+        Play an episode's recordings from its start to its end.
+
+        :raises DataError: they cannot be read, or do not go together.
+        """
+        encoder = self.encoder
+        recordings = {view: recording for view,
+                      recording in view_videos(episode, root, False).items()
+                 if view in encoder.manifest.views}
+        if not recordings:
+            raise DataError(f'views {", ".join(episode.robot_videos) or "none"}; the bundle has '
+                            f'{", ".join(encoder.manifest.views)}')
+        reference = recordings.get(REFERENCE_VIEW) or next(iter(recordings.values()))
+        times = reference.times
+        wanted = {view: recording.stamps[newest_at(recording.times, times, recording.path.name)]
+                  for view, recording in recordings.items()}
+        live = encoder.start_episode(episode.task_text)
+        ticks = []
+        for start in range(0, len(times), _BLOCK):
+            some = slice(start, start + _BLOCK)
+            frames = {view: recording.read(wanted[view][some]) for view,
+                      recording in recordings.items()}
+            for row, now in enumerate(times[some] - times[0]):
+                ticks.append(live.step({view: recording[row] for view,
+                                        recording in frames.items()},
+                                       _SECOND + round(float(now) * _SECOND)))
+        present = np.array([view in recordings for view in encoder.manifest.views])
+        nothing = np.zeros((len(times), len(present), 1, 0), np.float16)
+        recording = labelled(episode, EpisodeFeatures(nothing, nothing[..., 0, :], present, times))
+        said = [tick.success for tick in ticks]
+        rates = {alpha: np.array([np.nan if s.calibration is None or s.calibration.threshold(
+            alpha) is None else s.calibration.threshold(alpha) for s in said], np.float64)
+            for alpha in ALPHAS}
+        progress, failed, out_of_distribution = (_numbers(values).astype(np.float32)
+                                                 for values in (
+            (s.progress for s in said), (s.failure for s in said), (s.ood_score for s in said)))
+        trace = Trace(recording, np.zeros((len(ticks), 0), np.float32), progress, failed,
+                      out_of_distribution,
+                      np.stack([tick.view_valid for tick in ticks]))
+        # Ticks without a result have no modes either.
+        modes = max(len(s.mode_risks) for s in said)
+        risks = np.array([s.mode_risks if s.mode_risks else (0.0,) * modes for s in said])
+        scored = Scored(trace, episode.task_id, _numbers(s.raw_score for s in said),
+                        recording.done,
+                        risks.reshape(len(said), modes))
+        self._played[episode.episode_id] = Played(
+            scored, _numbers(s.probability for s in said), live.task.known,
+            np.array([int(tick.status) for tick in ticks]), rates)
+        return recording
+
+    def __call__(self, recording: Recording) -> Scored:
+        """Return what was said of a recording that was played."""
+        return self._played[recording.episode.episode_id].scored
+
+    def probability(self, scored: Scored) -> Doubles:
+        """Return the probabilities [F]; NaN where there was none."""
+        return self._played[scored.episode_id].probability
+
+    def status(self, recording: Recording) -> NDArray[np.int64]:
+        """Return the status bits of every tick [F]."""
+        return self._played[recording.episode.episode_id].status
+
+    def threshold(self, scored: Scored, alpha: float = ALPHA) -> float:
+        """Return what SUCCESS needs at the end; above 1 where there is no threshold."""
+        last = float(self._played[scored.episode_id].thresholds[alpha][-1])
+        return last if np.isfinite(last) else 2.0
+
+    def thresholds_from(self, task_id: str) -> str:
+        """Tell whether a task is one of the bundle's."""
+        words = [one.known for one in self._played.values() if one.scored.task_id == task_id]
+        return 'the bundle' if words and all(words) else 'the shared curve'
+
+    def knows(self, recording: Recording) -> bool:
+        """Whether the bundle knows a recording's task, by the words of its episode."""
+        return self._played[recording.episode.episode_id].known
+
+    def decision(self, scored: Scored, alpha: float = ALPHA) -> int | None:
+        """Return the row at which SUCCESS is decided, as the node would by its defaults."""
+        played = self._played[scored.episode_id]
+        return decided(scored.stamps, played.probability, played.thresholds[alpha],
+                       status=self._bits(played), risks=scored.risks)
+
+    def decides(self, scored: Scored, alpha: float = ALPHA) -> bool:
+        """Tell whether there is a threshold for any tick of a task that is decided on."""
+        played = self._played[scored.episode_id]
+        stops = self._bits(played) & int(Status.UNKNOWN_TASK | Status.UNCALIBRATED) != 0
+        return bool((np.isfinite(played.thresholds[alpha]) & ~stops).any())
+
+    def _bits(self, played: Played) -> NDArray[np.int64]:
+        """Give the status bits of every tick [F] that decisions look at."""
+        return played.status & ~int(Status.UNKNOWN_TASK if self.allow_unknown else 0)
+
+
+def _numbers(values: Iterable[float | None]) -> Doubles:
+    """
+    Make an array of what may not be there.
+
+    In double precision, as the node compares them: isotonic curves tell the ticks of one step
+    apart by less than single precision has.
+    """
+    return np.array([np.nan if value is None else value for value in values], np.float64)
+
+
+def evaluate_bundle(
+    data: DataSet, bundle: Path, output: Path, *, splits: Sequence[str] = (),
+    allow_unknown: bool = False, commands: Sequence[str] = (), report: Report = print,
+) -> Measured:
+    """
+    Play recorded episodes to a bundle and write report.html, .json and .csv of what it said.
+
+    :param splits: whose episodes are played; none: all but those that bundles are made of.
+    :param allow_unknown: see BundlePlayer.
+    :raises EvaluationError: no episode with recordings and success flags is left.
+    """
+    encoder = Encoder.load(bundle, provider='cpu')
+    training = encoder.manifest.document['success'].get('training') or {}
+    # Robots that are held out elsewhere may have been trained on, by their seeds.
+    data = assign_splits(data, SuccessOptions(
+        all_robots=training.get('all_robots', False), leave_out=training.get('leave_out', '')))
+    names = list(splits) or sorted({e.split for e in data.episodes} - set(_USED))
+    # Streams are no attempts: nothing here is measured on them.
+    chosen = [e for e in data.episodes
+              if e.split in names and e.robot_videos and len(e.success_flags)
+              and not any(tag.startswith('stream:') for tag in e.tags)]
+    if not chosen:
+        raise EvaluationError(
+            f'{data.folder}: no episode of {", ".join(names) or "a test split"} with videos and '
+            f'success flags; splits there: {", ".join(sorted({e.split for e in data.episodes}))}')
+    one = BundlePlayer(encoder, allow_unknown=allow_unknown)
+    recordings: dict[str, list[Recording]] = {}
+    began = said = time.monotonic()
+    for number, episode in enumerate(chosen, 1):
+        try:
+            recordings.setdefault(episode.split, []).append(one.play(episode, data.folder))
+        except DataError as error:
+            report(f'left out {episode.episode_id}: {error}')
+        if time.monotonic() - said > 10:
+            said = time.monotonic()
+            rate = number / (said - began)
+            report(f'{number} of {len(chosen)} episodes, {rate:.1f}/s, '
+                   f'{(len(chosen) - number) / rate:.0f} s to go')
+    if not recordings:
+        raise EvaluationError(f'{data.folder}: not one episode could be played')
+    name, found = encoder.manifest.name, Measured()
+    measure_detection(found, {name: [(0, one)], TIME_ONLY: [(0, time_alone)]}, recordings,
+                      report=report)
+    drawn = measure_calibration(found, name, [one], recordings)
+    for split, some in recordings.items():
+        measure_alarms(found, name, [one], some, split)
+        measure_delays(found, name, [one], some, split)
+        _measure_status(found, name, one, some, split)
+        for recording in some:
+            at = one.decision(one(recording))
+            times, never = recording.features.time_s, not recording.done.any()
+            found.tables.setdefault('episodes', []).append({
+                'split': split, 'episode': recording.episode.episode_id,
+                'task': recording.episode.task_id,
+                'failure': recording.episode.failure,
+                'done_s': None if never else float(times[int(recording.done.argmax())]),
+                'success_s': None if at is None else float(times[at]),
+                'highest_probability': float(np.nanmax(np.r_[-1.0,
+                                                             one.probability(one(recording))])),
+                'status': int(np.bitwise_or.reduce(one.status(recording)))})
+    images = {}
+    if drawn:
+        images['reliability'] = reliability_diagram(drawn)
+    first = next(iter(recordings.values()))
+    images['curves'] = probability_curves(example_curves(one, first))
+    words = {'reliability': ('Reliability', 'Random ticks, in bins of equal mass; lines: 95 % '
+                             'intervals as if ticks were independent.'),
+             'curves': ('Probability over time', 'Attempts in the order of their names; shaded: '
+                        f'accomplished; dashed: the threshold for {ALPHA:.0%} false alarms.')}
+    sources = {e.source for e in chosen}
+    used = sorted(set(recordings) & set(_USED))
+    document = {
+        'title': f'Bundle: {name}',
+        'data': {
+            'data set': data.folder.name, 'sources': ', '.join(sorted(sources)),
+            'bundle': encoder.bundle.sha256[:16],
+            **{f'attempts, {split}': len(some) for split, some in recordings.items()},
+            'attempts at tasks that the bundle does not know': sum(
+                not one.knows(recording) for some in recordings.values() for recording in some)},
+        'warnings': [
+            *undecided([one], recordings),
+            *([SIMULATED] if sources & SIMULATORS else []),
+            *([f'Episodes of {", ".join(used)} may have been used to make the bundle: it looks '
+               'better on them than it is.'] if used else [])],
+        'rows': found.rows, 'controls': found.controls,
+        'figures': [{'name': key, 'title': words[key][0], 'caption': words[key][1]}
+                    for key in images],
+        'commands': list(commands), 'tables': found.tables}
+    write_folder(Path(output), document, images, report)
+    return found
+
+
+def _measure_status(
+    found: Measured, name: str, one: BundlePlayer, recordings: Sequence[Recording], split: str,
+) -> None:
+    """Count in how many ticks each status bit is set."""
+    for bit, better in ((Status.OUT_OF_DISTRIBUTION, 'lower'), (Status.UNCALIBRATED, ''),
+                        (Status.UNKNOWN_TASK, ''), (Status.VIEW_MISSING, '')):
+        ticks = np.concatenate([one.status(recording) & int(bit) != 0 for recording in recordings])
+        clusters = np.repeat(clusters_of(recordings),
+                             [recording.frames for recording in recordings])
+        found.add(f'ticks {bit.name}', name, split, share_over(ticks[None], clusters),
+                  better=better)

@@ -1,0 +1,227 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""The report on adaptation: measure all variants, draw the images, write one folder."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hralign_ros.data.manifest import DataSet, REFERENCE_VIEW, SIMULATORS
+from hralign_ros.data.pairs import Clip
+from hralign_ros.data.video import read_frames
+from hralign_ros.evaluation.bootstrap import EvaluationError
+from hralign_ros.evaluation.embeddings import encode_pairs, PairArrays
+from hralign_ros.evaluation.encoder_metrics import HUMAN_TO_ROBOT, POLICY
+from hralign_ros.evaluation.encoder_suite import (
+    FeatureStore,
+    FROZEN_MEAN,
+    group_runs,
+    measure,
+    Measured,
+    split_items,
+    Variant,
+)
+from hralign_ros.evaluation.figures import (
+    Answer,
+    Attention,
+    attention_figure,
+    bar_chart,
+    embeddings,
+    Example,
+    retrieval_examples,
+    training_curve,
+)
+from hralign_ros.evaluation.report import write_folder
+from hralign_ros.models.backbones import Preprocessing
+from hralign_ros.training.alignment_batches import Item
+from hralign_ros.training.alignment_run import Run
+from hralign_ros.training.log import LOG
+import numpy as np
+from numpy.typing import NDArray
+import torch
+
+Report = Callable[[str], None]
+_CHARTS = {
+    'recall': f'E1 R@1 of the task in other scenes, {HUMAN_TO_ROBOT}, task text',
+    'recall_neutral': f'E1 R@1 of the task in other scenes, {HUMAN_TO_ROBOT}, neutral text',
+    'recall_own_pair': f'E1 R@1 {HUMAN_TO_ROBOT}, task text',
+    'gap': 'E2 proxy A-distance, task text',
+    'policy': POLICY}
+# The split of tasks that training knows nothing of.
+TEST_TASKS = 'test_task'
+SIMULATED = ('Simulated pairs are not RH20T: these figures say that the method works on this '
+             'data, not how well it works on a real robot.')
+
+
+def evaluate_adaptation(
+    data: DataSet, runs: Sequence[Run], output: Path, *, splits: Sequence[str],
+    view: str = REFERENCE_VIEW, gallery: int = 100, full: bool = True, probes: bool = True,
+    cache: Path | None = None, workers: int = 1, commands: Sequence[str] = (),
+    report: Report = print,
+) -> Measured:
+    """
+    Evaluate runs beside the frozen backbone and write report.html, .json and .csv.
+
+    :param runs: runs of one variant differ in their seed; the first variant is the one shown.
+    :returns: everything measured.
+    :raises EvaluationError: a split without pairs, or one of new tasks that a run was trained on.
+    """
+    _check_new_tasks(data, runs, splits)
+    variants = [Variant(FROZEN_MEAN, ()), *group_runs(runs)]
+    store = FeatureStore(data, cache, workers=workers)
+    found = measure(
+        store, variants, splits=splits, view=view, gallery=gallery, full=full, probes=probes,
+        report=report)
+    images, figures = _figures(store, variants, found, splits[0], view)
+    main = variants[1].runs[0]
+    sources = sorted({e.source for e in data.episodes})
+    document = {
+        'title': f'HR-Align adaptation: {main.options.backbone}, {view} view',
+        'runs': {run.weights_sha256: run.folder.name for run in runs},
+        'data': {
+            'data set': data.folder.name, 'sources': ', '.join(sources),
+            'training pairs': main.record['data']['pairs'],
+            'training tasks': len(main.record['data']['tasks']),
+            'validation pairs': main.record['data']['validation_pairs'],
+            'gallery': gallery, 'view of the robot': view,
+            **{f'episodes of {split}': sum(e.split == split for e in data.episodes)
+               for split in splits},
+            'seeds': ', '.join(map(str, found.seeds))},
+        'warnings': [*([SIMULATED] if set(sources) & SIMULATORS else []), *(
+            f'{metric}, {split}: left out, {reason}'
+            for (metric, split), reason in found.left_out.items())],
+        'rows': found.rows, 'controls': found.controls, 'figures': figures,
+        'commands': list(commands), 'tables': found.tables}
+    write_folder(Path(output), document, images, report)
+    return found
+
+
+def _check_new_tasks(data: DataSet, runs: Sequence[Run], splits: Sequence[str]) -> None:
+    """Refuse tests of tasks that a run has learned, before the data were split anew."""
+    if TEST_TASKS not in splits:
+        return
+    tasks = {e.task_id for e in data.of_split(TEST_TASKS).episodes}
+    for run in runs:
+        both = sorted(tasks & set(run.record['data']['tasks']))
+        if both:
+            raise EvaluationError(
+                f'{run.folder} was trained on {", ".join(both)}, of {TEST_TASKS}: it would look '
+                'better than it is. Train again with the splits as they are now, or import the '
+                'data with those that it was trained with')
+
+
+def _figures(
+    store: FeatureStore, variants: Sequence[Variant], found: Measured, split: str, view: str,
+) -> tuple[dict[str, bytes], list[dict[str, str]]]:
+    run, data = variants[1].runs[0], store.data
+    cache = store.clips(run)
+    items = split_items(data, cache, split, view)
+    texts = store.texts(run, items)
+    before = encode_pairs(run.model, items, cache, texts, length=run.options.train.length,
+                          frozen_mean=True)
+    after = encode_pairs(
+        run.model, items, cache, texts, length=run.options.train.length,
+        adapt_human=run.options.train.objective == 'video_text')
+    images: dict[str, bytes] = {}
+    figures: list[dict[str, str]] = []
+
+    def add(name: str, image: bytes, title: str, caption: str) -> None:
+        images[name] = image
+        figures.append({'name': name, 'title': title, 'caption': caption})
+
+    for name, metric in _CHARTS.items():
+        rows = [r for r in (*found.rows, *found.controls) if r['metric'] == metric]
+        if rows:
+            controls = sorted({r['variant'] for r in found.controls if r['metric'] == metric})
+            add(name, bar_chart(rows, title=metric, controls=controls), metric,
+                'Bars are means over seeds, whiskers 95 % intervals; hatched: controls.')
+    tasks = np.concatenate([before.tasks, before.tasks])
+    domains = np.repeat(['human', 'robot'], len(items))
+    add('embeddings',
+        embeddings(np.concatenate(before.neutral()), np.concatenate(after.neutral()), tasks=tasks,
+                   domains=domains),
+        'Embeddings before and after',
+        f'Pairs of {split}: t-SNE of features pooled with the neutral text.')
+    add('retrieval', retrieval_examples(_examples(data, items, after)), 'Retrieval examples',
+        f'Pairs of {split}: a human clip and the robot clips found for it, neutral text; a '
+        'tick where the task is right; the middle frame of each answer.')
+    add('attention', attention_figure(_attention(store, run, items)), 'Attention to the task',
+        'Where the trained query looks, on frozen and on adapted tokens.')
+    log = run.folder / LOG
+    if log.exists():
+        add('training', training_curve(log, best='r1'), 'Training', 'Of the first seed.')
+    return images, figures
+
+
+def _examples(
+    data: DataSet, items: Sequence[Item], arrays: PairArrays, count: int = 5, answers: int = 5,
+) -> list[Example]:
+    """Take queries of different tasks, evenly, without regard to whether they succeed."""
+    human, robot = arrays.neutral()
+    similarity = human @ robot.T
+    shown: dict[str, int] = {}
+    for i, task in enumerate(arrays.tasks):
+        shown.setdefault(str(task), i)
+    chosen = list(shown.values())
+    chosen = chosen[::max(1, len(chosen) // count)][:count]
+    examples = []
+    for i in chosen:
+        order = np.argsort(-similarity[i], kind='stable')[:answers]
+        examples.append(Example(
+            frames=_frames(data, items[i].human, 4), title=items[i].robot.task_text,
+            answers=[Answer(
+                frame=_frames(data, items[j].robot, 3)[1],
+                label=f'{"own pair, " if j == i else ""}{similarity[i, j]:.2f}: '
+                      f'{items[j].robot.task_text}',
+                right=bool(arrays.tasks[j] == arrays.tasks[i])) for j in order]))
+    return examples
+
+
+def _attention(
+    store: FeatureStore, run: Run, items: Sequence[Item], count: int = 4,
+) -> list[Attention]:
+    """Show attention on the middle frame of robot clips of different tasks."""
+    from hralign_ros.training.frame_encoders import preprocess
+
+    tasks: dict[str, Item] = {}
+    for item in items:
+        tasks.setdefault(item.task_id, item)
+    chosen = list(tasks.values())[::max(1, len(tasks) // count)][:count]
+    texts = store.texts(run, chosen)
+    front = run.backbone.front(run.options.position)
+    shown = []
+    with torch.no_grad():
+        for item in chosen:
+            frame = _frames(store.data, item.robot, 3)[1]
+            maps = front(preprocess(frame[None], run.backbone.preprocessing))[None]
+            text = torch.tensor(texts[item.robot.task_text])
+            weights = [run.model.attention(
+                m.flatten(3).transpose(2, 3), torch.ones(1, 1), text)[1][0, 0]
+                .numpy() for m in (run.model.frozen_maps(maps), run.model.adapted_maps(maps))]
+            shown.append(Attention(
+                frame=_as_seen(frame, run.backbone.preprocessing), frozen=weights[0],
+                adapted=weights[1], grid=run.backbone.grid, title=item.robot.task_text))
+    return shown
+
+
+def _as_seen(frame: NDArray[np.uint8], spec: Preprocessing) -> NDArray[np.uint8]:
+    """Show the part of a frame that the backbone sees."""
+    if spec.fit != 'crop':
+        return frame
+    height, width = frame.shape[:2]
+    short = min(height, width)
+    top, left = (height - short) // 2, (width - short) // 2
+    return frame[top:top + short, left:left + short]
+
+
+def _frames(data: DataSet, clip: Clip, count: int) -> NDArray[np.uint8]:
+    return read_frames(data.path(clip.file), count=count, span_s=clip.span_s,
+                       geometry=clip.geometry)[0]
+
+
+def numbers(found: Measured, metric: str, variant: str, split: str) -> dict[str, Any]:
+    """Return a value with its interval as plain JSON."""
+    value = found.values[metric, variant, split]
+    return {'value': round(value.value, 4), 'low': round(value.low, 4),
+            'high': round(value.high, 4), 'n': value.n}

@@ -1,0 +1,128 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""E9: whether a probability means what it says."""
+
+from dataclasses import dataclass, replace
+
+from hralign_ros.evaluation.bootstrap import Estimate, EvaluationError, Floats, Labels, resample
+from hralign_ros.evaluation.metrics.rows import Bools
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.optimize import brentq
+from scipy.special import expit, logit, ndtr
+
+BINS = 15
+_TINY = 1e-7
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """
+    How far probabilities are from frequencies.
+
+    :param ece: expected calibration error over bins of equal mass, less what chance alone gives
+        (see `expected_error`).
+    :param brier: mean squared error; `reliability`, `resolution` and `uncertainty` make it up
+        (brier = reliability - resolution + uncertainty, up to the spread within bins).
+    :param nll: mean negative log-likelihood, nats.
+    """
+
+    ece: Estimate
+    brier: Estimate
+    nll: Estimate
+    reliability: float
+    resolution: float
+    uncertainty: float
+    prevalence: float
+
+
+def calibrated(
+    probability: ArrayLike, done: ArrayLike, clusters: Labels, *, bins: int = BINS,
+    draws: int = 500, seed: int = 0,
+) -> Calibrated:
+    """
+    Measure calibration.
+
+    :param probability: [n], 0 to 1, or [S, n] of S training seeds on the same rows.
+    :param done: bool [n].
+    :param clusters: [n].
+    :raises EvaluationError: a value is outside of 0 to 1, or shapes do not fit.
+    """
+    rows = np.atleast_2d(np.asarray(probability, np.float64))
+    truth = np.asarray(done, bool)
+    if rows.shape[1] != len(truth) or not len(truth):
+        raise EvaluationError(f'{rows.shape[1]} probabilities for {len(truth)} labels')
+    if not (np.isfinite(rows).all() and rows.min() >= 0 and rows.max() <= 1):
+        raise EvaluationError('a probability is outside of 0 to 1')
+    clipped = np.clip(rows, _TINY, 1 - _TINY)
+    loss = -np.where(truth, np.log(clipped), np.log1p(-clipped)).mean(0)
+    square = ((rows - truth) ** 2).mean(0)
+    ece = resample(
+        lambda chosen: float(np.mean([
+            expected_error(row[chosen], truth[chosen], bins) for row in rows])),
+        clusters, draws=draws, seed=seed, centred=True)
+    ece = replace(ece, low=max(ece.low, 0.0))
+    groups = [(members, row) for row in rows for members in equal_mass(row, bins)]
+    base = float(truth.mean())
+    weight = [len(members) / rows.size for members, _ in groups]
+    reliability = sum(w * float(row[m].mean() - truth[m].mean()) ** 2
+                      for w, (m, row) in zip(weight, groups, strict=True))
+    resolution = sum(w * float(truth[m].mean() - base) ** 2
+                     for w, (m, _) in zip(weight, groups, strict=True))
+    return Calibrated(
+        ece, resample(lambda c: float(square[c].mean()), clusters, draws=draws, seed=seed),
+        resample(lambda c: float(loss[c].mean()), clusters, draws=draws, seed=seed),
+        reliability, resolution, base * (1 - base), base)
+
+
+def with_share(probability: ArrayLike, share: float) -> Floats:
+    """
+    Shift probabilities by one number in log-odds so that their mean is a share that is known.
+
+    What is left of the calibration error then is not that successes are more frequent here than
+    they were where the probabilities were calibrated.
+
+    :param probability: [n], 0 to 1.
+    :param share: of successes among the rows, within 0 and 1.
+    :raises EvaluationError: the share is 0 or 1, which no shift reaches.
+    """
+    if not 0.0 < share < 1.0:
+        raise EvaluationError(f'the share of successes is {share}; needed is one within 0 and 1')
+    odds = logit(np.clip(np.asarray(probability, np.float64), _TINY, 1 - _TINY))
+    shift = brentq(lambda by: float(expit(odds + by).mean()) - share, -60.0, 60.0)
+    return np.asarray(expit(odds + shift), np.float64)
+
+
+def equal_mass(probability: Floats, bins: int = BINS) -> list[np.ndarray]:
+    """Sort rows into bins of as nearly equal size as can be; row numbers of each."""
+    order = np.argsort(probability, kind='stable')
+    return [part for part in np.array_split(order, min(bins, len(order))) if len(part)]
+
+
+def expected_error(probability: Floats, done: Bools, bins: int = BINS) -> float:
+    """
+    Return the debiased expected calibration error (L1, bins of equal mass).
+
+    In a bin of m rows the frequency scatters about its mean even where the probability is right,
+    so gaps look larger than they are. By how much a gap of the observed size would look larger
+    still (the mean of a folded normal) is taken off: about half of a gap that is chance alone,
+    next to nothing of a large one. After Kumar et al., Verified Uncertainty Calibration, 2019.
+    """
+    total = 0.0
+    for members in equal_mass(probability, bins):
+        p = probability[members]
+        gap = abs(float(p.mean() - done[members].mean()))
+        # By the probabilities: the frequency of a small bin may be 0 or 1.
+        scatter = float((p * (1 - p)).mean() / len(members)) ** 0.5
+        total += len(members) / len(probability) * (2 * gap - _folded_mean(gap, scatter))
+    return max(total, 0.0)
+
+
+def _folded_mean(mean: float, spread: float) -> float:
+    """Return the mean absolute value of a normal variable."""
+    if spread == 0.0:
+        return abs(mean)
+    ratio = mean / spread
+    return float(spread * np.sqrt(2 / np.pi) * np.exp(-ratio ** 2 / 2)
+                 + mean * (1 - 2 * ndtr(-ratio)))

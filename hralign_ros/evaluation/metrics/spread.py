@@ -1,0 +1,114 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""E3: whether human and robot features are alike, and whether features collapsed."""
+
+from dataclasses import dataclass
+import math
+
+from hralign_ros.evaluation.bootstrap import (
+    Estimate,
+    EvaluationError,
+    Floats,
+    Ints,
+    jackknife,
+    Labels,
+)
+from hralign_ros.evaluation.metrics.rows import features_of, unit_rows
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+@dataclass(frozen=True)
+class Spread:
+    """
+    Whether features still use their space.
+
+    :param effective_rank: exp of the entropy of the centred features' normalised singular values:
+        1 where they vary along one line, at most min(n - 1, C).
+    :param norm_entropy: entropy of the features' lengths over log n: 1 where all are equally
+        long, towards 0 where a few hold all the length.
+    :param variation: 1 - |mean of the unit features|^2: 0 where all point the same way.
+    """
+
+    effective_rank: Estimate
+    norm_entropy: Estimate
+    variation: Estimate
+
+
+def linear_cka(human: ArrayLike, robot: ArrayLike, *, clusters: Labels) -> Estimate:
+    """
+    Return debiased linear CKA between features of the same pairs (E3).
+
+    HSIC(X, Y) / sqrt(HSIC(X, X) HSIC(Y, Y)) with the unbiased estimator of HSIC, so that unrelated
+    features give 0 also with more channels than clips. 1 where one is the other, rotated and
+    scaled. The interval is a jackknife over clusters.
+
+    :param human: [n, C].
+    :param robot: [n, D], row i is the partner of human row i.
+    :param clusters: [n].
+    :raises EvaluationError: rows that do not match, fewer than 4 of them in any part, or features
+        that do not vary.
+    """
+    h, r = features_of('human', human), features_of('robot', robot)
+    if len(h) != len(r):
+        raise EvaluationError(f'{len(h)} human and {len(r)} robot rows are not pairs')
+    h, r = h - h.mean(0), r - r.mean(0)
+    kernel_h, kernel_r = h @ h.T, r @ r.T
+    np.fill_diagonal(kernel_h, 0.0)
+    np.fill_diagonal(kernel_r, 0.0)
+
+    def cka(rows: Ints) -> float:
+        k, m = kernel_h[np.ix_(rows, rows)], kernel_r[np.ix_(rows, rows)]
+        scale = _unbiased_hsic(k, k) * _unbiased_hsic(m, m)
+        if not scale > 0.0:
+            raise EvaluationError('CKA of features that do not vary is not defined')
+        return _unbiased_hsic(k, m) / math.sqrt(scale)
+
+    return jackknife(cka, clusters)
+
+
+def spread(features: ArrayLike, *, clusters: Labels) -> Spread:
+    """
+    Return effective rank, norm entropy and variation of features (E3): the guards on collapse.
+
+    Compare them only at equal n: the effective rank grows with the number of clips. Intervals are
+    jackknives over clusters.
+
+    :param features: [n, C].
+    :raises EvaluationError: fewer than 3 rows, or a feature that is zero.
+    """
+    x = features_of('features', features)
+    if len(x) < 3:
+        raise EvaluationError(f'{len(x)} features are too few to have a spread')
+    unit = unit_rows('features', x)
+    norms = np.linalg.norm(x, axis=1)
+
+    def rank(rows: Ints) -> float:
+        centred = x[rows] - x[rows].mean(0)
+        # Eigenvalues of the smaller Gram matrix: squares of the singular values.
+        gram = centred @ centred.T if len(rows) < x.shape[1] else centred.T @ centred
+        values = np.sqrt(np.clip(np.linalg.eigvalsh(gram), 0.0, None))
+        # What rounding leaves of a rank that is not there.
+        values = values[values > values.max() * 1e-6]
+        return math.exp(_entropy(values / values.sum())) if values.size else 1.0
+
+    return Spread(
+        jackknife(rank, clusters),
+        jackknife(lambda i: _entropy(norms[i] / norms[i].sum()) / math.log(len(i)), clusters),
+        jackknife(lambda i: 1.0 - float((unit[i].mean(0) ** 2).sum()), clusters))
+
+
+def _unbiased_hsic(k: Floats, m: Floats) -> float:
+    """Return the unbiased HSIC of two kernels with zero diagonals (Song et al. 2012)."""
+    n = len(k)
+    if n < 4:
+        raise EvaluationError(f'debiased CKA needs at least 4 pairs, and a part has {n}')
+    cross = float(k.sum(0) @ m.sum(1))
+    return float((k * m).sum() + k.sum() * m.sum() / ((n - 1) * (n - 2))
+                 - 2.0 * cross / (n - 2)) / (n * (n - 3))
+
+
+def _entropy(shares: Floats) -> float:
+    positive = shares[shares > 0]
+    return float(-(positive * np.log(positive)).sum())

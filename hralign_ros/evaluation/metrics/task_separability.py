@@ -1,0 +1,154 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""E4: whether features tell tasks apart in scenes that are new."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hralign_ros.evaluation.bootstrap import (
+    cluster_mean,
+    Estimate,
+    EvaluationError,
+    Floats,
+    Ints,
+    jackknife,
+    Labels,
+    paired_difference,
+)
+from hralign_ros.evaluation.metrics.classifiers import classify
+from hralign_ros.evaluation.metrics.rows import (
+    Bools,
+    features_of,
+    group_folds,
+    labels_of,
+    TIE,
+    unit_rows,
+)
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Separability:
+    """
+    Whether features tell tasks apart where the scene is new.
+
+    :param accuracy: on clips of scenes that were left out.
+    :param within: on the same clips with their scene known (other episodes of it).
+    :param drop: within - accuracy.
+    :param chance: 1 / number of tasks.
+    :param left_out: clips whose task no other scene has.
+    :param index: rows that were measured, int64 [n].
+    :param right: whether each was right with its scene left out, bool [n].
+    """
+
+    accuracy: Estimate
+    within: Estimate
+    drop: Estimate
+    chance: float
+    left_out: int
+    index: Ints
+    right: Bools
+
+
+def separability(
+    features: ArrayLike, *, tasks: Labels, scenes: Labels, episodes: Labels,
+    classifier: Literal['knn', 'linear'] = 'knn', k: int = 5, max_folds: int = 10, seed: int = 0,
+) -> Separability:
+    """
+    Classify the task, leaving scenes out (E4).
+
+    kNN: votes of the k most similar clips by cosine; a tied vote goes to the larger similarity.
+    Linear: logistic regression on standardised features, C 0.01; more than `max_folds` scenes are
+    left out several at a time. `within` leaves out episodes in place of scenes. Intervals draw
+    episodes.
+
+    :param features: [n, C].
+    :param tasks: [n].
+    :param scenes: [n].
+    :param episodes: clips of one episode (its views, its twins) never vote for each other, [n].
+    :raises EvaluationError: fewer than 2 tasks or scenes, or no clip that can be measured.
+    """
+    x = features_of('features', features)
+    names, places = labels_of('tasks', tasks, len(x)), labels_of('scenes', scenes, len(x))
+    runs = labels_of('episodes', episodes, len(x))
+    count = len(np.unique(names))
+    if count < 2 or len(np.unique(places)) < 2:
+        raise EvaluationError(
+            f'{count} task(s) in {len(np.unique(places))} scene(s): at least 2 of both are needed')
+    elsewhere = (names[:, None] == names[None, :]) & (places[:, None] != places[None, :])
+    index = np.flatnonzero(elsewhere.any(1))
+    if not index.size:
+        raise EvaluationError('no task is shown in two scenes: nothing can be left out')
+    if classifier == 'knn':
+        unit = unit_rows('features', x)
+        similarity = unit @ unit.T
+        across = _vote(similarity, names, places[:, None] != places[None, :], k)
+        inside = _vote(similarity, names, runs[:, None] != runs[None, :], k)
+    elif classifier == 'linear':
+        across = _probe_labels(x, names, places, max_folds, seed)
+        inside = _probe_labels(x, names, runs, max_folds, seed)
+    else:
+        raise EvaluationError(f"classifier '{classifier}': allowed are knn and linear")
+    right, known = (across == names)[index], (inside == names)[index]
+    return Separability(
+        cluster_mean(right, runs[index], seed=seed), cluster_mean(known, runs[index], seed=seed),
+        paired_difference(known, right, runs[index], seed=seed), 1 / count, len(x) - len(index),
+        index, right)
+
+
+def task_distance_ratio(
+    features: ArrayLike, *, tasks: Labels, episodes: Labels, scenes: Labels | None = None,
+) -> Estimate:
+    """
+    Return the mean cosine distance within tasks over that between tasks; less is better (E4).
+
+    :param features: [n, C].
+    :param tasks: [n].
+    :param episodes: clips of one episode are not compared with each other, [n].
+    :param scenes: [n]; given: only clips of different scenes are compared, on both sides.
+    :raises EvaluationError: a part of the jackknife has no pair within or between tasks.
+    """
+    unit = unit_rows('features', features)
+    names, runs = labels_of('tasks', tasks, len(unit)), labels_of('episodes', episodes, len(unit))
+    counted = runs[:, None] != runs[None, :]
+    if scenes is not None:
+        places = labels_of('scenes', scenes, len(unit))
+        counted &= places[:, None] != places[None, :]
+    distance = 1.0 - unit @ unit.T
+    same = names[:, None] == names[None, :]
+
+    def ratio(rows: Ints) -> float:
+        part = np.ix_(rows, rows)
+        inner, outer = counted[part] & same[part], counted[part] & ~same[part]
+        if not inner.any() or not outer.any():
+            raise EvaluationError('the distance ratio needs clips within and between tasks')
+        between = float(distance[part][outer].mean())
+        return float(distance[part][inner].mean()) / between if between > TIE else 1.0
+
+    return jackknife(ratio, runs)
+
+
+def _vote(similarity: Floats, names: NDArray[np.str_], allowed: Bools, k: int) -> NDArray[np.str_]:
+    labels, numbers = np.unique(names, return_inverse=True)
+    result = np.zeros(len(names), labels.dtype)
+    for row in range(len(names)):
+        others = np.flatnonzero(allowed[row])
+        nearest = others[np.argsort(-similarity[row, others], kind='stable')[:k]]
+        # A vote outweighs any difference between sums of k similarities.
+        votes = np.bincount(numbers[nearest], (k + 1) * 2 + similarity[row, nearest],
+                            minlength=len(labels))
+        result[row] = labels[votes.argmax()]
+    return result
+
+
+def _probe_labels(
+    x: Floats, names: NDArray[np.str_], groups: NDArray[np.str_], max_folds: int, seed: int,
+) -> NDArray[np.str_]:
+    result = np.zeros(len(x), names.dtype)
+    for train, test in group_folds(groups, min(max_folds, len(np.unique(groups))), seed):
+        if len(np.unique(names[train])) < 2:
+            raise EvaluationError('a fold trains on one task only: take more scenes or episodes')
+        result[test] = classify('linear', x[train], names[train], x[test], seed)
+    return result

@@ -1,0 +1,392 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+E10, E11, E12 and E14 of a calibrated head: what happens over time.
+
+False alarms, delays, streams in which nothing is accomplished, recordings backwards, cameras that
+fail.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+from zlib import crc32
+
+from hralign_ros.calibration.calibrate import ALPHA, ALPHAS
+from hralign_ros.calibration.scorer import Scored, ticks
+from hralign_ros.evaluation.bootstrap import cluster_mean, Estimate, resample
+from hralign_ros.evaluation.metrics.decisions import delays, rate, rule_of_three
+from hralign_ros.evaluation.metrics.progress_order import value_order_correlations
+from hralign_ros.evaluation.success_deciders import CalibratedScorer, decided_on, Decider, Doubles
+from hralign_ros.evaluation.success_suite import (
+    attempts,
+    clusters_of,
+    Measured,
+    SEEN,
+    share_of,
+    share_over,
+    stream_of,
+)
+from hralign_ros.runtime.decision import DecisionRules
+from hralign_ros.training.success_clips import rearranged, Recording
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+
+SURE = 0.9
+DELAYS_S = (0.25, 0.5, 1.0)
+_DRAWS = 500
+
+
+def measure_alarms(
+    found: Measured, name: str, ours: Sequence[Decider], recordings: Sequence[Recording],
+    split: str,
+) -> None:
+    """
+    E10: how many attempts that never succeed are taken for a success, against the guarantee.
+
+    Streams are no attempts: the calibration has none, and they alarm less often.
+    """
+    for alpha in ALPHAS:
+        never, without = decided_on(
+            ours, [recording for recording in attempts(recordings) if not recording.done.any()],
+            alpha)
+        if not never:
+            continue
+        alarms = np.array([[one.decision(one(recording), alpha) is not None for recording in never]
+                           for one in ours])
+        found.add(f'E10 false alarms at {alpha:.0%}', name, split, share_over(
+            alarms, [recording.episode.task_id for recording in never]), better='lower',
+            chance=alpha,
+            seeds=[one.seed for one in ours], note=without)
+        if alpha == ALPHA:
+            tasks = np.array([recording.episode.task_id for recording in never])
+            for task in np.unique(tasks):
+                here = alarms[:, tasks == task]
+                bound = rate(int(here[0].sum()), here.shape[1])
+                found.tables.setdefault('false_alarms_by_task', []).append({
+                    'split': split, 'task': str(task), 'episodes': here.shape[1],
+                    'seed': ours[0].seed, 'false_alarms': bound.events, 'low': bound.low,
+                    'high': bound.high, 'guarantee_broken': bound.low > alpha,
+                    'rate_all_seeds': float(here.mean()),
+                    'thresholds_from': ours[0].thresholds_from(str(task))})
+
+
+def measure_delays(
+    found: Measured, name: str, ours: Sequence[Decider], recordings: Sequence[Recording],
+    split: str,
+) -> None:
+    """
+    E11: how late SUCCESS is decided where there is one, how often it is not, and how often before.
+
+    Missed or late are attempts that end accomplished, and have been for the dwell time: no rule
+    could decide the others. Too early are any that do not begin accomplished, of which the
+    guarantee is; those that are undone again are among them.
+    """
+    dwell = DecisionRules().dwell * 1e-9
+    sooner, without = decided_on(ours, [
+        recording for recording in attempts(recordings) if recording.done.any()
+        and not recording.done[0]], ALPHA)
+    if sooner:
+        early = np.array([[_first_decision(one, recording) < int(recording.done.argmax())
+                           for recording in sooner] for one in ours])
+        found.add('E11 successes decided too early', name, split,
+                  share_over(early, clusters_of(sooner)), better='lower', chance=ALPHA,
+                  seeds=[one.seed for one in ours], note=without)
+    good, without = decided_on(ours, [
+        r for r in attempts(recordings) if r.done[-1] and float(
+            r.features.time_s[-1] - r.features.time_s[int(r.done.argmax())]) >= dwell],
+        ALPHA)
+    if not good:
+        return
+    first = [float(recording.features.time_s[int(recording.done.argmax())]) for recording in good]
+    decided_s = np.full((len(ours), len(good)), np.nan)
+    for number, one in enumerate(ours):
+        for column, recording in enumerate(good):
+            scored = one(recording)
+            at = one.decision(scored)
+            if at is not None:
+                decided_s[number, column] = recording.features.time_s[at]
+            found.tables.setdefault('decisions', []).append({
+                'split': split, 'seed': one.seed, 'episode': recording.episode.episode_id,
+                'done_s': first[column],
+                'success_s': None if at is None else float(decided_s[number, column]),
+                'left_s': float(recording.features.time_s[-1]) - first[column]})
+    seeds, clusters = [one.seed for one in ours], clusters_of(good)
+    found.add('E11 missed successes', name, split, share_over(np.isnan(decided_s), clusters),
+              better='lower', seeds=seeds, note=without)
+    late = np.asarray((decided_s >= np.array(first)).any(0), np.bool_)
+    for metric, part in (('E11 median delay [s]', 'median_s'), ('E11 delay, 90 % [s]', 'p90_s')):
+        found.add(metric, name, split, _delay(first, decided_s, late, clusters, part),
+                  better='lower', seeds=seeds, note='of those decided, and not too early')
+
+
+def _first_decision(one: Decider, recording: Recording) -> int:
+    """Return the row at which SUCCESS is decided, or a row behind the last one."""
+    at = one.decision(one(recording))
+    return recording.frames if at is None else at
+
+
+def _delay(
+    first: Sequence[float], decided_s: Doubles, late: NDArray[np.bool_],
+    clusters: NDArray[np.str_], part: str,
+) -> Estimate:
+    """
+    Return a quantile of delays, the mean over seeds, with its interval over clusters.
+
+    :param decided_s: [S, n]; NaN for never.
+    :param late: bool [n], attempts that any seed decided in time.
+    """
+    rows = np.flatnonzero(late)
+
+    def over(chosen: NDArray[np.int64]) -> float:
+        some = rows[chosen]
+        each = [getattr(delays(np.array(first)[some], row[some]), part) for row in decided_s]
+        known = [value for value in each if np.isfinite(value)]
+        return float(np.mean(known)) if known else float('nan')
+
+    if len(set(clusters[rows])) < 2:
+        value = over(np.arange(len(rows))) if len(rows) else float('nan')
+        return Estimate(value, float('nan'), float('nan'), len(rows), len(rows), method='')
+    return resample(over, clusters[rows])
+
+
+def wrong_task(
+    recording: Recording, tasks: Mapping[str, str],
+) -> tuple[str, str]:
+    """Choose an instruction that a recording does not follow, always the same one."""
+    others = sorted(task for task in tasks if task != recording.episode.task_id)
+    task = others[crc32(recording.episode.episode_id.encode()) % len(others)]
+    return task, tasks[task]
+
+
+def reversed_recording(recording: Recording) -> Recording | None:
+    """Play what led to a success backwards; None where there is too little of it."""
+    first = int(recording.done.argmax())
+    if not recording.done.any() or first < 5:
+        return None
+    return rearranged(recording, np.arange(first)[::-1].copy(), np.zeros(first, bool))
+
+
+def perturbed(recording: Recording, rng: np.random.Generator) -> Recording:
+    """
+    Vary a recording: a later start, pauses, lost frames, one view behind the other.
+
+    No frame comes before an earlier one: where nothing was accomplished, nothing is now.
+    """
+    start = int(rng.integers(0, max(1, recording.frames // 3)))
+    pause, lost = rng.uniform(0.0, 0.3, 2)
+    steps = rng.choice([0, 1, 2], recording.frames, p=[pause, 1.0 - pause - lost, lost])
+    rows = start + np.cumsum(steps) - steps[0]
+    rows = rows[rows < recording.frames]
+    lag = np.zeros(recording.features.tokens.shape[1], np.int64)
+    lag[rng.integers(len(lag))] = rng.integers(0, 3)
+    return rearranged(recording, np.maximum(rows[:, None] - lag, 0), recording.done[rows])
+
+
+# A recording and the instruction under which it is watched; None: its own.
+Stream = tuple[Recording, tuple[str, str] | None]
+
+
+def collect_streams(recordings: Sequence[Recording],
+                    tasks: Mapping[str, str]) -> dict[str, list[Stream]]:
+    """
+    Make streams in which nothing is accomplished, by kind.
+
+    Idle, occluded and relit ones were rendered as such; wrong-task ones are attempts under another
+    instruction, reversed ones what led to a success, played backwards.
+    """
+    streams: dict[str, list[Stream]] = {}
+    for recording in recordings:
+        kind = stream_of(recording)
+        if not kind:
+            if set(tasks) - {recording.episode.task_id}:
+                streams.setdefault('wrong task',
+                                   []).append((recording, wrong_task(recording, tasks)))
+            backwards = reversed_recording(recording)
+            if backwards is not None:
+                streams.setdefault('reversed', []).append((backwards, None))
+        elif not recording.done.any():
+            streams.setdefault(kind, []).append((recording, None))
+    return dict(sorted(streams.items()))
+
+
+def measure_streams(
+    found: Measured, name: str, one: CalibratedScorer, recordings: Sequence[Recording], *,
+    plain: float = 0.5, perturbed_frames: int = 0,
+) -> None:
+    """
+    E11: false SUCCESS decisions on streams in which nothing is accomplished.
+
+    Beside them what the rule of one sample above `plain` would have done with the same
+    probabilities, and what comes of the same streams perturbed: see `perturbed`. The last row of
+    the table is of all kinds together, where an episode is one segment however often it is played.
+
+    :param perturbed_frames: about so many frames of perturbed streams, over all kinds; every
+        stream is perturbed once at least, unless it is 0.
+    """
+    streams = collect_streams(recordings, one.scorer.run.texts)
+    total = sum(recording.frames for some in streams.values() for recording, _ in some)
+    rng = np.random.default_rng(0)
+    # Episodes in which something was decided, by us and by the rule of one sample.
+    alarmed: set[str] = set()
+    naive_alarmed: set[str] = set()
+    plays = max(1, round(perturbed_frames / max(total, 1))) if perturbed_frames else 0
+    rows: list[dict[str, Any]] = []
+    # Of each episode the longest stream: attempts under another instruction are whole, and where
+    # there is no other one, what is played backwards is all that there is.
+    episodes: dict[str, Recording] = {}
+    for kind, collected in streams.items():
+        judged = [(stream, _judged(one, stream[0], stream[1], again=kind == 'reversed'))
+                  for stream in collected]
+        # Where nothing can be decided, nothing decided means nothing.
+        some = [stream for stream, said in judged if one.decides(said)]
+        scored = [said for _, said in judged if one.decides(said)]
+        if not some:
+            continue
+        for recording, _ in some:
+            longest = episodes.setdefault(recording.episode.episode_id, recording)
+            if recording.frames > longest.frames:
+                episodes[recording.episode.episode_id] = recording
+        alarms = [one.decision(s) is not None for s in scored]
+        alarmed |= {s.episode_id for s, alarm in zip(scored, alarms, strict=True) if alarm}
+        more = _Count()
+        for _ in range(plays):
+            for recording, instruction in some:
+                more.add(one, _judged(one, perturbed(recording, rng), instruction, again=True),
+                         plain)
+        frames, hours = sum(len(s.scores) for s in scored), sum(
+            float(s.recording.features.time_s[-1]) for s in scored) / 3600
+        sampled = [_one_sample(one, s, plain) for s in scored]
+        naive_alarmed |= {s.episode_id for s, it in zip(scored, sampled, strict=True) if it}
+        naive = sum(sampled)
+        rows.append({
+            'stream': kind, 'segments': len(some), 'frames': frames, 'hours': round(hours, 4),
+            'success_events': sum(alarms), 'bound_per_segment': rule_of_three(
+                sum(alarms), len(some)), 'events_one_sample': naive,
+            'perturbed_frames': more.frames, 'perturbed_segments': more.segments,
+            'perturbed_events': more.events, 'perturbed_events_one_sample': more.naive})
+        for variant, count in ((name, sum(alarms)), (f'one sample above {plain}', naive)):
+            found.add(f'E11 false SUCCESS per segment, {kind}', variant, SEEN,
+                      share_of(rate(count, len(some))), better='lower',
+                      note=f'{frames} frames', control=variant != name)
+    if rows:
+        found.tables['streams'] = [*rows, {
+            **{key: sum(row[key] for row in rows) for key in rows[0] if key != 'stream'},
+            'stream': 'all', 'segments': len(episodes),
+            'frames': sum(recording.frames for recording in episodes.values()),
+            'hours': round(sum(
+                float(recording.features.time_s[-1]) for recording in episodes.values()) / 3600,
+                4),
+            'success_events': len(alarmed), 'events_one_sample': len(naive_alarmed),
+            'bound_per_segment': rule_of_three(len(alarmed), len(episodes))}]
+
+
+def _judged(
+    one: CalibratedScorer, recording: Recording, instruction: tuple[str, str] | None, *,
+    again: bool,
+) -> Scored:
+    """Score a recording under an instruction; `again`: it is not the episode's own recording."""
+    seen = one.scorer.watch(recording) if again else one.scorer.seen(recording)
+    return one.scorer.judge(seen, instruction=instruction)
+
+
+def _one_sample(one: CalibratedScorer, scored: Scored, plain: float) -> bool:
+    return bool((np.nan_to_num(one.probability(scored)) > plain).any())
+
+
+@dataclass
+class _Count:
+    """Segments and what was decided in them."""
+
+    segments: int = 0
+    frames: int = 0
+    events: int = 0
+    naive: int = 0
+
+    def add(self, one: CalibratedScorer, scored: Scored, plain: float) -> None:
+        self.segments += 1
+        self.frames += len(scored.scores)
+        self.events += one.decision(scored) is not None
+        self.naive += _one_sample(one, scored, plain)
+
+
+def frozen(recording: Recording, view: int) -> Recording:
+    """Return a recording in which a view shows the same image from the middle on."""
+    rows = np.repeat(np.arange(recording.frames)[:, None], recording.features.tokens.shape[1],
+                     axis=1)
+    rows[:, view] = np.minimum(rows[:, view], recording.frames // 2)
+    return rearranged(recording, rows, recording.done)
+
+
+def measure_cameras(
+    found: Measured, name: str, one: CalibratedScorer, recordings: Sequence[Recording],
+    split: str = SEEN,
+) -> None:
+    """E14: what a camera that is gone, frozen or late does to detection and to confidence."""
+    # Without those that no curve is for, whose probability is not a number.
+    chosen = [recording for recording in attempts(recordings)
+              if np.isfinite(one.probability(one(recording))).all()]
+    views = one.scorer.views
+    # What is done to a recording, and how it is watched.
+    variations: dict[str, tuple[Callable[[Recording], Recording], dict[str, Any]]] = {
+        'all views': (lambda recording: recording, {})}
+    for number, view in enumerate(views):
+        variations[f'no {view}'] = (
+            lambda recording: recording, {'views': np.arange(len(views)) != number})
+        variations[f'{view} frozen'] = (partial(frozen, view=number), {})
+        for delay in DELAYS_S:
+            variations[f'{view} {delay * 1000:.0f} ms late'] = (
+                lambda recording: recording,
+                {'delays': [delay * (i == number) for i in range(len(views))]})
+    whole = float('nan')
+    for what, (change, how) in variations.items():
+        scored = [one.scorer.judge(one.scorer.watch(change(recording), **how))
+                  for recording in chosen]
+        ps = [one.probability(s) for s in scored]
+        known = [np.isfinite(p).all() for p in ps]
+        if not all(known):
+            continue
+        values, done, _ = ticks(
+            [replace(s, scores=p) for s, p in zip(scored, ps, strict=True)], 0)
+        never = [p for s, p in zip(scored, ps, strict=True) if not s.done.any()]
+        if not never or len(set(done.tolist())) < 2:
+            continue
+        auroc = float(roc_auc_score(done, values))
+        whole = auroc if what == 'all views' else whole
+        sure = rate(sum(bool((p > SURE).any()) for p in never), len(never))
+        found.add('E14 AUROC', f'{name}, {what}', split, Estimate(
+            auroc, float('nan'), float('nan'), len(values), len(chosen), method=''),
+            better='higher')
+        found.add(f'E14 wrongly above {SURE}', f'{name}, {what}', split, share_of(sure),
+                  better='lower', note='attempts that never succeed, at any tick')
+        found.tables.setdefault('cameras', []).append({
+            'what': what, 'split': split, 'auroc': auroc, 'auroc_loss': whole - auroc,
+            'sure_and_wrong': sure.value, 'sure_and_wrong_high': sure.high})
+
+
+def measure_order(
+    found: Measured, name: str, one: CalibratedScorer, recordings: Sequence[Recording], split: str,
+) -> None:
+    """E12: rank correlation of progress and probability with time, forwards and backwards."""
+    kinds: dict[str, list[Scored]] = {'successes': [], 'failures': [], 'reversed': []}
+    for recording in attempts(recordings):
+        kinds['successes' if recording.done[-1] else 'failures'].append(one(recording))
+        backwards = reversed_recording(recording)
+        if backwards is not None:
+            kinds['reversed'].append(one.scorer.judge(one.scorer.watch(backwards)))
+    for kind, some in kinds.items():
+        if not some:
+            continue
+        for what, values in (
+                ('progress', [s.trace.progress.astype(np.float64) for s in some]),
+                ('raw score', [s.scores for s in some])):
+            each = value_order_correlations(values)
+            clusters = clusters_of([s.recording for s in some])
+            mean = cluster_mean(each, list(clusters), draws=_DRAWS) if len(set(clusters)) > 1 \
+                else Estimate(float(each.mean()), float('nan'), float('nan'), len(each), 1,
+                              method='')
+            found.add(f'E12 {what} against time, {kind}', name, split, mean,
+                      better='' if kind != 'successes' else 'higher')

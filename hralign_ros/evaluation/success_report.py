@@ -1,0 +1,194 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""The report on success heads: calibrate, measure E8 to E14, draw, write one folder."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from hralign_ros.calibration.calibrate import ALPHA, find_curves
+from hralign_ros.calibration.scorer import Scorer
+from hralign_ros.data.features import FeatureStore
+from hralign_ros.data.manifest import DataSet, SIMULATORS
+from hralign_ros.evaluation.bootstrap import EvaluationError
+from hralign_ros.evaluation.figures import bar_chart
+from hralign_ros.evaluation.report import write_folder
+from hralign_ros.evaluation.success_deciders import CalibratedScorer, Decider
+from hralign_ros.evaluation.success_events import (
+    measure_alarms,
+    measure_cameras,
+    measure_delays,
+    measure_order,
+    measure_streams,
+)
+from hralign_ros.evaluation.success_figures import (
+    Curve,
+    heat_map,
+    probability_curves,
+    reliability_diagram,
+)
+from hralign_ros.evaluation.success_suite import (
+    attempts,
+    Judge,
+    measure_calibration,
+    measure_confusion,
+    measure_detection,
+    measure_modes,
+    Measured,
+    SEEN,
+    SPLITS,
+    time_alone,
+    TIME_ONLY,
+    undecided,
+)
+from hralign_ros.runtime.encoder import Encoder
+from hralign_ros.training.success_clips import Recording
+from hralign_ros.training.success_run import load_recordings, SuccessRun, trained_on
+import numpy as np
+
+Report = Callable[[str], None]
+OURS = 'failure prompts'
+# Attempts of a split, at most, of which detection compares all heads.
+MOST = 1000
+SIMULATED = ('Simulated episodes: these figures say that the method works on this data, not how '
+             'well it works on a real robot.')
+
+
+def calibrations(
+    runs: Sequence[SuccessRun], data: DataSet, store: FeatureStore, encoder: Encoder,
+    report: Report = print,
+) -> list[CalibratedScorer]:
+    """Calibrate runs that differ in their seed only."""
+    known = load_recordings(data, store, ['calibration'])
+    out_of_distribution = load_recordings(data, store, ['validation'])
+    made = []
+    for run in runs:
+        scorer = Scorer(run, encoder)
+        made.append(CalibratedScorer(scorer,
+                                     find_curves(scorer, known, out_of_distribution, report)))
+    return made
+
+
+def evaluate_success(
+    data: DataSet, store: FeatureStore, runs: Sequence[SuccessRun], bundle: Path, output: Path, *,
+    name: str = OURS, others: Mapping[str, Sequence[tuple[int, Judge]]] | None = None,
+    commands: Sequence[str] = (), perturbed_frames: int = 20_000, report: Report = print,
+) -> tuple[Measured, list[CalibratedScorer]]:
+    """
+    Evaluate runs that differ in their seed and write report.html, .json and .csv.
+
+    :param data: with the splits that the runs were trained under.
+    :param bundle: whose encoder and texts they were trained for.
+    :param others: baselines and controls for detection, by name.
+    :param perturbed_frames: see measure_streams.
+    :raises EvaluationError: no run, no test episode with features, or one that was trained on.
+    """
+    if not runs:
+        raise EvaluationError('at least one run is needed')
+    recordings = {title: load_recordings(data, store, [split]) for title, split in SPLITS.items()}
+    recordings = {title: some for title, some in recordings.items() if some}
+    if SEEN not in recordings:
+        raise EvaluationError(f'{data.folder}: no episode of {SPLITS[SEEN]} with features')
+    for run in runs:
+        both = trained_on(run, (recording for some in recordings.values() for recording in some))
+        if both:
+            raise EvaluationError(
+                f'{len(both)} test episodes were trained on by {run.folder}, such as {both[0]}: '
+                'the head would look better than it is. Train again with the splits as they are '
+                'now, or import the data with those that it was trained with')
+    ours = calibrations(runs, data, store, Encoder.load(bundle, provider='cpu'), report)
+    found = Measured()
+    variants: dict[str, Sequence[tuple[int, Judge]]] = {
+        name: [(one.seed, one) for one in ours], **(others or {}), TIME_ONLY: [(0, time_alone)]}
+    # Many heads on the same ticks, or many variations of a recording: fewer attempts will do.
+    fewer = {title: spread(attempts(some), MOST) for title, some in recordings.items()}
+    measure_detection(found, variants, fewer, report=report)
+    drawn = measure_calibration(found, name, ours, recordings)
+    for split, some in recordings.items():
+        measure_alarms(found, name, ours, some, split)
+        measure_delays(found, name, ours, some, split)
+    report('streams, cameras, order, instructions, modes')
+    measure_streams(found, name, ours[0], recordings[SEEN], perturbed_frames=perturbed_frames)
+    measure_cameras(found, name, ours[0], fewer[SEEN])
+    measure_order(found, name, ours[0], recordings[SEEN], SEEN)
+    try:
+        table, tasks = measure_confusion(found, name, ours[0], recordings[SEEN])
+    except EvaluationError as error:
+        report(f'instructions left out: {error}')
+        table, tasks = np.zeros((0, 0)), []
+    modes, kinds = measure_modes(
+        found, name, [one.scorer for one in ours], recordings[SEEN], SEEN,
+        data.of_split('train').episodes)
+
+    images: dict[str, bytes] = {}
+    figures: list[dict[str, str]] = []
+
+    def add(key: str, image: bytes, title: str, caption: str) -> None:
+        images[key] = image
+        figures.append({'name': key, 'title': title, 'caption': caption})
+
+    for key, metric in (('auroc', 'E8 AUROC'), ('fpr95', 'E8 false positives at 95 % recall')):
+        rows = [r for r in (*found.rows, *found.controls) if r['metric'] == metric]
+        add(key, bar_chart(rows, title=metric, controls=[TIME_ONLY]), metric,
+            f'One random tick and the last tick of every attempt, of {MOST} a split at most; '
+            'means over seeds, whiskers 95 % intervals.')
+    add('reliability', reliability_diagram(drawn), 'Reliability',
+        f'Random ticks, seed {ours[0].seed}, in bins of equal mass; lines: 95 % intervals as if '
+        'ticks were independent; shaded: how often a probability is said.')
+    add('curves', probability_curves(example_curves(ours[0], recordings[SEEN])),
+        'Probability over time',
+        f'Two successes and two failures of each kind of the test episodes, in the order of their '
+        f'names; shaded: accomplished; dashed: the threshold for {ALPHA:.0%} false alarms.')
+    if tasks:
+        add('instructions', heat_map(
+            table, tasks, tasks, title='Video against instruction', across='instruction that '
+            'scores highest at the end', down='task of the video'), 'Video against instruction',
+            'Successes of seen tasks.')
+    if kinds:
+        add('modes', heat_map(
+            modes, kinds, [f'mode {k + 1}' for k in range(modes.shape[1])],
+            title='Kind of failure and mode named', across='mode', down="simulator's kind"),
+            'Failure modes', "All tasks together; a task's first mode need not be another's.")
+    warnings = [SIMULATED] if (sources := {e.source for e in data.episodes}) & SIMULATORS else []
+    warnings += undecided(ours, recordings)
+    document = {
+        'title': f'Success head: {name}',
+        'data': {
+            'data set': data.folder.name, 'sources': ', '.join(sorted(sources)),
+            'training episodes': runs[0].record['data']['episodes'],
+            'training tasks': len(runs[0].texts),
+            'calibration episodes': len(load_recordings(data, store, ['calibration'])),
+            **{f'attempts, {title}': len(attempts(some)) for title, some in recordings.items()},
+            'seeds': ', '.join(str(run.options.seed) for run in runs)},
+        'warnings': warnings,
+        'rows': found.rows, 'controls': found.controls, 'figures': figures,
+        'commands': list(commands), 'tables': found.tables}
+    write_folder(Path(output), document, images, report)
+    return found, ours
+
+
+def spread(recordings: Sequence[Recording], most: int) -> list[Recording]:
+    """Take at most so many recordings, evenly over their order."""
+    rows = np.unique(np.linspace(0, len(recordings) - 1,
+                                 min(most, len(recordings))).round().astype(int))
+    return [recordings[row] for row in rows]
+
+
+def example_curves(one: Decider, recordings: Sequence[Recording], each: int = 2) -> list[Curve]:
+    """Take attempts of every kind by their names, without regard to how they are judged."""
+    by_kind: dict[str, list[Recording]] = {}
+    for recording in sorted(attempts(recordings), key=lambda f: f.episode.seed or 0):
+        kind = 'success' if recording.done[-1] else recording.episode.failure or 'undone again'
+        by_kind.setdefault(kind, []).append(recording)
+    curves = []
+    for kind in sorted(by_kind, key=lambda k: (k != 'success', k)):
+        for recording in by_kind[kind][:each * (2 if kind == 'success' else 1)]:
+            scored = one(recording)
+            at = one.decision(scored)
+            times = recording.features.time_s
+            curves.append(Curve(
+                f'{kind.replace("_", " ")}: {recording.episode.task_text}'[:46], times,
+                one.probability(scored), one.threshold(scored),
+                float(times[int(recording.done.argmax())]) if recording.done.any() else None,
+                None if at is None else float(times[at])))
+    return curves

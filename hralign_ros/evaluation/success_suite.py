@@ -1,0 +1,358 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+The evaluation of success heads tick by tick: E8, E9, E13 and failure modes.
+
+Detection compares several ways to score, each with one or more seeds, on the same ticks. All else
+is about one way, calibrated, as success_deciders has it. What its decisions do over time is in
+success_events.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from hralign_ros.calibration.calibrate import ALPHA
+from hralign_ros.calibration.scorer import random_ticks, Scored, Scorer, ticks
+from hralign_ros.calibration.traces import Trace
+from hralign_ros.data.manifest import Episode
+from hralign_ros.evaluation.bootstrap import cluster_mean, Estimate, EvaluationError, seed_mean
+from hralign_ros.evaluation.metrics.calibration import calibrated, with_share
+from hralign_ros.evaluation.metrics.decisions import (  # noqa: I100
+    Rate,
+    rate,
+)
+from hralign_ros.evaluation.metrics.detection import detection
+from hralign_ros.evaluation.metrics.progress_order import confusion
+from hralign_ros.evaluation.report import row
+from hralign_ros.evaluation.success_deciders import CalibratedScorer, decided_on, Decider
+from hralign_ros.training.success_clips import Recording
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import normalized_mutual_info_score
+
+Report = Callable[[str], None]
+Row = dict[str, Any]
+Doubles = NDArray[np.float64]
+# How a recording is scored; what stands in for a trained head in controls and baselines.
+Judge = Callable[[Recording], Scored]
+# What every split is called here, and where it comes from.
+SPLITS = {
+    'seen tasks': 'test_seen', 'held-out views': 'test_view',
+    'held-out distractors': 'test_distractor', 'held-out tasks': 'test_task',
+    'held-out embodiment': 'test_embodiment'}
+SEEN, VIEW, TASK = 'seen tasks', 'held-out views', 'held-out tasks'
+TIME_ONLY = 'time alone'
+_DRAWS = 500
+# Random ticks of an attempt, as a sample of all of them.
+_EACH = 8
+# Permutations that chance is averaged over.
+_SHUFFLES = 100
+
+
+@dataclass
+class Measured:
+    """
+    What was found, ready for a report.
+
+    :param values: Estimate by (metric, variant, split).
+    :param tables: rows per episode, by name.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    controls: list[Row] = field(default_factory=list)
+    values: dict[tuple[str, str, str], Estimate] = field(default_factory=dict)
+    tables: dict[str, list[Row]] = field(default_factory=dict)
+
+    def add(
+        self, metric: str, variant: str, split: str, estimate: Estimate, *, better: str = '',
+        chance: float | None = None, seeds: Sequence[int] = (), note: str = '',
+        control: bool = False,
+    ) -> None:
+        """Note a value."""
+        self.values[metric, variant, split] = estimate
+        (self.controls if control else self.rows).append(row(
+            metric, variant, split, estimate, better=better, chance=chance, seeds=seeds,
+            note=note))
+
+
+def undecided(
+    ours: Sequence[Decider], recordings: Mapping[str, Sequence[Recording]],
+) -> list[str]:
+    """Say of which attempts there are no numbers about decisions, by split."""
+    found = []
+    for split, some in recordings.items():
+        every = attempts(some)
+        known = decided_on(ours, every, ALPHA)[0]
+        if len(known) < len(every):
+            found.append(f'{split}: {len(every) - len(known)} of {len(every)} attempts have no '
+                         f'threshold for {ALPHA:.0%}, as too few episodes were calibrated with: '
+                         'nothing is decided on them, and they are in no number about decisions.')
+    return found
+
+
+def time_alone(recording: Recording) -> Scored:
+    """Score a tick by its time since the start of the episode: the control without eyes."""
+    zeros = np.zeros((recording.frames, 1), np.float32)
+    trace = Trace(recording, zeros, zeros[:, 0], zeros[:, 0], zeros[:, 0],
+                  np.zeros((recording.frames, 1), bool))
+    return Scored(trace, recording.episode.task_id, recording.features.time_s.astype(np.float64),
+                  recording.done,
+                  np.zeros((recording.frames, 0)))
+
+
+def stream_of(recording: Recording) -> str:
+    """Tell which kind of stream an episode is; '' for an attempt."""
+    tags = [tag for tag in recording.episode.tags if tag.startswith('stream:')]
+    return tags[0].removeprefix('stream:') if tags else ''
+
+
+def attempts(recordings: Sequence[Recording]) -> list[Recording]:
+    """Leave out streams that are no attempts."""
+    return [recording for recording in recordings if not stream_of(recording)]
+
+
+def clusters_of(recordings: Sequence[Recording], ticks_each: int = 1) -> NDArray[np.str_]:
+    """Name the clusters of the bootstrap: task and scene, [recordings x ticks_each]."""
+    names = [f'{f.episode.task_id} {f.episode.scene}' for f in recordings]
+    if len(set(names)) < 2:
+        names = [f.episode.episode_id for f in recordings]
+    return np.repeat(names, ticks_each)
+
+
+def measure_detection(
+    found: Measured, variants: Mapping[str, Sequence[tuple[int, Judge]]],
+    recordings: Mapping[str, Sequence[Recording]], *, controls: Sequence[str] = (TIME_ONLY,),
+    report: Report = print,
+) -> None:
+    """
+    E8 for several variants: one random tick and the last tick of every attempt given.
+
+    :param variants: by name, seeds with their judges.
+    :param recordings: by split.
+    """
+    for split, some in recordings.items():
+        chosen = attempts(some)
+        if not any(f.done[-1] for f in chosen) or all(f.done[-1] for f in chosen):
+            report(f'{split}: left out, no successes or no failures')
+            continue
+        for name, judges in variants.items():
+            rows, done = [], np.zeros(0, bool)
+            for seed, judge in judges:
+                scores, done, _ = ticks([judge(recording) for recording in chosen], 0)
+                rows.append(scores)
+                found.tables.setdefault('ticks', []).extend(
+                    {'variant': name, 'split': split, 'seed': seed,
+                     'episode': recording.episode.episode_id, 'kind': recording.episode.failure,
+                     'random_tick': float(a), 'random_tick_done': bool(p),
+                     'last_tick': float(b), 'last_tick_done': bool(q)}
+                    for recording, a, b, p, q in zip(
+                        chosen, scores[::2], scores[1::2], done[::2], done[1::2], strict=True))
+            measured = detection(np.stack(rows), done, clusters_of(chosen, 2), draws=_DRAWS)
+            seeds = [seed for seed, _ in judges]
+            for metric, value, better, chance in (
+                    ('E8 AUROC', measured.auroc, 'higher', 0.5),
+                    ('E8 average precision', measured.average_precision, 'higher',
+                     measured.prevalence),
+                    ('E8 false positives at 95 % recall', measured.fpr95, 'lower', 0.95)):
+                found.add(metric, name, split, value, better=better, chance=chance, seeds=seeds,
+                          control=name in controls)
+        report(f'{split}: {len(chosen)} attempts, ' + ', '.join(
+            f'{name} {found.values["E8 AUROC", name, split].value:.3f}' for name in variants))
+
+
+def measure_calibration(
+    found: Measured, name: str, ours: Sequence[Decider],
+    recordings: Mapping[str, Sequence[Recording]],
+) -> dict[str, tuple[Doubles, NDArray[np.bool_]]]:
+    """
+    E9: on one random and the last tick of each attempt, and on random ticks alone.
+
+    The latter are what a node publishes, of which fewer are accomplished.
+
+    :returns: random ticks of the first seed by split, probabilities and labels, to be drawn.
+    """
+    drawn = {}
+    for split, some in recordings.items():
+        every = attempts(some)
+        chosen = [recording for recording in every if all(
+            np.isfinite(one.probability(one(recording))).all() for one in ours)]
+        # Of one attempt there is no interval.
+        if len(chosen) < 2:
+            continue
+        without = f'; {len(every) - len(chosen)} attempts are UNCALIBRATED, and left out' \
+            if len(chosen) < len(every) else ''
+        rows, any_rows = [], []
+        for one in ours:
+            said = [replace(s, scores=one.probability(s)) for s in map(one, chosen)]
+            probability, done, _ = ticks(said, 0)
+            rows.append(probability)
+            probability, any_done, _ = random_ticks(said, 0, _EACH)
+            any_rows.append(probability)
+        stack, any_stack = np.stack(rows), np.stack(any_rows)
+        result = calibrated(stack, done, clusters_of(chosen, 2), draws=_DRAWS)
+        published = calibrated(any_stack, any_done, clusters_of(chosen, _EACH), draws=_DRAWS)
+        seeds = [one.seed for one in ours]
+        note = f'prevalence {result.prevalence:.3f}{without}'
+        for metric, value in (('E9 ECE of any tick', published.ece),
+                              ('E9 Brier score of any tick', published.brier)):
+            found.add(metric, name, split, value, better='lower', seeds=seeds,
+                      note=f'prevalence {published.prevalence:.3f}{without}')
+        parts = ', '.join(f'{part} {getattr(result, part):.3f}' for part in (
+            'reliability', 'resolution', 'uncertainty'))
+        for metric, value, more in (('E9 ECE', result.ece, ''),
+                                    ('E9 Brier score', result.brier, f'; {parts}'),
+                                    ('E9 negative log-likelihood', result.nll, '')):
+            found.add(metric, name, split, value, better='lower', seeds=seeds, note=note + more)
+        if 0.0 < result.prevalence < 1.0:
+            shifted = np.stack([with_share(row, result.prevalence) for row in stack])
+            found.add('E9 ECE, share of successes known', name, split,
+                      calibrated(shifted, done, clusters_of(chosen, 2), draws=_DRAWS).ece,
+                      better='lower', seeds=seeds, note=note)
+        drawn[split] = any_stack[0], any_done
+    return drawn
+
+
+def share_of(value: Rate) -> Estimate:
+    """Return a rate as an estimate, with its exact interval."""
+    return Estimate(value.value, value.low, value.high, value.trials, value.trials,
+                    method='clopper-pearson')
+
+
+def over_seeds(values: Sequence[float], n: int) -> Estimate:
+    """Average over seeds, with Student's interval where there are several."""
+    finite = [v for v in values if np.isfinite(v)]
+    if len(finite) > 1:
+        return replace(seed_mean(finite), n=n)
+    return Estimate(finite[0] if finite else float('nan'), float('nan'), float('nan'), n, n,
+                    method='')
+
+
+def share_over(events: NDArray[np.bool_], clusters: Sequence[str] | NDArray[np.str_]) -> Estimate:
+    """
+    Return how often something happened, with an interval that is wide enough.
+
+    Attempts of one task are alike, and of few events resampling sees too little: of the interval
+    over clusters (and seeds) and the exact one of independent attempts, the outer ends.
+
+    :param events: bool [S, n] of S seeds on the same attempts.
+    :param clusters: [n].
+    """
+    value, count = float(events.mean()), events.shape[1]
+    exact = share_of(rate(round(value * count), count))
+    if len(set(clusters)) < 2:
+        return replace(exact, value=value)
+    drawn = cluster_mean(events.astype(np.float64), list(clusters), draws=_DRAWS)
+    return replace(drawn, low=max(min(drawn.low, exact.low), 0.0),
+                   high=min(max(drawn.high, exact.high), 1.0), n=count)
+
+
+def measure_confusion(
+    found: Measured, name: str, one: CalibratedScorer, recordings: Sequence[Recording],
+) -> tuple[Doubles, list[str]]:
+    """E13: for which of all known instructions the last tick of a success scores highest."""
+    texts = one.scorer.run.texts
+    good = [recording for recording in attempts(recordings) if recording.done[-1]
+            and recording.episode.task_id in texts]
+    if not good:
+        raise EvaluationError('no success of a task that the run knows')
+    names = sorted(texts)
+    scores = np.array([[one.scorer.judge(one(recording).trace,
+                                         instruction=(task, texts[task])).scores[
+        -1] for task in names] for recording in good])
+    table, accuracy, chance = confusion(
+        scores, [recording.episode.task_id for recording in good], names)
+    share = rate(round(accuracy * len(good)), len(good))
+    found.add('E13 right instruction of all', name, SEEN, share_of(share), better='higher',
+              chance=chance)
+    return table, names
+
+
+def measure_modes(
+    found: Measured, name: str, scorers: Sequence[Scorer], recordings: Sequence[Recording],
+    split: str, trained: Sequence[Episode],
+) -> tuple[Doubles, list[str]]:
+    """
+    Compare the mode that the head names at the end of a failure with the simulator's kind.
+
+    :param trained: episodes that the heads were trained on; those in which modes were found.
+    :returns: share of each kind's episodes by mode, of the first seed, [kinds, K], and the kinds.
+    """
+    bad = [recording for recording in attempts(recordings) if not recording.done.any()
+           and recording.episode.failure]
+    kinds = sorted({recording.episode.failure for recording in bad})
+    if len(kinds) < 2 or not scorers[0].run.options.use_prompts:
+        return np.zeros((0, 0)), []
+    truth = np.array([kinds.index(recording.episode.failure) for recording in bad])
+    informations, accuracies, chances = [], [], []
+    table = np.zeros((len(kinds), scorers[0].run.options.modes))
+    rng = np.random.default_rng(0)
+    for one in scorers:
+        named = np.array([int(one.modes(one.seen(recording))[-1].argmax()) for recording in bad])
+        # A task's first mode need not be another's.
+        informations.append(_within_tasks(bad, truth, named, normalized_mutual_info_score))
+        # Which modes a task's attempts are given stays as it is: only to whom is chance.
+        chances.append(np.mean([
+            _within_tasks(bad, truth, _shuffled_within(bad, named, rng),
+                          normalized_mutual_info_score) for _ in range(_SHUFFLES)]))
+        names = one.run.mode_kinds(
+            {episode.episode_id: episode for episode in trained})
+        accuracies.append(float(np.mean([
+            names.get((recording.episode.task_id, int(mode))) == recording.episode.failure
+            for recording, mode in zip(bad, named, strict=True)])))
+        if one is scorers[0]:
+            np.add.at(table, (truth, named), 1.0)
+    seeds = [one.run.options.seed for one in scorers]
+    chance = float(np.mean(chances))
+    found.add('Failure mode against kind, mutual information within tasks', name, split,
+              over_seeds(informations, len(bad)), better='higher',
+              chance=chance if np.isfinite(chance) else None, seeds=seeds)
+    usual = _usual_kinds(trained)
+    most = float(np.mean([usual(recording.episode.task_id) == recording.episode.failure
+                          for recording in bad]))
+    found.add('Failure kind named right', name, split, over_seeds(accuracies, len(bad)),
+              better='higher', chance=most, seeds=seeds,
+              note='a mode is called what most training failures of its task in it are; chance is '
+                   'to name what most training failures of the task are')
+    return table / np.maximum(table.sum(1, keepdims=True), 1), kinds
+
+
+def _shuffled_within(
+    recordings: Sequence[Recording], named: NDArray[np.int64], rng: np.random.Generator,
+) -> NDArray[np.int64]:
+    """Deal the modes of each task's attempts out among them."""
+    tasks = np.array([recording.episode.task_id for recording in recordings])
+    result = named.copy()
+    for task in np.unique(tasks):
+        result[tasks == task] = rng.permutation(named[tasks == task])
+    return result
+
+
+def _usual_kinds(trained: Sequence[Episode]) -> Callable[[str], str]:
+    """Make a function that names the most frequent failure of a task, or else of all."""
+    kinds: dict[str, Counter[str]] = {}
+    for episode in trained:
+        if episode.failure:
+            for task in ('', episode.task_id):
+                kinds.setdefault(task, Counter())[episode.failure] += 1
+
+    def usual(task: str) -> str:
+        some = kinds.get(task) or kinds.get('') or Counter([''])
+        return max(sorted(some), key=lambda kind: some[kind])
+    return usual
+
+
+def _within_tasks(
+    recordings: Sequence[Recording], truth: NDArray[np.int64], named: NDArray[np.int64],
+    score: Callable[..., float],
+) -> float:
+    tasks = np.array([recording.episode.task_id for recording in recordings])
+    values, weights = [], []
+    for task in np.unique(tasks):
+        here = tasks == task
+        if len(np.unique(truth[here])) > 1 and here.sum() >= 5:
+            values.append(float(score(truth[here], named[here])))
+            weights.append(int(here.sum()))
+    return float(np.average(values, weights=weights)) if values else float('nan')

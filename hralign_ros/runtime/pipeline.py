@@ -1,0 +1,524 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+The worker between the cameras' callbacks and the publishers; knows no ROS.
+
+Callbacks only put the newest frame of their view into a slot. One thread takes matched sets,
+decodes, infers and hands results over. Nothing queues up: a slow model drops frames, and the
+drops are counted. An error in one tick is noted and the next tick runs.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from threading import Condition, Thread
+import time
+import traceback
+from typing import Any
+
+from hralign_ros.runtime.decision import decide, Decision, DecisionRules, DecisionState, Status
+from hralign_ros.runtime.encoder import Encoder
+from hralign_ros.runtime.episode import Episode, next_episode_id, Tick
+from hralign_ros.runtime.errors import FrameError, InferenceError
+from hralign_ros.runtime.faults import Faults
+from hralign_ros.runtime.frame_checks import FrameChecks
+from hralign_ros.runtime.images import Image
+from hralign_ros.runtime.pairing import Frame, MatchedSet, Pairing, PairingRules, Verdict
+from hralign_ros.runtime.tally import Statistics, Tally
+
+# How often a result is repeated as stale while no required camera is fresh [ns].
+STALE_PERIOD = 500_000_000
+# Key of the fault that living cameras do not match, and after how many sets and frames in a row.
+PAIRING = 'pairing'
+_ALONE = 10
+# After a fault of our own, so that one that stays does not take a whole core [s].
+_BREATH = 0.05
+# A tick that takes longer hangs [ns]; and how long it may take to end once it is to stop [s].
+_HUNG = 2_000_000_000
+_LAST_TICK = 5.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """
+    One tick with its decision.
+
+    :param tick: None: no required view is fresh, and nothing new was seen.
+    :param task: the instruction, and the bundle's id of it (empty: not one of its own).
+    :param frame_id: of the reference view's newest image.
+    :param frame_ids: of each view's image in this tick.
+    :param started: monotonic time at which work on the set began [ns].
+    """
+
+    tick: Tick | None
+    episode_id: int
+    task: str
+    task_id: str
+    status: Status
+    decision: Decision
+    rules: DecisionRules
+    stamp: int
+    frame_id: str
+    frame_ids: Mapping[str, str]
+    started: int
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """
+    What a pipeline asks of the node around it; called from the worker.
+
+    :param decode: camera message -> RGB image and frame_id; raises FrameError.
+    :param clock: now on the clock of the stamps [ns].
+    :param on_result: takes a result whose episode is still the current one; from the thread that
+        calls `watch`, too. A lock is held that callbacks of the cameras wait for: only publish.
+    :param after_result: the same result, without the lock, for what may take longer.
+    :param elapsed: a time that only grows [ns], by which is told how long something takes.
+    """
+
+    decode: Callable[[str, Any], tuple[Image, str]]
+    clock: Callable[[], int]
+    on_result: Callable[[Result], None]
+    after_result: Callable[[Result], None]
+    elapsed: Callable[[], int] = time.monotonic_ns
+
+
+class Pipeline:
+    """
+    Run one encoder on the frames of its cameras.
+
+    :param faults: where what is wrong is noted; those of a view begin with its name.
+    :param required: views that a set waits for.
+    :param stuck_after: a view that has shown the same image for longer is left out [ns]; 0:
+        never.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        callbacks: Callbacks,
+        faults: Faults,
+        *,
+        required: tuple[str, ...],
+        pairing: PairingRules,
+        decision: DecisionRules,
+        stuck_after: int = 0,
+        allow_unknown_tasks: bool = False,
+        task: str = '',
+    ) -> None:
+        self._encoder = encoder
+        self._call = callbacks
+        self._faults = faults
+        self._checks = FrameChecks(faults)
+        self._required = required
+        self._wake = Condition()
+        self._pairing: Pairing[Any] = Pairing(encoder.manifest.views, required, pairing)
+        self._decision_rules = decision
+        self._stuck_after = stuck_after
+        self._allow_unknown = allow_unknown_tasks
+        self._episode = encoder.start_episode(task)
+        self._state = DecisionState()
+        self._newest = (0, '')
+        # Which start the worker belongs to; 0: it is to end. One that hung ends once it returns.
+        self._running = self._starts = 0
+        self._thread: Thread | None = None
+        self._tally = Tally(encoder.manifest.views)
+        # Monotonic times: since when frames are waited for, and of the last result that was sent
+        # in place of one of images; None: none was due [ns].
+        self._waiting = 0
+        # Of the last result of images: monotonic time, and time of the clock [ns].
+        self._last_tick = 0, 0
+        self._stale_since: int | None = None
+        # How many sets in a row lacked a view that is alive.
+        self._alone = 0
+        # Since when the worker is in a tick; None: it is not.
+        self._busy_since: int | None = None
+
+    # Called by the node.
+
+    def start(self) -> None:
+        """Start the worker, with a new episode of the task."""
+        with self._wake:
+            self._pairing = Pairing(
+                self._encoder.manifest.views, self._required, self._pairing.rules)
+            self._tally = Tally(self._encoder.manifest.views)
+            self._new_episode(self._episode.task.text)
+            self._starts += 1
+            self._running = self._starts
+            self._busy_since = None
+            self._waiting = self._stale_since = self._call.elapsed()
+            self._last_tick = self._waiting, self._call.clock()
+        self._thread = Thread(
+            target=self._work, args=(self._starts,), name='hralign_worker', daemon=True)
+        self._thread.start()
+
+    def stop(self) -> bool:
+        """
+        Stop the worker; the tick that is running is finished and thrown away.
+
+        :returns: False: it did not end in time. Its thread is left behind and ends, without
+            another word, when the model returns.
+        """
+        with self._wake:
+            self._running = 0
+            self._wake.notify_all()
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.join(_LAST_TICK)
+        self._faults.clear()
+        return thread is None or not thread.is_alive()
+
+    def watch(self) -> None:
+        """
+        Say that there is no fresh result while the worker cannot, being in a tick that hangs.
+
+        To be called a few times a second, from another thread than the worker's.
+        """
+        with self._wake:
+            elapsed = self._call.elapsed()
+            if not self._running or self._busy_since is None \
+                    or elapsed - self._busy_since <= max(self._pairing.rules.max_age, _HUNG):
+                return
+            due, since = self._stale_due(), elapsed - self._busy_since
+        self._faults.bad('inference', (
+            f'the model has not returned for {since * 1e-9:.1f} s: no embeddings, and ~/success '
+            'says STALE. Look at the load of the computer and its GPU, or restart the process'))
+        self._check_silence()
+        if due:
+            self._repeat_stale()
+
+    def offer(self, view: str, stamp: int, message: Any) -> None:
+        """Put a view's newest frame into its slot; returns at once."""
+        elapsed = self._call.elapsed()
+        now = self._call.clock()
+        with self._wake:
+            if not self._running:
+                return
+            self._tally.arrived(view, elapsed)
+            verdict = self._pairing.offer(
+                view, Frame(stamp, message), now=now, elapsed=elapsed)
+            if verdict is Verdict.TIME_RESET:
+                self._wait_anew(elapsed)
+                self._new_episode(self._episode.task.text, keep_start=False)
+            if verdict in (Verdict.ACCEPTED, Verdict.REPLACED, Verdict.TIME_RESET):
+                self._wake.notify()
+        for key, verdicts in (('stamps', _STAMP_FAULTS), ('order', _ORDER_FAULTS)):
+            if verdict in verdicts:
+                self._faults.bad(f'{view} {key}', verdicts[verdict].format(
+                    view=view, ahead=(stamp - now) * 1e-9, behind=(now - stamp) * 1e-9))
+            else:
+                self._faults.good(f'{view} {key}')
+
+    def set_task(self, task: str) -> Episode:
+        """
+        Set the instruction and start a new episode.
+
+        :raises TaskError: the instruction cannot be used; nothing has changed.
+        """
+        # Encoded before the lock is taken: a new text takes tens of milliseconds.
+        self._encoder.text.encode(task)
+        with self._wake:
+            return self._new_episode(task)
+
+    def start_episode(self) -> Episode:
+        """Start a new episode of the same task."""
+        with self._wake:
+            return self._new_episode(self._episode.task.text)
+
+    def time_jumped(self) -> None:
+        """Forget all stamps and start a new episode, because the clock went back."""
+        with self._wake:
+            self._pairing.reset()
+            self._wait_anew(self._call.elapsed())
+            self._new_episode(self._episode.task.text, keep_start=False)
+
+    def _wait_anew(self, elapsed: int) -> None:
+        """Give cameras time to send again, if they have since they were last waited for."""
+        if self._last_tick[0] > self._waiting:
+            self._waiting = elapsed
+
+    def update(
+        self, pairing: PairingRules, decision: DecisionRules, *, stuck_after: int,
+        allow_unknown_tasks: bool,
+    ) -> None:
+        """Change the rules while running."""
+        with self._wake:
+            self._pairing.rules = pairing
+            self._decision_rules = decision
+            self._stuck_after = stuck_after
+            self._allow_unknown = allow_unknown_tasks
+
+    @property
+    def episode(self) -> Episode:
+        """Give the current episode."""
+        return self._episode
+
+    def statistics(self) -> Statistics:
+        """Take stock."""
+        now, elapsed = self._call.clock(), self._call.elapsed()
+        with self._wake:
+            views = self._encoder.manifest.views
+            ages = {view: self._pairing.age(view, now) for view in views}
+            return Statistics(
+                views={view: self._pairing.counts(view) for view in views},
+                ages={view: None if age is None else age * 1e-9 for view, age in ages.items()},
+                fresh={view: self._pairing.fresh(view, now, elapsed) for view in views},
+                waiting=elapsed - self._waiting <= self._pairing.rules.max_age,
+                blind=not self._pairing.any_required_fresh(now, elapsed),
+                rates=self._tally.rates(elapsed), ticks=Counter(self._tally.ticks),
+                latency=tuple(self._tally.latency), processing=tuple(self._tally.processing),
+                rate=self._tally.rate(elapsed),
+                skew=self._pairing.last_skew * 1e-9, episode_id=self._episode.episode_id,
+                task=self._episode.task.text)
+
+    def _new_episode(self, task: str, *, keep_start: bool = True) -> Episode:
+        """Begin a new episode; the lock is held."""
+        self._episode = Episode(
+            self._encoder, self._encoder.text.encode(task), next_episode_id())
+        self._state = DecisionState()
+        self._newest = (0, self._newest[1])
+        if keep_start:
+            self._pairing.start_episode(self._call.clock())
+        return self._episode
+
+    # Run by the worker.
+
+    def _work(self, start: int) -> None:
+        """Take matched sets until stopped, or started again without waiting for this thread."""
+        try:
+            # What the node's thread has recorded is of no use to this one.
+            if self._encoder.records:
+                self._encoder.warm_up()
+        except InferenceError as error:
+            self._faults.bad('inference', str(error))
+        except Exception:  # no memory left, say
+            self._faults.bad('internal error', traceback.format_exc())
+        while self._running == start:
+            self._turn(start)
+
+    def _turn(self, start: int) -> None:
+        """Do what there is to do, and say what is missed whatever became of that."""
+        for part in (self._next_set, self._say_what_is_missed):
+            try:
+                part(start)
+            except Exception:  # a fault of ours must not end the node
+                self._tally.ticks['internal_error'] += 1
+                self._faults.bad('internal error', traceback.format_exc())
+                time.sleep(_BREATH)
+        self._faults.settle()
+
+    def _next_set(self, start: int) -> None:
+        """Wait for a set, or for the time to say that there is none; then do it."""
+        with self._wake:
+            matched = self._take()
+            if self._running == start and matched is None and not self._stale_due():
+                self._wake.wait(self._patience())
+                matched = self._take()
+            if self._running != start:
+                return
+            episode = self._episode
+            self._busy_since = None if matched is None else self._call.elapsed()
+        if matched is not None:
+            try:
+                self._tick(episode, matched)
+            finally:
+                with self._wake:
+                    if self._running == start:
+                        self._busy_since = None
+
+    def _say_what_is_missed(self, start: int) -> None:
+        """Note silent views; publish STALE, also where frames come and none can be used."""
+        if self._running != start:
+            return
+        self._check_silence()
+        with self._wake:
+            due = self._running == start and self._stale_due()
+        if due:
+            self._repeat_stale()
+
+    def _take(self) -> MatchedSet[Any] | None:
+        """Take a matched set, if there is one; the lock is held."""
+        return self._pairing.take(now=self._call.clock(), elapsed=self._call.elapsed())
+
+    def _patience(self) -> float:
+        """Seconds until there may be something to do without a new frame; the lock is held."""
+        elapsed = self._call.elapsed()
+        until = self._pairing.wait_until()
+        limits = [STALE_PERIOD]
+        if until is not None:
+            limits.append(max(until - elapsed, 1_000_000))
+        return min(limits) * 1e-9
+
+    def _stale_due(self) -> bool:
+        """Whether it is time to say that nothing fresh is seen; the lock is held."""
+        now, elapsed = self._call.clock(), self._call.elapsed()
+        rules = self._pairing.rules
+        last, last_clock = self._last_tick
+        # Without a result for too long by both clocks: simulated time may be slow. By real time
+        # alone once that is what a camera would be given up for, as it may stand still.
+        missed = elapsed - last > max(rules.max_age, STALE_PERIOD) and (
+            abs(now - last_clock) > rules.max_age or elapsed - last > rules.standstill)
+        if self._pairing.any_required_fresh(now, elapsed) and not missed:
+            self._stale_since = None
+            return False
+        # Say it at once when it begins, then every period.
+        return self._stale_since is None or elapsed - self._stale_since >= STALE_PERIOD
+
+    def _check_silence(self) -> None:
+        """Note views that have sent nothing for too long."""
+        with self._wake:
+            now, elapsed = self._call.clock(), self._call.elapsed()
+            rules = self._pairing.rules
+            if elapsed - self._waiting < rules.max_age:
+                return
+            seeing = self._pairing.any_required_fresh(now, elapsed)
+            ages = {view: self._pairing.age(view, now) for view in self._encoder.manifest.views
+                    if not self._pairing.fresh(view, now, elapsed)}
+        for view in self._encoder.manifest.views:
+            if view not in ages:
+                self._faults.good(f'{view} silence')
+                continue
+            age = ages[view]
+            self._faults.bad(f'{view} silence', f'view {view}: ' + (
+                'no frame has come' if age is None
+                else 'no frame comes, and the clock stands still' if age <= rules.max_age
+                else f'the newest frame is {age * 1e-9:.1f} s old') + (
+                    '; results go on without it' if seeing else '; there are no results'))
+
+    def _repeat_stale(self) -> None:
+        """Publish that there is no result of fresh images, in the episode that is now."""
+        with self._wake:
+            self._tally.ticks['stale'] += 1
+            self._stale_since = self._call.elapsed()
+            episode = self._episode
+            status = episode.task_status | Status.STALE_VIEW | Status.VIEW_MISSING
+            self._hand_over(episode, None, status, self._stale_since)
+
+    def _tick(self, episode: Episode, matched: MatchedSet[Any]) -> None:
+        """Decode, infer and hand over one set."""
+        started = self._call.elapsed()
+        self._check_partners(matched)
+        images, frame_ids = self._decode(matched)
+        if not any(view in images for view in self._required):
+            self._tally.ticks['no_image'] += 1
+            return
+        self._checks.name_frame_ids(frame_ids)
+        stamps = {view: matched.frames[view].stamp for view in images}
+        if max(stamps.values()) <= episode.newest:
+            # What made this set newer than the last was an image that cannot be used.
+            self._tally.ticks['nothing_newer'] += 1
+            return
+        try:
+            tick = episode.step(images, stamps, max_age=self._pairing.rules.max_age * 1e-9)
+        except InferenceError as error:
+            self._tally.ticks['inference_error'] += 1
+            self._faults.bad('inference', str(error))
+            return
+        for key in ('inference', 'internal error'):
+            self._faults.good(key)
+        reference = self._encoder.manifest.reference_view
+        # A set without it keeps its name: results of a slower reference camera have one frame.
+        frame_id = frame_ids.get(reference) or self._newest[1] or next(iter(frame_ids.values()))
+        with self._wake:
+            if episode is self._episode:
+                self._last_tick = self._call.elapsed(), self._call.clock()
+                self._newest = (tick.stamp, frame_id)
+        self._hand_over(episode, tick, tick.status, started, frame_ids)
+
+    def _decode(self, matched: MatchedSet[Any]) -> tuple[dict[str, Image], dict[str, str]]:
+        """Decode a set's frames; those that cannot be used are counted and left out."""
+        images, frame_ids = {}, {}
+        for view, frame in matched.frames.items():
+            try:
+                image, frame_id = self._call.decode(view, frame.payload)
+                self._checks.refuse_frozen(view, image, frame.stamp, self._stuck_after)
+            except FrameError as error:
+                with self._wake:
+                    self._pairing.count_drop(view, error.reason)
+                self._faults.bad(f'{view} images', f'view {view}: {error}')
+            else:
+                images[view], frame_ids[view] = image, frame_id
+                self._faults.good(f'{view} images')
+        return images, frame_ids
+
+    def _check_partners(self, matched: MatchedSet[Any]) -> None:
+        """Note that living cameras do not match: nearly always their clocks differ."""
+        with self._wake:
+            now, elapsed = self._call.clock(), self._call.elapsed()
+            alive = [view for view in self._encoder.manifest.views
+                     if self._pairing.fresh(view, now, elapsed)]
+            # Many sets without it, and many of its frames in none: not one that is merely slow.
+            lacking = [view for view in alive if view not in matched.frames]
+            self._alone = self._alone + 1 if lacking else 0
+            lacking = [view for view in lacking if self._alone >= _ALONE
+                       and self._pairing.unmatched(view) >= _ALONE]
+            ages = [self._pairing.age(view, now) or 0 for view in alive]
+            tolerance = self._pairing.rules.tolerance
+        if all(view in matched.frames for view in alive):
+            self._faults.good(PAIRING)
+        elif lacking:
+            late = ', '.join(view for view in lacking if view not in self._required)
+            self._faults.bad(PAIRING, (
+                f'the last {self._alone} sets were without {", ".join(lacking)}, which does send: '
+                f'stamps are {(max(ages) - min(ages)) * 1e-6:.0f} ms apart, '
+                f'{tolerance * 1e-6:.0f} ms are allowed. '
+                "Synchronise the cameras' clocks; where the images of one only take longer to "
+                'come, raise tolerance_s above that (hralign doctor says what is needed)'
+                + (f'; or, where {late} only comes later, set its required to true, so that sets '
+                   'wait for it' if late else '')))
+
+    def _hand_over(
+        self, episode: Episode, tick: Tick | None, status: Status, started: int,
+        frame_ids: Mapping[str, str] = {},  # noqa: B006  # never changed
+    ) -> None:
+        """Decide, and give the result to the node unless a new episode has begun."""
+        with self._wake:
+            if episode is not self._episode or not self._running:
+                self._tally.ticks['outdated'] += 1
+                return
+            calibration = tick.success.calibration if tick else None
+            rules = self._decision_rules
+            rules = replace(rules, threshold=calibration.threshold(rules.alpha)
+                            if calibration else None)
+            known = status
+            if self._allow_unknown:
+                known &= ~Status.UNKNOWN_TASK
+            stamp, frame_id = self._newest
+            decision = Decision.ABSTAIN
+            # An episode begins with its first frame, and so does the time until its time-out.
+            if stamp:
+                self._state, decision = decide(
+                    self._state, rules, stamp=stamp,
+                    probability=tick.success.probability if tick else None,
+                    modes=tick.success.mode_risks if tick else (), status=known)
+            result = Result(
+                tick=tick, episode_id=episode.episode_id, task=episode.task.text,
+                task_id=episode.task.task.task_id if episode.task.known else '',
+                status=status, decision=decision, rules=rules, stamp=stamp, frame_id=frame_id,
+                frame_ids=frame_ids, started=started)
+            self._call.on_result(result)
+            if tick is None:
+                return
+            finished = self._call.elapsed()
+            self._tally.published(finished, latency=self._call.clock() - tick.stamp,
+                                  processing=finished - started)
+        self._call.after_result(result)
+
+
+_STAMP_FAULTS = {
+    Verdict.ZERO_STAMP: 'view {view}: frames come without a stamp; mend the camera driver, or '
+                        'set stamp_source to arrival',
+    Verdict.FUTURE_STAMP: 'view {view}: frames are stamped {ahead:.3f} s ahead of the clock; '
+                          'synchronise the clocks, set use_sim_time only where something '
+                          'publishes /clock, or set stamp_source to arrival',
+    Verdict.TOO_OLD: 'view {view}: frames are {behind:.3f} s old when they come; synchronise the '
+                     'clocks, set use_sim_time for a bag, or raise max_age_s',
+}
+
+_ORDER_FAULTS = {
+    Verdict.REPEATED_STAMP: 'view {view}: frames come again under the same stamp; mend the camera '
+                            'driver, or stop a second publisher',
+    Verdict.BACKWARD_STAMP: 'view {view}: frames come with older stamps than before; mend the '
+                            'camera driver, or stop a second publisher',
+}

@@ -1,0 +1,233 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Clips of episodes so far: which frames the success head sees, and what is true in the newest.
+
+Training draws them at random; evaluation takes, tick by tick, those that the live memory chooses.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from hralign_ros.data.features import EpisodeFeatures, FeatureStore
+from hralign_ros.data.manifest import Episode
+from hralign_ros.data.video import nearest
+from hralign_ros.runtime.bundle import ClipSpec
+from hralign_ros.runtime.memory import EpisodeMemory, FrameSet
+import numpy as np
+from numpy.typing import NDArray
+import torch
+from torch import Tensor
+
+Floats = NDArray[np.float32]
+_NANOSECONDS = 1_000_000_000
+# The first stamp of an episode that is played offline; 0 means absent.
+_START = _NANOSECONDS
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """
+    One recording of an episode, in memory, with what is true in each frame.
+
+    :param done: bool [F], the task is accomplished in this frame.
+    :param failing: bool [F], the attempt has failed: from its fault on, and not before the middle
+        of the recording, as some faults are there from the start and cannot be seen yet.
+    :param progress: float32 [F], NaN where not known.
+    """
+
+    episode: Episode
+    features: EpisodeFeatures
+    human: bool
+    done: NDArray[np.bool_]
+    failing: NDArray[np.bool_]
+    progress: Floats
+
+    @property
+    def frames(self) -> int:
+        """Count the frames."""
+        return len(self.done)
+
+
+def load_recording(store: FeatureStore, episode: Episode, *,
+                   human: bool = False) -> Recording | None:
+    """Load a recording with its labels; None where it has no features or no success flags."""
+    if not store.has(episode, human=human) or not len(episode.success_flags):
+        return None
+    # The flags are the robot's: those of a human who did it at their own pace are not known.
+    if human and episode.human_from != episode.episode_id:
+        return None
+    return labelled(episode, store.load(episode, human=human), human=human)
+
+
+def labelled(episode: Episode, features: EpisodeFeatures, *, human: bool = False) -> Recording:
+    """Put an episode's labels to the frames of a recording of it."""
+    own = np.asarray(episode.time_s, np.float64)
+    rows = nearest(own, features.time_s)
+    done = np.asarray(episode.success_flags, bool)[rows]
+    failing = np.zeros(len(rows), bool)
+    if not done.any():
+        half = 0.5 * float(features.time_s[0] + features.time_s[-1])
+        failing = features.time_s >= max(episode.fault_s or 0.0, half)
+    if len(episode.progress):
+        progress = np.asarray(episode.progress, np.float32)[rows]
+    elif done.any():
+        # As the simulator has it: the share of the time until the task first is accomplished.
+        first = features.time_s[int(done.argmax())] - features.time_s[0]
+        progress = np.minimum((features.time_s - features.time_s[0]) / max(first, 1e-9), 1.0)
+        progress = progress.astype(np.float32)
+        progress[int(done.argmax()):] = 1.0
+    else:
+        progress = np.full(len(rows), np.nan, np.float32)
+    # A recording may be a part of a longer video.
+    features = replace(features, time_s=features.time_s - features.time_s[0])
+    return Recording(episode, features, human, done, failing, progress)
+
+
+def rearranged(recording: Recording, rows: NDArray[np.int64],
+               done: NDArray[np.bool_]) -> Recording:
+    """
+    Return the same frames in another order, at the same times: cut, reversed, frozen.
+
+    :param rows: for each new frame the old one, [F'], or [F', V] for each view apart; F' <= F.
+    :param done: bool [F'].
+    """
+    old, new = recording.features, len(rows)
+    each = rows[:, None] if rows.ndim == 1 else rows
+    views = np.arange(old.tokens.shape[1])[None]
+    features = replace(old, tokens=old.tokens[each, views], means=old.means[each, views],
+                       time_s=old.time_s[:new])
+    return replace(recording, features=features, done=done, failing=np.zeros(new, bool),
+                   progress=np.full(new, np.nan, np.float32))
+
+
+@dataclass(frozen=True, eq=False)
+class Clips:
+    """
+    A batch of clips.
+
+    :param tokens: float32 [B, V, T, N, R].
+    :param mask: float32 [B, V, T].
+    :param age: float32 [B, V, T], seconds before the newest frame.
+    :param means: float32 [B, V, T, C], or of no elements where not asked for.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    age: Tensor
+    means: Tensor
+
+
+# For each view the rows of T frames, -1 for none, and their ages: int64 [V, T], float32 [V, T].
+Choice = tuple[NDArray[np.int64], Floats]
+
+
+def take(recordings: Sequence[Recording], choices: Sequence[Choice], *,
+         means: bool = False) -> Clips:
+    """Gather the frames chosen of each recording."""
+    rows = np.stack([choice[0] for choice in choices])
+    mask = (rows >= 0).astype(np.float32)
+    views = np.arange(rows.shape[1])[:, None]
+    tokens = np.stack([recording.features.tokens[np.maximum(r, 0), views]
+                       for recording, r in zip(recordings, rows, strict=True)]).astype(np.float32)
+    tokens *= mask[..., None, None]
+    average = np.zeros((0,), np.float32)
+    if means:
+        average = np.stack([recording.features.means[np.maximum(r, 0), views]
+                            for recording,
+                            r in zip(recordings, rows, strict=True)]).astype(np.float32)
+        average *= mask[..., None]
+    age = np.stack([choice[1] for choice in choices]) * mask
+    return Clips(torch.from_numpy(tokens), torch.from_numpy(mask), torch.from_numpy(age),
+                 torch.from_numpy(average))
+
+
+def draw(
+    recording: Recording, newest: int, length: int, rng: np.random.Generator, *,
+    drop_view: float = 0.0,
+    late_view: float = 0.0, rewind: float = 0.0, stall: float = 0.0,
+) -> Choice:
+    """
+    Sample a clip that ends with a frame: spread over the recording so far, with jitter.
+
+    :param newest: row of the newest frame.
+    :param length: T.
+    :param drop_view: how likely each view is missing altogether; one always stays.
+    :param late_view: how likely one view's frames are up to half a second old.
+    :param rewind: how likely the recording has gone further and come back to this frame, so that
+        neither what was seen before nor the time that has passed tells what is true now.
+    :param stall: how likely the recording has stood still at this frame for a while.
+    """
+    views = recording.features.present.copy()
+    if views.sum() > 1:
+        dropped = views & (rng.random(len(views)) < drop_view)
+        if not (views & ~dropped).any():
+            dropped[rng.choice(np.flatnonzero(views))] = False
+        views &= ~dropped
+    step = float(recording.features.time_s[-1]) / max(recording.frames - 1, 1)
+    # The rows of the recording as it went, one step apart.
+    played = np.arange(newest + 1)
+    if rng.random() < rewind and newest < recording.frames - 1:
+        furthest = int(rng.integers(newest + 1, recording.frames))
+        played = np.concatenate([np.arange(furthest), np.arange(furthest, newest - 1, -1)])
+    if rng.random() < stall:
+        pause = np.full(int(rng.integers(1, max(2, recording.frames // 2))), newest)
+        played = np.concatenate([played, pause])
+    last = len(played) - 1
+    # From the newest backwards: a clip of one frame is the newest one.
+    wanted = np.linspace(last, 0, min(length, last + 1))[::-1].copy()
+    wanted[1:-1] += rng.uniform(-0.4, 0.4, max(len(wanted) - 2, 0)) * last / length
+    chosen = np.unique(wanted.round().astype(np.int64))
+    at = np.full((len(views), length), -1, np.int64)
+    at[:, length - len(chosen):] = chosen
+    if rng.random() < late_view and views.sum() > 1:
+        # The frames of a view that comes late are those of a moment ago.
+        late = rng.choice(np.flatnonzero(views))
+        shift = int(rng.integers(1, 1 + max(1, int(0.5 / max(step, 1e-3)))))
+        at[late] = np.where(at[late] >= 0, np.maximum(at[late] - shift, 0), -1)
+        repeated = np.flatnonzero(np.diff(at[late]) == 0)
+        at[late][repeated] = -1
+    at[~views] = -1
+    rows = np.where(at >= 0, played[np.maximum(at, 0)], -1)
+    age = np.where(at >= 0, (last - at) * step, 0.0)
+    return rows, age.astype(np.float32)
+
+
+def replay(
+    recording: Recording, clip: ClipSpec, *, views: NDArray[np.bool_] | None = None,
+    delays: Sequence[float] = (), max_age: float = 0.5,
+) -> list[Choice]:
+    """
+    Choose for every frame of a recording the clip that the live node's memory would give the head.
+
+    :param views: bool [V], views that take part; None: all that were recorded.
+    :param delays: seconds by which each view comes late; () for none.
+    :param max_age: a view whose newest frame is older is left out.
+    """
+    times = (_START + np.round(recording.features.time_s * _NANOSECONDS)).astype(np.int64)
+    there = recording.features.present if views is None else recording.features.present & views
+    late = np.round(np.asarray(delays or [0.0] * len(there)) * _NANOSECONDS).astype(np.int64)
+    memory = EpisodeMemory(
+        length=clip.length, period=round(clip.period_s * _NANOSECONDS), capacity=clip.capacity,
+        stride=round(clip.stride_s * _NANOSECONDS))
+    choices = []
+    for now in range(len(times)):
+        # The newest frame of each view that has arrived by now.
+        arrived = np.array([np.searchsorted(times, times[now] - d, 'right') - 1 for d in late])
+        valid = there & (arrived >= 0)
+        stamps = np.where(valid, times[np.maximum(arrived, 0)], 0)
+        # Its rows stand in for the tokens: what is chosen are rows.
+        oldest = round(max_age * _NANOSECONDS)
+        memory.add(FrameSet(int(times[now]), stamps, valid,
+                            arrived[:, None, None].astype(np.float32)), hold=oldest)
+        live = valid & (times[now] - stamps <= oldest)
+        rows = np.full((len(there), clip.length), -1, np.int64)
+        age = np.zeros(rows.shape, np.float32)
+        frames = memory.spread_clip()
+        for slot, frame in enumerate(frames, start=clip.length - len(frames)):
+            use = frame.valid & live
+            rows[use, slot] = frame.tokens[use, 0, 0].astype(np.int64)
+            age[use, slot] = (times[now] - frame.stamps[use]) * 1e-9
+        choices.append((rows, age))
+    return choices

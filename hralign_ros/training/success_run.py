@@ -1,0 +1,372 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+One training of a success head, from a data set and a bundle to a run's folder.
+
+run.json and head.safetensors say everything that calibration and export need.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from hashlib import sha256
+import json
+import os
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+from hralign_ros.data.features import build_store, FeatureStore
+from hralign_ros.data.manifest import DataSet, Episode, read_manifest
+from hralign_ros.data.splits import read_splits
+from hralign_ros.data.token_basis import Basis
+from hralign_ros.models.failure_prompts import Prompts, SHARED
+from hralign_ros.models.success import SuccessHead
+from hralign_ros.models.text import load_minilm
+from hralign_ros.runtime.bundle import load_bundle, Manifest
+from hralign_ros.runtime.tasks import check_task, normalise_task
+from hralign_ros.training.checkpoints import TrainingError
+from hralign_ros.training.success_clips import load_recording, Recording
+from hralign_ros.training.success_options import SuccessOptions
+from hralign_ros.training.success_train import train
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+import torch
+
+Report = Callable[[str], None]
+Floats = NDArray[np.float32]
+RUN, HEAD = 'run.json', 'head.safetensors'
+SCHEMA_VERSION = 1
+# What options that are younger than a run were when it was trained.
+_BEFORE = {'pre_success': 0.0}
+# Axes of the OOD Gaussian, and frames of each recording that it is fitted to.
+_OOD_FRAMES = 6
+
+
+@dataclass(frozen=True, eq=False)
+class SuccessRun:
+    """
+    A finished run.
+
+    :param prompts: float32 [K, L, D] by task id, and for SHARED.
+    :param texts: instruction by task id.
+    :param record: the contents of run.json.
+    """
+
+    folder: Path
+    options: SuccessOptions
+    head: SuccessHead
+    prompts: Mapping[str, Floats]
+    texts: Mapping[str, str]
+    record: Mapping[str, Any]
+
+    @property
+    def basis(self) -> Basis:
+        """Give the numbers in which its head reads tokens."""
+        return Basis(self.head.basis_mean.numpy(), self.head.basis_matrix.numpy())
+
+    @property
+    def head_sha256(self) -> str:
+        """Identify the trained head and its prompts."""
+        return sha256((self.folder / HEAD).read_bytes()).hexdigest()
+
+    def mode_kinds(self, trained: Mapping[str, Episode]) -> dict[tuple[str, int], str]:
+        """
+        Name modes after what most training failures in them are: kind by task id and mode.
+
+        :param trained: training episodes by their id.
+        """
+        found: dict[tuple[str, int], Counter[str]] = {}
+        for name, mode in self.record['modes'].items():
+            episode = trained.get(name)
+            if episode is not None and episode.failure:
+                found.setdefault((episode.task_id, mode), Counter())[episode.failure] += 1
+        return {key: max(sorted(kinds), key=lambda kind: kinds[kind])
+                for key, kinds in found.items()}
+
+
+def check_runs(runs: Sequence[SuccessRun], bundle: Path) -> None:
+    """
+    Check that runs are of this bundle's encoder, and differ in their seed only.
+
+    :raises TrainingError: they are not, or do in more; to be called before any work is done.
+    """
+    manifest = load_bundle(bundle).manifest
+    visual = manifest.document['files']['visual.onnx']['sha256']
+    first = runs[0]
+    seeds = [run.options.seed for run in runs]
+    if len(set(seeds)) < len(seeds):
+        raise TrainingError(f'runs have the seeds {", ".join(map(str, seeds))}; needed are '
+                            'different ones, of one and the same training otherwise')
+    for run in runs:
+        trained = run.record['bundle']['visual']
+        if trained != visual:
+            raise TrainingError(
+                f'{run.folder}: it was trained for the visual encoder {trained[:12]}..., and that '
+                f'of {bundle} is {visual[:12]}...; name that bundle, or train again')
+        other = [name for name in asdict(run.options) if name != 'seed' and getattr(
+            run.options, name) != getattr(first.options, name)]
+        if run.basis.key != first.basis.key:
+            other.append('the basis of their features')
+        if any(run.record['data'].get(name) != first.record['data'].get(name)
+               for name in ('recordings', 'trained_on')):
+            other.append('the recordings that they were trained on')
+        if other:
+            raise TrainingError(
+                f'{run.folder} and {first.folder} differ in more than their seed: '
+                f'{", ".join(other)}; evaluate them apart')
+
+
+def make_head(manifest: Manifest, size: int, options: SuccessOptions) -> SuccessHead:
+    """Make a head that fits a bundle."""
+    return SuccessHead(
+        len(manifest.views), manifest.channels, manifest.tokens, manifest.text_dim, size=size,
+        newest=options.newest_path)
+
+
+def assign_splits(data: DataSet, options: SuccessOptions) -> DataSet:
+    """Change the split of robots that these options train on, or leave out; keep all others."""
+    everyone = replace(read_splits(Path(options.splits) if options.splits else None),
+                       test_embodiments=frozenset())
+
+    def split(episode: Episode) -> str:
+        if options.leave_out and episode.embodiment == options.leave_out:
+            return 'test_embodiment'
+        if episode.split != 'test_embodiment' or not (options.all_robots or options.leave_out):
+            return episode.split
+        return everyone.of(task_id=episode.task_id, scene=episode.scene, seed=episode.seed,
+                           embodiment=episode.embodiment, episode_id=episode.episode_id)
+    return data.only(replace(e, split=split(e)) for e in data.episodes)
+
+
+def open_data(
+    folder: Path, bundle: Path, options: SuccessOptions, *, workers: int = 1,
+    store: Path | None = None, basis: Basis | None = None, report: Report = print,
+) -> tuple[DataSet, FeatureStore]:
+    """
+    Read a data set with its splits and recordings under these options, and its features.
+
+    :param basis: what the features have to be in: a run's own, where it looks at other data than
+        it was trained on.
+    """
+    imported = read_manifest(folder)
+    data = _looked_at(assign_splits(imported, options), options)
+    # The basis is fitted once: to what the import trains on, whatever these options leave out of
+    # that, or add to it. It knows no labels.
+    return data, build_store(
+        store or data.folder / 'features', data, bundle, workers=workers, basis=basis,
+        fit_to=imported if any(e.split == 'train' for e in imported.episodes) else data,
+        report=report)
+
+
+def _looked_at(data: DataSet, options: SuccessOptions) -> DataSet:
+    """Take human recordings out where none is drawn, so that none is encoded either."""
+    if options.human_share:
+        return data
+    return data.only([replace(e, human_video='', human_from='') for e in data.episodes])
+
+
+def load_recordings(
+    data: DataSet, store: FeatureStore, splits: Iterable[str], *, humans: bool = False,
+) -> list[Recording]:
+    """Load the robot's recordings of some splits, and the humans' too."""
+    wanted = set(splits)
+    recordings = []
+    for episode in data.episodes:
+        if episode.split in wanted:
+            for human in (False, True) if humans and episode.human_video else (False,):
+                recording = load_recording(store, episode, human=human)
+                if recording:
+                    recordings.append(recording)
+    return recordings
+
+
+def train_success(
+    data: Path, bundle: Path, output: Path, options: SuccessOptions, *, workers: int = 1,
+    store: Path | None = None, also: Sequence[Path] = (), command: str = '',
+    report: Report = print,
+) -> SuccessRun:
+    """
+    Train a success head for a bundle's tokens.
+
+    :param data: folder with a manifest of successes and failures.
+    :param also: more such folders, whose training episodes are added; what adaptation was
+        trained on, say, has successes in more scenes.
+    :param workers: processes that compute features.
+    :param store: folder for features; None: features/ beside the manifest.
+    :raises HralignError: data or options that do not do.
+    """
+    verified = load_bundle(bundle)
+    if options.length != verified.manifest.clip.length:
+        report(f'clips of {options.length} frames, and {bundle} has '
+               f'{verified.manifest.clip.length}: such a head can be compared with others, and '
+               'not be put into that bundle')
+    episodes, features = open_data(
+        data, bundle, options, workers=workers, store=store, report=report)
+    recordings = load_recordings(episodes, features, ['train'], humans=True)
+    names = {e.episode_id for e in episodes.episodes}
+    for folder in also:
+        more = _looked_at(
+            assign_splits(read_manifest(folder), options), options).of_split('train')
+        # Features are kept by id: one would be taken for the other.
+        both = names & {e.episode_id for e in more.episodes}
+        if both:
+            raise TrainingError(
+                f"{folder} and {data} both have an episode '{min(both)}' ({len(both)} in all); "
+                'import both into one manifest, from a folder above them')
+        names |= {e.episode_id for e in more.episodes}
+        build_store(features.folder.parent, more, bundle, workers=workers, report=report)
+        recordings += load_recordings(more, features, ['train'], humans=True)
+    texts = task_texts(f.episode for f in recordings)
+    if not texts:
+        raise TrainingError(
+            f'{data}: no training recording with features and success flags; by split there are '
+            f'{episodes.splits_in_words()}')
+    _check_texts(texts)
+    if options.human_share and not any(recording.human for recording in recordings):
+        raise TrainingError(
+            f'{data}: human_share is {options.human_share}, and there is no human recording with '
+            'features; `hralign simulate` makes them unless --no-humans, into a folder of their '
+            'own where the episodes are there without. Without any: --set human_share=0')
+    torch.manual_seed(options.seed)
+    head = make_head(verified.manifest, features.basis.matrix.shape[1], options)
+    head.basis_mean.copy_(torch.from_numpy(features.basis.mean))
+    head.basis_matrix.copy_(torch.from_numpy(features.basis.matrix))
+    fit_ood_score(head, recordings)
+    prompts = Prompts(
+        load_minilm(), texts, modes=options.modes, length=options.prompt_length,
+        human_prompt=options.human_prompt)
+    trained = train(head, prompts, recordings, options, Path(output),
+                    settings={'store': features.key, 'basis': features.basis.key},
+                    report=report)
+    vectors = {task: prompts.vectors[prompts.row(task)].detach().clone().contiguous()
+               for task in (*texts, SHARED)}
+    save_file({**{f'head.{k}': v.contiguous() for k, v in head.state_dict().items()},
+               **{f'prompts.{k}': v for k, v in vectors.items()}}, Path(output) / HEAD)
+    used = [f.episode for f in recordings if not f.human]
+    record: dict[str, Any] = {
+        'schema_version': SCHEMA_VERSION, 'options': asdict(options), 'command': command,
+        'bundle': {'name': verified.manifest.name, 'sha256': verified.sha256,
+                   'visual': verified.manifest.document['files']['visual.onnx']['sha256']},
+        'size': int(features.basis.matrix.shape[1]), 'texts': texts,
+        'modes': dict(trained.modes),
+        'data': {
+            'episodes': len(used), 'successes': sum(bool(e.success) for e in used),
+            'human_recordings': sum(f.human for f in recordings),
+            'recordings': recordings_key(recordings),
+            'trained_on': sorted({f.features.source[:16] for f in recordings if not f.human}),
+            'tasks': sorted(texts),
+            'scenes': len({e.scene for e in used}),
+            'embodiments': sorted({e.embodiment for e in used}),
+            'sources': sorted({e.source for e in used}),
+            'licenses': sorted({e.license_id for e in used})},
+        'seconds': round(trained.seconds, 1), 'load_average': round(os.getloadavg()[0], 2)}
+    path = Path(output) / RUN
+    scratch = path.with_suffix('.tmp')
+    scratch.write_text(json.dumps(record, indent=1), encoding='utf-8')
+    scratch.replace(path)
+    report(f'{trained.seconds:.0f} s; {output}')
+    return load_success_run(output)
+
+
+def _check_texts(texts: Mapping[str, str]) -> None:
+    """Refuse instructions that no bundle could hold."""
+    by_text: dict[str, str] = {}
+    for task, text in texts.items():
+        other = by_text.setdefault(normalise_task(check_task(text)), task)
+        if other != task:
+            raise TrainingError(
+                f"the tasks {other} and {task} have the same instruction, '{text}': give their "
+                'episodes one id, or tell them apart by other words')
+
+
+def trained_on(run: SuccessRun, recordings: Iterable[Recording]) -> list[str]:
+    """
+    Name the episodes that a run was trained on, whatever split they are in now.
+
+    By what their recordings are: names are the same in many data sets.
+    """
+    known = set(run.record['data'].get('trained_on', ()))
+    return sorted(f.episode.episode_id for f in recordings
+                  if f.features.source and f.features.source[:16] in known)
+
+
+def recordings_key(recordings: Iterable[Recording]) -> str:
+    """Identify what was trained on: which recordings, and their labels."""
+    rows = sorted((f.episode.episode_id, f.human, f.episode.task_id, f.episode.task_text, crc32(
+        f.done.tobytes() + f.failing.tobytes() + f.progress.tobytes())) for f in recordings)
+    return sha256(json.dumps(rows).encode()).hexdigest()[:16]
+
+
+def task_texts(episodes: Iterable[Episode]) -> dict[str, str]:
+    """Return each task's instruction, the most frequent where there are several."""
+    found: dict[str, dict[str, int]] = {}
+    for episode in episodes:
+        count = found.setdefault(episode.task_id, {})
+        count[episode.task_text] = count.get(episode.task_text, 0) + 1
+    return {task: max(sorted(count), key=lambda text: count[text])
+            for task, count in sorted(found.items())}
+
+
+def load_success_run(folder: Path) -> SuccessRun:
+    """
+    Load a finished run.
+
+    :raises TrainingError: there is none, or it is of another version.
+    """
+    path = Path(folder) / RUN
+    try:
+        record = json.loads(path.read_text(encoding='utf-8'))
+        tensors = load_file(Path(folder) / HEAD)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise TrainingError(f'{folder}: no finished run of train-success there ({error})'
+                            ) from error
+    if record.get('schema_version') != SCHEMA_VERSION:
+        raise TrainingError(f'{path}: schema {record.get("schema_version")}, and this package '
+                            f'reads {SCHEMA_VERSION}')
+    unknown = sorted(set(record['options']) - {field.name for field in fields(SuccessOptions)})
+    if unknown:
+        raise TrainingError(f'{path}: options {", ".join(unknown)}, which this package does not '
+                            'know; train again')
+    state = {k.removeprefix('head.'): v for k, v in tensors.items() if k.startswith('head.')}
+    views, channels = state['ood_mean'].shape
+    head = SuccessHead(
+        views, channels, state['place'].shape[0], state['video.weight'].shape[0],
+        size=state['basis_matrix'].shape[1], newest='newest.weight' in state)
+    head.load_state_dict(state)
+    head.eval()
+    prompts = {k.removeprefix('prompts.'): v.numpy() for k, v in tensors.items()
+               if k.startswith('prompts.')}
+    return SuccessRun(Path(folder), SuccessOptions(**{**_BEFORE, **record['options']}), head,
+                      prompts, record['texts'], record)
+
+
+def fit_ood_score(head: SuccessHead, recordings: Iterable[Recording]) -> None:
+    """
+    Fit what `SuccessHead.ood_score` compares with: a Gaussian per view, of robots' recordings.
+
+    The axes are the principal ones; along all others the variance is taken to be the same
+    (probabilistic PCA).
+    """
+    rows: list[list[Floats]] = [[] for _ in head.ood_mean]
+    for recording in recordings:
+        if recording.human:
+            continue
+        chosen = np.unique(np.linspace(0, recording.frames - 1, _OOD_FRAMES).round().astype(int))
+        for view, some in enumerate(rows):
+            if recording.features.present[view]:
+                some.append(recording.features.means[chosen, view].astype(np.float32))
+    for view, some in enumerate(rows):
+        if not some:
+            continue
+        points = np.concatenate(some).astype(np.float64)
+        mean = points.mean(0)
+        values, vectors = np.linalg.eigh(np.cov((points - mean).T))
+        size = head.ood_axes.shape[1]
+        head.ood_mean[view] = torch.from_numpy(mean)
+        head.ood_matrix[view] = torch.from_numpy(vectors[:, ::-1][:, :size].copy())
+        head.ood_axes[view] = torch.from_numpy(np.maximum(values[::-1][:size], 1e-9).copy())
+        head.ood_rest[view] = float(max(values[::-1][size:].sum(), 1e-9))

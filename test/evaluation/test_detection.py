@@ -1,0 +1,64 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""E8 against cases worked out by hand."""
+
+from hralign_ros.evaluation.bootstrap import EvaluationError
+from hralign_ros.evaluation.metrics.detection import detection, fpr_at_recall
+import numpy as np
+import pytest
+from support.metric_cases import ids
+
+
+def test_by_hand():
+    done = np.array([1, 1, 0, 0, 0], bool)
+    scores = np.array([0.9, 0.4, 0.5, 0.3, 0.1])
+    found = detection(scores, done, ids(5), draws=20)
+    # Five of the six pairs are in the right order; at full recall one of three is called.
+    assert found.auroc.value == pytest.approx(5 / 6)
+    assert found.fpr95.value == pytest.approx(1 / 3)
+    assert found.average_precision.value == pytest.approx((1 + 2 / 3) / 2)
+    assert found.prevalence == 0.4
+    assert found.auroc.low <= found.auroc.value <= found.auroc.high
+
+
+def test_only_the_order_counts():
+    rng = np.random.default_rng(0)
+    done = rng.random(200) < 0.3
+    scores = done + rng.normal(0, 1, 200)
+    one = detection(scores, done, ids(200), draws=10)
+    other = detection(np.exp(3 * scores), done, ids(200), draws=10)
+    assert one.auroc == other.auroc and one.fpr95 == other.fpr95
+
+
+def test_seeds_are_averaged():
+    done = np.array([1, 0] * 10, bool)
+    right, wrong = done.astype(float), 1.0 - done
+    found = detection(np.stack([right, wrong]), done, ids(20), draws=10)
+    assert found.auroc.value == 0.5
+
+
+def test_alike_rows_make_wide_intervals():
+    """Guards against two ticks of one episode passing for two episodes."""
+    rng = np.random.default_rng(1)
+    done = np.repeat(rng.random(30) < 0.5, 10)
+    scores = np.repeat(rng.normal(0, 1, 30), 10) + done
+    apart = detection(scores, done, ids(300), draws=200).auroc
+    together = detection(scores, done, np.repeat(ids(30), 10), draws=200).auroc
+    assert together.value == apart.value
+    assert together.high - together.low > 2 * (apart.high - apart.low)
+
+
+def test_ties_are_called_together():
+    """Guards against a threshold in the middle of equal scores."""
+    done = np.array([1, 0, 0, 0], bool)
+    assert fpr_at_recall(done, np.array([1.0, 1.0, 1.0, 0.0])) == pytest.approx(2 / 3)
+
+
+def test_what_cannot_be_measured_is_said():
+    with pytest.raises(EvaluationError, match='0 of 3 rows'):
+        detection(np.zeros(3), np.zeros(3, bool), ids(3))
+    with pytest.raises(EvaluationError, match='not finite'):
+        detection(np.array([np.nan, 1]), np.array([True, False]), ids(2))
+    with pytest.raises(EvaluationError, match='a score for each'):
+        detection(np.zeros(2), np.array([True, False, True]), ids(3))

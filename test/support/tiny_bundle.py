@@ -1,0 +1,224 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+A tiny bundle whose every number can be told by hand.
+
+It has the signatures of a real one and graphs of a few kilobytes, made without torch.
+"""
+
+from collections.abc import Mapping
+from hashlib import sha256
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+VIEWS = ('left', 'middle', 'right')
+SIDE, GRID, CHANNELS, LENGTH = 16, 2, 4, 3
+DIM, MODES, PROMPT = 8, 2, 2
+WORDS = ('[UNK]', 'pick', 'up', 'the', 'cup', 'open', 'drawer', 'close', 'shared', 'warm')
+
+
+def _model(nodes: list[Any], inputs: Any, outputs: Any, constants: Mapping[str, Any]) -> bytes:
+    """Make an opset 18 graph; inputs and outputs are name -> (element type, shape)."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    def infos(described: Any) -> list[Any]:
+        return [helper.make_tensor_value_info(name, getattr(onnx.TensorProto, kind), shape)
+                for name, (kind, shape) in described.items()]
+
+    graph = helper.make_graph(
+        nodes, 'tiny', infos(inputs), infos(outputs),
+        [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 18)])
+    model.ir_version = 10
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _preprocess() -> bytes:
+    """Resize as the real one does; pixels are in [0, 1]."""
+    from onnx import helper
+
+    return _model(
+        [helper.make_node('Transpose', ['image'], ['planes'], perm=[0, 3, 1, 2]),
+         helper.make_node('Cast', ['planes'], ['floats'], to=1),
+         helper.make_node('Resize', ['floats', '', '', 'size'], ['resized'], mode='linear',
+                          antialias=1, axes=[2, 3]),
+         helper.make_node('Div', ['resized', 'most'], ['pixels'])],
+        {'image': ('UINT8', [1, 'H', 'W', 3])}, {'pixels': ('FLOAT', [1, 3, SIDE, SIDE])},
+        {'size': np.array([SIDE, SIDE], np.int64), 'most': np.float32(255.0)})
+
+
+def _visual() -> bytes:
+    """Mean red, green and blue of each quarter of the image, and a constant 1."""
+    from onnx import helper
+
+    views = len(VIEWS)
+    return _model(
+        [helper.make_node('AveragePool', ['pixels'], ['pooled'], kernel_shape=[8, 8],
+                          strides=[8, 8]),
+         helper.make_node('Concat', ['pooled', 'ones'], ['map'], axis=1),
+         helper.make_node('Reshape', ['map', 'flat'], ['rows']),
+         helper.make_node('Transpose', ['rows'], ['tokens'], perm=[0, 2, 1])],
+        {'pixels': ('FLOAT', [views, 3, SIDE, SIDE])},
+        {'tokens': ('FLOAT', [views, GRID * GRID, CHANNELS])},
+        {'ones': np.ones((views, 1, GRID, GRID), np.float32),
+         'flat': np.array([views, CHANNELS, GRID * GRID], np.int64)})
+
+
+def _embed() -> bytes:
+    """Attend as HR-Align does; the query is the first C values of the task's feature."""
+    from onnx import helper
+
+    node, views, count = helper.make_node, len(VIEWS), GRID * GRID
+    return _model(
+        [node('MatMul', ['weight', 'task'], ['query']),
+         node('MatMul', ['tokens', 'query'], ['scores']),
+         node('Unsqueeze', ['mask', 'last'], ['wide_mask']),
+         node('Sub', ['wide_mask', 'one'], ['missing']),
+         node('Mul', ['missing', 'large'], ['penalty']),
+         node('Add', ['scores', 'penalty'], ['masked']),
+         node('Reshape', ['masked', 'flat'], ['flat_scores']),
+         node('Softmax', ['flat_scores'], ['weights'], axis=1),
+         node('Reshape', ['weights', 'clip'], ['even']),
+         node('Mul', ['even', 'wide_mask'], ['attention']),
+         node('Unsqueeze', ['attention', 'end'], ['wide']),
+         node('Mul', ['tokens', 'wide'], ['weighed']),
+         node('ReduceSum', ['weighed', 'over'], ['pooled'], keepdims=0),
+         node('ReduceL2', ['pooled', 'last_axis'], ['norm'], keepdims=1),
+         node('Max', ['norm', 'least'], ['safe']),
+         node('Div', ['pooled', 'safe'], ['embedding'])],
+        {'tokens': ('FLOAT', [views, LENGTH, count, CHANNELS]),
+         'mask': ('FLOAT', [views, LENGTH]), 'task': ('FLOAT', [DIM])},
+        {'embedding': ('FLOAT', [views, CHANNELS]),
+         'attention': ('FLOAT', [views, LENGTH, count])},
+        {'weight': np.eye(CHANNELS, DIM, dtype=np.float32) * 4.0,
+         'one': np.float32(1.0), 'large': np.float32(1e9), 'least': np.float32(1e-12),
+         'last': np.array([2], np.int64), 'end': np.array([3], np.int64),
+         'over': np.array([1, 2], np.int64), 'last_axis': np.array([1], np.int64),
+         'flat': np.array([views, -1], np.int64),
+         'clip': np.array([views, LENGTH, count], np.int64)})
+
+
+def _success() -> bytes:
+    """
+    Say what can be told by hand.
+
+    The score is the number of frames that are not masked, over all views; progress is their share
+    of the clip, and so is the probability of having failed; modes are even; the OOD score is the
+    largest age; the video's vector is the task's own.
+    """
+    from onnx import helper
+
+    node, views = helper.make_node, len(VIEWS)
+    return _model(
+        [node('ReduceSum', ['mask'], ['frames'], keepdims=0),
+         node('Reshape', ['frames', 'single'], ['score']),
+         node('Sigmoid', ['score'], ['probability']),
+         node('Div', ['score', 'slots'], ['progress']),
+         node('ReduceSum', ['mode_mask'], ['used'], keepdims=1),
+         node('Max', ['used', 'one'], ['some']),
+         node('Div', ['mode_mask', 'some'], ['modes']),
+         node('ReduceMax', ['age'], ['oldest'], keepdims=0),
+         node('Reshape', ['oldest', 'single'], ['ood']),
+         node('Identity', ['progress'], ['failed']),
+         node('Gather', ['text', 'first'], ['video'], axis=0)],
+        {'tokens': ('FLOAT', [views, LENGTH, GRID * GRID, CHANNELS]),
+         'mask': ('FLOAT', [views, LENGTH]), 'age': ('FLOAT', [views, LENGTH]),
+         'text': ('FLOAT', [1 + MODES, DIM]), 'mode_mask': ('FLOAT', [MODES])},
+        {'probability': ('FLOAT', [1]), 'modes': ('FLOAT', [MODES]), 'progress': ('FLOAT', [1]),
+         'score': ('FLOAT', [1]), 'ood': ('FLOAT', [1]),
+         'failed': ('FLOAT', [1]), 'video': ('FLOAT', [DIM])},
+        {'single': np.array([1], np.int64), 'first': np.int64(0),
+         'one': np.array([1.0], np.float32), 'slots': np.array([views * LENGTH], np.float32)})
+
+
+def _text() -> bytes:
+    """Mean of the words' vectors; a prompt's vectors count as further words. Norm 1."""
+    from onnx import helper
+
+    node = helper.make_node
+    table = np.random.default_rng(7).standard_normal((len(WORDS), DIM)).astype(np.float32)
+    return _model(
+        [node('Gather', ['table', 'input_ids'], ['words']),
+         node('ReduceSum', ['words', 'axis_one'], ['sum'], keepdims=0),
+         node('ReduceSum', ['prompts', 'axis_one'], ['prompt_sum'], keepdims=0),
+         node('Add', ['sum', 'prompt_sum'], ['with_prompts']),
+         node('Concat', ['sum', 'with_prompts'], ['all'], axis=0),
+         node('LpNormalization', ['all'], ['features'], axis=1, p=2)],
+        {'input_ids': ('INT64', [1, 'tokens']), 'attention_mask': ('INT64', [1, 'tokens']),
+         'prompts': ('FLOAT', ['modes', 'length', DIM]),
+         'prompt_mask': ('INT64', ['modes', 'length'])},
+        {'features': ('FLOAT', ['rows', DIM])},
+        {'table': table, 'axis_one': np.array([1], np.int64)})
+
+
+def _tokenizer() -> bytes:
+    from tokenizers import normalizers, pre_tokenizers, Tokenizer
+    from tokenizers.models import WordLevel
+
+    tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, '[UNK]'))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return tokenizer.to_str().encode()
+
+
+def _task_files() -> tuple[bytes, bytes]:
+    from safetensors.numpy import save
+
+    rng = np.random.default_rng(11)
+    names = ('cup', 'drawer', 'shared')
+    document = {
+        'tasks': [
+            {'id': 'cup', 'name': 'pick up the cup', 'aliases': ['lift the cup'],
+             'modes': ['dropped', 'never grasped'],
+             # The same for every set of views.
+             'calibration': [
+                 {'views': list(views), 'method': 'platt', 'scale': 0.5, 'shift': -1.0,
+                  'thresholds': [{'alpha': 0.1, 'probability': 0.7},
+                                 {'alpha': 0.05, 'probability': 0.8}]}
+                 for n in range(1, 1 + len(VIEWS)) for views in combinations(VIEWS, n)]},
+            {'id': 'drawer', 'name': 'open the drawer', 'aliases': [], 'modes': ['stuck'],
+             'calibration': []},
+        ],
+        'shared': {'modes': [], 'calibration': None},
+    }
+    prompts = {f'prompts/{name}': rng.standard_normal((MODES, PROMPT, DIM)).astype(np.float32)
+               for name in names}
+    return yaml.safe_dump(document, sort_keys=False).encode(), save(prompts)
+
+
+def listing(folder: Path, names: list[str]) -> dict[str, Any]:
+    return {name: {'bytes': (folder / name).stat().st_size,
+                   'sha256': sha256((folder / name).read_bytes()).hexdigest()}
+            for name in sorted(names)}
+
+
+def write_tiny_bundle(folder: Path) -> None:
+    """Write the tiny bundle into a folder that is there."""
+    tasks, tensors = _task_files()
+    files = {
+        'preprocess.onnx': _preprocess(), 'visual.onnx': _visual(), 'embed.onnx': _embed(),
+        'success.onnx': _success(), 'text.onnx': _text(), 'tokenizer.json': _tokenizer(),
+        'tasks.yaml': tasks, 'tasks.safetensors': tensors, 'card.md': b'# tiny\n',
+    }
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    document = {
+        'schema_version': 2, 'name': 'tiny', 'views': list(VIEWS), 'reference_view': 'right',
+        'image_size': SIDE,
+        'clip': {'length': LENGTH, 'period_s': 0.2, 'capacity': 8, 'stride_s': 0.1},
+        'tokens': {'rows': GRID, 'columns': GRID, 'channels': CHANNELS},
+        'text': {'encoder': 'words', 'dim': DIM, 'max_tokens': 32},
+        'success': {'modes': MODES, 'prompt_length': PROMPT, 'trained': True},
+        'ood': {'threshold': 5.0},
+        'backbone': {'name': 'quarters'}, 'adapter': {'name': 'none'},
+        'licenses': {'all': 'Apache-2.0'},
+        'files': listing(folder, list(files)),
+    }
+    (folder / 'bundle.yaml').write_text(yaml.safe_dump(document, sort_keys=False), 'utf-8')

@@ -1,0 +1,80 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""Synthetic recordings: a task is a direction, being accomplished is another one."""
+
+from hralign_ros.data.features import EpisodeFeatures
+from hralign_ros.data.manifest import Episode
+from hralign_ros.models.success import SuccessHead
+from hralign_ros.models.text import PromptedTextEncoder
+from hralign_ros.training.success_clips import Recording
+import numpy as np
+import torch
+
+V, N, C, R, D = 2, 4, 10, 6, 32
+TASKS = {'lift': 'lift the cube', 'open': 'open the drawer', 'press': 'press the button'}
+RATE_HZ = 5.0
+# What a token is where a task is at work, and what it becomes when it is accomplished.
+_WORK = {task: np.eye(R)[i] * 3.0 for i, task in enumerate(TASKS)}
+_DONE = np.eye(R)[3] * 3.0
+_FAILED = (np.eye(R)[4] * 3.0, np.eye(R)[5] * 3.0)
+
+
+def make_recording(task, number, *, kind='success', frames=20, human=False, seed=0):
+    """Make a recording; kind: success, or failure 0 or 1, which differ from the middle on."""
+    rng = np.random.default_rng([seed, number, list(TASKS).index(task), human])
+    tokens = rng.normal(0.0, 0.2, (frames, V, N, R))
+    tokens[:, :, 1] += _WORK[task]
+    done = np.zeros(frames, bool)
+    if kind == 'success':
+        done[int(frames * rng.uniform(0.5, 0.7)):] = True
+        tokens[done, :, 2] += _DONE
+    else:
+        tokens[frames // 2:, :, 2] += _FAILED[kind]
+    present = np.array([not human, True])
+    tokens[:, ~present] = 0.0
+    times = np.arange(frames) / RATE_HZ
+    means = np.concatenate([tokens.mean(2), rng.normal(0, 1, (frames, V, C - R))], -1)
+    episode = Episode(
+        episode_id=f'{task}-{number}', task_id=task, task_text=TASKS[task], scene=f's{number}',
+        camera='c', embodiment='arm', source='test', license_id='Apache-2.0', split='train',
+        success=kind == 'success', failure='' if kind == 'success' else f'kind {kind}',
+        robot_videos={'wrist': 'w.mp4', 'third_person': 't.mp4'}, time_s=times.tolist(),
+        success_flags=done.tolist())
+    failing = np.zeros(frames, bool) if kind == 'success' else times >= times[-1] / 2
+    first = int(done.argmax()) if done.any() else 0
+    progress = np.minimum(np.arange(frames) / first, 1.0).astype(np.float32) if done.any() \
+        else np.full(frames, np.nan, np.float32)
+    return Recording(episode, EpisodeFeatures(
+        tokens.astype(np.float16), means.astype(np.float16), present, times),
+        human, done, failing, progress)
+
+
+def make_recordings(count=6, seed=0):
+    """Make robots' successes and two kinds of failure, and humans' successes, of every task."""
+    recordings = []
+    for task in TASKS:
+        for i in range(count):
+            recordings += [make_recording(task, 10 * i, seed=seed),
+                      make_recording(task, 10 * i + 1, kind=i % 2, seed=seed),
+                      make_recording(task, 10 * i, human=True, seed=seed)]
+    return recordings
+
+
+def make_head(seed=0):
+    torch.manual_seed(seed)
+    head = SuccessHead(V, C, N, D, size=R, width=16, ood_size=3)
+    head.basis_matrix.copy_(torch.eye(C, R))
+    return head
+
+
+def make_text(seed=0):
+    """Make a text encoder of MiniLM's kind, small and random."""
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(seed)
+    encoder = PromptedTextEncoder(BertModel(BertConfig(
+        hidden_size=D, num_hidden_layers=1, num_attention_heads=2, intermediate_size=D)))
+    with torch.no_grad():
+        encoder.embeddings.word_embeddings.weight.mul_(20.0)
+    return encoder.eval().requires_grad_(False)

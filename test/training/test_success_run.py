@@ -1,0 +1,645 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""From videos to a calibrated bundle, a report and one more task, all through the real encoder."""
+
+from dataclasses import replace
+import json
+import shutil
+
+from hralign_ros.calibration.add_task import add_task
+from hralign_ros.calibration.scorer import Scorer
+from hralign_ros.cli.main import main
+from hralign_ros.data import features as store_module
+from hralign_ros.data.features import build_store, open_store
+from hralign_ros.data.manifest import DataError, read_manifest, write_manifest
+from hralign_ros.data.video import read_frames, write_video
+from hralign_ros.evaluation.bootstrap import EvaluationError
+from hralign_ros.evaluation.bundle_report import BundlePlayer, evaluate_bundle
+from hralign_ros.evaluation.success_events import collect_streams
+from hralign_ros.evaluation.success_report import evaluate_success
+from hralign_ros.export.replace import replace_bundle
+from hralign_ros.runtime import (
+    BundleError,
+    default_bundle,
+    Encoder,
+    load_bundle,
+    Status,
+)
+from hralign_ros.runtime.images import ViewGeometry
+from hralign_ros.runtime.tasks import SHARED
+from hralign_ros.training.checkpoints import TrainingError
+from hralign_ros.training.success_options import SuccessOptions
+from hralign_ros.training.success_run import (
+    assign_splits,
+    check_runs,
+    load_recordings,
+    load_success_run,
+    open_data,
+    train_success,
+)
+import numpy as np
+import pytest
+from support.small_success_data import data_folder, FRAMES, RATE_HZ, TASKS
+
+SETTINGS = ('modes=2', 'steps=30', 'tasks_per_step=2', 'clips_per_task=8', 'cluster_every=10',
+            'checkpoint_every=10', 'average=0.8', 'warm_up=2', 'all_robots=true',
+            # The shipped bundle's head is without both.
+            'newest_path=true', 'human_share=0.2')
+SECOND = 1_000_000_000
+
+
+@pytest.fixture(scope='module')
+def run_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('run')
+    settings = [word for value in SETTINGS for word in ('--set', value)]
+    assert main(['train-success', '--data', str(data_folder()), '--output', str(folder),
+                 *settings]) == 0
+    return folder
+
+
+@pytest.fixture(scope='module')
+def bundle(run_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('bundle') / 'made'
+    assert main(['calibrate', str(run_folder), '--data', str(data_folder()),
+                 '--output', str(folder)]) == 0
+    return folder
+
+
+def test_features_are_computed_once(run_folder):
+    """Guards resuming: what is there is not computed again, what is gone is."""
+    data = read_manifest(data_folder())
+    store = open_store(next((data_folder() / 'features').glob('*/')))
+    gone = data.episodes[0]
+    before = store.load(gone)
+    assert before.tokens.shape == (FRAMES, 2, 49, 96) and before.present.all()
+    assert before.time_s[-1] == pytest.approx((FRAMES - 1) / RATE_HZ)
+    store.path(gone).unlink()
+    lines = []
+    again = build_store(data_folder() / 'features', data, default_bundle(), report=lines.append)
+    assert again.key == store.key and '1 recordings to encode' in lines[0]
+    np.testing.assert_array_equal(again.load(gone).tokens, before.tokens)
+    with pytest.raises(DataError, match='no features of episodes'):
+        open_store(data_folder())
+
+
+def test_features_are_of_the_recordings_that_are_there(run_folder, tmp_path):
+    """
+    Guards a data set that changes under its names, and two that share a folder of features.
+
+    Features were kept by the episode's id alone: an attempt that was recorded anew under its old
+    name kept the old one's features, silently. A file of features that was cut short was taken
+    for whole, and ended training in a traceback.
+    """
+    root = tmp_path / 'data'
+    shutil.copytree(data_folder(), root)
+    data = read_manifest(root)
+    anew, cut, broken, same = data.episodes[:4]
+    shutil.copy(root / same.robot_videos['wrist'], root / anew.robot_videos['wrist'])
+    (root / broken.robot_videos['wrist']).write_bytes(b'not a video')
+    store = open_store(next((root / 'features').glob('*/')))
+    before = {e.episode_id: store.load(e).tokens for e in (anew, cut, same)}
+    whole = store.path(cut).read_bytes()
+    store.path(cut).write_bytes(whole[:len(whole) // 2])
+    with pytest.raises(DataError, match='computes features'):
+        store.load(cut)
+    lines = []
+    build_store(root / 'features', data, default_bundle(), report=lines.append)
+    assert '3 recordings to encode' in lines[0]
+    assert not store.has(broken), 'its features were those of another recording'
+    wrist = store.views.index('wrist')
+    np.testing.assert_array_equal(
+        store.load(anew).tokens[:, wrist], before[same.episode_id][:, wrist])
+    assert not np.array_equal(store.load(anew).tokens, before[anew.episode_id])
+    np.testing.assert_array_equal(store.load(cut).tokens, before[cut.episode_id])
+    # A disk that is missing takes no features with it.
+    (root / same.robot_videos['wrist']).rename(root / 'away.mp4')
+    build_store(root / 'features', data, default_bundle(), report=lines.append)
+    np.testing.assert_array_equal(store.load(same).tokens, before[same.episode_id])
+    (store.folder / 'basis.safetensors').write_bytes(b'cut')
+    with pytest.raises(DataError, match='delete its folder'):
+        build_store(root / 'features', data, default_bundle(), report=lines.append)
+
+
+def test_a_camera_that_is_upside_down(tmp_path):
+    """
+    Guards recordings of a camera that the node turns: features are those of the upright recording.
+
+    And of no other: a data set that is imported anew, turned, has its features made anew.
+    """
+    data = read_manifest(data_folder())
+    episode, root = data.episodes[0], tmp_path / 'data'
+    upright, turned = (replace(episode, episode_id=name) for name in ('upright', 'turned'))
+    turned = replace(turned, robot_videos={**episode.robot_videos, 'wrist': 'turned.mp4'})
+    for file in episode.robot_videos.values():
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(data.path(file), root / file)
+    frames, times = read_frames(data.path(episode.robot_videos['wrist']), count=FRAMES)
+    write_video(root / 'turned.mp4', frames[:, ::-1, ::-1], RATE_HZ, quality=0)
+    basis = build_store(
+        data_folder() / 'features', data, default_bundle(), report=lambda _: None).basis
+
+    def features(some):
+        write_manifest(root, [some])
+        return build_store(tmp_path / 'features', read_manifest(root), default_bundle(),
+                           basis=basis, report=lambda _: None).load(some).means
+
+    expected, as_it_lies = features(upright), features(turned)
+    wrist = Encoder.load(default_bundle(), provider='cpu').manifest.views.index('wrist')
+    found = features(replace(turned, geometry={'wrist': ViewGeometry(180)}))
+    np.testing.assert_array_equal(np.delete(found, wrist, 1), np.delete(expected, wrist, 1))
+    # Encoded twice, colours are a little off.
+    apart = [np.abs(other[:, wrist].astype(float) - expected[:, wrist]).mean()
+             for other in (found, as_it_lies)]
+    assert apart[0] < 0.5 * apart[1]
+
+
+def test_clips_of_a_camera_that_is_upside_down(bundle, tmp_path, capsys):
+    """Guards add-task: its clips are turned by the encoder, which is what the node turns with."""
+    (tmp_path / 'params.yaml').write_text(
+        '/**: {ros__parameters: {views: [hand], hand.rotation: 180}}')
+    assert main(['add-task', '--name', 'fold it', '--success', str(tmp_path), '--failure',
+                 str(tmp_path), '--bundle', str(bundle), '--output', str(tmp_path / 'out'),
+                 '--params-file', str(tmp_path / 'params.yaml')]) == 1
+    assert 'rotation or crop is given for hand' in capsys.readouterr().err
+
+
+def test_a_recording_is_encoded_some_frames_at_a_time(tmp_path, monkeypatch):
+    """Guards long recordings: all frames of all cameras were in memory at once, 10 GB a minute."""
+    data = read_manifest(data_folder())
+    whole = build_store(
+        data_folder() / 'features', data, default_bundle(), report=lambda _: None)
+    read = []
+
+    def spy(path, times_s=None, **how):
+        read.append(len(times_s))
+        return read_frames(path, times_s=times_s, **how)
+    monkeypatch.setattr(store_module, '_BLOCK', 4)
+    monkeypatch.setattr(store_module, 'read_frames', spy)
+    encoder = Encoder.load(default_bundle(), provider='cpu', threads=1)
+    episode = data.episodes[0]
+    parts = store_module._encode_recording(
+        encoder, whole.basis, store_module.view_videos(episode, data.folder, False))
+    assert max(read) <= 4 and len(parts.time_s) == FRAMES
+    for name in ('tokens', 'means', 'time_s', 'present'):
+        np.testing.assert_allclose(getattr(parts, name).astype(float), getattr(
+            whole.load(episode), name).astype(float), rtol=2e-3, atol=4e-3)
+
+
+def test_a_broken_video_is_left_out(tmp_path):
+    """Guards a night's work against one file that was cut short."""
+    root = tmp_path / 'data'
+    shutil.copytree(data_folder(), root, ignore=shutil.ignore_patterns('features'))
+    data = read_manifest(root)
+    few = data.only(data.episodes[:2])
+    (root / few.episodes[0].robot_videos['wrist']).write_bytes(b'not a video')
+    lines = []
+    basis = next((data_folder() / 'features').glob('*/basis.safetensors'), None)
+    if basis is not None:  # of the same recipe: no need to fit it to what is broken
+        (root / 'features' / basis.parent.name).mkdir(parents=True)
+        shutil.copy(basis, root / 'features' / basis.parent.name)
+    store = build_store(root / 'features', few, default_bundle(), report=lines.append)
+    assert any('left out' in line for line in lines)
+    assert not store.has(few.episodes[0]) and store.has(few.episodes[1])
+
+
+def test_the_bundle_knows_what_was_trained(bundle, run_folder):
+    """Guards the contract: tasks, prompts, curves per set of views, thresholds, OOD."""
+    encoder = Encoder.load(bundle, provider='cpu')
+    known = {task.task_id for task in encoder.tasks.tasks}
+    assert known == {'left-corner', 'right-corner'}
+    assert encoder.manifest.success_trained and encoder.manifest.ood_threshold > 0
+    for task in (*encoder.tasks.tasks, encoder.tasks.shared):
+        assert set(task.calibrations) == {
+            frozenset({'wrist', 'third_person'}), frozenset({'wrist'}),
+            frozenset({'third_person'})}
+    run = load_success_run(run_folder)
+    np.testing.assert_array_equal(
+        encoder.tasks.shared.prompts, run.prompts[SHARED])
+    modes = set(run.record['modes'].values())
+    assert modes <= {0, 1} and run.record['data']['human_recordings'] > 0
+
+
+def test_humans_are_looked_at_when_they_are_drawn(run_folder, tmp_path):
+    """Guards the default: no hours are spent on encoding recordings that nothing trains on."""
+    drawn = load_success_run(run_folder).options
+    options = replace(drawn, human_share=0.0, steps=1)
+    for share, looked_at in ((drawn, True), (options, False)):
+        data, _ = open_data(data_folder(), default_bundle(), share, report=lambda _: None)
+        assert any(e.human_video for e in data.episodes) is looked_at
+    run = train_success(
+        data_folder(), default_bundle(), tmp_path, options, report=lambda _: None)
+    assert run.record['data']['human_recordings'] == 0
+
+
+def test_live_is_offline(bundle, run_folder):
+    """Guards the evaluation: live and offline scores of an episode are the same."""
+    data, store = open_data(data_folder(), bundle, load_success_run(run_folder).options)
+    encoder = Encoder.load(bundle, provider='cpu')
+    scorer = Scorer(load_success_run(run_folder), encoder)
+    from hralign_ros.training.success_clips import load_recording
+
+    episode = next(e for e in data.episodes if e.split == 'test_seen')
+    recording = load_recording(store, episode)
+    expected = scorer.judge(scorer.watch(recording)).scores
+    live = encoder.start_episode(episode.task_text)
+    images = {view: read_frames(data.path(file), times_s=recording.features.time_s)[0]
+                for view, file in episode.robot_videos.items()}
+    for i, now in enumerate(recording.features.time_s):
+        tick = live.step({view: recording_[i] for view, recording_ in images.items()},
+                         SECOND + round(now * SECOND))
+        assert tick.success.raw_score == pytest.approx(expected[i], abs=0.02)
+        assert not tick.status & Status.UNCALIBRATED
+        curve = tick.success.calibration
+        assert tick.success.probability == pytest.approx(curve.apply(tick.success.raw_score))
+
+
+def test_the_report(run_folder, tmp_path):
+    assert main(['evaluate-success', str(run_folder), '--data', str(data_folder()),
+                 '--output', str(tmp_path)]) == 0
+    report = json.loads((tmp_path / 'report.json').read_text())
+    found = {(r['metric'], r['variant'], r['split']): r
+             for r in report['rows'] + report['controls']}
+    for metric in ('E8 AUROC', 'E9 ECE', 'E12 progress against time, successes',
+                   'E13 right instruction of all'):
+        assert found[metric, 'failure prompts', 'seen tasks']['n'] > 0
+    # 8 attempts of either kind are too few for a threshold: nothing is decided, and nothing shown.
+    assert not [metric for metric, _, _ in found if metric[:3] in ('E10', 'E11')]
+    assert any('16 of 16 attempts have no threshold' in line for line in report['warnings'])
+    assert 0 <= found['E8 AUROC', 'time alone', 'seen tasks']['value'] <= 1
+    assert {r['what'] for r in report['tables']['cameras']} >= {
+        'all views', 'no wrist', 'wrist frozen', 'wrist 1000 ms late'}
+    assert {f['name'] for f in report['figures']} >= {
+        'auroc', 'reliability', 'curves', 'instructions', 'modes'}
+
+
+def test_the_card_says_what_was_measured(run_folder, tmp_path):
+    """Guards the card of a bundle: figures with their intervals, from the report."""
+    report = tmp_path / 'report'
+    assert main(['evaluate-success', str(run_folder), '--data', str(data_folder()), '--output',
+                 str(report)]) == 0
+    assert main(['calibrate', str(run_folder), '--data', str(data_folder()), '--output',
+                 str(tmp_path / 'bundle'), '--report', str(report / 'report.json')]) == 0
+    card = (tmp_path / 'bundle' / 'card.md').read_text()
+    rows = json.loads((report / 'report.json').read_text())['rows']
+    value = next(r['value'] for r in rows if r['metric'] == 'E8 AUROC'
+                 and r['split'] == 'seen tasks')
+    assert f'| AUROC, seen tasks | {value:.3f} [' in card
+    assert '**not trained**' not in card and 'hralign calibrate' in card
+
+
+def test_more_data_to_train_on(run_folder, tmp_path):
+    """Guards a second data set: its training episodes are added, in the first one's basis."""
+    other = tmp_path / 'other'
+    shutil.copytree(data_folder(), other, ignore=shutil.ignore_patterns('features'))
+    few = read_manifest(other)
+    write_manifest(other, [replace(e, episode_id=f'other-{e.episode_id}')
+                           for e in few.episodes if e.seed == 10])
+    run = train_success(data_folder(), default_bundle(), tmp_path / 'run', replace(
+        load_success_run(run_folder).options, steps=1), also=[other], report=lambda _: None)
+    used = load_success_run(run_folder).record['data']['episodes']
+    assert run.record['data']['episodes'] == used + 4
+    assert not (other / 'features').exists()
+
+
+def test_a_finished_bundle_is_measured_as_it_is(bundle, run_folder, tmp_path, capsys):
+    """
+    Guards what is deployed: the report on a run fits its own thresholds, whatever a bundle holds.
+
+    Played through the runtime, raw scores are those of the offline head, and decisions follow the
+    bundle's own thresholds and status bits.
+    """
+    output = tmp_path / 'report'
+    assert main(['evaluate-bundle', str(bundle), '--data', str(data_folder()), '--output',
+                 str(output)]) == 0
+    report = json.loads((output / 'report.json').read_text())
+    assert 'look at' in capsys.readouterr().out and (output / 'report.html').is_file()
+    rows = {(r['metric'], r['split']): r for r in report['rows']}
+    assert {split for _, split in rows} == {'test_seen', 'test_task'}
+    assert rows['ticks UNKNOWN_TASK', 'test_task']['value'] == 1.0
+    assert rows['ticks UNKNOWN_TASK', 'test_seen']['value'] == 0.0
+    assert rows['ticks UNCALIBRATED', 'test_seen']['value'] == 0.0
+    run = load_success_run(run_folder)
+    encoder = Encoder.load(bundle, provider='cpu')
+    data, store = open_data(data_folder(), default_bundle(), run.options, basis=run.basis)
+    scorer, player = Scorer(run, encoder), BundlePlayer(encoder)
+    for recording in load_recordings(data, store, ['test_seen', 'test_task']):
+        played = player.play(recording.episode, data.folder)
+        offline, live = scorer.judge(scorer.seen(recording)), player(played)
+        np.testing.assert_allclose(live.scores, offline.scores, atol=0.05)
+        np.testing.assert_array_equal(live.done, offline.done)
+        known = recording.episode.split == 'test_seen'
+        assert np.isfinite(player.probability(live)).all()
+        # As the node compares them: single precision blurs the steps of isotonic curves.
+        assert (player.probability(live) != player.probability(live).astype(np.float32)).any()
+        np.testing.assert_allclose(live.risks, offline.risks, atol=0.05)
+        assert known or player.decision(live) is None
+        assert player.knows(played) == known
+    # What counts are the words, as in the node, and not what an importer calls the task.
+    other = replace(recording.episode, task_id=list(TASKS)[0], task_text='something else')
+    assert not player.knows(player.play(other, data.folder))
+    with pytest.raises(EvaluationError, match='no episode of train-2.*splits there: calibration'):
+        evaluate_bundle(data, bundle, output, splits=['train-2'])
+    # Streams are no attempts; of them alone there is nothing to say, and that is said at once.
+    streams = data.only([replace(e, tags=('stream:idle',)) for e in data.episodes])
+    with pytest.raises(EvaluationError, match='no episode of'):
+        evaluate_bundle(streams, bundle, output)
+
+
+def test_what_a_bundle_was_trained_on_is_not_its_test(bundle, tmp_path):
+    """
+    Guards honest figures: robots that are held out by default may be in the training of this one.
+
+    Seeds of theirs that trained the head were played to it as a test, and nobody was warned.
+    """
+    data = read_manifest(data_folder())
+    arm = data.only([replace(e, embodiment='ur5e', split='test_embodiment')
+                     for e in data.episodes if e.seed % 10 == 0 and e.task_id in list(TASKS)[:2]])
+    with pytest.raises(EvaluationError, match='no episode of a test split.*splits there: train'):
+        evaluate_bundle(arm, bundle, tmp_path / 'report')
+
+
+def test_one_more_task(bundle, tmp_path, capsys):
+    """Guards adding a task: it is known and calibrated, and all others stay to the bit."""
+    data = read_manifest(data_folder())
+    name = list(TASKS)[3]
+    for episode in data.episodes:
+        if episode.task_id == name:
+            folder = tmp_path / ('failure' if episode.failure else 'success') / episode.episode_id
+            folder.mkdir(parents=True)
+            for view, file in episode.robot_videos.items():
+                shutil.copy(data.path(file), folder / f'{view}.mp4')
+    # A view that the bundle does not know is no part of a clip.
+    shutil.copy(folder / 'wrist.mp4', folder / 'elsewhere.mp4')
+    output = tmp_path / 'bundle'
+    assert main(['add-task', '--name', 'Put it in the far corner', '--alias', 'far corner',
+                 '--success', str(tmp_path / 'success'), '--failure', str(tmp_path / 'failure'),
+                 '--bundle', str(bundle), '--output', str(output), '--set', 'steps=10']) == 0
+    before, after = (Encoder.load(b, provider='cpu') for b in (bundle, output))
+    added = after.tasks.match('far corner')
+    assert added is not None and added.task_id == 'put-it-in-the-far-corner'
+    assert set(added.calibrations) == set(after.tasks.shared.calibrations)
+    # Each by what the head sees of the clips with those views alone.
+    curves = {tuple(sorted(c.parameters.items())) for c in added.calibrations.values()}
+    assert len(curves) == len(added.calibrations) == 3
+    assert not np.array_equal(added.prompts, before.tasks.shared.prompts)
+    for task in before.tasks.tasks:
+        same = after.tasks.match(task.name)
+        np.testing.assert_array_equal(same.prompts, task.prompts)
+        assert same.calibrations == task.calibrations
+    for name in ('visual.onnx', 'success.onnx', 'text.onnx', 'preprocess.onnx'):
+        assert (bundle / name).read_bytes() == (output / name).read_bytes()
+    _learn_anew(output, tmp_path, capsys)
+
+
+def _learn_anew(bundle, folder, capsys):
+    """
+    Guards a task that is learned anew: its aliases were UNKNOWN_TASK from then on, without a word.
+
+    Under another name it may be another task, which old words must not ask for; that is said. Of
+    clips by one camera nothing was said either, and with both the node abstained for ever.
+    """
+    for kind in ('success', 'failure'):
+        for clip in (folder / kind).iterdir():
+            (clip / 'third_person.mp4').unlink()
+        (folder / kind / 'notes').mkdir()
+    known = {'put it in the far corner.': ['Put it in the far corner.', 'far corner'],
+             'Into the near corner': ['Into the near corner', 'corner']}
+    for name, words in known.items():
+        capsys.readouterr()
+        assert main(['add-task', '--name', words[0], '--id', 'put-it-in-the-far-corner',
+                     *(['--alias', 'corner'] if 'near' in name else []),
+                     '--success', str(folder / 'success'), '--failure', str(folder / 'failure'),
+                     '--bundle', str(bundle), '--output', str(folder / 'anew'),
+                     '--set', 'steps=1']) == 0
+        said = capsys.readouterr().out
+        assert 'UNCALIBRATED while third_person and wrist are there' in said
+        assert 'notes: left out, no video in it is named after a view' in said
+        tasks = Encoder.load(folder / 'anew', provider='cpu').tasks
+        assert all(tasks.match(text).name == words[0] for text in words)
+        lost = "UNKNOWN_TASK from now on, unless given as --alias: 'Put it in the far corner', "
+        assert ('near' in name) == (lost + "'far corner'" in said)
+        assert ('near' in name) == (tasks.match('far corner') is None)
+
+
+def test_a_name_that_another_task_has(bundle, tmp_path, capsys):
+    """
+    Guards a good bundle: two tasks of one name made one that could not be loaded at all.
+
+    It was written in the place of the good one before anybody looked.
+    """
+    known = Encoder.load(bundle, provider='cpu').tasks.tasks[0]
+    for words in (['--name', known.name.upper(), '--id', 'mine'],
+                  ['--name', 'something new', '--alias', known.task_id],
+                  ['--name', 'something new', '--id', known.task_id.upper()]):
+        assert main(['add-task', *words, '--success', str(tmp_path), '--failure', str(tmp_path),
+                     '--bundle', str(bundle), '--output', str(tmp_path / 'out')]) == 1
+        assert f'--id {known.task_id} learns that one anew' in capsys.readouterr().err
+
+
+def test_a_name_whose_id_another_task_has(bundle, tmp_path, capsys):
+    """
+    Guards tasks: "turn the knob to -5" took the place of "turn the knob to +5", without a word.
+
+    Both make the same id, and what had that id was replaced.
+    """
+    known = Encoder.load(bundle, provider='cpu').tasks.tasks[0]
+    name = known.task_id.replace('-', ', ')
+    assert main(['add-task', '--name', name, '--success', str(tmp_path), '--failure',
+                 str(tmp_path), '--bundle', str(bundle), '--output', str(tmp_path / 'out')]) == 1
+    said = capsys.readouterr().err
+    assert f"which is that of the bundle's task '{known.name}'" in said and '--id' in said
+
+
+def test_two_tasks_of_one_instruction(tmp_path):
+    """
+    Guards training on several sources: both were each other's negatives, word for word.
+
+    The bundle that came of it replaced the old one, and could not be loaded.
+    """
+    data = read_manifest(data_folder())
+    task = list(TASKS)[0]
+    write_manifest(tmp_path, [
+        replace(e, task_id='left', task_text='Left corner.') if e.task_id == task
+        and e.seed == 10 else e for e in data.episodes])
+    shutil.copytree(data_folder() / 'videos', tmp_path / 'videos')
+    with pytest.raises(TrainingError, match='the tasks left and left-corner have the same'):
+        train_success(tmp_path, default_bundle(), tmp_path / 'run', SuccessOptions(
+            steps=1, all_robots=True), store=data_folder() / 'features', report=lambda _: None)
+
+
+def test_human_share_without_human_recordings(tmp_path):
+    """Guards comparisons: a head with human video was one without, and nobody said so."""
+    data = read_manifest(data_folder())
+    write_manifest(tmp_path, [replace(e, human_video='', human_from='') for e in data.episodes])
+    shutil.copytree(data_folder() / 'videos', tmp_path / 'videos')
+    with pytest.raises(TrainingError, match='human_share is 0.2, and there is no human recording'):
+        train_success(tmp_path, default_bundle(), tmp_path / 'run', SuccessOptions(
+            steps=1, all_robots=True, human_share=0.2), store=data_folder() / 'features',
+            report=lambda _: None)
+
+
+@pytest.mark.parametrize('change, what', [
+    ('recordings', 'the recordings that they were trained on'), ('seed', 'the seeds 0, 0'),
+    ('trained_on', 'the recordings that they were trained on')])
+def test_runs_that_are_no_seeds_of_one_training(run_folder, tmp_path, change, what):
+    """Guards means over seeds: data that grew between two runs make two trainings of them."""
+    other = tmp_path / 'other'
+    shutil.copytree(run_folder, other)
+    record = json.loads((other / 'run.json').read_text())
+    if change != 'seed':
+        record['options']['seed'] = 1
+        record['data'][change] = 'others'
+    (other / 'run.json').write_text(json.dumps(record))
+    with pytest.raises(TrainingError, match=what):
+        check_runs([load_success_run(run_folder), load_success_run(other)], default_bundle())
+
+
+@pytest.mark.parametrize('command', ['calibrate', 'add-task'])
+def test_no_folder_of_other_things_is_replaced(bundle, run_folder, tmp_path, capsys, command):
+    """
+    Guards recordings and runs: a bundle was put in the place of whatever --output named.
+
+    `hralign calibrate RUN --data DATA --output RUN` deleted the run.
+    """
+    kept = tmp_path / 'kept'
+    kept.mkdir()
+    (kept / 'recordings').write_text('precious')
+    words = {'calibrate': [str(run_folder), '--data', str(data_folder())],
+             'add-task': ['--name', 'x', '--success', str(kept), '--failure', str(kept)]}
+    assert main([command, *words[command], '--bundle', str(bundle), '--output', str(kept)]) == 1
+    assert 'holds other things' in capsys.readouterr().err
+    assert (kept / 'recordings').read_text() == 'precious'
+    with pytest.raises(BundleError, match='holds other things'):
+        replace_bundle(kept / 'recordings', {}, {})
+
+
+def test_a_run_looks_at_other_data_in_its_own_basis(run_folder, tmp_path):
+    """
+    Guards calibrating on a robot of one's own with a head that was trained elsewhere.
+
+    Each data set had a basis fitted to itself: the head read numbers that meant something else,
+    and curves and thresholds were fitted to noise.
+    """
+    run = load_success_run(run_folder)
+    other = tmp_path / 'other'
+    shutil.copytree(data_folder(), other, ignore=shutil.ignore_patterns('features'))
+    few = [e for e in read_manifest(other).episodes if e.seed in (0, 10)][:3]
+    write_manifest(other, [replace(e, split='train') for e in few])
+    own = build_store(other / 'features', read_manifest(other), default_bundle(),
+                      report=lambda _: None)
+    assert own.basis.key != run.basis.key, 'other data, another basis'
+    data, store = open_data(other, default_bundle(), run.options, basis=run.basis,
+                            report=lambda _: None)
+    assert store.basis.key == run.basis.key and store.key != own.key
+    where_it_was_trained = open_data(data_folder(), default_bundle(), run.options,
+                                     basis=run.basis, report=lambda _: None)[1]
+    assert 'basis' not in where_it_was_trained.recipe, 'nothing is encoded again'
+    np.testing.assert_allclose(
+        store.load(data.episodes[0]).tokens, where_it_was_trained.load(few[0]).tokens, atol=2e-3)
+
+
+def test_an_evaluation_of_little_data(run_folder, tmp_path):
+    """
+    Guards a report on few recordings: what cannot be measured is left out, not all the rest.
+
+    Without a success among the tests, or with one known task, all was lost at the end.
+    """
+    run = load_success_run(run_folder)
+    data, store = open_data(data_folder(), default_bundle(), run.options, basis=run.basis,
+                            report=lambda _: None)
+    few = data.only(e for e in data.episodes if e.split != 'test_seen' or not e.success)
+    said = []
+    found, _ = evaluate_success(few, store, [run], default_bundle(), tmp_path,
+                                perturbed_frames=0, report=said.append)
+    assert (tmp_path / 'report.html').is_file()
+    assert any(line.startswith('instructions left out') for line in said)
+    assert ('E9 ECE', 'failure prompts', 'seen tasks') in found.values
+    recordings = load_recordings(data, store, ['test_seen'])
+    alone = recordings[0].episode.task_id
+    streams = collect_streams(recordings, {alone: 'the only task'})
+    assert all(recording.episode.task_id != alone for recording, _ in streams['wrong task'])
+
+
+def test_what_was_trained_on_is_no_test(run_folder, tmp_path):
+    """
+    Guards figures after an import with another split file: trained episodes became tests.
+
+    Calibration was refused then, if those it had were trained on; the tests were never looked at.
+    """
+    run = load_success_run(run_folder)
+    data, store = open_data(data_folder(), default_bundle(), run.options, basis=run.basis,
+                            report=lambda _: None)
+    moved = next(e for e in data.episodes if e.split == 'train')
+    again = data.only(replace(e, split='test_seen') if e is moved else e for e in data.episodes)
+    with pytest.raises(EvaluationError, match=f'1 test episodes .* such as {moved.episode_id}'):
+        evaluate_success(again, store, [run], default_bundle(), tmp_path, report=lambda _: None)
+
+
+def test_two_episodes_of_one_name(run_folder, tmp_path):
+    """Guards --also: features are kept by id, so one's images were the other's."""
+    run = load_success_run(run_folder)
+    with pytest.raises(TrainingError, match='both have an episode'):
+        train_success(data_folder(), default_bundle(), tmp_path, replace(run.options, steps=1),
+                      also=[data_folder()], report=lambda _: None)
+
+
+def test_no_clips_are_said(bundle, tmp_path, capsys):
+    (tmp_path / 'empty').mkdir()
+    assert main(['add-task', '--name', 'x', '--success', str(tmp_path / 'empty'), '--failure',
+                 str(tmp_path / 'empty'), '--bundle', str(bundle),
+                 '--output', str(tmp_path / 'out')]) != 0
+    assert 'no clip there' in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(('words', 'said'), [
+    (['calibrate', '{empty}', '--data', '{data}', '--output', '{out}'],
+     'no finished run of train-success'),
+    (['evaluate-success', '{run}', '--data', '{empty}', '--output', '{out}'], 'manifest'),
+    (['train-success', '--data', '{data}', '--output', '{out}', '--set', 'modes=0'], 'modes is 0'),
+    (['train-success', '--data', '{data}', '--output', '{out}', '--set', 'mode=2'], 'mode'),
+    (['train-success', '--data', '{data}', '--output', '{run}', '--set', 'modes=3'],
+     'modes was 2 and is now 3')], ids=lambda value: value[0] if isinstance(value, list) else '')
+def test_what_cannot_work_is_one_sentence(run_folder, tmp_path, capsys, words, said):
+    """Guards against a traceback, and against files that were half written."""
+    (tmp_path / 'empty').mkdir()
+    places = {'empty': tmp_path / 'empty', 'data': data_folder(), 'run': run_folder,
+              'out': tmp_path / 'out'}
+    assert main([word.format(**places) for word in words]) == 1
+    told = capsys.readouterr().err
+    assert said in told and 'Traceback' not in told
+
+
+def test_a_run_of_another_version(run_folder, tmp_path):
+    """A run with an option that was taken out again ended in a TypeError; it is said now."""
+    shutil.copytree(run_folder, tmp_path / 'run')
+    record = json.loads((run_folder / 'run.json').read_text())
+    record['options']['luck'] = 1.0
+    (tmp_path / 'run' / 'run.json').write_text(json.dumps(record))
+    with pytest.raises(TrainingError, match='options luck, which this package does not know'):
+        load_success_run(tmp_path / 'run')
+
+
+def test_robots_left_out_and_taken_in():
+    """Guards leave-one-out: a robot is tested, or trained on; what else was split stays."""
+    data = read_manifest(data_folder())
+    some = data.only(replace(e, split='test_embodiment') if e.seed == 10 else e
+                     for e in data.episodes)
+    kept = assign_splits(some, SuccessOptions())
+    assert [e.split for e in kept.episodes] == [e.split for e in some.episodes]
+    back = assign_splits(some, SuccessOptions(all_robots=True))
+    assert [e.split for e in back.episodes] == [e.split for e in data.episodes]
+    apart = assign_splits(data, SuccessOptions(leave_out='panda'))
+    assert {e.split for e in apart.episodes} == {'test_embodiment'}
+
+
+def test_a_head_that_knows_nothing_learns_no_task(tmp_path):
+    """Guards against a bundle that says how sure it is without having learned anything."""
+    source = load_bundle(default_bundle())
+    document = dict(source.manifest.document)
+    files = {name: source.read(name) for name in document['files']}
+    replace_bundle(tmp_path / 'untrained', files, {
+        **document, 'success': {**document['success'], 'trained': False}})
+    with pytest.raises(TrainingError, match='not trained'):
+        add_task(tmp_path / 'untrained', tmp_path / 'out', 'x', tmp_path, tmp_path)

@@ -34,13 +34,13 @@ def draw_report(recording: 'Recording', path: Path) -> None:
     grid = figure.add_gridspec(len(ratios), _COLUMNS, height_ratios=ratios)
     for row, view in enumerate(views):
         for offset, (name, shots) in enumerate((
-                (view, recording.figures.get(view, [])),
+                (view, recording.images.get(view, [])),
                 ('attention', recording.shots[view]))):
             chosen = np.linspace(0, len(shots) - 1, min(_COLUMNS, len(shots))).astype(int)
             for column, index in enumerate(chosen):
-                seconds, figure = shots[index]
+                seconds, image = shots[index]
                 axes = figure.add_subplot(grid[2 * row + offset, column])
-                axes.imshow(cv2.resize(figure, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA))
+                axes.imshow(cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA))
                 axes.set_xticks([])
                 axes.set_yticks([])
                 axes.set_title(f'{seconds:.1f} s', fontsize=8)

@@ -23,7 +23,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'test'))
 
-from support.tiny_bundle import write_tiny_bundle  # noqa: E402
+from support.tiny_bundle import write_tiny_bundle  # noqa: E402, I100
 
 
 class Tasks(Target):

@@ -69,7 +69,7 @@ def tables(found: Mapping[str, Any]) -> dict[str, str]:
     for key, title in (
             ('export_max_abs_diff', 'torch against onnxruntime, real footage, largest difference'),
             ('export_compared_on', 'compared on'),
-            ('int8_cosine', 'int8: cosine with float32, figures of its calibration'),
+            ('int8_cosine', 'int8: cosine with float32, images of its calibration'),
             ('int8_cosine_on_footage', 'int8: the same on real footage'),
             ('int8_r1_loss', 'int8: loss of R@1'),
             ('cached_step_speedup', 'step on the cache against three full streams, times faster'),

@@ -19,6 +19,9 @@ import tempfile
 
 import pytest
 
+# Bundles to test with.
+pytest_plugins = ['support.bundles']
+
 ROOT = Path(__file__).resolve().parents[1]
 _FIRST_PORT = 32768
 # Folder of tests -> packages without which nothing in it can run; `make test` installs them.
@@ -29,7 +32,6 @@ NEEDED = {'nodes': _ROS, 'doctor': _ROS, 'faults': (*_ROS, 'onnx'), 'fuzz': (*_R
           'data': _VIDEOS, 'simulation': _VIDEOS,
           **dict.fromkeys(('calibration', 'cli', 'evaluation', 'export', 'models', 'training'),
                           _TORCH)}
-
 
 
 class _LeftOut(pytest.Module):

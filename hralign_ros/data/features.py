@@ -235,7 +235,8 @@ def _outstanding(store: FeatureStore, data: DataSet) -> list[_Job]:
     Features are kept whose recording cannot be read now: a disk may be missing.
     """
     recordings = [(episode, human, _files(episode, human))
-             for episode in data.episodes for human in (False, True) if _files(episode, human)]
+                  for episode in data.episodes for human in (False, True)
+                  if _files(episode, human)]
     contents = hash_files(data.folder,
                           (file for _, _, files in recordings for file in files.values()))
     jobs = []
@@ -372,7 +373,7 @@ def view_videos(episode: Episode, root: Path, human: bool) -> dict[str, ViewVide
         low, high = span if len(span) else (-np.inf, np.inf)
         offset = _offsets(episode, human).get(view, 0.0)
         recording = ViewVideo(root / file, frame_times(root / file), offset,
-                        _geometry(episode, human, view))
+                              _geometry(episode, human, view))
         used = (recording.times >= low - 1e-6) & (recording.times <= high + 1e-6)
         if not used.any():
             raise DataError(f'{file}: no frame in its span')

@@ -400,7 +400,7 @@ def _about(bundle: Bundle, choice: Choice, values: Mapping[str, Any]) -> list[Fi
             'needed for an alpha of 0.05'))
     elif values:
         broken = broken_guarantee(values['alpha'], values['dwell_s'], alphas,
-                                manifest.success_dwell_s)
+                                  manifest.success_dwell_s)
         findings.append(error(
             'thresholds', broken, 'Change that parameter, or calibrate the bundle for it')
             if broken else ok('thresholds', f'alpha {values["alpha"]:g}'))

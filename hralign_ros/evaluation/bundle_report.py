@@ -92,39 +92,34 @@ class BundlePlayer:
         :raises DataError: they cannot be read, or do not go together.
         """
         encoder = self.encoder
-        recordings = {view: recording for view,
-                      recording in view_videos(episode, root, False).items()
-                 if view in encoder.manifest.views}
-        if not recordings:
+        videos = {view: video for view, video in view_videos(episode, root, False).items()
+                  if view in encoder.manifest.views}
+        if not videos:
             raise DataError(f'views {", ".join(episode.robot_videos) or "none"}; the bundle has '
                             f'{", ".join(encoder.manifest.views)}')
-        reference = recordings.get(REFERENCE_VIEW) or next(iter(recordings.values()))
+        reference = videos.get(REFERENCE_VIEW) or next(iter(videos.values()))
         times = reference.times
-        wanted = {view: recording.stamps[newest_at(recording.times, times, recording.path.name)]
-                  for view, recording in recordings.items()}
+        wanted = {view: video.stamps[newest_at(video.times, times, video.path.name)]
+                  for view, video in videos.items()}
         live = encoder.start_episode(episode.task_text)
         ticks = []
         for start in range(0, len(times), _BLOCK):
             some = slice(start, start + _BLOCK)
-            frames = {view: recording.read(wanted[view][some]) for view,
-                      recording in recordings.items()}
+            frames = {view: video.read(wanted[view][some]) for view, video in videos.items()}
             for row, now in enumerate(times[some] - times[0]):
-                ticks.append(live.step({view: recording[row] for view,
-                                        recording in frames.items()},
+                ticks.append(live.step({view: images[row] for view, images in frames.items()},
                                        _SECOND + round(float(now) * _SECOND)))
-        present = np.array([view in recordings for view in encoder.manifest.views])
+        present = np.array([view in videos for view in encoder.manifest.views])
         nothing = np.zeros((len(times), len(present), 1, 0), np.float16)
         recording = labelled(episode, EpisodeFeatures(nothing, nothing[..., 0, :], present, times))
         said = [tick.success for tick in ticks]
         rates = {alpha: np.array([np.nan if s.calibration is None or s.calibration.threshold(
             alpha) is None else s.calibration.threshold(alpha) for s in said], np.float64)
             for alpha in ALPHAS}
-        progress, failed, out_of_distribution = (_numbers(values).astype(np.float32)
-                                                 for values in (
+        progress, failed, ood_score = (_numbers(values).astype(np.float32) for values in (
             (s.progress for s in said), (s.failure for s in said), (s.ood_score for s in said)))
         trace = Trace(recording, np.zeros((len(ticks), 0), np.float32), progress, failed,
-                      out_of_distribution,
-                      np.stack([tick.view_valid for tick in ticks]))
+                      ood_score, np.stack([tick.view_valid for tick in ticks]))
         # Ticks without a result have no modes either.
         modes = max(len(s.mode_risks) for s in said)
         risks = np.array([s.mode_risks if s.mode_risks else (0.0,) * modes for s in said])

@@ -127,7 +127,7 @@ def test_an_import_again_without_the_file(tmp_path, capsys):
     again = ['import', 'folders', str(tmp_path / 'data')]
     assert main([*again, '--params-file', str(params(tmp_path))]) == 0
     assert main(again) == 1
-    assert 'third_person, wrist are turned and cropped' in capsys.readouterr().err
+    assert 'third_person, wrist are rotated and cropped' in capsys.readouterr().err
     upright = params(tmp_path, PARAMETERS.replace('180', '0'))
     assert main([*again, '--params-file', str(upright)]) == 0
     assert read_manifest(tmp_path / 'data').episodes[0].geometry['wrist'].rotation == 0

@@ -144,7 +144,7 @@ def test_recall_by_hand(name):
     chosen = Variant('it', (run,) if name else ())
     found = quickly([Variant('one', (run,)), chosen], gallery=100)
     arrays = embeddings.encode_pairs(run.model, items, cache, texts, length=3,
-                                 frozen_mean=not name)
+                                     frozen_mean=not name)
     own, elsewhere = [], []
     for i, text in enumerate(arrays.text):
         text = min(text, arrays.human.shape[1] - 1)

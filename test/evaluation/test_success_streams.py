@@ -95,9 +95,9 @@ def test_what_is_missed_and_what_is_too_early():
 
     late, undone = [0] * 20 + [1] * 10, [0] * 10 + [1] * 5 + [0] * 15
     recordings = {'good': (late, 22), 'missed': (late, None), 'early': (late, 12),
-             'undone early': (undone, 5), 'undone': (undone, 11),
-             'at the very end': ([0] * 29 + [1], None),
-             'never': ([0] * 30, None), 'alarm': ([0] * 30, 3)}
+                  'undone early': (undone, 5), 'undone': (undone, 11),
+                  'at the very end': ([0] * 29 + [1], None),
+                  'never': ([0] * 30, None), 'alarm': ([0] * 30, 3)}
     some = [recording(name, done) for name, (done, _) in recordings.items()]
     some += [recording(f'idle {i}', [0] * 30, ('stream:idle',)) for i in range(5)]
     rows = {**{name: row for name, (_, row) in recordings.items()},

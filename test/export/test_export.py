@@ -12,7 +12,7 @@ import pytest
 np = import_module('numpy')
 onnx = import_module('onnx')
 torch = import_module('torch')
-cli = import_module('hralign_ros.cli')
+cli = import_module('hralign_ros.cli.main')
 runtime = import_module('hralign_ros.runtime')
 adapters = import_module('hralign_ros.models.adapters')
 checkpoints = import_module('hralign_ros.models.weight_files')

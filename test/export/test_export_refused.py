@@ -11,7 +11,7 @@ import yaml
 
 np = import_module('numpy')
 torch = import_module('torch')
-cli = import_module('hralign_ros.cli')
+cli = import_module('hralign_ros.cli.main')
 runtime = import_module('hralign_ros.runtime')
 shares = import_module('hralign_ros.runtime.resources')
 backbones = import_module('hralign_ros.models.backbones')

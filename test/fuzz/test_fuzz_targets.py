@@ -17,10 +17,10 @@ pytest.importorskip('rclpy', reason='rclpy is not installed')
 pytest.importorskip('hralign_msgs', reason='hralign_msgs is not built')
 pytest.importorskip('onnx', reason='onnx is not installed: it makes the tiny bundle')
 
-from fuzz_decisions import Decisions  # noqa: E402
-from fuzz_source import Source  # noqa: E402
-import fuzz_tables as page  # noqa: E402
-from fuzz_targets import TARGETS  # noqa: E402
+from fuzz_decisions import Decisions  # noqa: E402, I100
+from fuzz_source import Source  # noqa: E402, I100
+import fuzz_tables as page  # noqa: E402, I100
+from fuzz_targets import TARGETS  # noqa: E402, I100
 
 
 def cases(seeds, count):

@@ -15,15 +15,15 @@ launch_pytest = pytest.importorskip(
 launch = pytest.importorskip('launch', reason='launch is not installed (it has no wheel)')
 pytest.importorskip('launch_ros', reason='launch_ros is not installed (it has no wheel)')
 
-from ament_index_python.packages import get_package_share_directory  # noqa: E402
-from launch.actions import GroupAction, IncludeLaunchDescription  # noqa: E402
-from launch.launch_description_sources import PythonLaunchDescriptionSource  # noqa: E402
-from lifecycle_msgs.srv import GetState  # noqa: E402
-import rclpy  # noqa: E402
-from rclpy.context import Context  # noqa: E402
-from rclpy.executors import SingleThreadedExecutor  # noqa: E402
-from rclpy.node import Node  # noqa: E402
-from rclpy.parameter_client import AsyncParameterClient  # noqa: E402
+from ament_index_python.packages import get_package_share_directory  # noqa: E402, I100
+from launch.actions import GroupAction, IncludeLaunchDescription  # noqa: E402, I100
+from launch.launch_description_sources import PythonLaunchDescriptionSource  # noqa: E402, I100
+from lifecycle_msgs.srv import GetState  # noqa: E402, I100
+import rclpy  # noqa: E402, I100
+from rclpy.context import Context  # noqa: E402, I100
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402, I100
+from rclpy.node import Node  # noqa: E402, I100
+from rclpy.parameter_client import AsyncParameterClient  # noqa: E402, I100
 
 SHARE = Path(get_package_share_directory('hralign_ros'))
 PATIENCE = 60.0

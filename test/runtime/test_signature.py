@@ -17,8 +17,8 @@ from hralign_ros.runtime.signature import make_key
 import pytest
 
 pytest.importorskip('cryptography', reason='cryptography is not installed')
-from cryptography.hazmat.primitives import serialization  # noqa: E402
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519  # noqa: E402
+from cryptography.hazmat.primitives import serialization  # noqa: E402, I100
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519  # noqa: E402, I100
 
 
 class Keys:

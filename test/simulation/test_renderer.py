@@ -11,12 +11,18 @@ import pytest
 os.environ.setdefault('MUJOCO_GL', 'egl')  # read when mujoco is imported
 pytest.importorskip('mujoco', reason='the simulators are not installed')
 
-from hralign_ros.simulation.appearance import make_appearance, Perturbation  # noqa: E402
-from hralign_ros.simulation.hand import Grip  # noqa: E402
-from hralign_ros.simulation.renderer import HEIGHT, Renderer, Shot, Stage, WIDTH  # noqa: E402
-import mujoco  # noqa: E402
-import numpy as np  # noqa: E402
-from support.small_hand import make_hand  # noqa: E402
+from hralign_ros.simulation.appearance import make_appearance, Perturbation  # noqa: E402, I100
+from hralign_ros.simulation.hand import Grip  # noqa: E402, I100
+from hralign_ros.simulation.renderer import (  # noqa: E402, I100
+    HEIGHT,
+    Renderer,
+    Shot,
+    Stage,
+    WIDTH,
+)
+import mujoco  # noqa: E402, I100
+import numpy as np  # noqa: E402, I100
+from support.small_hand import make_hand  # noqa: E402, I100
 
 WORLD = """
 <mujoco>

@@ -12,8 +12,8 @@ import pytest
 
 pytest.importorskip('mujoco', reason='the simulators are not installed')
 
-from hralign_ros.simulation import simulate  # noqa: E402
-from hralign_ros.simulation.plan import Chunk, Job  # noqa: E402
+from hralign_ros.simulation import simulate  # noqa: E402, I100
+from hralign_ros.simulation.plan import Chunk, Job  # noqa: E402, I100
 
 CHUNK = Chunk('metaworld', 'reach', 'sawyer', 0, (Job('train-0', 0, None), Job('train-0', 1, 0)))
 

@@ -7,10 +7,10 @@ import pytest
 
 pytest.importorskip('mujoco', reason='the simulators are not installed')
 
-from hralign_ros.simulation.hand import Grip  # noqa: E402
-from hralign_ros.simulation.renderer import Shot  # noqa: E402
-from hralign_ros.simulation.worlds import resampled_at, Trajectory  # noqa: E402
-import numpy as np  # noqa: E402
+from hralign_ros.simulation.hand import Grip  # noqa: E402, I100
+from hralign_ros.simulation.renderer import Shot  # noqa: E402, I100
+from hralign_ros.simulation.worlds import resampled_at, Trajectory  # noqa: E402, I100
+import numpy as np  # noqa: E402, I100
 
 PERIOD = 0.0625
 STEPS = 9

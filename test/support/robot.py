@@ -18,9 +18,8 @@ from hralign_msgs.msg import SuccessProbability, TaskEmbedding
 import numpy as np
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
-import yaml
-
 from support.harness import Harness, NodeProcess, noise, ROOT, stamp_of, VIEWS
+import yaml
 
 SECOND = 1_000_000_000
 RATE = 10.0

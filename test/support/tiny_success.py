@@ -56,8 +56,8 @@ def make_recordings(count=6, seed=0):
     for task in TASKS:
         for i in range(count):
             recordings += [make_recording(task, 10 * i, seed=seed),
-                      make_recording(task, 10 * i + 1, kind=i % 2, seed=seed),
-                      make_recording(task, 10 * i, human=True, seed=seed)]
+                           make_recording(task, 10 * i + 1, kind=i % 2, seed=seed),
+                           make_recording(task, 10 * i, human=True, seed=seed)]
     return recordings
 
 

@@ -48,7 +48,7 @@ def test_offline_is_what_the_node_does(frames):
         reduced, full.mean(2), np.array([True, True]), times)
     recording = Recording(recording.episode, features, False, recording.done[:frames],
                           recording.failing[:frames],
-                recording.progress[:frames])
+                          recording.progress[:frames])
     seen = trace(head, recording, CLIP)
     live = memory()
     text = torch.nn.functional.normalize(torch.randn(3, D), dim=1)

@@ -244,7 +244,7 @@ def test_live_is_offline(bundle, run_folder):
     expected = scorer.judge(scorer.watch(recording)).scores
     live = encoder.start_episode(episode.task_text)
     images = {view: read_frames(data.path(file), times_s=recording.features.time_s)[0]
-                for view, file in episode.robot_videos.items()}
+              for view, file in episode.robot_videos.items()}
     for i, now in enumerate(recording.features.time_s):
         tick = live.step({view: recording_[i] for view, recording_ in images.items()},
                          SECOND + round(now * SECOND))

@@ -9,7 +9,7 @@ runtime that runs in the node; what is learned are the task's failure prompts, s
 shared ones.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 import math
 from pathlib import Path
@@ -29,6 +29,7 @@ from hralign_ros.models.text import load_minilm
 from hralign_ros.runtime.bundle import CARD, TASK_TENSORS, TASKS
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.images import ViewGeometry
+from hralign_ros.runtime.report import Report
 from hralign_ros.runtime.tasks import check_task, normalise_task, SHARED, Task
 from hralign_ros.training.checkpoints import TrainingError
 import numpy as np
@@ -38,7 +39,6 @@ from torch import nn, Tensor
 from torch.nn import functional
 import yaml
 
-Report = Callable[[str], None]
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 RATE_HZ = 5.0

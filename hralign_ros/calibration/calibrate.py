@@ -9,7 +9,7 @@ encoder that the bundle carries. Tasks never seen get the shared prompts, and a 
 to the validation tasks, of which training saw nothing either.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from hralign_ros.models.failure_prompts import SHARED
 from hralign_ros.runtime.bundle import load_bundle
 from hralign_ros.runtime.decision import DecisionRules
 from hralign_ros.runtime.encoder import Encoder
+from hralign_ros.runtime.report import Report
 from hralign_ros.training.checkpoints import TrainingError
 from hralign_ros.training.success_clips import Recording
 from hralign_ros.training.success_run import (
@@ -35,7 +36,6 @@ from hralign_ros.training.success_run import (
 )
 import numpy as np
 
-Report = Callable[[str], None]
 ALPHAS = (0.01, 0.05, 0.1)
 # What a node asks for unless told otherwise.
 ALPHA = DecisionRules().alpha

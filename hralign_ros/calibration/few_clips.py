@@ -3,7 +3,7 @@
 
 """Curve and thresholds of one task from few clips, which are sure of little and say so."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 import math
 from typing import Any
@@ -12,11 +12,11 @@ from hralign_ros.calibration.calibrate import ALPHA, ALPHAS
 from hralign_ros.calibration.conformal import conformal_threshold, decided, nonconformity_score
 from hralign_ros.calibration.maps import fit_few, Fitted, FLATTEST
 from hralign_ros.runtime.decision import DecisionRules
+from hralign_ros.runtime.report import Report
 from hralign_ros.runtime.tasks import Task
 import numpy as np
 from numpy.typing import NDArray
 
-Report = Callable[[str], None]
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 # No threshold is lower: what is less likely than not is no SUCCESS. Clips that are told apart with

@@ -3,7 +3,7 @@
 
 """What a head makes of whole episodes, tick by tick, on the clips the live node would give it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hralign_ros.models.success import SuccessHead
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 import torch
 
 Floats = NDArray[np.float32]
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)

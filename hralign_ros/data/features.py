@@ -9,7 +9,7 @@ was. Each says which recordings it is of: what was recorded anew is encoded anew
 encoding is done by the runtime that is also in the node.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -33,12 +33,12 @@ from hralign_ros.data.token_basis import Basis, fit_basis, read_basis
 from hralign_ros.data.video import frame_times, newest_at, read_frames
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.images import AS_IT_COMES, ViewGeometry
+from hralign_ros.runtime.report import Report
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open, SafetensorError
 from safetensors.numpy import save_file
 
-Report = Callable[[str], None]
 Halves = NDArray[np.float16]
 BASIS = 'basis.safetensors'
 RECIPE = 'recipe.json'

@@ -8,7 +8,7 @@ Whatever the bundle holds is measured as it is, through the runtime: its curves,
 its limit of OUT_OF_DISTRIBUTION, tasks that were added to it. Nothing is fitted here.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 import time
@@ -37,13 +37,13 @@ from hralign_ros.evaluation.success_suite import (
 )
 from hralign_ros.runtime.decision import Status
 from hralign_ros.runtime.encoder import Encoder
+from hralign_ros.runtime.report import Report
 from hralign_ros.training.success_clips import labelled, Recording
 from hralign_ros.training.success_options import SuccessOptions
 from hralign_ros.training.success_run import assign_splits
 import numpy as np
 from numpy.typing import NDArray
 
-Report = Callable[[str], None]
 Doubles = NDArray[np.float64]
 _SECOND = 1_000_000_000
 # Frames of a recording that are decoded at a time.

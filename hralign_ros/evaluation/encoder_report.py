@@ -3,7 +3,7 @@
 
 """The report on adaptation: measure all variants, draw the images, write one folder."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from hralign_ros.evaluation.figures import (
 )
 from hralign_ros.evaluation.report import write_folder
 from hralign_ros.models.backbones import Preprocessing
+from hralign_ros.runtime.report import Report
 from hralign_ros.training.alignment_batches import Item
 from hralign_ros.training.alignment_run import Run
 from hralign_ros.training.log import LOG
@@ -41,7 +42,6 @@ import numpy as np
 from numpy.typing import NDArray
 import torch
 
-Report = Callable[[str], None]
 _CHARTS = {
     'recall': f'E1 R@1 of the task in other scenes, {HUMAN_TO_ROBOT}, task text',
     'recall_neutral': f'E1 R@1 of the task in other scenes, {HUMAN_TO_ROBOT}, neutral text',

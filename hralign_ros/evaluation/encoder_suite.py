@@ -8,7 +8,7 @@ A variant is a way to make embeddings (frozen backbone, adapted, a control); its
 their seed only. Every variant is measured on the same pairs, galleries and folds.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,12 +38,12 @@ from hralign_ros.evaluation.metrics import (
     Policy,
 )
 from hralign_ros.evaluation.report import row
+from hralign_ros.runtime.report import Report
 from hralign_ros.training.alignment_batches import Item
 from hralign_ros.training.alignment_run import pair_features, Run, text_encoder, text_features
 from hralign_ros.training.clip_features import FeatureCache
 import numpy as np
 
-Report = Callable[[str], None]
 Row = dict[str, Any]
 
 GALLERY = 100

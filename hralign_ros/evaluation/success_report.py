@@ -3,7 +3,7 @@
 
 """The report on success heads: calibrate, measure E8 to E14, draw, write one folder."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hralign_ros.calibration.calibrate import ALPHA, find_curves
@@ -42,11 +42,11 @@ from hralign_ros.evaluation.success_suite import (
     undecided,
 )
 from hralign_ros.runtime.encoder import Encoder
+from hralign_ros.runtime.report import Report
 from hralign_ros.training.success_clips import Recording
 from hralign_ros.training.success_run import load_recordings, SuccessRun, trained_on
 import numpy as np
 
-Report = Callable[[str], None]
 OURS = 'failure prompts'
 # Attempts of a split, at most, of which detection compares all heads.
 MOST = 1000

@@ -28,12 +28,12 @@ from hralign_ros.evaluation.metrics.detection import detection
 from hralign_ros.evaluation.metrics.progress_order import confusion
 from hralign_ros.evaluation.report import row
 from hralign_ros.evaluation.success_deciders import CalibratedScorer, decided_on, Decider
+from hralign_ros.runtime.report import Report
 from hralign_ros.training.success_clips import Recording
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import normalized_mutual_info_score
 
-Report = Callable[[str], None]
 Row = dict[str, Any]
 Doubles = NDArray[np.float64]
 # How a recording is scored; what stands in for a trained head in controls and baselines.

@@ -35,6 +35,7 @@ from hralign_ros.runtime.bundle import (
 )
 from hralign_ros.runtime.errors import BundleError
 from hralign_ros.runtime.providers import SessionFactory
+from hralign_ros.runtime.report import Report
 import numpy as np
 from numpy.typing import NDArray
 import torch
@@ -42,7 +43,6 @@ from torch import nn
 import yaml
 
 Floats = NDArray[np.float32]
-Report = Callable[[str], None]
 
 # Least mean cosine with float32 at which a smaller visual encoder is written.
 LEAST_COSINE = {'int8': 0.99, 'fp16': 0.9999}

@@ -3,16 +3,16 @@
 
 """Comparing an exported graph with the torch module that it was made from."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from hralign_ros.runtime.providers import SessionFactory
+from hralign_ros.runtime.report import Report
 import numpy as np
 from numpy.typing import NDArray
 import torch
 from torch import nn
 
 Floats = NDArray[np.float32]
-Report = Callable[[str], None]
 # Largest difference between torch and onnxruntime that an export may show, on values of order 1.
 PARITY = 1e-3
 

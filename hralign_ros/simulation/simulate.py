@@ -8,7 +8,7 @@ An episode is finished when its JSON file in episodes/ is there; the manifest is
 from those at the end of every run.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import as_completed, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
@@ -21,13 +21,12 @@ from typing import Any
 
 from hralign_ros.data.manifest import DataError, Episode, write_manifest
 from hralign_ros.data.splits import read_splits, Splits
+from hralign_ros.runtime.report import Report
 from hralign_ros.simulation.behaviour import EXPERT, IDLE, make_behaviour
 from hralign_ros.simulation.contact_sheets import write_sheets
 from hralign_ros.simulation.plan import Chunk, Job, plan_chunks
 from hralign_ros.simulation.worlds import Trajectory, World
 import numpy as np
-
-Report = Callable[[str], None]
 
 EPISODES, VIDEOS = 'episodes', 'videos'
 # A simulator or a graphics driver that leaks is thrown away with its process. (The executor's own

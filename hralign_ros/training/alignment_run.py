@@ -7,7 +7,7 @@ One adaptation from a data set to a run's folder: pairs, features, model, traini
 run.json says everything that is needed to make the model again and to tell where it comes from.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 import json
 import math
@@ -25,6 +25,7 @@ from hralign_ros.models.backbones import Backbone, load_backbone, RANDOM, requir
 from hralign_ros.models.hr_align import HRAlign
 from hralign_ros.models.text import load_distilbert, MiniLMSentences, SentenceFeatures
 from hralign_ros.models.weight_files import read_checkpoint as read_weights
+from hralign_ros.runtime.report import Report
 from hralign_ros.training.alignment_batches import Item, make_items
 from hralign_ros.training.alignment_options import AdaptOptions, TrainOptions
 from hralign_ros.training.alignment_train import BEST, prepare_folder, train
@@ -35,7 +36,6 @@ from numpy.typing import NDArray
 import torch
 from torch import nn
 
-Report = Callable[[str], None]
 Texts = dict[str, NDArray[np.float32]]
 
 RUN = 'run.json'

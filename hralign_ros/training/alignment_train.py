@@ -22,6 +22,7 @@ from typing import Any
 
 from hralign_ros.data.pairs import Pair
 from hralign_ros.models.hr_align import HRAlign
+from hralign_ros.runtime.report import Report
 from hralign_ros.training.alignment_batches import (
     Batch,
     digest,
@@ -59,7 +60,6 @@ from hralign_ros.training.log import last_seconds, TrainingLog
 import torch
 from torch import nn
 
-Report = Callable[[str], None]
 LAST, BEST = 'last.pt', 'best.pt'
 
 

@@ -33,13 +33,13 @@ from hralign_ros.data.pairs import Clip
 from hralign_ros.data.video import read_frames
 from hralign_ros.models.backbones import Backbone
 from hralign_ros.runtime.images import ViewGeometry
+from hralign_ros.runtime.report import Report
 from hralign_ros.training.frame_encoders import Encoder, Features, OnnxEncoder, TorchEncoder
 import numpy as np
 from numpy.typing import NDArray
 import torch
 from torch import nn
 
-Report = Callable[[str], None]
 INDEX = 'index.json'
 FEATURES = 'features.npy'
 SCHEMA_VERSION = 1

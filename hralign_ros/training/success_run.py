@@ -8,7 +8,7 @@ run.json and head.safetensors say everything that calibration and export need.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from hashlib import sha256
 import json
@@ -25,6 +25,7 @@ from hralign_ros.models.failure_prompts import Prompts, SHARED
 from hralign_ros.models.success import SuccessHead
 from hralign_ros.models.text import load_minilm
 from hralign_ros.runtime.bundle import load_bundle, Manifest
+from hralign_ros.runtime.report import Report
 from hralign_ros.runtime.tasks import check_task, normalise_task
 from hralign_ros.training.checkpoints import TrainingError
 from hralign_ros.training.success_clips import load_recording, Recording
@@ -36,7 +37,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 import torch
 
-Report = Callable[[str], None]
 Floats = NDArray[np.float32]
 RUN, HEAD = 'run.json', 'head.safetensors'
 SCHEMA_VERSION = 1

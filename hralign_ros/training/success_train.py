@@ -3,7 +3,7 @@
 
 """Train a success head and its failure prompts on the features of episodes; resumes exactly."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 import math
@@ -15,6 +15,7 @@ from zlib import crc32
 from hralign_ros.data.manifest import DataError
 from hralign_ros.models.failure_prompts import Prompts
 from hralign_ros.models.success import SuccessHead
+from hralign_ros.runtime.report import Report
 from hralign_ros.training.checkpoints import (
     check_same,
     Checkpoint,
@@ -37,7 +38,6 @@ import torch
 from torch import nn, Tensor
 from torch.nn import functional
 
-Report = Callable[[str], None]
 LAST = 'last.pt'
 _DRAW, _CHOOSE = 11, 12
 # What is nearly a success: this long before it.

@@ -4,18 +4,15 @@
 """Commands around the encoder: adapt, evaluate, export."""
 
 import argparse
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 import sys
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from hralign_ros.cli.options import Commands, read_settings, read_workers
-from hralign_ros.runtime.errors import HralignError
 
 if TYPE_CHECKING:
     from hralign_ros.training.alignment_options import AdaptOptions
-    from hralign_ros.training.alignment_run import Run
 
 DEFAULT_VIEWS = ['wrist', 'third_person']
 
@@ -143,6 +140,8 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
+    from hralign_ros.evaluation.report import read_report
+    from hralign_ros.export.adaptation import adaptation_of
     from hralign_ros.export.bundle import export_bundle, ExportOptions
     from hralign_ros.training.alignment_run import load_run
 
@@ -151,7 +150,8 @@ def _export(options: argparse.Namespace) -> int:
     if options.adapted:
         run = load_run(options.adapted)
         backbone, weights = run.options.backbone, run.options.weights
-        adaptation, length = _adaptation(run, options.report), {'length': run.options.train.length}
+        adaptation = adaptation_of(run, read_report(options.report) if options.report else None)
+        length = {'length': run.options.train.length}
     try:
         manifest = export_bundle(
             options.output,
@@ -168,80 +168,3 @@ def _export(options: argparse.Namespace) -> int:
         print(f'  {entry["bytes"] / 1e6:7.2f} MB  {name}')
     print(f'  {total / 1e6:7.2f} MB  {options.output}')
     return 0
-
-
-def _adaptation(run: 'Run', report: Path | None) -> Any:
-    """Take from a run what a bundle needs; and from a report, what its card says of it."""
-    from hralign_ros.data.manifest import SIMULATORS
-    from hralign_ros.evaluation.report import read_report
-    from hralign_ros.export.bundle import Adaptation
-
-    options, data = run.options, run.record['data']
-    if options.pooling != 'attention' or options.text != 'minilm':
-        raise HralignError(
-            f'{run.folder}: a bundle needs attention pooling and the text encoder minilm; this '
-            f'run has {options.pooling} and {options.text}')
-    train = options.train
-    if train.objective == 'align':
-        loss = ['Eq. 6 of HR-Align', *(['decoupled'] if train.decoupled else []),
-                *(['same-task pairs masked'] if train.mask_same_task else []),
-                'negatives pooled with the text of the clip they are compared with'
-                if train.negatives == 'anchor' else 'negatives pooled with their own text',
-                f'un-adapted negative x {train.frozen_weight:g}']
-        how = 'adapted by HR-Align'
-    else:
-        loss, how = ['video and text only, no alignment'], 'co-trained without alignment'
-    training: dict[str, Any] = {
-        'simulated': set(data['sources']) <= SIMULATORS,
-        'data': f'{data["pairs"]} pairs of human and robot clips ({", ".join(data["sources"])}, '
-                f'{len(data["tasks"])} tasks, {data["scenes"]} scenes, '
-                f'{", ".join(data["embodiments"])})',
-        'robot views': ', '.join(options.views), 'pairs': options.pairs,
-        'attention': f'{options.attention_floor:g} of it is even over the image',
-        'licences of the data': ', '.join(data['licenses']),
-        'loss': ', '.join(loss),
-        'human video': 'never passed the adapters' if train.objective == 'align'
-        else 'passed the adapters like robot video',
-        'steps and batch': f'{run.record["best_step"]} x {train.batch}'
-                           + (f', running average {train.average:g}' if train.average else ''),
-        'seed': train.seed, 'command': run.record['command'],
-        'validation': f'R@1 {run.record["validation_r1"]:.3f} on {data["validation_pairs"]} pairs '
-                      'of tasks that are not trained on'}
-    if report:
-        measured = read_report(report)
-        # Variant and seed are the same of most runs.
-        if run.weights_sha256 not in measured.get('runs', {}):
-            raise HralignError(
-                f'{report} is not of {run.folder}, or it is of an older version: write it with '
-                f'`hralign evaluate {run.folder}`')
-        training |= _measured(measured['rows'], options.variant)
-    return Adaptation(
-        adapters=run.model.adapters, attention=run.model.attention, position=options.position,
-        name=f'{options.position} x3, {how}' if options.trained == 'adapters'
-        else 'none; only the query is trained', training=training, licenses=data['licenses'])
-
-
-# What a card says of a report, by the beginning of the metric's name.
-_ON_CARDS = ('E1 R@1 of the task in other scenes', 'E1 R@1 human to robot',
-             'E2 proxy A-distance, task text', 'E5', 'E6')
-
-
-def _measured(rows: Sequence[Mapping[str, Any]], variant: str) -> dict[str, str]:
-    """Say in one line per metric what a report has of a variant, and of the frozen backbone."""
-    mine = [row for row in rows if row['variant'] == variant
-            and row['metric'].startswith(_ON_CARDS)]
-    beside = {(row['metric'], row['split']): row['value'] for row in rows
-              if row['variant'] == 'frozen, mean'}
-    found = {}
-    for row in mine:
-        ends = ', '.join('?' if row[end] is None else f'{row[end]:.3f}' for end in ('low', 'high'))
-        words = [f'{row["value"]:.3f} [{ends}]']
-        frozen = beside.get((row['metric'], row['split']))
-        if frozen is not None:
-            words.append(f'frozen backbone, mean of all tokens: {frozen:.3f}')
-        if row.get('chance') is not None:
-            words.append(f'chance {row["chance"]:.3f}')
-        if len(row['seeds']) > 1:
-            words.append(f'mean of seeds {", ".join(map(str, row["seeds"]))}')
-        found[f'{row["metric"]} ({row["split"]})'] = '; '.join(words)
-    return found

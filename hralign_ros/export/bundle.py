@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hralign_ros import __version__
+from hralign_ros.export.adaptation import Adaptation
 from hralign_ros.export.card import write_card
 from hralign_ros.export.compress import halve, quantise_static, quantise_weights
 from hralign_ros.export.licences import trained_license
@@ -74,28 +75,6 @@ class ExportOptions:
     fp16: bool = False
     seed: int = 0
     name: str = 'default'
-
-
-@dataclass(frozen=True, eq=False)
-class Adaptation:
-    """
-    What adaptation adds to a bundle.
-
-    :param adapters: trained, in evaluation mode; nn.Identity where only the query is trained.
-    :param attention: with its trained query; None: no query was trained for this text encoder.
-    :param position: of the adapters.
-    :param name: of the adapters, for the manifest.
-    :param training: what they were trained on and how good they are, for manifest and card:
-        plain values only; `simulated` says whether all of the data is.
-    :param licenses: of the videos that they were trained on.
-    """
-
-    adapters: nn.Module
-    attention: TaskAttention | None
-    position: str
-    name: str
-    training: Mapping[str, Any]
-    licenses: Sequence[str]
 
 
 class _Visual(AdaptedBackbone):

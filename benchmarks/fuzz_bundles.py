@@ -13,7 +13,6 @@ from typing import Any
 
 from fuzz_source import Source, START, Target
 from hralign_ros.nodes import conversions
-from hralign_ros.runtime.decision import Decision, DecisionRules
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.errors import HralignError, TaskError
 from hralign_ros.runtime.pipeline import Result
@@ -143,8 +142,8 @@ class Bundles(Target):
             assert probability is None or 0.0 <= probability <= 1.0
             result = Result(
                 tick=tick, episode_id=1, task=task, task_id=episode.task.task.task_id,
-                status=tick.status, decision=Decision.ABSTAIN, rules=DecisionRules(),
-                stamp=tick.stamp, frame_id='', frame_ids={}, started=0)
+                status=tick.status, decision=tick.decision, threshold=tick.threshold,
+                alpha=tick.alpha, stamp=tick.stamp, frame_id='', frame_ids={}, started=0)
             serialize_message(conversions.embedding_message(result, encoder))
             serialize_message(conversions.success_message(result, encoder))
 

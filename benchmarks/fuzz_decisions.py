@@ -32,20 +32,21 @@ class Decisions(Target):
                 for kind in (0, 1) for most in (2, 40, 256) for _ in range(4)]
 
 
-def _rules(source: Source) -> DecisionRules:
-    """Draw rules that parameters and a calibration may give."""
+def _rules(source: Source) -> tuple[DecisionRules, float | None]:
+    """Draw rules that parameters may give, and a threshold that a calibration may."""
     durations = (0, 1, 50 * MS, 300 * MS, 1000 * MS)
     return DecisionRules(
-        threshold=source.one_of((None, 0.0, 0.5, 0.5, 0.5, 1.0, source.share())),
         dwell=source.one_of(durations), failure_dwell=source.one_of(durations),
-        failure_threshold=source.one_of((None, 0.0, 0.5, 0.9, source.share())),
+        failure_threshold=source.one_of((1.0, 0.0, 0.5, 0.9, source.share())),
         time_out=source.one_of((0, 0, 700 * MS, 5000 * MS)),
-        max_gap=source.one_of((1000 * MS, 1000 * MS, 200 * MS, 4000 * MS)))
+        max_gap=source.one_of((1000 * MS, 1000 * MS, 200 * MS, 4000 * MS)),
+        allow_unknown_tasks=source.below(4) == 0), source.one_of(
+            (None, 0.0, 0.5, 0.5, 0.5, 1.0, source.share()))
 
 
 def _play_decisions(source: Source) -> None:
     """Decide over a sequence and keep a second, simpler account of what has to come out."""
-    rules, state, stamp = _rules(source), DecisionState(), START
+    (rules, threshold), state, stamp = _rules(source), DecisionState(), START
     start, latched = None, None
     above: list[int] = []           # stamps in a row with the probability above its threshold
     risky: dict[int, list[int]] = {}  # the same for each failure mode
@@ -55,7 +56,7 @@ def _play_decisions(source: Source) -> None:
             return
         event = source.below(16)
         if event == 15:
-            rules = _rules(source)
+            rules, threshold = _rules(source)
         elif event == 14:
             count = source.below(4)
         elif event == 13:
@@ -65,9 +66,13 @@ def _play_decisions(source: Source) -> None:
         modes = tuple(source.share() for _ in range(count))
         status = Status(source.one_of((0, 0, 0, 0, 32, 32, source.below(64))))
         state, decision = decide(
-            state, rules, stamp=stamp, probability=probability, modes=modes, status=status)
+            state, rules, stamp=stamp, probability=probability, threshold=threshold, modes=modes,
+            status=status)
         start = stamp if start is None else start
-        if status & ~Status.VIEW_MISSING or probability is None or rules.threshold is None:
+        doubts = status & ~Status.VIEW_MISSING
+        if rules.allow_unknown_tasks:
+            doubts &= ~Status.UNKNOWN_TASK
+        if doubts or probability is None or threshold is None:
             above, risky = [], {}
             assert decision is Decision.ABSTAIN
             continue
@@ -78,12 +83,12 @@ def _play_decisions(source: Source) -> None:
         last = max((run[-1] for run in (above, *risky.values()) if run), default=stamp)
         if stamp - last > rules.max_gap:
             above, risky = [], {}
-        above = [*above, stamp] if probability > rules.threshold else []
+        above = [*above, stamp] if probability > threshold else []
         limit = rules.failure_threshold
-        if len(risky) != count or limit is None:
+        if len(risky) != count:
             risky = {mode: [] for mode in range(count)}
         for mode, value in enumerate(modes):
-            risky[mode] = [*risky[mode], stamp] if limit is not None and value > limit else []
+            risky[mode] = [*risky[mode], stamp] if value > limit else []
         wanted = Decision.RUNNING
         if above and above[-1] - above[0] >= rules.dwell:
             wanted = Decision.SUCCESS

@@ -4,7 +4,6 @@
 """Fuzzed: parameters, at start, while the node runs, and straight into Settings."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -186,6 +185,6 @@ def _check_settings(settings: parameters.Settings) -> None:
     found = matcher.take(now=START, elapsed=START)
     assert found is not None and set(found.frames) == set(required)
     state, verdict = decide(
-        DecisionState(), replace(decision, threshold=0.5), stamp=START, probability=0.9,
-        modes=(), status=Status.OK)
+        DecisionState(), decision, stamp=START, probability=0.9, threshold=0.5, modes=(),
+        status=Status.OK)
     assert verdict is (Decision.SUCCESS if decision.dwell == 0 else Decision.RUNNING)

@@ -200,9 +200,9 @@ class Soak:
             pipeline.start_episode()
         elif kind == 'rules':
             pipeline.update(
-                PairingRules(tolerance=int(rng.integers(0, 50_000_000))), DecisionRules(),
-                stuck_after=int(rng.integers(0, 2)) * SECOND,
-                allow_unknown_tasks=bool(rng.integers(2)))
+                PairingRules(tolerance=int(rng.integers(0, 50_000_000))),
+                DecisionRules(allow_unknown_tasks=bool(rng.integers(2))),
+                stuck_after=int(rng.integers(0, 2)) * SECOND)
         else:
             for view in rng.permutation(VIEWS)[:int(rng.integers(1, len(VIEWS) + 1))]:
                 self.wrong[str(view)] = (kind, until)

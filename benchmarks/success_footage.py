@@ -11,8 +11,7 @@ from hralign_ros.calibration.calibrate import write_calibrated
 from hralign_ros.data.video import frame_times, read_frames
 from hralign_ros.evaluation.metrics.decisions import rate
 from hralign_ros.evaluation.success_deciders import CalibratedScorer
-from hralign_ros.runtime import Encoder, Status
-from hralign_ros.runtime.decision import decide, Decision, DecisionRules, DecisionState
+from hralign_ros.runtime import Decision, Encoder, Status
 from hralign_ros.training.success_clips import Recording
 import numpy as np
 
@@ -44,18 +43,13 @@ def play_footage(
         wanted = np.arange(0.0, min(FOOTAGE_S, float(own[-1])), 1.0 / FOOTAGE_HZ)
         times = np.unique(own[np.abs(own[None] - wanted[:, None]).argmin(1)])
         frames, stamps = read_frames(video, times_s=times)
-        state, here, alarm = DecisionState(), 0, False
+        here, alarm = 0, False
         for frame, now in zip(frames, stamps, strict=True):
             # One camera is all there is: it stands in for both.
             tick = episode.step(dict.fromkeys(encoder.manifest.views, frame),
                                 stamp=_SECOND + round(float(now) * _SECOND))
-            curve = tick.success.calibration
-            rules = DecisionRules(threshold=None if curve is None else curve.threshold(0.05))
-            state, decision = decide(
-                state, rules, stamp=tick.stamp, probability=tick.success.probability, modes=(),
-                status=tick.status)
             here += bool(tick.status & Status.OUT_OF_DISTRIBUTION)
-            alarm |= decision is Decision.SUCCESS
+            alarm |= tick.decision is Decision.SUCCESS
         ticks, successes = ticks + len(frames), successes + alarm
         out_of_distribution += here
         per_video.append({'video': video.stem, 'ticks': len(frames), 'out_of_distribution': here,

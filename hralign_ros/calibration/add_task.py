@@ -124,7 +124,7 @@ def watch(
         tick = episode.step({view: recording[i] for view, recording in frames.items()},
                             stamp=_NANOSECONDS + round(float(now) * _NANOSECONDS))
         for views, seen in rows.items():
-            video = (tick.success if views == every else episode.judge(views)).video
+            video = (tick.success if views == every else episode.score(views)).video
             assert video is not None, 'the episode has a task'
             seen.append(video)
     left = wanted[-1] - wanted

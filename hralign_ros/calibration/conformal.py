@@ -8,17 +8,9 @@ Below which threshold an episode would see one, and the quantiles of that.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 import math
 
-from hralign_ros.runtime.decision import (
-    decide,
-    Decision,
-    DecisionRules,
-    DecisionState,
-    FAILURE_THRESHOLD,
-    Status,
-)
+from hralign_ros.runtime.decision import Decider, Decision, Status
 import numpy as np
 from numpy.typing import NDArray
 
@@ -55,7 +47,7 @@ def decided(
     status: NDArray[np.int64] | None = None, risks: Doubles | None = None,
 ) -> int | None:
     """
-    Return the first row at which SUCCESS is decided: `decide`, tick by tick, by its defaults.
+    Return the first row at which SUCCESS is decided: tick by tick, by the decider's defaults.
 
     :param stamps: int64 [F], ascending [ns].
     :param probability: [F], NaN where there is none.
@@ -64,21 +56,19 @@ def decided(
     :param risks: [F, K], the probability of having failed in each mode; None: modes are not asked.
     """
     thresholds = np.broadcast_to(np.asarray(threshold, np.float64), len(stamps))
-    state = DecisionState()
-    rules = DecisionRules(failure_threshold=None if risks is None else FAILURE_THRESHOLD)
+    decider = Decider()
     for row, stamp in enumerate(stamps.tolist()):
-        value, needed = float(probability[row]), float(thresholds[row])
-        if needed != rules.threshold:
-            rules = replace(rules, threshold=None if math.isnan(needed) else needed)
-        state, decision = decide(
-            state, rules, stamp=stamp, probability=None if math.isnan(value) else value,
+        decision = decider(
+            stamp, probability=_number(probability[row]), threshold=_number(thresholds[row]),
             modes=() if risks is None else risks[row].tolist(),
             status=Status.OK if status is None else Status(int(status[row])))
-        if decision is Decision.SUCCESS:
-            return row
-        if decision is Decision.FAILURE:
-            return None
+        if decision in (Decision.SUCCESS, Decision.FAILURE):
+            return row if decision is Decision.SUCCESS else None
     return None
+
+
+def _number(value: np.floating) -> float | None:
+    return None if math.isnan(value) else float(value)
 
 
 def conformal_threshold(levels: Sequence[float] | Doubles, alpha: float) -> float | None:

@@ -57,10 +57,10 @@ def success_message(result: Result, encoder: Encoder) -> SuccessProbability:
     """Make the success message, without duration and publish time."""
     message = SuccessProbability(status=int(result.status), decision=int(result.decision))
     _common(message, result, encoder)
-    if result.rules.threshold is not None:
+    if result.threshold is not None:
         message.decision_threshold_valid = True
-        message.decision_threshold = float(result.rules.threshold)
-        message.decision_alpha = float(result.rules.alpha)
+        message.decision_threshold = float(result.threshold)
+        message.decision_alpha = float(result.alpha)
     if result.tick is None:
         return message
     success = result.tick.success

@@ -176,8 +176,7 @@ class EncoderNode(LifecycleNode):
             self._faults,
             required=tuple(n for n, view in settings.views.items() if view.required),
             pairing=settings.pairing, decision=settings.decision,
-            stuck_after=settings.stuck_after,
-            allow_unknown_tasks=settings['allow_unknown_tasks'], task=settings['task'])
+            stuck_after=settings.stuck_after, task=settings['task'])
         self._make_publishers(encoder)
         for name, view in settings.views.items():
             self._subscribe(name, view)
@@ -359,8 +358,7 @@ class EncoderNode(LifecycleNode):
         self._settings = parameters.Settings.read(parameters.current(self))
         self._pipeline.update(
             self._settings.pairing, self._settings.decision,
-            stuck_after=self._settings.stuck_after,
-            allow_unknown_tasks=self._settings['allow_unknown_tasks'])
+            stuck_after=self._settings.stuck_after)
 
     # What goes out; the first two run on the worker's thread, the first on `watch`'s as well.
 

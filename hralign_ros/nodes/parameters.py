@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hralign_ros.runtime.decision import DecisionRules, FAILURE_THRESHOLD
+from hralign_ros.runtime.decision import DecisionRules, DEFAULT_RULES
 from hralign_ros.runtime.encoder import Encoder, POOLINGS, PRECISIONS
 from hralign_ros.runtime.errors import HralignError
 from hralign_ros.runtime.images import ROTATIONS, ViewGeometry
@@ -136,22 +136,26 @@ NODE_PARAMETERS = (
     Parameter('reset_after_s', 1.0,
               'Stamps that stay further behind than this start a new episode [s].',
               0.1, 3600.0, dynamic=True),
-    Parameter('allow_unknown_tasks', False,
+    Parameter('allow_unknown_tasks', DEFAULT_RULES.allow_unknown_tasks,
               'Let tasks that the bundle does not know be decided by its shared calibration, '
               'which guarantees no rate of false alarms.',
               dynamic=True),
-    Parameter('alpha', 0.05, 'False-alarm rate whose calibrated threshold decides SUCCESS; one '
-              'of those of the bundle (~/info): 0.01, 0.05, 0.1 of the shipped one.',
+    Parameter('alpha', DEFAULT_RULES.alpha,
+              'False-alarm rate whose calibrated threshold decides SUCCESS; one of those of '
+              'the bundle (~/info): 0.01, 0.05, 0.1 of the shipped one.',
               0.0001, 0.5, dynamic=True),
-    Parameter('dwell_s', 0.3, 'How long the probability must stay above the threshold [s]; no '
+    Parameter('dwell_s', DEFAULT_RULES.dwell / 1e9,
+              'How long the probability must stay above the threshold [s]; no '
               'shorter than thresholds were calibrated for: 0.3 of the shipped bundle.',
               0.0, 60.0, dynamic=True),
-    Parameter('failure_threshold', FAILURE_THRESHOLD,
+    Parameter('failure_threshold', DEFAULT_RULES.failure_threshold,
               'A failure mode above this probability decides FAILURE; 1: none ever does.',
               0.0, 1.0, dynamic=True),
-    Parameter('failure_dwell_s', 1.0, 'How long a failure mode must stay above it [s].',
+    Parameter('failure_dwell_s', DEFAULT_RULES.failure_dwell / 1e9,
+              'How long a failure mode must stay above it [s].',
               0.0, 60.0, dynamic=True),
-    Parameter('time_out_s', 0.0, 'An episode longer than this is a FAILURE [s]; 0: never.',
+    Parameter('time_out_s', DEFAULT_RULES.time_out / 1e9,
+              'An episode longer than this is a FAILURE [s]; 0: never.',
               0.0, 86400.0, dynamic=True),
 )
 
@@ -240,7 +244,6 @@ class Settings:
             raise ParameterError(
                 f'tolerance_s is {values["tolerance_s"]} and max_age_s {values["max_age_s"]}: '
                 'frames would match that are too old to use; set tolerance_s lower')
-        threshold = values['failure_threshold']
         tolerance_s = {'approximate': values['tolerance_s'], 'exact': 0.0,
                        'latest': values['max_age_s']}[values['pairing']]
         return cls(
@@ -251,10 +254,11 @@ class Settings:
                 reset_after=_ns(values['reset_after_s'])),
             decision=DecisionRules(
                 alpha=values['alpha'], dwell=_ns(values['dwell_s']),
-                failure_threshold=None if threshold >= 1.0 else threshold,
+                failure_threshold=values['failure_threshold'],
                 failure_dwell=_ns(values['failure_dwell_s']), time_out=_ns(values['time_out_s']),
+                allow_unknown_tasks=values['allow_unknown_tasks'],
                 # With cameras so slow that max_age_s was raised, results are further apart too.
-                max_gap=max(_ns(2 * values['max_age_s']), DecisionRules.max_gap)))
+                max_gap=max(_ns(2 * values['max_age_s']), DEFAULT_RULES.max_gap)))
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]

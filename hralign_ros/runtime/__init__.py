@@ -10,7 +10,14 @@ What runs on the robot: numpy and onnxruntime, no ROS and no torch.
 """
 
 from hralign_ros.runtime.bundle import Bundle, default_bundle, load_bundle
-from hralign_ros.runtime.decision import decide, Decision, DecisionRules, DecisionState, Status
+from hralign_ros.runtime.decision import (
+    decide,
+    Decider,
+    Decision,
+    DecisionRules,
+    DecisionState,
+    Status,
+)
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.episode import Episode, Success, Tick
 from hralign_ros.runtime.errors import (
@@ -25,8 +32,8 @@ from hralign_ros.runtime.errors import (
 from hralign_ros.runtime.images import decode_compressed, decode_raw, Image, ViewGeometry
 
 __all__ = [
-    'Bundle', 'BundleError', 'Decision', 'DecisionRules', 'DecisionState', 'Encoder', 'Episode',
-    'FrameError', 'HralignError', 'Image', 'InferenceError', 'ProviderError', 'SignatureError',
-    'Status', 'Success', 'TaskError', 'Tick', 'ViewGeometry', 'decide', 'decode_compressed',
-    'decode_raw', 'default_bundle', 'load_bundle',
+    'Bundle', 'BundleError', 'Decider', 'Decision', 'DecisionRules', 'DecisionState', 'Encoder',
+    'Episode', 'FrameError', 'HralignError', 'Image', 'InferenceError', 'ProviderError',
+    'SignatureError', 'Status', 'Success', 'TaskError', 'Tick', 'ViewGeometry', 'decide',
+    'decode_compressed', 'decode_raw', 'default_bundle', 'load_bundle',
 ]

@@ -2,18 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-From a probability over time to a decision: a pure function, replayed offline as it runs live.
+The decider: from a probability over time to a decision.
 
-The status bits and decisions are those of hralign_msgs/SuccessProbability; a test keeps the two
-in step.
+`decide` is a pure function; `Decider` keeps its state over one episode. The node, offline replays,
+calibration and evaluation all decide by it, with the rules below unless told otherwise. The status
+bits and decisions are those of hralign_msgs/SuccessProbability; a test keeps the two in step.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum, IntFlag
-
-# What a mode needs for FAILURE unless a robot says otherwise.
-FAILURE_THRESHOLD = 0.9
+from threading import Lock
 
 
 class Status(IntFlag):
@@ -40,26 +39,29 @@ class Decision(IntEnum):
 @dataclass(frozen=True)
 class DecisionRules:
     """
-    When a probability becomes a decision.
+    When a probability becomes a decision; these defaults are the node's.
 
-    :param threshold: SUCCESS needs a probability above it, [0, 1]; None: not calibrated, ABSTAIN.
-    :param alpha: the false-alarm rate that `threshold` was calibrated for, (0, 1).
+    :param alpha: the false-alarm rate whose calibrated threshold decides SUCCESS, (0, 1).
     :param dwell: time the probability has to stay above the threshold [ns].
     :param failure_threshold: FAILURE needs a probability of having failed in one mode above it;
-        None: modes never fail.
+        1: modes never fail.
     :param failure_dwell: time one and the same mode has to stay above its threshold [ns].
     :param time_out: FAILURE this long after the episode's first frame [ns]; 0: never.
-    :param max_gap: dwell times start again after a gap between results that is longer [ns]: who
-        has looked twice has not looked all the time.
+    :param max_gap: dwell times start again after a longer gap between results [ns]: two results
+        say nothing of the time between them.
+    :param allow_unknown_tasks: UNKNOWN_TASK does not make the decision ABSTAIN.
     """
 
-    threshold: float | None = None
     alpha: float = 0.05
     dwell: int = 300_000_000
-    failure_threshold: float | None = None
+    failure_threshold: float = 0.9
     failure_dwell: int = 1_000_000_000
     time_out: int = 0
     max_gap: int = 1_000_000_000
+    allow_unknown_tasks: bool = False
+
+
+DEFAULT_RULES = DecisionRules()
 
 
 @dataclass(frozen=True)
@@ -87,31 +89,38 @@ def decide(
     *,
     stamp: int,
     probability: float | None,
+    threshold: float | None,
     modes: Sequence[float],
     status: Status,
 ) -> tuple[DecisionState, Decision]:
     """
     Decide for one result.
 
-    :param stamp: acquisition time of the newest frame [ns], never older than the last one. Before
-        there is one there is nothing to decide.
+    :param stamp: acquisition time of the newest frame [ns], never older than the last one.
     :param probability: P(accomplished), or None where there is none.
+    :param threshold: SUCCESS needs a probability above it, [0, 1]; None: not calibrated for the
+        rules' alpha, ABSTAIN.
     :param modes: probability of having failed in each mode; may be empty.
     :returns: the state for the next call, and the decision. While a status bit other than
         VIEW_MISSING is set the decision is ABSTAIN and dwell times start again; a latched
         decision comes back once the bits are gone.
     """
     start = stamp if state.start is None else state.start
-    if status & ~Status.VIEW_MISSING or probability is None or rules.threshold is None:
+    harmless = Status.VIEW_MISSING | (
+        Status.UNKNOWN_TASK if rules.allow_unknown_tasks else Status.OK)
+    if status & ~harmless or probability is None or threshold is None:
         return replace(state, start=start, above_since=None, failing=()), Decision.ABSTAIN
     if state.latched is not None:
         return state, state.latched
 
     if state.newest is not None and stamp - state.newest > rules.max_gap:
         state = replace(state, above_since=None, failing=())
-    above = probability > rules.threshold
+    above = probability > threshold
     above_since = (stamp if state.above_since is None else state.above_since) if above else None
-    failing = _failing(state, rules, stamp, modes)
+    before = state.failing if len(state.failing) == len(modes) else (None,) * len(modes)
+    failing = tuple(
+        None if value <= rules.failure_threshold else stamp if since is None else since
+        for value, since in zip(modes, before, strict=True))
     latched = None
     if above_since is not None and stamp - above_since >= rules.dwell:
         latched = Decision.SUCCESS
@@ -123,13 +132,31 @@ def decide(
     return after, Decision.RUNNING if latched is None else latched
 
 
-def _failing(
-    state: DecisionState, rules: DecisionRules, stamp: int, modes: Sequence[float],
-) -> tuple[int | None, ...]:
-    """Tell of each failure mode since when it is above its threshold."""
-    if rules.failure_threshold is None:
-        return ()
-    before = state.failing if len(state.failing) == len(modes) else (None,) * len(modes)
-    return tuple(
-        None if value <= rules.failure_threshold else stamp if since is None else since
-        for value, since in zip(modes, before, strict=True))
+class Decider:
+    """
+    Decide over one episode, result by result; may be called from any thread.
+
+    :ivar rules: may be changed between results.
+    """
+
+    def __init__(self, rules: DecisionRules = DEFAULT_RULES) -> None:
+        self.rules = rules
+        self._state = DecisionState()
+        self._lock = Lock()
+
+    def __call__(
+        self, stamp: int, *, probability: float | None, threshold: float | None,
+        modes: Sequence[float] = (), status: Status = Status.OK,
+    ) -> Decision:
+        """Decide for one result; see `decide`."""
+        with self._lock:
+            self._state, decision = decide(
+                self._state, self.rules, stamp=stamp, probability=probability,
+                threshold=threshold, modes=modes, status=status)
+        return decision
+
+    def interrupt(self) -> Decision:
+        """Note that no result can be had for now: ABSTAIN, and dwell times start again."""
+        with self._lock:
+            self._state = replace(self._state, above_since=None, failing=())
+        return Decision.ABSTAIN

@@ -9,7 +9,7 @@ The live node, offline runners and the evaluation all call this, and nothing els
     encoder = Encoder.load('models/default')
     episode = encoder.start_episode('put the marker in the cup')
     tick = episode.step({'wrist': wrist_rgb, 'third_person': third_rgb}, stamp=time_ns)
-    print(tick.embedding.shape, tick.success.probability, tick.status)
+    print(tick.embedding.shape, tick.success.probability, tick.decision.name, tick.status)
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,6 +17,7 @@ from os import PathLike
 import time
 
 from hralign_ros.runtime.bundle import Bundle, load_bundle, Manifest, VISUALS
+from hralign_ros.runtime.decision import DecisionRules, DEFAULT_RULES
 from hralign_ros.runtime.episode import Episode, next_episode_id, require_finite, Success
 from hralign_ros.runtime.errors import BundleError
 from hralign_ros.runtime.graphs import Graph, Tensor
@@ -183,14 +184,15 @@ class Encoder:
             duration = time.perf_counter() - start
         return duration
 
-    def start_episode(self, task: str = '') -> Episode:
+    def start_episode(self, task: str = '', rules: DecisionRules = DEFAULT_RULES) -> Episode:
         """
         Start an episode.
 
         :param task: the instruction; empty: none, the embedding is then the plain mean.
+        :param rules: when a probability becomes a decision.
         :raises TaskError: the instruction cannot be used.
         """
-        return Episode(self, self.text.encode(task), next_episode_id())
+        return Episode(self, self.text.encode(task), next_episode_id(), rules)
 
     def encode_images(self, images: Mapping[str, Image]) -> tuple[Floats, dict[str, Image]]:
         """
@@ -273,7 +275,7 @@ class Encoder:
         along = self._success.run(feed)[3]
         return float(along[0] - bias[0]), float(bias[0])
 
-    def judge(self, clip: Clip, task: TaskFeatures) -> Success:
+    def score(self, clip: Clip, task: TaskFeatures) -> Success:
         """Run the success head on a clip and calibrate its score."""
         if not task.text:
             return Success(None, None, None, None, (), (), None, clip.stamps, None, None)

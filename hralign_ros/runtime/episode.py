@@ -7,19 +7,23 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from threading import Lock
 import time
-from typing import Any, TYPE_CHECKING
+from typing import Any, Protocol
 
-from hralign_ros.runtime.decision import Status
+from hralign_ros.runtime.bundle import Manifest
+from hralign_ros.runtime.decision import (
+    Decider,
+    Decision,
+    DecisionRules,
+    DEFAULT_RULES,
+    Status,
+)
 from hralign_ros.runtime.errors import InferenceError
 from hralign_ros.runtime.images import Image
-from hralign_ros.runtime.memory import assemble, EpisodeMemory, FrameSet
+from hralign_ros.runtime.memory import assemble, Clip, EpisodeMemory, FrameSet
 from hralign_ros.runtime.tasks import Calibration
 from hralign_ros.runtime.text import TaskFeatures
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from hralign_ros.runtime.encoder import Encoder
 
 Floats = NDArray[np.float32]
 
@@ -65,6 +69,10 @@ class Tick:
     """
     The result for one set of frames.
 
+    :param decision: what follows from the probability over the episode so far.
+    :param threshold: the probability above which SUCCESS is decided, while the views of this tick
+        take part; None: there is none for `alpha`, and the decision is ABSTAIN.
+    :param alpha: the false-alarm rate that was asked for.
     :param stamp: acquisition time of the newest frame [ns].
     :param view_stamps: per view, of its newest frame [ns], 0 where not valid; int64 [V].
     :param view_valid: bool [V]; a view without a fresh frame is left out.
@@ -83,21 +91,47 @@ class Tick:
     pooling: str
     success: Success
     status: Status
+    decision: Decision
+    threshold: float | None
+    alpha: float
     images: Mapping[str, Image]
+
+
+class Model(Protocol):
+    """What an episode asks of its encoder; see runtime.encoder.Encoder."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """Tell what bundle.yaml says."""
+
+    def encode_images(self, images: Mapping[str, Image]) -> tuple[Floats, dict[str, Image]]:
+        """Turn one image per view into tokens float32 [V, N, C]."""
+
+    def embed(self, clip: Clip, task: TaskFeatures) -> tuple[Floats, Floats, str]:
+        """Pool a clip's tokens: embedding, attention, and the pooling used."""
+
+    def score(self, clip: Clip, task: TaskFeatures) -> Success:
+        """Run the success head on a clip and calibrate its score."""
 
 
 class Episode:
     """
-    One attempt at one task: the memory, and nothing that outlives it.
+    One attempt at one task: the memory, the decisions, and nothing that outlives it.
 
     :param episode_id: start as system time [ns], unique across restarts.
+    :param rules: when a probability becomes a decision.
+    :ivar decider: its rules may be changed between steps.
     """
 
-    def __init__(self, encoder: 'Encoder', task: TaskFeatures, episode_id: int) -> None:
+    def __init__(
+        self, encoder: Model, task: TaskFeatures, episode_id: int,
+        rules: DecisionRules = DEFAULT_RULES,
+    ) -> None:
         clip = encoder.manifest.clip
         self.encoder = encoder
         self.task = task
         self.episode_id = episode_id
+        self.decider = Decider(rules)
         self._memory = EpisodeMemory(
             length=clip.length, period=round(clip.period_s * _NANOSECONDS),
             capacity=clip.capacity, stride=round(clip.stride_s * _NANOSECONDS))
@@ -114,7 +148,7 @@ class Episode:
         max_age: float = 0.5,
     ) -> Tick:
         """
-        Encode one set of frames and say what follows from the episode so far.
+        Encode one set of frames and decide what follows from the episode so far.
 
         :param images: uint8 [H, W, 3] RGB by view; at least one.
         :param stamp: acquisition time [ns], one for all views or one each; newer than before.
@@ -145,11 +179,16 @@ class Episode:
         self._newest = np.asarray(np.where(present, stamps, self._newest), np.int64)
         return self._result(int(stamps.max()), shown, oldest)
 
-    def judge(self, views: Collection[str]) -> Success:
-        """
-        Say what the success head makes of the episode so far by some views alone.
+    def without_frames(self) -> tuple[Status, Decision]:
+        """Give status and decision while no required view has a fresh frame."""
+        return (self.task_status | Status.STALE_VIEW | Status.VIEW_MISSING,
+                self.decider.interrupt())
 
-        :param views: the others are taken for gone.
+    def score(self, views: Collection[str]) -> Success:
+        """
+        Run the success head on the episode so far with some views alone; nothing is decided.
+
+        :param views: the others count as missing.
         :raises ValueError: nothing was stepped so far.
         """
         frames = self._memory.spread_clip()
@@ -157,7 +196,7 @@ class Episode:
             raise ValueError('no frame was stepped so far; step first')
         manifest = self.encoder.manifest
         live = np.array([view in views for view in manifest.views])
-        return self.encoder.judge(assemble(
+        return self.encoder.score(assemble(
             frames, length=manifest.clip.length, live=live, out=self._tokens), self.task)
 
     @property
@@ -178,14 +217,20 @@ class Episode:
         require_finite('embed.onnx', embedding, attention)
         # What a graph pools over nothing is no embedding, whatever numbers come out.
         embedding = np.where(valid[:, None], embedding, np.float32(0.0))
-        success = encoder.judge(assemble(
+        success = encoder.score(assemble(
             self._memory.spread_clip(), length=length, live=live, out=self._tokens), self.task)
+        status = self._status(success, valid)
+        alpha = self.decider.rules.alpha
+        threshold = success.calibration.threshold(alpha) if success.calibration else None
+        decision = self.decider(
+            stamp, probability=success.probability, threshold=threshold,
+            modes=success.mode_risks, status=status)
         return Tick(
             episode_id=self.episode_id, stamp=stamp,
             view_stamps=np.where(valid, self._newest, 0), view_valid=valid,
             embedding=np.ascontiguousarray(embedding, np.float32),
             attention=attention[:, -1], pooling=pooling, success=success,
-            status=self._status(success, valid), images=images)
+            status=status, decision=decision, threshold=threshold, alpha=alpha, images=images)
 
     def _status(self, success: Success, valid: NDArray[np.bool_]) -> Status:
         """Say why the result should not be taken at face value."""

@@ -11,15 +11,15 @@ drops are counted. An error in one tick is noted and the next tick runs.
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from threading import Condition, Thread
 import time
 import traceback
 from typing import Any
 
-from hralign_ros.runtime.decision import decide, Decision, DecisionRules, DecisionState, Status
+from hralign_ros.runtime.decision import Decision, DecisionRules, Status
 from hralign_ros.runtime.encoder import Encoder
-from hralign_ros.runtime.episode import Episode, next_episode_id, Tick
+from hralign_ros.runtime.episode import Episode, Tick
 from hralign_ros.runtime.errors import FrameError, InferenceError
 from hralign_ros.runtime.faults import Faults
 from hralign_ros.runtime.frame_checks import FrameChecks
@@ -42,9 +42,9 @@ _LAST_TICK = 5.0
 @dataclass(frozen=True)
 class Result:
     """
-    One tick with its decision.
+    What is published: a tick, or that there is none.
 
-    :param tick: None: no required view is fresh, and nothing new was seen.
+    :param tick: None: no required view has a fresh frame.
     :param task: the instruction, and the bundle's id of it (empty: not one of its own).
     :param frame_id: of the reference view's newest image.
     :param frame_ids: of each view's image in this tick.
@@ -57,7 +57,8 @@ class Result:
     task_id: str
     status: Status
     decision: Decision
-    rules: DecisionRules
+    threshold: float | None
+    alpha: float
     stamp: int
     frame_id: str
     frame_ids: Mapping[str, str]
@@ -104,7 +105,6 @@ class Pipeline:
         pairing: PairingRules,
         decision: DecisionRules,
         stuck_after: int = 0,
-        allow_unknown_tasks: bool = False,
         task: str = '',
     ) -> None:
         self._encoder = encoder
@@ -116,9 +116,7 @@ class Pipeline:
         self._pairing: Pairing[Any] = Pairing(encoder.manifest.views, required, pairing)
         self._decision_rules = decision
         self._stuck_after = stuck_after
-        self._allow_unknown = allow_unknown_tasks
-        self._episode = encoder.start_episode(task)
-        self._state = DecisionState()
+        self._episode = encoder.start_episode(task, decision)
         self._newest = (0, '')
         # Which start the worker belongs to; 0: it is to end. One that hung ends once it returns.
         self._running = self._starts = 0
@@ -137,8 +135,12 @@ class Pipeline:
 
     # Called by the node.
 
-    def start(self) -> None:
-        """Start the worker, with a new episode of the task."""
+    def start(self, *, thread: bool = True) -> None:
+        """
+        Start the worker, with a new episode of the task.
+
+        :param thread: False: there is none, and the caller does its work by calling `turn`.
+        """
         with self._wake:
             self._pairing = Pairing(
                 self._encoder.manifest.views, self._required, self._pairing.rules)
@@ -149,11 +151,20 @@ class Pipeline:
             self._busy_since = None
             self._waiting = self._stale_since = self._call.elapsed()
             self._last_tick = self._waiting, self._call.clock()
-        self._thread = Thread(
-            target=self._work, args=(self._starts,), name='hralign_worker', daemon=True)
-        self._thread.start()
+        if thread:
+            self._thread = Thread(
+                target=self._work, args=(self._starts,), name='hralign_worker', daemon=True)
+            self._thread.start()
 
-    def stop(self) -> bool:
+    def turn(self) -> None:
+        """
+        Do once what the worker does over and over: wait for a set, then run it.
+
+        Without a set it returns after half a second at the latest, and says what is missing.
+        """
+        self._turn(self._running)
+
+    def stop(self, timeout_s: float = _LAST_TICK) -> bool:
         """
         Stop the worker; the tick that is running is finished and thrown away.
 
@@ -165,7 +176,7 @@ class Pipeline:
             self._wake.notify_all()
         thread, self._thread = self._thread, None
         if thread is not None:
-            thread.join(_LAST_TICK)
+            thread.join(timeout_s)
         self._faults.clear()
         return thread is None or not thread.is_alive()
 
@@ -240,14 +251,12 @@ class Pipeline:
 
     def update(
         self, pairing: PairingRules, decision: DecisionRules, *, stuck_after: int,
-        allow_unknown_tasks: bool,
     ) -> None:
         """Change the rules while running."""
         with self._wake:
             self._pairing.rules = pairing
-            self._decision_rules = decision
+            self._decision_rules = self._episode.decider.rules = decision
             self._stuck_after = stuck_after
-            self._allow_unknown = allow_unknown_tasks
 
     @property
     def episode(self) -> Episode:
@@ -274,9 +283,7 @@ class Pipeline:
 
     def _new_episode(self, task: str, *, keep_start: bool = True) -> Episode:
         """Begin a new episode; the lock is held."""
-        self._episode = Episode(
-            self._encoder, self._encoder.text.encode(task), next_episode_id())
-        self._state = DecisionState()
+        self._episode = self._encoder.start_episode(task, self._decision_rules)
         self._newest = (0, self._newest[1])
         if keep_start:
             self._pairing.start_episode(self._call.clock())
@@ -391,9 +398,7 @@ class Pipeline:
         with self._wake:
             self._tally.ticks['stale'] += 1
             self._stale_since = self._call.elapsed()
-            episode = self._episode
-            status = episode.task_status | Status.STALE_VIEW | Status.VIEW_MISSING
-            self._hand_over(episode, None, status, self._stale_since)
+            self._hand_over(self._episode, None, self._stale_since)
 
     def _tick(self, episode: Episode, matched: MatchedSet[Any]) -> None:
         """Decode, infer and hand over one set."""
@@ -424,7 +429,7 @@ class Pipeline:
             if episode is self._episode:
                 self._last_tick = self._call.elapsed(), self._call.clock()
                 self._newest = (tick.stamp, frame_id)
-        self._hand_over(episode, tick, tick.status, started, frame_ids)
+        self._hand_over(episode, tick, started, frame_ids)
 
     def _decode(self, matched: MatchedSet[Any]) -> tuple[dict[str, Image], dict[str, str]]:
         """Decode a set's frames; those that cannot be used are counted and left out."""
@@ -469,34 +474,26 @@ class Pipeline:
                    'wait for it' if late else '')))
 
     def _hand_over(
-        self, episode: Episode, tick: Tick | None, status: Status, started: int,
+        self, episode: Episode, tick: Tick | None, started: int,
         frame_ids: Mapping[str, str] = {},  # noqa: B006  # never changed
     ) -> None:
-        """Decide, and give the result to the node unless a new episode has begun."""
+        """Give a result to the node unless a new episode has begun."""
         with self._wake:
             if episode is not self._episode or not self._running:
                 self._tally.ticks['outdated'] += 1
                 return
-            calibration = tick.success.calibration if tick else None
-            rules = self._decision_rules
-            rules = replace(rules, threshold=calibration.threshold(rules.alpha)
-                            if calibration else None)
-            known = status
-            if self._allow_unknown:
-                known &= ~Status.UNKNOWN_TASK
+            if tick is None:
+                status, decision = episode.without_frames()
+                threshold, alpha = None, episode.decider.rules.alpha
+            else:
+                status, decision = tick.status, tick.decision
+                threshold, alpha = tick.threshold, tick.alpha
             stamp, frame_id = self._newest
-            decision = Decision.ABSTAIN
-            # An episode begins with its first frame, and so does the time until its time-out.
-            if stamp:
-                self._state, decision = decide(
-                    self._state, rules, stamp=stamp,
-                    probability=tick.success.probability if tick else None,
-                    modes=tick.success.mode_risks if tick else (), status=known)
             result = Result(
                 tick=tick, episode_id=episode.episode_id, task=episode.task.text,
                 task_id=episode.task.task.task_id if episode.task.known else '',
-                status=status, decision=decision, rules=rules, stamp=stamp, frame_id=frame_id,
-                frame_ids=frame_ids, started=started)
+                status=status, decision=decision, threshold=threshold, alpha=alpha, stamp=stamp,
+                frame_id=frame_id, frame_ids=frame_ids, started=started)
             self._call.on_result(result)
             if tick is None:
                 return

@@ -4,13 +4,7 @@
 """The false-alarm guarantee: levels agree with the decision itself, thresholds keep their rate."""
 
 from hralign_ros.calibration.conformal import conformal_threshold, decided, nonconformity_score
-from hralign_ros.runtime.decision import (  # noqa: I100
-    decide,
-    Decision,
-    DecisionRules,
-    DecisionState,
-    Status,
-)
+from hralign_ros.runtime.decision import Decider, Decision, DecisionRules, Status
 import numpy as np
 import pytest
 
@@ -19,13 +13,9 @@ MS = 1_000_000
 
 def decides(stamps, probability, threshold, dwell):
     """Play a trace through the live decision."""
-    state, rules = DecisionState(), DecisionRules(threshold=threshold, dwell=dwell)
-    for stamp, p in zip(stamps, probability, strict=True):
-        state, decision = decide(
-            state, rules, stamp=int(stamp), probability=float(p), modes=(), status=Status.OK)
-        if decision is Decision.SUCCESS:
-            return True
-    return False
+    decider = Decider(DecisionRules(dwell=dwell))
+    return any(decider(int(stamp), probability=float(p), threshold=threshold) is Decision.SUCCESS
+               for stamp, p in zip(stamps, probability, strict=True))
 
 
 def test_a_level_is_where_the_decision_turns():

@@ -36,22 +36,20 @@ def test_the_shipped_head_is_of_the_measured_recipe():
 
 
 def test_the_decision_table_is_the_codes():
-    """Guards docs/success.md: every row of its table, through `decide`."""
-    from hralign_ros.runtime.decision import decide, Decision, DecisionRules, DecisionState, Status
+    """Guards docs/success.md: every row of its table, through the decider."""
+    from hralign_ros.runtime.decision import Decider, Decision, DecisionRules, Status
 
-    rules = DecisionRules(threshold=0.5, failure_threshold=0.5, dwell=2, failure_dwell=2,
-                          time_out=10)
-
-    def last(probability, modes=(0.0,), status=Status.OK, rules=rules, until=4):
-        state = DecisionState()
+    def last(probability, modes=(0.0,), status=Status.OK, threshold=0.5, until=4):
+        decider = Decider(DecisionRules(
+            failure_threshold=0.5, dwell=2, failure_dwell=2, time_out=10))
         for stamp in range(until):
-            state, decision = decide(state, rules, stamp=stamp, probability=probability,
-                                     modes=modes, status=status)
+            decision = decider(stamp, probability=probability, threshold=threshold, modes=modes,
+                               status=status)
         return decision
     for flag in Status:
         if flag and flag is not Status.VIEW_MISSING:
             assert last(0.9, status=flag) is Decision.ABSTAIN
-    assert last(0.9, rules=DecisionRules(threshold=None)) is Decision.ABSTAIN
+    assert last(0.9, threshold=None) is Decision.ABSTAIN
     assert last(0.9) is last(0.9, status=Status.VIEW_MISSING) is Decision.SUCCESS
     assert last(0.9, modes=(0.9,)) is Decision.SUCCESS, 'success is looked at first'
     assert last(0.1, modes=(0.9,)) is Decision.FAILURE

@@ -4,7 +4,6 @@
 """Decisions live and offline: the shipped episodes through the node, and through plain Python."""
 
 from hralign_ros.runtime import default_bundle, Encoder
-from hralign_ros.runtime.decision import decide, DecisionRules, DecisionState
 import numpy as np
 import pytest
 from support.harness import Harness, ROOT, stamp_of, video_frames
@@ -69,20 +68,15 @@ def test_decisions_are_the_evaluations(harness: Harness, folder) -> None:
     assert said == len(sent), f'of {len(sent)} sets the node made {said}, three times over'
 
     encoder = Encoder.load(default_bundle(), provider='cpu')
-    offline, state = encoder.start_episode(episode['task']), DecisionState()
+    offline = encoder.start_episode(episode['task'])
     decisions = []
     for stamp, images in sent:
         tick, message = offline.step(images, stamp), live[stamp]
-        success = tick.success
-        rules = DecisionRules(
-            threshold=None if success.calibration is None else
-            success.calibration.thresholds.get(0.05), failure_threshold=0.9)
-        state, decision = decide(state, rules, stamp=stamp, probability=success.probability,
-                                 modes=success.mode_risks, status=tick.status)
-        assert message.raw_score == pytest.approx(success.raw_score, abs=2e-3)
-        assert message.probability == pytest.approx(success.probability, abs=2e-3)
+        assert message.raw_score == pytest.approx(tick.success.raw_score, abs=2e-3)
+        assert message.probability == pytest.approx(tick.success.probability, abs=2e-3)
+        assert message.decision_threshold == pytest.approx(tick.threshold, abs=1e-6)
         assert message.status == int(tick.status)
-        decisions.append((int(message.decision), int(decision)))
+        decisions.append((int(message.decision), int(tick.decision)))
     # At a threshold a rounding may decide a frame earlier or later, and no more than that.
     differing = [i for i, (one, other) in enumerate(decisions) if one != other]
     assert len(differing) <= 1, decisions

@@ -3,7 +3,7 @@
 
 """From probabilities over time to decisions, as traces that can be followed by hand."""
 
-from hralign_ros.runtime import decide, Decision, DecisionRules, DecisionState, Status
+from hralign_ros.runtime import decide, Decider, Decision, DecisionRules, DecisionState, Status
 import pytest
 
 MS = 1_000_000
@@ -11,19 +11,15 @@ MS = 1_000_000
 START = 1_700_000_000_000_000_000
 A, R, S, F = Decision.ABSTAIN, Decision.RUNNING, Decision.SUCCESS, Decision.FAILURE
 OK = Status.OK
-RULES = DecisionRules(threshold=0.8, dwell=300 * MS, failure_threshold=0.6,
-                      failure_dwell=200 * MS, time_out=0)
+RULES = DecisionRules(dwell=300 * MS, failure_threshold=0.6, failure_dwell=200 * MS)
 
 
-def play(steps, rules=RULES):
+def play(steps, rules=RULES, threshold=0.8):
     """Play (time in ms, probability, modes, status) and return the decisions."""
-    state, decisions = DecisionState(), []
-    for at, probability, modes, status in steps:
-        state, decision = decide(
-            state, rules, stamp=START + at * MS, probability=probability, modes=modes,
-            status=status)
-        decisions.append(decision)
-    return decisions
+    decider = Decider(rules)
+    return [decider(START + at * MS, probability=probability, threshold=threshold, modes=modes,
+                    status=status)
+            for at, probability, modes, status in steps]
 
 
 def trace(*probabilities, every=100, modes=(), status=OK):
@@ -80,8 +76,8 @@ def test_the_failure_dwell_starts_again_too():
 
 def test_no_threshold_no_decision():
     """Guards an uncalibrated bundle: it abstains whatever the probability or the time."""
-    rules = DecisionRules(threshold=None, failure_threshold=0.1, failure_dwell=0, time_out=1)
-    assert play(trace(0.99, 0.99, 0.99, modes=(1.0,)), rules) == [A] * 3
+    rules = DecisionRules(failure_threshold=0.1, failure_dwell=0, time_out=1)
+    assert play(trace(0.99, 0.99, 0.99, modes=(1.0,)), rules, None) == [A] * 3
 
 
 def test_no_probability_no_decision():
@@ -107,16 +103,25 @@ def test_failure_modes(name, modes, decisions):
 
 def test_a_mode_that_is_overtaken_stays_above():
     """Guards low thresholds, which two modes pass at once: the first one's dwell goes on."""
-    rules = DecisionRules(threshold=0.8, failure_threshold=0.3, failure_dwell=300 * MS)
+    rules = DecisionRules(failure_threshold=0.3, failure_dwell=300 * MS)
     modes = [(0.5, 0.4), (0.4, 0.5), (0.5, 0.4), (0.4, 0.5)]
     steps = [(100 * i, 0.1, m, OK) for i, m in enumerate(modes)]
     assert play(steps, rules) == [R, R, R, F]
 
 
-def test_modes_are_off_by_default():
+def test_modes_can_be_turned_off():
     """Guards against failures from a head whose modes were never calibrated."""
-    rules = DecisionRules(threshold=0.8)
-    assert play(trace(*[0.1] * 30, modes=(1.0, 0.0)), rules) == [R] * 30
+    steps = trace(*[0.1] * 30, modes=(1.0, 0.0))
+    assert play(steps, DecisionRules(failure_threshold=1.0)) == [R] * 30
+    assert F in play(steps, DecisionRules()), 'by default, as in the node, they decide'
+
+
+def test_an_unknown_task_may_be_allowed():
+    """Guards allow_unknown_tasks: it takes one doubt away, and no other."""
+    rules = DecisionRules(allow_unknown_tasks=True)
+    assert play(trace(*[0.9] * 4, status=Status.UNKNOWN_TASK), rules) == [R, R, R, S]
+    assert play(trace(*[0.9] * 4, status=Status.UNKNOWN_TASK | Status.OUT_OF_DISTRIBUTION),
+                rules) == [A] * 4
 
 
 def test_a_leap_of_the_clock_is_no_dwell():
@@ -125,22 +130,21 @@ def test_a_leap_of_the_clock_is_no_dwell():
 
     A high probability before the leap and one after it were an hour of high probability.
     """
-    for dwelling, expected in (
-            ({'threshold': 0.8}, S),
-            ({'threshold': 0.99, 'failure_threshold': 0.8, 'failure_dwell': 300 * MS}, F)):
-        rules = DecisionRules(**dwelling)
+    for threshold, rules, expected in (
+            (0.8, DecisionRules(), S),
+            (0.99, DecisionRules(failure_threshold=0.8, failure_dwell=300 * MS), F)):
         leap = [(stamp + (3_600_000 if i >= 2 else 0), 0.9, (0.9,), OK)
                 for i, stamp in enumerate(range(0, 800, 100))]
-        assert play(leap, rules) == [R, R, R, R, R, expected, expected, expected]
+        assert play(leap, rules, threshold) == [R, R, R, R, R, expected, expected, expected]
     # Slow cameras have to be waited for: that is what max_gap says.
     slow = [(stamp, 0.9, (), OK) for stamp in (0, 1500, 3000)]
-    assert play(slow, DecisionRules(threshold=0.8)) == [R, R, R]
-    assert play(slow, DecisionRules(threshold=0.8, max_gap=2000 * MS)) == [R, S, S]
+    assert play(slow, DecisionRules()) == [R, R, R]
+    assert play(slow, DecisionRules(max_gap=2000 * MS)) == [R, S, S]
 
 
 def test_time_out():
     """Guards the time-out: so long after the first frame, not after the first probability."""
-    rules = DecisionRules(threshold=0.8, time_out=300 * MS)
+    rules = DecisionRules(time_out=300 * MS)
     assert play(trace(0.1, 0.1, 0.1, 0.1, 0.9), rules) == [R, R, R, F, F]
     steps = [(0, None, (), Status.NO_TASK), *trace(0.1, 0.1, 0.1, 0.1)[1:]]
     assert play(steps, rules) == [A, R, R, F]
@@ -148,7 +152,7 @@ def test_time_out():
 
 def test_a_time_out_during_doubt_is_said_afterwards():
     """Guards against a decision in the dark, and against forgetting the time that went by."""
-    rules = DecisionRules(threshold=0.8, time_out=200 * MS)
+    rules = DecisionRules(time_out=200 * MS)
     steps = trace(0.1, 0.1, 0.1, 0.1)
     steps[2] = (200, 0.1, (), Status.STALE_VIEW)
     assert play(steps, rules) == [R, R, A, F]
@@ -156,7 +160,7 @@ def test_a_time_out_during_doubt_is_said_afterwards():
 
 def test_success_goes_before_failure():
     """Guards the order where both would be decided on the same frame."""
-    rules = DecisionRules(threshold=0.8, dwell=300 * MS, failure_threshold=0.5,
+    rules = DecisionRules(dwell=300 * MS, failure_threshold=0.5,
                           failure_dwell=300 * MS, time_out=300 * MS)
     assert play(trace(*[0.9] * 4, modes=(0.9,)), rules)[-1] == S
 
@@ -170,6 +174,19 @@ def test_a_new_state_is_a_new_episode():
 def test_deciding_changes_nothing_given():
     """Guards replaying: the same state and input give the same answer again."""
     state = DecisionState(start=START, above_since=START)
-    answers = [decide(state, RULES, stamp=START + 400 * MS, probability=0.9, modes=(), status=OK)
-               for _ in range(2)]
+    answers = [decide(state, RULES, stamp=START + 400 * MS, probability=0.9, threshold=0.8,
+                      modes=(), status=OK) for _ in range(2)]
     assert answers[0] == answers[1] and state == DecisionState(START, START)
+
+
+def test_an_interruption_is_no_dwell():
+    """Guards STALE: what is repeated while nothing is seen interrupts a dwell, and no latch."""
+    decider = Decider(RULES)
+
+    def results(*times):
+        return [decider(START + at * MS, probability=0.9, threshold=0.8) for at in times]
+    assert results(0, 200) == [R, R]
+    assert decider.interrupt() is A
+    assert results(400, 600, 700) == [R, R, S]
+    assert decider.interrupt() is A
+    assert results(800) == [S]

@@ -3,11 +3,10 @@
 
 """The worker by itself, without a node, on a clock of the test's own."""
 
-from dataclasses import replace
 from threading import current_thread, Event
+from threading import enumerate as living_threads
 
-from hralign_ros.runtime import default_bundle, Encoder
-from hralign_ros.runtime import pipeline as pipeline_module
+from hralign_ros.runtime import Encoder
 from hralign_ros.runtime.decision import Decision, DecisionRules, Status
 from hralign_ros.runtime.errors import FrameError, InferenceError
 from hralign_ros.runtime.faults import Faults
@@ -25,56 +24,6 @@ BROKEN = 'broken'
 
 
 @pytest.fixture
-def encoder():
-    """Load the shipped bundle, so that a test may change it."""
-    return Encoder.load(default_bundle(), provider='cpu', threads=1)
-
-
-def warmed_by(encoder, monkeypatch, *, records, problem=''):
-    """Start and stop a worker; return the thread that warmed up, and what was said."""
-    done, threads, said = Event(), [], {}
-
-    def warm_up():
-        threads.append(current_thread().name)
-        done.set()
-        if problem:
-            raise InferenceError(problem)
-
-    monkeypatch.setattr(Encoder, 'records', records)
-    monkeypatch.setattr(encoder, 'warm_up', warm_up)
-    faults = Faults(lambda key, text: said.update({key: text}), lambda key: None)
-    pipeline = Pipeline(
-        encoder, Callbacks(
-            decode=lambda view, message: None, clock=lambda: 1, on_result=lambda result: None,
-            after_result=lambda result: None, elapsed=lambda: 1),
-        faults, required=encoder.manifest.views[:1], pairing=PairingRules(),
-        decision=DecisionRules())
-    pipeline.start()
-    if records:
-        assert done.wait(10.0)
-    alive = pipeline._thread.is_alive()
-    pipeline.stop()
-    return threads, said, alive
-
-
-def test_a_recorded_graph_is_recorded_by_the_thread_that_runs_it(encoder, monkeypatch):
-    """
-    Guards the first frame on a GPU that records its graphs.
-
-    A recording belongs to the thread that made it. The node's thread warmed up, the worker
-    recorded all over again while the first frame waited.
-    """
-    assert warmed_by(encoder, monkeypatch, records=True)[0] == ['hralign_worker']
-    assert warmed_by(encoder, monkeypatch, records=False)[0] == []
-
-
-def test_a_recording_that_fails_is_told_and_does_not_end_the_worker(encoder, monkeypatch):
-    """Guards the worker: without it no camera would ever be heard again."""
-    _, said, alive = warmed_by(encoder, monkeypatch, records=True, problem='out of memory')
-    assert said == {'inference': 'out of memory'} and alive
-
-
-@pytest.fixture
 def tiny(tmp_path):
     """Load the tiny bundle, whose head is surer with every frame that it sees."""
     write_tiny_bundle(tmp_path)
@@ -82,30 +31,45 @@ def tiny(tmp_path):
 
 
 class Bench:
-    """A pipeline whose worker is this thread, and whose time is what the test says it is."""
+    """
+    A pipeline whose time is what the test says it is.
 
-    def __init__(self, encoder, *, required=VIEWS, worker=False, **rules):
+    :param thread: whether it has a worker of its own; else `turn` does its work.
+    :param slowness: how much faster elapsed time runs than the clock of the stamps.
+    """
+
+    def __init__(self, encoder, *, required=VIEWS, thread=False, slowness=1, **rules):
         self.now = START
         self.results: list[Result] = []
-        self.faults = Faults(lambda key, text: None, lambda key: None, clock=lambda: self.now)
+        self.published = Event()
+        self.said = {}
+        self.faults = Faults(
+            lambda key, text: self.said.update({key: text}), lambda key: None,
+            clock=lambda: self.now)
         self.image = np.random.default_rng(0)
+        self.error = None
         self.pipeline = Pipeline(
             encoder, Callbacks(
-                decode=self.decode, clock=lambda: self.now, on_result=self.results.append,
-                after_result=lambda result: None, elapsed=lambda: self.now),
+                decode=self.decode, clock=lambda: self.now, on_result=self.on_result,
+                after_result=lambda result: None,
+                elapsed=lambda: START + (self.now - START) * slowness),
             self.faults, required=required, pairing=PairingRules(),
             decision=DecisionRules(**rules), task=CUP)
-        if not worker:
-            self.pipeline._work = lambda start: None
-        self.pipeline.start()
+        self.pipeline.start(thread=thread)
+
+    def on_result(self, result):
+        self.results.append(result)
+        self.published.set()
 
     def decode(self, view, message):
+        if self.error is not None:
+            raise self.error
         if message is BROKEN:
             raise FrameError('truncated', 'too short')
         return self.image.integers(0, 255, (24, 32, 3), np.uint8), view
 
     def turn(self):
-        self.pipeline._turn(self.pipeline._running)
+        self.pipeline.turn()
 
     def send(self, messages, *, offset=0):
         """Offer frames that are stamped now, one view after the other."""
@@ -115,6 +79,43 @@ class Bench:
 
 def all_views(message=''):
     return dict.fromkeys(VIEWS, message)
+
+
+@pytest.mark.parametrize(('records', 'threads'), [(True, ['hralign_worker']), (False, [])])
+def test_a_recorded_graph_is_recorded_by_the_thread_that_runs_it(
+        tiny, monkeypatch, records, threads):
+    """
+    Guards the first frame on a GPU that records its graphs.
+
+    A recording belongs to the thread that made it. The node's thread warmed up, the worker
+    recorded all over again while the first frame waited.
+    """
+    warmed_by = []
+    monkeypatch.setattr(Encoder, 'records', records)
+    monkeypatch.setattr(tiny, 'warm_up', lambda: warmed_by.append(current_thread().name))
+    bench = Bench(tiny, thread=True)
+    bench.send(all_views())
+    assert bench.published.wait(10)
+    assert bench.pipeline.stop() and warmed_by == threads
+
+
+@pytest.mark.parametrize(('error', 'key'), [
+    (InferenceError('out of memory'), 'inference'),
+    (MemoryError('out of memory'), 'internal error')])
+def test_a_warm_up_that_fails_is_told_and_does_not_end_the_worker(tiny, monkeypatch, error, key):
+    """
+    Guards the worker: without it no camera would ever be heard again.
+
+    It ended when memory was short, and inference was called good at 0 Hz.
+    """
+    def warm_up():
+        raise error
+    monkeypatch.setattr(Encoder, 'records', True)
+    monkeypatch.setattr(tiny, 'warm_up', warm_up)
+    bench = Bench(tiny, thread=True)
+    bench.send(all_views())
+    assert bench.published.wait(10), 'the worker still works'
+    assert bench.pipeline.stop() and 'out of memory' in bench.said[key]
 
 
 def test_the_time_out_begins_with_the_first_frame(tiny):
@@ -135,49 +136,27 @@ def test_the_time_out_begins_with_the_first_frame(tiny):
     assert [r.decision for r in bench.results[1:]] == [Decision.RUNNING] * 3 + [Decision.FAILURE]
 
 
-def test_an_error_of_ours_does_not_leave_a_success_standing(tiny, monkeypatch):
+def test_an_error_of_ours_does_not_leave_a_success_standing(tiny):
     """
     Guards SUCCESS against an error that comes back with every set.
 
     Whoever raised was out of the turn before silence was looked at, and at 30 Hz the next set was
     there already: the last SUCCESS stood for as long as memory was short.
     """
-    monkeypatch.setattr(pipeline_module, '_BREATH', 0.0)
-    bench = Bench(tiny, threshold=0.5, alpha=0.1)
-    for _ in range(20):
-        bench.now += 33 * MS
-        bench.send(all_views())
-        bench.turn()
-    assert not bench.results[-1].status & Status.STALE_VIEW
-    monkeypatch.setattr(bench.pipeline, '_decode', lambda matched: (_ for _ in ()).throw(
-        MemoryError('none left')))
-    before = len(bench.results)
-    for _ in range(60):
-        bench.now += 33 * MS
-        bench.send(all_views())
-        bench.turn()
-    said = bench.results[before:]
+    bench = Bench(tiny, alpha=0.1)
+
+    def play(sets):
+        before = len(bench.results)
+        for _ in range(sets):
+            bench.now += 100 * MS
+            bench.send(all_views())
+            bench.turn()
+        return bench.results[before:]
+    assert play(20)[-1].decision is Decision.SUCCESS
+    bench.error = MemoryError('none left')
+    said = play(20)
     assert said and all(r.status & Status.STALE_VIEW for r in said)
     assert 'MemoryError' in bench.faults.lasting()['internal error']
-
-
-def test_a_warm_up_without_memory_is_told(encoder, monkeypatch):
-    """Guards the worker's thread: it ended, and inference was called good at 0 Hz."""
-    def warm_up():
-        raise MemoryError('none left')
-    said, there = {}, Event()
-    monkeypatch.setattr(Encoder, 'records', True)
-    monkeypatch.setattr(encoder, 'warm_up', warm_up)
-    pipeline = Pipeline(
-        encoder, Callbacks(
-            decode=lambda view, message: None, clock=lambda: 1, on_result=lambda result: None,
-            after_result=lambda result: None, elapsed=lambda: 1),
-        Faults(lambda key, text: (said.update({key: text}), there.set()), lambda key: None),
-        required=encoder.manifest.views[:1], pairing=PairingRules(), decision=DecisionRules())
-    pipeline.start()
-    assert there.wait(10.0) and pipeline._thread.is_alive()
-    pipeline.stop()
-    assert 'MemoryError' in said['internal error']
 
 
 def test_a_simulator_slower_than_real_time(tiny):
@@ -187,10 +166,7 @@ def test_a_simulator_slower_than_real_time(tiny):
     A second passed between two frames of 10 Hz, though a tenth of one by the cameras' clock; in
     between nothing was called fresh, and dwell times began anew each time.
     """
-    bench = Bench(tiny)
-    bench.pipeline._call = replace(bench.pipeline._call, elapsed=lambda: START + (
-        bench.now - START) * 10)
-    bench.pipeline.start()
+    bench = Bench(tiny, slowness=10)
     for _ in range(10):
         bench.now += 100 * MS
         bench.send(all_views())
@@ -250,7 +226,7 @@ def test_an_alpha_in_single_precision(tiny):
     bench.now += 100 * MS
     bench.send(all_views())
     bench.turn()
-    assert bench.results[-1].rules.threshold == 0.7
+    assert bench.results[-1].threshold == 0.7
 
 
 def test_a_model_that_hangs(tiny, monkeypatch):
@@ -260,7 +236,6 @@ def test_a_model_that_hangs(tiny, monkeypatch):
     The worker alone said that nothing is fresh, and it was the one that hung: the last SUCCESS
     stood, diagnostics were good, and deactivating waited for ever.
     """
-    monkeypatch.setattr(pipeline_module, '_LAST_TICK', 0.2)
     entered, go_on = Event(), Event()
     encode = tiny.encode_images
 
@@ -269,7 +244,9 @@ def test_a_model_that_hangs(tiny, monkeypatch):
         assert go_on.wait(30)
         return encode(images)
     monkeypatch.setattr(tiny, 'encode_images', hang)
-    bench = Bench(tiny, worker=True)
+    others = set(living_threads())
+    bench = Bench(tiny, thread=True)
+    hung, = set(living_threads()) - others
     bench.send(all_views())
     assert entered.wait(10)
     bench.now += 1500 * MS
@@ -285,14 +262,12 @@ def test_a_model_that_hangs(tiny, monkeypatch):
     wrong = bench.faults.lasting()
     assert 'not returned for 2.7 s' in wrong['inference']
     assert f'{VIEWS[2]} silence' in wrong and f'{VIEWS[0]} silence' not in wrong
-    hung = bench.pipeline._thread
-    assert not bench.pipeline.stop()
+    assert not bench.pipeline.stop(timeout_s=0.2)
 
     # It comes back when another worker is at work already: of its tick nothing is heard.
     bench.results.clear()
     monkeypatch.setattr(tiny, 'encode_images', encode)
-    bench.pipeline._work = lambda start: None
-    bench.pipeline.start()
+    bench.pipeline.start(thread=False)
     go_on.set()
     hung.join(10)
     assert not hung.is_alive() and bench.results == []
@@ -322,7 +297,7 @@ def test_a_broken_image_of_the_later_camera(tiny):
     assert counts['internal_error'] == 0 and counts['published'] == 12
     bench.faults.clear()
     # The others' frame has been used already: what is left of the set is nothing new.
-    bench.pipeline._episode.step(
+    bench.pipeline.episode.step(
         {VIEWS[0]: bench.decode(VIEWS[0], '')[0]}, bench.now + 5 * MS)
     bench.send(all_views())
     bench.turn()
@@ -417,7 +392,7 @@ def test_counts_begin_with_activation(tiny):
     before = play()
     bench.pipeline.stop()
     bench.now += 3600 * SECOND
-    bench.pipeline.start()
+    bench.pipeline.start(thread=False)
     after = play()
     assert before.ticks == after.ticks and before.views == after.views
     assert len(after.latency) == len(after.processing) == 5

@@ -30,10 +30,10 @@ from typing import Any
 
 from hralign_ros.data.manifest import read_manifest
 from hralign_ros.data.pairs import Clip, make_pairs, Pair
-from hralign_ros.data.video import read_frames
 from hralign_ros.models.adapters import make_adapters
 from hralign_ros.models.backbones import Backbone, load_backbone
 from hralign_ros.models.hr_align import HRAlign
+from hralign_ros.runtime.video import read_frames
 from hralign_ros.training.alignment_batches import Item, make_items, PairBatches
 from hralign_ros.training.alignment_losses import alignment_loss
 from hralign_ros.training.alignment_objective import batch_loss

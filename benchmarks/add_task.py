@@ -31,11 +31,11 @@ from hralign_ros.calibration.calibrate import ALPHA
 from hralign_ros.calibration.conformal import decided
 from hralign_ros.calibration.few_clips import TaskClip
 from hralign_ros.data.manifest import Episode, read_manifest
-from hralign_ros.data.video import frame_times
 from hralign_ros.evaluation.metrics.detection import detection
 from hralign_ros.export.success_head import TaskEntry
 from hralign_ros.runtime import default_bundle, Encoder
 from hralign_ros.runtime.tasks import probability_of
+from hralign_ros.runtime.video import frame_times
 import numpy as np
 from numpy.typing import NDArray
 import torch

@@ -14,7 +14,7 @@ import json
 import sys
 import time
 
-from cameras import PERIOD, read_frames, wait_until
+from cameras import PERIOD, view_frames, wait_until
 from hralign_ros.runtime.bundle import load_bundle
 from hralign_ros.runtime.providers import SessionFactory
 from hralign_ros.runtime.tasks import load_tasks
@@ -82,7 +82,7 @@ def main() -> int:
     parser.add_argument('--task', required=True)
     options = parser.parse_args()
     graphs = Graphs(options.bundle, options.threads, options.task)
-    frames = [read_frames(view, (640, 480)) for view in graphs.views]
+    frames = [view_frames(view, (640, 480)) for view in graphs.views]
     for _ in range(5):
         graphs.tick([view[0] for view in frames])
     print('ready', flush=True)

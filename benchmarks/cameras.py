@@ -20,7 +20,8 @@ import time
 
 import cv2
 from hralign_ros.nodes.conversions import ns_to_stamp
-from hralign_ros.nodes.demo import episode_folder
+from hralign_ros.runtime.resources import find_share
+from hralign_ros.runtime.video import read_frames
 import numpy as np
 from numpy.typing import NDArray
 import rclpy
@@ -34,30 +35,16 @@ FRAMES = 60
 LOG_COLUMNS = 4
 
 
-def read_frames(view: str, size: tuple[int, int], *, count: int = FRAMES) -> list[NDArray]:
+def view_frames(view: str, size: tuple[int, int], *, count: int = FRAMES) -> list[NDArray]:
     """
     Read frames evenly spread over the shipped episode.
 
     :param size: width and height to resize to.
     :returns: uint8 [H, W, 3], RGB.
     """
-    path = episode_folder() / f'{view}.mp4'
-    video = cv2.VideoCapture(str(path))
-    step = max(1, int(video.get(cv2.CAP_PROP_FRAME_COUNT)) // count)
-    frames: list[NDArray] = []
-    index = 0
-    while len(frames) < count:
-        found, frame = video.read()
-        if not found:
-            break
-        if index % step == 0:
-            if frame.shape[1::-1] != size:
-                frame = cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC)
-            frames.append(np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8))
-        index += 1
-    if not frames:
-        raise SystemExit(f'cameras: {path} cannot be played')
-    return frames
+    frames, _ = read_frames(find_share('demo/can') / f'{view}.mp4', count=count)
+    return [np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC), np.uint8)
+            if frame.shape[1::-1] != size else frame for frame in frames]
 
 
 def make_message(image: NDArray, encoding: str, frame_id: str) -> Image | CompressedImage:
@@ -102,7 +89,7 @@ def main() -> int:
                   for view in options.views]
     messages = [
         [make_message(image, options.encoding, f'{view}_optical_frame')
-         for image in read_frames(view, tuple(options.size))] for view in options.views]
+         for image in view_frames(view, tuple(options.size))] for view in options.views]
     print('ready', flush=True)
     with options.log.open('ab', buffering=0) as log:
         tick = time.time_ns() // PERIOD + 1

@@ -33,8 +33,8 @@ from typing import Any
 from bare import STAGES
 from collector import Collector, growth, matched_frames, percentiles
 from hralign_ros import __version__
-from hralign_ros.nodes.demo import episode_folder
 from hralign_ros.runtime.bundle import default_bundle, load_bundle, VISUALS
+from hralign_ros.runtime.resources import find_share
 import numpy as np
 import onnxruntime
 from processes import (
@@ -96,7 +96,8 @@ class Benchmark:
         self.folder = folder
         self.seconds, self.short = seconds, short
         self.blocks, self.block = blocks, block
-        self.task = str(yaml.safe_load((episode_folder() / 'episode.yaml').read_text())['task'])
+        episode = (find_share('demo/can') / 'episode.yaml').read_text('utf-8')
+        self.task = str(yaml.safe_load(episode)['task'])
 
     def main_row(self, bare: Bare) -> dict[str, Any]:
         """Measure the node in one long stretch, then in turns with the bare graphs."""

@@ -22,7 +22,7 @@ import time
 from typing import Any
 
 from collector import Collector, matched_frames, percentiles
-from hralign_ros.nodes.demo import episode_folder
+from hralign_ros.runtime.resources import find_share
 import numpy as np
 from pages import filled
 from pages import table as draw
@@ -70,7 +70,7 @@ def main() -> int:
     parser.add_argument('--seconds', type=float, default=6.0)
     parser.add_argument('--output', type=Path, default=RESULTS)
     options = parser.parse_args()
-    task = str(yaml.safe_load((episode_folder() / 'episode.yaml').read_text())['task'])
+    task = str(yaml.safe_load((find_share('demo/can') / 'episode.yaml').read_text())['task'])
     rounds: list[dict[str, dict[str, float]]] = []
     with tempfile.TemporaryDirectory(prefix='hralign_bench_') as name, Collector() as collector:
         with Cameras(Path(name)) as cameras:

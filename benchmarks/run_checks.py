@@ -15,7 +15,6 @@ import time
 from typing import Any
 
 from hralign_ros.data.manifest import DataSet
-from hralign_ros.data.video import read_frames
 from hralign_ros.evaluation.embeddings import encode_pairs, NEUTRAL_TEXT, split_items
 from hralign_ros.evaluation.encoder_metrics import HUMAN_TO_ROBOT, retrievals
 from hralign_ros.evaluation.encoder_suite import FeatureStore, GALLERY
@@ -23,6 +22,7 @@ from hralign_ros.models.adapters import AdaptedBackbone
 from hralign_ros.models.backbones import load_backbone
 from hralign_ros.runtime.bundle import MANIFEST, VISUALS
 from hralign_ros.runtime.providers import SessionFactory
+from hralign_ros.runtime.video import read_frames
 from hralign_ros.training.alignment_batches import PairBatches
 from hralign_ros.training.alignment_objective import batch_loss
 from hralign_ros.training.alignment_run import Run

@@ -265,11 +265,11 @@ def soak_ticks(ticks: int, seed: int) -> dict[str, Any]:
 def soak_hour(seconds: float) -> dict[str, Any]:
     """Run the real node for so long, and tell what grew and whether it fell behind."""
     from collector import Collector, growth, matched_frames, percentiles
-    from hralign_ros.nodes.demo import episode_folder
+    from hralign_ros.runtime.resources import find_share
     from processes import Cameras, encoder_node, Neighbours
     import yaml
 
-    task = str(yaml.safe_load((episode_folder() / 'episode.yaml').read_text())['task'])
+    task = str(yaml.safe_load((find_share('demo/can') / 'episode.yaml').read_text())['task'])
     with tempfile.TemporaryDirectory(prefix='hralign_soak_') as name, Collector() as collector:
         folder = Path(name)
         with Cameras(folder) as cameras, encoder_node(folder, task) as node:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from hralign_ros.calibration.calibrate import write_calibrated
-from hralign_ros.data.video import frame_times, read_frames
 from hralign_ros.evaluation.metrics.decisions import rate
 from hralign_ros.evaluation.success_deciders import CalibratedScorer
 from hralign_ros.runtime import Decision, Encoder, Status
+from hralign_ros.runtime.video import frame_times, read_frames
 from hralign_ros.training.success_clips import Recording
 import numpy as np
 

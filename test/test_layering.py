@@ -26,7 +26,7 @@ ROS = {'ament_index_python', 'builtin_interfaces', 'diagnostic_msgs', 'hralign_m
 OFFLINE = {'onnx', 'onnxscript', 'torch', 'torchvision', 'transformers', 'timm'}
 ROBOT = {'cv2', 'numpy', 'onnxruntime', 'safetensors', 'tokenizers', 'yaml'}
 # Imported only where it is used, and named in one sentence where it is missing.
-OPTIONAL = {'cryptography'}
+OPTIONAL = {'av', 'cryptography'}
 
 
 def imports(path):
@@ -99,7 +99,7 @@ image = np.zeros((48, 64, 3), np.uint8)
 tick = episode.step({'wrist': image, 'third_person': image}, stamp=1)
 assert tick.embedding.shape == (2, 1280)
 heavy = {'torch', 'transformers', 'torchvision', 'onnx', 'rclpy', 'hralign_msgs', 'matplotlib',
-         'cryptography'}
+         'cryptography', 'av'}
 print(sorted(heavy & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True,

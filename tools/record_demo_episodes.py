@@ -15,7 +15,7 @@ import argparse
 from pathlib import Path
 
 from hralign_ros.data.splits import read_splits
-from hralign_ros.data.video import write_video
+from hralign_ros.runtime.video import write_video
 from hralign_ros.simulation import metaworld_tasks
 from hralign_ros.simulation.appearance import make_appearance, re_render
 from hralign_ros.simulation.behaviour import EXPERT, make_behaviour

@@ -337,17 +337,10 @@ def encode_views(frames: dict[str, list[np.ndarray]], folder: Path, limit: int) 
 
 
 def count_frames(path: Path) -> int:
-    """Decode a video with OpenCV and return how many frames of the right size came out."""
-    capture = cv2.VideoCapture(str(path))
-    count = 0
-    while True:
-        valid, image = capture.read()
-        if not valid:
-            break
-        if image.shape == (HEIGHT, WIDTH, 3):
-            count += 1
-    capture.release()
-    return count
+    """Decode a video and return how many frames of the right size came out."""
+    with av.open(str(path)) as container:
+        return sum((frame.height, frame.width) == (HEIGHT, WIDTH)
+                   for frame in container.decode(video=0))
 
 
 def describe(arguments: argparse.Namespace, result: dict[str, Any], quality: int) -> str:

@@ -20,7 +20,6 @@ from typing import Any
 from hralign_ros.calibration.few_clips import calibrate_few, TaskClip
 from hralign_ros.data.folders import SUFFIXES
 from hralign_ros.data.manifest import DataError
-from hralign_ros.data.video import frame_times, newest_at, read_frames
 from hralign_ros.export.card import write_card
 from hralign_ros.export.replace import replace_bundle, require_replaceable
 from hralign_ros.export.success_head import task_files, TaskEntry
@@ -31,6 +30,7 @@ from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.images import ViewGeometry
 from hralign_ros.runtime.report import Report
 from hralign_ros.runtime.tasks import check_task, normalise_task, SHARED, Task
+from hralign_ros.runtime.video import frame_times, nearest, newest_at, read_frames
 from hralign_ros.training.checkpoints import TrainingError
 import numpy as np
 from numpy.typing import NDArray
@@ -110,7 +110,7 @@ def watch(
     reference = max(files, key=lambda view: view == encoder.manifest.reference_view)
     times = frame_times(files[reference])
     wanted = np.arange(0.0, min(float(times[-1]), until_s) + 1e-6, 1.0 / RATE_HZ)
-    wanted = np.unique(times[np.abs(times[None] - wanted[:, None]).argmin(1)])
+    wanted = np.unique(times[nearest(times, wanted)])
     frames = {}
     for view, file in files.items():
         own = frame_times(file)

@@ -30,10 +30,10 @@ from hralign_ros.data.manifest import (
     SIMULATORS,
 )
 from hralign_ros.data.token_basis import Basis, fit_basis, read_basis
-from hralign_ros.data.video import frame_times, newest_at, read_frames
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.images import AS_IT_COMES, ViewGeometry
 from hralign_ros.runtime.report import Report
+from hralign_ros.runtime.video import frame_times, newest_at, read_frames, within
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open, SafetensorError
@@ -370,11 +370,10 @@ def view_videos(episode: Episode, root: Path, human: bool) -> dict[str, ViewVide
     span = _span(episode, human)
     recordings = {}
     for view, file in _files(episode, human).items():
-        low, high = span if len(span) else (-np.inf, np.inf)
         offset = _offsets(episode, human).get(view, 0.0)
         recording = ViewVideo(root / file, frame_times(root / file), offset,
                               _geometry(episode, human, view))
-        used = (recording.times >= low - 1e-6) & (recording.times <= high + 1e-6)
+        used = within(recording.times, span)
         if not used.any():
             raise DataError(f'{file}: no frame in its span')
         recordings[view] = replace(recording, stamps=recording.stamps[used])

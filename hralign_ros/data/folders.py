@@ -28,7 +28,7 @@ from pathlib import Path
 
 from hralign_ros.data.manifest import DataError, Episode, REFERENCE_VIEW, slug
 from hralign_ros.data.skipped import Faults
-from hralign_ros.data.video import frame_times, newest_at, probe
+from hralign_ros.runtime.video import frame_times, newest_at, probe
 import numpy as np
 
 LABELS = 'labels.csv'

@@ -23,7 +23,7 @@ from typing import Any
 
 from hralign_ros.data.manifest import DataError, Episode, REFERENCE_VIEW, slug
 from hralign_ros.data.skipped import Faults
-from hralign_ros.data.video import probe
+from hralign_ros.runtime.video import probe
 import numpy as np
 from numpy.typing import NDArray
 import pyarrow as pa

@@ -18,7 +18,7 @@ from pathlib import Path
 import re
 from typing import Any
 
-from hralign_ros.runtime.errors import HralignError
+from hralign_ros.runtime.errors import DataError
 from hralign_ros.runtime.images import ViewGeometry
 import pyarrow as pa
 from pyarrow import parquet
@@ -31,10 +31,6 @@ REFERENCE_VIEW = 'third_person'
 HUMAN = 'human'
 # Sources of episodes that no camera ever saw.
 SIMULATORS = frozenset({'metaworld', 'robosuite'})
-
-
-class DataError(HralignError):
-    """A data set that is not what it should be."""
 
 
 def recording_of(episode_id: str) -> str:

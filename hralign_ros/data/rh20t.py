@@ -29,7 +29,7 @@ from typing import Any
 from hralign_ros.data.manifest import DataError, Episode, REFERENCE_VIEW
 from hralign_ros.data.npy import load_plain
 from hralign_ros.data.skipped import Faults
-from hralign_ros.data.video import probe, VideoInfo
+from hralign_ros.runtime.video import probe, VideoInfo
 import numpy as np
 from numpy.typing import NDArray
 

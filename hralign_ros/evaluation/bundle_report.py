@@ -19,7 +19,6 @@ from hralign_ros.calibration.scorer import Scored
 from hralign_ros.calibration.traces import Trace
 from hralign_ros.data.features import EpisodeFeatures, view_videos
 from hralign_ros.data.manifest import DataError, DataSet, Episode, REFERENCE_VIEW, SIMULATORS
-from hralign_ros.data.video import newest_at
 from hralign_ros.evaluation.bootstrap import EvaluationError
 from hralign_ros.evaluation.report import write_folder
 from hralign_ros.evaluation.success_events import measure_alarms, measure_delays
@@ -38,6 +37,7 @@ from hralign_ros.evaluation.success_suite import (
 from hralign_ros.runtime.decision import Status
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.report import Report
+from hralign_ros.runtime.video import newest_at
 from hralign_ros.training.success_clips import labelled, Recording
 from hralign_ros.training.success_options import SuccessOptions
 from hralign_ros.training.success_run import assign_splits

@@ -9,7 +9,6 @@ from typing import Any
 
 from hralign_ros.data.manifest import DataSet, REFERENCE_VIEW, SIMULATORS
 from hralign_ros.data.pairs import Clip
-from hralign_ros.data.video import read_frames
 from hralign_ros.evaluation.bootstrap import EvaluationError
 from hralign_ros.evaluation.embeddings import encode_pairs, PairArrays
 from hralign_ros.evaluation.encoder_metrics import HUMAN_TO_ROBOT, POLICY
@@ -35,6 +34,7 @@ from hralign_ros.evaluation.figures import (
 from hralign_ros.evaluation.report import write_folder
 from hralign_ros.models.backbones import Preprocessing
 from hralign_ros.runtime.report import Report
+from hralign_ros.runtime.video import read_frames
 from hralign_ros.training.alignment_batches import Item
 from hralign_ros.training.alignment_run import Run
 from hralign_ros.training.log import LOG

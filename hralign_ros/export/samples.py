@@ -3,10 +3,8 @@
 
 """Images and sentences on which an export is checked and its query scaled."""
 
-from pathlib import Path
-
-import cv2
 from hralign_ros.runtime.resources import find_share
+from hralign_ros.runtime.video import read_frames
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,23 +34,9 @@ def sample_images(per_video: int = 12) -> list[NDArray[np.uint8]]:
 
     :returns: uint8 [H, W, 3] RGB images.
     :raises FileNotFoundError: the demo episode is not there.
+    :raises DataError: its videos cannot be read.
     """
     folder = find_share('demo/can')
-    views = [_frames(folder / f'{name}.mp4', per_video) for name in ('wrist', 'third_person')]
+    views = [read_frames(folder / f'{name}.mp4', count=per_video)[0]
+             for name in ('wrist', 'third_person')]
     return [image for pair in zip(*views, strict=True) for image in pair]
-
-
-def _frames(path: Path, count: int) -> list[NDArray[np.uint8]]:
-    """Read `count` frames evenly from a video, RGB."""
-    video = cv2.VideoCapture(str(path))
-    total = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
-    if not video.isOpened() or total < count:
-        raise FileNotFoundError(f'{path}: no video of at least {count} frames')
-    wanted = set(np.linspace(0, total - 1, count).astype(int).tolist())
-    frames = []
-    for index in range(total):
-        found, frame = video.read()
-        if found and index in wanted:
-            frames.append(np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8))
-    video.release()
-    return frames

@@ -9,7 +9,7 @@ Every message says what came, what is allowed and what to do about it.
 
 
 class HralignError(Exception):
-    """Base of all errors that a user can mend."""
+    """Base of all errors that a user can fix."""
 
 
 class BundleError(HralignError):
@@ -26,6 +26,10 @@ class ProviderError(HralignError):
 
 class TaskError(HralignError):
     """An instruction cannot be used: too long, or not text."""
+
+
+class DataError(HralignError):
+    """A data set, or a video in it, is not what it should be."""
 
 
 class InferenceError(HralignError):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import cv2
 from hralign_ros.data.manifest import Episode
-from hralign_ros.data.video import read_frames
+from hralign_ros.runtime.video import read_frames
 import numpy as np
 from numpy.typing import NDArray
 

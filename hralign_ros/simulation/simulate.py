@@ -167,7 +167,7 @@ def make_chunk(
 def _make_episode(
     output: Path, world: World, renderer: Any, job: Job, name: str, *, hz: float,
 ) -> dict[str, Any]:
-    from hralign_ros.data.video import write_video
+    from hralign_ros.runtime.video import write_video
     from hralign_ros.simulation.appearance import (
         make_appearance,
         make_perturbation,

@@ -19,13 +19,13 @@ from typing import Any
 from hralign_ros.data.manifest import DataError, DataSet, read_manifest
 from hralign_ros.data.pairs import human_clip, make_pairs, Pair, robot_clip
 from hralign_ros.data.samplers import WINDOW_S
-from hralign_ros.data.video import frame_times
 from hralign_ros.models.adapters import make_adapters
 from hralign_ros.models.backbones import Backbone, load_backbone, RANDOM, require_weights
 from hralign_ros.models.hr_align import HRAlign
 from hralign_ros.models.text import load_distilbert, MiniLMSentences, SentenceFeatures
 from hralign_ros.models.weight_files import read_checkpoint as read_weights
 from hralign_ros.runtime.report import Report
+from hralign_ros.runtime.video import frame_times
 from hralign_ros.training.alignment_batches import Item, make_items
 from hralign_ros.training.alignment_options import AdaptOptions, TrainOptions
 from hralign_ros.training.alignment_train import BEST, prepare_folder, train

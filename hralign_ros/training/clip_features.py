@@ -30,10 +30,10 @@ from typing import Any
 from hralign_ros.data.content import hash_files
 from hralign_ros.data.manifest import DataError
 from hralign_ros.data.pairs import Clip
-from hralign_ros.data.video import read_frames
 from hralign_ros.models.backbones import Backbone
 from hralign_ros.runtime.images import ViewGeometry
 from hralign_ros.runtime.report import Report
+from hralign_ros.runtime.video import read_frames
 from hralign_ros.training.frame_encoders import Encoder, Features, OnnxEncoder, TorchEncoder
 import numpy as np
 from numpy.typing import NDArray

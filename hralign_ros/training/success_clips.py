@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 from hralign_ros.data.features import EpisodeFeatures, FeatureStore
 from hralign_ros.data.manifest import Episode
-from hralign_ros.data.video import nearest
 from hralign_ros.runtime.bundle import ClipSpec
 from hralign_ros.runtime.memory import EpisodeMemory, FrameSet
+from hralign_ros.runtime.video import nearest
 import numpy as np
 from numpy.typing import NDArray
 import torch

@@ -8,8 +8,8 @@ from hralign_ros.data.importing import import_data
 from hralign_ros.data.manifest import DataError, read_manifest
 from hralign_ros.data.pairs import make_pairs
 from hralign_ros.data.skipped import Faults
-from hralign_ros.data.video import write_video
 from hralign_ros.runtime.resources import find_share
+from hralign_ros.runtime.video import write_video
 import numpy as np
 import pytest
 import yaml

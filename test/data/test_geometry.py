@@ -14,9 +14,9 @@ from hralign_ros.cli.main import main
 from hralign_ros.data.geometry import read_geometry
 from hralign_ros.data.manifest import read_manifest
 from hralign_ros.data.pairs import human_clip, make_pairs, robot_clip
-from hralign_ros.data.video import read_frames, write_video
 from hralign_ros.runtime.errors import HralignError
 from hralign_ros.runtime.images import ViewGeometry
+from hralign_ros.runtime.video import read_frames, write_video
 import numpy as np
 import pytest
 

@@ -11,7 +11,7 @@ from hralign_ros.data.lerobot import read_lerobot
 from hralign_ros.data.manifest import DataError, read_manifest, write_manifest
 from hralign_ros.data.pairs import robot_clip
 from hralign_ros.data.skipped import Faults
-from hralign_ros.data.video import read_frames, write_video
+from hralign_ros.runtime.video import read_frames, write_video
 import numpy as np
 import pyarrow as pa
 from pyarrow import parquet

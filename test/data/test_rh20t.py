@@ -11,7 +11,7 @@ from hralign_ros.data.manifest import DataError, read_manifest
 from hralign_ros.data.pairs import make_pairs
 from hralign_ros.data.rh20t import DESCRIPTIONS, EMBODIMENTS, IN_HAND, read_rh20t
 from hralign_ros.data.skipped import Faults
-from hralign_ros.data.video import read_frames
+from hralign_ros.runtime.video import read_frames
 import numpy as np
 import pytest
 from support import rh20t_tree as tree

@@ -6,6 +6,7 @@
 from array import array
 from collections.abc import Callable
 from contextlib import ExitStack
+from itertools import islice
 import os
 from pathlib import Path
 import signal
@@ -18,6 +19,7 @@ import cv2
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from hralign_msgs.msg import EncoderInfo, SuccessProbability, TaskEmbedding
 from hralign_msgs.srv import SetTask, StartEpisode
+from hralign_ros.runtime.video import play
 from lifecycle_msgs.srv import ChangeState, GetState
 import numpy as np
 from rcl_interfaces.srv import SetParametersAtomically
@@ -333,11 +335,6 @@ def noise(seed: int, height: int = 120, width: int = 160) -> np.ndarray:
 
 def video_frames(path: Path, count: int, every: int = 3) -> list[np.ndarray]:
     """Read `count` frames of a video, uint8 [H, W, 3] RGB."""
-    video, frames, index = cv2.VideoCapture(str(path)), [], 0
-    while len(frames) < count:
-        found, frame = video.read()
-        assert found, f'{path} has fewer than {count * every} frames'
-        if index % every == 0:
-            frames.append(np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8))
-        index += 1
+    frames = [image for _, image in islice(play(path), 0, count * every, every)]
+    assert len(frames) == count, f'{path} has fewer than {count * every} frames'
     return frames

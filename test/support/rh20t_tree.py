@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 import shutil
 
-from hralign_ros.data.video import write_video
+from hralign_ros.runtime.video import write_video
 import numpy as np
 
 GLOBAL = ('100000000001', '100000000002')

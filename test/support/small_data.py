@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hralign_ros.data.manifest import Episode, read_manifest, write_manifest
-from hralign_ros.data.video import write_video
+from hralign_ros.runtime.video import write_video
 from hralign_ros.training.alignment_options import AdaptOptions, TrainOptions
 from hralign_ros.training.alignment_run import adapt
 import numpy as np

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 from hralign_ros.data.manifest import Episode, write_manifest
 from hralign_ros.data.splits import read_splits
-from hralign_ros.data.video import write_video
+from hralign_ros.runtime.video import write_video
 import numpy as np
 
 FRAMES, SIDE, RATE_HZ = 10, 64, 5

@@ -11,12 +11,12 @@ from types import SimpleNamespace
 
 from hralign_ros.data.manifest import DataError
 from hralign_ros.data.pairs import Clip, Pair
-from hralign_ros.data.video import read_frames, write_video
 from hralign_ros.models.adapters import late_adapters
 from hralign_ros.models.backbones import Backbone, Preprocessing
 from hralign_ros.models.hr_align import HRAlign
 from hralign_ros.models.onnx_export import preprocessing_graph
 from hralign_ros.runtime.providers import SessionFactory
+from hralign_ros.runtime.video import read_frames, write_video
 from hralign_ros.training.alignment_batches import make_items, PairBatches
 from hralign_ros.training.alignment_objective import batch_loss
 from hralign_ros.training.alignment_options import TrainOptions

@@ -13,7 +13,6 @@ from hralign_ros.cli.main import main
 from hralign_ros.data import features as store_module
 from hralign_ros.data.features import build_store, open_store
 from hralign_ros.data.manifest import DataError, read_manifest, write_manifest
-from hralign_ros.data.video import read_frames, write_video
 from hralign_ros.evaluation.bootstrap import EvaluationError
 from hralign_ros.evaluation.bundle_report import BundlePlayer, evaluate_bundle
 from hralign_ros.evaluation.success_events import collect_streams
@@ -28,6 +27,7 @@ from hralign_ros.runtime import (
 )
 from hralign_ros.runtime.images import ViewGeometry
 from hralign_ros.runtime.tasks import SHARED
+from hralign_ros.runtime.video import read_frames, write_video
 from hralign_ros.training.checkpoints import TrainingError
 from hralign_ros.training.success_options import SuccessOptions
 from hralign_ros.training.success_run import (

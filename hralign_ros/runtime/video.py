@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-Frames out of video files and into them, by PyAV.
+Frames out of video files and into them, by PyAV: the one place that reads and writes videos.
 
 Time is in seconds from the first frame that a player would show, taken from the presentation time
-stamps: with B-frames packets lie in another order than images.
+stamps: with B-frames, packets lie in another order than images.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,14 +16,15 @@ import os
 from pathlib import Path
 from typing import Any
 
-import av
-from hralign_ros.data.manifest import DataError
+from hralign_ros.runtime.errors import DataError
 from hralign_ros.runtime.images import AS_IT_COMES, ViewGeometry
+from hralign_ros.runtime.pairing import PairingRules
 import numpy as np
 from numpy.typing import NDArray
 
-# A frame this close to the edge of a span is in it: time stamps are rounded to the file's ticks.
-_EDGE_S = 1e-4
+# A frame this close to the edge of a span is in it. Files round time stamps to their ticks (1 ms
+# in Matroska), and data sets add up durations that are rounded to microseconds.
+EDGE_S = 1e-3
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class VideoInfo:
 
     :param width: of an image as it is shown, after any rotation.
     :param height: the same.
-    :param rate_hz: mean frame rate.
+    :param rate_hz: mean frame rate; 0: the header does not say.
     :param frames: how many there are; 0: the header does not say.
     """
 
@@ -47,14 +48,35 @@ def probe(path: Path) -> VideoInfo:
     """
     Read the header and the first image: quick, and finds most broken files.
 
-    :raises DataError: it cannot be opened, has no video, or its first frame cannot be decoded.
+    :raises DataError: the file cannot be opened, has no video, or its first frame cannot be
+        decoded.
     """
     with _opened(path) as (container, stream):
-        for frame in container.decode(stream):
+        for frame in _decoded(container, stream):
             height, width = _image(frame).shape[:2]
-            rate = stream.average_rate or stream.base_rate or stream.guessed_rate
-            return VideoInfo(width, height, float(rate or 0), stream.frames)
+            return VideoInfo(width, height, _rate(stream), stream.frames)
     raise DataError(f'video {path}: holds no frame')
+
+
+def play(path: Path) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+    """
+    Decode a video frame by frame, from its start as far as it goes.
+
+    :yields: seconds from the first frame, ascending, and the image, uint8 [H, W, 3] RGB.
+    :raises DataError: the file cannot be opened, or a frame cannot be decoded.
+    """
+    with _opened(path) as (container, stream):
+        stream.thread_type = 'AUTO'
+        first, seconds = None, -1.0
+        for frame in _decoded(container, stream):
+            first = frame.pts if first is None else first
+            # Files without time stamps of display (AVI with B-frames) play at their mean rate.
+            now = float((frame.pts - first) * stream.time_base) \
+                if frame.pts is not None and first is not None else -1.0
+            seconds = now if now > seconds else seconds + 1.0 / (_rate(stream) or 30.0)
+            yield seconds, _image(frame)
+        if first is None and seconds < 0.0:
+            raise DataError(f'video {path}: holds no frame')
 
 
 def frame_times(path: Path) -> NDArray[np.float64]:
@@ -81,30 +103,45 @@ def nearest(times_s: NDArray[np.float64], wanted_s: NDArray[np.float64]) -> NDAr
     return np.where(closer, before, after).astype(np.int64)
 
 
-# As far apart as frames of two cameras may be to be taken for one moment, and as old as a view's
-# newest frame may be: the node's own limits.
-_SAME_S, _OLD_S = 0.04, 0.5
+def within(times_s: NDArray[np.float64], span_s: Sequence[float]) -> NDArray[np.bool_]:
+    """
+    Tell which frames lie in a span.
+
+    :param times_s: float64 [F].
+    :param span_s: first and last second, both included; empty: everything.
+    :returns: bool [F].
+    """
+    if not len(span_s):
+        return np.ones(len(times_s), np.bool_)
+    first, last = span_s
+    return (times_s >= first - EDGE_S) & (times_s <= last + EDGE_S)
+
+
+# How far apart frames of two cameras may be to count as simultaneous, and how old a view's newest
+# frame may be: the node's own defaults.
+_SAME_S, _OLD_S = PairingRules.tolerance * 1e-9, PairingRules.max_age * 1e-9
 
 
 def newest_at(
     times_s: NDArray[np.float64], wanted_s: NDArray[np.float64], what: str,
 ) -> NDArray[np.int64]:
     """
-    Find the row of the frame that a view has at each wanted time: the newest one by then.
+    Find the row of the newest frame that a view has at each wanted time.
 
     :param times_s: float64 [F] of the view, ascending, F at least 1.
     :param wanted_s: float64 [W], of another view of the episode, ascending.
     :param what: the view's file, for the error.
     :returns: int64 [W].
-    :raises DataError: somewhere it is half a second older or younger than that: a node would
-        have done without the view.
+    :raises DataError: one of them is more than half a second older or younger than its wanted
+        time: a node would have left the view out.
     """
     rows = (np.searchsorted(times_s, wanted_s + _SAME_S, 'right') - 1).clip(0)
     age = wanted_s - times_s[rows]
     worst = int(np.abs(age).argmax())
     if abs(age[worst]) > _OLD_S:
         raise DataError(
-            f'{what}: at {wanted_s[worst]:.1f} s its frame is of {times_s[rows[worst]]:.1f} s; '
+            f'{what}: at {wanted_s[worst]:.1f} s its newest frame is of '
+            f'{times_s[rows[worst]]:.1f} s; '
             f'the videos of an episode must begin and end together (within {_OLD_S:g} s), with '
             f'a frame every {_OLD_S:g} s')
     return rows.astype(np.int64)
@@ -125,7 +162,7 @@ def read_frames(
     :param count: instead of times_s: so many frames, the span's first and last included (the
         middle one where it is 1).
     :param span_s: first and last second to choose from; empty: the whole video.
-    :param geometry: how images are turned and cropped.
+    :param geometry: how images are rotated and cropped.
     :returns: uint8 [F, H, W, 3] RGB, and float64 [F] the time of each in seconds.
     :raises DataError: the file is corrupt, cut off or empty, the span holds no frame, or not
         exactly one of times_s and count is given.
@@ -133,16 +170,13 @@ def read_frames(
     if (times_s is None) == (count is None):
         raise DataError('read_frames takes either times_s or count')
     times, stamps = _times(path)
-    chosen = np.arange(len(times))
-    if len(span_s):
-        first, last = span_s
-        chosen = chosen[(times >= first - _EDGE_S) & (times <= last + _EDGE_S)]
-        if not len(chosen):
-            raise DataError(
-                f'video {path}: no frame between {first:.3f} s and {last:.3f} s; it lasts '
-                f'{times[-1]:.3f} s')
+    chosen = np.flatnonzero(within(times, span_s))
+    if not len(chosen):
+        raise DataError(
+            f'video {path}: no frame between {span_s[0]:.3f} s and {span_s[1]:.3f} s; it lasts '
+            f'{times[-1]:.3f} s')
     if times_s is not None:
-        picks = _nearest(times[chosen], np.asarray(times_s, np.float64))
+        picks = nearest(times[chosen], np.asarray(times_s, np.float64))
     elif count is not None and count > 1:
         picks = np.rint(np.linspace(0, len(chosen) - 1, count)).astype(np.int64)
     else:
@@ -184,6 +218,7 @@ def write_video(
 def _encode(
     scratch: Path, path: Path, frames: Iterable[NDArray[np.uint8]], fps: float, quality: int,
 ) -> None:
+    av = _import_av()
     shape: tuple[int, ...] = ()
     with av.open(str(scratch), 'w', format='mp4') as container:
         stream: Any = container.add_stream(
@@ -213,9 +248,20 @@ def _even(path: Path, image: NDArray[np.uint8]) -> tuple[int, ...]:
     return shape
 
 
+def _import_av() -> Any:
+    """Import PyAV, which a robot without videos does not need."""
+    try:
+        import av
+    except ImportError as error:
+        raise DataError('videos are read and written by PyAV, which cannot be imported '
+                        f'({error}); pip install av') from error
+    return av
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
-    """Open a video; whatever goes wrong in the block is told with the file's name."""
+    """Open a video; whatever goes wrong in the block is reported with the file's name."""
+    av = _import_av()
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
@@ -225,6 +271,31 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
         raise DataError(f'video {path}: {error}') from error
 
 
+def _rate(stream: Any) -> float:
+    """Return the mean frame rate that the header gives [Hz]; 0: none."""
+    return float(stream.average_rate or stream.base_rate or stream.guessed_rate or 0)
+
+
+def _packets(container: Any, stream: Any) -> Iterator[Any]:
+    """
+    Read the packets in the order they are stored, the last one empty.
+
+    AVI has no time stamps: it numbers the frames as they are stored, those that were dropped too.
+    Where that is the order they are shown in, it is the time; what FFmpeg guesses is off at gaps.
+    """
+    stored = container.format.name == 'avi' and not stream.codec_context.has_b_frames
+    for packet in container.demux(stream):
+        if stored:
+            packet.pts = packet.dts
+        yield packet
+
+
+def _decoded(container: Any, stream: Any) -> Iterator[Any]:
+    """Decode frames in the order they are shown, from where the container stands."""
+    for packet in _packets(container, stream):
+        yield from packet.decode()
+
+
 def _times(path: Path) -> tuple[NDArray[np.float64], list[int]]:
     """
     List the frames in the order they are shown.
@@ -232,27 +303,43 @@ def _times(path: Path) -> tuple[NDArray[np.float64], list[int]]:
     :returns: float64 [F] seconds from the first frame, and the stamp that finds each again.
     """
     with _opened(path) as (container, stream):
-        if container.format.name == 'avi' and stream.codec_context.has_b_frames:
-            # Its stamps count the frames as they are stored, which is not as they are shown.
+        avi = container.format.name == 'avi'
+        if avi and stream.codec_context.has_b_frames:
             raise DataError(f'video {path}: AVI does not say in which order these frames are '
                             'shown; convert it to MP4')
         packets, found = 0, set()
-        for packet in container.demux(stream):
-            if not packet.size:
-                continue
+        for packet in _packets(container, stream):
             if packet.pts is None:
+                if not packet.size:  # the end
+                    continue
                 raise DataError(f'video {path}: has no time stamps; convert it to MP4')
             packets += 1
-            if not packet.is_discard:
+            if packet.size and not packet.is_discard:
                 found.add(packet.pts)
-        if packets < stream.frames:
+        # AVI counts frames that the camera dropped: empty chunks, of which no packet is made.
+        if _avi_is_cut_off(path) if avi else packets < stream.frames:
             raise DataError(f'video {path}: is cut off, {packets} of {stream.frames} frames are '
-                            'there')
+                            'there; copy it again, or convert the part that is left '
+                            '(ffmpeg -i FILE -c copy NEW)')
         tick = float(stream.time_base)
     if not found:
         raise DataError(f'video {path}: holds no frame')
     stamps = sorted(found)
     return (np.array(stamps, np.float64) - stamps[0]) * tick, stamps
+
+
+def _avi_is_cut_off(path: Path) -> bool:
+    """Tell whether the last RIFF chunk of an AVI file ends behind the end of the file."""
+    place, end = 0, path.stat().st_size
+    with open(path, 'rb') as file:
+        while place + 8 <= end:
+            file.seek(place)
+            name, size = file.read(4), int.from_bytes(file.read(4), 'little')
+            # A recorder that was killed has left the size open: what is there is all there is.
+            if name != b'RIFF' or size in (0, 0xFFFFFFFF):
+                return False
+            place += 8 + size + size % 2
+    return place > end + 1
 
 
 def _decode(
@@ -265,7 +352,7 @@ def _decode(
         # frame before that one, and a seek ends at the later: then from the start.
         for start in (min(wanted), stream.start_time or 0):
             container.seek(start, stream=stream, backward=True)
-            for frame in container.decode(stream):
+            for frame in _decoded(container, stream):
                 if frame.pts in wanted:
                     images[frame.pts] = geometry.apply(_image(frame))
                 if len(images) == len(wanted):
@@ -275,14 +362,15 @@ def _decode(
 
 
 def _image(frame: Any) -> NDArray[np.uint8]:
-    """Return a frame as it is shown: telephones store images sideways and say so."""
+    """Return a frame as it is shown: telephones store images rotated or mirrored and say so."""
     image: NDArray[np.uint8] = frame.to_ndarray(format='rgb24')
-    turns = round(getattr(frame, 'rotation', 0) / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
-
-
-def _nearest(times: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Find the nearest of ascending times to each of some."""
-    after = np.searchsorted(times, at).clip(0, len(times) - 1)
-    before = (after - 1).clip(0)
-    return np.where(at - times[before] <= times[after] - at, before, after)
+    matrix = frame.side_data.get('DISPLAYMATRIX')
+    if matrix is None:
+        return image
+    # A pixel in column p and row q is shown in column a p + c q and row b p + d q.
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
+    if abs(b) > abs(a):
+        image, across, down = image.swapaxes(0, 1), c, b
+    else:
+        across, down = a, d
+    return np.ascontiguousarray(image[::-1 if down < 0 else 1, ::-1 if across < 0 else 1])

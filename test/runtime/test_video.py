@@ -7,12 +7,14 @@ from fractions import Fraction
 
 import av
 from hralign_ros.data.manifest import DataError
-from hralign_ros.data.video import (
+from hralign_ros.runtime.video import (
     frame_times,
     nearest,
     newest_at,
+    play,
     probe,
     read_frames,
+    within,
     write_video,
 )
 import numpy as np
@@ -143,21 +145,31 @@ def test_a_video_without_its_second_half(tmp_path):
         read_frames(front, count=4)
 
 
-def test_a_sideways_image_is_turned(tmp_path):
-    """Guards telephone videos: they are stored sideways, with a note of how to show them."""
+@pytest.mark.parametrize(('flips', 'turn', 'white'), [
+    ('', 90, (slice(0, 16), slice(0, 16))), ('', -90, (slice(48, 64), slice(16, 32))),
+    ('', 180, (slice(16, 32), slice(0, 16))), ('h', 0, (slice(0, 16), slice(0, 16))),
+    ('v', 0, (slice(16, 32), slice(48, 64))), ('h', 90, (slice(0, 16), slice(16, 32))),
+    ('v', 90, (slice(48, 64), slice(0, 16)))])
+def test_an_image_is_shown_upright(tmp_path, flips, turn, white):
+    """
+    Guards telephone videos, which are stored rotated or mirrored, with a note of how to show them.
+
+    Of a mirrored video only the rotation was read: it came upside down, or not mirrored at all.
+    """
     path = tmp_path / 'sideways.mp4'
     image = np.zeros((32, 64, 3), np.uint8)
-    # The right upper corner, which a quarter turn counter-clockwise brings to the left upper one.
+    # White in the right upper corner; it is rotated counter-clockwise, then flipped.
     image[:16, 48:] = 255
     with av.open(str(path), 'w') as container:
         stream = container.add_stream('libx264', rate=10)
         stream.width, stream.height, stream.pix_fmt = 64, 32, 'yuv420p'
-        stream.set_display_rotation(90)
+        stream.set_display_rotation(turn, hflip='h' in flips, vflip='v' in flips)
         container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format='rgb24')))
         container.mux(stream.encode())
     frame = read_frames(path, count=1)[0][0]
-    assert frame.shape == (64, 32, 3) and (probe(path).width, probe(path).height) == (32, 64)
-    assert frame[:16, :16].mean() > 250 and frame[20:].mean() < 5
+    size = (64, 32) if turn % 180 else (32, 64)
+    assert frame.shape[:2] == size and (probe(path).height, probe(path).width) == size
+    assert frame[white].mean() > 240 and frame.mean() < 80
 
 
 def test_wrong_arguments(video):
@@ -190,6 +202,71 @@ def test_writing_twice_shows_the_same(tmp_path):
             for name in 'ab')
     assert np.abs(a[0].astype(int) - b[0]).max() <= 8
     np.testing.assert_array_equal(a[1], b[1])
+
+
+# So that a file of some frames is larger than its header.
+NOISE = np.random.default_rng(0).integers(0, 9, (48, 64, 3), np.uint8)
+
+
+def write_with_gaps(path, codec, pixels, ticks, rate=30):
+    """Write frame i at tick ticks[i] of 1 / rate s, as a camera that drops frames does."""
+    with av.open(str(path), 'w') as container:
+        stream = container.add_stream(codec, rate=rate, options={'g': '10', 'b': '2000000'})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, pixels
+        stream.codec_context.time_base = Fraction(1, rate)
+        stream.codec_context.max_b_frames = 0
+        for i, tick in enumerate(ticks):
+            frame = av.VideoFrame.from_ndarray(
+                np.full((48, 64, 3), 20 + 3 * i, np.uint8) + NOISE, format='rgb24')
+            frame.pts, frame.time_base = tick, Fraction(1, rate)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+CODECS = [('mjpeg', 'yuvj420p'), ('libx264', 'yuv420p'), ('mpeg4', 'yuv420p'),
+          ('rawvideo', 'bgr24')]
+DROPPED = [i for i in range(60) if i not in (17, 18, 31)]
+
+
+@pytest.mark.parametrize('ticks', [DROPPED, list(range(0, 60, 2))], ids=['dropped', 'every other'])
+@pytest.mark.parametrize(('codec', 'pixels'), CODECS)
+@pytest.mark.parametrize('suffix', ['.avi', '.mkv', '.mp4'])
+def test_a_camera_that_drops_frames(tmp_path, suffix, codec, pixels, ticks):
+    """
+    Guards webcams' recordings: 57 good frames of 60 were refused as a file that is cut off.
+
+    AVI has an empty chunk for each frame that is missing, and counts it in its header.
+    """
+    if codec == 'rawvideo' and suffix != '.avi':
+        pytest.skip('only AVI holds raw images')
+    path = write_with_gaps(tmp_path / f'a{suffix}', codec, pixels, ticks)
+    shown = np.array(ticks) / 30
+    assert np.allclose(frame_times(path), shown, atol=1e-3)
+    frames, times = read_frames(path, count=len(ticks))
+    assert np.abs((frames.mean((1, 2, 3)) - 24) / 3 - np.arange(len(ticks))).max() < 1
+    assert np.allclose(times, shown, atol=1e-3)
+    played = list(play(path))
+    assert np.allclose([seconds for seconds, _ in played], shown, atol=1e-3)
+    assert (np.stack([image for _, image in played]) == frames).all()
+    late, _ = read_frames(path, times_s=[shown[18]])
+    assert (late[0] == frames[18]).all()
+
+
+@pytest.mark.parametrize(('codec', 'pixels'), CODECS)
+def test_an_avi_without_its_second_half(tmp_path, codec, pixels):
+    """Guards against a clip cut short without a word, in AVI too: its chunks end too early."""
+    path = write_with_gaps(tmp_path / 'a.avi', codec, pixels, DROPPED)
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'junk')
+    assert len(frame_times(path)) == len(DROPPED)
+    for left in (len(whole) // 2, len(whole) - 100):
+        path.write_bytes(whole[:left])
+        with pytest.raises(DataError, match='is cut off, .* of 60 frames'):
+            read_frames(path, count=4)
+    # What a recorder leaves that was killed: it did not know yet how long the file would be.
+    path.write_bytes(whole[:4] + b'\xff' * 4 + whole[8:len(whole) // 2])
+    assert 10 < len(frame_times(path)) < len(DROPPED)
 
 
 @pytest.mark.parametrize(('codec', 'options', 'good'), [
@@ -268,6 +345,56 @@ def test_images_of_several_sizes(tmp_path):
     assert len(read_frames(path, count=2, span_s=(0.0, 0.25))[0]) == 2
     with pytest.raises(DataError, match='several sizes'):
         read_frames(path, count=8)
+
+
+@pytest.mark.parametrize('codec', ['libx264', 'libsvtav1', 'libx265', 'libvpx-vp9'])
+def test_play_shows_every_frame_at_its_time(tmp_path, codec):
+    """Guards the demo: AV1, in which LeRobot writes, was opened and showed nothing."""
+    path = tmp_path / 'a.mp4'
+    try:
+        write_with_gaps(path, codec, 'yuv420p', [0, 3, 4, 10])
+    except (av.FFmpegError, ValueError):
+        pytest.skip(f'this PyAV has no {codec}')
+    played = list(play(path))
+    assert np.allclose([seconds for seconds, _ in played], np.array([0, 3, 4, 10]) / 30, atol=1e-3)
+    assert np.allclose([image.mean() for _, image in played], [24, 27, 30, 33], atol=2)
+
+
+def test_play_needs_no_time_stamps(tmp_path):
+    """Guards AVI with B-frames, which says no times: it plays in order, at its mean rate."""
+    path = tmp_path / 'a.avi'
+    with av.open(str(path), 'w') as container:
+        stream = container.add_stream('libx264', rate=10, options={'bf': '2'})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, 'yuv420p'
+        for i in range(12):
+            shade = np.full((48, 64, 3), 20 * i, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(shade, format='rgb24')))
+        container.mux(stream.encode())
+    played = list(play(path))
+    assert (np.diff([image.mean() for _, image in played]) > 10).all() and len(played) == 12
+    assert (np.diff([seconds for seconds, _ in played]) > 0).all()
+
+
+@pytest.mark.parametrize('content', [b'', b'not a video ' * 99])
+def test_play_says_what_it_cannot_play(tmp_path, content):
+    """Guards the demo: what cannot be played is named in one sentence."""
+    path = tmp_path / 'broken.mp4'
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r'broken\.mp4'):
+        next(play(path))
+
+
+def test_the_edges_of_a_span_are_in_it():
+    """
+    Guards the first frame of an episode in a longer video.
+
+    A span that was summed up from durations of six decimals began a microsecond late, and one of
+    two readers left the first frame out.
+    """
+    times = np.arange(300) / 30
+    start = sum(round(100 / 30, 6) for _ in range(1))
+    assert np.flatnonzero(within(times, (start, start + 1.0))).tolist() == list(range(100, 131))
+    assert within(times, ()).all() and not within(times, (20.0, 30.0)).any()
 
 
 def test_what_a_view_has_seen_by_then():

@@ -7,10 +7,17 @@ from array import array
 from typing import Any
 
 from builtin_interfaces.msg import Duration, Time
-from hralign_ros.nodes.interfaces import EncoderInfo, SuccessProbability, TaskEmbedding
+from hralign_ros.nodes.interfaces import (
+    EmbeddingPart,
+    EncoderInfo,
+    SuccessProbability,
+    TaskEmbedding,
+    TaskInfo,
+)
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.images import Image
 from hralign_ros.runtime.pipeline import Result
+from hralign_ros.runtime.tasks import Task
 import numpy as np
 from sensor_msgs.msg import Image as ImageMessage
 
@@ -26,6 +33,11 @@ def ns_to_stamp(nanoseconds: int) -> Time:
     """Turn nanoseconds into a stamp."""
     seconds, rest = divmod(int(nanoseconds), _SECOND)
     return Time(sec=seconds, nanosec=rest)
+
+
+def stamp_text(nanoseconds: int) -> str:
+    """Write nanoseconds as messages have them: seconds, a point, nine digits."""
+    return '{}.{:09d}'.format(*divmod(int(nanoseconds), _SECOND))
 
 
 def image_message(image: Image, stamp: int, frame_id: str) -> ImageMessage:
@@ -47,6 +59,8 @@ def embedding_message(result: Result, encoder: Encoder) -> TaskEmbedding:
     message = TaskEmbedding(
         skew=float(stamps.max() - stamps.min()) * 1e-9, status=int(result.status),
         pooling=pooling[tick.pooling], dim=tick.embedding.shape[1],
+        part_names=[part.name for part in encoder.parts],
+        part_offsets=array('I', [part.offset for part in encoder.parts]),
         # From the bytes: assigning a list or a numpy array takes milliseconds.
         data=array('f', tick.embedding.tobytes()))
     _common(message, result, encoder)
@@ -84,7 +98,7 @@ def _common(message: Any, result: Result, encoder: Encoder) -> None:
     """Fill the fields that both results share."""
     message.header.stamp = ns_to_stamp(result.stamp)
     message.header.frame_id = result.frame_id
-    message.episode_id = result.episode_id
+    message.episode_id = ns_to_stamp(result.episode_id)
     message.task = result.task
     message.task_id = result.task_id
     message.bundle_sha256 = encoder.bundle.sha256
@@ -112,7 +126,6 @@ def duration_message(nanoseconds: int) -> Duration:
 def info_message(encoder: Encoder, *, warm_up: float, version: str) -> EncoderInfo:
     """Say what is loaded and where it runs, without the stamp."""
     manifest, hardware = encoder.manifest, encoder.hardware
-    tasks = encoder.tasks.tasks
     return EncoderInfo(
         node_version=version, bundle_path=str(encoder.bundle.path.resolve()),
         bundle_name=manifest.name, bundle_sha256=encoder.bundle.sha256,
@@ -123,8 +136,22 @@ def info_message(encoder: Encoder, *, warm_up: float, version: str) -> EncoderIn
         provider_requested=hardware.requested, provider=hardware.provider,
         onnxruntime_version=encoder.onnxruntime_version, warm_up=float(warm_up),
         view_names=list(manifest.views), reference_view=manifest.reference_view,
-        dim=manifest.channels, tokens_per_frame=manifest.tokens,
+        dim=sum(part.size for part in encoder.parts), tokens_per_frame=manifest.tokens,
+        parts=[EmbeddingPart(
+            name=part.name, offset=part.offset, shape=array('I', part.shape), frames=part.frames,
+            unit_norm=part.unit_norm, description=part.description) for part in encoder.parts],
         clip_length=manifest.clip.length, token_grid=list(manifest.token_grid),
-        task_ids=[task.task_id for task in tasks], task_names=[task.name for task in tasks],
-        task_calibrated=[bool(task.calibrations) for task in tasks],
-        alphas=array('f', encoder.tasks.alphas))
+        robots=list(manifest.robots), alphas=array('f', encoder.tasks.alphas),
+        tasks=[_task_info(task, manifest.views) for task in encoder.tasks.tasks])
+
+
+def _task_info(task: Task, views: tuple[str, ...]) -> TaskInfo:
+    """Say what the bundle knows about a task while all views are there."""
+    calibration = task.calibrations.get(frozenset(views))
+    message = TaskInfo(task_id=task.task_id, name=task.name, verdict=task.verdict(views))
+    if calibration is not None:
+        message.calibrated = True
+        message.alphas = array('f', sorted(calibration.thresholds))
+        message.attempts_failed = calibration.failed
+        message.attempts_succeeded = calibration.succeeded
+    return message

@@ -12,6 +12,7 @@ import os
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+from hralign_ros.nodes.conversions import stamp_text
 from hralign_ros.nodes.network import CONSUMER, NAME
 from hralign_ros.nodes.parameters import Settings
 from hralign_ros.runtime.encoder import Encoder
@@ -147,7 +148,8 @@ def inference_status(
         if key in faults:
             level, message = ERROR, faults[key].strip().splitlines()[-1]
     values: dict[str, Any] = {
-        'rate_hz': statistics.rate, 'episode_id': statistics.episode_id, 'task': statistics.task}
+        'rate_hz': statistics.rate, 'episode_id': stamp_text(statistics.episode_id),
+        'task': statistics.task}
     for name, samples in (('latency', statistics.latency), ('processing', statistics.processing)):
         if samples:
             p50, p95 = np.percentile(samples, (50, 95))

@@ -322,7 +322,7 @@ class EncoderNode(LifecycleNode):
             else:
                 response.message = 'the bundle does not know this task: UNKNOWN_TASK'
             self.get_logger().info(f"task '{episode.task.text}': {response.message}")
-        response.episode_id = episode.episode_id
+        response.episode_id = conversions.ns_to_stamp(episode.episode_id)
         response.task = episode.task.text
         response.task_id = episode.task.task.task_id if episode.task.known else ''
         response.nearest_task_ids = [task.task_id for task, _ in nearest]
@@ -346,9 +346,10 @@ class EncoderNode(LifecycleNode):
             response.message = 'not configured: configure the node first'
             return response
         response.start = self.get_clock().now().to_msg()
-        response.episode_id = self._pipeline.start_episode().episode_id
+        episode_id = self._pipeline.start_episode().episode_id
+        response.episode_id = conversions.ns_to_stamp(episode_id)
         response.accepted = True
-        response.message = f'episode {response.episode_id}'
+        response.message = f'episode {conversions.stamp_text(episode_id)}'
         return response
 
     def _apply_settings(self) -> None:

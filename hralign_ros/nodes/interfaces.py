@@ -4,7 +4,13 @@
 """The interfaces of hralign_msgs, or one sentence that says how to build them."""
 
 try:
-    from hralign_msgs.msg import EncoderInfo, SuccessProbability, TaskEmbedding
+    from hralign_msgs.msg import (
+        EmbeddingPart,
+        EncoderInfo,
+        SuccessProbability,
+        TaskEmbedding,
+        TaskInfo,
+    )
     from hralign_msgs.srv import SetTask, StartEpisode
 except ImportError as error:
     raise SystemExit(
@@ -13,4 +19,5 @@ except ImportError as error:
         "    colcon build --base-paths src 'src/*/hralign_msgs'\n"
         'then source install/setup.bash and start again') from error
 
-__all__ = ['EncoderInfo', 'SetTask', 'StartEpisode', 'SuccessProbability', 'TaskEmbedding']
+__all__ = ['EmbeddingPart', 'EncoderInfo', 'SetTask', 'StartEpisode', 'SuccessProbability',
+           'TaskEmbedding', 'TaskInfo']

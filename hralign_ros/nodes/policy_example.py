@@ -10,6 +10,7 @@ which views are in it, and holds the robot still when either does not suffice.
 
 import sys
 
+from builtin_interfaces.msg import Time as TimeMessage
 from hralign_ros.nodes.interfaces import SuccessProbability, TaskEmbedding
 from hralign_ros.nodes.process import run_node
 from hralign_ros.runtime.errors import HralignError
@@ -39,7 +40,7 @@ class PolicyExample(Node):
             read_only=True)).value)
         self._newest: TaskEmbedding | None = None
         # The episode that has ended last, and how.
-        self._ended: tuple[int, str] = (0, '')
+        self._ended: tuple[TimeMessage | None, str] = (None, '')
         self._bundle = ''
         self._state = ''
         # Depth 1: only the newest counts, and a queue would only make it older.
@@ -97,21 +98,27 @@ class PolicyExample(Node):
         why = self._why_hold()
         if not why and self._newest is not None:
             self._bundle = self._newest.bundle_sha256
-            features = np.frombuffer(self._newest.data, np.float32).reshape(
-                len(self._newest.view_names), self._newest.dim)
-            self._act(features)
+            self._act(parts_of(self._newest))
         state = f'HOLD: {why}' if why else 'ACT'
         if state != self._state:
             self.get_logger().info(state)
         self._state = state
         self._publisher.publish(String(data=state))
 
-    def _act(self, features: np.ndarray) -> None:
+    def _act(self, parts: dict[str, np.ndarray]) -> None:
         """
         Put your policy here.
 
-        :param features: float32 [V, C], one row of norm 1 per view.
+        :param parts: float32 [V, n] by name, one row per view; ~/info has each one's shape.
         """
+
+
+def parts_of(message: TaskEmbedding) -> dict[str, np.ndarray]:
+    """Slice the rows of an embedding into its parts, float32 [V, n] by name."""
+    rows = np.frombuffer(message.data, np.float32).reshape(len(message.view_names), message.dim)
+    ends = [*message.part_offsets[1:], message.dim]
+    return {name: rows[:, start:end] for name, start, end in zip(
+        message.part_names, message.part_offsets, ends, strict=True)}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -18,7 +18,7 @@ from hralign_ros.runtime.decision import (
     DecisionState,
     Status,
 )
-from hralign_ros.runtime.encoder import Encoder
+from hralign_ros.runtime.encoder import EmbeddingPart, Encoder
 from hralign_ros.runtime.episode import Episode, Success, Tick
 from hralign_ros.runtime.errors import (
     BundleError,
@@ -32,8 +32,8 @@ from hralign_ros.runtime.errors import (
 from hralign_ros.runtime.images import decode_compressed, decode_raw, Image, ViewGeometry
 
 __all__ = [
-    'Bundle', 'BundleError', 'Decider', 'Decision', 'DecisionRules', 'DecisionState', 'Encoder',
-    'Episode', 'FrameError', 'HralignError', 'Image', 'InferenceError', 'ProviderError',
-    'SignatureError', 'Status', 'Success', 'TaskError', 'Tick', 'ViewGeometry', 'decide',
-    'decode_compressed', 'decode_raw', 'default_bundle', 'load_bundle',
+    'Bundle', 'BundleError', 'Decider', 'Decision', 'DecisionRules', 'DecisionState',
+    'EmbeddingPart', 'Encoder', 'Episode', 'FrameError', 'HralignError', 'Image',
+    'InferenceError', 'ProviderError', 'SignatureError', 'Status', 'Success', 'TaskError', 'Tick',
+    'ViewGeometry', 'decide', 'decode_compressed', 'decode_raw', 'default_bundle', 'load_bundle',
 ]

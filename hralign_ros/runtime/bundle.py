@@ -105,6 +105,13 @@ class Manifest:
         """N, tokens in one frame of one view."""
         return self.token_grid[0] * self.token_grid[1]
 
+    @property
+    def robots(self) -> tuple[str, ...]:
+        """Arms in the attempts that the success head was trained on; empty: it does not say."""
+        training = self.document['success'].get('training')
+        names = training.get('embodiments') if isinstance(training, dict) else None
+        return tuple(filter(_is_text, names)) if isinstance(names, list) else ()
+
 
 @dataclass(frozen=True)
 class Bundle:

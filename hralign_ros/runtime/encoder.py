@@ -13,6 +13,8 @@ The live node, offline runners and the evaluation all call this, and nothing els
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+import math
 from os import PathLike
 import time
 
@@ -35,6 +37,31 @@ Floats = NDArray[np.float32]
 PRECISIONS = tuple(VISUALS)
 POOLINGS = ('attention', 'mean')
 _NANOSECONDS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class EmbeddingPart:
+    """
+    One named slice of a view's row of an embedding.
+
+    :param offset: where it starts in the row.
+    :param shape: of the slice, row-major.
+    :param frames: how many of the newest frames of a view it looks at.
+    :param unit_norm: the slice of a valid view has Euclidean norm 1.
+    :param description: for people.
+    """
+
+    name: str
+    offset: int
+    shape: tuple[int, ...]
+    frames: int
+    unit_norm: bool
+    description: str
+
+    @property
+    def size(self) -> int:
+        """Length of the slice."""
+        return math.prod(self.shape)
 
 
 class Encoder:
@@ -70,6 +97,12 @@ class Encoder:
         self.precision = precision
         self.pooling = pooling
         self.tasks: TaskTable = load_tasks(bundle)
+        m = bundle.manifest
+        how = 'attention to the instruction' if pooling == 'attention' else 'their mean'
+        # In the order of a row, without gaps.
+        self.parts = (EmbeddingPart(
+            'clip', 0, (m.channels,), m.clip.length, True,
+            f'tokens of the newest {m.clip.length} frames, pooled by {how}'),)
         self._factory = factory
         self._geometry = dict(geometry or {})
         self.text = TextEncoder(bundle, self.tasks, factory)

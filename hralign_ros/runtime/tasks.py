@@ -79,11 +79,15 @@ class Calibration:
     :param method: one of METHODS.
     :param parameters: of the method, see `probability_of`.
     :param thresholds: false-alarm rate alpha -> probability above which SUCCESS may be decided.
+    :param failed: attempts that never succeeded, among those behind the thresholds; 0: not said.
+    :param succeeded: attempts that succeeded, likewise.
     """
 
     method: str
     parameters: Mapping[str, Any]
     thresholds: Mapping[float, float] = field(default_factory=dict)
+    failed: int = 0
+    succeeded: int = 0
 
     def threshold(self, alpha: float) -> float | None:
         """Look up the threshold of a false-alarm rate; None: there is none for it."""
@@ -147,6 +151,18 @@ class Task:
         """Look up what SUCCESS needs while these views are there; None: nothing is decided."""
         curve = self.calibrations.get(frozenset(views))
         return None if curve is None else curve.threshold(alpha)
+
+    def verdict(self, views: Iterable[str]) -> str:
+        """Say in a sentence what is decided while these views are there."""
+        calibration = self.calibrations.get(frozenset(views))
+        if calibration is None:
+            return 'Not calibrated: every decision is ABSTAIN.'
+        counts = f'{calibration.failed} failed and {calibration.succeeded} successful attempts'
+        behind = f', from {counts}' if calibration.failed or calibration.succeeded else ''
+        if not calibration.thresholds:
+            return f'No threshold is calibrated{behind}: every decision is ABSTAIN.'
+        rates = ', '.join(f'{alpha:g}' for alpha in sorted(calibration.thresholds))
+        return f'SUCCESS is decided at a false-alarm rate of {rates}{behind}.'
 
 
 class TaskTable:
@@ -291,10 +307,13 @@ def _calibration(given: Mapping[str, Any], bundle: Bundle, task_id: str) -> Cali
         if any(parameters[name] < 0 for name in names[:-1]):
             raise ValueError(f'{", ".join(names[:-1])}: needed is 0 or more, so that a higher '
                              'score never is a lower probability')
-    return Calibration(method, parameters, {
-        _number(t['alpha'], 'alpha', 1e-6, 1 - 1e-6):
-        _number(t['probability'], 'probability', 0.0, 1.0)
-        for t in given.get('thresholds', [])})
+    return Calibration(
+        method, parameters, {
+            _number(t['alpha'], 'alpha', 1e-6, 1 - 1e-6):
+            _number(t['probability'], 'probability', 0.0, 1.0)
+            for t in given.get('thresholds', [])},
+        failed=int(_number(given.get('never_succeeding', 0), 'never_succeeding', 0, 2**31)),
+        succeeded=int(_number(given.get('succeeding', 0), 'succeeding', 0, 2**31)))
 
 
 def _texts(entry: Mapping[str, Any], key: str) -> tuple[str, ...]:

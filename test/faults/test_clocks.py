@@ -9,7 +9,7 @@ from pathlib import Path
 from hralign_msgs.msg import TaskEmbedding
 import pytest
 from rosgraph_msgs.msg import Clock
-from support.harness import Harness, noise, stamp_of, VIEWS
+from support.harness import episode_of, Harness, noise, stamp_of, VIEWS
 from support.robot import busy_machine, Row, SECOND
 
 STEP = 50_000_000
@@ -71,11 +71,11 @@ def test_a_bag_that_starts_over(bag: Bag, rows: list[Row]) -> None:
     """/clock goes back: a new episode, and the next set is embedded; three times over."""
     worst = 0.0
     for start in (500, 400, 300):
-        before = bag.harness.embeddings[-1].episode_id
+        before = episode_of(bag.harness.embeddings[-1])
         bag.harness.embeddings.clear()
         bag.time = start * SECOND
         message, took = bag.play_until_embedded(bag.time)
-        assert message.episode_id > before
+        assert episode_of(message) > before
         worst = max(worst, took)
     assert 'jumped back' in bag.process.output
     rows.append(Row('/clock goes back (a bag that loops)', 'begins a new episode',
@@ -86,11 +86,11 @@ def test_a_bag_that_starts_over(bag: Bag, rows: list[Row]) -> None:
 
 def test_a_clock_that_leaps_ahead(bag: Bag, rows: list[Row]) -> None:
     """/clock leaps by an hour: frames of the new time are embedded, in the same episode."""
-    before = bag.harness.embeddings[-1].episode_id
+    before = episode_of(bag.harness.embeddings[-1])
     bag.harness.embeddings.clear()
     bag.time += 3600 * SECOND
     message, took = bag.play_until_embedded(bag.time)
-    assert message.episode_id == before
+    assert episode_of(message) == before
     rows.append(Row('/clock leaps an hour ahead', 'goes on', '', took, busy=busy_machine()))
     assert took < 1.0 or busy_machine()
 

@@ -15,7 +15,7 @@ from lifecycle_msgs.msg import Transition
 import pytest
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
-from support.harness import Harness, NodeProcess, noise, stamp_of, VIEWS
+from support.harness import episode_of, Harness, NodeProcess, noise, stamp_of, VIEWS
 from support.robot import BOTH, busy_machine, Cameras, good, mapped_bytes, Robot, Row, SECOND
 
 GOOD = {view: noise(index) for index, view in enumerate(VIEWS)}
@@ -121,14 +121,14 @@ def test_sigkill_and_restart(harness: Harness, bundle: Path, rows: list[Row]) ->
     """Killed and started again: results come again, with a later episode id."""
     robot = Robot(harness, bundle)
     robot.steady()
-    before = robot.embedding.episode_id
+    before = episode_of(robot.embedding)
     robot.process.process.kill()
     robot.process.process.wait()
     began = time.monotonic()
     robot.process = harness.start(
         autostart='true', bundle=str(bundle), threads='1', task="'open the drawer'")
     message = robot.wait(lambda: next(
-        (m for m in harness.embeddings if m.episode_id > before), None), 'results again')
+        (m for m in harness.embeddings if episode_of(m) > before), None), 'results again')
     took = time.monotonic() - began
     assert message.task == 'open the drawer'
     robot.close()

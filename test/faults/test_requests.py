@@ -8,7 +8,7 @@ import time
 from hralign_msgs.srv import SetTask
 import pytest
 from rclpy.parameter import Parameter
-from support.harness import Harness
+from support.harness import episode_of, Harness
 from support.robot import BOTH, published, Robot, Row, SECOND, TASK
 
 
@@ -25,13 +25,13 @@ def test_the_task_changes_ten_times_a_second(robot: Robot, rows: list[Row]) -> N
         answer = client.call_async(SetTask.Request(task=TASK if i == 30 else tasks[i % 4]))
         robot.wait(answer.done, 'the answer')
         assert answer.result().accepted
-        tasks_of[answer.result().episode_id] = answer.result().task
+        tasks_of[episode_of(answer.result())] = answer.result().task
         robot.spin(max(0.0, 0.1 - (harness.now() - ended) / SECOND))
     harness.node.destroy_client(client)
     assert len(tasks_of) == 31
     robot.wait(lambda: robot.sees(BOTH, ended), 'results of the last task')
     for message in harness.embeddings:
-        assert tasks_of.get(message.episode_id, message.task) == message.task
+        assert tasks_of.get(episode_of(message), message.task) == message.task
     rows.append(Row('the task changes ten times a second', 'begins an episode each time', '',
                     (published(robot.embedding) - ended) / SECOND))
     robot.steady()
@@ -53,7 +53,7 @@ def test_strange_task(robot: Robot, rows: list[Row], name: str) -> None:
         # A NUL ends a string on the wire; the rest of the characters are what can come.
         task = task.replace('\x00', '\x01')
     robot.steady()
-    before = robot.embedding.episode_id
+    before = episode_of(robot.embedding)
     answer = robot.harness.set_task(task)
     assert answer.accepted is accepted, answer.message
     now = robot.harness.now()
@@ -62,7 +62,7 @@ def test_strange_task(robot: Robot, rows: list[Row], name: str) -> None:
     if accepted:
         assert robot.harness.set_task(TASK).accepted
     else:
-        assert robot.embedding.episode_id == before
+        assert episode_of(robot.embedding) == before
     rows.append(Row(name, 'begins an episode' if accepted else 'refuses, and goes on as before',
                     f'answer: {answer.message}'[:120]))
 

@@ -15,7 +15,7 @@ from hralign_ros.runtime import default_bundle
 from hralign_ros.runtime.bundle import load_bundle
 import pytest
 from sensor_msgs.msg import CompressedImage, Image
-from support.harness import Harness, noise, stamp_of, VIEWS
+from support.harness import episode_of, Harness, noise, stamp_of, VIEWS
 import yaml
 
 GOOD = {view: noise(index) for index, view in enumerate(VIEWS)}
@@ -92,7 +92,7 @@ def test_size_and_encoding_may_change_in_mid_stream(harness: Harness) -> None:
     second = harness.send_until_embedded(larger, encoding='bgr8')[1]
     third = harness.send_until_embedded({
         'wrist': noise(8, 33, 57), 'third_person': noise(9, 720, 1280)}, encoding='mono8')[1]
-    assert first.episode_id == second.episode_id == third.episode_id
+    assert episode_of(first) == episode_of(second) == episode_of(third)
 
 
 def _stamps(harness: Harness, good: int) -> dict[str, tuple[str, int]]:
@@ -126,9 +126,9 @@ def test_bad_stamp_is_counted_and_never_published(harness: Harness, case: str) -
         return harness.drops('wrist').get(reason, 0) > 0
 
     harness.wait(counted, f'a drop for {case}', process)
-    episode = harness.embeddings[-1].episode_id
+    episode = episode_of(harness.embeddings[-1])
     harness.send_until_embedded(GOOD)
-    assert harness.embeddings[-1].episode_id == episode, 'one bad stamp started a new episode'
+    assert episode_of(harness.embeddings[-1]) == episode, 'one bad stamp started a new episode'
     stamps = [stamp_of(message) for message in harness.embeddings]
     assert stamps == sorted(set(stamps))
     assert process.stop() == 0
@@ -195,13 +195,13 @@ def test_set_task_refuses_what_it_cannot_use(
 ) -> None:
     """A task too long is refused with the limit, never cut; a refusal changes nothing."""
     process = harness.start_active(task="'close the drawer'")
-    before = harness.start_episode().episode_id
+    before = episode_of(harness.start_episode())
     answer = harness.set_task(task)
     assert answer.accepted is accepted, answer.message
     if accepted:
-        assert answer.task == task and answer.episode_id > before
+        assert answer.task == task and episode_of(answer) > before
     else:
-        assert answer.task == 'close the drawer' and answer.episode_id == before
+        assert answer.task == 'close the drawer' and episode_of(answer) == before
         assert 'refused' in answer.message
     message = harness.send_until_embedded(GOOD)[1]
     assert message.task == answer.task

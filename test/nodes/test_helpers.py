@@ -7,7 +7,9 @@ import csv
 from pathlib import Path
 import subprocess
 import sys
+from typing import Any
 
+from builtin_interfaces.msg import Time
 import cv2
 from hralign_ros.nodes.interfaces import SuccessProbability, TaskEmbedding
 import numpy as np
@@ -18,6 +20,16 @@ from std_msgs.msg import String
 from support.harness import Harness, noise, ROOT, VIEWS
 
 GOOD = {view: noise(index) for index, view in enumerate(VIEWS)}
+
+
+def embedding_of(stamp: int, **fields: Any) -> TaskEmbedding:
+    """Make the smallest embedding that there can be: one view, one part, one number."""
+    message = TaskEmbedding(
+        dim=1, view_names=['wrist'], view_valid=[True], part_names=['clip'], part_offsets=[0],
+        **fields)
+    message.data.append(1.0)
+    message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 1_000_000_000)
+    return message
 
 
 @pytest.fixture
@@ -94,11 +106,7 @@ def test_policy_holds_when_the_clock_was_set_back(harness: Harness) -> None:
     publisher = harness.node.create_publisher(TaskEmbedding, '/encoder/embedding', 1)
 
     def ahead() -> bool:
-        message = TaskEmbedding(dim=1, view_names=['wrist'], view_valid=[True])
-        message.data.frombytes(np.ones(1, np.float32).tobytes())
-        seconds, message.header.stamp.nanosec = divmod(harness.now(), 1_000_000_000)
-        message.header.stamp.sec = seconds + 20
-        publisher.publish(message)
+        publisher.publish(embedding_of(harness.now() + 20_000_000_000))
         harness.spin(0.05)
         return any('ahead of the clock' in state for state in states)
 
@@ -127,15 +135,10 @@ def test_policy_goes_on_holding_after_an_end(harness: Harness) -> None:
         states.clear()
 
         def seen() -> bool:
-            message = TaskEmbedding(
-                dim=1, view_names=['wrist'], view_valid=[True], episode_id=episode,
-                task=task)
-            message.data.frombytes(np.ones(1, np.float32).tobytes())
-            message.header.stamp.sec, message.header.stamp.nanosec = divmod(
-                harness.now(), 1_000_000_000)
+            began = Time(sec=episode)
             if decision is not None:
-                successes.publish(SuccessProbability(episode_id=episode, decision=decision))
-            embeddings.publish(message)
+                successes.publish(SuccessProbability(episode_id=began, decision=decision))
+            embeddings.publish(embedding_of(harness.now(), episode_id=began, task=task))
             harness.spin(0.05)
             return any(word in state for state in states)
 

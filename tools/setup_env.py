@@ -83,7 +83,8 @@ def check_python(*minors: int) -> None:
         *others, last = [f'3.{minor}' for minor in minors]
         raise SetupError(
             f'Python {", ".join(others)} or {last} is needed and this is '
-            f'{platform.python_version()}: name another one, for example make PYTHON=python{last}.')
+            f'{platform.python_version()}: name another one, for example '
+            f'make PYTHON=python{last}.')
     try:
         import ensurepip  # noqa: F401
     except ImportError:

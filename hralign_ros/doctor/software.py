@@ -14,7 +14,7 @@ import sys
 from typing import Any
 
 from hralign_ros.doctor.findings import error, Finding, first_line, ok, skipped, warn
-from hralign_ros.runtime.bundle import Bundle, default_bundle, load_bundle, Manifest, VISUALS
+from hralign_ros.runtime.bundle import Bundle, load_bundle, Manifest, VISUALS
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.errors import BundleError, HralignError, SignatureError
 from hralign_ros.runtime.providers import (
@@ -24,6 +24,7 @@ from hralign_ros.runtime.providers import (
     INSTALL_LINE,
     installed_distributions,
 )
+from hralign_ros.runtime.resources import default_bundle
 from hralign_ros.runtime.tasks import broken_guarantee, load_tasks, TaskTable
 
 OLDEST_PYTHON = (3, 10)

@@ -16,9 +16,9 @@ import subprocess
 import sys
 import time
 
-from hralign_ros.runtime.bundle import default_bundle, load_bundle
+from hralign_ros.runtime.bundle import load_bundle
 from hralign_ros.runtime.errors import HralignError
-from hralign_ros.runtime.resources import find_share
+from hralign_ros.runtime.resources import default_bundle, find_share
 import yaml
 
 _PATIENCE = 30.0

@@ -27,12 +27,12 @@ from hralign_ros.nodes.interfaces import (
 )
 from hralign_ros.nodes.network import Network
 from hralign_ros.nodes.process import run_node
-from hralign_ros.runtime.bundle import default_bundle
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.errors import HralignError, TaskError
 from hralign_ros.runtime.faults import Faults
 from hralign_ros.runtime.overlay import attention_overlay
 from hralign_ros.runtime.pipeline import Callbacks, Pipeline, Result
+from hralign_ros.runtime.resources import default_bundle
 from hralign_ros.runtime.tasks import Task
 from rclpy.clock import JumpThreshold, TimeJump
 from rclpy.duration import Duration

@@ -9,7 +9,7 @@ What runs on the robot: numpy and onnxruntime, no ROS and no torch.
     tick = episode.step({'wrist': wrist_rgb, 'third_person': third_rgb}, stamp=time_ns)
 """
 
-from hralign_ros.runtime.bundle import Bundle, default_bundle, load_bundle
+from hralign_ros.runtime.bundle import Bundle, load_bundle
 from hralign_ros.runtime.decision import (
     decide,
     Decider,
@@ -30,6 +30,7 @@ from hralign_ros.runtime.errors import (
     TaskError,
 )
 from hralign_ros.runtime.images import decode_compressed, decode_raw, Image, ViewGeometry
+from hralign_ros.runtime.resources import default_bundle
 
 __all__ = [
     'Bundle', 'BundleError', 'Decider', 'Decision', 'DecisionRules', 'DecisionState',

@@ -279,23 +279,6 @@ def sign_bundle(
     return target, key_id
 
 
-def default_bundle() -> Path:
-    """
-    Find the bundle that ships with this package, installed by colcon or in a source tree.
-
-    :raises BundleError: there is none; the message says where it was looked for.
-    """
-    prefixes = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
-    places = [Path(p) / 'share/hralign_ros/models/default' for p in prefixes if p]
-    places.append(Path(__file__).resolve().parents[2] / 'models/default')
-    for place in places:
-        if (place / MANIFEST).is_file():
-            return place
-    raise BundleError(
-        f'no default bundle in {", ".join(map(str, places))}; build the workspace, or name a '
-        'bundle')
-
-
 class _Brief(Repr):
 
     def repr_int(self, value: int, level: int) -> str:

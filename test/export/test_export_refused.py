@@ -13,13 +13,11 @@ np = import_module('numpy')
 torch = import_module('torch')
 cli = import_module('hralign_ros.cli.main')
 runtime = import_module('hralign_ros.runtime')
-shares = import_module('hralign_ros.runtime.resources')
 backbones = import_module('hralign_ros.models.backbones')
 bundle = import_module('hralign_ros.export.bundle')
 licences = import_module('hralign_ros.export.licences')
 parity = import_module('hralign_ros.export.parity')
 replace = import_module('hralign_ros.export.replace')
-samples = import_module('hralign_ros.export.samples')
 
 
 class Sentinel(Exception):
@@ -124,18 +122,6 @@ def test_a_link_to_a_bundle_goes_on_pointing_at_it(tmp_path):
     replace.replace_bundle(tmp_path / 'current', {'a': b'new'}, {})
     assert (tmp_path / 'current').is_symlink() and (tmp_path / 'v1/a').read_bytes() == b'new'
     assert sorted(path.name for path in tmp_path.iterdir()) == ['current', 'v1']
-
-
-def test_an_installed_package_has_its_samples(tmp_path, monkeypatch):
-    """Guards `hralign export` after colcon's install: its images were in source trees only."""
-    demo = shares.find_share('demo/can')
-    monkeypatch.setattr(shares, '_ROOT', tmp_path / 'site-packages')
-    monkeypatch.setenv('AMENT_PREFIX_PATH', str(tmp_path / 'install'))
-    with pytest.raises(FileNotFoundError, match='build the workspace'):
-        samples.sample_images(2)
-    (tmp_path / 'install/share/hralign_ros/demo').mkdir(parents=True)
-    (tmp_path / 'install/share/hralign_ros/demo/can').symlink_to(demo)
-    assert len(samples.sample_images(2)) == 4
 
 
 @pytest.mark.parametrize(('licenses', 'said'), [

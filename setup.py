@@ -53,10 +53,10 @@ setup(
         'tokenizers>=0.20,<1',
     ],
     extras_require={
-        # The report of `make demo`.
-        'demo': ['matplotlib>=3.6,<4'],
+        # Videos, and the report of `make demo`.
+        'demo': ['av>=16', 'matplotlib>=3.6,<4'],
         # Signing bundles and checking signatures.
-        'signature': ['cryptography>=42'],
+        'signature': ['cryptography>=41'],
         # The offline half: data sets, training, export. torchvision needs the full build of torch
         # (beside a CPU-only one its import fails), so both are pinned as the matching pair that
         # package indexes serve.

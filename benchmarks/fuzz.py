@@ -4,7 +4,7 @@
 """
 Fuzz what comes from outside, guided by coverage; go on, or look again, with the same command.
 
-    pip install -r requirements/fuzz.txt
+    python3 tools/setup_env.py test adapt fuzz
     python benchmarks/fuzz.py --target images --cases 1000000
 
 Each target runs in a process of its own, which is watched from outside: a case that ends the

@@ -184,6 +184,8 @@ class Environment:
                 self._state.write_text(json.dumps(before), encoding='utf-8')
             raise
         self._fix_include_paths()
+        # Left by reading setup.py; colcon makes its own.
+        shutil.rmtree(ROOT / 'hralign_ros.egg-info', ignore_errors=True)
         self._state.write_text(json.dumps(wanted), encoding='utf-8')
 
     def _make(self) -> None:
@@ -240,6 +242,7 @@ class Environment:
         log_file = self.folder / 'setup.log'
         with log_file.open('ab') as log:
             log.write(f'\n$ {" ".join(map(str, command))}\n'.encode())
+            log.flush()
             start = log.tell()
             # The child inherits the lock: if this process is killed, the next run waits for it.
             code = subprocess.run(

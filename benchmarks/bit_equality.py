@@ -23,8 +23,8 @@ from typing import Any
 
 from hralign_ros.data.features import view_videos
 from hralign_ros.data.manifest import read_manifest, REFERENCE_VIEW
-from hralign_ros.data.video import frame_times, newest_at, read_frames
 from hralign_ros.runtime import default_bundle, Encoder, Image, Tick
+from hralign_ros.runtime.video import frame_times, newest_at, read_frames
 import numpy as np
 from numpy.typing import NDArray
 import torch

@@ -4,131 +4,199 @@
 """A camera made of a video file: plays it as an image topic, for demo, tests and benchmark."""
 
 from array import array
+from collections.abc import Iterator
 import math
+from pathlib import Path
 import sys
 import time
 from typing import Any
 
 import cv2
+from hralign_ros.nodes.parameters import Parameter, ParameterError
 from hralign_ros.nodes.process import run_node
-from hralign_ros.runtime.errors import HralignError
+from hralign_ros.runtime.errors import DataError, HralignError
+from hralign_ros.runtime.video import play, probe
 import numpy as np
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from numpy.typing import NDArray
+from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image as ImageMessage
 
-# Encodings that can be sent -> OpenCV conversion from BGR, channels.
-_FROM_BGR: dict[str, tuple[int | None, int]] = {
-    'rgb8': (cv2.COLOR_BGR2RGB, 3),
-    'bgr8': (None, 3),
-    'rgba8': (cv2.COLOR_BGR2RGBA, 4),
-    'bgra8': (cv2.COLOR_BGR2BGRA, 4),
-    'mono8': (cv2.COLOR_BGR2GRAY, 1),
+# Encodings that can be sent -> OpenCV conversion from RGB, channels.
+_FROM_RGB: dict[str, tuple[int | None, int]] = {
+    'rgb8': (None, 3),
+    'bgr8': (cv2.COLOR_RGB2BGR, 3),
+    'rgba8': (cv2.COLOR_RGB2RGBA, 4),
+    'bgra8': (cv2.COLOR_RGB2BGRA, 4),
+    'mono8': (cv2.COLOR_RGB2GRAY, 1),
 }
-
-
-class VideoError(HralignError):
-    """A video cannot be played as asked."""
+PARAMETERS = (
+    Parameter('file', '', 'Video file to play.'),
+    Parameter('rate_hz', 0.0, "Frames per second; 0: the times of the video's own frames.",
+              0.0, 1000.0),
+    Parameter('loop', False, 'Begin again at the end.'),
+    Parameter('encoding', 'rgb8', 'Of the messages; jpeg: sensor_msgs/CompressedImage.',
+              choices=(*_FROM_RGB, 'jpeg')),
+    Parameter('quality', 95, 'Of JPEG.', 1, 100),
+    Parameter('width', 0, 'Resize to; 0: as it is.', 0, 8192),
+    Parameter('height', 0, 'Resize to; 0: as it is.', 0, 8192),
+    Parameter('frame_id', 'camera_optical_frame', "Header's frame_id."),
+    Parameter('wait_for_subscribers', 1, 'Start once so many listen.', 0, 100),
+    Parameter('wait_s', 0.0, 'Start after so long whoever listens [s]; 0: wait on.', 0.0, 3600.0),
+    Parameter('reliability', 'best_effort', 'Reliability offered to subscribers.',
+              choices=('best_effort', 'reliable')),
+)
+# How often it looks for subscribers [s].
+_LOOK_S = 0.02
+# How long the last frames may take to arrive, where delivery is reliable [s].
+_LAST_S = 1.0
+# A frame that is later than this moves all that follow, where a video cannot be decoded at its
+# rate: stamps that stay behind the clock would be refused as too old [ns].
+_LATE = 200_000_000
 
 
 class VideoPublisher(Node):
     """
-    Publish the frames of a file at a steady rate, stamped as they are sent.
+    Publish the frames of a file at the times of the video, or at a steady rate.
 
-    Waits for subscribers before it starts, so that the first frames are seen by all of them.
+    Stamps are as far apart as the frames of the video are. It waits for subscribers before it
+    starts, so that all of them see the first frames.
+
+    :raises ParameterError: a parameter has a value that cannot be used.
+    :raises DataError: the file cannot be played.
     """
 
     def __init__(self) -> None:
         super().__init__('video_publisher')
-        self._file = self._parameter('file', '', 'Video file to play.')
-        rate = self._parameter('rate_hz', 30.0, 'Frames per second.', 0.1, 1000.0)
-        self._loop = self._parameter('loop', False, 'Begin again at the end.')
-        self._encoding = self._parameter(
-            'encoding', 'rgb8', f'One of {", ".join(_FROM_BGR)}, or jpeg.')
-        self._quality = self._parameter('quality', 95, 'Of JPEG.', 1, 100)
-        self._size = (self._parameter('width', 0, 'Resize to; 0: as it is.', 0, 8192),
-                      self._parameter('height', 0, 'Resize to; 0: as it is.', 0, 8192))
-        self._frame_id = self._parameter(
-            'frame_id', 'camera_optical_frame', "Header's frame_id.")
-        self._waiting = self._parameter(
-            'wait_for_subscribers', 1, 'Start once so many listen.', 0, 100)
-        patience = self._parameter(
-            'wait_s', 0.0, 'Start after so long whoever listens [s]; 0: wait on.', 0.0, 3600.0)
-        self._at_last = time.monotonic() + patience if patience else math.inf
-        reliability = self._parameter('reliability', 'best_effort', 'best_effort or reliable.')
-        if self._encoding not in (*_FROM_BGR, 'jpeg'):
-            raise VideoError(f"parameter encoding is '{self._encoding}'; allowed: "
-                             f'{", ".join(_FROM_BGR)}, jpeg')
-        self._video = cv2.VideoCapture(self._file)
-        if not self._file or not self._video.isOpened():
-            raise VideoError(f"parameter file is '{self._file}': no video that OpenCV can play")
+        values = {parameter.name: self._read(parameter) for parameter in PARAMETERS}
+        self._values = values
+        if not values['file']:
+            raise ParameterError('parameter file is empty; needed is a video file')
+        self._file = Path(values['file'])
+        # Seconds between frames where the video does not say: after the last one of a loop.
+        self._period = 1.0 / (values['rate_hz'] or probe(self._file).rate_hz or 30.0)
+        self._frames = self._play()
+        self._next: tuple[float, NDArray[np.uint8]] | None = next(self._frames)
+        self._waiting = values['wait_for_subscribers']
+        self._at_last = time.monotonic() + values['wait_s'] if values['wait_s'] else math.inf
         qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE
-                         if reliability == 'reliable' else ReliabilityPolicy.BEST_EFFORT)
-        kind, topic = ((CompressedImage, 'image_raw/compressed') if self._encoding == 'jpeg'
-                       else (ImageMessage, 'image_raw'))
+                         if values['reliability'] == 'reliable'
+                         else ReliabilityPolicy.BEST_EFFORT)
+        kind, topic = ((CompressedImage, 'image_raw/compressed')
+                       if values['encoding'] == 'jpeg' else (ImageMessage, 'image_raw'))
         self._publisher = self.create_publisher(kind, topic, qos)
+        self.failed = ''
         self.finished = False
-        self.sent = 0
-        self.create_timer(1.0 / rate, self._on_timer)
+        # Of the clock, when the first frame was sent [ns].
+        self._start: int | None = None
+        self._timer = self.create_timer(_LOOK_S, self._on_timer)
 
-    def _parameter(
-        self, name: str, default: Any, text: str, low: float | None = None,
-        high: float | None = None,
-    ) -> Any:
-        """Declare a read-only parameter and read it."""
-        descriptor = ParameterDescriptor(description=text, read_only=True)
-        if low is not None and high is not None:
-            if isinstance(default, float):
-                descriptor.floating_point_range = [
-                    FloatingPointRange(from_value=low, to_value=high, step=0.0)]
-            else:
-                descriptor.integer_range = [
-                    IntegerRange(from_value=int(low), to_value=int(high), step=0)]
-        return self.declare_parameter(name, default, descriptor).value
+    def _read(self, parameter: Parameter) -> Any:
+        """Declare a read-only parameter and read it; a whole number is a number."""
+        descriptor = parameter.descriptor()
+        descriptor.dynamic_typing = True
+        try:
+            value = self.declare_parameter(parameter.name, parameter.default, descriptor).value
+        except Exception as error:  # rclpy has one exception for each way to be wrong
+            raise ParameterError(f'parameter {parameter.name}: {error}') from error
+        if isinstance(parameter.default, float) and type(value) is int:
+            value = float(value)
+        parameter.check(parameter.name, value)
+        return value
+
+    def _play(self) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+        """Yield each frame with the seconds from the first at which it is due."""
+        rate, start, count = self._values['rate_hz'], 0.0, 0
+        while True:
+            for seconds, image in play(self._file):
+                due = count / rate if rate else start + seconds
+                yield due, image
+                count += 1
+            if not self._values['loop']:
+                return
+            start = due + self._period
 
     def _on_timer(self) -> None:
-        """Send the next frame."""
+        """Send the next frame if it is due, and wait for the one after it."""
         if self._publisher.get_subscription_count() < self._waiting \
                 and time.monotonic() < self._at_last:
             return
         self._waiting = 0
-        found, frame = self._video.read()
-        if not found and self._loop and self.sent:
-            self._video.set(cv2.CAP_PROP_POS_FRAMES, 0)
-            found, frame = self._video.read()
-        if not found:
+        if self._next is None:
+            self._publisher.wait_for_all_acked(Duration(seconds=_LAST_S))
             self.finished = True
             return
-        if all(self._size):
-            frame = cv2.resize(frame, self._size, interpolation=cv2.INTER_AREA)
-        message = self._message(np.asarray(frame, np.uint8))
-        message.header.frame_id = self._frame_id
-        message.header.stamp = self.get_clock().now().to_msg()
-        self._publisher.publish(message)
-        self.sent += 1
+        now = self.get_clock().now().nanoseconds
+        self._start = now if self._start is None else self._start
+        seconds, image = self._next
+        stamp = self._start + round(seconds * 1e9)
+        if now - stamp > _LATE:
+            self.get_logger().warning(
+                f'{self._file} cannot be decoded at its rate here; it plays slower', once=True)
+            self._start, stamp = self._start + now - stamp, now
+        if now >= stamp:
+            self._send(image, stamp)
+            self._next = self._advance()
+            # The last frame is shown for a while, too.
+            seconds = self._next[0] if self._next else seconds + self._period
+            stamp = self._start + round(seconds * 1e9)
+            now = self.get_clock().now().nanoseconds
+        self._timer.timer_period_ns = max(stamp - now, 0)
+        self._timer.reset()
 
-    def _message(self, bgr: np.ndarray) -> ImageMessage | CompressedImage:
-        """Make a message of a BGR image, without the header."""
-        if self._encoding == 'jpeg':
-            _, data = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, self._quality])
+    def _advance(self) -> tuple[float, NDArray[np.uint8]] | None:
+        """Decode the next frame ahead of its time; None at the end."""
+        try:
+            return next(self._frames, None)
+        except DataError as error:
+            self.failed = str(error)
+            return None
+
+    def _send(self, rgb: NDArray[np.uint8], stamp: int) -> None:
+        """Publish a frame."""
+        width, height = self._values['width'], self._values['height']
+        if width and height:
+            rgb = np.asarray(
+                cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+        message = self._message(rgb)
+        message.header.frame_id = self._values['frame_id']
+        message.header.stamp = Time(nanoseconds=stamp).to_msg()
+        self._publisher.publish(message)
+
+    def _message(self, rgb: NDArray[np.uint8]) -> ImageMessage | CompressedImage:
+        """Make the message of an image, without the header."""
+        encoding = self._values['encoding']
+        if encoding == 'jpeg':
+            _, data = cv2.imencode('.jpg', cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR),
+                                   [cv2.IMWRITE_JPEG_QUALITY, self._values['quality']])
             return CompressedImage(format='jpeg', data=array('B', data.tobytes()))
-        conversion, channels = _FROM_BGR[self._encoding]
-        pixels = bgr if conversion is None else cv2.cvtColor(bgr, conversion)
-        height, width = bgr.shape[:2]
+        conversion, channels = _FROM_RGB[encoding]
+        pixels = rgb if conversion is None else cv2.cvtColor(rgb, conversion)
+        height, width = rgb.shape[:2]
         return ImageMessage(
-            height=height, width=width, step=width * channels, encoding=self._encoding,
+            height=height, width=width, step=width * channels, encoding=encoding,
             data=array('B', pixels.tobytes()))
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the node as a process; it ends with the video."""
+    failed = ''
+
+    def finished(node: VideoPublisher) -> bool:
+        nonlocal failed
+        failed = node.failed
+        return node.finished
+
     try:
-        return run_node(VideoPublisher, arguments, finished=lambda node: node.finished)
+        code = run_node(VideoPublisher, arguments, finished=finished)
     except HralignError as error:
-        print(f'video_publisher: {error}', file=sys.stderr)
-        return 1
+        failed, code = str(error), 1
+    if failed:
+        print(f'video_publisher: {failed}', file=sys.stderr)
+    return 1 if failed else code
 
 
 if __name__ == '__main__':

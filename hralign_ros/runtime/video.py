@@ -268,7 +268,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
                 raise DataError(f'video {path}: holds no video stream')
             yield container, container.streams.video[0]
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise DataError(f'video {path}: {error}') from error
+        raise DataError(f'video {path}: {getattr(error, "strerror", None) or error}') from error
 
 
 def _rate(stream: Any) -> float:

@@ -6,8 +6,10 @@
 SHELL := /bin/bash
 # The Python (3.10 to 3.12) that .venv is made with.
 PYTHON ?= python3
-# make demo: video files, one for each view (wrist first); nothing plays the shipped episodes.
+# make demo: a video that plays as both views, or one for each; nothing plays the shipped episodes.
 VIDEO ?=
+WRIST ?=
+THIRD_PERSON ?=
 # make demo: the instruction.
 TASK ?=
 # make bundle: the run of `hralign adapt` to export, and the report of `hralign evaluate` on it.
@@ -17,7 +19,7 @@ REPORT ?=
 ARGS ?=
 
 # Handed over by the environment, so that no character in them means anything to the shell.
-export VIDEO TASK RUN REPORT
+export VIDEO WRIST THIRD_PERSON TASK RUN REPORT
 
 SETUP = @command -v $(PYTHON) >/dev/null || \
 	{ echo "setup: Python 3.10, 3.11 or 3.12 is needed and $(PYTHON) is not found." >&2; exit 1; }; \
@@ -33,10 +35,11 @@ help:  ## this list
 setup:  ## virtual environment, ROS 2 where none is sourced, both packages built
 	$(SETUP) demo
 
-demo:  ## run the node on recorded video: make demo VIDEO="a.mp4 b.mp4" TASK="put it in the cup"
+demo:  ## run the node on recorded video: make demo WRIST=a.mp4 THIRD_PERSON=b.mp4 TASK="open it"
 	$(SETUP) demo
-	@$(ENTER) && python -m hralign_ros.nodes.demo $${VIDEO:+--video $$VIDEO} \
-		$${TASK:+--task "$$TASK"} $(ARGS)
+	@$(ENTER) && python -m hralign_ros.nodes.demo $${VIDEO:+--video "$$VIDEO"} \
+		$${WRIST:+--video "wrist=$$WRIST"} \
+		$${THIRD_PERSON:+--video "third_person=$$THIRD_PERSON"} $${TASK:+--task "$$TASK"} $(ARGS)
 
 test:  ## build, all tests, linters, type check
 	$(SETUP) demo test adapt --rebuild

@@ -47,8 +47,8 @@ ARGUMENTS = (
     DeclareLaunchArgument(
         'bundle', default_value='', description='Directory of a bundle; empty: the shipped one.'),
     DeclareLaunchArgument(
-        'rate_hz', default_value='',
-        description="Frames per second of both cameras; empty: the episode's."),
+        'rate_hz', default_value='0.0',
+        description="Frames per second of both cameras; 0: the times of the video's frames."),
     DeclareLaunchArgument(
         'report', default_value='demo_report',
         description='Folder that report.png and ticks.csv are written to.'),
@@ -67,7 +67,7 @@ def make_nodes(context: LaunchContext) -> list:
              output='screen', remappings=[('image_raw', f'{view}/image_raw')],
              parameters=[{'file': given[f'{view}_video'] or str(
                               folder / episode['views'][view]['file']),
-                          'rate_hz': float(given['rate_hz'] or episode['fps']),
+                          'rate_hz': float(given['rate_hz']),
                           'frame_id': f'{view}_optical_frame',
                           # The encoder and the monitor; else an episode begins in mid-video.
                           'wait_for_subscribers': 2, 'wait_s': 30.0}])

@@ -8,7 +8,7 @@ With a ROS 2 installation `ros2 launch hralign_ros demo.launch.py` does the same
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import os
 from pathlib import Path
 import signal
@@ -16,65 +16,96 @@ import subprocess
 import sys
 import time
 
-from hralign_ros.runtime.bundle import load_bundle
+from hralign_ros.runtime.bundle import Bundle, load_bundle
 from hralign_ros.runtime.errors import HralignError
 from hralign_ros.runtime.resources import default_bundle, find_share
+from hralign_ros.runtime.video import probe
 import yaml
 
 _PATIENCE = 30.0
 
 
+class DemoError(HralignError):
+    """What was given does not fit the bundle, or is not there."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo to the end of the videos; return 0 if all went well."""
     parser = argparse.ArgumentParser(description='Run the encoder on recorded video.')
-    parser.add_argument('--video', nargs='+', type=Path, metavar='FILE',
-                        help='one file per view, wrist first; one file plays as all views')
+    parser.add_argument(
+        '--video', nargs='+', action='extend', metavar='[VIEW=]FILE', help='one file that plays '
+        'as all views, or one for each view; those without a name come in the order of the '
+        'views, wrist first; default: the shipped episodes')
     parser.add_argument('--task', help='the instruction')
     parser.add_argument('--bundle', help='directory of a bundle; default: the shipped one')
     parser.add_argument('--report', type=Path, default=Path('demo_report'),
                         help='folder for report.png and ticks.csv (%(default)s)')
-    parser.add_argument('--rate', type=float, help='frames a second; default: that of the '
-                        'shipped episodes, 30 for videos')
+    parser.add_argument('--rate', type=float, default=0.0,
+                        help="frames a second; default: the times of the videos' own frames")
     options = parser.parse_args(arguments)
     try:
         bundle = load_bundle(options.bundle or default_bundle())
+        if not options.video:
+            return _play_episodes(bundle, options)
+        videos = _match(options.video, bundle.manifest.views)
+        return _run(videos, options.task or '', bundle, options, options.report)
     except HralignError as error:
         print(f'demo: {error}', file=sys.stderr)
         return 1
-    views = bundle.manifest.views
-    if not options.video:
-        return _play_episodes(str(bundle.path), views, options)
-    videos = options.video * (len(views) if len(options.video) == 1 else 1)
-    missing = [str(video) for video in videos if not video.is_file()]
-    if missing or len(videos) != len(views):
-        print(f'demo: {len(videos)} videos given for the views {", ".join(views)}'
-              + (f'; not found: {", ".join(missing)}' if missing else ''), file=sys.stderr)
-        return 1
-    return _run(dict(zip(views, videos, strict=True)), options.task or '', str(bundle.path),
-                options.rate or 30.0, options.report)
 
 
-def _play_episodes(bundle: str, views: Sequence[str], options: argparse.Namespace) -> int:
-    """Play the shipped episodes one after the other, and draw them side by side."""
+def _match(given: Sequence[str], views: Sequence[str]) -> dict[str, Path]:
+    """
+    Tell which video is of which view.
+
+    :param given: [VIEW=]FILE.
+    :raises DemoError: they do not fit the views of the bundle.
+    :raises DataError: one cannot be played.
+    """
+    videos: dict[str, Path] = {}
+    for text in given:
+        view, equals, file = text.partition('=')
+        if not equals or view not in views:
+            view, file = '', text
+        left = [view for view in views if view not in videos]
+        if view in videos or not left:
+            raise DemoError(f'{len(given)} videos are given for the views {", ".join(views)}; '
+                            'needed is one that plays as all of them, or one for each')
+        if not view and len(given) == 1:
+            videos = dict.fromkeys(views, Path(file))
+        else:
+            videos[view or left[0]] = Path(file)
+    missing = [view for view in views if view not in videos]
+    if missing:
+        raise DemoError(f'no video is given for the view {", ".join(missing)}; needed is one that '
+                        'plays as all views, or one for each (--video VIEW=FILE)')
+    for video in dict.fromkeys(videos.values()):
+        probe(video)
+    return videos
+
+
+def _play_episodes(bundle: Bundle, options: argparse.Namespace) -> int:
+    """
+    Play the shipped episodes one after the other, and draw them side by side.
+
+    :raises DemoError: they are not there, or do not have the views of the bundle.
+    """
     try:
         shipped = find_share('demo/episodes')
     except FileNotFoundError as error:
-        print(f'demo: {error}; or give your own with --video', file=sys.stderr)
-        return 1
-    folders = sorted(path.parent for path in shipped.glob('*/episode.yaml'))
+        raise DemoError(f'{error}; or give your own with --video') from error
     played = []
-    for folder in folders:
+    for folder in sorted(path.parent for path in shipped.glob('*/episode.yaml')):
         episode = yaml.safe_load((folder / 'episode.yaml').read_text('utf-8'))
-        unknown = [view for view in views if view not in episode['views']]
+        unknown = [view for view in bundle.manifest.views if view not in episode['views']]
         if unknown:
-            print(f'demo: {folder.name} has no view {", ".join(unknown)}, which the bundle has; '
-                  'give your own videos with --video', file=sys.stderr)
-            return 1
-        print(f"{folder.name}: '{options.task or episode['task']}'", flush=True)
+            raise DemoError(f'{folder.name} has no view {", ".join(unknown)}, which the bundle '
+                            'has; give your own videos with --video')
+        task = options.task or episode['task']
+        print(f"{folder.name}: '{task}'", flush=True)
         report = options.report / folder.name
-        code = _run({view: folder / episode['views'][view]['file'] for view in views},
-                    options.task or episode['task'], bundle, options.rate or episode['fps'],
-                    report)
+        code = _run({view: folder / episode['views'][view]['file']
+                     for view in bundle.manifest.views}, task, bundle, options, report)
         if code:
             return code
         played.append((folder, episode, report / 'ticks.csv'))
@@ -88,15 +119,11 @@ def _play_episodes(bundle: str, views: Sequence[str], options: argparse.Namespac
     return 0
 
 
-def episode_folder() -> Path:
-    """Find the shipped episode of a longer task, at 30 Hz and full size."""
-    return find_share('demo/can')
-
-
 def _run(
-    videos: dict[str, Path], task: str, bundle: str, rate: float, report: Path,
+    videos: Mapping[str, Path], task: str, bundle: Bundle, options: argparse.Namespace,
+    report: Path,
 ) -> int:
-    """Start all processes, wait for the videos to end, stop them."""
+    """Start all processes, wait for the videos to end, stop them; 1: something failed."""
     environment = dict(os.environ)
     try:
         environment.setdefault('FASTRTPS_DEFAULT_PROFILES_FILE',
@@ -111,13 +138,13 @@ def _run(
             {'report': str(report),
              'cameras': f'[{", ".join(f"{view}/image_raw" for view in views)}]'})
         processes['encoder'] = _node(
-            'encoder_node', environment, {'autostart': True, 'bundle': bundle,
+            'encoder_node', environment, {'autostart': True, 'bundle': str(bundle.path),
                                           **({'task': task} if task else {})},
             log_level='warn')
         for view, video in videos.items():
             processes[view] = _node(
                 'video_publisher', environment,
-                {'file': str(video.resolve()), 'rate_hz': float(rate),
+                {'file': str(video.resolve()), 'rate_hz': options.rate,
                  'frame_id': f'{view}_optical_frame',
                  # The encoder and the monitor; else an episode would begin in mid-video.
                  'wait_for_subscribers': 2, 'wait_s': _PATIENCE},
@@ -128,10 +155,11 @@ def _run(
         print('interrupted')
     finally:
         codes = _stop(processes)
-    failed = {name: code for name, code in codes.items() if code != 0}
-    if failed:
-        print(f'demo: ended with errors: {failed}', file=sys.stderr)
-    return 1 if failed else 0
+    # A process that returns 1 has said why.
+    for name, code in codes.items():
+        if code not in (0, 1):
+            print(f'demo: the {name} ended with code {code}', file=sys.stderr)
+    return 1 if any(codes.values()) else 0
 
 
 def _node(

@@ -8,8 +8,6 @@ The report folder gets report.png (images, attention, timelines) and ticks.csv.
 """
 
 from collections import Counter, deque
-import csv
-from dataclasses import dataclass, field
 from functools import partial
 import math
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any, TextIO
 
 from diagnostic_msgs.msg import DiagnosticArray
 from hralign_ros.nodes.conversions import stamp_to_ns
+from hralign_ros.nodes.demo_recording import Recording, Row, write_ticks
 from hralign_ros.nodes.encoder_node import LATCHED
 from hralign_ros.nodes.image_subscriptions import decode
 from hralign_ros.nodes.interfaces import EncoderInfo, SuccessProbability, TaskEmbedding
@@ -31,39 +30,9 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image as ImageMessage
 
-# Overlays kept for the report: one a second, for at most ten minutes.
-_SHOT_PERIOD = 1.0
-_MOST_SHOTS = 600
-
-
-@dataclass
-class Row:
-    """One tick in the report; times in seconds."""
-
-    time: float
-    latency: float
-    processing: float
-    skew: float
-    drift: list[float]
-    probability: float
-    threshold: float = math.nan
-    failure: float = math.nan
-    progress: float = math.nan
-    decision: str = ''
-    status: str = ''
-
-
-@dataclass
-class Recording:
-    """What the monitor has seen."""
-
-    view_names: list[str] = field(default_factory=list)
-    rows: list[Row] = field(default_factory=list)
-    shots: dict[str, list[tuple[float, np.ndarray]]] = field(default_factory=dict)
-    images: dict[str, list[tuple[float, np.ndarray]]] = field(default_factory=dict)
-    info: EncoderInfo | None = None
-    task: str = ''
-    drops: Counter[str] = field(default_factory=Counter)
+# Images kept for the report: one a second, for at most ten minutes.
+_IMAGE_PERIOD_S = 1.0
+_MOST_IMAGES = 600
 
 
 class DemoMonitor(Node):
@@ -79,7 +48,7 @@ class DemoMonitor(Node):
                 description='Image topics, in the order of the views; shown in the report.',
                 read_only=True)).value
         self._terminal = terminal or sys.stdout
-        self._recording = Recording()
+        self.recording = Recording()
         self._first: np.ndarray | None = None
         self._start: int | None = None
         self._recent: deque[float] = deque(maxlen=60)
@@ -104,7 +73,7 @@ class DemoMonitor(Node):
 
     def _on_info(self, message: EncoderInfo) -> None:
         """Learn the views, and look at their attention."""
-        self._recording.info = message
+        self.recording.info = message
         for view in message.view_names:
             if view not in self._overlays:
                 self._overlays[view] = self.create_subscription(
@@ -125,9 +94,9 @@ class DemoMonitor(Node):
                 values, self._first, message.view_valid, strict=True)]
         success = self._last_success
         same = success is not None and success.header.stamp == message.header.stamp
-        self._recording.view_names = list(message.view_names)
-        self._recording.task = message.task
-        self._recording.rows.append(Row(
+        self.recording.view_names = list(message.view_names)
+        self.recording.task = message.task
+        self.recording.rows.append(Row(
             time=(stamp - self._start) * 1e-9,
             latency=(stamp_to_ns(message.publish_time) - stamp) * 1e-9,
             processing=message.processing_duration.sec
@@ -139,7 +108,7 @@ class DemoMonitor(Node):
 
     def _on_success(self, message: SuccessProbability) -> None:
         self._last_success = message
-        rows = self._recording.rows
+        rows = self.recording.rows
         if self._start is None or not rows:
             return
         if abs(rows[-1].time - (stamp_to_ns(message.header.stamp) - self._start) * 1e-9) < 1e-6:
@@ -159,15 +128,16 @@ class DemoMonitor(Node):
         if self._start is None:
             return
         seconds = (stamp_to_ns(message.header.stamp) - self._start) * 1e-9
-        shots = self._recording.shots.setdefault(view, [])
-        if len(shots) >= _MOST_SHOTS or (shots and seconds - shots[-1][0] < _SHOT_PERIOD):
+        overlays = self.recording.overlays.setdefault(view, [])
+        if len(overlays) >= _MOST_IMAGES \
+                or (overlays and seconds - overlays[-1][0] < _IMAGE_PERIOD_S):
             return
-        shots.append((seconds, decode(message)[0].copy()))
-        index = self._recording.view_names.index(view)
+        overlays.append((seconds, decode(message)[0].copy()))
+        index = self.recording.view_names.index(view)
         image = self._newest_image.get(index)
         if image is not None:
             try:
-                self._recording.images.setdefault(view, []).append(
+                self.recording.images.setdefault(view, []).append(
                     (seconds, decode(image)[0].copy()))
             except FrameError as error:
                 self.get_logger().warning(str(error), once=True)
@@ -176,16 +146,16 @@ class DemoMonitor(Node):
         for status in message.status:
             for pair in status.values:
                 if pair.key.startswith('dropped_'):
-                    self._recording.drops[f'{status.name.split()[-1]} {pair.key[8:]}'] = int(
+                    self.recording.drops[f'{status.name.split()[-1]} {pair.key[8:]}'] = int(
                         pair.value)
 
     def _show(self) -> None:
         """Draw the live view: over itself on a terminal, a line at a time elsewhere."""
-        rows, info = self._recording.rows, self._recording.info
+        rows, info = self.recording.rows, self.recording.info
         if info is None:
             return
         lines = [f'{info.backbone} on {info.provider}, bundle {info.bundle_name} '
-                 f'{info.bundle_sha256[:8]}, task: {self._recording.task or "none"}']
+                 f'{info.bundle_sha256[:8]}, task: {self.recording.task or "none"}']
         if rows:
             last = rows[-60:]
             rate = 0.0
@@ -194,12 +164,12 @@ class DemoMonitor(Node):
                     self._recent[-1] - self._recent[0], 1e-9)
             latency = np.percentile([row.latency for row in last], (50, 95)) * 1e3
             drift = ', '.join(f'{view} {value:.3f}' for view, value in zip(
-                self._recording.view_names, last[-1].drift, strict=True))
+                self.recording.view_names, last[-1].drift, strict=True))
             lines += [
                 f'{last[-1].time:6.1f} s  {rate:5.1f} Hz  latency p50 {latency[0]:5.1f} ms '
                 f'p95 {latency[1]:5.1f} ms  skew {last[-1].skew * 1e3:4.1f} ms',
                 f'drift from the first frame: {drift}',
-                f'drops: {_drops(self._recording.drops)}']
+                f'drops: {_drops(self.recording.drops)}']
         success = self._last_success
         if success is not None:
             probability = f'{success.probability:.3f}' if success.probability_valid else 'none'
@@ -221,32 +191,19 @@ class DemoMonitor(Node):
 
     def write_report(self) -> None:
         """Write ticks.csv and report.png, if there was anything to see."""
-        recording = self._recording
-        if not recording.rows:
-            self.get_logger().error('nothing was received from the encoder; no report is written')
+        if not self.recording.rows:
             return
         self._report_folder.mkdir(parents=True, exist_ok=True)
-        with open(self._report_folder / 'ticks.csv', 'w', newline='', encoding='utf-8') as file:
-            writer = csv.writer(file)
-            writer.writerow([
-                'time_s', 'latency_s', 'processing_s', 'skew_s',
-                *(f'drift_{view}' for view in recording.view_names),
-                'probability', 'threshold', 'failure', 'progress', 'decision', 'status'])
-            for row in recording.rows:
-                writer.writerow([
-                    f'{row.time:.4f}', f'{row.latency:.5f}', f'{row.processing:.5f}',
-                    f'{row.skew:.5f}', *(f'{d:.5f}' for d in row.drift),
-                    f'{row.probability:.5f}', f'{row.threshold:.5f}', f'{row.failure:.5f}',
-                    f'{row.progress:.5f}', row.decision, row.status])
+        write_ticks(self.recording, self._report_folder / 'ticks.csv')
         try:
             from hralign_ros.nodes.demo_report import draw_report
         except ImportError as error:
             self.get_logger().warning(
                 f'no report.png: {error}; pip install matplotlib. ticks.csv is written')
             return
-        draw_report(recording, self._report_folder / 'report.png')
+        draw_report(self.recording, self._report_folder / 'report.png')
         self._terminal.write(f'report: {self._report_folder}/report.png, ticks.csv '
-                             f'({len(recording.rows)} ticks)\n')
+                             f'({len(self.recording.rows)} ticks)\n')
 
 
 def _flags(status: int) -> str:
@@ -259,15 +216,26 @@ def _drops(drops: Counter[str]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the monitor as a process until it is interrupted."""
+    """Run the monitor as a process until it is interrupted; 1: it has received nothing."""
     started = time.monotonic()
+    monitors: list[DemoMonitor] = []
+
+    def make() -> DemoMonitor:
+        monitors.append(DemoMonitor())
+        return monitors[0]
+
     try:
-        code = run_node(DemoMonitor, arguments)
+        code = run_node(make, arguments)
     except HralignError as error:
         print(f'demo_monitor: {error}', file=sys.stderr)
         return 1
     print(f'watched for {time.monotonic() - started:.0f} s')
-    return code
+    if monitors[0].recording.rows:
+        return code
+    print('demo_monitor: nothing was received from the encoder, so there is no report (drops: '
+          f'{_drops(monitors[0].recording.drops)}); `hralign doctor` tells what is missing',
+          file=sys.stderr)
+    return 1
 
 
 if __name__ == '__main__':

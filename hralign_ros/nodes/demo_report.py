@@ -6,15 +6,14 @@
 from collections.abc import Mapping, Sequence
 import csv
 from pathlib import Path
-from typing import Any, TYPE_CHECKING
+from typing import Any
 
 import cv2
+from hralign_ros.nodes.demo_recording import Recording
+from hralign_ros.runtime.video import read_frames
 import matplotlib
 from matplotlib.figure import Figure
 import numpy as np
-
-if TYPE_CHECKING:
-    from hralign_ros.nodes.demo_monitor import Recording
 
 matplotlib.use('Agg')
 
@@ -22,28 +21,26 @@ _COLUMNS = 6
 _SIDE = 224
 
 
-def draw_report(recording: 'Recording', path: Path) -> None:
+def draw_report(recording: Recording, path: Path) -> None:
     """
     Draw a recording.
 
     :param path: of the PNG to write.
     """
-    views = [view for view in recording.view_names if recording.shots.get(view)]
+    views = [view for view in recording.view_names if recording.overlays.get(view)]
     figure = Figure(figsize=(13, 2.15 * 2 * len(views) + 7.5), layout='constrained')
     ratios = [1.0] * (2 * len(views)) + [0.75] * 3
     grid = figure.add_gridspec(len(ratios), _COLUMNS, height_ratios=ratios)
     for row, view in enumerate(views):
-        for offset, (name, shots) in enumerate((
+        for offset, (name, images) in enumerate((
                 (view, recording.images.get(view, [])),
-                ('attention', recording.shots[view]))):
-            chosen = np.linspace(0, len(shots) - 1, min(_COLUMNS, len(shots))).astype(int)
+                ('attention', recording.overlays[view]))):
+            chosen = np.linspace(0, len(images) - 1, min(_COLUMNS, len(images))).astype(int)
             for column, index in enumerate(chosen):
-                seconds, image = shots[index]
+                seconds, image = images[index]
                 axes = figure.add_subplot(grid[2 * row + offset, column])
-                axes.imshow(cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA))
-                axes.set_xticks([])
-                axes.set_yticks([])
-                axes.set_title(f'{seconds:.1f} s', fontsize=8)
+                _show(axes, seconds, cv2.resize(
+                    image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA))
                 if column == 0:
                     axes.set_ylabel(name, fontsize=10)
     _draw_timelines(recording, figure, grid, 2 * len(views))
@@ -57,9 +54,9 @@ def draw_overview(
     played: Sequence[tuple[Path, Mapping[str, Any], Path]], path: Path,
 ) -> None:
     """
-    Draw episodes below one another: figures, probability over time, decision, and the truth.
+    Draw episodes below one another: images, probability over time, decision, and the truth.
 
-    :param played: of each its folder, its episode.yaml and the ticks.csv of its playing.
+    :param played: of each its folder, its episode.yaml and the ticks.csv of its replay.
     :param path: of the PNG to write.
     """
     figure = Figure(figsize=(13, 3.9 * len(played)), layout='constrained')
@@ -67,13 +64,10 @@ def draw_overview(
     for number, (folder, episode, ticks) in enumerate(played):
         with open(ticks, encoding='utf-8') as file:
             rows = list(csv.DictReader(file))
-        frames = _frames(folder / episode['views'][list(episode['views'])[0]]['file'])
-        for column, index in enumerate(np.linspace(0, len(frames) - 1, _COLUMNS).astype(int)):
-            axes = figure.add_subplot(grid[2 * number, column])
-            axes.imshow(frames[index])
-            axes.set_xticks([])
-            axes.set_yticks([])
-            axes.set_title(f'{index / episode["fps"]:.1f} s', fontsize=8)
+        view = next(iter(episode['views'].values()))
+        frames, seconds = read_frames(folder / view['file'], count=_COLUMNS)
+        for column in range(_COLUMNS):
+            _show(figure.add_subplot(grid[2 * number, column]), seconds[column], frames[column])
         times = np.array([float(row['time_s']) for row in rows])
         axes = figure.add_subplot(grid[2 * number + 1, :])
         if episode['success']:
@@ -104,19 +98,16 @@ def draw_overview(
     figure.savefig(path, dpi=90)
 
 
-def _frames(file: Path) -> list[np.ndarray]:
-    """Read a video: RGB frames."""
-    video = cv2.VideoCapture(str(file))
-    frames: list[np.ndarray] = []
-    while True:
-        found, frame = video.read()
-        if not found:
-            return frames
-        frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+def _show(axes: Any, seconds: float, image: np.ndarray) -> None:
+    """Show an image with its time."""
+    axes.imshow(image)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_title(f'{abs(seconds):.1f} s', fontsize=8)
 
 
 def _draw_timelines(
-    recording: 'Recording', figure: Figure, grid: matplotlib.gridspec.GridSpec, first: int,
+    recording: Recording, figure: Figure, grid: matplotlib.gridspec.GridSpec, first: int,
 ) -> None:
     """Draw latency, drift and probability over time, one above the other."""
     times = np.array([row.time for row in recording.rows])

@@ -250,6 +250,6 @@ def test_demo_monitor_that_received_nothing(harness: Harness) -> None:
     One sentence and code 1, with which the demo ends too.
     """
     process = harness.start('demo_monitor')
-    harness.wait(lambda: harness.node.count_subscribers('/encoder/embedding'), 'the monitor')
+    harness.wait(lambda: harness.node.count_subscribers('/wrist/image_raw'), 'the monitor')
     assert process.stop() == 1
     assert 'nothing was received from the encoder' in process.output

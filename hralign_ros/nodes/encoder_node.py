@@ -371,9 +371,10 @@ class EncoderNode(LifecycleNode):
             messages.insert(
                 0, (self._embedding, conversions.embedding_message(result, self._encoder)))
         for publisher, message in messages:
-            message.publish_time = self.get_clock().now().to_msg()
+            # In this order: a thread that waits in between is no part of the processing.
             message.processing_duration = conversions.duration_message(
                 time.monotonic_ns() - result.started)
+            message.publish_time = self.get_clock().now().to_msg()
             publisher.publish(message)
 
     def _publish_attention(self, result: Result) -> None:

@@ -81,6 +81,7 @@ class Calibration:
     :param thresholds: false-alarm rate alpha -> probability above which SUCCESS may be decided.
     :param failed: attempts that never succeeded, among those behind the thresholds; 0: not said.
     :param succeeded: attempts that succeeded, likewise.
+    :param pooled: these are attempts of all tasks together.
     """
 
     method: str
@@ -88,6 +89,7 @@ class Calibration:
     thresholds: Mapping[float, float] = field(default_factory=dict)
     failed: int = 0
     succeeded: int = 0
+    pooled: bool = False
 
     def threshold(self, alpha: float) -> float | None:
         """Look up the threshold of a false-alarm rate; None: there is none for it."""
@@ -157,12 +159,14 @@ class Task:
         calibration = self.calibrations.get(frozenset(views))
         if calibration is None:
             return 'Not calibrated: every decision is ABSTAIN.'
-        counts = f'{calibration.failed} failed and {calibration.succeeded} successful attempts'
-        behind = f', from {counts}' if calibration.failed or calibration.succeeded else ''
+        behind = ''
+        if calibration.failed or calibration.succeeded:
+            behind = (f', from {calibration.failed} failed and {calibration.succeeded} successful '
+                      f'attempts{" of all tasks" if calibration.pooled else ""}')
         if not calibration.thresholds:
             return f'No threshold is calibrated{behind}: every decision is ABSTAIN.'
         rates = ', '.join(f'{alpha:g}' for alpha in sorted(calibration.thresholds))
-        return f'SUCCESS is decided at a false-alarm rate of {rates}{behind}.'
+        return f'SUCCESS can be decided at false-alarm rates of {rates}{behind}.'
 
 
 class TaskTable:
@@ -313,7 +317,8 @@ def _calibration(given: Mapping[str, Any], bundle: Bundle, task_id: str) -> Cali
             _number(t['probability'], 'probability', 0.0, 1.0)
             for t in given.get('thresholds', [])},
         failed=int(_number(given.get('never_succeeding', 0), 'never_succeeding', 0, 2**31)),
-        succeeded=int(_number(given.get('succeeding', 0), 'succeeding', 0, 2**31)))
+        succeeded=int(_number(given.get('succeeding', 0), 'succeeding', 0, 2**31)),
+        pooled=given.get('thresholds_from') == 'all tasks')
 
 
 def _texts(entry: Mapping[str, Any], key: str) -> tuple[str, ...]:

@@ -4,6 +4,8 @@
 """Decisions live and offline: the shipped episodes through the node, and through plain Python."""
 
 from hralign_ros.runtime import default_bundle, Encoder
+from hralign_ros.runtime.bundle import load_bundle
+from hralign_ros.runtime.tasks import load_tasks
 import numpy as np
 import pytest
 from support.harness import Harness, ROOT, stamp_of, video_frames
@@ -24,6 +26,14 @@ def test_there_is_a_success_and_two_ways_to_fail():
                 for folder in EPISODES]
     assert sum(episode['success'] for episode in episodes) == 1
     assert len({episode['failure'] for episode in episodes if not episode['success']}) == 2
+
+
+def test_the_bundle_knows_the_instructions_of_the_demo():
+    """Guards the demo of the can: its instruction was an unknown task, so it always abstained."""
+    tasks = load_tasks(load_bundle(default_bundle()))
+    for file in ROOT.glob('demo/**/episode.yaml'):
+        task = yaml.safe_load(file.read_text('utf-8'))['task']
+        assert tasks.match(task), task
 
 
 def _play(harness: Harness, episode: dict, recordings: dict) -> tuple[list, dict, int]:

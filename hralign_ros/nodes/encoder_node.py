@@ -27,6 +27,7 @@ from hralign_ros.nodes.interfaces import (
 )
 from hralign_ros.nodes.network import Network
 from hralign_ros.nodes.process import run_node
+from hralign_ros.nodes.rclpy_compatibility import LifecycleNode
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.errors import HralignError, TaskError
 from hralign_ros.runtime.faults import Faults
@@ -37,7 +38,7 @@ from hralign_ros.runtime.tasks import Task
 from rclpy.clock import JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image as ImageMessage
@@ -116,19 +117,6 @@ class EncoderNode(LifecycleNode):
     def on_error(self, state: LifecycleState) -> Return:
         """Go back to unconfigured, so that configure can be tried again."""
         return self._transition('recover from an error', self._teardown)
-
-    def _LifecycleNodeMixin__change_state(self, transition: int) -> Return:  # noqa: N802
-        """
-        Refuse a transition that is not available now.
-
-        rclpy (as of jazzy) raises there instead, and whoever asked waits for an answer for ever.
-        """
-        machine = self._state_machine
-        if transition not in {number for number, *_ in machine.available_transitions}:
-            self.get_logger().warning(
-                f'transition {transition} is refused in state {machine.current_state[1]}')
-            return Return.FAILURE
-        return Return(super()._LifecycleNodeMixin__change_state(transition))  # type: ignore[misc]
 
     def _transition(self, name: str, action: Callable[[], None]) -> Return:
         """Run a transition; an error is logged and reported, and the state stays what it was."""
@@ -402,8 +390,8 @@ class EncoderNode(LifecycleNode):
         self._faults.settle()
         name = self.get_fully_qualified_name()
         faults = self._faults.lasting()
-        state = str(self._state_machine.current_state[1])
-        statuses = [diagnostics.model_status(name, state, self._encoder, self._problem, faults)]
+        statuses = [diagnostics.model_status(
+            name, self.state_label, self._encoder, self._problem, faults)]
         if self._pipeline is not None and self._settings is not None and self._active:
             statistics = self._pipeline.statistics()
             statuses += [

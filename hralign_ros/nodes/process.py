@@ -11,10 +11,10 @@ from threading import Event
 import traceback
 from typing import TypeVar
 
+from hralign_ros.nodes.rclpy_compatibility import RCLError
 from hralign_ros.runtime.errors import HralignError
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
@@ -79,7 +79,7 @@ def run_node(
     try:
         rclpy.init(args=None if arguments is None else list(arguments),
                    signal_handler_options=SignalHandlerOptions.NO)
-    except rclpy_implementation.RCLError as error:
+    except RCLError as error:
         raise _start_error(error) from error
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -88,7 +88,7 @@ def run_node(
     try:
         try:
             node = make_node()
-        except rclpy_implementation.RCLError as error:
+        except RCLError as error:
             raise _start_error(error) from error
         executor.add_node(node)
         while not stop.is_set() and not finished(node):

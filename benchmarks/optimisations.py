@@ -22,6 +22,7 @@ import time
 from typing import Any
 
 from collector import Collector, matched_frames, percentiles
+from hralign_ros.runtime.fast_dds import profiles_variable
 from hralign_ros.runtime.resources import find_share
 import numpy as np
 from pages import filled
@@ -45,7 +46,7 @@ def watch(
     """Measure the node for a while with one thing undone."""
     variables = environment()
     if what == 'transport':
-        variables.pop('FASTRTPS_DEFAULT_PROFILES_FILE')
+        variables.pop(profiles_variable(variables))
     with Child('encoder', [sys.executable, str(HERE / 'undone.py'), what,
                            *encoder_arguments(task)], folder, env=variables) as node:
         collector.forget()

@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 from cameras import LOG_COLUMNS
+from hralign_ros.runtime.fast_dds import use_profile
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,7 +34,7 @@ class BenchmarkError(Exception):
 def environment() -> dict[str, str]:
     """Make the environment of a child, as a shell would hand it over."""
     variables = dict(os.environ)
-    variables['FASTRTPS_DEFAULT_PROFILES_FILE'] = str(ROOT / 'config/fastdds_large_images.xml')
+    use_profile(variables, ROOT / 'config/fastdds_large_images.xml')
     # The mark of the ROS 2 wheels: without it a child sets itself up, as when a person starts it.
     variables.pop('_ROS_WHEELS_BOOTSTRAP_COMPLETE', None)
     return variables

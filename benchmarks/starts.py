@@ -16,6 +16,7 @@ from typing import Any
 
 from cameras import RATE
 from collector import Collector
+from hralign_ros.runtime.fast_dds import SINCE_KILTED, UNTIL_JAZZY
 from processes import BenchmarkError, Child, encoder_node, environment, NAMESPACE, ROOT, VIEWS
 
 Report = Callable[[str], None]
@@ -75,7 +76,7 @@ def fresh_environment() -> dict[str, str]:
         variables[name] = os.pathsep.join(kept)
         if not kept:
             del variables[name]
-    for name in ('VIRTUAL_ENV', 'FASTRTPS_DEFAULT_PROFILES_FILE', 'MAKEFLAGS', 'MAKELEVEL'):
+    for name in ('VIRTUAL_ENV', UNTIL_JAZZY, SINCE_KILTED, 'MAKEFLAGS', 'MAKELEVEL'):
         variables.pop(name, None)
     # Packages are downloaded, as on a machine that has never seen them.
     variables['PIP_NO_CACHE_DIR'] = '1'

@@ -7,9 +7,11 @@ Play a recorded episode through the encoder and watch it; ends with the video.
 For a sourced ROS 2; `make demo` plays all episodes and draws them side by side.
 """
 
+import os
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
+from hralign_ros.runtime.fast_dds import profiles_variable, use_profile
 from launch import LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
@@ -22,14 +24,13 @@ from launch.actions import (
 from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown
 from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch.substitutions import EnvironmentVariable, LaunchConfiguration
+from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 import yaml
 
 SHARE = Path(get_package_share_directory('hralign_ros'))
 EPISODES = SHARE / 'demo/episodes'
 VIEWS = ('wrist', 'third_person')
-PROFILE = 'FASTRTPS_DEFAULT_PROFILES_FILE'
 
 ARGUMENTS = (
     DeclareLaunchArgument(
@@ -93,9 +94,11 @@ def make_nodes(context: LaunchContext) -> list:
 
 def generate_launch_description() -> LaunchDescription:
     """Describe the launch."""
+    # The default transport loses raw images; a profile that is set already is kept.
+    variables = dict(os.environ)
+    use_profile(variables, SHARE / 'config/fastdds_large_images.xml')
+    name = profiles_variable(variables)
     return LaunchDescription([
         *ARGUMENTS,
-        # The default transport loses raw images; a profile that is set already is kept.
-        SetEnvironmentVariable(PROFILE, EnvironmentVariable(
-            PROFILE, default_value=str(SHARE / 'config/fastdds_large_images.xml'))),
+        *([SetEnvironmentVariable(name, variables[name])] if name in variables else []),
         OpaqueFunction(function=make_nodes)])

@@ -72,7 +72,6 @@ def _take_domain() -> socket.socket:
 
 DOMAIN = _take_domain()
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-os.environ['FASTRTPS_DEFAULT_PROFILES_FILE'] = str(ROOT / 'config/fastdds_large_images.xml')
 os.environ['ROS_LOG_DIR'] = tempfile.mkdtemp(prefix='hralign_ros_log_')
 os.environ['RCUTILS_COLORIZED_OUTPUT'] = '0'
 # A test of launch itself takes a domain of its own.
@@ -80,6 +79,13 @@ os.environ['PYTHONUNBUFFERED'] = '1'
 # Two threads of torch that wait for each other take four times as long as one where something
 # else runs on the same cores; what tests train is too small to gain by a second one.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
+
+from hralign_ros.runtime.fast_dds import SINCE_KILTED, UNTIL_JAZZY, use_profile  # noqa: E402
+
+# Raw images need it, whatever the shell has set.
+for _name in (UNTIL_JAZZY, SINCE_KILTED):
+    os.environ.pop(_name, None)
+use_profile(os.environ, ROOT / 'config/fastdds_large_images.xml')
 
 
 @pytest.fixture

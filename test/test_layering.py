@@ -19,12 +19,16 @@ ALLOWED = {layer: set(LAYERS[:place + 1]) for place, layer in enumerate(LAYERS)}
     'doctor': {'doctor', 'nodes', 'runtime'},
     'simulation': {'simulation', 'data', 'runtime'},
     # Over all of them; each is imported only when its command runs.
-    'cli': {*LAYERS, 'cli', 'nodes', 'doctor', 'simulation'},
+    'cli': {*LAYERS, 'cli', 'doctor', 'simulation'},
 }
 ROS = {'ament_index_python', 'builtin_interfaces', 'diagnostic_msgs', 'hralign_msgs', 'launch',
        'launch_ros', 'lifecycle_msgs', 'rcl_interfaces', 'rclpy', 'sensor_msgs', 'std_msgs'}
 OFFLINE = {'onnx', 'onnxscript', 'torch', 'torchvision', 'transformers', 'timm'}
 ROBOT = {'cv2', 'numpy', 'onnxruntime', 'safetensors', 'tokenizers', 'yaml'}
+# Of doctor, the module that listens; all others examine a computer without ROS, too.
+LISTENING = PACKAGE / 'doctor/listening.py'
+RCLPY_COMPATIBILITY = PACKAGE / 'nodes/rclpy_compatibility.py'
+RCLPY_PRIVATE = ('rclpy.impl', 'rclpy._rclpy')
 # Imported only where it is used, and named in one sentence where it is missing.
 OPTIONAL = {'av', 'cryptography'}
 
@@ -69,12 +73,61 @@ def test_imports_point_one_way(path):
         where = f'{path.name}:{line} imports {module}'
         if top == 'hralign_ros' and rest and (PACKAGE / rest[0]).is_dir() and layer:
             assert rest[0] in ALLOWED[layer], where
-        if top in ROS:
-            assert layer in ('nodes', 'doctor'), where
+        if top in ROS or module.startswith('hralign_ros.nodes'):
+            assert layer == 'nodes' or path == LISTENING, where
+        if module.startswith(RCLPY_PRIVATE):
+            assert path == RCLPY_COMPATIBILITY, where
         if top in OFFLINE:
             assert layer in ('models', 'training', 'export', 'calibration', 'evaluation'), where
             # Metrics are plain arrays, so that anybody can use them.
             assert path.parent.name != 'metrics', where
+
+
+def test_no_private_of_rclpy_is_used_elsewhere():
+    """Guards against a release of rclpy: what it does not publish, one module reads."""
+    private = ('_LifecycleNodeMixin', '_state_machine', '_parameter_overrides', '_Node__')
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+            name = getattr(node, 'attr', None) or getattr(node, 'name', None) or ''
+            assert path == RCLPY_COMPATIBILITY or not str(name).startswith(private), \
+                f'{path.name}:{node.lineno} uses {name}'
+
+
+def module_of(path):
+    """Name the module of a file; a package is named without its __init__."""
+    return '.'.join(('hralign_ros', *path.relative_to(PACKAGE).with_suffix('').parts)) \
+        .removesuffix('.__init__')
+
+
+def circle(graph):
+    """Find modules that import each other in a circle; [] where there are none."""
+    done = set()
+
+    def search(module, way):
+        if module in way:
+            return [*way[way.index(module):], module]
+        if module in done:
+            return []
+        found = next((found for other in sorted(graph[module])
+                      if (found := search(other, [*way, module]))), [])
+        done.add(module)
+        return found
+    return next((found for module in sorted(graph) if (found := search(module, []))), [])
+
+
+def test_no_modules_import_each_other():
+    """Guards readers: there is a first module to read. For type checkers alone counts, too."""
+    modules = {module_of(path): path for path in sources()}
+    graph = {module: {one for one, _ in imports(path) if one in modules and one != module}
+             for module, path in modules.items()}
+    # `from package import module` names the package as well, which is no import of its contents.
+    for module, path in modules.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+            if isinstance(node, ast.ImportFrom) and all(
+                    f'{node.module}.{alias.name}' in modules for alias in node.names):
+                graph[module].discard(node.module)
+    assert circle({'a': {'b'}, 'b': {'c'}, 'c': {'b'}}) == ['b', 'c', 'b']
+    assert not circle(graph), ' -> '.join(circle(graph))
 
 
 def test_the_runtime_needs_what_the_robot_has():

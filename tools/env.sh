@@ -17,8 +17,9 @@ for _hralign_file in .venv/local_setup.bash install/local_setup.bash; do
 done
 [ "$_hralign_nounset" = 0 ] || set -u
 
-if [ -z "${FASTRTPS_DEFAULT_PROFILES_FILE:-}" ]; then
-  export FASTRTPS_DEFAULT_PROFILES_FILE="$_hralign_root/config/fastdds_large_images.xml"
+if [ -z "${FASTRTPS_DEFAULT_PROFILES_FILE:-}${FASTDDS_DEFAULT_PROFILES_FILE:-}" ]; then
+  # Its name depends on the distribution.
+  export "$(python3 "$_hralign_root/hralign_ros/runtime/fast_dds.py")"="$_hralign_root/config/fastdds_large_images.xml"
 fi
 # Without either of them rclpy cannot start.
 if [ -z "${HOME:-}" ] && [ -z "${ROS_LOG_DIR:-}" ]; then

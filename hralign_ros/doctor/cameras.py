@@ -137,7 +137,10 @@ def publishers_finding(camera: Camera) -> Finding:
                     'mixed', 'Stop all but one, or give each camera a topic of its own', **values)
     twin = (camera.topic.removesuffix('/compressed') if camera.transport == 'compressed'
             else f'{camera.topic}/compressed')
-    if twin in camera.others:
+    if camera.transport == 'compressed' and twin.endswith('/compressed') and twin in camera.others:
+        remedy = (f'Set {camera.view}.topic to {twin.removesuffix("/compressed")}: with transport '
+                  'compressed, /compressed is added to it')
+    elif twin in camera.others:
         other = 'raw' if camera.transport == 'compressed' else 'compressed'
         remedy = f'There is {twin}: set {camera.view}.transport to {other}'
     elif camera.others:
@@ -311,9 +314,11 @@ def age_finding(camera: Camera, rules: PairingRules) -> Finding:
                           'false', **values)
     if median > allowed:
         if camera.received[-1].stamp < _LEAST_REAL_STAMP:
-            return camera.bad('age', 'stamps are not of this century, as those of a simulator',
-                              'Start the encoder with use_sim_time true, and put it into '
-                              '--params-file', **values)
+            return camera.bad(
+                'age', 'stamps are not of this century, as those of a simulator, or of a clock '
+                'that counts since boot', 'With a simulator, start the encoder with use_sim_time '
+                'true, and put it into --params-file; with such a clock, set stamp_source to '
+                'arrival', **values)
         return camera.bad('age', f'stamps are {median:.2f} s behind this clock; more than '
                           f'max_age_s = {allowed:g} is refused', CLOCK_REMEDY, **values)
     if median < -future:

@@ -11,6 +11,7 @@ import shutil
 from xml.etree import ElementTree
 
 from hralign_ros.doctor.findings import error, Finding, ok, skipped, warn
+from hralign_ros.runtime.fast_dds import profiles_variable, SINCE_KILTED, UNTIL_JAZZY
 
 MIB = 1 << 20
 # What Fast DDS has without a profile.
@@ -22,8 +23,6 @@ PICTURES_IN_SEGMENT = 2
 LEAST_MEMORY = 1024 * MIB
 LEAST_SHARED_MEMORY = 64 * MIB
 LEAST_SOCKET_BUFFER = 10 * MIB
-# Distributions whose Fast DDS reads the variable under its first name only.
-_FIRST_NAME = ('', 'humble', 'iron', 'jazzy')
 SHIPPED_PROFILE = '$(ros2 pkg prefix --share hralign_ros)/config/fastdds_large_images.xml'
 
 
@@ -94,12 +93,6 @@ def memory_finding(available: int | None) -> Finding:
 
 # Transport.
 
-def profiles_variable(distribution: str) -> str:
-    """Tell which variable names the profiles for the Fast DDS of a distribution."""
-    return ('FASTRTPS_DEFAULT_PROFILES_FILE' if distribution in _FIRST_NAME
-            else 'FASTDDS_DEFAULT_PROFILES_FILE')
-
-
 def shared_memory_segment(text: str) -> int:
     """
     Find the shared memory segment that a Fast DDS profile gives every participant [bytes].
@@ -134,15 +127,17 @@ def profile_finding(
     :param folder: current folder, where Fast DDS looks for a file of its own name.
     """
     needed = PICTURES_IN_SEGMENT * (largest or ASSUMED_PICTURE)
-    variable = profiles_variable(environment.get('ROS_DISTRO', ''))
+    variable = profiles_variable(environment)
     set_line = f'export {variable}={SHIPPED_PROFILE}, for the camera drivers first of all'
-    other = ({'FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'}
-             - {variable}).pop()
+    other = SINCE_KILTED if variable == UNTIL_JAZZY else UNTIL_JAZZY
     transports = environment.get('FASTDDS_BUILTIN_TRANSPORTS', '')
     path = environment.get(variable, '')
     local = folder / 'DEFAULT_FASTRTPS_PROFILES.xml'
     if not path and local.is_file():
         path = str(local)
+    if path and environment.get(other):
+        return warn('profile', f'{variable} and {other} are both set: Fast DDS may load profiles '
+                    'twice, and print an error', f'unset {other}')
     if not path:
         if transports.startswith('LARGE_DATA'):
             return ok('profile', f'FASTDDS_BUILTIN_TRANSPORTS={transports}')

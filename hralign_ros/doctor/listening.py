@@ -1,18 +1,20 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""A node that looks and listens as the encoder would; the only part that imports rclpy."""
+"""A node that looks and listens as the encoder would; the only module with rclpy and nodes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 import time
 from typing import Any
 import zlib
 
 from hralign_ros.doctor.cameras import Camera, Publisher, Received
-from hralign_ros.doctor.findings import Finding, first_line, ok, warn
+from hralign_ros.doctor.findings import error, Finding, first_line, ok, warn
 from hralign_ros.nodes import image_subscriptions, parameters
 from hralign_ros.nodes.network import disagreement
+from hralign_ros.nodes.parameters import Settings
 from hralign_ros.runtime.errors import FrameError
 from hralign_ros.runtime.images import RAW_ENCODINGS
 from lifecycle_msgs.srv import GetState
@@ -22,14 +24,13 @@ from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CompressedImage
 
 # Nodes usually find each other within 0.2 s, sometimes only in the next round of announcements.
 DISCOVERY = 3.0
 _PATIENCE = 3.0
 _IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
-# Parameters that every node has.
-_STANDARD = ('use_sim_time', 'start_type_description_service')
 
 
 def type_name(kind: type) -> str:
@@ -88,7 +89,7 @@ class Listener:
     def __init__(
         self, namespace: str, given: Mapping[str, Any], encoder: str = 'encoder',
     ) -> None:
-        self._encoder = encoder
+        self._encoder, self._given = encoder, given
         self._refused = ''
         overrides = []
         for name, value in given.items():
@@ -109,7 +110,12 @@ class Listener:
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
 
-    def settings(self) -> parameters.Settings:
+    @property
+    def middleware(self) -> str:
+        """Name the middleware in use."""
+        return str(get_rmw_implementation_identifier())
+
+    def settings(self) -> Settings:
         """
         Declare the parameters as the encoder does, and check them together.
 
@@ -118,9 +124,13 @@ class Listener:
         if self._refused:
             raise parameters.ParameterError(self._refused)
         parameters.declare(self.node)
-        return parameters.Settings.read(parameters.current(self.node))
+        return Settings.read(parameters.current(self.node))
 
-    def listen(self, settings: parameters.Settings, seconds: float) -> list[Camera]:
+    def unknown_parameters(self) -> list[str]:
+        """Name what the encoder would ignore, each with the parameter that may be meant."""
+        return parameters.unknown_names(self._given, self.node.get_parameter('views').value)
+
+    def listen(self, settings: Settings, seconds: float) -> list[Camera]:
         """Listen to all views as the encoder would, for some seconds."""
         ears: dict[str, _Ear] = {}
         wanted = {}
@@ -219,8 +229,18 @@ class Listener:
         rclpy.try_shutdown(context=self._context)
 
 
-def unknown_parameters(given: Mapping[str, Any], settings: parameters.Settings) -> list[str]:
-    """Name what the encoder would silently ignore."""
-    known = parameters.table(list(settings.views))
-    return sorted(name for name in given if name not in known and name not in _STANDARD
-                  and not name.startswith('qos_overrides.'))
+def messages_finding() -> Finding:
+    """Try to import hralign_msgs; the sentence that says what to do is the encoder's own."""
+    try:
+        import_module('hralign_ros.nodes.interfaces')
+    except SystemExit as problem:
+        found, _, remedy = str(problem).partition('). ')
+        return error('hralign_msgs', f'{found})' if remedy else found,
+                     ' '.join((remedy or found).split()))
+    return ok('hralign_msgs', 'imported')
+
+
+def cv_bridge_problem() -> tuple[str, bool]:
+    """Tell why cv_bridge cannot be used ('': it can), and whether it is only not installed."""
+    why_not = image_subscriptions.find_cv_bridge()[1]
+    return why_not, why_not == image_subscriptions.NOT_INSTALLED

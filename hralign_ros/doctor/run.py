@@ -34,8 +34,7 @@ from hralign_ros.runtime.parameter_file import read_parameters
 import numpy as np
 
 if TYPE_CHECKING:
-    from hralign_ros.doctor.listening import Listener
-    from hralign_ros.nodes.parameters import Settings
+    from hralign_ros.doctor.listening import Listener, Settings
 
 
 class OptionError(HralignError):
@@ -143,7 +142,7 @@ def _examine(
     choice = software.plain(settings.values) if settings else software.Choice(
         **{name: value for name, value in options.given.items() if name in names})
     sections = [
-        Section('Python and ROS', _ros_findings(problem)),
+        Section('Python and ROS', _ros_findings(listener, problem)),
         Section('Parameters', parameter_findings),
         Section('onnxruntime', guarded('onnxruntime', software.onnxruntime_findings, choice)),
         Section('Bundle', guarded('bundle', software.bundle_findings, choice,
@@ -164,50 +163,42 @@ def _settings(
     """Check the encoder's parameters as the encoder does."""
     if listener is None:
         return None, [skipped('parameters', 'rclpy cannot be used')]
-    from hralign_ros.doctor.listening import unknown_parameters
-
     try:
         settings = listener.settings()
     except HralignError as problem:
         return None, [error('parameters', f'{options.source}: {problem}',
                             'The encoder would refuse to start: change this parameter')]
-    unknown = unknown_parameters(options.given, settings)
+    unknown = listener.unknown_parameters()
     if unknown:
         return settings, [warn(
-            'parameters', f'{options.source}: the encoder knows no {", ".join(unknown)}, and '
-            'would ignore it without a word', 'Compare the names with config/encoder.yaml')]
+            'parameters', f'{options.source}: the encoder has no parameter {", ".join(unknown)}, '
+            'and ignores it', 'Compare the names with config/encoder.yaml')]
     return settings, [ok('parameters', f'of {options.source}, fit together')]
 
 
-def _ros_findings(problem: Exception | None) -> list[Finding]:
+def _ros_findings(listener: 'Listener | None', problem: Exception | None) -> list[Finding]:
     """Check Python, ROS, messages and numpy."""
     environment = os.environ
     findings = [software.python_finding(sys.version_info[:3]),
                 software.rclpy_finding(problem, environment),
                 software.distribution_finding(environment)]
-    if not problem:
-        from rclpy.utilities import get_rmw_implementation_identifier
-
-        findings += guarded('middleware', software.rmw_finding,
-                            get_rmw_implementation_identifier(), environment)
+    if listener is not None:
+        findings += guarded('middleware', software.rmw_finding, listener.middleware, environment)
     findings += [software.domain_finding(environment), software.discovery_finding(environment)]
-    if problem:
+    if listener is None:
         return [*findings, skipped('hralign_msgs', 'rclpy cannot be used'),
                 skipped('numpy', f'{np.__version__}; cv_bridge needs ROS')]
-    from hralign_ros.nodes import image_subscriptions
+    from hralign_ros.doctor.listening import cv_bridge_problem, messages_finding
 
-    return [*findings, *guarded('hralign_msgs', software.messages_finding),
-            *guarded('numpy', lambda: software.numpy_finding(
-                np.__version__, image_subscriptions.find_cv_bridge()[1],
-                image_subscriptions.NOT_INSTALLED))]
+    why_not, missing = cv_bridge_problem()
+    return [*findings, *guarded('hralign_msgs', messages_finding),
+            *guarded('numpy', software.numpy_finding, np.__version__, why_not, missing=missing)]
 
 
 def _live_sections(
     options: Options, listener: 'Listener', settings: 'Settings | None',
 ) -> list[Section]:
     """Listen to the cameras and look at the other nodes."""
-    from rclpy.utilities import get_rmw_implementation_identifier
-
     heard: list[Camera] = []
     if settings is None:
         camera_sections = [Section('Cameras', [skipped('all', 'the parameters cannot be used')])]
@@ -218,8 +209,8 @@ def _live_sections(
         camera_sections = _camera_sections(heard, settings)
     largest = max((m.size for c in heard if c.transport == 'raw' for m in c.received), default=0)
     transport = guarded(
-        'transport', computer.transport_findings, get_rmw_implementation_identifier(), os.environ,
-        largest=largest, raw=not heard or any(c.transport == 'raw' for c in heard))
+        'transport', computer.transport_findings, listener.middleware, os.environ, largest=largest,
+        raw=not heard or any(c.transport == 'raw' for c in heard))
     return [Section('Transport', transport), *camera_sections,
             Section('Encoder', guarded('encoder', listener.encoder_finding))]
 

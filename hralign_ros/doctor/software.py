@@ -6,7 +6,7 @@
 from collections.abc import Mapping, Sequence
 import ctypes
 from dataclasses import dataclass
-from importlib import import_module, metadata
+from importlib import metadata
 from pathlib import Path
 import re
 import subprocess
@@ -145,28 +145,17 @@ def discovery_finding(environment: Mapping[str, str]) -> Finding:
     return ok('discovery', _RANGES[text] + (f'; peers {peers}' if peers else ''))
 
 
-def messages_finding() -> Finding:
-    """Try to import hralign_msgs; the sentence that mends it is the encoder's own."""
-    try:
-        import_module('hralign_ros.nodes.interfaces')
-    except SystemExit as problem:
-        found, _, remedy = str(problem).partition('). ')
-        return error('hralign_msgs', f'{found})' if remedy else found,
-                     ' '.join((remedy or found).split()))
-    return ok('hralign_msgs', 'imported')
-
-
-def numpy_finding(version: str, why_not: str, not_installed: str) -> Finding:
+def numpy_finding(version: str, why_not: str, *, missing: bool) -> Finding:
     """
-    Judge numpy against cv_bridge.
+    Check numpy against cv_bridge.
 
     :param why_not: why cv_bridge cannot be used; empty: it can.
-    :param not_installed: what that is where it is simply not there.
+    :param missing: it is only not installed.
     """
     if not why_not:
         return ok('numpy', f'{version}, and cv_bridge works with it')
-    if why_not == not_installed:
-        return ok('numpy', f'{version}; {not_installed}, which only unusual encodings need')
+    if missing:
+        return ok('numpy', f'{version}; {why_not}, which only unusual encodings need')
     found, _, remedy = why_not.partition(': ')
     return warn('numpy', f'{version}: {found}; images that need cv_bridge are refused',
                 remedy or "Reinstall the distribution's cv_bridge")

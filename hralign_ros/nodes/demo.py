@@ -18,6 +18,7 @@ import time
 
 from hralign_ros.runtime.bundle import Bundle, load_bundle
 from hralign_ros.runtime.errors import HralignError
+from hralign_ros.runtime.fast_dds import use_profile
 from hralign_ros.runtime.resources import default_bundle, find_share
 from hralign_ros.runtime.video import probe
 import yaml
@@ -126,8 +127,7 @@ def _run(
     """Start all processes, wait for the videos to end, stop them; 1: something failed."""
     environment = dict(os.environ)
     try:
-        environment.setdefault('FASTRTPS_DEFAULT_PROFILES_FILE',
-                               str(find_share('config/fastdds_large_images.xml')))
+        use_profile(environment, find_share('config/fastdds_large_images.xml'))
     except FileNotFoundError as error:
         print(f'demo: {error}; images may be lost on their way')
     views = list(videos)

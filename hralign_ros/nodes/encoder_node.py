@@ -27,7 +27,7 @@ from hralign_ros.nodes.interfaces import (
 )
 from hralign_ros.nodes.network import Network
 from hralign_ros.nodes.process import run_node
-from hralign_ros.nodes.rclpy_compatibility import LifecycleNode
+from hralign_ros.nodes.rclpy_compatibility import LifecycleNode, parameter_overrides
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.errors import HralignError, TaskError
 from hralign_ros.runtime.faults import Faults
@@ -80,6 +80,13 @@ class EncoderNode(LifecycleNode):
         self._last_levels: tuple[bytes, ...] = ()
         self._last_report = 0.0
         parameters.declare(self)
+        unknown = parameters.unknown_names(
+            parameter_overrides(self), self.get_parameter('views').value)
+        if unknown:
+            self.get_logger().warning(
+                'parameters that this node does not have, and ignores: ' + ', '.join(unknown))
+        self.add_pre_set_parameters_callback(
+            lambda changed: parameters.convert_changes(self, changed))
         self.add_on_set_parameters_callback(lambda changed: parameters.validate_change(
             self, changed, self._encoder))
         self.add_post_set_parameters_callback(lambda _: self._apply_settings())

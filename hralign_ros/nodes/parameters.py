@@ -8,10 +8,13 @@ Descriptors, validation, config/encoder.yaml and the table in docs/node.md all f
 test keeps them in step.
 """
 
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
+from hralign_ros.nodes.rclpy_compatibility import parameter_overrides
 from hralign_ros.runtime.decision import DecisionRules, DEFAULT_RULES
 from hralign_ros.runtime.encoder import Encoder, POOLINGS, PRECISIONS
 from hralign_ros.runtime.errors import HralignError
@@ -31,6 +34,8 @@ from rclpy.parameter import Parameter as RclpyParameter
 from rclpy.validate_full_topic_name import validate_full_topic_name
 
 DEFAULT_VIEWS = ('wrist', 'third_person')
+# Parameters that every node has.
+_STANDARD = ('use_sim_time', 'start_type_description_service')
 
 
 class ParameterError(HralignError):
@@ -70,6 +75,16 @@ class Parameter:
                 descriptor.floating_point_range = [
                     FloatingPointRange(from_value=self.low, to_value=self.high, step=0.0)]
         return descriptor
+
+    def converted(self, value: Any) -> Any:
+        """Take whole numbers where floating-point numbers are meant; ROS 2 itself refuses them."""
+        if isinstance(self.default, float):
+            return float(value) if type(value) is int else value
+        if isinstance(self.default, list) and isinstance(self.default[0], float) \
+                and isinstance(value, (list, tuple, array)) and len(value) \
+                and all(type(one) is int for one in value):
+            return [float(one) for one in value]
+        return value
 
     def check(self, name: str, value: Any) -> None:
         """
@@ -310,15 +325,20 @@ def declare(node: Node) -> None:
 
 def _declare(node: Node, name: str, parameter: Parameter) -> None:
     """Declare one parameter; a value of a wrong type or range is named in the error."""
+    default, given = default_of(name, parameter), parameter_overrides(node).get(name)
+    converted = parameter.converted(given)
     try:
-        node.declare_parameter(name, default_of(name, parameter), parameter.descriptor())
+        if converted is not given:
+            node.declare_parameter(
+                name, converted, parameter.descriptor(), ignore_override=True)
+        else:
+            node.declare_parameter(name, default, parameter.descriptor())
     except Exception as error:  # rclpy has one exception for each way to be wrong
         raise ParameterError(f'parameter {name}: {error}') from error
     # Of lists only that of no names may be empty.
     if _value(node, name) == [] and parameter.default != ['']:
         raise ParameterError(
-            f'parameter {name} is given without a value; needed is one as '
-            f'{default_of(name, parameter)!r}')
+            f'parameter {name} is given without a value; needed is one as {default!r}')
 
 
 def _value(node: Node, name: str) -> Any:
@@ -332,6 +352,31 @@ def _value(node: Node, name: str) -> Any:
 def current(node: Node) -> dict[str, Any]:
     """Read the values of all parameters by full name."""
     return {name: _value(node, name) for name in table(_value(node, 'views'))}
+
+
+def unknown_names(given: Iterable[str], views: Sequence[str]) -> list[str]:
+    """
+    Name what is given and not declared, each with the parameter that may be meant.
+
+    ROS 2 ignores such names without a word.
+
+    :param given: names of parameters.
+    :param views: names of the views.
+    """
+    known = table(views)
+    found = []
+    for name in sorted(given):
+        if name not in known and name not in _STANDARD and not name.startswith('qos_overrides.'):
+            near = get_close_matches(name, known, n=1, cutoff=0.75)
+            found.append(name + (f' (did you mean {near[0]}?)' if near else ''))
+    return found
+
+
+def convert_changes(node: Node, changed: Sequence[RclpyParameter]) -> list[RclpyParameter]:
+    """Take whole numbers for floating-point parameters in a set of changes."""
+    known = table(_value(node, 'views'))
+    return [RclpyParameter(p.name, value=known[p.name].converted(p.value))
+            if p.name in known else p for p in changed]
 
 
 def check_guarantee(values: Mapping[str, Any], encoder: Encoder) -> None:

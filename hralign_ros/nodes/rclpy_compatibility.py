@@ -7,16 +7,19 @@ The only module that touches what rclpy does not publish, and the releases that 
 - Up to rclpy 7 (Humble to Jazzy), a lifecycle transition that is not available raises, and whoever
   asked for it waits for an answer for ever: https://github.com/ros2/rclpy/issues/1209. rclpy 8.0.0
   (Kilted) refuses it: delete the override with the last distribution before Kilted.
-- No release publishes its error class, nor the current state of a lifecycle node to itself.
+- No release publishes its error class, nor tells a node its own lifecycle state, nor which
+  parameters it was given.
 
 test/nodes/test_rclpy_compatibility.py fails once a release is listed here without need.
 """
 
 from importlib import metadata
+from typing import Any
 
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode as RclpyLifecycleNode
 from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.node import Node
 
 # The first release that refuses transitions which are not available.
 REFUSES_TRANSITIONS = (8, 0, 0)
@@ -31,6 +34,11 @@ def rclpy_version() -> tuple[int, ...]:
     except metadata.PackageNotFoundError:
         return (0,)
     return tuple(int(part) for part in text.split('.')[:3] if part.isdecimal())
+
+
+def parameter_overrides(node: Node) -> dict[str, Any]:
+    """Give the values that files and the command line hold for a node, declared or not."""
+    return {name: parameter.value for name, parameter in node._parameter_overrides.items()}
 
 
 class LifecycleNode(RclpyLifecycleNode):

@@ -504,13 +504,14 @@ class Pipeline:
 
 
 _STAMP_FAULTS = {
-    Verdict.ZERO_STAMP: 'view {view}: frames come without a stamp; mend the camera driver, or '
+    Verdict.ZERO_STAMP: 'view {view}: frames come without a stamp; fix the camera driver, or '
                         'set stamp_source to arrival',
     Verdict.FUTURE_STAMP: 'view {view}: frames are stamped {ahead:.3f} s ahead of the clock; '
                           'synchronise the clocks, set use_sim_time only where something '
                           'publishes /clock, or set stamp_source to arrival',
     Verdict.TOO_OLD: 'view {view}: frames are {behind:.3f} s old when they come; synchronise the '
-                     'clocks, set use_sim_time for a bag, or raise max_age_s',
+                     'clocks, set use_sim_time for a bag, set stamp_source to arrival for a '
+                     'driver that counts from its start, or raise max_age_s',
 }
 
 _ORDER_FAULTS = {

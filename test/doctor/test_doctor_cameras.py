@@ -62,6 +62,10 @@ CASES: dict[str, tuple[Camera, str, Level, str]] = {
     'compressed, raw is there': (
         camera((), topic='/a/compressed', transport='compressed', publishers=(), others=('/a',)),
         'publishers', Level.ERROR, 'wrist.transport to raw'),
+    'compressed twice': (
+        camera((), topic='/a/compressed/compressed', transport='compressed', publishers=(),
+               others=('/a/compressed',)),
+        'publishers', Level.ERROR, 'Set wrist.topic to /a: with transport compressed'),
     'type': (camera((), publishers=(Publisher('/d', 'sensor_msgs/msg/CompressedImage'),)), 'type',
              Level.ERROR, 'without /compressed'),
     'QoS of one of two': (
@@ -91,6 +95,8 @@ CASES: dict[str, tuple[Camera, str, Level, str]] = {
                '2.01 s behind'),
     'simulated time': (camera(heard(stamp=lambda i, _: (i + 1) * 100 * MS)), 'age', Level.ERROR,
                        'use_sim_time'),
+    'time since boot': (camera(heard(stamp=lambda i, _: (i + 1) * 100 * MS)), 'age', Level.ERROR,
+                        'stamp_source to arrival'),
     'no clock': (camera(heard(arrival=0)), 'age', Level.ERROR, '/clock'),
     'ahead': (camera(heard(arrival=lambda _, f: f['arrival'] - SECOND)), 'age', Level.ERROR,
               '0.99 s ahead'),

@@ -30,6 +30,9 @@ VGA = 640 * 480 * 3
     (None, {'FASTDDS_BUILTIN_TRANSPORTS': 'LARGE_DATA'}, VGA, True, Level.OK, 'LARGE_DATA'),
     (None, {'FASTDDS_DEFAULT_PROFILES_FILE': '/a.xml', 'ROS_DISTRO': 'jazzy'}, VGA, True,
      Level.WARN, 'reads FASTRTPS_DEFAULT_PROFILES_FILE'),
+    (None, {'FASTDDS_DEFAULT_PROFILES_FILE': '/a.xml', 'ROS_DISTRO': 'kilted',
+            'FASTRTPS_DEFAULT_PROFILES_FILE': '/a.xml'}, VGA, True, Level.WARN,
+     'unset FASTRTPS_DEFAULT_PROFILES_FILE'),
 ])
 def test_the_profile_of_fast_dds(
     text: str | None, environment: dict[str, str], largest: int, raw: bool, level: Level,

@@ -80,7 +80,7 @@ os.environ['PYTHONUNBUFFERED'] = '1'
 # else runs on the same cores; what tests train is too small to gain by a second one.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
-from hralign_ros.runtime.fast_dds import SINCE_KILTED, UNTIL_JAZZY, use_profile  # noqa: E402
+from hralign_ros.runtime.fast_dds import SINCE_KILTED, UNTIL_JAZZY, use_profile  # noqa: E402, I100
 
 # Raw images need it, whatever the shell has set.
 for _name in (UNTIL_JAZZY, SINCE_KILTED):

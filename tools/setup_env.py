@@ -192,13 +192,8 @@ class Environment:
         """Make the virtual environment with nothing but uv in it."""
         say(f'making {self.folder.name} with Python {platform.python_version()}'
             + (f' on top of ROS 2 {os.environ["ROS_DISTRO"]}' if self.sourced else ''))
-        try:
-            venv.create(self.folder, clear=True, with_pip=True, symlinks=True,
-                        system_site_packages=self.sourced)
-        except subprocess.CalledProcessError:
-            raise SetupError(
-                f"Making {self.folder.name} failed because Python's venv module is not complete: "
-                'install it (Debian, Ubuntu: apt install python3-venv).') from None
+        venv.create(self.folder, clear=True, with_pip=True, symlinks=True,
+                    system_site_packages=self.sourced)
         # Keeps linters and colcon, which walk through folders, out of it.
         for name in ('AMENT_IGNORE', 'COLCON_IGNORE'):
             (self.folder / name).touch()

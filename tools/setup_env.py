@@ -54,7 +54,7 @@ PIP_TO_UV = {
 }
 NETWORK_TROUBLE = re.compile(
     # uv, then pip
-    r'error sending request|Request failed after|operation timed out'
+    r'error sending request|Request failed after|operation timed out|from versions: none'
     r'|NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|ProxyError|SSLError'
     r'|Max retries exceeded|Network is unreachable|Temporary failure in name resolution')
 

@@ -197,7 +197,8 @@ class Environment:
         # Keeps linters and colcon, which walk through folders, out of it.
         for name in ('AMENT_IGNORE', 'COLCON_IGNORE'):
             (self.folder / name).touch()
-        self.run('Installing uv', [self.python, '-m', 'pip', 'install', '--no-color', UV])
+        self.run('Installing uv', [
+            self.python, '-m', 'pip', 'install', '--no-color', '--ignore-installed', UV])
 
     def _fix_include_paths(self) -> None:
         """Name this machine's include folders where the ROS 2 wheels name those of another."""

@@ -43,9 +43,10 @@ PARTS = {
     'sim': ['--group', 'sim'],
 }
 OPTIONAL = ('demo', 'test', 'adapt', 'fuzz')
-# The distribution's, with a sourced ROS 2: its cv_bridge is built for numpy 1 and its own OpenCV.
-SOURCED_CONSTRAINTS = 'numpy<2\n'
-SOURCED_EXCLUDES = 'opencv-python-headless\nPyYAML\n'
+# With a sourced ROS 2, whose cv_bridge is built for numpy 1 and the distribution's OpenCV: pins of
+# the lock that do not go with numpy 1, and packages that stay the distribution's.
+NUMPY_2 = ('numpy==', 'ml-dtypes==')
+DISTRIBUTED = 'opencv-python-headless\nPyYAML\n'
 # Setting of pip -> variable of uv, which reads no settings of pip.
 PIP_TO_UV = {
     'index-url': 'UV_DEFAULT_INDEX', 'extra-index-url': 'UV_INDEX',
@@ -301,12 +302,12 @@ VENV = Environment('.venv', sourced=SOURCED)
 def install(parts: Sequence[str]) -> None:
     """Bring .venv to the state that is asked for."""
     if SOURCED:
-        # No lock: with numpy 1, other versions fit.
         with tempfile.TemporaryDirectory() as scratch:
-            constraints, excludes = Path(scratch, 'constraints.txt'), Path(scratch, 'excludes.txt')
-            constraints.write_text(SOURCED_CONSTRAINTS, encoding='utf-8')
-            excludes.write_text(SOURCED_EXCLUDES, encoding='utf-8')
-            VENV.install('robot', *parts, options=['-c', constraints, '--excludes', excludes])
+            pins, excludes = Path(scratch, 'pins.txt'), Path(scratch, 'excludes.txt')
+            kept = [line for line in read(LOCK).splitlines() if not line.startswith(NUMPY_2)]
+            pins.write_text('\n'.join([*kept, 'numpy<2']), encoding='utf-8')
+            excludes.write_text(DISTRIBUTED, encoding='utf-8')
+            VENV.install('robot', *parts, options=['-c', pins, '--excludes', excludes])
     else:
         VENV.install('robot', 'ros', *parts, options=['-c', LOCK])
     write_local_setup()

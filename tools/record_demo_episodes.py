@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 """
-Video the demo's success and two failures: seeds and scenes of the test split, every step of them.
+Record the demo's success and two failures: seeds and scenes of the test split, every step.
 
     export PYTHONPATH=. MUJOCO_GL=egl HRALIGN_HAND_MODEL=.venv-sim/share/hand/right.glb
     .venv-sim/bin/python tools/record_demo_episodes.py --task drawer-open
@@ -34,7 +34,7 @@ HEADER = ('# Copyright 2026 hralign_ros maintainers\n# SPDX-License-Identifier: 
 
 
 def main() -> None:
-    """Video episodes and write a folder for each."""
+    """Record episodes and write a folder for each."""
     parser = argparse.ArgumentParser(description=(__doc__ or '').strip().splitlines()[0])
     parser.add_argument('--task', required=True, help='of Meta-World')
     parser.add_argument('--round', type=int, default=0, help='of the plan (%(default)s)')
@@ -57,7 +57,7 @@ def main() -> None:
             for job in jobs:
                 found = EXPERT if job.fault is None else world.faults[
                     job.fault % len(world.faults)]
-                if found == kind and _video(world, renderer, job, kind, options.output / (
+                if found == kind and _record(world, renderer, job, kind, options.output / (
                         f'{number}_{"success" if kind == EXPERT else kind}'), options):
                     break
             else:
@@ -67,8 +67,8 @@ def main() -> None:
         world.close()
 
 
-def _video(world, renderer, job, kind, folder, options) -> bool:  # type: ignore[no-untyped-def]
-    """Video one job; False where it did not go as its kind says."""
+def _record(world, renderer, job, kind, folder, options) -> bool:  # type: ignore[no-untyped-def]
+    """Record one job; False where it did not end as its kind says."""
     rng = np.random.default_rng([job.seed, 7])
     trajectory = world.run(job.seed, make_behaviour(kind, rng), hz=_EVERY_STEP_HZ)
     if trajectory is None or (trajectory.success_frame is not None) != (kind == EXPERT):

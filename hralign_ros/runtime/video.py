@@ -60,22 +60,24 @@ def probe(path: Path) -> VideoInfo:
 
 def play(path: Path) -> Iterator[tuple[float, NDArray[np.uint8]]]:
     """
-    Decode a video frame by frame, from its start as far as it goes.
+    Decode a video frame by frame.
+
+    A file that is cut off is played as far as it goes.
 
     :yields: seconds from the first frame, ascending, and the image, uint8 [H, W, 3] RGB.
-    :raises DataError: the file cannot be opened, or a frame cannot be decoded.
+    :raises DataError: the file cannot be opened, holds no frame, or one cannot be decoded.
     """
     with _opened(path) as (container, stream):
         stream.thread_type = 'AUTO'
         first, seconds = None, -1.0
         for frame in _decoded(container, stream):
             first = frame.pts if first is None else first
-            # Files without time stamps of display (AVI with B-frames) play at their mean rate.
-            now = float((frame.pts - first) * stream.time_base) \
-                if frame.pts is not None and first is not None else -1.0
+            now = -1.0 if first is None or frame.pts is None \
+                else float((frame.pts - first) * stream.time_base)
+            # AVI with B-frames has no time stamps, and plays at its mean rate.
             seconds = now if now > seconds else seconds + 1.0 / (_rate(stream) or 30.0)
             yield seconds, _image(frame)
-        if first is None and seconds < 0.0:
+        if seconds < 0.0:
             raise DataError(f'video {path}: holds no frame')
 
 
@@ -119,7 +121,7 @@ def within(times_s: NDArray[np.float64], span_s: Sequence[float]) -> NDArray[np.
 
 # How far apart frames of two cameras may be to count as simultaneous, and how old a view's newest
 # frame may be: the node's own defaults.
-_SAME_S, _OLD_S = PairingRules.tolerance * 1e-9, PairingRules.max_age * 1e-9
+_SAME_S, _OLD_S = PairingRules.tolerance / 1e9, PairingRules.max_age / 1e9
 
 
 def newest_at(
@@ -141,9 +143,8 @@ def newest_at(
     if abs(age[worst]) > _OLD_S:
         raise DataError(
             f'{what}: at {wanted_s[worst]:.1f} s its newest frame is of '
-            f'{times_s[rows[worst]]:.1f} s; '
-            f'the videos of an episode must begin and end together (within {_OLD_S:g} s), with '
-            f'a frame every {_OLD_S:g} s')
+            f'{times_s[rows[worst]]:.1f} s; the videos of an episode must begin and end together '
+            f'(within {_OLD_S:g} s), with a frame every {_OLD_S:g} s')
     return rows.astype(np.int64)
 
 

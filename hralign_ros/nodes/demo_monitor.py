@@ -109,7 +109,8 @@ class DemoMonitor(Node):
     def _on_success(self, message: SuccessProbability) -> None:
         self._last_success = message
         rows = self.recording.rows
-        if self._start is None or not rows:
+        # Of one stamp the first counts: it is repeated, as stale, when the cameras have stopped.
+        if self._start is None or not rows or rows[-1].decision:
             return
         if abs(rows[-1].time - (stamp_to_ns(message.header.stamp) - self._start) * 1e-9) < 1e-6:
             rows[-1].decision = Decision(message.decision).name

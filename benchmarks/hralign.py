@@ -13,7 +13,7 @@ What results/adaptation.json has (benchmarks/adaptation.py) is taken in too.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -27,20 +27,21 @@ from typing import Any
 from hralign_ros.cli.encoder import adapt_options
 from hralign_ros.cli.main import make_parser
 from hralign_ros.data.manifest import DataSet, read_manifest, write_manifest
-from hralign_ros.evaluation.comparison import compare, compare_policies
-from hralign_ros.evaluation.encoder_metrics import HUMAN_TO_ROBOT, ROBOT_TO_HUMAN
-from hralign_ros.evaluation.encoder_report import evaluate_adaptation, numbers
+from hralign_ros.evaluation.bootstrap import plain
+from hralign_ros.evaluation.encoder_metrics import POLICY
+from hralign_ros.evaluation.encoder_report import evaluate_adaptation
 from hralign_ros.evaluation.encoder_suite import (
     FeatureStore,
     FROZEN_MEAN,
     group_runs,
     measure,
-    Measured,
     Variant,
 )
+from hralign_ros.evaluation.metrics.names import HUMAN_TO_ROBOT, MAIN_RETRIEVAL, ROBOT_TO_HUMAN
+from hralign_ros.evaluation.report import Measured
 from hralign_ros.training.alignment_run import load_run, RUN, Run
-import numpy as np
-from run_checks import export, human_is_untouched, resumes_exactly, TASK_TEXT
+from pages import kept, write_results
+from run_checks import export, human_is_untouched, resumes_exactly
 from runs import folder_of, Job, run_all
 import torch
 
@@ -49,13 +50,6 @@ RESULTS = ROOT / 'results' / 'hralign.json'
 SPEED = ROOT / 'results' / 'adaptation.json'
 ADAPTED, QUERY = 'adapted', 'frozen, trained query'
 SHUFFLED, RANDOM = 'shuffled pairs', 'random weights'
-NEUTRAL = f'E1 R@1 of the task in other scenes, {HUMAN_TO_ROBOT}, neutral text'
-STRANGERS = f'{TASK_TEXT}, clips shuffled'
-SAME_SCENE = f'E1 R@1 {HUMAN_TO_ROBOT}, task text'
-SAME_SCENE_NEUTRAL = f'E1 R@1 {HUMAN_TO_ROBOT}, neutral text'
-GAP = 'E2 proxy A-distance, task text'
-GAP_NEUTRAL = 'E2 proxy A-distance, neutral text'
-
 BASE = ['--pairs', 'cross_scene', '--draws', '4']
 _THIRD = ['--views', 'third_person']
 # Whatever pairs are trained on, the best step is chosen on the same ones.
@@ -106,9 +100,15 @@ MAIN = (ADAPTED, QUERY)
 # Ablations that are about what is left of the arm in the embedding.
 PROBED = (THIRD, THIRD_QUERY, 'mean pooling', 'attention without a floor',
           'trained query without a floor', 'co-training, no alignment')
-POLICY = 'E6 nearest-neighbour action error'
-PROBES = {'e5_action_r2': 'E5 action R2 from two frames', 'e5_proprio_r2': 'E5 proprioception R2',
-          'e6_error': POLICY}
+PROBES = ('action_r2', 'proprioception_r2', POLICY)
+# What results keep of R@1 and proxy A-distance; of all others, everything.
+_RETRIEVALS = [*({'gallery': gallery, 'direction': HUMAN_TO_ROBOT, 'text': text}
+                 for gallery in ('other_scenes', 'own_pair') for text in ('task', 'neutral')),
+               {**MAIN_RETRIEVAL, 'direction': ROBOT_TO_HUMAN},
+               {**MAIN_RETRIEVAL, 'query': 'shuffled'}]
+_WANTED = {
+    'retrieval_r1': _RETRIEVALS, 'proxy_a_distance': [{'text': 'task'}, {'text': 'neutral'}],
+    'action_r2': [{}], 'proprioception_r2': [{}], POLICY: [{}]}
 
 
 def main() -> None:
@@ -137,7 +137,8 @@ def main() -> None:
     runs = _load(options, chosen)
     results = _evaluate(data, runs, options)
     if part:
-        results['positions'] = _positions(read_manifest(part), _load(options, POSITIONS))
+        results['positions'], rows = _positions(read_manifest(part), _load(options, POSITIONS))
+        results['rows'] += rows
     if options.stop == 'evaluate':
         return
     results['resume_identical'] = resumes_exactly(
@@ -147,9 +148,7 @@ def main() -> None:
         speed = json.loads(SPEED.read_text(encoding='utf-8'))
         results.update(cached_step_speedup=speed['cached_step_speedup'],
                        two_rank_max_diff=speed['two_rank_max_diff'], adaptation=speed)
-    options.output.parent.mkdir(exist_ok=True)
-    options.output.write_text(json.dumps(results, indent=1) + '\n', encoding='utf-8')
-    print(options.output)
+    write_results(options.output, results)
 
 
 def _load(
@@ -234,39 +233,22 @@ def _evaluate(
                 _in_brief, options.data, {n: main[n] for n in (ADAPTED, QUERY) if n in main},
                 ['test_task'], view='wrist')}
         found, ablations, probes, others, wrist = (part.result() for part in parts.values())
-    best = max((FROZEN_MEAN, QUERY),
-               key=lambda name: found.values[TASK_TEXT, name, 'test_task'].value)
-    ratio, difference = compare(found, ADAPTED, best, 'test_task')
-    over_mean, _ = compare(found, ADAPTED, FROZEN_MEAN, 'test_task')
-    main_names = [FROZEN_MEAN, *main]
-    head = _figures(found, main_names, 'test_task')
-    for name in main:
-        head[name]['best_steps'] = [run.record['best_step'] for run in runs[name]]
+    best = max((FROZEN_MEAN, QUERY), key=lambda name: (
+        found.find('retrieval_r1', name, 'test_task', **MAIN_RETRIEVAL) or {})['value'])
+    names = [FROZEN_MEAN, *main]
     return {
-        'r1_frozen': head[best]['r1'], 'r1_frozen_variant': best,
-        'r1_adapted': head[ADAPTED]['r1'],
-        'r1_ratio': _plain(ratio), 'r1_difference': _plain(difference),
-        'r1_ratio_to_frozen_mean': _plain(over_mean),
-        'proxy_a_frozen': head[FROZEN_MEAN]['proxy_a'],
-        'proxy_a_adapted': head[ADAPTED]['proxy_a'],
-        'test_task': head,
-        'other_splits': {split: _figures(others, main_names, split) for split in splits},
-        'wrist': _figures(wrist, [FROZEN_MEAN, ADAPTED, QUERY], 'test_task'),
-        'control_e6': {
-            'adapted': numbers(found, POLICY, ADAPTED, 'test_task'),
-            'frozen_mean': numbers(found, POLICY, FROZEN_MEAN, 'test_task'),
-            'adapted_minus_frozen_mean': _plain(compare_policies(
-                found, ADAPTED, FROZEN_MEAN, 'test_task')),
-            'adapted_minus_trained_query': _plain(compare_policies(
-                found, ADAPTED, QUERY, 'test_task'))},
-        'ablations': {name: {
-            **_figures(ablations, [name], 'test_task')[name],
-            **_figures(probes, [name], 'test_task')[name],
-            **_against_base(ablations, name),
-            'seeds': len(runs[name]), 'pairs': runs[name][0].record['data']['pairs'],
-            'best_steps': [run.record['best_step'] for run in runs[name]],
-            'seconds': [run.record['seconds']['train'] for run in runs[name]]}
-            for name in beside},
+        'rows': [*_rows(found, names), *_rows(others, names),
+                 *_rows(wrist, names, view='wrist'), *_rows(ablations, beside),
+                 *(row for row in _rows(probes, beside) if row['metric'] in PROBES)],
+        'comparisons': [
+            *_compared(found, 'retrieval_r1', ADAPTED, best),
+            *_compared(found, 'retrieval_r1', ADAPTED, FROZEN_MEAN)[:1],
+            *(_compared(found, POLICY, ADAPTED, other)[1] for other in (FROZEN_MEAN, QUERY)),
+            *(_compared(ablations, 'retrieval_r1', name, base)[1] for name in beside
+              if (base := _base(name)) != name and base in beside)],
+        'main': {name: {'best_steps': [run.record['best_step'] for run in runs[name]]}
+                 for name in main},
+        'ablations': {name: _training(runs[name]) for name in beside},
         'human_token_maps_bit_identical': human_is_untouched(
             data, load_run(runs[ADAPTED][0].folder)),
         'training': {
@@ -283,12 +265,18 @@ def _evaluate(
         'warning': 'Simulated pairs; nothing of this was measured on RH20T or on a robot.'}
 
 
-def _against_base(ablations: Measured, name: str) -> dict[str, Any]:
-    """Compare an ablation with what it differs from, on the same queries and seeds."""
-    base = THIRD_QUERY if 'query' in name else THIRD
-    if name == base or base not in ablations.seeds_of:
-        return {}
-    return {'r1_minus_base': _plain(compare(ablations, name, base, 'test_task')[1]), 'base': base}
+def _base(name: str) -> str:
+    """Return what an ablation differs from."""
+    return THIRD_QUERY if 'query' in name else THIRD
+
+
+def _compared(found: Measured, metric: str, one: str, other: str) -> list[dict[str, Any]]:
+    """Compare two variants on the same queries and seeds: ratio, and difference."""
+    return [{'metric': metric, 'comparison': kind, 'variant': one, 'compared_with': other,
+             'split': 'test_task', **{key: value for key, value in plain(estimate).items()
+                                      if key in ('value', 'low', 'high', 'n')}}
+            for kind, estimate in zip(('ratio', 'difference'), found.compare(
+                metric, one, other, 'test_task'), strict=True)]
 
 
 _Folders = Mapping[str, Sequence[Path]]
@@ -315,36 +303,28 @@ def _in_brief(
         splits=splits, view=view, full=False, probes=probes)
 
 
-def _figures(found: Measured, names: Sequence[str], split: str) -> dict[str, dict[str, Any]]:
-    """Gather what was measured of some variants on a split."""
-    wanted = {'r1': TASK_TEXT, 'r1_robot_to_human': TASK_TEXT.replace(
-        HUMAN_TO_ROBOT, ROBOT_TO_HUMAN), 'r1_neutral_text': NEUTRAL, 'r1_own_pair': SAME_SCENE,
-        'r1_own_pair_neutral_text': SAME_SCENE_NEUTRAL, 'r1_clips_shuffled': STRANGERS,
-        'proxy_a': GAP,
-        'proxy_a_neutral_text': GAP_NEUTRAL, **PROBES}
-    return {name: {short: numbers(found, metric, name, split) for short, metric in wanted.items()
-                   if (metric, name, split) in found.values} for name in names}
+def _rows(
+    found: Measured, names: Collection[str], **conditions: str,
+) -> list[dict[str, Any]]:
+    """Gather what was measured of some variants."""
+    return kept([row for row in found.rows if row['variant'] in names
+                 and row['conditions'] in _WANTED.get(row['metric'], [])], **conditions)
 
 
-def _positions(data: DataSet, runs: Mapping[str, list[Run]]) -> dict[str, Any]:
+def _training(runs: Sequence[Run]) -> dict[str, Any]:
+    """Say what a variant's runs were trained on, and how long."""
+    return {'seeds': len(runs), 'pairs': runs[0].record['data']['pairs'],
+            'best_steps': [run.record['best_step'] for run in runs],
+            'seconds': [run.record['seconds']['train'] for run in runs]}
+
+
+def _positions(
+    data: DataSet, runs: Mapping[str, list[Run]],
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Measure adapters at three places in the backbone, on their small data set."""
     variants = group_runs([run for some in runs.values() for run in some])
     found = measure(FeatureStore(data), variants, splits=['test_task'], full=False, probes=False)
-    return {name: {
-        **_figures(found, [name], 'test_task')[name],
-        'pairs': some[0].record['data']['pairs'],
-        'best_steps': [run.record['best_step'] for run in some],
-        'seconds': [run.record['seconds']['train'] for run in some]}
-        for name, some in runs.items()}
-
-
-def _plain(estimate: Any) -> dict[str, Any]:
-    """Write an interval as JSON has it; None: no end."""
-    def end(value: float) -> float | None:
-        return round(value, 4) if np.isfinite(value) else None
-
-    return {'value': round(estimate.value, 4), 'low': end(estimate.low),
-            'high': end(estimate.high), 'n': estimate.n}
+    return {name: _training(some) for name, some in runs.items()}, _rows(found, runs)
 
 
 def _counts(data: DataSet) -> dict[str, Any]:

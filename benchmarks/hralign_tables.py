@@ -9,57 +9,72 @@ Write the tables of docs/adaptation_results.md anew from results/hralign.json.
 What stands between the marks `<!-- NAME -->` and `<!-- end -->` is replaced, the rest is prose.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 import sys
 from typing import Any
 
+from hralign_ros.evaluation.metrics.names import MAIN_RETRIEVAL, METRICS, ROBOT_TO_HUMAN
+
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from pages import filled, rewrite, ROOT  # noqa: E402, F401
+from pages import filled, find, number, rewrite, ROOT, Row, table  # noqa: E402, F401
 
 RESULTS = ROOT / 'results' / 'hralign.json'
 PAGE = ROOT / 'docs' / 'adaptation_results.md'
-
-COLUMNS = {
-    'r1': 'R@1 h→r', 'r1_robot_to_human': 'r→h', 'r1_neutral_text': 'h→r, neutral text',
-    'r1_clips_shuffled': 'h→r, clips shuffled', 'r1_minus_base': 'h→r, minus base',
-    'r1_own_pair': 'own pair', 'proxy_a': 'proxy A', 'e5_action_r2': 'action R²',
-    'e5_proprio_r2': 'proprioception R²', 'e6_error': 'E6 error'}
-
-
-def table(rows: Mapping[str, Mapping[str, Any]], columns: Mapping[str, str] = COLUMNS) -> str:
-    """Draw a table: a row per variant, value and interval per column; a dash where unknown."""
-    shown = {key: title for key, title in columns.items() if any(key in r for r in rows.values())}
-    lines = [f'| | {" | ".join(shown.values())} |', f'|---|{"---|" * len(shown)}']
-    for name, row in rows.items():
-        cells = [number(row[key]) if key in row else '-' for key in shown]
-        lines.append(f'| {name} | {" | ".join(cells)} |')
-    return '\n'.join(lines)
-
-
-def number(value: Mapping[str, float | None]) -> str:
-    """Write a value with its interval; an end that is not there is a question mark."""
-    low, high = ('?' if value[end] is None else f'{value[end]:.2f}' for end in ('low', 'high'))
-    return f'{value["value"]:.2f} [{low}, {high}]'
+ERROR = 'nearest_neighbour_action_error'
+# A metric and its conditions, by the title of the column.
+Columns = Mapping[str, tuple[str, Mapping[str, str]]]
+COLUMNS: Columns = {
+    'R@1 h→r': ('retrieval_r1', MAIN_RETRIEVAL),
+    'r→h': ('retrieval_r1', {**MAIN_RETRIEVAL, 'direction': ROBOT_TO_HUMAN}),
+    'h→r, neutral text': ('retrieval_r1', {**MAIN_RETRIEVAL, 'text': 'neutral'}),
+    'h→r, clips shuffled': ('retrieval_r1', {**MAIN_RETRIEVAL, 'query': 'shuffled'}),
+    'h→r, minus base': ('difference', {}),
+    'own pair': ('retrieval_r1', {**MAIN_RETRIEVAL, 'gallery': 'own_pair'}),
+    METRICS['proxy_a_distance'].label: ('proxy_a_distance', {'text': 'task'}),
+    **{METRICS[metric].label: (metric, {})
+       for metric in ('action_r2', 'proprioception_r2', ERROR)}}
+BRIEF = {title: COLUMNS[title] for title in (
+    'R@1 h→r', 'r→h', 'own pair', METRICS['proxy_a_distance'].label)}
+_number = partial(number, digits=2, lacking='?')
 
 
-def cosine(value: Mapping[str, float]) -> str:
-    """Write mean and least cosine."""
-    return f'{value["mean"]:.4f} (least {value["min"]:.4f}, n = {value["n"]})'
+def drawn(
+    found: Mapping[str, Any], variants: Collection[str], columns: Columns = COLUMNS, *,
+    splits: Sequence[str] = ('test_task',), **conditions: str,
+) -> str:
+    """Draw a table: a row per split and variant, value and interval per column."""
+    lines = [(split, name) for split in splits for name in variants]
+
+    def cell(metric: str, of: Mapping[str, str], split: str, name: str) -> Row | None:
+        if metric == 'difference':
+            return next((row for row in found['comparisons'] if name in found['ablations'] and (
+                row['metric'], row['comparison'], row['variant']) == (
+                'retrieval_r1', metric, name)), None)
+        return find(found['rows'], metric, name, split, **of, **conditions)
+
+    cells = {title: [cell(metric, of, *line) for line in lines]
+             for title, (metric, of) in columns.items()}
+    shown = {title: some for title, some in cells.items() if any(some)}
+    return table(['', *shown], [
+        [name if len(splits) == 1 else f'{split}: {name}', *(
+            _number(some[row]) for some in shown.values())]
+        for row, (split, name) in enumerate(lines)])
 
 
 def tables(found: Mapping[str, Any]) -> dict[str, str]:
     """Draw all tables of the page, by the name of their mark."""
-    brief = {key: COLUMNS[key] for key in ('r1', 'r1_robot_to_human', 'r1_own_pair', 'proxy_a')}
-    splits = {f'{split}: {name}': row for split, rows in found['other_splits'].items()
-              for name, row in rows.items()}
-    e6 = found['control_e6']
+    names = list(dict.fromkeys(row['variant'] for row in found['rows']))
+    main = [name for name in names
+            if name not in found['ablations'] and name not in found.get('positions', {})]
+    splits = [split for split in dict.fromkeys(row['split'] for row in found['rows'])
+              if split != 'test_task']
     facts = {
-        'adapted / better baseline, R@1 h→r': number(found['r1_ratio']),
-        'adapted / frozen mean, R@1 h→r': number(found['r1_ratio_to_frozen_mean']),
-        'E6 error, adapted - frozen mean': number(e6['adapted_minus_frozen_mean']),
-        'E6 error, adapted - trained query': number(e6['adapted_minus_trained_query']),
+        **{f'{METRICS[row["metric"]].label}, {row["comparison"]}: {row["variant"]} against '
+           f'{row["compared_with"]}': _number(row)
+           for row in found['comparisons'] if row['variant'] in main},
         'human token maps the same to the bit after training':
             found['human_token_maps_bit_identical'],
         'killed and resumed, the same to the bit': found['resume_identical'],
@@ -71,20 +86,19 @@ def tables(found: Mapping[str, Any]) -> dict[str, str]:
             ('export_compared_on', 'compared on'),
             ('int8_cosine', 'int8: cosine with float32, images of its calibration'),
             ('int8_cosine_on_footage', 'int8: the same on real footage'),
-            ('int8_r1_loss', 'int8: loss of R@1'),
+            ('int8_retrieval_r1_loss', 'int8: loss of R@1'),
             ('cached_step_speedup', 'step on the cache against three full streams, times faster'),
             ('two_rank_max_diff', 'two ranks against one, loss and gradients')):
         if key in found:
             value = found[key]
-            facts[title] = cosine(value) if isinstance(value, dict) else value
+            facts[title] = f'{value["mean"]:.4f} (least {value["min"]:.4f}, n = {value["n"]})' \
+                if isinstance(value, dict) else value
     return {
-        'test_task': table(found['test_task']),
-        'ablations': table(found['ablations']),
-        'positions': table(found.get('positions', {})),
-        'splits': table(splits, brief),
-        'wrist': table(found['wrist'], brief),
-        'facts': '\n'.join(['| what | |', '|---|---|', *(
-            f'| {name} | {value} |' for name, value in facts.items())])}
+        'test_task': drawn(found, main), 'ablations': drawn(found, found['ablations']),
+        'positions': drawn(found, found.get('positions', {})),
+        'splits': drawn(found, main, BRIEF, splits=splits),
+        'wrist': drawn(found, main, BRIEF, view='wrist'),
+        'facts': table(['what', ''], [[name, str(value)] for name, value in facts.items()])}
 
 
 if __name__ == '__main__':

@@ -16,8 +16,9 @@ from typing import Any
 
 from hralign_ros.data.manifest import DataSet
 from hralign_ros.evaluation.embeddings import encode_pairs, NEUTRAL_TEXT, split_items
-from hralign_ros.evaluation.encoder_metrics import HUMAN_TO_ROBOT, retrievals
+from hralign_ros.evaluation.encoder_metrics import key_of, retrievals
 from hralign_ros.evaluation.encoder_suite import FeatureStore, GALLERY
+from hralign_ros.evaluation.metrics.names import MAIN_RETRIEVAL
 from hralign_ros.models.adapters import AdaptedBackbone
 from hralign_ros.models.backbones import load_backbone
 from hralign_ros.runtime.bundle import MANIFEST, VISUALS
@@ -33,8 +34,6 @@ from hralign_ros.training.frame_encoders import preprocess
 import numpy as np
 import torch
 import yaml
-
-TASK_TEXT = f'E1 R@1 of the task in other scenes, {HUMAN_TO_ROBOT}, task text'
 
 
 def export(data: DataSet, run: Run, runs: Path, footage: Path | None) -> dict[str, Any]:
@@ -107,9 +106,10 @@ def _retrieval_of_graphs(
             with torch.no_grad():
                 robot.append(run.model.pooled_for_each(maps, queries))
         arrays = replace(human, robot=torch.cat(robot).numpy())
-        found[name] = retrievals(arrays, GALLERY, full=False)[TASK_TEXT].recall[1].value
-    return {'export_r1': found,
-            'int8_r1_loss': round(found['visual.onnx'] - found[VISUALS['int8']], 4)}
+        found[name] = retrievals(arrays, GALLERY, full=False)[
+            key_of('retrieval_r1', **MAIN_RETRIEVAL)].recall[1].value
+    return {'export_retrieval_r1': found,
+            'int8_retrieval_r1_loss': round(found['visual.onnx'] - found[VISUALS['int8']], 4)}
 
 
 def human_is_untouched(data: DataSet, run: Run) -> bool:

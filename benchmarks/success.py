@@ -34,7 +34,7 @@ from dvd import DvdJudge, REFERENCES, references, train_dvd
 from hralign_ros.calibration.scorer import Scorer
 from hralign_ros.data.features import build_store, FeatureStore
 from hralign_ros.data.manifest import read_manifest
-from hralign_ros.evaluation.bootstrap import Estimate
+from hralign_ros.evaluation.report import Measured
 from hralign_ros.evaluation.success_deciders import CalibratedScorer
 from hralign_ros.evaluation.success_events import measure_delays
 from hralign_ros.evaluation.success_report import evaluate_success, MOST, OURS, spread
@@ -43,12 +43,9 @@ from hralign_ros.evaluation.success_suite import (
     Judge,
     measure_detection,
     measure_modes,
-    Measured,
     SEEN,
-    SPLITS,
     TASK,
     TIME_ONLY,
-    VIEW,
 )
 from hralign_ros.runtime import default_bundle, Encoder
 from hralign_ros.runtime.bundle import load_bundle
@@ -62,7 +59,7 @@ from hralign_ros.training.success_run import (
     recordings_key,
     SuccessRun,
 )
-import numpy as np
+from pages import kept, write_results
 from success_footage import play_footage
 from success_recipes import (
     ABLATIONS,
@@ -80,9 +77,6 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / 'results' / 'success.json'
-# What benchmarks/add_task.py has written.
-ADD_TASK = ROOT / 'results' / 'add_task.json'
-FPR95 = 'E8 false positives at 95 % recall'
 # What the other stages write.
 OF_OTHERS = ('ablations', 'left_out', 'ablations_measured', 'shipped')
 STAGES = ('all', 'ablations', 'shipped')
@@ -94,14 +88,8 @@ SIMULATE = (f'{_SIMULATE} DATA --rounds 4 --only train',
             f'{_SIMULATE} DATA --rounds 5 --only test_view test_distractor',
             f'{_SIMULATE} DATA --rounds 8 --only test_seen',
             f'{_SIMULATE} FAST --rounds 1 --hz 30 --no-failures --only test_seen')
-# What is said of the shipped head, by its name in the results.
-OF_SHIPPED = {
-    'auroc': 'E8 AUROC', 'fpr95': FPR95, 'average_precision': 'E8 average precision',
-    'ece': 'E9 ECE', 'ece_any': 'E9 ECE of any tick', 'false_alarms': 'E10 false alarms at 5%',
-    'missed': 'E11 missed successes', 'early': 'E11 successes decided too early',
-    'delay_s': 'E11 median delay [s]'}
 # Delays at the rate of a camera, or a little more: Meta-World 32 Hz, robosuite 40.
-FAST = 'seen tasks, 30 Hz'
+FAST = 'test_seen_30hz'
 
 
 def main() -> None:
@@ -145,13 +133,7 @@ def write(found: Mapping[str, Any], stage: str, output: Path) -> None:
     before = json.loads(output.read_text('utf-8')) if output.exists() else {}
     if stage == 'all':
         before = {key: before[key] for key in OF_OTHERS if key in before}
-    results = {**before, **found}
-    if ADD_TASK.exists():
-        added = json.loads(ADD_TASK.read_text('utf-8'))
-        results |= {key: added[key] for key in ('add_task_seconds', 'add_task_auroc_gap')}
-    output.parent.mkdir(exist_ok=True)
-    output.write_text(json.dumps(results, indent=1) + '\n', encoding='utf-8')
-    print(output)
+    write_results(output, {**before, **found})
 
 
 def evaluate(
@@ -178,29 +160,12 @@ def evaluate(
     found, ours = evaluate_success(
         data, store, main_runs, options.bundle, options.runs / 'report', others=others,
         commands=commands, perturbed_frames=options.perturbed)
-    seen = load_recordings(data, store, [SPLITS[SEEN]])
+    seen = load_recordings(data, store, [SEEN])
     if options.fast:
         # Scorers of their own: these remember recordings by name, and the names are the same.
         again = [CalibratedScorer(Scorer(one.scorer.run, encoder), one.found) for one in ours]
         measure_delays(found, OURS, again, _fast(options, main_runs[0], store), FAST)
-    results: dict[str, Any] = _headline(found)
-    results['detection'] = {
-        split: {name: {short: _plain(found.values[metric, name, split]) for short, metric in (
-            ('auroc', 'E8 AUROC'), ('fpr95', FPR95),
-            ('average_precision', 'E8 average precision'))}
-            for name in (OURS, *others, TIME_ONLY)}
-        for split in dict.fromkeys(s for m, n, s in found.values if m == 'E8 AUROC')}
-    results['calibration'] = {
-        split: {short: _plain(found.values[metric, OURS, split]) for short, metric in (
-            ('ece_any', 'E9 ECE of any tick'), ('ece', 'E9 ECE'), ('brier', 'E9 Brier score'),
-            ('nll', 'E9 negative log-likelihood'))}
-        for split in dict.fromkeys(s for m, n, s in found.values if m == 'E9 ECE')}
-    results['tables'] = {name: rows for name, rows in found.tables.items()
-                         if name in ('false_alarms_by_task', 'streams', 'cameras')}
-    results['rows'] = {f'{r["metric"]} | {r["variant"]} | {r["split"]}': {
-        key: r[key] for key in ('value', 'low', 'high', 'n', 'chance')}
-        for r in found.rows if r['metric'][:3] in ('E10', 'E11', 'E12', 'E13', 'E14', 'Fai')
-        and r['value'] is not None}
+    results: dict[str, Any] = {'rows': kept(found.rows), 'tables': _tables(found)}
     if options.footage:
         results |= _footage(ours[0], attempts(seen), options)
     results |= {
@@ -227,28 +192,19 @@ def ablations(
     data, store = open_data(options.data, options.bundle, first.options, basis=first.basis)
     encoder = Encoder.load(options.bundle, provider='cpu')
     scorers = {name: [Scorer(run, encoder) for run in runs[name]] for name in names}
-    recordings = {title: load_recordings(data, store, [SPLITS[title]]) for title in (SEEN, TASK)}
+    recordings = {split: load_recordings(data, store, [split]) for split in (SEEN, TASK)}
     trained = data.of_split('train').episodes
     found = Measured()
     measure_detection(
         found, {name: [(one.run.options.seed, _judge(one)) for one in some]
                 for name, some in scorers.items()},
-        {title: spread(attempts(some), MOST) for title, some in recordings.items()})
-    wanted = {
-        'auroc_seen': ('E8 AUROC', SEEN), 'auroc_held_out_tasks': ('E8 AUROC', TASK),
-        'fpr95_seen': (FPR95, SEEN), 'average_precision_seen': ('E8 average precision', SEEN)}
-    results: dict[str, Any] = {}
+        {split: spread(attempts(some), MOST) for split, some in recordings.items()})
     for name, some in scorers.items():
         measure_modes(found, name, some, recordings[SEEN], SEEN, trained)
-        told = {r['metric']: {key: r[key] for key in ('value', 'low', 'high', 'n', 'chance')}
-                for r in found.rows if r['variant'] == name and r['metric'].startswith('Fail')
-                and r['value'] is not None}
-        results[name] = {'seeds': len(some), **{
-            short: _plain(found.values[metric, name, split])
-            for short, (metric, split) in wanted.items()
-            if (metric, name, split) in found.values}, 'modes': told}
     robots = {name: [Scorer(run, encoder) for run in runs[name]] for name in (*ROBOTS, SHIPPED)
               if name in runs}
+    results = {'seeds_of': {name: len(some) for name, some in scorers.items()},
+               'rows': kept(found.rows)}
     return {'ablations': results, 'left_out': left_out(
         {**robots, OURS: scorers[OURS]}, options.data, store),
         'ablations_measured': datetime.now(timezone.utc).isoformat(timespec='seconds')}
@@ -258,17 +214,17 @@ def left_out(
     heads: Mapping[str, Sequence[Scorer]], folder: Path, store: FeatureStore,
 ) -> list[dict[str, Any]]:
     """
-    Judge each robot's attempts by heads that never saw it, and by heads that saw both.
+    Score each robot's attempts by heads that never saw it, and by heads that saw both.
 
     The encoder below was adapted on one of them, and is the same for all.
 
     :param heads: by name, one for each seed.
-    :param folder: of the data set; judged are seeds that no head was trained on.
+    :param folder: of the data set; scored are seeds that no head was trained on.
     """
     every = read_manifest(folder)
     data = assign_splits(every, SuccessOptions(all_robots=True))
     data = data.only([e for e in data.episodes if e.embodiment in LEFT_OUT])
-    recordings = attempts(load_recordings(data, store, [SPLITS[SEEN]]))
+    recordings = attempts(load_recordings(data, store, [SEEN]))
     found, rows = Measured(), []
     for robot, names in LEFT_OUT.items():
         here = [recording for recording in recordings if recording.episode.embodiment == robot]
@@ -276,16 +232,18 @@ def left_out(
             measure_detection(found, {name: [
                 (one.run.options.seed, _judge(one)) for one in heads[name]] for name in names},
                 {robot: here})
-        if ('E8 AUROC', names[0], robot) not in found.values:
+        auroc = [found.find('auroc', name, robot) for name in names]
+        if not all(auroc):
             continue
         trained = assign_splits(every, heads[names[1]][0].run.options).of_split('train')
         rows.append({
             'robot': robot, 'attempts': len(here), 'successes': int(sum(f.done[-1] for f in here)),
             'tasks': len({f.episode.task_id for f in here}),
             'in_training': sum(e.embodiment == robot for e in trained.episodes),
-            **{when: {'heads': name, 'seeds': len(heads[name]),
-                      **_plain(found.values['E8 AUROC', name, robot])}
-               for when, name in zip(('never_seen', 'trained_on'), names, strict=True)}})
+            'metric': 'auroc',
+            **{when: {'heads': row['variant'], 'seeds': len(row['seeds']),
+                      **{key: row[key] for key in ('value', 'low', 'high', 'n')}}
+               for when, row in zip(('never_seen', 'trained_on'), auroc, strict=True) if row}})
     return rows
 
 
@@ -306,16 +264,8 @@ def shipped(
     found, ours = evaluate_success(
         data, store, some, options.bundle, options.runs / 'report_shipped', commands=[command],
         perturbed_frames=0)
-    splits = [split for split in SPLITS if ('E8 AUROC', OURS, split) in found.values]
     results: dict[str, Any] = {
-        'seeds': len(some), 'splits': {split: {
-            short: _plain(found.values[metric, OURS, split])
-            for short, metric in OF_SHIPPED.items() if (metric, OURS, split) in found.values}
-            for split in splits},
-        'tables': {name: rows for name, rows in found.tables.items()
-                   if name in ('false_alarms_by_task', 'streams', 'cameras')},
-        'time_alone': {split: _plain(found.values['E8 AUROC', TIME_ONLY, split])
-                       for split in splits},
+        'seeds': len(some), 'rows': kept(found.rows), 'tables': _tables(found),
         'training': _training(some[0]),
         'calibration_never_succeeding': max(
             curve.never for curve in ours[0].found.curves.values()),
@@ -323,7 +273,7 @@ def shipped(
         'measured': datetime.now(timezone.utc).isoformat(timespec='seconds')}
     if options.footage:
         results |= _footage(
-            ours[0], attempts(load_recordings(data, store, [SPLITS[SEEN]])), options)
+            ours[0], attempts(load_recordings(data, store, [SEEN])), options)
     return {'shipped': results}
 
 
@@ -341,11 +291,11 @@ def _fast(
     options: argparse.Namespace, run: SuccessRun, store: FeatureStore,
 ) -> list[Recording]:
     """Load the successes that were recorded at the rate of a camera."""
-    data = assign_splits(read_manifest(options.fast), run.options).of_split(SPLITS[SEEN])
+    data = assign_splits(read_manifest(options.fast), run.options).of_split(SEEN)
     # Its episodes are called like those recorded at 5 Hz, so they need a store of their own.
     return load_recordings(data, build_store(
         options.fast / 'features', data, options.bundle, workers=options.jobs,
-        basis=store.basis), [SPLITS[SEEN]])
+        basis=store.basis), [SEEN])
 
 
 def _dvd(options: argparse.Namespace, run: SuccessRun) -> Judge:
@@ -379,46 +329,9 @@ def _footage(
                         options.runs / 'bundle')
 
 
-def _plain(value: Estimate) -> dict[str, Any]:
-    def number(x: float) -> float | None:
-        return round(x, 4) if np.isfinite(x) else None
-    return {'value': number(value.value), 'low': number(value.low), 'high': number(value.high),
-            'n': value.n}
-
-
-def _headline(found: Measured) -> dict[str, Any]:
-    """Gather the figures that the results are known by."""
-    def of(metric: str, split: str, variant: str = OURS) -> dict[str, Any] | None:
-        value = found.values.get((metric, variant, split))
-        return None if value is None else _plain(value)
-
-    fpr = FPR95
-    best = min((name for name in BASELINES if (fpr, name, TASK) in found.values),
-               key=lambda name: found.values[fpr, name, TASK].value, default=None)
-    # The last row is of all streams: distinct frames, each episode one segment.
-    streams = found.tables['streams'][-1]
-    cameras = [row for row in found.tables.get('cameras', []) if row['what'].startswith('no ')]
-    alarms = found.values['E10 false alarms at 5%', OURS, SEEN]
-    delay = found.values.get(('E11 median delay [s]', OURS, FAST)) or found.values[
-        'E11 median delay [s]', OURS, SEEN]
-    return {
-        'auroc_held_out_tasks': of('E8 AUROC', TASK), 'auroc_seen_tasks': of('E8 AUROC', SEEN),
-        'auroc_held_out_views': of('E8 AUROC', VIEW),
-        'fpr95': of(fpr, TASK), 'fpr95_best_baseline': None if best is None else {
-            **(of(fpr, TASK, best) or {}), 'variant': best},
-        'auroc_time_only': of('E8 AUROC', TASK, TIME_ONLY),
-        'ece_seen': of('E9 ECE', SEEN), 'ece_held_out_view': of('E9 ECE', VIEW),
-        'ece_any_seen': of('E9 ECE of any tick', SEEN),
-        'ece_any_held_out_view': of('E9 ECE of any tick', VIEW),
-        'false_alarm_at_5pct': _plain(alarms), 'false_alarm_episodes': alarms.n,
-        'idle_frames': streams['frames'], 'idle_success_events': streams['success_events'],
-        'idle_segments': streams['segments'],
-        'idle_bound_per_segment': streams['bound_per_segment'],
-        'perturbed_frames': streams['perturbed_frames'],
-        'perturbed_success_events': streams['perturbed_events'],
-        'delay_ms_median': round(1000 * delay.value) if np.isfinite(delay.value) else None,
-        'miss_rate': of('E11 missed successes', SEEN),
-        'camera_loss_auroc_drop': max((row['auroc_loss'] for row in cameras), default=None)}
+def _tables(found: Measured) -> dict[str, Any]:
+    return {name: found.tables[name] for name in ('false_alarms_by_task', 'streams')
+            if name in found.tables}
 
 
 if __name__ == '__main__':

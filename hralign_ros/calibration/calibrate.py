@@ -121,31 +121,6 @@ def calibrate(
     return write_calibrated(run, found, bundle, output, command=command, metrics=metrics)
 
 
-# What a card says of a report: metric and split.
-_CARD = (('E8 AUROC', 'AUROC'), ('E9 ECE', 'expected calibration error'),
-         ('E10 false alarms at 5%', 'false alarms at a guarantee of 5 %'),
-         ('E11 missed successes', 'missed successes'))
-
-
-def card_metrics(report: Mapping[str, Any]) -> dict[str, str]:
-    """
-    Pick from a report of `hralign evaluate-success` what a bundle's card says.
-
-    :param report: as read_report gives it; its first variant is meant.
-    """
-    rows = report['rows']
-    variant = rows[0]['variant'] if rows else ''
-    found = {}
-    for metric, words in _CARD:
-        for row in rows:
-            if (row['metric'], row['variant']) == (metric, variant) and row['value'] is not None:
-                interval = '' if row['low'] is None else f' [{row["low"]:.3f}, {row["high"]:.3f}]'
-                seeds = ', '.join(map(str, row['seeds']))
-                found[f'{words}, {row["split"]}'] = (
-                    f'{row["value"]:.3f}{interval}, n = {row["n"]}, seeds {seeds}')
-    return found
-
-
 def write_calibrated(
     run: SuccessRun, found: Calibrated, bundle: Path, output: Path, *, command: str = '',
     metrics: Mapping[str, Any] | None = None,

@@ -20,7 +20,7 @@ from hralign_ros.calibration.traces import Trace
 from hralign_ros.data.features import EpisodeFeatures, view_videos
 from hralign_ros.data.manifest import DataError, DataSet, Episode, REFERENCE_VIEW, SIMULATORS
 from hralign_ros.evaluation.bootstrap import EvaluationError
-from hralign_ros.evaluation.report import write_folder
+from hralign_ros.evaluation.report import Measured, write_report
 from hralign_ros.evaluation.success_events import measure_alarms, measure_delays
 from hralign_ros.evaluation.success_figures import probability_curves, reliability_diagram
 from hralign_ros.evaluation.success_report import example_curves, SIMULATED
@@ -28,7 +28,6 @@ from hralign_ros.evaluation.success_suite import (
     clusters_of,
     measure_calibration,
     measure_detection,
-    Measured,
     share_over,
     time_alone,
     TIME_ONLY,
@@ -268,11 +267,11 @@ def evaluate_bundle(
             *([SIMULATED] if sources & SIMULATORS else []),
             *([f'Episodes of {", ".join(used)} may have been used to make the bundle: it looks '
                'better on them than it is.'] if used else [])],
-        'rows': found.rows, 'controls': found.controls,
+        'rows': found.rows,
         'figures': [{'name': key, 'title': words[key][0], 'caption': words[key][1]}
                     for key in images],
         'commands': list(commands), 'tables': found.tables}
-    write_folder(Path(output), document, images, report)
+    write_report(Path(output), document, images, report)
     return found
 
 
@@ -280,10 +279,9 @@ def _measure_status(
     found: Measured, name: str, one: BundlePlayer, recordings: Sequence[Recording], split: str,
 ) -> None:
     """Count in how many ticks each status bit is set."""
-    for bit, better in ((Status.OUT_OF_DISTRIBUTION, 'lower'), (Status.UNCALIBRATED, ''),
-                        (Status.UNKNOWN_TASK, ''), (Status.VIEW_MISSING, '')):
+    for bit in (Status.OUT_OF_DISTRIBUTION, Status.UNCALIBRATED, Status.UNKNOWN_TASK,
+                Status.VIEW_MISSING):
         ticks = np.concatenate([one.status(recording) & int(bit) != 0 for recording in recordings])
         clusters = np.repeat(clusters_of(recordings),
                              [recording.frames for recording in recordings])
-        found.add(f'ticks {bit.name}', name, split, share_over(ticks[None], clusters),
-                  better=better)
+        found.add('status_rate', name, split, share_over(ticks[None], clusters), status=bit.name)

@@ -1,19 +1,20 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""What the features of one split and one seed show: E1 to E6, as far as the data allow."""
+"""What the features of one split and one seed show, as far as the data allow."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from hralign_ros.data.manifest import DataSet
 from hralign_ros.evaluation.bootstrap import EvaluationError, join_labels
-from hralign_ros.evaluation.embeddings import encode_frames, PairArrays
+from hralign_ros.evaluation.embeddings import encode_frames, Floats, PairArrays
 from hralign_ros.evaluation.metrics import (
     action_probe,
     linear_cka,
     nearest_neighbour_policy,
+    Policy,
     proprio_probe,
     proxy_a_distance,
     retrieval,
@@ -22,59 +23,73 @@ from hralign_ros.evaluation.metrics import (
     spread,
     task_distance_ratio,
 )
+from hralign_ros.evaluation.metrics.names import HUMAN_TO_ROBOT, ROBOT_TO_HUMAN
 from hralign_ros.models.hr_align import HRAlign
 from hralign_ros.training.alignment_batches import Item
 from hralign_ros.training.clip_features import FeatureCache
 import numpy as np
+from numpy.typing import NDArray
 
-HUMAN_TO_ROBOT, ROBOT_TO_HUMAN = 'human to robot', 'robot to human'
-POLICY = 'E6 nearest-neighbour action error'
-# Of E2, where there are as many groups.
+POLICY = 'nearest_neighbour_action_error'
+# Folds of the proxy A-distance, where there are as many groups.
 FOLDS = 5
 
+# A metric and the conditions that it was measured under.
+Key = tuple[str, tuple[tuple[str, str], ...]]
 
-class Taken(dict[str, Any]):
+
+def key_of(metric: str, **conditions: str) -> Key:
+    """Return what a value is found by."""
+    return metric, tuple(conditions.items())
+
+
+class Found(dict[Key, Any]):
     """
-    What can be measured, by name; small data sets cannot show everything.
+    What could be measured; small data sets cannot show everything.
 
     :ivar left_out: of all else, why.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.left_out: dict[str, str] = {}
+        self.left_out: dict[Key, str] = {}
 
-    def take(self, name: str, measure: Callable[[], Any]) -> Any:
+    def attempt(self, metric: str, measure: Callable[[], Any], **conditions: str) -> Any:
         """Measure; return None where these data do not do."""
+        key = key_of(metric, **conditions)
         try:
-            self[name] = measure()
+            self[key] = measure()
         except EvaluationError as error:
-            self.left_out[name] = str(error)
-        return self.get(name)
+            self.left_out[key] = str(error)
+        return self.get(key)
 
 
-def retrievals(arrays: PairArrays, gallery: int, *, full: bool) -> Taken:
+def retrievals(arrays: PairArrays, gallery: int, *, full: bool) -> Found:
     """
     Retrieve in both directions, with the query's own text for all clips, and a neutral one.
 
-    :returns: a Retrieval by name.
+    Galleries: `own_pair` has the query's own pair, which alone is right, and any others;
+    `other_scenes` has clips of other scenes, of which those of the task are right; `task` has any
+    clips but the own pair, those of the task are right; `same_scene` has the own pair, and clips
+    of its scene with other tasks.
+
+    :param gallery: clips in a gallery.
+    :param full: False: only the galleries `own_pair` and `other_scenes`, without the control in
+        which the query is a clip of another task (`query: shuffled`).
+    :returns: a Retrieval by `retrieval_r1` and conditions.
     """
     labels: dict[str, Any] = {
         'identity': arrays.names, 'task_q': arrays.tasks, 'task_g': arrays.tasks,
         'gallery_size': gallery}
-    hard: dict[str, Any] = {
-        **labels, 'gallery_size': None, 'scene_q': arrays.scenes, 'scene_g': arrays.scenes}
-    found = Taken()
+    found = Found()
     for direction, query, answer in (
             (HUMAN_TO_ROBOT, arrays.human, arrays.robot),
             (ROBOT_TO_HUMAN, arrays.robot, arrays.human)):
 
-        def pool_query(rows: Any, text: int, of: Any = query) -> Any:
-            return of[rows, min(text, of.shape[1] - 1)]
-
-        def pool_gallery(rows: Any, text: int, of: Any = answer) -> Any:
-            return of[rows, min(text, of.shape[1] - 1)]
-
+        own_text = partial(retrieval_with_queries, partial(_pooled, query),
+                           partial(_pooled, answer), text=arrays.text)
+        neutral_text = partial(retrieval, query[:, -1], answer[:, -1])
+        attempt = partial(found.attempt, 'retrieval_r1')
         # Other cameras of one recording are no other clips of its task.
         others: dict[str, Any] = {
             **labels, 'level': 'task', 'own_pair': False, 'identity': arrays.recordings,
@@ -83,48 +98,44 @@ def retrievals(arrays: PairArrays, gallery: int, *, full: bool) -> Taken:
             **others, 'scene_q': arrays.scenes, 'scene_g': arrays.scenes,
             'gallery_size': min(gallery, _fewest_elsewhere(arrays))}
         if elsewhere['gallery_size'] > 1:
-            found.take(
-                f'E1 R@1 of the task in other scenes, {direction}, task text',
-                partial(retrieval_with_queries, pool_query, pool_gallery, text=arrays.text,
-                        **elsewhere))
-            found.take(
-                f'E1 R@1 of the task in other scenes, {direction}, neutral text',
-                partial(retrieval, query[:, -1], answer[:, -1], **elsewhere))
+            there = {'gallery': 'other_scenes', 'direction': direction}
+            attempt(partial(own_text, **elsewhere), **there, text='task')
+            attempt(partial(neutral_text, **elsewhere), **there, text='neutral')
+            if full and len(set(arrays.tasks)) > 1:
+                attempt(partial(
+                    retrieval_with_queries, partial(
+                        _pooled, query, instead=_of_another_task(arrays.tasks)),
+                    partial(_pooled, answer), text=arrays.text, **elsewhere),
+                    **there, text='task', query='shuffled')
         # What no data can lack: all else is left out where it cannot be measured.
-        found[f'E1 R@1 {direction}, task text'] = retrieval_with_queries(
-            pool_query, pool_gallery, text=arrays.text, clusters=arrays.recordings, **labels)
-        found[f'E1 R@1 {direction}, neutral text'] = retrieval(
-            query[:, -1], answer[:, -1], clusters=arrays.recordings, **labels)
+        own = {'gallery': 'own_pair', 'direction': direction}
+        for text, measure in (('task', own_text), ('neutral', neutral_text)):
+            found[key_of('retrieval_r1', **own, text=text)] = measure(
+                clusters=arrays.recordings, **labels)
         if not full:
             continue
-        if elsewhere['gallery_size'] > 1 and len(set(arrays.tasks)) > 1:
-            outsiders = _of_another_task(arrays.tasks)
-
-            def pool_stranger(
-                rows: Any, text: int, of: Any = query, other: Any = outsiders,
-            ) -> Any:
-                return of[other[rows], min(text, of.shape[1] - 1)]
-
-            found.take(
-                f'E1 R@1 of the task in other scenes, {direction}, task text, clips shuffled',
-                partial(retrieval_with_queries, pool_stranger, pool_gallery, text=arrays.text,
-                        **elsewhere))
         # The own recording is not among them.
         most = int(np.unique(arrays.recordings, return_counts=True)[1].max())
-        found.take(
-            f'E1 R@1 of the task, {direction}, neutral text',
-            partial(retrieval, query[:, -1], answer[:, -1], **{
-                **others, 'clusters': arrays.recordings,
-                'gallery_size': min(gallery, len(arrays.names) - most)}))
+        attempt(partial(neutral_text, **{
+            **others, 'clusters': arrays.recordings,
+            'gallery_size': min(gallery, len(arrays.names) - most)}),
+            gallery='task', direction=direction, text='neutral')
         if _scene_with_two_tasks(arrays):
-            found.take(
-                f'E1 R@1 hard gallery (same scene, other task), {direction}, task text',
-                partial(retrieval_with_queries, pool_query, pool_gallery, text=arrays.text,
-                        **hard))
+            attempt(partial(own_text, **{
+                **labels, 'gallery_size': None, 'scene_q': arrays.scenes,
+                'scene_g': arrays.scenes}),
+                gallery='same_scene', direction=direction, text='task')
     return found
 
 
-def _of_another_task(tasks: np.ndarray) -> np.ndarray:
+def _pooled(
+    of: Floats, rows: NDArray[np.int64], text: int, instead: NDArray[np.int64] | None = None,
+) -> Floats:
+    """Give clips [k, C] of [n, K, C] as pooled with a text; with `instead`, other clips."""
+    return of[rows if instead is None else instead[rows], min(text, of.shape[1] - 1)]
+
+
+def _of_another_task(tasks: NDArray[np.str_]) -> NDArray[np.int64]:
     """
     Return for each clip the number of one of another task: a query that only its text tells.
 
@@ -153,60 +164,70 @@ def _fewest_elsewhere(arrays: PairArrays) -> int:
                for s, r in {*zip(scene.tolist(), recording.tolist(), strict=True)})
 
 
-def gaps(arrays: PairArrays, full: bool) -> Taken:
+def gaps(arrays: PairArrays, full: bool) -> Found:
     """Measure how easily human and robot features are told apart, in the same folds for all."""
     groups = join_labels(arrays.tasks, arrays.scenes)
     folds = min(FOLDS, len(np.unique(groups)))
-    found = Taken()
+    found = Found()
 
-    def take(name: str, human: Any, robot: Any, **how: Any) -> None:
-        found.take(f'E2 proxy A-distance, {name}', lambda: proxy_a_distance(
-            human, robot, groups_h=groups, groups_r=groups, folds=folds, **how).distance)
+    def attempt(human: Any, robot: Any, how: Mapping[str, Any], **conditions: str) -> None:
+        found.attempt('proxy_a_distance', lambda: proxy_a_distance(
+            human, robot, groups_h=groups, groups_r=groups, folds=folds, **how).distance,
+            **conditions)
 
-    take('task text', *arrays.own())
-    take('neutral text', *arrays.neutral())
+    attempt(*arrays.own(), {}, text='task')
+    attempt(*arrays.neutral(), {}, text='neutral')
     if full:
-        take('MLP, task text', *arrays.own(), classifier='mlp')
-        take('labels shuffled', *arrays.own(), shuffled=True)
+        attempt(*arrays.own(), {'classifier': 'mlp'}, text='task', classifier='mlp')
+        attempt(*arrays.own(), {'shuffled': True}, text='task', labels='shuffled')
     return found
 
 
-def shapes(arrays: PairArrays) -> Taken:
-    """Measure E3 and E4, with the neutral text: own texts would be what differs."""
+def shapes(arrays: PairArrays) -> Found:
+    """
+    Measure alignment, collapse and tasks.
+
+    All with the neutral text: own texts would be what differs.
+    """
     human, robot = arrays.neutral()
-    found, recordings = Taken(), arrays.recordings
-    found.take('E3 CKA human and robot', lambda: linear_cka(human, robot, clusters=recordings))
-    width = found.take('E3 effective rank, robot', lambda: spread(robot, clusters=recordings))
+    found, recordings = Found(), arrays.recordings
+    found.attempt('linear_cka', lambda: linear_cka(human, robot, clusters=recordings))
+    width = found.attempt('effective_rank', lambda: spread(robot, clusters=recordings))
     if width is not None:
-        found['E3 effective rank, robot'] = width.effective_rank
-        found['E3 variation, robot'] = width.variation
-    found.take('E4 distance within / between tasks, robot', lambda: task_distance_ratio(
+        found[key_of('effective_rank')] = width.effective_rank
+        found[key_of('feature_variation')] = width.variation
+    found.attempt('task_distance_ratio', lambda: task_distance_ratio(
         robot, tasks=arrays.tasks, episodes=recordings))
     for classifier in ('knn', 'linear'):
-        name = f'E4 task accuracy, {classifier}, new scene'
-        result = found.take(name, partial(
+        result = found.attempt('task_accuracy', partial(
             separability, robot, tasks=arrays.tasks, scenes=arrays.scenes, episodes=recordings,
-            classifier=classifier))
+            classifier=classifier), classifier=classifier)
         if result is not None:
-            found[name] = result.accuracy
-            found[f'E4 loss of accuracy in a new scene, {classifier}'] = result.drop
+            found[key_of('task_accuracy', classifier=classifier)] = result.accuracy
+            found[key_of('task_accuracy_drop', classifier=classifier)] = result.drop
     return found
 
 
 def probe_frames(
     model: HRAlign, items: Sequence[Item], cache: FeatureCache, texts: dict[str, np.ndarray],
     data: DataSet, plain: bool,
-) -> Taken:
-    """Measure what single frames say of actions and of the arm (E5), and a policy's error (E6)."""
-    found = Taken()
-    frames = found.take('E5', lambda: encode_frames(
+) -> tuple[Found, Policy | None]:
+    """
+    Measure what single frames say of actions and of the arm.
+
+    :returns: probes, and the nearest-neighbour policy, where these data have one.
+    """
+    found = Found()
+    frames = found.attempt('action_r2', lambda: encode_frames(
         model, items, cache, texts, data, frozen_mean=plain))
-    if found.pop('E5', None) is None:
-        return found
-    found.take('E5 action R2 from two frames', lambda: action_probe(
+    if frames is None:
+        return found, None
+    del found[key_of('action_r2')]
+    found.attempt('action_r2', lambda: action_probe(
         frames.features, frames.actions, episodes=frames.recordings).r2)
-    found.take('E5 proprioception R2', lambda: proprio_probe(
+    found.attempt('proprioception_r2', lambda: proprio_probe(
         frames.features, frames.proprio, episodes=frames.recordings).r2)
-    found.take(POLICY, lambda: nearest_neighbour_policy(
+    policy = found.attempt(POLICY, lambda: nearest_neighbour_policy(
         frames.features, frames.actions, episodes=frames.recordings, tasks=frames.tasks))
-    return found
+    found.pop(key_of(POLICY), None)
+    return found, policy

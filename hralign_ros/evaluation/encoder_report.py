@@ -11,13 +11,12 @@ from hralign_ros.data.manifest import DataSet, REFERENCE_VIEW, SIMULATORS
 from hralign_ros.data.pairs import Clip
 from hralign_ros.evaluation.bootstrap import EvaluationError
 from hralign_ros.evaluation.embeddings import encode_pairs, PairArrays
-from hralign_ros.evaluation.encoder_metrics import HUMAN_TO_ROBOT, POLICY
+from hralign_ros.evaluation.encoder_metrics import POLICY
 from hralign_ros.evaluation.encoder_suite import (
     FeatureStore,
     FROZEN_MEAN,
     group_runs,
     measure,
-    Measured,
     split_items,
     Variant,
 )
@@ -31,7 +30,13 @@ from hralign_ros.evaluation.figures import (
     retrieval_examples,
     training_curve,
 )
-from hralign_ros.evaluation.report import write_folder
+from hralign_ros.evaluation.metrics.names import (
+    describe,
+    HUMAN_TO_ROBOT,
+    MAIN_RETRIEVAL,
+    ROBOT_TO_HUMAN,
+)
+from hralign_ros.evaluation.report import Measured, read_report, rows_for_card, write_report
 from hralign_ros.models.backbones import Preprocessing
 from hralign_ros.runtime.report import Report
 from hralign_ros.runtime.video import read_frames
@@ -42,12 +47,12 @@ import numpy as np
 from numpy.typing import NDArray
 import torch
 
-_CHARTS = {
-    'recall': f'E1 R@1 of the task in other scenes, {HUMAN_TO_ROBOT}, task text',
-    'recall_neutral': f'E1 R@1 of the task in other scenes, {HUMAN_TO_ROBOT}, neutral text',
-    'recall_own_pair': f'E1 R@1 {HUMAN_TO_ROBOT}, task text',
-    'gap': 'E2 proxy A-distance, task text',
-    'policy': POLICY}
+_CHARTS: dict[str, tuple[str, dict[str, str]]] = {
+    'recall': ('retrieval_r1', MAIN_RETRIEVAL),
+    'recall_neutral': ('retrieval_r1', {**MAIN_RETRIEVAL, 'text': 'neutral'}),
+    'recall_own_pair': ('retrieval_r1', {**MAIN_RETRIEVAL, 'gallery': 'own_pair'}),
+    'gap': ('proxy_a_distance', {'text': 'task'}),
+    'policy': (POLICY, {})}
 # The split of tasks that training knows nothing of.
 TEST_TASKS = 'test_task'
 SIMULATED = ('Simulated pairs are not RH20T: these figures say that the method works on this '
@@ -87,13 +92,13 @@ def evaluate_adaptation(
             'gallery': gallery, 'view of the robot': view,
             **{f'episodes of {split}': sum(e.split == split for e in data.episodes)
                for split in splits},
-            'seeds': ', '.join(map(str, found.seeds))},
+            'seeds': ', '.join(map(str, sorted({run.options.train.seed for run in runs})))},
         'warnings': [*([SIMULATED] if set(sources) & SIMULATORS else []), *(
-            f'{metric}, {split}: left out, {reason}'
-            for (metric, split), reason in found.left_out.items())],
-        'rows': found.rows, 'controls': found.controls, 'figures': figures,
+            f'{describe(line["metric"], line["conditions"])}, {line["split"]}: left out, '
+            f'{line["reason"]}' for line in found.left_out)],
+        'rows': found.rows, 'figures': figures,
         'commands': list(commands), 'tables': found.tables}
-    write_folder(Path(output), document, images, report)
+    write_report(Path(output), document, images, report)
     return found
 
 
@@ -130,11 +135,10 @@ def _figures(
         images[name] = image
         figures.append({'name': name, 'title': title, 'caption': caption})
 
-    for name, metric in _CHARTS.items():
-        rows = [r for r in (*found.rows, *found.controls) if r['metric'] == metric]
-        if rows:
-            controls = sorted({r['variant'] for r in found.controls if r['metric'] == metric})
-            add(name, bar_chart(rows, title=metric, controls=controls), metric,
+    for name, (metric, conditions) in _CHARTS.items():
+        if rows := found.select(metric, **conditions):
+            title = describe(metric, conditions)
+            add(name, bar_chart(rows, title=title), title,
                 'Bars are means over seeds, whiskers 95 % intervals; hatched: controls.')
     tasks = np.concatenate([before.tasks, before.tasks])
     domains = np.repeat(['human', 'robot'], len(items))
@@ -220,8 +224,21 @@ def _frames(data: DataSet, clip: Clip, count: int) -> NDArray[np.uint8]:
                        geometry=clip.geometry)[0]
 
 
-def numbers(found: Measured, metric: str, variant: str, split: str) -> dict[str, Any]:
-    """Return a value with its interval as plain JSON."""
-    value = found.values[metric, variant, split]
-    return {'value': round(value.value, 4), 'low': round(value.low, 4),
-            'high': round(value.high, 4), 'n': value.n}
+def for_card(report: Path, run: Run) -> dict[str, list[dict[str, Any]]]:
+    """
+    Pick from a report.json what a bundle's card says of a run's variant.
+
+    :raises EvaluationError: it is not of this run.
+    """
+    document = read_report(report)
+    # Variant and seed are the same of most runs.
+    if run.weights_sha256 not in document.get('runs', {}):
+        raise EvaluationError(
+            f'{report} is not of {run.folder}, or it is of an older version: write it with '
+            f'`hralign evaluate {run.folder}`')
+    return rows_for_card(document['rows'], run.options.variant, [
+        *(('retrieval_r1', {'gallery': gallery, 'direction': direction, 'text': text})
+          for gallery in ('other_scenes', 'own_pair')
+          for direction in (HUMAN_TO_ROBOT, ROBOT_TO_HUMAN) for text in ('task', 'neutral')),
+        ('proxy_a_distance', {'text': 'task'}), ('action_r2', {}), ('proprioception_r2', {}),
+        (POLICY, {})], baseline=FROZEN_MEAN)

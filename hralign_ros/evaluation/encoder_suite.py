@@ -2,22 +2,22 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-The evaluation of adaptation: E1 to E6 for several variants, each with one or more seeds.
+The metrics of embeddings, for several variants, each with one or more seeds.
 
 A variant is a way to make embeddings (frozen backbone, adapted, a control); its runs differ in
 their seed only. Every variant is measured on the same pairs, galleries and folds.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hralign_ros.data.manifest import DataSet, REFERENCE_VIEW
 from hralign_ros.evaluation.bootstrap import (
     cluster_mean,
     Estimate,
     EvaluationError,
+    Floats,
     join_labels,
     seed_mean,
 )
@@ -28,23 +28,22 @@ from hralign_ros.evaluation.embeddings import (
 )
 from hralign_ros.evaluation.encoder_metrics import (
     gaps,
-    HUMAN_TO_ROBOT,
+    Key,
+    key_of,
     POLICY,
     probe_frames,
     retrievals,
     shapes,
 )
-from hralign_ros.evaluation.metrics import (
-    Policy,
-)
-from hralign_ros.evaluation.report import row
+from hralign_ros.evaluation.metrics import Policy
+from hralign_ros.evaluation.metrics.names import describe, HUMAN_TO_ROBOT, MAIN_RETRIEVAL
+from hralign_ros.evaluation.report import Measured, Samples
 from hralign_ros.runtime.report import Report
 from hralign_ros.training.alignment_batches import Item
 from hralign_ros.training.alignment_run import pair_features, Run, text_encoder, text_features
 from hralign_ros.training.clip_features import FeatureCache
 import numpy as np
-
-Row = dict[str, Any]
+from numpy.typing import NDArray
 
 GALLERY = 100
 FROZEN_MEAN = 'frozen, mean'
@@ -62,33 +61,6 @@ class Variant:
     name: str
     runs: tuple[Run, ...]
     control: bool = False
-
-
-@dataclass
-class Measured:
-    """
-    What was found, ready for a report.
-
-    :param values: Estimate by (metric, variant, split).
-    :param hits: R@1 human to robot with the task's text, of the task in other scenes where there
-        are any, [seeds, n], by (variant, split).
-    :param names: episode of each column of `hits`, by split.
-    :param clusters: what is drawn together for intervals of `hits`, by split.
-    :param seeds_of: of the rows of `hits` and `policies`, by variant; none for the frozen mean.
-    :param left_out: why, by (metric, split), of what these data cannot show.
-    """
-
-    rows: list[Row] = field(default_factory=list)
-    controls: list[Row] = field(default_factory=list)
-    values: dict[tuple[str, str, str], Estimate] = field(default_factory=dict)
-    hits: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
-    names: dict[str, np.ndarray] = field(default_factory=dict)
-    clusters: dict[str, np.ndarray] = field(default_factory=dict)
-    policies: dict[tuple[str, str], list[Policy]] = field(default_factory=dict)
-    tables: dict[str, list[Row]] = field(default_factory=dict)
-    seeds: tuple[int, ...] = ()
-    seeds_of: dict[str, list[int]] = field(default_factory=dict)
-    left_out: dict[tuple[str, str], str] = field(default_factory=dict)
 
 
 class FeatureStore:
@@ -135,8 +107,8 @@ def measure(
 
     :param view: of the robot.
     :param gallery: clips in a gallery, where a split has as many.
-    :param full: E1 to E4 in all forms; False: R@1 and proxy A-distance only.
-    :param probes: E5 and E6 too, where a split has actions and proprioception.
+    :param full: all metrics in all forms; False: R@1 and proxy A-distance only.
+    :param probes: actions and proprioception too, where a split has them.
     :raises EvaluationError: a split without pairs, variants without a run among them, a gallery
         of one, or variants whose features are of different clips.
     """
@@ -146,19 +118,18 @@ def measure(
         raise EvaluationError('at least one run is needed: it says which backbone is meant')
     if gallery < 2:
         raise EvaluationError(f'a gallery of {gallery} clips; needed are 2 or more')
-    found.seeds = tuple(sorted({r.options.train.seed for v in variants for r in v.runs}))
     for split in splits:
         episodes = store.data.of_split(split).episodes
         probed = probes and any(e.actions and e.proprio for e in episodes)
         if probes and not probed:
-            report(f'{split}: E5 and E6 are left out: no episode has actions and proprioception')
+            report(f'{split}: the probes are left out: no episode has actions and proprioception')
         for variant in variants:
             report(f'{split}: {variant.name}')
-            found.seeds_of[variant.name] = [r.options.train.seed for r in variant.runs]
-            before = set(found.left_out)
+            before = len(found.left_out)
             _measure_variant(found, store, variant, reference, split, view, gallery, full, probed)
-            for metric, _ in sorted(set(found.left_out) - before):
-                report(f'  {metric}: left out, {found.left_out[metric, split]}')
+            for line in found.left_out[before:]:
+                report(f'  {describe(line["metric"], line["conditions"])}: left out, '
+                       f'{line["reason"]}')
     return found
 
 
@@ -166,11 +137,12 @@ def _measure_variant(
     found: Measured, store: FeatureStore, variant: Variant, reference: Run, split: str, view: str,
     gallery: int, full: bool, probes: bool,
 ) -> None:
-    per_seed: dict[str, list[Estimate]] = {}
-    hits: dict[str, list[np.ndarray]] = {}
-    chances: dict[str, float] = {}
-    clusters: dict[str, np.ndarray] = {}
-    names: dict[str, np.ndarray] = {}
+    per_seed: dict[Key, list[Estimate]] = {}
+    hits: dict[Key, list[Floats]] = {}
+    clusters: dict[Key, NDArray[np.str_]] = {}
+    names: dict[Key, NDArray[np.str_]] = {}
+    chances: dict[Key, float] = {}
+    policies: list[Policy] = []
     for run in variant.runs or (reference,):
         cache = store.clips(run)
         items = split_items(store.data, cache, split, view)
@@ -179,77 +151,68 @@ def _measure_variant(
         arrays = encode_pairs(
             run.model, items, cache, texts, length=run.options.train.length,
             adapt_human=run.options.train.objective == 'video_text', frozen_mean=plain)
-        size = min(gallery, len(items))
-        retrieved = retrievals(arrays, size, full=full)
-        parts = [retrieved, gaps(arrays, full)]
-        for name, result in retrieved.items():
-            hits.setdefault(name, []).append(result.hits[1])
-            names[name] = arrays.names[result.index]
+        retrieved = retrievals(arrays, min(gallery, len(items)), full=full)
+        for key, result in retrieved.items():
+            conditions = dict(key[1])
+            hits.setdefault(key, []).append(result.hits[1])
+            names[key], chances[key] = arrays.names[result.index], result.chance[1]
             # Clips of one task and scene are found, or not, together.
             together = join_labels(arrays.tasks, arrays.scenes)[result.index]
-            clusters[name] = together if ('of the task' in name or 'hard' in name) and len(
-                set(together)) > 1 else arrays.recordings[result.index]
-            chances[name] = result.chance[1]
-            if full and name.endswith(('task text', 'neutral text')) and 'hard' not in name:
-                for k, metric in ((5, 'R@5'), (0, 'mAP'), (-1, 'MedR')):
-                    value = result.recall[5] if k == 5 else \
-                        result.average_precision if k == 0 else result.median_rank
-                    per_seed.setdefault(name.replace('R@1', metric), []).append(value)
-        if full:
-            parts.append(shapes(arrays))
+            clusters[key] = arrays.recordings[result.index] \
+                if conditions['gallery'] == 'own_pair' or len(set(together)) < 2 else together
+            if full and conditions['gallery'] != 'same_scene' and 'query' not in conditions:
+                for metric, value in (
+                        ('retrieval_r5', result.recall[5]),
+                        ('retrieval_map', result.average_precision),
+                        ('retrieval_median_rank', result.median_rank)):
+                    per_seed.setdefault((metric, key[1]), []).append(value)
+        parts = [gaps(arrays, full), *([shapes(arrays)] if full else [])]
         if probes:
-            parts.append(probe_frames(run.model, items, cache, texts, store.data, plain))
-            policy = parts[-1].pop(POLICY, None)
-            if policy is not None:
-                found.policies.setdefault((variant.name, split), []).append(policy)
+            probed, policy = probe_frames(run.model, items, cache, texts, store.data, plain)
+            parts.append(probed)
+            policies += [] if policy is None else [policy]
         for part in parts:
-            found.left_out |= {(name, split): why for name, why in part.left_out.items()}
-        for part in parts[1:]:
-            for name, value in part.items():
-                per_seed.setdefault(name, []).append(value)
-    for name, stack in hits.items():
+            for key, value in part.items():
+                per_seed.setdefault(key, []).append(value)
+        for part in (retrieved, *parts):
+            for (metric, pairs), reason in part.left_out.items():
+                line = {'metric': metric, 'conditions': dict(pairs), 'split': split,
+                        'reason': reason}
+                if line not in found.left_out:
+                    found.left_out.append(line)
+    seeds: list[int] = [run.options.train.seed for run in variant.runs]
+
+    def add(key: Key, estimate: Estimate, chance: float | None = None) -> None:
+        metric, conditions = key[0], dict(key[1])
+        found.add(metric, variant.name, split, estimate, chance=chance, seeds=seeds,
+                  control=variant.control or 'shuffled' in conditions.values(), **conditions)
+
+    for key, stack in hits.items():
         values = np.stack(stack)
-        estimate = cluster_mean(values if len(values) > 1 else values[0], clusters[name])
-        _add(found, variant, name, split, estimate, chance=chances[name])
-    for name, values_of in per_seed.items():
-        _add(found, variant, name, split, _over_seeds(values_of))
-    policies = found.policies.get((variant.name, split))
+        add(key, cluster_mean(values if len(values) > 1 else values[0], clusters[key]),
+            chances[key])
+    for key, values_of in per_seed.items():
+        add(key, _over_seeds(values_of))
     if policies:
-        _add(found, variant, POLICY, split, cluster_mean(
-            np.stack([p.errors for p in policies]), policies[0].episodes))
-    main = f'E1 R@1 of the task in other scenes, {HUMAN_TO_ROBOT}, task text'
-    if main not in hits:  # all clips are of one scene
-        main = f'E1 R@1 {HUMAN_TO_ROBOT}, task text'
-    if not np.array_equal(found.names.get(split, names[main]), names[main]):
+        errors = Samples(np.stack([p.errors for p in policies]), policies[0].episodes,
+                         policies[0].episodes, seeds)
+        found.samples[POLICY, variant.name, split] = errors
+        add(key_of(POLICY), cluster_mean(errors.values, errors.clusters))
+    own = key_of('retrieval_r1', gallery='own_pair', direction=HUMAN_TO_ROBOT, text='task')
+    # Where all clips are of one scene, there are no others.
+    main = next((key for key in hits if key == key_of('retrieval_r1', **MAIN_RETRIEVAL)), own)
+    before = next((s for (metric, _, of), s in found.samples.items()
+                   if (metric, of) == ('retrieval_r1', split)), None)
+    if before is not None and not np.array_equal(before.names, names[main]):
         raise EvaluationError(f"split {split}: '{variant.name}' has features of other clips than "
                               'the variants before it, so that they cannot be compared')
-    found.hits[variant.name, split] = np.stack(hits[main])
-    found.names[split], found.clusters[split] = names[main], clusters[main]
-    seeds: list[int | str] = [run.options.train.seed for run in variant.runs] or ['']
+    found.samples['retrieval_r1', variant.name, split] = Samples(
+        np.stack(hits[main]), names[main], clusters[main], seeds)
     found.tables.setdefault('retrieval_per_episode', []).extend(
         {'variant': variant.name, 'split': split, 'seed': seed, 'episode': str(name),
-         'r1_human_to_robot': float(hit)}
-        for seed, row_of in zip(seeds, hits[main], strict=True)
+         'retrieval_r1': float(hit)}
+        for seed, row_of in zip(seeds or ('',), hits[main], strict=True)
         for name, hit in zip(names[main], row_of, strict=True))
-
-
-# Which way is better, by the beginning of the metric's name.
-_BETTER = {
-    'E1 MedR': 'lower', 'E1': 'higher', 'E2 proxy A-distance, labels': '', 'E2': 'lower',
-    'E3 CKA': 'higher', 'E3': '', 'E4 distance': 'lower', 'E4 loss': 'lower', 'E4': 'higher',
-    'E5': 'higher', 'E6': 'lower'}
-
-
-def _add(
-    found: Measured, variant: Variant, metric: str, split: str, estimate: Estimate, *,
-    chance: float | None = None,
-) -> None:
-    better = next(way for start, way in _BETTER.items() if metric.startswith(start))
-    target = found.controls if variant.control or metric.endswith('shuffled') else found.rows
-    target.append(row(
-        metric, variant.name, split, estimate, better=better, chance=chance,
-        seeds=[r.options.train.seed for r in variant.runs]))
-    found.values[metric, variant.name, split] = estimate
 
 
 def _over_seeds(values: Sequence[Estimate]) -> Estimate:

@@ -19,6 +19,7 @@ import textwrap
 from typing import Any
 
 from hralign_ros.evaluation.bootstrap import EvaluationError, Floats, Labels
+from hralign_ros.evaluation.metrics.names import METRICS
 from hralign_ros.runtime.overlay import attention_overlay
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -209,14 +210,13 @@ def attention_figure(items: Sequence[Attention], *, size: int = 224) -> bytes:
     return to_png(figure)
 
 
-def bar_chart(
-    rows: Sequence[Mapping[str, Any]], *, title: str, controls: Sequence[str] = (),
-) -> bytes:
+def bar_chart(rows: Sequence[Mapping[str, Any]], *, title: str) -> bytes:
     """
     Draw one metric as bars with their intervals: a group per split, a bar per variant.
 
-    :param rows: of a report (see `hralign_ros.evaluation.report.row`), all of one metric.
-    :param controls: variants that are negative controls: hatched grey.
+    Negative controls are hatched grey.
+
+    :param rows: of a report (see `hralign_ros.evaluation.report.Measured.add`), all of one metric.
     :returns: PNG.
     :raises EvaluationError: no row, rows of several metrics, or two of one variant and split.
     """
@@ -226,6 +226,7 @@ def bar_chart(
     if len(metrics) != 1 or len(cells) != len(rows):
         raise EvaluationError('a bar chart shows one metric, and each variant once per split')
     splits = list(dict.fromkeys(item['split'] for item in rows))
+    controls = {item['variant'] for item in rows if item['control']}
     variants = sorted(dict.fromkeys(item['variant'] for item in rows),
                       key=lambda name: name in controls)
     width = 0.84 / len(variants)
@@ -264,7 +265,7 @@ def bar_chart(
         handles.append(Line2D([], [], color=TEXT, linestyle=(0, (2, 1.5)), label='chance'))
     axis.legend(handles=handles, loc='upper left', bbox_to_anchor=(1.01, 1.0), frameon=False,
                 fontsize=9)
-    better = next((item['better'] for item in rows if item['better']), '')
+    better = METRICS[metrics.pop()].better
     axis.set_title(f'{title}\n', fontsize=12, weight='bold', loc='left')
     axis.text(0.0, 1.02, f'95 % intervals{f"; {better} is better" if better else ""}',
               transform=axis.transAxes, fontsize=9, color='#5a6472')

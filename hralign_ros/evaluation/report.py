@@ -9,8 +9,7 @@ A report is a plain dictionary, so that it can be kept and merged:
     title        text
     data         what was measured on: name -> text or number (data set, splits, clips, seeds)
     warnings     texts that every reader must see
-    rows         measured values, see `row`
-    controls     the same for negative controls; shown in the same tables, marked as controls
+    rows         measured values, see `Measured.add`; negative controls are marked
     figures      {name, title, caption}; the image is handed in by name as PNG
     commands     what to type to get the same
     tables       optional: name -> list of flat dictionaries, one file each: values per episode
@@ -19,7 +18,8 @@ A report is a plain dictionary, so that it can be kept and merged:
 import base64
 from collections.abc import Callable, Mapping, Sequence
 import csv
-from html import escape
+from dataclasses import dataclass, field
+from importlib.resources import files
 import io
 import json
 import os
@@ -27,48 +27,165 @@ from pathlib import Path
 import re
 from typing import Any
 
-from hralign_ros.evaluation.bootstrap import Estimate, EvaluationError, plain
+from hralign_ros.evaluation.bootstrap import (
+    Estimate,
+    EvaluationError,
+    Floats,
+    Labels,
+    paired_difference,
+    paired_ratio,
+    plain,
+)
+from hralign_ros.evaluation.metrics.names import describe, METRICS
+import jinja2
+import numpy as np
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _REQUIRED: dict[str, type] = {
-    'title': str, 'data': dict, 'warnings': list, 'rows': list, 'controls': list,
-    'figures': list, 'commands': list}
+    'title': str, 'data': dict, 'warnings': list, 'rows': list, 'figures': list, 'commands': list}
 # Runs: folder by the hash of the weights that were measured.
 _OPTIONAL = ('tables', 'schema_version', 'runs')
-_ROW_KEYS = ('metric', 'variant', 'split', 'value', 'low', 'high', 'n', 'clusters', 'method',
-             'better', 'chance', 'seeds', 'note')
+_ROW_KEYS = ('metric', 'variant', 'split', 'conditions', 'control', 'value', 'low', 'high', 'n',
+             'clusters', 'method', 'chance', 'seeds', 'note')
 _PNG = b'\x89PNG\r\n\x1a\n'
 _NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9_.-]*')
 
-Report = Mapping[str, Any]
+Document = Mapping[str, Any]
+Row = dict[str, Any]
 
 
-def row(
-    metric: str, variant: str, split: str, estimate: Estimate, *, better: str = '',
-    chance: float | None = None, seeds: Sequence[int] = (), note: str = '',
-) -> dict[str, Any]:
+@dataclass(frozen=True, eq=False)
+class Samples:
     """
-    Make one row of a report.
+    What a value is the mean of, for paired comparisons.
 
-    :param metric: what was measured, for example `R@1 human to robot, gallery 50`.
-    :param variant: of the model, for example `adapted` or `frozen, mean`.
-    :param split: which part of the data.
-    :param better: higher, lower, or '' where neither is.
-    :param chance: what guessing gives.
-    :param seeds: of training, where the value is a mean over them.
-    :param note: one sentence that a reader needs to know.
+    :param values: [S, n], a row per seed; one row for a variant without seeds.
+    :param names: episode of each column, [n].
+    :param clusters: what is drawn together for intervals, [n].
+    :param seeds: of the rows; none for a variant without seeds.
     """
-    return {'metric': metric, 'variant': variant, 'split': split, **plain(estimate),
-            'better': better, 'chance': chance, 'seeds': list(seeds), 'note': note}
+
+    values: Floats
+    names: Labels
+    clusters: Labels
+    seeds: Sequence[int]
 
 
-def check_report(report: Report, images: Mapping[str, bytes]) -> None:
+@dataclass
+class Measured:
+    """
+    What was found, ready for a report.
+
+    :param rows: see `add`.
+    :param tables: rows per episode, by name.
+    :param samples: by metric, variant and split.
+    :param left_out: {metric, conditions, split, reason} of what these data cannot show.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    tables: dict[str, list[Row]] = field(default_factory=dict)
+    samples: dict[tuple[str, str, str], Samples] = field(default_factory=dict)
+    left_out: list[Row] = field(default_factory=list)
+
+    def add(
+        self, metric: str, variant: str, split: str, estimate: Estimate, *,
+        chance: float | None = None, seeds: Sequence[int] = (), note: str = '',
+        control: bool = False, **conditions: Any,
+    ) -> None:
+        """
+        Note a value.
+
+        :param metric: a name of `METRICS`.
+        :param variant: of the model, for example `adapted` or `frozen, mean`.
+        :param split: which part of the data.
+        :param chance: what guessing gives; None: as the metric says.
+        :param seeds: of training, where the value is a mean over them.
+        :param note: one sentence that a reader needs to know.
+        :param control: a negative control: it is there to fail.
+        :param conditions: what the value was measured under: gallery, direction, text, alpha, ...
+        """
+        if chance is None:
+            chance = METRICS[metric].chance
+        self.rows.append({
+            'metric': metric, 'variant': variant, 'split': split, 'conditions': conditions,
+            'control': control, **plain(estimate), 'chance': chance, 'seeds': list(seeds),
+            'note': note})
+
+    def select(self, metric: str, **conditions: Any) -> list[Row]:
+        """Return the rows of a metric under exactly these conditions."""
+        return [row for row in self.rows
+                if row['metric'] == metric and row['conditions'] == conditions]
+
+    def find(self, metric: str, variant: str, split: str, **conditions: Any) -> Row | None:
+        """Return the row of one value; None where it was not measured."""
+        return next((row for row in self.select(metric, **conditions)
+                     if (row['variant'], row['split']) == (variant, split)), None)
+
+    def compare(
+        self, metric: str, one: str, other: str, split: str,
+    ) -> tuple[Estimate, Estimate]:
+        """
+        Return ratio and difference of two variants on the same episodes and seeds.
+
+        Of seeds, those that both have are compared, each with its like, and drawn too.
+
+        :raises EvaluationError: they were measured on different episodes, or share no seed.
+        """
+        first, second = (self.samples[metric, name, split] for name in (one, other))
+        if not np.array_equal(first.names, second.names):
+            raise EvaluationError(f"'{one}' and '{other}' were not measured on the same episodes")
+        a, b = (s.values if len(s.seeds) else s.values[0] for s in (first, second))
+        if len(first.seeds) and len(second.seeds):
+            common = [seed for seed in first.seeds if seed in second.seeds]
+            if not common:
+                raise EvaluationError(f"'{one}' and '{other}' have no seed in common")
+            a, b = (s.values[[list(s.seeds).index(seed) for seed in common]]
+                    for s in (first, second))
+        return paired_ratio(a, b, first.clusters), paired_difference(a, b, first.clusters)
+
+
+def rows_for_card(
+    rows: Sequence[Row], variant: str, wanted: Sequence[tuple[str, Mapping[str, Any]]],
+    baseline: str = '',
+) -> dict[str, list[Row]]:
+    """
+    Pick from a report's rows what a bundle and its card say of a variant.
+
+    :param wanted: metrics, each with the very conditions of the rows that are meant.
+    :param baseline: variant whose value stands beside, as `baseline`.
+    :returns: by metric, rows of split, conditions, value, interval, n, seeds, chance, baseline.
+    """
+    beside = {_identity({**row, 'variant': variant}): row['value'] for row in rows
+              if row['variant'] == baseline}
+    found: dict[str, list[Row]] = {}
+    for metric, conditions in wanted:
+        for row in rows:
+            if (row['metric'], row['variant'], row['conditions'], row['control']) != (
+                    metric, variant, conditions, False) or row['value'] is None:
+                continue
+            extra = {'chance': row['chance'], 'baseline': beside.get(_identity(row))}
+            ends = [row['low'], row['high']]
+            found.setdefault(metric, []).append({
+                'split': row['split'], **conditions, 'value': round(row['value'], 4),
+                'interval': None if None in ends else [round(end, 4) for end in ends],
+                'n': row['n'], 'seeds': row['seeds'],
+                **{key: round(value, 4) for key, value in extra.items() if value is not None}})
+    return found
+
+
+def _identity(row: Row) -> tuple[Any, ...]:
+    """Tell what a row is of: no two rows of a report are of the same."""
+    return (row['metric'], row['variant'], row['split'], row['control'],
+            tuple(sorted((key, str(value)) for key, value in row['conditions'].items())))
+
+
+def check_report(report: Document, images: Mapping[str, bytes]) -> None:
     """
     Refuse a report that could not be written or read.
 
-    :raises EvaluationError: a key is missing or of the wrong kind, a row has no interval or no n,
-        a value cannot be written as JSON, an image is missing or is none, or two rows are of the
-        same metric, variant and split.
+    :raises EvaluationError: a key is missing or of the wrong kind, a row has an unknown metric, no
+        interval or no n, a value cannot be written as JSON, an image is missing or is none, or two
+        rows are of the same metric, variant, split and conditions.
     """
     for key, kind in _REQUIRED.items():
         if not isinstance(report.get(key), kind):
@@ -77,16 +194,20 @@ def check_report(report: Report, images: Mapping[str, bytes]) -> None:
     if extra:
         raise EvaluationError(f'report: unknown key {", ".join(extra)}')
     seen = set()
-    for item in [*report['rows'], *report['controls']]:
-        wrong = set(item) ^ set(_ROW_KEYS)
+    for row in report['rows']:
+        wrong = set(row) ^ set(_ROW_KEYS)
         if wrong:
             raise EvaluationError(
                 f'report: a row lacks or must not have {", ".join(sorted(wrong))}')
-        if item['value'] is not None and not item['n']:
-            raise EvaluationError(f"report: '{item['metric']}' has no n")
-        name = (item['metric'], item['variant'], item['split'])
-        if name in seen:
-            raise EvaluationError(f'report: two rows are of {" / ".join(name)}')
+        if row['metric'] not in METRICS:
+            raise EvaluationError(f"report: no metric is called '{row['metric']}'; names are "
+                                  f'{", ".join(METRICS)}')
+        if row['value'] is not None and not row['n']:
+            raise EvaluationError(f"report: '{row['metric']}' has no n")
+        if (name := _identity(row)) in seen:
+            raise EvaluationError(
+                f'report: two rows are of {describe(row["metric"], row["conditions"])} / '
+                f'{row["variant"]} / {row["split"]}')
         seen.add(name)
     for figure in report['figures']:
         if set(figure) != {'name', 'title', 'caption'} or not _NAME.fullmatch(figure['name']):
@@ -103,13 +224,17 @@ def check_report(report: Report, images: Mapping[str, bytes]) -> None:
         raise EvaluationError(f'report: cannot be written as JSON: {error}') from error
 
 
-def write_report(folder: Path, report: Report, images: Mapping[str, bytes]) -> dict[str, Path]:
+def write_report(
+    folder: Path, report: Document, images: Mapping[str, bytes],
+    say: Callable[[str], None] = lambda _: None,
+) -> dict[str, Path]:
     """
-    Write report.json, report.csv, report.html and one CSV per table into a folder.
+    Write report.json, report.csv, report.html, a CSV per table and a PNG per image into a folder.
 
     Files that are there are replaced, each in one step.
 
     :param images: PNG by name of figure.
+    :param say: is told where to look.
     :returns: what was written, by name of file.
     :raises EvaluationError: as check_report.
     """
@@ -123,21 +248,14 @@ def write_report(folder: Path, report: Report, images: Mapping[str, bytes]) -> d
         'report.html': to_html(report, images)}
     for name, records in report.get('tables', {}).items():
         content[f'{name}.csv'] = _table(records)
-    for name, text in content.items():
+    data = {**{name: text.encode() for name, text in content.items()},
+            **{f'{name}.png': image for name, image in images.items()}}
+    for name, value in data.items():
         scratch = target / f'{name}.{os.getpid()}.tmp'
-        scratch.write_text(text, encoding='utf-8', newline='')
+        scratch.write_bytes(value)
         scratch.replace(target / name)
-    return {name: target / name for name in content}
-
-
-def write_folder(
-    folder: Path, report: Report, images: Mapping[str, bytes], say: Callable[[str], None],
-) -> None:
-    """Write a report with its images as files of their own, and say where to look."""
-    files = write_report(folder, report, images)
-    for name, image in images.items():
-        (Path(folder) / f'{name}.png').write_bytes(image)
-    say(f'look at {files["report.html"]}')
+    say(f'look at {target / "report.html"}')
+    return {name: target / name for name in data}
 
 
 def read_report(path: Path) -> dict[str, Any]:
@@ -155,80 +273,46 @@ def read_report(path: Path) -> dict[str, Any]:
     return report
 
 
-def to_csv(report: Report) -> str:
-    """Return all rows in long form, one value a line, controls marked."""
-    records = [{'control': False, **item} for item in report['rows']]
-    records += [{'control': True, **item} for item in report['controls']]
-    return _table([{**r, 'seeds': ' '.join(map(str, r['seeds']))} for r in records],
-                  ('control', *_ROW_KEYS))
+def to_csv(report: Document) -> str:
+    """Return all rows in long form, one value a line, a column for each condition."""
+    conditions = dict.fromkeys(key for row in report['rows'] for key in row['conditions'])
+    columns = [name for key in _ROW_KEYS
+               for name in (conditions if key == 'conditions' else (key,))]
+    return _table([{**{key: value for key, value in row.items() if key != 'conditions'},
+                    **row['conditions'], 'seeds': ' '.join(map(str, row['seeds']))}
+                   for row in report['rows']], columns)
 
 
-def to_html(report: Report, images: Mapping[str, bytes]) -> str:
+def to_html(report: Document, images: Mapping[str, bytes]) -> str:
     """Return the report as one HTML file that needs nothing else; all text in it is escaped."""
-    items = [(item, False) for item in report['rows']]
-    items += [(item, True) for item in report['controls']]
-    metrics = list(dict.fromkeys(item['metric'] for item, _ in items))
-    parts = [f'<h1>{escape(report["title"])}</h1>']
-    if report['warnings']:
-        lines = ''.join(f'<li>{escape(str(text))}</li>' for text in report['warnings'])
-        parts.append(f'<section class="warnings" aria-label="Warnings"><ul>{lines}</ul></section>')
-    if report['data']:
-        lines = ''.join(f'<dt>{escape(str(key))}</dt><dd>{escape(_text(value))}</dd>'
-                        for key, value in report['data'].items())
-        parts.append(f'<h2>Data</h2><dl>{lines}</dl>')
-    if metrics:
-        parts.append('<h2>Results</h2><p class="hint">Value, below it the 95&nbsp;% interval and '
-                     'n. Shaded rows are negative controls.</p>')
-    parts += [_metric(metric, [(i, c) for i, c in items if i['metric'] == metric])
-              for metric in metrics]
-    if report['figures']:
-        parts.append('<h2>Figures</h2>')
-    for figure in report['figures']:
-        data = base64.b64encode(images[figure['name']]).decode()
-        title, caption = escape(figure['title']), escape(figure['caption'])
-        parts.append(f'<figure><h3>{title}</h3><img alt="{title}" '
-                     f'src="data:image/png;base64,{data}"><figcaption>{caption}</figcaption>'
-                     '</figure>')
-    if report['commands']:
-        lines = escape('\n'.join(str(line) for line in report['commands']))
-        parts.append(f'<h2>Commands</h2><pre>{lines}</pre>')
-    return (f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f'<title>{escape(report["title"])}</title>\n<style>{_STYLE}</style>\n</head>\n'
-            '<body>\n' + '\n'.join(parts) + '\n</body>\n</html>\n')
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.filters |= {
+        'number': _number, 'words': lambda value: str(value).replace('_', ' '),
+        'text': lambda value: value if isinstance(value, str) else json.dumps(
+            value, ensure_ascii=False)}
+    template = environment.from_string(
+        files('hralign_ros.evaluation').joinpath('report.html.j2').read_text('utf-8'))
+    names = dict.fromkeys(row['metric'] for row in report['rows'])
+    return template.render(report, images={
+        name: f'data:image/png;base64,{base64.b64encode(image).decode()}'
+        for name, image in images.items()}, metrics=[
+        _section(name, [row for row in report['rows'] if row['metric'] == name])
+        for name in names])
 
 
-def _metric(metric: str, items: Sequence[tuple[Mapping[str, Any], bool]]) -> str:
-    """One table: a line per variant, controls last; a column per split."""
-    splits = list(dict.fromkeys(item['split'] for item, _ in items))
-    lines = list(dict.fromkeys((item['variant'], control) for item, control in items))
-    cells = {(item['variant'], control, item['split']): item for item, control in items}
-    better = next((item['better'] for item, _ in items if item['better']), '')
-    head = ''.join(f'<th scope="col">{escape(split)}</th>' for split in splits)
-    body = []
-    for variant, control in lines:
-        mark = ' <small>control</small>' if control else ''
-        columns = ''.join(_cell(cells.get((variant, control, split))) for split in splits)
-        body.append(f'<tr{" class=control" if control else ""}><th scope="row">{escape(variant)}'
-                    f'{mark}</th>{columns}</tr>')
-    notes = list(dict.fromkeys(item['note'] for item, _ in items if item['note']))
-    below = ''.join(f'<p class="hint">{escape(note)}</p>' for note in notes)
-    hint = f' <small>{escape(better)} is better</small>' if better else ''
-    return (f'<section><h3>{escape(metric)}{hint}</h3><div class="wide"><table><thead><tr><th>'
-            f'</th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>{below}'
-            '</section>')
-
-
-def _cell(item: Mapping[str, Any] | None) -> str:
-    if item is None:
-        return '<td class="none">–</td>'
-    # A ratio's upper end may be infinite, which JSON has no word for.
-    upper = '∞' if item['high'] is None else _number(item['high'])
-    interval = 'no interval' if item['low'] is None else f'{_number(item["low"])} to {upper}'
-    seeds = f', {len(item["seeds"])} seeds' if item['seeds'] else ''
-    chance = '' if item['chance'] is None else f'<br>chance {_number(item["chance"])}'
-    return (f'<td><b>{_number(item["value"])}</b><small>{interval}<br>n {item["n"]}'
-            f'{seeds}{chance}</small></td>')
+def _section(name: str, rows: Sequence[Row]) -> dict[str, Any]:
+    """Gather one metric's table: a line per conditions and variant, a column per split."""
+    lines: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        lines.setdefault(_identity({**row, 'split': ''}), {**row, 'cells': {}})[
+            'cells'][row['split']] = row
+    metric = METRICS[name]
+    return {'name': name, 'label': describe(name, {}), 'better': metric.better,
+            'measures': metric.measures,
+            'conditions': list(dict.fromkeys(key for row in rows for key in row['conditions'])),
+            'splits': list(dict.fromkeys(row['split'] for row in rows)),
+            'lines': sorted(lines.values(), key=lambda line: line['control']),
+            'notes': list(dict.fromkeys(row['note'] for row in rows if row['note']))}
 
 
 def _number(value: float | None) -> str:
@@ -247,10 +331,6 @@ def _number(value: float | None) -> str:
     return text.replace('-', '−')
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
 def _table(records: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> str:
     names = columns or list(dict.fromkeys(key for record in records for key in record))
     stream = io.StringIO()
@@ -258,32 +338,3 @@ def _table(records: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) ->
     writer.writeheader()
     writer.writerows(records)
     return stream.getvalue()
-
-
-_STYLE = """
-:root { color-scheme: light dark; --line: #d5d9df; --shade: #f1f3f6; --dim: #5a6472;
-  --warn: #8a4b00; --warnback: #fff4e0; }
-@media (prefers-color-scheme: dark) { :root { --line: #3b424c; --shade: #22272e; --dim: #9aa5b3;
-  --warn: #ffc46b; --warnback: #33270f; } }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto;
-  padding: 0 1rem; }
-h1 { line-height: 1.2; } h2 { margin-top: 2.5rem; } h3 { margin-bottom: .4rem; }
-h3 small { font-weight: normal; color: var(--dim); }
-.warnings { border-left: 4px solid var(--warn); background: var(--warnback);
-  padding: .4rem 1rem; } .warnings ul { margin: .3rem 0; padding-left: 1rem; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.2rem; }
-dt { color: var(--dim); } dd { margin: 0; overflow-wrap: anywhere; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .45rem 1rem .45rem .6rem; vertical-align: top;
-  border-bottom: 1px solid var(--line); }
-thead th { border-bottom-width: 2px; } tbody th { font-weight: normal; min-width: 11rem; }
-td small { display: block; color: var(--dim); font-size: .78rem; line-height: 1.35;
-  white-space: nowrap; }
-th small { color: var(--dim); }
-.control { background: var(--shade); } .none, .hint, figcaption { color: var(--dim); }
-.hint { font-size: .9rem; margin: .3rem 0; }
-figure { margin: 1.5rem 0; } figure img { max-width: 100%; background: #fff; padding: .5rem;
-  border: 1px solid var(--line); border-radius: 6px; box-sizing: border-box; }
-pre { overflow-x: auto; background: var(--shade); padding: .8rem 1rem; border-radius: 6px; }
-"""

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-E10, E11, E12 and E14 of a calibrated head: what happens over time.
+What a calibrated head says and decides over time.
 
 False alarms, delays, streams in which nothing is accomplished, recordings backwards, cameras that
 fail.
@@ -19,11 +19,11 @@ from hralign_ros.calibration.scorer import Scored, ticks
 from hralign_ros.evaluation.bootstrap import cluster_mean, Estimate, resample
 from hralign_ros.evaluation.metrics.decisions import delays, rate, rule_of_three
 from hralign_ros.evaluation.metrics.progress_order import value_order_correlations
+from hralign_ros.evaluation.report import Measured
 from hralign_ros.evaluation.success_deciders import CalibratedScorer, decided_on, Decider, Doubles
 from hralign_ros.evaluation.success_suite import (
     attempts,
     clusters_of,
-    Measured,
     SEEN,
     share_of,
     share_over,
@@ -45,7 +45,7 @@ def measure_alarms(
     split: str,
 ) -> None:
     """
-    E10: how many attempts that never succeed are taken for a success, against the guarantee.
+    Measure how many attempts that never succeed are taken for a success, against the guarantee.
 
     Streams are no attempts: the calibration has none, and they alarm less often.
     """
@@ -57,10 +57,9 @@ def measure_alarms(
             continue
         alarms = np.array([[one.decision(one(recording), alpha) is not None for recording in never]
                            for one in ours])
-        found.add(f'E10 false alarms at {alpha:.0%}', name, split, share_over(
-            alarms, [recording.episode.task_id for recording in never]), better='lower',
-            chance=alpha,
-            seeds=[one.seed for one in ours], note=without)
+        found.add('false_alarm_rate', name, split, share_over(
+            alarms, [recording.episode.task_id for recording in never]), chance=alpha,
+            seeds=[one.seed for one in ours], note=without, alpha=alpha)
         if alpha == ALPHA:
             tasks = np.array([recording.episode.task_id for recording in never])
             for task in np.unique(tasks):
@@ -79,7 +78,7 @@ def measure_delays(
     split: str,
 ) -> None:
     """
-    E11: how late SUCCESS is decided where there is one, how often it is not, and how often before.
+    Measure how late SUCCESS is decided, how often it is not, and how often before.
 
     Missed or late are attempts that end accomplished, and have been for the dwell time: no rule
     could decide the others. Too early are any that do not begin accomplished, of which the
@@ -92,9 +91,8 @@ def measure_delays(
     if sooner:
         early = np.array([[_first_decision(one, recording) < int(recording.done.argmax())
                            for recording in sooner] for one in ours])
-        found.add('E11 successes decided too early', name, split,
-                  share_over(early, clusters_of(sooner)), better='lower', chance=ALPHA,
-                  seeds=[one.seed for one in ours], note=without)
+        found.add('early_success_rate', name, split, share_over(early, clusters_of(sooner)),
+                  chance=ALPHA, seeds=[one.seed for one in ours], note=without)
     good, without = decided_on(ours, [
         r for r in attempts(recordings) if r.done[-1] and float(
             r.features.time_s[-1] - r.features.time_s[int(r.done.argmax())]) >= dwell],
@@ -115,12 +113,12 @@ def measure_delays(
                 'success_s': None if at is None else float(decided_s[number, column]),
                 'left_s': float(recording.features.time_s[-1]) - first[column]})
     seeds, clusters = [one.seed for one in ours], clusters_of(good)
-    found.add('E11 missed successes', name, split, share_over(np.isnan(decided_s), clusters),
-              better='lower', seeds=seeds, note=without)
+    found.add('missed_success_rate', name, split, share_over(np.isnan(decided_s), clusters),
+              seeds=seeds, note=without)
     late = np.asarray((decided_s >= np.array(first)).any(0), np.bool_)
-    for metric, part in (('E11 median delay [s]', 'median_s'), ('E11 delay, 90 % [s]', 'p90_s')):
+    for metric, part in (('success_delay_median', 'median_s'), ('success_delay_p90', 'p90_s')):
         found.add(metric, name, split, _delay(first, decided_s, late, clusters, part),
-                  better='lower', seeds=seeds, note='of those decided, and not too early')
+                  seeds=seeds)
 
 
 def _first_decision(one: Decider, recording: Recording) -> int:
@@ -218,7 +216,7 @@ def measure_streams(
     plain: float = 0.5, perturbed_frames: int = 0,
 ) -> None:
     """
-    E11: false SUCCESS decisions on streams in which nothing is accomplished.
+    Count false SUCCESS decisions on streams in which nothing is accomplished.
 
     Beside them what the rule of one sample above `plain` would have done with the same
     probabilities, and what comes of the same streams perturbed: see `perturbed`. The last row of
@@ -269,9 +267,8 @@ def measure_streams(
             'perturbed_frames': more.frames, 'perturbed_segments': more.segments,
             'perturbed_events': more.events, 'perturbed_events_one_sample': more.naive})
         for variant, count in ((name, sum(alarms)), (f'one sample above {plain}', naive)):
-            found.add(f'E11 false SUCCESS per segment, {kind}', variant, SEEN,
-                      share_of(rate(count, len(some))), better='lower',
-                      note=f'{frames} frames', control=variant != name)
+            found.add('false_success_rate', variant, SEEN, share_of(rate(count, len(some))),
+                      control=variant != name, stream=kind)
     if rows:
         found.tables['streams'] = [*rows, {
             **{key: sum(row[key] for row in rows) for key in rows[0] if key != 'stream'},
@@ -325,7 +322,7 @@ def measure_cameras(
     found: Measured, name: str, one: CalibratedScorer, recordings: Sequence[Recording],
     split: str = SEEN,
 ) -> None:
-    """E14: what a camera that is gone, frozen or late does to detection and to confidence."""
+    """Measure what a camera that is gone, frozen or late does to detection and to confidence."""
     # Without those that no curve is for, whose probability is not a number.
     chosen = [recording for recording in attempts(recordings)
               if np.isfinite(one.probability(one(recording))).all()]
@@ -357,11 +354,10 @@ def measure_cameras(
         auroc = float(roc_auc_score(done, values))
         whole = auroc if what == 'all views' else whole
         sure = rate(sum(bool((p > SURE).any()) for p in never), len(never))
-        found.add('E14 AUROC', f'{name}, {what}', split, Estimate(
+        found.add('auroc', name, split, Estimate(
             auroc, float('nan'), float('nan'), len(values), len(chosen), method=''),
-            better='higher')
-        found.add(f'E14 wrongly above {SURE}', f'{name}, {what}', split, share_of(sure),
-                  better='lower', note='attempts that never succeed, at any tick')
+            cameras=what)
+        found.add('confident_error_rate', name, split, share_of(sure), cameras=what)
         found.tables.setdefault('cameras', []).append({
             'what': what, 'split': split, 'auroc': auroc, 'auroc_loss': whole - auroc,
             'sure_and_wrong': sure.value, 'sure_and_wrong_high': sure.high})
@@ -370,7 +366,7 @@ def measure_cameras(
 def measure_order(
     found: Measured, name: str, one: CalibratedScorer, recordings: Sequence[Recording], split: str,
 ) -> None:
-    """E12: rank correlation of progress and probability with time, forwards and backwards."""
+    """Correlate by rank progress and raw score with time, forwards and backwards."""
     kinds: dict[str, list[Scored]] = {'successes': [], 'failures': [], 'reversed': []}
     for recording in attempts(recordings):
         kinds['successes' if recording.done[-1] else 'failures'].append(one(recording))
@@ -382,11 +378,10 @@ def measure_order(
             continue
         for what, values in (
                 ('progress', [s.trace.progress.astype(np.float64) for s in some]),
-                ('raw score', [s.scores for s in some])):
+                ('score', [s.scores for s in some])):
             each = value_order_correlations(values)
             clusters = clusters_of([s.recording for s in some])
             mean = cluster_mean(each, list(clusters), draws=_DRAWS) if len(set(clusters)) > 1 \
                 else Estimate(float(each.mean()), float('nan'), float('nan'), len(each), 1,
                               method='')
-            found.add(f'E12 {what} against time, {kind}', name, split, mean,
-                      better='' if kind != 'successes' else 'higher')
+            found.add(f'{what}_rank_correlation', name, split, mean, episodes=kind)

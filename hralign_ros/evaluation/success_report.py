@@ -1,10 +1,11 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""The report on success heads: calibrate, measure E8 to E14, draw, write one folder."""
+"""The report on success heads: calibrate, measure, draw, write one folder."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hralign_ros.calibration.calibrate import ALPHA, find_curves
 from hralign_ros.calibration.scorer import Scorer
@@ -12,7 +13,8 @@ from hralign_ros.data.features import FeatureStore
 from hralign_ros.data.manifest import DataSet, SIMULATORS
 from hralign_ros.evaluation.bootstrap import EvaluationError
 from hralign_ros.evaluation.figures import bar_chart
-from hralign_ros.evaluation.report import write_folder
+from hralign_ros.evaluation.metrics.names import METRICS
+from hralign_ros.evaluation.report import Measured, read_report, rows_for_card, write_report
 from hralign_ros.evaluation.success_deciders import CalibratedScorer, Decider
 from hralign_ros.evaluation.success_events import (
     measure_alarms,
@@ -29,12 +31,12 @@ from hralign_ros.evaluation.success_figures import (
 )
 from hralign_ros.evaluation.success_suite import (
     attempts,
+    ENDS,
     Judge,
     measure_calibration,
     measure_confusion,
     measure_detection,
     measure_modes,
-    Measured,
     SEEN,
     SPLITS,
     time_alone,
@@ -85,10 +87,10 @@ def evaluate_success(
     """
     if not runs:
         raise EvaluationError('at least one run is needed')
-    recordings = {title: load_recordings(data, store, [split]) for title, split in SPLITS.items()}
-    recordings = {title: some for title, some in recordings.items() if some}
+    recordings = {split: load_recordings(data, store, [split]) for split in SPLITS}
+    recordings = {split: some for split, some in recordings.items() if some}
     if SEEN not in recordings:
-        raise EvaluationError(f'{data.folder}: no episode of {SPLITS[SEEN]} with features')
+        raise EvaluationError(f'{data.folder}: no episode of {SEEN} with features')
     for run in runs:
         both = trained_on(run, (recording for some in recordings.values() for recording in some))
         if both:
@@ -101,7 +103,7 @@ def evaluate_success(
     variants: dict[str, Sequence[tuple[int, Judge]]] = {
         name: [(one.seed, one) for one in ours], **(others or {}), TIME_ONLY: [(0, time_alone)]}
     # Many heads on the same ticks, or many variations of a recording: fewer attempts will do.
-    fewer = {title: spread(attempts(some), MOST) for title, some in recordings.items()}
+    fewer = {split: spread(attempts(some), MOST) for split, some in recordings.items()}
     measure_detection(found, variants, fewer, report=report)
     drawn = measure_calibration(found, name, ours, recordings)
     for split, some in recordings.items():
@@ -127,9 +129,9 @@ def evaluate_success(
         images[key] = image
         figures.append({'name': key, 'title': title, 'caption': caption})
 
-    for key, metric in (('auroc', 'E8 AUROC'), ('fpr95', 'E8 false positives at 95 % recall')):
-        rows = [r for r in (*found.rows, *found.controls) if r['metric'] == metric]
-        add(key, bar_chart(rows, title=metric, controls=[TIME_ONLY]), metric,
+    for metric in ('auroc', 'fpr_at_95_recall'):
+        title = METRICS[metric].label
+        add(metric, bar_chart(found.select(metric), title=title), title,
             f'One random tick and the last tick of every attempt, of {MOST} a split at most; '
             'means over seeds, whiskers 95 % intervals.')
     add('reliability', reliability_diagram(drawn), 'Reliability',
@@ -158,13 +160,21 @@ def evaluate_success(
             'training episodes': runs[0].record['data']['episodes'],
             'training tasks': len(runs[0].texts),
             'calibration episodes': len(load_recordings(data, store, ['calibration'])),
-            **{f'attempts, {title}': len(attempts(some)) for title, some in recordings.items()},
+            **{f'attempts, {split}': len(attempts(some)) for split, some in recordings.items()},
             'seeds': ', '.join(str(run.options.seed) for run in runs)},
         'warnings': warnings,
-        'rows': found.rows, 'controls': found.controls, 'figures': figures,
+        'rows': found.rows, 'figures': figures,
         'commands': list(commands), 'tables': found.tables}
-    write_folder(Path(output), document, images, report)
+    write_report(Path(output), document, images, report)
     return found, ours
+
+
+def for_card(report: Path) -> dict[str, list[dict[str, Any]]]:
+    """Pick from a report.json what a bundle's card says; its first variant is meant."""
+    rows = read_report(report)['rows']
+    return rows_for_card(rows, rows[0]['variant'] if rows else '', (
+        ('auroc', {}), ('expected_calibration_error', {'ticks': ENDS}),
+        ('false_alarm_rate', {'alpha': ALPHA}), ('missed_success_rate', {})))
 
 
 def spread(recordings: Sequence[Recording], most: int) -> list[Recording]:

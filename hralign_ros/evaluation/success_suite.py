@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-The evaluation of success heads tick by tick: E8, E9, E13 and failure modes.
+Success heads measured tick by tick: detection, calibration, instructions and failure modes.
 
 Detection compares several ways to score, each with one or more seeds, on the same ticks. All else
 is about one way, calibrated, as success_deciders has it. What its decisions do over time is in
@@ -11,8 +11,7 @@ success_events.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 from hralign_ros.calibration.calibrate import ALPHA
 from hralign_ros.calibration.scorer import random_ticks, Scored, Scorer, ticks
@@ -20,13 +19,10 @@ from hralign_ros.calibration.traces import Trace
 from hralign_ros.data.manifest import Episode
 from hralign_ros.evaluation.bootstrap import cluster_mean, Estimate, EvaluationError, seed_mean
 from hralign_ros.evaluation.metrics.calibration import calibrated, with_share
-from hralign_ros.evaluation.metrics.decisions import (  # noqa: I100
-    Rate,
-    rate,
-)
+from hralign_ros.evaluation.metrics.decisions import Rate, rate
 from hralign_ros.evaluation.metrics.detection import detection
 from hralign_ros.evaluation.metrics.progress_order import confusion
-from hralign_ros.evaluation.report import row
+from hralign_ros.evaluation.report import Measured
 from hralign_ros.evaluation.success_deciders import CalibratedScorer, decided_on, Decider
 from hralign_ros.runtime.report import Report
 from hralign_ros.training.success_clips import Recording
@@ -34,48 +30,19 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import normalized_mutual_info_score
 
-Row = dict[str, Any]
 Doubles = NDArray[np.float64]
 # How a recording is scored; what stands in for a trained head in controls and baselines.
 Judge = Callable[[Recording], Scored]
-# What every split is called here, and where it comes from.
-SPLITS = {
-    'seen tasks': 'test_seen', 'held-out views': 'test_view',
-    'held-out distractors': 'test_distractor', 'held-out tasks': 'test_task',
-    'held-out embodiment': 'test_embodiment'}
-SEEN, VIEW, TASK = 'seen tasks', 'held-out views', 'held-out tasks'
+SPLITS = ('test_seen', 'test_view', 'test_distractor', 'test_task', 'test_embodiment')
+SEEN, VIEW, TASK = 'test_seen', 'test_view', 'test_task'
+# The ticks that detection and calibration are measured on: one random and the last of an attempt.
+ENDS = 'random_and_last'
 TIME_ONLY = 'time alone'
 _DRAWS = 500
 # Random ticks of an attempt, as a sample of all of them.
 _EACH = 8
 # Permutations that chance is averaged over.
 _SHUFFLES = 100
-
-
-@dataclass
-class Measured:
-    """
-    What was found, ready for a report.
-
-    :param values: Estimate by (metric, variant, split).
-    :param tables: rows per episode, by name.
-    """
-
-    rows: list[Row] = field(default_factory=list)
-    controls: list[Row] = field(default_factory=list)
-    values: dict[tuple[str, str, str], Estimate] = field(default_factory=dict)
-    tables: dict[str, list[Row]] = field(default_factory=dict)
-
-    def add(
-        self, metric: str, variant: str, split: str, estimate: Estimate, *, better: str = '',
-        chance: float | None = None, seeds: Sequence[int] = (), note: str = '',
-        control: bool = False,
-    ) -> None:
-        """Note a value."""
-        self.values[metric, variant, split] = estimate
-        (self.controls if control else self.rows).append(row(
-            metric, variant, split, estimate, better=better, chance=chance, seeds=seeds,
-            note=note))
 
 
 def undecided(
@@ -128,7 +95,7 @@ def measure_detection(
     report: Report = print,
 ) -> None:
     """
-    E8 for several variants: one random tick and the last tick of every attempt given.
+    Measure detection of several variants: one random and the last tick of every attempt.
 
     :param variants: by name, seeds with their judges.
     :param recordings: by split.
@@ -152,15 +119,15 @@ def measure_detection(
                         chosen, scores[::2], scores[1::2], done[::2], done[1::2], strict=True))
             measured = detection(np.stack(rows), done, clusters_of(chosen, 2), draws=_DRAWS)
             seeds = [seed for seed, _ in judges]
-            for metric, value, better, chance in (
-                    ('E8 AUROC', measured.auroc, 'higher', 0.5),
-                    ('E8 average precision', measured.average_precision, 'higher',
-                     measured.prevalence),
-                    ('E8 false positives at 95 % recall', measured.fpr95, 'lower', 0.95)):
-                found.add(metric, name, split, value, better=better, chance=chance, seeds=seeds,
+            for metric, value, chance in (
+                    ('auroc', measured.auroc, None),
+                    ('average_precision', measured.average_precision, measured.prevalence),
+                    ('fpr_at_95_recall', measured.fpr95, None)):
+                found.add(metric, name, split, value, chance=chance, seeds=seeds,
                           control=name in controls)
-        report(f'{split}: {len(chosen)} attempts, ' + ', '.join(
-            f'{name} {found.values["E8 AUROC", name, split].value:.3f}' for name in variants))
+        report(f'{split}: {len(chosen)} attempts, AUROC ' + ', '.join(
+            f'{row["variant"]} {row["value"]:.3f}' for row in found.select('auroc')
+            if row['split'] == split))
 
 
 def measure_calibration(
@@ -168,7 +135,7 @@ def measure_calibration(
     recordings: Mapping[str, Sequence[Recording]],
 ) -> dict[str, tuple[Doubles, NDArray[np.bool_]]]:
     """
-    E9: on one random and the last tick of each attempt, and on random ticks alone.
+    Measure calibration on one random and the last tick of each attempt, and on random ticks.
 
     The latter are what a node publishes, of which fewer are accomplished.
 
@@ -196,21 +163,21 @@ def measure_calibration(
         published = calibrated(any_stack, any_done, clusters_of(chosen, _EACH), draws=_DRAWS)
         seeds = [one.seed for one in ours]
         note = f'prevalence {result.prevalence:.3f}{without}'
-        for metric, value in (('E9 ECE of any tick', published.ece),
-                              ('E9 Brier score of any tick', published.brier)):
-            found.add(metric, name, split, value, better='lower', seeds=seeds,
+        for metric, value in (('expected_calibration_error', published.ece),
+                              ('brier_score', published.brier)):
+            found.add(metric, name, split, value, seeds=seeds, ticks='random',
                       note=f'prevalence {published.prevalence:.3f}{without}')
         parts = ', '.join(f'{part} {getattr(result, part):.3f}' for part in (
             'reliability', 'resolution', 'uncertainty'))
-        for metric, value, more in (('E9 ECE', result.ece, ''),
-                                    ('E9 Brier score', result.brier, f'; {parts}'),
-                                    ('E9 negative log-likelihood', result.nll, '')):
-            found.add(metric, name, split, value, better='lower', seeds=seeds, note=note + more)
+        for metric, value, more in (('expected_calibration_error', result.ece, ''),
+                                    ('brier_score', result.brier, f'; {parts}'),
+                                    ('negative_log_likelihood', result.nll, '')):
+            found.add(metric, name, split, value, seeds=seeds, note=note + more, ticks=ENDS)
         if 0.0 < result.prevalence < 1.0:
             shifted = np.stack([with_share(row, result.prevalence) for row in stack])
-            found.add('E9 ECE, share of successes known', name, split,
+            found.add('expected_calibration_error', name, split,
                       calibrated(shifted, done, clusters_of(chosen, 2), draws=_DRAWS).ece,
-                      better='lower', seeds=seeds, note=note)
+                      seeds=seeds, note=note, ticks=ENDS, prevalence='known')
         drawn[split] = any_stack[0], any_done
     return drawn
 
@@ -252,7 +219,7 @@ def share_over(events: NDArray[np.bool_], clusters: Sequence[str] | NDArray[np.s
 def measure_confusion(
     found: Measured, name: str, one: CalibratedScorer, recordings: Sequence[Recording],
 ) -> tuple[Doubles, list[str]]:
-    """E13: for which of all known instructions the last tick of a success scores highest."""
+    """Measure for which of all known instructions the last tick of a success scores highest."""
     texts = one.scorer.run.texts
     good = [recording for recording in attempts(recordings) if recording.done[-1]
             and recording.episode.task_id in texts]
@@ -265,8 +232,7 @@ def measure_confusion(
     table, accuracy, chance = confusion(
         scores, [recording.episode.task_id for recording in good], names)
     share = rate(round(accuracy * len(good)), len(good))
-    found.add('E13 right instruction of all', name, SEEN, share_of(share), better='higher',
-              chance=chance)
+    found.add('instruction_accuracy', name, SEEN, share_of(share), chance=chance)
     return table, names
 
 
@@ -306,16 +272,13 @@ def measure_modes(
             np.add.at(table, (truth, named), 1.0)
     seeds = [one.run.options.seed for one in scorers]
     chance = float(np.mean(chances))
-    found.add('Failure mode against kind, mutual information within tasks', name, split,
-              over_seeds(informations, len(bad)), better='higher',
+    found.add('failure_mode_information', name, split, over_seeds(informations, len(bad)),
               chance=chance if np.isfinite(chance) else None, seeds=seeds)
     usual = _usual_kinds(trained)
     most = float(np.mean([usual(recording.episode.task_id) == recording.episode.failure
                           for recording in bad]))
-    found.add('Failure kind named right', name, split, over_seeds(accuracies, len(bad)),
-              better='higher', chance=most, seeds=seeds,
-              note='a mode is called what most training failures of its task in it are; chance is '
-                   'to name what most training failures of the task are')
+    found.add('failure_kind_accuracy', name, split, over_seeds(accuracies, len(bad)),
+              chance=most, seeds=seeds)
     return table / np.maximum(table.sum(1, keepdims=True), 1), kinds
 
 

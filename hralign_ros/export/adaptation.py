@@ -13,10 +13,6 @@ from hralign_ros.training.alignment_run import Run
 from hralign_ros.training.checkpoints import TrainingError
 from torch import nn
 
-# What a card says of a report, by the beginning of the metric's name.
-_ON_CARDS = ('E1 R@1 of the task in other scenes', 'E1 R@1 human to robot',
-             'E2 proxy A-distance, task text', 'E5', 'E6')
-
 
 @dataclass(frozen=True, eq=False)
 class Adaptation:
@@ -40,12 +36,14 @@ class Adaptation:
     licenses: Sequence[str]
 
 
-def adaptation_of(run: Run, report: Mapping[str, Any] | None = None) -> Adaptation:
+def adaptation_of(
+    run: Run, metrics: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+) -> Adaptation:
     """
-    Take from a run what a bundle needs; and from a report, what its card says of the run.
+    Take from a run what a bundle needs.
 
-    :param report: as `evaluation.report.read_report` reads it, of this run and maybe others.
-    :raises TrainingError: no bundle can hold such a run, or the report is of other runs.
+    :param metrics: what the card says of the run, as `evaluation.encoder_report.for_card` has it.
+    :raises TrainingError: no bundle can hold such a run.
     """
     options, data = run.options, run.record['data']
     if options.pooling != 'attention' or options.text != 'minilm':
@@ -78,35 +76,9 @@ def adaptation_of(run: Run, report: Mapping[str, Any] | None = None) -> Adaptati
         'seed': train.seed, 'command': run.record['command'],
         'validation': f'R@1 {run.record["validation_r1"]:.3f} on {data["validation_pairs"]} pairs '
                       'of tasks that are not trained on'}
-    if report is not None:
-        # Variant and seed are the same of most runs.
-        if run.weights_sha256 not in report.get('runs', {}):
-            raise TrainingError(
-                f'the report is not of {run.folder}, or it is of an older version: write it with '
-                f'`hralign evaluate {run.folder}`')
-        training |= _measured(report['rows'], options.variant)
+    if metrics:
+        training['metrics'] = metrics
     return Adaptation(
         adapters=run.model.adapters, attention=run.model.attention, position=options.position,
         name=f'{options.position} x3, {how}' if options.trained == 'adapters'
         else 'none; only the query is trained', training=training, licenses=data['licenses'])
-
-
-def _measured(rows: Sequence[Mapping[str, Any]], variant: str) -> dict[str, str]:
-    """Say in one line per metric what a report has of a variant, and of the frozen backbone."""
-    mine = [row for row in rows if row['variant'] == variant
-            and row['metric'].startswith(_ON_CARDS)]
-    beside = {(row['metric'], row['split']): row['value'] for row in rows
-              if row['variant'] == 'frozen, mean'}
-    found = {}
-    for row in mine:
-        ends = ', '.join('?' if row[end] is None else f'{row[end]:.3f}' for end in ('low', 'high'))
-        words = [f'{row["value"]:.3f} [{ends}]']
-        frozen = beside.get((row['metric'], row['split']))
-        if frozen is not None:
-            words.append(f'frozen backbone, mean of all tokens: {frozen:.3f}')
-        if row.get('chance') is not None:
-            words.append(f'chance {row["chance"]:.3f}')
-        if len(row['seeds']) > 1:
-            words.append(f'mean of seeds {", ".join(map(str, row["seeds"]))}')
-        found[f'{row["metric"]} ({row["split"]})'] = '; '.join(words)
-    return found

@@ -3,7 +3,7 @@
 
 """The card: what a person should know before trusting a bundle."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _TEMPLATE = """\
@@ -48,7 +48,8 @@ Adapters: **{adapter}**. The backbone stayed as it was. Figures are of clips of 
 |---|---|
 {rows}
 
-"""
+{figures}"""
+_METRICS = 'Measured on test splits (`docs/evaluation.md` says what each metric is):\n'
 _UNTRAINED_HEAD = """\
 - The success head is **not trained**: its probability means nothing, every result carries
   UNCALIBRATED, and the decision is always ABSTAIN.
@@ -69,7 +70,7 @@ Failure prompts after Adapt2Reward; made by
 |---|---|
 {rows}
 
-"""
+{figures}"""
 _NOT_ALIGNED = ('- The adapters are **{adapter}**: nothing has been aligned on human and robot '
                 'video.')
 _SIMULATED = """\
@@ -91,7 +92,8 @@ def _training(manifest: Mapping[str, Any]) -> str:
         adapter=manifest['adapter']['name'], length=manifest['clip']['length'],
         period=manifest['clip']['period_s'],
         rows='\n'.join(f'| {what} | {value} |' for what, value in training.items()
-                       if what != 'simulated'))
+                       if what not in ('simulated', 'metrics')),
+        figures=_figures(training.get('metrics', {})))
 
 
 def _success(manifest: Mapping[str, Any]) -> str:
@@ -100,13 +102,36 @@ def _success(manifest: Mapping[str, Any]) -> str:
     if not success.get('trained'):
         return ''
     training = success.get('training', {})
-    rows = {**{key.replace('_', ' '): value for key, value in training.items()
-               if key != 'command'}, **success.get('metrics', {})}
+    rows = {key.replace('_', ' '): value for key, value in training.items() if key != 'command'}
     return _SUCCESS.format(
         commands='\n    '.join(filter(None, (training.get('command'), success.get('command')))),
         rows='\n'.join(
             f'| {what} | {", ".join(map(str, value)) if isinstance(value, list) else value} |'
-            for what, value in rows.items()))
+            for what, value in rows.items()), figures=_figures(success.get('metrics', {})))
+
+
+def _figures(metrics: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Draw what was measured: a line per value, metrics by their names; nothing without any."""
+    lines = []
+    for metric, rows in metrics.items():
+        for row in rows:
+            conditions = ', '.join(f'{key} {value}' for key, value in row.items() if key not in (
+                'split', 'value', 'interval', 'n', 'seeds', 'chance', 'baseline'))
+            interval = '' if row['interval'] is None else ' [{:.3f}, {:.3f}]'.format(
+                *row['interval'])
+            lines.append([
+                f'`{metric}`', conditions, row['split'], f'{row["value"]:.3f}{interval}',
+                *(f'{row[key]:.3f}' if key in row else '' for key in ('chance', 'baseline')),
+                row['n'], ', '.join(map(str, row['seeds']))])
+    if not lines:
+        return ''
+    titles = ['metric', 'measured under', 'split', 'value [95 % interval]', 'chance',
+              'frozen backbone, mean of all tokens', 'n', 'seeds']
+    if not any(line[5] for line in lines):
+        titles.pop(5)
+        lines = [line[:5] + line[6:] for line in lines]
+    return '\n'.join([_METRICS, *(f'| {" | ".join(map(str, line))} |' for line in (
+        titles, ['---'] * len(titles), *lines))]) + '\n\n'
 
 
 def _caveats(manifest: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""E9: whether a probability means what it says."""
+"""Whether a probability means what it says."""
 
 from dataclasses import dataclass, replace
 

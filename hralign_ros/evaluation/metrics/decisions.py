@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""E10 and E11: how often decisions are wrong, and how late right ones are."""
+"""How often decisions are wrong, and how late right ones are."""
 
 from dataclasses import dataclass
 import math

@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""E8: how well a score tells ticks in which the task is accomplished from all others."""
+"""How well a score tells ticks in which the task is accomplished from all others."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""E2: how easily a classifier tells human from robot features."""
+"""How easily a classifier tells human from robot features."""
 
 from dataclasses import dataclass
 
@@ -41,7 +41,7 @@ def proxy_a_distance(
     classifier: Classifier = 'linear', folds: int = 5, shuffled: bool = False, seed: int = 0,
 ) -> ProxyDistance:
     """
-    Return the proxy A-distance between human and robot features (E2).
+    Return the proxy A-distance between human and robot features.
 
     A classifier on standardised features learns on some groups and is tested on others, so that it
     cannot know a domain by its task or its background. Linear: logistic regression, C 0.01. MLP:

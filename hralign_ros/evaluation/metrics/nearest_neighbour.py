@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""E6: the open-loop error of a policy that copies its nearest neighbours."""
+"""The open-loop error of a policy that copies its nearest neighbours."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ def nearest_neighbour_policy(
     metric: Literal['cosine', 'euclidean'] = 'cosine',
 ) -> Policy:
     """
-    Predict actions of held-out episodes from the nearest frames of demos of the same task (E6).
+    Predict actions of held-out episodes from the nearest frames of demos of the same task.
 
     The action is the mean of the k neighbours' actions with weights softmax(-d^2 / h), d the
     distance of unit features (or of the features as they are) and h the mean d^2 of these k, so

@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""E5: what of action and proprioception can be read off features."""
+"""What of action and proprioception can be read off features."""
 
 from dataclasses import dataclass
 
@@ -59,7 +59,7 @@ def action_probe(
     seed: int = 0,
 ) -> Probe:
     """
-    Read the action off (z_t, z_{t+step}): linear inverse dynamics (E5).
+    Read the action off (z_t, z_{t+step}): linear inverse dynamics.
 
     :param features: [n, C], frames in the order of time within each episode.
     :param actions: [n, A], sent at each frame.
@@ -86,7 +86,7 @@ def proprio_probe(
     features: ArrayLike, proprio: ArrayLike, *, episodes: Labels, folds: int = 5, seed: int = 0,
 ) -> Probe:
     """
-    Read proprioception (or any other target) off single frames (E5).
+    Read proprioception (or any other target) off single frames.
 
     Ridge regression on standardised inputs (columns that hardly vary stay small); episodes are
     held out whole, standardisation is learned inside the fold, and the penalty is chosen by 3

@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""E12 and E13: whether a score follows the work, and whether it knows which work."""
+"""Whether a score follows the work, and whether it knows which work."""
 
 from collections.abc import Sequence
 

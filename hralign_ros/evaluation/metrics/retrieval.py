@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""E1: how well a clip of one side finds its partner, or its task, on the other."""
+"""How well a clip of one side finds its partner, or its task, on the other."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -71,7 +71,7 @@ def retrieval(
     seed: int = 0,
 ) -> Retrieval:
     """
-    Rank gallery clips by cosine for each query clip (E1).
+    Rank gallery clips by cosine for each query clip.
 
     Swap query and gallery for the other direction; a clip that is shared by several pairs must be
     in a gallery only once. A tie never helps: a right clip ranks behind
@@ -118,7 +118,7 @@ def retrieval_with_queries(
     seed: int = 0,
 ) -> Retrieval:
     """
-    Rank gallery clips where each query is pooled with its own text (E1 without a text leak).
+    Rank gallery clips where each query is pooled with its own text (without a text leak).
 
     If every clip were pooled with its own task's text, the text alone would tell clips of one task
     from the rest. Here all clips of the gallery are pooled with the QUERY's text, so what they

@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""E3: whether human and robot features are alike, and whether features collapsed."""
+"""Whether human and robot features are alike, and whether features collapsed."""
 
 from dataclasses import dataclass
 import math
@@ -38,7 +38,7 @@ class Spread:
 
 def linear_cka(human: ArrayLike, robot: ArrayLike, *, clusters: Labels) -> Estimate:
     """
-    Return debiased linear CKA between features of the same pairs (E3).
+    Return debiased linear CKA between features of the same pairs.
 
     HSIC(X, Y) / sqrt(HSIC(X, X) HSIC(Y, Y)) with the unbiased estimator of HSIC, so that unrelated
     features give 0 also with more channels than clips. 1 where one is the other, rotated and
@@ -70,7 +70,7 @@ def linear_cka(human: ArrayLike, robot: ArrayLike, *, clusters: Labels) -> Estim
 
 def spread(features: ArrayLike, *, clusters: Labels) -> Spread:
     """
-    Return effective rank, norm entropy and variation of features (E3): the guards on collapse.
+    Return effective rank, norm entropy and variation of features: the guards on collapse.
 
     Compare them only at equal n: the effective rank grows with the number of clips. Intervals are
     jackknives over clusters.

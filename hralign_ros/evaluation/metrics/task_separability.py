@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""E4: whether features tell tasks apart in scenes that are new."""
+"""Whether features tell tasks apart in scenes that are new."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -57,7 +57,7 @@ def separability(
     classifier: Literal['knn', 'linear'] = 'knn', k: int = 5, max_folds: int = 10, seed: int = 0,
 ) -> Separability:
     """
-    Classify the task, leaving scenes out (E4).
+    Classify the task, leaving scenes out.
 
     kNN: votes of the k most similar clips by cosine; a tied vote goes to the larger similarity.
     Linear: logistic regression on standardised features, C 0.01; more than `max_folds` scenes are
@@ -102,7 +102,7 @@ def task_distance_ratio(
     features: ArrayLike, *, tasks: Labels, episodes: Labels, scenes: Labels | None = None,
 ) -> Estimate:
     """
-    Return the mean cosine distance within tasks over that between tasks; less is better (E4).
+    Return the mean cosine distance within tasks over that between tasks; less is better.
 
     :param features: [n, C].
     :param tasks: [n].

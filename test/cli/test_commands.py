@@ -182,8 +182,8 @@ def test_a_run_can_be_used_elsewhere(imported, trained):
 def test_the_report_of_the_command(imported, evaluated):
     """Guards evaluate: files, controls apart, nothing about simulated pairs on recorded ones."""
     document = reports.read_report(evaluated.folder / 'report.json')
-    assert {r['variant'] for r in document['rows']} == {'frozen, mean', 'adapted'}
-    assert {r['variant'] for r in document['controls']} == {'shuffled pairs'}
+    assert {(r['variant'], r['control']) for r in document['rows']} == {
+        ('frozen, mean', False), ('adapted', False), ('shuffled pairs', True)}
     assert document['warnings'] == [] and document['data']['sources'] == 'rh20t'
     assert document['data']['gallery'] == 8
     assert document['commands'][0].startswith('hralign evaluate small control --data data')
@@ -246,7 +246,8 @@ def test_a_run_becomes_a_bundle(imported, trained, evaluated, monkeypatch, tmp_p
     card = (adapted / 'card.md').read_text('utf-8')
     record = run.record
     for words in (f'{record["data"]["pairs"]} pairs', 'rh20t', '2 tasks', 'CC-BY-SA-4.0',
-                  'Eq. 6 of HR-Align', record['command'], 'E1 R@1', 'success head is **not'):
+                  'Eq. 6 of HR-Align', record['command'], '`retrieval_r1`',
+                  'success head is **not'):
         assert words in card, words
     assert 'nothing has been aligned' not in card and 'simulated' not in card
     assert 'nothing has been aligned' in (plain / 'card.md').read_text('utf-8')

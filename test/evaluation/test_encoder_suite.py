@@ -9,18 +9,16 @@ import json
 from hralign_ros.data.manifest import DataError
 from hralign_ros.evaluation import embeddings, encoder_metrics, encoder_suite
 from hralign_ros.evaluation.bootstrap import EvaluationError
-from hralign_ros.evaluation.comparison import compare, compare_policies
-from hralign_ros.evaluation.encoder_report import evaluate_adaptation, numbers
+from hralign_ros.evaluation.encoder_report import evaluate_adaptation
 from hralign_ros.evaluation.encoder_suite import FROZEN_MEAN, group_runs, measure, Variant
-from hralign_ros.evaluation.report import read_report
+from hralign_ros.evaluation.metrics.names import MAIN_RETRIEVAL, METRICS
+from hralign_ros.evaluation.report import Measured, read_report, Samples
 import numpy as np
 import pytest
 from support import small_data as small
 import torch
 
-R1 = 'E1 R@1 human to robot, task text'
-ELSEWHERE = 'E1 R@1 of the task in other scenes, human to robot, task text'
-GAP = 'E2 proxy A-distance, task text'
+OWN_PAIR = {**MAIN_RETRIEVAL, 'gallery': 'own_pair'}
 SPLIT = 'test_task'
 PAIRS = 12
 
@@ -40,6 +38,10 @@ def variants(*names):
 def quickly(chosen, **options):
     options = {'splits': [SPLIT], 'full': False, 'probes': False, 'report': str, **options}
     return measure(encoder_suite.FeatureStore(small.data()), chosen, **options)
+
+
+def hits(found, variant):
+    return found.samples['retrieval_r1', variant, SPLIT]
 
 
 @pytest.fixture(scope='module')
@@ -74,10 +76,10 @@ def test_all_variants_have_the_same_queries(quick):
         lists.setdefault((record['variant'], record['seed']), []).append(record['episode'])
     assert list(lists) == [(FROZEN_MEAN, ''), ('adapted', 0), ('adapted', 1),
                            ('shuffled pairs', 0), ('query only', 0)]
-    want = list(quick.names[SPLIT])
+    want = list(hits(quick, 'adapted').names)
     assert len(want) == PAIRS and all(names == want for names in lists.values())
     assert {name.split('_')[0] for name in want} == {'push-bar', 'pull-bar'}
-    assert {v: h.shape for (v, _), h in quick.hits.items()} == {
+    assert {v: s.values.shape for (_, v, _), s in quick.samples.items()} == {
         FROZEN_MEAN: (1, PAIRS), 'adapted': (2, PAIRS), 'shuffled pairs': (1, PAIRS),
         'query only': (1, PAIRS)}
 
@@ -86,9 +88,9 @@ def test_galleries_are_the_same_for_all(quick):
     """Guards the draw of galleries: one model under two names gets one result."""
     found = quickly([Variant('one', (small.run('adapted'),)),
                      Variant('other', (small.run('adapted'),))], gallery=5)
-    np.testing.assert_array_equal(found.hits['one', SPLIT], found.hits['other', SPLIT])
-    np.testing.assert_array_equal(found.hits['one', SPLIT][0], quick.hits['adapted', SPLIT][0])
-    ratio, difference = compare(found, 'one', 'other', SPLIT)
+    np.testing.assert_array_equal(hits(found, 'one').values, hits(found, 'other').values)
+    np.testing.assert_array_equal(hits(found, 'one').values[0], hits(quick, 'adapted').values[0])
+    ratio, difference = found.compare('retrieval_r1', 'one', 'other', SPLIT)
     assert difference.value == difference.low == difference.high == 0
     assert ratio.value == pytest.approx(1.0)
 
@@ -112,8 +114,8 @@ def test_variants_of_different_clips_are_refused():
 
 def test_a_shuffled_run_is_a_control(quick):
     """Guards the report: what is there to fail is not among the results."""
-    assert {r['variant'] for r in quick.controls} == {'shuffled pairs'}
-    assert {r['variant'] for r in quick.rows} == {FROZEN_MEAN, 'adapted', 'query only'}
+    assert {(r['variant'], r['control']) for r in quick.rows} == {
+        (FROZEN_MEAN, False), ('adapted', False), ('query only', False), ('shuffled pairs', True)}
     groups = {v.name: v.control for v in variants('adapted', 'shuffled', 'query')}
     assert groups == {FROZEN_MEAN: False, 'adapted': False, 'shuffled pairs': True,
                       'query only': False}
@@ -126,15 +128,14 @@ def test_a_shuffled_run_is_a_control(quick):
 
 def test_runs_of_one_variant_are_its_seeds(quick):
     """Guards means over seeds: grouped by name, wherever they stand, with their own seeds."""
-    assert quick.values[ELSEWHERE, 'adapted', SPLIT].value == pytest.approx(
-        quick.hits['adapted', SPLIT].mean())
-    rows = {r['variant']: r for r in quick.rows if r['metric'] == R1}
+    elsewhere = quick.find('retrieval_r1', 'adapted', SPLIT, **MAIN_RETRIEVAL)
+    assert elsewhere['value'] == pytest.approx(hits(quick, 'adapted').values.mean())
+    rows = {r['variant']: r for r in quick.select('retrieval_r1', **OWN_PAIR)}
     assert rows['adapted']['seeds'] == [0, 1] and rows[FROZEN_MEAN]['seeds'] == []
     assert rows['adapted']['chance'] == pytest.approx(1 / 5)
-    assert quick.seeds == (0, 1)
     low, value, high = (rows['adapted'][k] for k in ('low', 'value', 'high'))
     assert low <= value <= high
-    assert {r['metric'].split()[0] for r in quick.rows} == {'E1', 'E2'}, 'quick is quick'
+    assert {r['metric'] for r in quick.rows} == {'retrieval_r1', 'proxy_a_distance'}
 
 
 @pytest.mark.parametrize('name', [None, 'adapted', 'mean'])
@@ -153,9 +154,10 @@ def test_recall_by_hand(name):
         there = arrays.scenes != arrays.scenes[i]
         right = arrays.tasks == arrays.tasks[i]
         elsewhere.append(similarity[there & right].max() > similarity[there & ~right].max())
-    assert found.values[R1, 'it', SPLIT].value == pytest.approx(np.mean(own))
-    assert found.values[ELSEWHERE, 'it', SPLIT].value == pytest.approx(np.mean(elsewhere))
-    np.testing.assert_array_equal(found.hits['it', SPLIT][0], elsewhere)
+    for conditions, expected in ((OWN_PAIR, own), (MAIN_RETRIEVAL, elsewhere)):
+        assert found.find('retrieval_r1', 'it', SPLIT, **conditions)['value'] == pytest.approx(
+            np.mean(expected))
+    np.testing.assert_array_equal(hits(found, 'it').values[0], elsewhere)
 
 
 def test_pairs_are_encoded_one_by_one(monkeypatch):
@@ -210,7 +212,7 @@ def test_single_frames_with_what_was_done_next():
 
 
 def test_arms_with_other_joints_share_no_probe():
-    """Guards E5 and E6 on mixed arms: the most common widths are taken, the rest left out."""
+    """Guards the probes on mixed arms: the most common widths are taken, the rest left out."""
     run, cache, items, texts = prepared()
     data = small.data()
     odd = items[0].robot.episode_id
@@ -225,13 +227,13 @@ def test_arms_with_other_joints_share_no_probe():
 
 
 def test_data_without_actions_are_measured_all_the_same():
-    """Guards recorded data: E5 and E6 are left out and said to be, the rest is there."""
+    """Guards recorded data: the probes are left out and said to be, the rest is there."""
     data, told = small.data(), []
     none = data.only(replace(e, actions=()) for e in data.episodes)
     found = measure(encoder_suite.FeatureStore(none), variants('adapted'), splits=[SPLIT],
                     full=False, report=told.append)
-    assert any('E5 and E6 are left out' in line for line in told)
-    assert {m.split()[0] for m, *_ in found.values} == {'E1', 'E2'}
+    assert any('the probes are left out' in line for line in told)
+    assert {r['metric'] for r in found.rows} == {'retrieval_r1', 'proxy_a_distance'}
 
 
 @pytest.mark.parametrize(('chosen', 'options', 'error', 'said'), [
@@ -263,16 +265,17 @@ def test_features_are_opened_once():
 
 
 def test_the_report_has_everything(report):
-    """Guards the files: all six kinds of measurement, images, warning, the command."""
+    """Guards the files: all metrics of embeddings, images, warning, the command."""
     folder, found, told = report
     document = read_report(folder / 'report.json')
-    kinds = {r['metric'].split()[0] for r in document['rows']}
-    assert kinds == {'E1', 'E2', 'E3', 'E4', 'E5', 'E6'}
+    kinds = {r['metric'] for r in document['rows']}
+    assert kinds == {name for name in METRICS
+                     if list(METRICS).index(name) < list(METRICS).index('auroc')}
     assert {r['variant'] for r in document['rows']} == {FROZEN_MEAN, 'adapted'}
-    assert {r['metric'] for r in document['controls']} == {
-        'E2 proxy A-distance, labels shuffled', *(
-            f'E1 R@1 of the task in other scenes, {way}, task text, clips shuffled'
-            for way in ('human to robot', 'robot to human'))}
+    assert {(r['metric'], r['conditions'].get('direction'))
+            for r in document['rows'] if r['control']} == {
+        ('proxy_a_distance', None), ('retrieval_r1', 'human_to_robot'),
+        ('retrieval_r1', 'robot_to_human')}
     names = {f['name'] for f in document['figures']}
     assert {'recall', 'gap', 'policy', 'embeddings', 'retrieval', 'attention',
             'training'} <= names
@@ -290,32 +293,28 @@ def test_the_report_has_everything(report):
     assert str(small.data_folder()) not in json.dumps(document), 'no folder of this machine'
 
 
-def test_numbers_of_a_report(report):
-    """Guards the programs that read them: value and interval of one measurement."""
-    _, found, _ = report
-    value = numbers(found, GAP, 'adapted', SPLIT)
-    assert set(value) == {'value', 'low', 'high', 'n'}
-    assert value['low'] <= value['value'] <= value['high'] and -2 <= value['value'] <= 2
-    row = next(r for r in found.rows if (r['metric'], r['variant']) == (GAP, 'adapted'))
-    assert row['value'] == pytest.approx(value['value'], abs=1e-4) and row['better'] == 'lower'
-
-
-def test_seeds_are_compared_each_with_its_like(report):
+def test_seeds_are_compared_each_with_its_like():
     """By hand: of seeds 0, 1 and 1, 2 only 1 is compared; a variant without seeds with all."""
-    found = encoder_suite.Measured()
-    found.clusters['s'] = np.array(['a', 'b', 'c', 'd'])
-    found.seeds_of = {'one': [0, 1], 'other': [1, 2], 'plain': []}
-    found.hits = {('one', 's'): np.array([[0, 0, 0, 0.0], [1, 1, 0, 1]]),
-                  ('other', 's'): np.array([[1, 0, 0, 1.0], [1, 1, 1, 1]]),
-                  ('plain', 's'): np.array([[1, 0, 0, 0.0]])}
-    ratio, difference = compare(found, 'one', 'other', 's')
+    def samples(variant, values, seeds, names='abcd'):
+        found.samples['retrieval_r1', variant, 's'] = Samples(
+            np.array(values, float), list(names), list('abcd'), seeds)
+
+    found = Measured()
+    for variant, values, seeds in (
+            ('one', [[0, 0, 0, 0], [1, 1, 0, 1]], [0, 1]),
+            ('other', [[1, 0, 0, 1], [1, 1, 1, 1]], [1, 2]), ('plain', [[1, 0, 0, 0]], [])):
+        samples(variant, values, seeds)
+    ratio, difference = found.compare('retrieval_r1', 'one', 'other', 's')
     assert ratio.value == 1.5 and difference.value == 0.25
-    ratio, difference = compare(found, 'one', 'plain', 's')
+    ratio, difference = found.compare('retrieval_r1', 'one', 'plain', 's')
     assert ratio.value == 1.5 and difference.value == pytest.approx(0.375 - 0.25)
     assert difference.low < -0.2, 'seeds are drawn too'
-    found.seeds_of['other'] = [3, 4]
+    samples('other', [[1, 0, 0, 1], [1, 1, 1, 1]], [3, 4])
     with pytest.raises(EvaluationError, match='no seed in common'):
-        compare(found, 'one', 'other', 's')
+        found.compare('retrieval_r1', 'one', 'other', 's')
+    samples('other', [[1, 0, 0, 1], [1, 1, 1, 1]], [0, 1], 'abce')
+    with pytest.raises(EvaluationError, match='not measured on the same episodes'):
+        found.compare('retrieval_r1', 'one', 'other', 's')
 
 
 def test_a_stranger_is_of_another_task():
@@ -325,13 +324,14 @@ def test_a_stranger_is_of_another_task():
 
 
 def test_policies_are_compared_on_the_same_episodes(report):
-    """Guards E6: paired by episode, and a policy is not better than itself."""
+    """Guards the policy: paired by episode, and not better than itself."""
     _, found, _ = report
-    difference = compare_policies(found, 'adapted', FROZEN_MEAN, SPLIT)
+    metric = 'nearest_neighbour_action_error'
+    _, difference = found.compare(metric, 'adapted', FROZEN_MEAN, SPLIT)
     assert difference.low <= difference.value <= difference.high
-    mine, frozen = (found.policies[v, SPLIT][0] for v in ('adapted', FROZEN_MEAN))
-    assert difference.value == pytest.approx(np.mean(mine.errors - frozen.errors))
-    assert compare_policies(found, 'adapted', 'adapted', SPLIT).value == 0
+    mine, frozen = (found.samples[metric, v, SPLIT].values for v in ('adapted', FROZEN_MEAN))
+    assert difference.value == pytest.approx(np.mean(mine - frozen))
+    assert found.compare(metric, 'adapted', 'adapted', SPLIT)[1].value == 0
 
 
 def test_runs_of_one_seed_are_not_one_variant():
@@ -361,10 +361,14 @@ def test_cameras_of_one_recording_are_one(monkeypatch):
         features.astype(np.float32), features.astype(np.float32), np.zeros(len(of), np.int64),
         names, np.array([f'r{r}' for r in of]), tasks, np.array([f's{r // 5 % 2}' for r in of]))
     found = encoder_metrics.retrievals(arrays, 100, full=True)
-    assert found['E1 R@1 of the task, human to robot, neutral text'].recall[1].value < 0.4
+    assert found[encoder_metrics.key_of(
+        'retrieval_r1', gallery='task', direction='human_to_robot', text='neutral')
+    ].recall[1].value < 0.4
     shapes = encoder_metrics.shapes(arrays)
-    assert shapes['E4 loss of accuracy in a new scene, knn'].value < 0.3
-    assert shapes['E4 distance within / between tasks, robot'].value == pytest.approx(1, abs=0.1)
+    assert shapes[encoder_metrics.key_of(
+        'task_accuracy_drop', classifier='knn')].value < 0.3
+    assert shapes[encoder_metrics.key_of('task_distance_ratio')].value == pytest.approx(
+        1, abs=0.1)
 
 
 @pytest.mark.parametrize('full', [True, False])
@@ -381,12 +385,13 @@ def test_data_that_cannot_show_everything(tmp_path, full):
     found = evaluate_adaptation(
         few, [small.run('adapted')], tmp_path / 'report', splits=[SPLIT], full=full,
         cache=small.data().folder / 'cache', report=told.append)
-    assert (R1, 'adapted', SPLIT) in found.values
-    assert ('E2 proxy A-distance, task text', SPLIT) in found.left_out
+    assert found.find('retrieval_r1', 'adapted', SPLIT, **OWN_PAIR)
+    assert {'metric': 'proxy_a_distance', 'conditions': {'text': 'task'}, 'split': SPLIT}.items(
+    ) <= found.left_out[0].items()
     assert any(': left out, ' in line for line in told)
     document = read_report(tmp_path / 'report' / 'report.json')
     assert any('proxy A-distance' in line for line in document['warnings'])
-    assert full == any('E4' in line for line in document['warnings'])
+    assert full == any('task accuracy' in line for line in document['warnings'])
 
 
 def test_a_baseline_is_what_the_backbone_gives(monkeypatch):

@@ -6,7 +6,7 @@
 import cv2
 from hralign_ros.evaluation import figures
 from hralign_ros.evaluation.bootstrap import Estimate, EvaluationError
-from hralign_ros.evaluation.report import row
+from hralign_ros.evaluation.report import Measured
 import numpy as np
 import pytest
 
@@ -93,13 +93,16 @@ def test_attention_of_the_whole_figure():
         figures.attention_figure([figures.Attention(wide, even[:-1], peak, (2, 4), '')])
 
 
-def rows(*values, metric='R@1'):
-    return [row(metric, f'variant {i}', 'test_task', Estimate(v, v - 0.1, v + 0.1, 30, 10),
-                better='higher', chance=0.02) for i, v in enumerate(values)]
+def rows(*values, metric='retrieval_r1', control=None):
+    found = Measured()
+    for i, v in enumerate(values):
+        found.add(metric, f'variant {i}', 'test_task', Estimate(v, v - 0.1, v + 0.1, 30, 10),
+                  chance=0.02, control=i == control)
+    return found.rows
 
 
 def test_bars():
-    image = figure(figures.bar_chart(rows(0.3, -0.2), title='R@1', controls=['variant 1']))
+    image = figure(figures.bar_chart(rows(0.3, -0.2, control=1), title='R@1'))
     colours = [figures.PALETTE[0], figures.PALETTE[1]]
     assert count(image, colours[0]) > 1000 and not count(image, colours[1])
     gone = rows(0.3, 0.1)

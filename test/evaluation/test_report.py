@@ -20,13 +20,20 @@ def estimate(value=0.5, low=0.4, high=0.6):
     return Estimate(value, low, high, 200, 40)
 
 
+def row(*values, **options):
+    found = reports.Measured()
+    found.add(*values, **options)
+    return found.rows[0]
+
+
 def make(**changes):
     return {
         'title': 'Evaluation', 'data': {'clips': 440, 'splits': ['test_task']},
         'warnings': ['Simulated pairs are not RH20T.'],
-        'rows': [reports.row('R@1', 'adapted', 'test_task', estimate(), better='higher',
-                             chance=0.02, seeds=(0, 1))],
-        'controls': [reports.row('R@1', 'random', 'test_task', estimate(0.02, 0.01, 0.03))],
+        'rows': [row('retrieval_r1', 'adapted', 'test_task', estimate(), chance=0.02,
+                     seeds=(0, 1), text='task'),
+                 row('retrieval_r1', 'random', 'test_task', estimate(0.02, 0.01, 0.03),
+                     control=True, text='task')],
         'figures': [{'name': 'bars', 'title': 'Bars', 'caption': 'By variant.'}],
         'commands': ['hralign evaluate'], **changes}
 
@@ -54,10 +61,10 @@ def page(report):
 
 def test_round_trip(tmp_path):
     files = reports.write_report(tmp_path / 'new', make(), {'bars': PNG})
-    assert set(files) == {'report.json', 'report.csv', 'report.html'}
+    assert set(files) == {'report.json', 'report.csv', 'report.html', 'bars.png'}
     assert sorted(p.name for p in (tmp_path / 'new').iterdir()) == sorted(files)
     back = reports.read_report(files['report.json'])
-    assert back.pop('schema_version') == 1
+    assert back.pop('schema_version') == 2
     assert back == json.loads(json.dumps(make()))
     # And it can be written again as it was read.
     again = reports.write_report(tmp_path, reports.read_report(files['report.json']),
@@ -70,9 +77,9 @@ def test_csv_has_a_line_per_value(tmp_path):
         {'episode': 'e0', 'hit': 1}, {'episode': 'e1', 'rank': 3}]}), {'bars': PNG})
     with files['report.csv'].open(newline='') as stream:
         lines = list(csv.DictReader(stream))
-    assert [(r['control'], r['variant'], r['value'], r['low'], r['n'], r['seeds'])
-            for r in lines] == [('False', 'adapted', '0.5', '0.4', '200', '0 1'),
-                                ('True', 'random', '0.02', '0.01', '200', '')]
+    assert [(r['control'], r['variant'], r['text'], r['value'], r['low'], r['n'], r['seeds'])
+            for r in lines] == [('False', 'adapted', 'task', '0.5', '0.4', '200', '0 1'),
+                                ('True', 'random', 'task', '0.02', '0.01', '200', '')]
     with files['episodes.csv'].open(newline='') as stream:
         assert list(csv.DictReader(stream)) == [
             {'episode': 'e0', 'hit': '1', 'rank': ''}, {'episode': 'e1', 'hit': '', 'rank': '3'}]
@@ -82,15 +89,15 @@ def test_everything_is_escaped():
     """Guards the page against names of tasks, files and people: text stays text."""
     report = make(
         title=NASTY, data={NASTY: NASTY}, warnings=[NASTY], commands=[NASTY],
-        rows=[reports.row(NASTY, NASTY, NASTY, estimate(), better=NASTY, note=NASTY)],
-        controls=[], figures=[{'name': 'bars', 'title': NASTY + '" onload="x',
-                               'caption': NASTY}])
+        rows=[row('auroc', NASTY, NASTY, estimate(), note=NASTY, cameras=NASTY)],
+        figures=[{'name': 'bars', 'title': NASTY + '" onload="x',
+                  'caption': NASTY}])
     parser = page(report)
     assert 'script' not in parser.tags
-    # Title twice, both of data, warning, metric, better, split, variant, note, figure (and its
+    # Title twice, both of data, warning, split, variant, condition, note, figure (and its
     # caption), command.
-    assert ''.join(parser.text).count(NASTY) == 13
-    assert 'onload=' not in reports.to_html(report, {'bars': PNG}).replace('&quot; onload=', '')
+    assert ''.join(parser.text).count(NASTY) == 12
+    assert 'onload=' not in reports.to_html(report, {'bars': PNG}).replace('&#34; onload=', '')
 
 
 def test_the_page_needs_nothing_else():
@@ -113,8 +120,8 @@ def test_controls_stand_in_the_same_table():
 
 def test_numbers_that_json_does_not_know():
     """Guards strict readers: NaN and infinity become null, and the page says what is meant."""
-    nan = reports.row('a', 'v', 's', Estimate(0.5, np.nan, np.nan, 3, 1))
-    ratio = reports.row('b', 'v', 's', Estimate(3.0, 1.0, np.inf, 30, 10))
+    nan = row('auroc', 'v', 's', Estimate(0.5, np.nan, np.nan, 3, 1))
+    ratio = row('brier_score', 'v', 's', Estimate(3.0, 1.0, np.inf, 30, 10))
     assert nan['low'] is None and ratio['high'] is None
     text = ' '.join(page(make(rows=[nan, ratio])).text)
     assert 'no interval' in text and '1.000 to ∞' in text
@@ -132,8 +139,9 @@ def test_numbers(value, text):
     ({'rows': None}, 'rows must be a list'),
     ({'extra': 1}, 'unknown key extra'),
     ({'rows': [{'metric': 'x'}]}, 'a row lacks'),
-    ({'rows': [{**reports.row('a', 'b', 'c', estimate()), 'n': 0}]}, 'no n'),
-    ({'controls': make()['rows']}, 'two rows'),
+    ({'rows': [{**row('auroc', 'b', 'c', estimate()), 'n': 0}]}, 'no n'),
+    ({'rows': [{**row('auroc', 'b', 'c', estimate()), 'metric': 'E8'}]}, 'called .E8.; names'),
+    ({'rows': 2 * make()['rows']}, 'two rows'),
     ({'figures': [{'name': 'lost', 'title': '', 'caption': ''}]}, "figure 'lost'"),
     ({'figures': [{'name': '../bars', 'title': '', 'caption': ''}]}, 'a figure has name'),
     ({'tables': {'../x': []}}, 'name of a table'),
@@ -151,5 +159,5 @@ def test_reading_what_is_none(tmp_path):
     with pytest.raises(EvaluationError, match='report.json'):
         reports.read_report(file)
     file.write_text('{"schema_version": 99}')
-    with pytest.raises(EvaluationError, match='schema 1'):
+    with pytest.raises(EvaluationError, match='schema 2'):
         reports.read_report(file)

@@ -32,6 +32,6 @@ def test_the_shipped_bundle_is_of_a_measured_run():
     """Guards the card: the shipped weights are one of the seeds that the results are about."""
     found = json.loads(page.RESULTS.read_text('utf-8'))
     training = yaml.safe_load((ROOT / 'models/default/bundle.yaml').read_text('utf-8'))['training']
-    steps = found['test_task']['adapted']['best_steps']
+    steps = found['main']['adapted']['best_steps']
     assert training['steps and batch'].startswith(f'{steps[training["seed"]]} x 32')
     assert str(found['training']['pairs']['pairs']) in training['data']

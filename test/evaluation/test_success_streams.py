@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from hralign_ros.calibration.calibrate import Calibrated, Curve
 from hralign_ros.calibration.maps import Fitted
 from hralign_ros.calibration.scorer import Scored
+from hralign_ros.evaluation.report import Measured
 from hralign_ros.evaluation.success_deciders import CalibratedScorer
 from hralign_ros.evaluation.success_events import (
     collect_streams,
@@ -20,7 +21,6 @@ from hralign_ros.evaluation.success_events import (
 from hralign_ros.evaluation.success_suite import (
     measure_calibration,
     measure_modes,
-    Measured,
     share_over,
     undecided,
 )
@@ -82,7 +82,7 @@ class Scripted(Eager):
 
 def test_what_is_missed_and_what_is_too_early():
     """
-    Guards E10 and E11: each counts the attempts that its guarantee is of.
+    Guards decisions: each rate counts the attempts that its guarantee is of.
 
     Successes that are undone again were in no number at all; such as end before any rule could
     have decided them counted as missed, and streams, which calibrations have none of, as attempts
@@ -105,15 +105,16 @@ def test_what_is_missed_and_what_is_too_early():
     found, one = Measured(), Scripted(rows)
     measure_delays(found, 'ours', [one], some, 'seen')
     measure_alarms(found, 'ours', [one], some, 'seen')
-    values = {metric: (value.value, value.n) for (metric, _, _), value in found.values.items()}
-    assert values['E11 missed successes'] == (pytest.approx(1 / 3), 3)
-    assert values['E11 successes decided too early'] == (pytest.approx(2 / 6), 6)
-    assert values['E10 false alarms at 5%'] == (pytest.approx(1 / 2), 2)
+    for metric, conditions, value, n in (
+            ('missed_success_rate', {}, 1 / 3, 3), ('early_success_rate', {}, 2 / 6, 6),
+            ('false_alarm_rate', {'alpha': 0.05}, 1 / 2, 2)):
+        row = found.find(metric, 'ours', 'seen', **conditions)
+        assert (row['value'], row['n']) == (pytest.approx(value), n)
 
 
 def test_what_is_never_decided_keeps_no_guarantee():
     """
-    Guards E10: an attempt without a threshold counted as one without a false alarm.
+    Guards false alarms: an attempt without a threshold counted as one without a false alarm.
 
     Of tasks that no calibration had seen, at a rate of 1 % that nothing was guaranteed for, none
     of 52 attempts alarmed: the report had a row of a guarantee that was kept.
@@ -130,12 +131,12 @@ def test_what_is_never_decided_keeps_no_guarantee():
     found = Measured()
     measure_alarms(found, 'ours', [one], some, 'seen')
     measure_delays(found, 'ours', [one], some, 'seen')
-    rows = {row['metric']: row for row in found.rows}
-    alarms = rows['E10 false alarms at 5%']
+    alarms = found.find('false_alarm_rate', 'ours', 'seen', alpha=0.05)
+    missed = found.find('missed_success_rate', 'ours', 'seen')
     assert (alarms['value'], alarms['n']) == (0.5, 2)
     assert alarms['note'].startswith('1 attempts have no threshold')
-    assert rows['E11 missed successes']['n'] == 1
-    assert rows['E11 missed successes']['note'].startswith('1 attempts have no threshold')
+    assert missed['n'] == 1
+    assert missed['note'].startswith('1 attempts have no threshold')
     assert undecided([one], {'seen': some})[0].startswith('seen: 2 of 5 attempts')
     nothing = Measured()
     measure_alarms(nothing, 'ours', [Scripted({})], some, 'seen')
@@ -286,7 +287,7 @@ def test_intervals_of_shares_hold_what_few_events_cannot_show():
 
 
 def test_attempts_without_a_curve_are_left_out_and_counted():
-    """Guards E9: one attempt of a task that is not calibrated took all figures of its split."""
+    """Guards calibration: one attempt of a task without a map took all figures of its split."""
     recordings = [make_recording('lift', number, kind=('success', 0)[number % 2])
                   for number in range(12)]
 
@@ -302,6 +303,7 @@ def test_attempts_without_a_curve_are_left_out_and_counted():
 
     found = Measured()
     drawn = measure_calibration(found, 'x', [Partly()], {'seen tasks': recordings})
-    assert found.values['E9 ECE', 'x', 'seen tasks'].n == 22
+    assert found.find(
+        'expected_calibration_error', 'x', 'seen tasks', ticks='random_and_last')['n'] == 22
     assert len(drawn['seen tasks'][0]) == 88
     assert all('1 attempts are UNCALIBRATED' in row['note'] for row in found.rows)

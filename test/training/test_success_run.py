@@ -15,6 +15,7 @@ from hralign_ros.data.features import build_store, open_store
 from hralign_ros.data.manifest import DataError, read_manifest, write_manifest
 from hralign_ros.evaluation.bootstrap import EvaluationError
 from hralign_ros.evaluation.bundle_report import BundlePlayer, evaluate_bundle
+from hralign_ros.evaluation.report import Measured
 from hralign_ros.evaluation.success_events import collect_streams
 from hralign_ros.evaluation.success_report import evaluate_success
 from hralign_ros.export.replace import replace_bundle
@@ -258,17 +259,20 @@ def test_the_report(run_folder, tmp_path):
     assert main(['evaluate-success', str(run_folder), '--data', str(data_folder()),
                  '--output', str(tmp_path)]) == 0
     report = json.loads((tmp_path / 'report.json').read_text())
-    found = {(r['metric'], r['variant'], r['split']): r
-             for r in report['rows'] + report['controls']}
-    for metric in ('E8 AUROC', 'E9 ECE', 'E12 progress against time, successes',
-                   'E13 right instruction of all'):
-        assert found[metric, 'failure prompts', 'seen tasks']['n'] > 0
+    found = Measured(report['rows'])
+    for metric, conditions in (
+            ('auroc', {}), ('expected_calibration_error', {'ticks': 'random'}),
+            ('progress_rank_correlation', {'episodes': 'successes'}),
+            ('instruction_accuracy', {})):
+        assert found.find(metric, 'failure prompts', 'test_seen', **conditions)['n'] > 0
     # 8 attempts of either kind are too few for a threshold: nothing is decided, and nothing shown.
-    assert not [metric for metric, _, _ in found if metric[:3] in ('E10', 'E11')]
+    assert not {row['metric'] for row in report['rows']} & {
+        'false_alarm_rate', 'missed_success_rate', 'early_success_rate', 'false_success_rate'}
     assert any('16 of 16 attempts have no threshold' in line for line in report['warnings'])
-    assert 0 <= found['E8 AUROC', 'time alone', 'seen tasks']['value'] <= 1
-    assert {r['what'] for r in report['tables']['cameras']} >= {
-        'all views', 'no wrist', 'wrist frozen', 'wrist 1000 ms late'}
+    time_alone = found.find('auroc', 'time alone', 'test_seen')
+    assert 0 <= time_alone['value'] <= 1 and time_alone['control']
+    assert {row['conditions'].get('cameras') for row in report['rows']} >= {
+        'all views', 'no wrist', 'wrist stuck', 'wrist 1000 ms late'}
     assert {f['name'] for f in report['figures']} >= {
         'auroc', 'reliability', 'curves', 'instructions', 'modes'}
 
@@ -282,9 +286,8 @@ def test_the_card_says_what_was_measured(run_folder, tmp_path):
                  str(tmp_path / 'bundle'), '--report', str(report / 'report.json')]) == 0
     card = (tmp_path / 'bundle' / 'card.md').read_text()
     rows = json.loads((report / 'report.json').read_text())['rows']
-    value = next(r['value'] for r in rows if r['metric'] == 'E8 AUROC'
-                 and r['split'] == 'seen tasks')
-    assert f'| AUROC, seen tasks | {value:.3f} [' in card
+    value = Measured(rows).find('auroc', 'failure prompts', 'test_seen')['value']
+    assert f'| `auroc` |  | test_seen | {value:.3f} [' in card
     assert '**not trained**' not in card and 'hralign calibrate' in card
 
 
@@ -314,11 +317,11 @@ def test_a_finished_bundle_is_measured_as_it_is(bundle, run_folder, tmp_path, ca
                  str(output)]) == 0
     report = json.loads((output / 'report.json').read_text())
     assert 'look at' in capsys.readouterr().out and (output / 'report.html').is_file()
-    rows = {(r['metric'], r['split']): r for r in report['rows']}
-    assert {split for _, split in rows} == {'test_seen', 'test_task'}
-    assert rows['ticks UNKNOWN_TASK', 'test_task']['value'] == 1.0
-    assert rows['ticks UNKNOWN_TASK', 'test_seen']['value'] == 0.0
-    assert rows['ticks UNCALIBRATED', 'test_seen']['value'] == 0.0
+    assert {row['split'] for row in report['rows']} == {'test_seen', 'test_task'}
+    found = {(row['conditions']['status'], row['split']): row['value']
+             for row in report['rows'] if row['metric'] == 'status_rate'}
+    assert found['UNKNOWN_TASK', 'test_task'] == 1.0
+    assert found['UNKNOWN_TASK', 'test_seen'] == found['UNCALIBRATED', 'test_seen'] == 0.0
     run = load_success_run(run_folder)
     encoder = Encoder.load(bundle, provider='cpu')
     data, store = open_data(data_folder(), default_bundle(), run.options, basis=run.basis)
@@ -554,7 +557,8 @@ def test_an_evaluation_of_little_data(run_folder, tmp_path):
                                 perturbed_frames=0, report=said.append)
     assert (tmp_path / 'report.html').is_file()
     assert any(line.startswith('instructions left out') for line in said)
-    assert ('E9 ECE', 'failure prompts', 'seen tasks') in found.values
+    assert found.find('expected_calibration_error', 'failure prompts', 'test_seen',
+                      ticks='random')
     recordings = load_recordings(data, store, ['test_seen'])
     alone = recordings[0].episode.task_id
     streams = collect_streams(recordings, {alone: 'the only task'})

@@ -166,10 +166,10 @@ def rows_for_card(
             extra = {'chance': row['chance'], 'baseline': beside.get(_identity(row))}
             ends = [row['low'], row['high']]
             found.setdefault(metric, []).append({
-                'split': row['split'], **conditions, 'value': round(row['value'], 4),
-                'interval': None if None in ends else [round(end, 4) for end in ends],
+                'split': row['split'], **conditions, 'value': round(row['value'], 3),
+                'interval': None if None in ends else [round(end, 3) for end in ends],
                 'n': row['n'], 'seeds': row['seeds'],
-                **{key: round(value, 4) for key, value in extra.items() if value is not None}})
+                **{key: round(value, 3) for key, value in extra.items() if value is not None}})
     return found
 
 

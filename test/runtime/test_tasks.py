@@ -107,6 +107,32 @@ def test_what_the_table_holds(tiny):
     assert cup.prompts.shape == (2, 2, 8) and not (cup.prompts == drawer.prompts).all()
 
 
+@pytest.mark.parametrize(('fields', 'sentence'), [
+    ({}, 'SUCCESS can be decided at false-alarm rates of 0.05, 0.1.'),
+    ({'never_succeeding': 20, 'succeeding': 12, 'thresholds_from': 'own'},
+     'rates of 0.05, 0.1, from 20 failed and 12 successful attempts.'),
+    ({'never_succeeding': 20, 'thresholds_from': 'all tasks'},
+     'from 20 failed and 0 successful attempts of all tasks.'),
+    ({'thresholds': []}, 'No threshold is calibrated: every decision is ABSTAIN.'),
+])
+def test_verdict(rewritten, fields, sentence):
+    """Guards what ~/info says of a task: whether SUCCESS can come at all, and on what grounds."""
+    def change(document):
+        for calibration in document['tasks'][0]['calibration']:
+            calibration.update(fields)
+    bundle = load_bundle(rewritten(change))
+    cup, drawer = load_tasks(bundle).tasks
+    assert cup.verdict(bundle.manifest.views).endswith(sentence)
+    assert drawer.verdict(bundle.manifest.views) == 'Not calibrated: every decision is ABSTAIN.'
+
+
+@pytest.mark.parametrize('count', [-1, 'many', None, 2**40])
+def test_attempts_are_counted(rewritten, count):
+    """Guards ~/info, which is refused by the middleware where a number does not fit its field."""
+    refused(rewritten(lambda document: document['tasks'][0]['calibration'][0].update(
+        never_succeeding=count)))
+
+
 @pytest.mark.parametrize(('score', 'wanted'), [
     (0.0, 1 / (1 + math.e)), (2.0, 0.5), (1e9, 1.0), (-1e9, 0.0)])
 def test_calibration(score, wanted):

@@ -29,8 +29,10 @@ def test_constants_are_the_same_everywhere() -> None:
 def test_stamps_are_those_of_the_pixels(harness: Harness) -> None:
     """The header has the newest frame's acquisition stamp; each view has its own; skew is told."""
     harness.start_active(task="'open the drawer'")
-    harness.send_until_embedded(GOOD)
+    first = harness.send_until_embedded(GOOD)[0]
     skew = 15 * MILLISECOND
+    # A fast encoder answers before that: the next frame would be older than the first.
+    harness.wait(lambda: harness.now() - skew > first, 'the time of the skew')
 
     def sent() -> TaskEmbedding | None:
         late = harness.now()

@@ -152,6 +152,15 @@ def test_half_a_character(tiny, variant, field):
     refusal(variant(tiny, change=lambda d: put(d, field, value)), field, load=load_bundle)
 
 
+@pytest.mark.parametrize(('training', 'robots'), [
+    (None, ()), ('panda', ()), ({}, ()), ({'embodiments': 'panda'}, ()),
+    ({'embodiments': ['panda', 5, None, '\ud800', 'ur5e']}, ('panda', 'ur5e'))])
+def test_robots_are_texts(tiny, variant, training, robots):
+    """Guards ~/info against what the rest of the training record may hold."""
+    folder = variant(tiny, change=lambda d: d['success'].update(training=training))
+    assert load_bundle(folder).manifest.robots == robots
+
+
 FIELDS = {
     'name': [MISSING, 5, '', None],
     'views': [MISSING, 'left', [], ['left', 'left'], ['left', 5], ['left', ''],

@@ -8,6 +8,8 @@ from pathlib import Path
 import subprocess
 import sys
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 import pytest
 
 TOOL = Path(__file__).resolve().parents[1] / 'tools/setup_env.py'
@@ -24,3 +26,24 @@ def test_a_ros_that_cannot_do(sourced, said):
         capture_output=True, timeout=60)
     assert ran.returncode == 1 and said in ran.stderr and 'Jazzy' in ran.stderr
     assert 'Traceback' not in ran.stderr
+
+
+def test_the_lock_pins_what_is_declared(tmp_path):
+    """Guards a dependency that is not in the lock: every machine would install another version."""
+    tomllib = pytest.importorskip('tomllib', reason='tomllib comes with Python 3.11')
+    root = TOOL.parents[1]
+    subprocess.run([sys.executable, 'setup.py', '--quiet', 'egg_info', '--egg-base', tmp_path],
+                   cwd=root, check=True)
+    lines = (tmp_path / 'hralign_ros.egg-info/requires.txt').read_text().splitlines()
+    groups = tomllib.loads((root / 'pyproject.toml').read_text())['dependency-groups']
+    declared = [Requirement(line) for line in [
+        *(line for line in lines if line and not line.startswith('[')),
+        *(line for name, group in groups.items() if name != 'sim' for line in group)]]
+    pins = {}
+    for line in (root / 'requirements.lock').read_text().splitlines():
+        pin = Requirement(line)
+        version = str(pin.specifier).removeprefix('==')
+        pins.setdefault(canonicalize_name(pin.name), []).append(version)
+    assert len(declared) > 60
+    assert [str(need) for need in declared if not any(
+        need.specifier.contains(pin) for pin in pins.get(canonicalize_name(need.name), ()))] == []

@@ -88,7 +88,7 @@ def main() -> int:
                          'low': round(auroc[1], 4), 'high': round(auroc[2], 4),
                          'seconds': round(seconds, 1), **_decisions(entry, scored)})
             print(rows[-1], flush=True)
-    before = _auroc(_scored(encoder, name, encoder.tasks.shared.prompts, test, clips))
+    before = _auroc(_scored(encoder, name, encoder.tasks.fallback.prompts, test, clips))
     found = {
         'task': task, 'test_attempts': len(test), 'clips_to_learn_from': len(good) + len(bad),
         'without': {'auroc': round(before[0], 4), 'low': round(before[1], 4),

@@ -50,7 +50,7 @@ TASKS = ('', 'pick up the cup', 'open the drawer', 'close the window')
 WARM_UP = 0.1
 # How often, in moments of both cameras, a fault begins; and how many moments it may last.
 _OFTEN, _LONG = 60, 90
-KINDS = ('silent', 'frozen', 'truncated', 'encoding', 'repeated', 'behind', 'ahead', 'zero',
+KINDS = ('silent', 'stuck', 'truncated', 'encoding', 'repeated', 'behind', 'ahead', 'zero',
          'late', 'large', 'empty', 'jump back', 'jump ahead', 'nan', 'raise', 'task', 'episode',
          'rules', 'closed', 'nothing')
 
@@ -109,7 +109,7 @@ class Soak:
             decision=DecisionRules(), stuck_after=2 * SECOND, task=TASKS[1])
         self.pipeline.start()
         self.wrong: dict[str, tuple[str, int]] = {}
-        self.frozen: dict[str, np.ndarray] = {}
+        self.stuck: dict[str, np.ndarray] = {}
 
     def _break(self, encoder: Encoder) -> None:
         """Let the visual graph fail where it is to."""
@@ -165,7 +165,7 @@ class Soak:
                 self._end(who, kind)
         for view in VIEWS:
             self._send(view, self.wrong.get(view, ('', 0))[0])
-        self.pipeline.watch()
+        self.pipeline.check_hang()
         self._settle()
 
     def _settle(self) -> None:
@@ -209,7 +209,7 @@ class Soak:
 
     def _end(self, who: str, kind: str) -> None:
         del self.wrong[who]
-        self.frozen.pop(who, None)
+        self.stuck.pop(who, None)
         if who == 'model':
             self.broken = ''
 
@@ -218,8 +218,8 @@ class Soak:
         rng, stamp = self.rng, self.now
         size = (48, 64) if kind == 'large' else (12, 16)
         image = rng.integers(0, 256, (*size, 3), np.uint8)
-        if kind == 'frozen':
-            image = self.frozen.setdefault(view, image)
+        if kind == 'stuck':
+            image = self.stuck.setdefault(view, image)
         message = Image(height=size[0], width=size[1], step=3 * size[1], encoding='rgb8',
                         data=array('B', image.tobytes()))
         message.header.frame_id = f'{view}_optical_frame'

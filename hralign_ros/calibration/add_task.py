@@ -29,7 +29,7 @@ from hralign_ros.runtime.bundle import CARD, TASK_TENSORS, TASKS
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.images import ViewGeometry
 from hralign_ros.runtime.report import Report
-from hralign_ros.runtime.tasks import check_task, normalise_task, SHARED, Task
+from hralign_ros.runtime.tasks import check_task, FALLBACK, normalise_task, Task
 from hralign_ros.runtime.video import frame_times, nearest, newest_at, read_frames
 from hralign_ros.training.checkpoints import TrainingError
 import numpy as np
@@ -192,7 +192,7 @@ def add_task(
     options = options or AddTaskOptions()
     name = check_task(name)
     given, task_id = task_id, task_id or re.sub(r'\W+', '-', name.casefold()).strip('-_')
-    if not name or not task_id or task_id == SHARED:
+    if not name or not task_id or task_id == FALLBACK:
         raise DataError(f"task '{name}' with id '{task_id}': a name and an id of its own are "
                         'needed')
     encoder = Encoder.load(bundle, provider='cpu', geometry=geometry)
@@ -262,7 +262,7 @@ def fit_task(
     The prompts that are kept are fitted to all, so thresholds are an estimate for those, no bound.
     """
     text, scale = load_minilm(), encoder.success_scale
-    shared = encoder.tasks.shared
+    shared = encoder.tasks.fallback
     good = [c for c in clips if c.succeeds]
     bad = [c for c in clips if not c.succeeds]
     if len(good) < 2 or len(bad) < 2:
@@ -303,9 +303,9 @@ def _write(encoder: Encoder, output: Path, entry: TaskEntry) -> None:
         e['id'], e['name'], _prompts(encoder, e['id']), tuple(e['modes']),
         tuple(e.get('calibration') or ()), tuple(e['aliases']))
         for e in before['tasks'] if e['id'] != entry.task_id]
-    shared = before.get(SHARED, {})
+    shared = before.get(FALLBACK, {})
     entries = [*entries, entry, TaskEntry(
-        SHARED, SHARED, encoder.tasks.shared.prompts, tuple(shared.get('modes') or ()),
+        FALLBACK, FALLBACK, encoder.tasks.fallback.prompts, tuple(shared.get('modes') or ()),
         tuple(shared.get('calibration') or ()))]
     files[TASKS], files[TASK_TENSORS] = task_files(entries, entry.prompts.shape)
     files[CARD] = write_card(document).encode()

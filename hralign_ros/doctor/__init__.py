@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-`hralign doctor`: what stands between a robot's computer and good results, and what to do about it.
+`hralign doctor`: what keeps a robot's computer from good results, and what to do about it.
 
 Pure checks turn what was measured into findings; rclpy is imported by listening.py alone, so that
 a computer without it is examined too.

@@ -21,7 +21,7 @@ _SECOND = 1_000_000_000
 _LEAST_REAL_STAMP = 1_000_000_000 * _SECOND
 # Clocks of one computer, read in two processes, differ by less.
 _CLOCK_NOISE = 2_000_000
-# Shares that are worth a word.
+# Fractions that are worth a word.
 _LOST = 0.1
 _REPEATED = 0.2
 # Fewer messages tell nothing.
@@ -126,7 +126,7 @@ def camera_findings(
 
 
 def publishers_finding(camera: Camera) -> Finding:
-    """Judge how many publishers there are: one is right."""
+    """Check how many publishers there are: one is right."""
     nodes = ', '.join(publisher.node for publisher in camera.publishers)
     number = len(camera.publishers)
     values = {'topic': camera.topic, 'publishers': number}
@@ -153,7 +153,7 @@ def publishers_finding(camera: Camera) -> Finding:
 
 
 def type_finding(camera: Camera) -> Finding:
-    """Judge the type of what is published."""
+    """Check the type of what is published."""
     wrong = sorted({p.kind for p in camera.publishers} - {camera.kind})
     if not wrong:
         return ok('type', camera.kind)
@@ -165,7 +165,7 @@ def type_finding(camera: Camera) -> Finding:
 
 
 def qos_finding(camera: Camera) -> Finding:
-    """Judge whether messages can come at all: a publisher must offer what is asked."""
+    """Check whether messages can come at all: a publisher must offer what is asked."""
     problems = [f'{p.node}: {p.qos_problem}' for p in camera.publishers if p.qos_problem]
     if not problems:
         return ok('QoS', f'{camera.reliability} is asked and offered')
@@ -177,7 +177,7 @@ def qos_finding(camera: Camera) -> Finding:
 
 
 def messages_finding(camera: Camera, rules: PairingRules) -> Finding:
-    """Judge how regularly messages come."""
+    """Check how regularly messages come."""
     heard = camera.received
     if not heard:
         fitting = [p for p in camera.publishers if p.kind == camera.kind and not p.qos_problem]
@@ -193,10 +193,10 @@ def messages_finding(camera: Camera, rules: PairingRules) -> Finding:
                           '--seconds', messages=len(heard))
     rate = rate_of(heard)
     gap = largest_gap(heard, camera.until)
-    lost = lost_share([m.stamp for m in heard])
+    lost = lost_fraction([m.stamp for m in heard])
     found = f'{rate:.1f} Hz ({len(heard)} messages), largest gap {gap * 1e-9:.2f} s'
     values = {'messages': len(heard), 'rate_hz': rate, 'largest_gap_s': gap * 1e-9,
-              'lost_share': lost}
+              'lost_fraction': lost}
     if gap > rules.max_age:
         return warn('messages', f'{found}, more than max_age_s = {rules.max_age * 1e-9:g}: the '
                     'view is left out meanwhile',
@@ -220,8 +220,8 @@ def largest_gap(heard: Sequence[Received], until: int) -> int:
     return max(b - a for a, b in zip(times, [*times[1:], max(until, times[-1])], strict=True))
 
 
-def lost_share(stamps: Sequence[int]) -> float:
-    """Estimate which share of a steady camera's frames is missing between its stamps."""
+def lost_fraction(stamps: Sequence[int]) -> float:
+    """Estimate which fraction of a steady camera's frames is missing between its stamps."""
     steps = np.diff(np.asarray(stamps, np.int64))
     steps = steps[steps > 0]
     if len(steps) < FEWEST:
@@ -230,7 +230,7 @@ def lost_share(stamps: Sequence[int]) -> float:
     return float(1.0 - len(steps) / max(frames.sum(), len(steps)))
 
 
-_PICTURE_REMEDIES = {
+_IMAGE_REMEDIES = {
     'unsupported_encoding': 'Set the camera driver to rgb8 or bgr8, or install cv_bridge for the '
                             'numpy that is loaded',
     'oversized_image': 'Set the camera driver to a smaller image',
@@ -238,15 +238,15 @@ _PICTURE_REMEDIES = {
 
 
 def image_finding(camera: Camera) -> Finding:
-    """Judge size, encoding and step of the images."""
+    """Check size, encoding and step of the images."""
     kinds = list(dict.fromkeys(m.image for m in camera.received))
     faulty = [m for m in camera.received if m.fault]
     if faulty:
-        remedy = _PICTURE_REMEDIES.get(
+        remedy = _IMAGE_REMEDIES.get(
             faulty[0].fault, 'The camera driver fills its messages wrongly: update or replace it')
-        share = f'{len(faulty)} of {len(camera.received)} ' if len(faulty) < len(camera.received) \
+        some = f'{len(faulty)} of {len(camera.received)} ' if len(faulty) < len(camera.received) \
             else ''
-        return camera.bad('image', f'{share}{faulty[0].image}: {faulty[0].explanation}',
+        return camera.bad('image', f'{some}{faulty[0].image}: {faulty[0].explanation}',
                           remedy, fault=faulty[0].fault)
     if len(kinds) > 1:
         return warn('image', f'changes between {", ".join(kinds[:4])}',
@@ -257,9 +257,9 @@ def image_finding(camera: Camera) -> Finding:
 
 def content_finding(camera: Camera, stuck_after: int = 1) -> Finding:
     """
-    Judge whether the images change: those of a real camera always do.
+    Check whether the images change: those of a real camera always do.
 
-    :param stuck_after: after which the encoder leaves a frozen view out [ns]; 0: never.
+    :param stuck_after: after which the encoder leaves a stuck view out [ns]; 0: never.
     """
     digests = [m.digest for m in camera.received]
     if len(digests) < FEWEST:
@@ -267,18 +267,18 @@ def content_finding(camera: Camera, stuck_after: int = 1) -> Finding:
     same = sum(a == b for a, b in zip(digests, digests[1:], strict=False)) / (len(digests) - 1)
     if same == 1.0:
         return (camera.bad if stuck_after else warn)(
-            'content', f'the same image {len(digests)} times: it is frozen'
+            'content', f'the same image {len(digests)} times: the camera is stuck'
             + (', and such a view is left out' if stuck_after else ''),
             'Start the camera driver again; for a simulated scene at rest set stuck_after_s to 0',
-            repeated_share=same)
+            repeated_fraction=same)
     if same > _REPEATED:
         return warn('content', f'{same:.0%} of the images are the one before again',
-                    'Let the driver publish at the rate of the camera', repeated_share=same)
-    return ok('content', 'the images change', repeated_share=same)
+                    'Let the driver publish at the rate of the camera', repeated_fraction=same)
+    return ok('content', 'the images change', repeated_fraction=same)
 
 
 def stamps_finding(camera: Camera) -> Finding:
-    """Judge whether stamps can be acquisition times: there, and growing."""
+    """Check whether stamps can be acquisition times: there, and growing."""
     stamps = [m.stamp for m in camera.received]
     zero = sum(stamp <= 0 for stamp in stamps)
     if zero:
@@ -290,7 +290,7 @@ def stamps_finding(camera: Camera) -> Finding:
     if backward or repeated:
         return warn(
             'stamps', f'of {len(stamps)}, {backward} go back and {repeated} are repeated; such '
-            'frames are refused', 'See whether two publishers share the topic; else mend the '
+            'frames are refused', 'See whether two publishers share the topic; else fix the '
             'driver, or set stamp_source to arrival', backward=backward, repeated=repeated)
     return ok('stamps', 'all there, each newer than the one before')
 
@@ -301,7 +301,7 @@ def ages_of(camera: Camera) -> np.ndarray:
 
 
 def age_finding(camera: Camera, rules: PairingRules) -> Finding:
-    """Judge the stamps against this computer's clock: transport takes time, clocks differ."""
+    """Check the stamps against this computer's clock: transport takes time, clocks differ."""
     ages = ages_of(camera)
     if not len(ages):
         return skipped('age', 'no message has a stamp')
@@ -336,7 +336,7 @@ def age_finding(camera: Camera, rules: PairingRules) -> Finding:
 
 
 def frame_id_finding(camera: Camera, others: Sequence[Camera]) -> Finding:
-    """Judge the frame_id: it should tell the cameras apart."""
+    """Check the frame_id: it should tell the cameras apart."""
     frame = camera.received[-1].frame_id
     if not frame:
         return warn('frame_id', 'empty', 'Set the frame_id of the camera driver')

@@ -17,9 +17,9 @@ MIB = 1 << 20
 # What Fast DDS has without a profile.
 DEFAULT_SEGMENT = 512 * 1024
 # A 640x480 rgb8 image: what is assumed where none has been heard.
-ASSUMED_PICTURE = 640 * 480 * 3
+ASSUMED_IMAGE = 640 * 480 * 3
 # Fewer images than these in the segment, and best-effort frames are lost.
-PICTURES_IN_SEGMENT = 2
+IMAGES_IN_SEGMENT = 2
 LEAST_MEMORY = 1024 * MIB
 LEAST_SHARED_MEMORY = 64 * MIB
 LEAST_SOCKET_BUFFER = 10 * MIB
@@ -32,7 +32,7 @@ def cores() -> int:
 
 
 def load_finding(load: float, cores_: int) -> Finding:
-    """Judge the load average of the last minute."""
+    """Check the load average of the last minute."""
     found = f'{load:.1f} over the last minute, {cores_} cores'
     if load > cores_:
         return warn('load', found, 'Frames will be late: stop what is not needed, or move it to '
@@ -41,7 +41,7 @@ def load_finding(load: float, cores_: int) -> Finding:
 
 
 def threads_finding(threads: int, cores_: int) -> Finding:
-    """Judge the parameter `threads`."""
+    """Check the parameter `threads`."""
     found = f'threads is {threads}, {cores_} cores'
     if threads > cores_:
         return warn('threads', found, f'Set threads to at most {cores_}')
@@ -62,7 +62,7 @@ def governors(root: Path = Path('/sys/devices/system/cpu')) -> list[str]:
 
 
 def governor_finding(found: Sequence[str]) -> Finding:
-    """Judge them: powersave makes every tick slower."""
+    """Check them: powersave makes every tick slower."""
     if not found:
         return skipped('governor', 'cannot be read here, as in virtual machines')
     text = ', '.join(sorted(set(found)))
@@ -81,7 +81,7 @@ def available_memory(text: str) -> int | None:
 
 
 def memory_finding(available: int | None) -> Finding:
-    """Judge it; the encoder takes some 300 MB."""
+    """Check it; the encoder takes some 300 MB."""
     if available is None:
         return skipped('memory', '/proc/meminfo does not say')
     found = f'{available / 1e9:.1f} GB available'
@@ -120,13 +120,13 @@ def profile_finding(
     environment: Mapping[str, str], *, largest: int, raw: bool, folder: Path = Path(),
 ) -> Finding:
     """
-    Judge whether Fast DDS has room for images.
+    Check whether Fast DDS has space for images.
 
     :param largest: bytes of the largest raw image heard; 0: none was.
     :param raw: whether any camera sends raw images.
     :param folder: current folder, where Fast DDS looks for a file of its own name.
     """
-    needed = PICTURES_IN_SEGMENT * (largest or ASSUMED_PICTURE)
+    needed = IMAGES_IN_SEGMENT * (largest or ASSUMED_IMAGE)
     variable = profiles_variable(environment)
     set_line = f'export {variable}={SHIPPED_PROFILE}, for the camera drivers first of all'
     other = SINCE_KILTED if variable == UNTIL_JAZZY else UNTIL_JAZZY
@@ -153,7 +153,7 @@ def profile_finding(
         segment = shared_memory_segment(Path(path).read_text('utf-8'))
     except (OSError, ValueError, ElementTree.ParseError) as problem:
         return error('profile', f'{variable} is {path}, which cannot be read ({problem}); Fast '
-                     'DDS goes on without it', set_line)
+                     'DDS continues without it', set_line)
     if segment >= needed:
         return ok('profile', f'{path}: shared memory of {segment / MIB:.1f} MiB; the camera '
                   'drivers need it too, which cannot be seen from here', segment=segment)
@@ -184,7 +184,7 @@ def dead_segments(folder: Path = Path('/dev/shm')) -> list[str]:
 
 
 def segments_finding(dead: Sequence[str]) -> Finding:
-    """Judge them: a port of a dead process can swallow the messages of a new one."""
+    """Check them: a port of a dead process can swallow the messages of a new one."""
     if not dead:
         return ok('leftovers', 'no shared memory of dead processes')
     return warn('leftovers', f'{len(dead)} segments of dead processes, such as {dead[0]}; they '
@@ -193,7 +193,7 @@ def segments_finding(dead: Sequence[str]) -> Finding:
 
 
 def shared_memory_finding(free: int, total: int) -> Finding:
-    """Judge the room in /dev/shm; each process with the shipped profile takes 16 MiB of it."""
+    """Check the space in /dev/shm; each process with the shipped profile takes 16 MiB of it."""
     found = f'/dev/shm: {free / MIB:.0f} MiB free of {total / MIB:.0f} MiB'
     if free < LEAST_SHARED_MEMORY:
         return warn('shared memory', f'{found}; each node takes 16 MiB',
@@ -203,7 +203,7 @@ def shared_memory_finding(free: int, total: int) -> Finding:
 
 
 def socket_buffer_finding(limit: int | None) -> Finding:
-    """Judge net.core.rmem_max, which Cyclone DDS needs for large messages."""
+    """Check net.core.rmem_max, which Cyclone DDS needs for large messages."""
     if limit is None:
         return skipped('socket buffer', 'net.core.rmem_max cannot be read')
     if limit < LEAST_SOCKET_BUFFER:

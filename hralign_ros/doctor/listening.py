@@ -45,7 +45,7 @@ class _Ear:
 
     node: Node
     heard: list[Received] = field(default_factory=list)
-    judged: dict[str, tuple[str, str]] = field(default_factory=dict)
+    checked: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def __call__(self, message: Any) -> None:
         """Note a message; each kind of image is decoded once."""
@@ -56,9 +56,9 @@ class _Ear:
         else:
             image = f'{message.width}x{message.height} {message.encoding or "no encoding"}'
             key = f'{image} {message.step} {data.nbytes}'
-        if key not in self.judged:
-            self.judged[key] = _judge(message)
-        fault, explanation = self.judged[key]
+        if key not in self.checked:
+            self.checked[key] = _check(message)
+        fault, explanation = self.checked[key]
         self.heard.append(Received(
             arrival=int(arrival), elapsed=elapsed,
             stamp=message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec,
@@ -66,7 +66,7 @@ class _Ear:
             digest=zlib.crc32(data), fault=fault, explanation=explanation))
 
 
-def _judge(message: Any) -> tuple[str, str]:
+def _check(message: Any) -> tuple[str, str]:
     """Decode a message as the encoder would; tell what is wrong, or how it is decoded."""
     try:
         image, _ = image_subscriptions.decode(message)

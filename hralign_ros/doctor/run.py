@@ -216,7 +216,7 @@ def _live_sections(
 
 
 def _camera_sections(heard: Sequence[Camera], settings: 'Settings') -> list[Section]:
-    """Judge what was heard of the cameras."""
+    """Check what was heard of the cameras."""
     source = settings['stamp_source']
     sections = []
     for camera in heard:

@@ -56,7 +56,7 @@ class Choice:
 # Python and ROS.
 
 def python_finding(version: Sequence[int]) -> Finding:
-    """Judge the Python that runs this."""
+    """Check the Python that runs this."""
     text = '.'.join(map(str, version[:3]))
     if tuple(version[:2]) < OLDEST_PYTHON:
         return error('python', f'{text}; needed is {OLDEST_PYTHON[0]}.{OLDEST_PYTHON[1]} or newer',
@@ -66,7 +66,7 @@ def python_finding(version: Sequence[int]) -> Finding:
 
 def rclpy_finding(problem: Exception | None, environment: Mapping[str, str]) -> Finding:
     """
-    Judge whether ROS can be used.
+    Check whether ROS can be used.
 
     :param problem: what importing or starting it raised.
     """
@@ -86,7 +86,7 @@ def rclpy_finding(problem: Exception | None, environment: Mapping[str, str]) -> 
 
 
 def distribution_finding(environment: Mapping[str, str]) -> Finding:
-    """Judge the ROS distribution."""
+    """Check the ROS distribution."""
     name = environment.get('ROS_DISTRO', '')
     if not name:
         return ok('distribution', 'ROS_DISTRO is not set, as with ROS 2 from wheels')
@@ -107,7 +107,7 @@ def rmw_finding(identifier: str, environment: Mapping[str, str]) -> Finding:
 
 
 def domain_finding(environment: Mapping[str, str]) -> Finding:
-    """Judge ROS_DOMAIN_ID; beyond 101 its ports are those that Linux gives to anybody."""
+    """Check ROS_DOMAIN_ID; beyond 101 its ports are those that Linux gives to anybody."""
     text = environment.get('ROS_DOMAIN_ID', '')
     if not text:
         return ok('domain', '0 (ROS_DOMAIN_ID is not set)', domain=0)
@@ -128,16 +128,16 @@ _RANGES = {
 
 
 def discovery_finding(environment: Mapping[str, str]) -> Finding:
-    """Judge how far nodes look for each other."""
+    """Check how far nodes look for each other."""
     text = environment.get('ROS_AUTOMATIC_DISCOVERY_RANGE', '').upper()
     peers = environment.get('ROS_STATIC_PEERS', '')
     if environment.get('ROS_LOCALHOST_ONLY') == '1':
         return warn('discovery', 'ROS_LOCALHOST_ONLY is 1: only this computer is seen, and '
-                    'ROS_AUTOMATIC_DISCOVERY_RANGE is not looked at',
+                    'ROS_AUTOMATIC_DISCOVERY_RANGE is ignored',
                     'It is deprecated: unset it and set ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST')
     if text == 'OFF':
         return error('discovery', 'ROS_AUTOMATIC_DISCOVERY_RANGE is OFF: no node finds another, '
-                     'and ROS_STATIC_PEERS is not looked at', 'Unset it; or set it to LOCALHOST '
+                     'and ROS_STATIC_PEERS is ignored', 'Unset it; or set it to LOCALHOST '
                      'and name the other computers in ROS_STATIC_PEERS')
     if text not in _RANGES:
         return warn('discovery', f"ROS_AUTOMATIC_DISCOVERY_RANGE is '{text}'; known are SUBNET, "
@@ -165,7 +165,7 @@ def numpy_finding(version: str, why_not: str, *, missing: bool) -> Finding:
 
 def packages_finding(installed: Sequence[str], *, gpu: bool) -> Finding:
     """
-    Judge which onnxruntime distributions are installed; two overwrite each other's files.
+    Check which onnxruntime distributions are installed; two overwrite each other's files.
 
     :param gpu: whether there is an NVIDIA driver, so that onnxruntime-gpu is the one to keep.
     """
@@ -205,7 +205,7 @@ def parse_driver(text: str) -> str:
 
 
 def driver_finding(version: str, offered: Sequence[str], choice: Choice) -> Finding:
-    """Judge driver and onnxruntime together: a GPU that nobody asks is a GPU lost."""
+    """Check driver and onnxruntime together: a GPU that nobody asks is a GPU lost."""
     if not version:
         if choice.needs_gpu:
             return error('driver', 'a GPU is asked for, but there is no NVIDIA driver',
@@ -317,7 +317,7 @@ def onnxruntime_findings(choice: Choice) -> list[Finding]:
     try:
         encoder = Encoder.load(
             choice.bundle or default_bundle(), provider=choice.provider,
-            # Not require_gpu: what stands in its way is seen in the session that comes instead.
+            # Not require_gpu: the session that comes instead shows what keeps it from the GPU.
             cuda_graph=choice.cuda_graph, threads=choice.threads, precision=choice.precision)
         seconds = encoder.warm_up()
     except BundleError as problem:
@@ -406,7 +406,7 @@ def _task_finding(tasks: TaskTable, manifest: Manifest, values: Mapping[str, Any
         such = f", such as '{tasks.tasks[0].name}'" if tasks.tasks else ''
         found = f"'{values['task']}' is none of the {len(tasks.tasks)} tasks of the bundle{such}"
         if values['allow_unknown_tasks']:
-            if tasks.shared.threshold(manifest.views, values['alpha']) is None:
+            if tasks.fallback.threshold(manifest.views, values['alpha']) is None:
                 return warn('task', f'{found}, and no threshold for alpha {values["alpha"]:g} is '
                             'calibrated for tasks it does not know: decisions will be ABSTAIN',
                             'Take another alpha, or calibrate with validation tasks')

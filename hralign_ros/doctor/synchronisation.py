@@ -13,7 +13,7 @@ from hralign_ros.doctor.findings import error, Finding, ok, skipped, warn
 from hralign_ros.runtime.pairing import Frame, Pairing, PairingRules
 import numpy as np
 
-# Share of the sets that should be complete.
+# Fraction of the sets that should be complete.
 _MATCHED = 0.95
 # A greater tolerance would pair images of different moments.
 _LARGEST_TOLERANCE = 0.1
@@ -101,7 +101,7 @@ def replay(cameras: Sequence[Camera], rules: PairingRules, stamp_source: str) ->
 def pairing_finding(
     cameras: Sequence[Camera], rules: PairingRules, *, stamp_source: str,
 ) -> Iterator[Finding]:
-    """Judge how well the frames of the cameras fit together."""
+    """Check how well the frames of the cameras fit together."""
     usable = {c.view: moments_of(c, stamp_source) for c in cameras}
     silent = [view for view, moments in usable.items() if len(moments.stamps) < FEWEST]
     if silent or len(cameras) < 2:
@@ -129,18 +129,19 @@ def pairing_finding(
 
 def skew_finding(skews: np.ndarray, tolerance: float) -> Finding:
     """
-    Judge the differences between nearest stamps.
+    Check the differences between nearest stamps.
 
     :param skews: [s], float64 [n].
     """
     median, late = (float(v) for v in np.percentile(skews, (50, 95)))
-    share = float((skews <= tolerance).mean())
+    fraction = float((skews <= tolerance).mean())
     # Rounded up to a millisecond, with room for what was not heard.
     needed = float(np.ceil((late + 1e-4) * 1e3) / 1e3)
     found = (f'{median * 1e3:.1f} ms (median), {late * 1e3:.1f} ms (p95) between nearest stamps; '
-             f'{share:.0%} within tolerance_s = {tolerance:g}')
-    values = {'median_s': median, 'p95_s': late, 'share_within': share, 'tolerance_95_s': needed}
-    if share >= _MATCHED:
+             f'{fraction:.0%} within tolerance_s = {tolerance:g}')
+    values = {'median_s': median, 'p95_s': late, 'fraction_within': fraction,
+              'tolerance_95_s': needed}
+    if fraction >= _MATCHED:
         return ok('skew', f'{found}; {needed:g} would do for 95 %', **values)
     if needed > _LARGEST_TOLERANCE:
         remedy = (f'95 % would need tolerance_s = {needed:g}, which pairs images of different '
@@ -149,14 +150,14 @@ def skew_finding(skews: np.ndarray, tolerance: float) -> Finding:
     else:
         remedy = (f'Trigger the cameras together or raise their rate; or set tolerance_s to '
                   f'{needed:g}, which 95 % would keep')
-    return (error if share < 0.5 else warn)('skew', found, remedy, **values)
+    return (error if fraction < 0.5 else warn)('skew', found, remedy, **values)
 
 
 def matched_finding(
     counts: Counter[str], lag: float | None, rules: PairingRules, *, period: float = math.inf,
 ) -> Finding:
     """
-    Judge what the encoder's pairing made of what was heard.
+    Check what the encoder's pairing made of what was heard.
 
     :param lag: how long after each other partners come, p95 [s].
     :param period: between the frames of the fastest camera [s].
@@ -164,10 +165,10 @@ def matched_finding(
     if not counts['sets']:
         return error('matched', 'the encoder would make no set at all of these frames',
                      'See skew, and messages, stamps and age of each camera', sets=0)
-    share = counts['full'] / counts['sets']
-    found = f'{share:.0%} of {counts["sets"]} sets have all required views'
-    values = {'sets': counts['sets'], 'full_share': share}
-    if share >= _MATCHED:
+    fraction = counts['full'] / counts['sets']
+    found = f'{fraction:.0%} of {counts["sets"]} sets have all required views'
+    values = {'sets': counts['sets'], 'full_fraction': fraction}
+    if fraction >= _MATCHED:
         return ok('matched', found, **values)
     wait = rules.max_wait * 1e-9
     if lag is not None and period > lag > wait:
@@ -180,4 +181,4 @@ def matched_finding(
                   f'and max_wait_s (now {wait:g}) above {period:.3f}')
     else:
         remedy = 'See skew, and messages, stamps and age of each camera'
-    return (error if share < 0.5 else warn)('matched', found, remedy, **values)
+    return (error if fraction < 0.5 else warn)('matched', found, remedy, **values)

@@ -17,7 +17,7 @@ from hralign_ros.models.success import OUTPUTS
 from hralign_ros.runtime.bundle import CARD, load_bundle, TASK_TENSORS, TASKS
 from hralign_ros.runtime.decision import DecisionRules
 from hralign_ros.runtime.errors import BundleError
-from hralign_ros.runtime.tasks import SHARED
+from hralign_ros.runtime.tasks import FALLBACK
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
@@ -54,15 +54,15 @@ def task_files(entries: Sequence[TaskEntry], shape: tuple[int, int, int]) -> tup
 
     :param shape: K, L and D of the shared prompts where `entries` has none.
     """
-    shared = [e for e in entries if e.task_id == SHARED]
+    shared = [e for e in entries if e.task_id == FALLBACK]
     prompts = {f'prompts/{e.task_id}': np.ascontiguousarray(e.prompts, np.float32)
                for e in entries}
-    prompts.setdefault(f'prompts/{SHARED}', np.zeros(shape, np.float32))
+    prompts.setdefault(f'prompts/{FALLBACK}', np.zeros(shape, np.float32))
     document = {
         'tasks': [{'id': e.task_id, 'name': e.name, 'aliases': list(e.aliases),
                    'modes': list(e.modes), 'calibration': [dict(c) for c in e.calibrations]}
-                  for e in entries if e.task_id != SHARED],
-        SHARED: {'modes': list(shared[0].modes) if shared else [],
+                  for e in entries if e.task_id != FALLBACK],
+        FALLBACK: {'modes': list(shared[0].modes) if shared else [],
                  'calibration': [dict(c) for c in shared[0].calibrations] if shared else []}}
     return yaml.safe_dump(document, sort_keys=False, width=98).encode(), save(prompts)
 

@@ -49,7 +49,7 @@ LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
 
 # Diagnostics go out this often, and at once when a level changes [s].
 DIAGNOSTICS_PERIOD = 1.0
-_LOOK_PERIOD = 0.2
+_CHECK_PERIOD = 0.2
 
 Return: TypeAlias = TransitionCallbackReturn
 
@@ -97,7 +97,7 @@ class EncoderNode(LifecycleNode):
                           on_clock_change=True),
             post_callback=self._on_time_jump)
         self._steady = _steady_clock()
-        self.create_timer(_LOOK_PERIOD, self._report, clock=self._steady)
+        self.create_timer(_CHECK_PERIOD, self._report, clock=self._steady)
 
     # Lifecycle. rclpy swallows what these raise, so each is wrapped.
 
@@ -356,7 +356,7 @@ class EncoderNode(LifecycleNode):
             self._settings.pairing, self._settings.decision,
             stuck_after=self._settings.stuck_after)
 
-    # What goes out; the first two run on the worker's thread, the first on `watch`'s as well.
+    # What goes out; the first two run on the worker's thread, the first on `check_hang`'s as well.
 
     def _publish(self, result: Result) -> None:
         """Publish a result."""
@@ -373,7 +373,7 @@ class EncoderNode(LifecycleNode):
             publisher.publish(message)
 
     def _publish_attention(self, result: Result) -> None:
-        """Publish attention overlays, for views whose overlay somebody looks at."""
+        """Publish attention overlays, for views whose overlay has a subscriber."""
         if result.tick is None or self._encoder is None:
             return
         tick, manifest = result.tick, self._encoder.manifest
@@ -391,9 +391,9 @@ class EncoderNode(LifecycleNode):
         now = time.monotonic()
         due = force or now - self._last_report >= DIAGNOSTICS_PERIOD
         if due:
-            self._network.look()
+            self._network.check()
         if self._pipeline is not None and self._active:
-            self._pipeline.watch()
+            self._pipeline.check_hang()
         self._faults.settle()
         name = self.get_fully_qualified_name()
         faults = self._faults.lasting()
@@ -417,7 +417,7 @@ class EncoderNode(LifecycleNode):
 
 
 def _steady_clock() -> Any:
-    """Make a clock for timers that must tick while simulated time stands still."""
+    """Make a clock for timers that must tick while simulated time does not advance."""
     from rclpy.clock import Clock, ClockType
 
     return Clock(clock_type=ClockType.STEADY_TIME)

@@ -44,7 +44,7 @@ def disagreement(offered: QoSProfile, asked: QoSProfile) -> str:
 
 class Network:
     """
-    Watch the graph around a node. Faults begin by events or when looking, and end when looking.
+    Check the graph around a node. Faults begin by events or at a check, and end at a check.
 
     :ivar topics: resolved image topic by view.
     """
@@ -89,8 +89,8 @@ class Network:
             f'a subscriber on {topic} asks for an incompatible {policy} and receives nothing; it '
             'is offered RELIABILITY reliable, DURABILITY volatile, and no DEADLINE or LIVELINESS'))
 
-    def look(self) -> None:
-        """Look at the graph: what has become right again, and what is there twice."""
+    def check(self) -> None:
+        """Check the graph: end the faults that are over, and find what is there twice."""
         for view, topic in self.topics.items():
             publishers = self._node.get_publishers_info_by_topic(topic)
             clashes = [clash for publisher in publishers if (

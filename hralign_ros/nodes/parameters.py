@@ -152,8 +152,8 @@ NODE_PARAMETERS = (
               'Stamps that stay further behind than this start a new episode [s].',
               0.1, 3600.0, dynamic=True),
     Parameter('allow_unknown_tasks', DEFAULT_RULES.allow_unknown_tasks,
-              'Let tasks that the bundle does not know be decided by its shared calibration, '
-              'which guarantees no rate of false alarms.',
+              'Let tasks that the bundle does not know be decided by the calibration '
+              'of its fallback task, which guarantees no rate of false alarms.',
               dynamic=True),
     Parameter('alpha', DEFAULT_RULES.alpha,
               'False-alarm rate whose calibrated threshold decides SUCCESS; one of those of '

@@ -4,7 +4,7 @@
 """
 What a policy has to do with embeddings, and no more: copy this and put your policy in.
 
-A policy takes the newest embedding, compares its own clock with the acquisition stamp, looks at
+A policy takes the newest embedding, compares its own clock with the acquisition stamp, checks
 which views are in it, and holds the robot still when either does not suffice.
 """
 
@@ -75,7 +75,7 @@ class PolicyExample(Node):
         age = (self.get_clock().now() - Time.from_msg(message.header.stamp)).nanoseconds * 1e-9
         if age > self._max_age:
             return f'the newest embedding is older than {self._max_age:g} s'
-        # Of a clock that was set back: else it would look young for as long as that.
+        # Of a clock that was set back: else it would count as young for as long as that.
         if age < -self._max_age:
             return f'the newest embedding is {-age:.1f} s ahead of the clock'
         if message.status & message.STATUS_NO_TASK:

@@ -20,7 +20,7 @@ from rclpy.signals import SignalHandlerOptions
 
 AnyNode = TypeVar('AnyNode', bound=Node)
 
-# How long a signal may wait for the executor to look at it [s].
+# How long a signal may wait until the executor handles it [s].
 _SLICE = 0.2
 
 
@@ -29,7 +29,7 @@ class StartError(HralignError):
 
 
 def _start_error(error: Exception) -> StartError:
-    """Say in one sentence why ROS 2 does not start, and what to look at."""
+    """Say in one sentence why ROS 2 does not start, and what to check."""
     lines = str(error).strip().splitlines() or ['no reason given']
     text = f'ROS 2 does not start: {" ".join(line.strip() for line in lines)[:500]}'
     if os.environ.get('ROS_SECURITY_ENABLE') == 'true':
@@ -67,7 +67,7 @@ def run_node(
     Make a node and spin it until SIGINT, SIGTERM, or until it says that it has finished.
 
     Both signals, once or several times, end it with code 0. An exception in one callback is
-    logged and the node goes on: a perception node beside a moving arm does not die of one frame.
+    logged and the node continues: a perception node beside a moving arm does not die of one frame.
 
     :param make_node: called once rclpy is initialised.
     :param finished: asked a few times a second.

@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""What is wrong with frames although they can be decoded: frozen, without a name, named alike."""
+"""What is wrong with frames although they can be decoded: stuck, without a name, named alike."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ import numpy as np
 
 class FrameChecks:
     """
-    Look at decoded frames, set by set.
+    Check decoded frames, set by set.
 
     :param faults: where what is wrong is noted; keys begin with the view's name.
     """
@@ -23,24 +23,24 @@ class FrameChecks:
         # Each view's last image, and the stamp since when it has been the same.
         self._images: dict[str, tuple[Image, int]] = {}
 
-    def refuse_frozen(self, view: str, image: Image, stamp: int, limit: int) -> None:
+    def refuse_stuck(self, view: str, image: Image, stamp: int, limit: int) -> None:
         """
         Refuse an image that has been the same for too long: its stamp is newer than its pixels.
 
         No sensor repeats itself to the bit, so this is a driver that sends its last buffer again.
 
         :param limit: for how long it may be the same [ns]; 0: for ever.
-        :raises FrameError: it is frozen.
+        :raises FrameError: the camera is stuck.
         """
         before, since = self._images.get(view, (None, stamp))
         # Few pixels first: of a live camera they differ.
-        same = before is not None and before.shape == image.shape and since <= stamp \
+        repeated = before is not None and before.shape == image.shape and since <= stamp \
             and np.array_equal(before[::16, ::16], image[::16, ::16]) \
             and np.array_equal(before, image)
-        if not same:
+        if not repeated:
             self._images[view] = (image, stamp)
         elif 0 < limit <= stamp - since:
-            raise FrameError('frozen', (
+            raise FrameError('stuck', (
                 f'the same image, to the bit, for {(stamp - since) * 1e-9:.1f} s under new '
                 'stamps; restart the camera driver. Where images may truly repeat, as in '
                 'simulation without noise, set stuck_after_s to 0'))
@@ -53,10 +53,10 @@ class FrameChecks:
                 self._faults.bad(key, f'view {view}: frame_id is empty; set it in the camera '
                                  "driver to the name of the camera's optical frame")
                 continue
-            twins = [other for other, its in frame_ids.items() if its == frame_id]
-            if len(twins) > 1:
+            same = [other for other, its in frame_ids.items() if its == frame_id]
+            if len(same) > 1:
                 self._faults.bad(key, (
-                    f"views {' and '.join(twins)} both come from frame '{frame_id}'; is the same "
+                    f"views {' and '.join(same)} both come from frame '{frame_id}'; is the same "
                     'camera remapped to both?'))
             else:
                 self._faults.good(key)

@@ -4,11 +4,11 @@
 """
 What an episode remembers: token maps by acquisition stamp, in bounded space.
 
-Two clips come out of one memory. The embedding looks at the newest T frames, a period apart; the
-success head looks at T frames spread evenly over the episode so far. Both are chosen by stamp and
+Two clips come out of one memory. The embedding uses the newest T frames, a period apart; the
+success head uses T frames spread evenly over the episode so far. Both are chosen by stamp and
 never by count, always hold the newest frame, and are padded at the start by the mask and never by
-repetition; so a dropped frame hardly changes them. A view without a frame in a set stands there
-with its last one, at that one's age, as long as it is young enough: so a slower camera is not lost
+repetition; so a dropped frame hardly changes them. A view absent from a set keeps its
+last frame, at that frame's age, as long as it is young enough: so a slower camera is not lost
 between the frames of a faster one.
 """
 

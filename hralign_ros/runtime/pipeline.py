@@ -73,7 +73,7 @@ class Callbacks:
     :param decode: camera message -> RGB image and frame_id; raises FrameError.
     :param clock: now on the clock of the stamps [ns].
     :param on_result: takes a result whose episode is still the current one; from the thread that
-        calls `watch`, too. A lock is held that callbacks of the cameras wait for: only publish.
+        calls `check_hang`, too. Holds a lock that callbacks of the cameras wait for: only publish.
     :param after_result: the same result, without the lock, for what may take longer.
     :param elapsed: a time that only grows [ns], by which is told how long something takes.
     """
@@ -180,7 +180,7 @@ class Pipeline:
         self._faults.clear()
         return thread is None or not thread.is_alive()
 
-    def watch(self) -> None:
+    def check_hang(self) -> None:
         """
         Say that there is no fresh result while the worker cannot, being in a tick that hangs.
 
@@ -363,7 +363,7 @@ class Pipeline:
         rules = self._pairing.rules
         last, last_clock = self._last_tick
         # Without a result for too long by both clocks: simulated time may be slow. By real time
-        # alone once that is what a camera would be given up for, as it may stand still.
+        # alone once that is what a camera would be given up for, as it may not advance at all.
         missed = elapsed - last > max(rules.max_age, STALE_PERIOD) and (
             abs(now - last_clock) > rules.max_age or elapsed - last > rules.standstill)
         if self._pairing.any_required_fresh(now, elapsed) and not missed:
@@ -389,9 +389,9 @@ class Pipeline:
             age = ages[view]
             self._faults.bad(f'{view} silence', f'view {view}: ' + (
                 'no frame has come' if age is None
-                else 'no frame comes, and the clock stands still' if age <= rules.max_age
+                else 'no frame comes, and the clock does not advance' if age <= rules.max_age
                 else f'the newest frame is {age * 1e-9:.1f} s old') + (
-                    '; results go on without it' if seeing else '; there are no results'))
+                    '; results continue without it' if seeing else '; there are no results'))
 
     def _repeat_stale(self) -> None:
         """Publish that there is no result of fresh images, in the episode that is now."""
@@ -437,7 +437,7 @@ class Pipeline:
         for view, frame in matched.frames.items():
             try:
                 image, frame_id = self._call.decode(view, frame.payload)
-                self._checks.refuse_frozen(view, image, frame.stamp, self._stuck_after)
+                self._checks.refuse_stuck(view, image, frame.stamp, self._stuck_after)
             except FrameError as error:
                 with self._wake:
                     self._pairing.count_drop(view, error.reason)
@@ -515,8 +515,8 @@ _STAMP_FAULTS = {
 }
 
 _ORDER_FAULTS = {
-    Verdict.REPEATED_STAMP: 'view {view}: frames come again under the same stamp; mend the camera '
+    Verdict.REPEATED_STAMP: 'view {view}: frames come again under the same stamp; fix the camera '
                             'driver, or stop a second publisher',
-    Verdict.BACKWARD_STAMP: 'view {view}: frames come with older stamps than before; mend the '
+    Verdict.BACKWARD_STAMP: 'view {view}: frames come with older stamps than before; fix the '
                             'camera driver, or stop a second publisher',
 }

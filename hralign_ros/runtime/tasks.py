@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 MAX_TASK_CHARACTERS = 512
 # The header of tasks.safetensors: about 100 bytes for each task.
 MAX_HEADER_BYTES = 1 << 20
-SHARED = 'shared'
+# The fallback task in tasks.yaml and tasks.safetensors.
+FALLBACK = 'shared'
 METHODS = ('temperature', 'platt', 'beta', 'isotonic')
 
 
@@ -57,7 +58,7 @@ def probability_of(
     Map raw scores to probabilities in [0, 1].
 
     :param method: temperature or platt: sigmoid(scale * score + shift). beta: the same of
-        a ln p - b ln(1 - p) + c, p being sigmoid(score). isotonic: the curve through the points
+        a ln p - b ln(1 - p) + c, p being sigmoid(score). isotonic: linear between the points
         (scores, probabilities), flat beyond its ends.
     """
     scores = np.asarray(scores, np.float64)
@@ -132,7 +133,7 @@ def broken_guarantee(
 @dataclass(frozen=True)
 class Task:
     """
-    One task of the bundle, or the shared one that stands in for tasks never seen.
+    One task of the bundle, or its fallback task, which is used for tasks that it does not know.
 
     :param prompts: failure prompts, float32 [K, L, D].
     :param mode_mask: which of the K prompts are in use, float32 [K] of 0 and 1.
@@ -151,8 +152,8 @@ class Task:
 
     def threshold(self, views: Iterable[str], alpha: float) -> float | None:
         """Look up what SUCCESS needs while these views are there; None: nothing is decided."""
-        curve = self.calibrations.get(frozenset(views))
-        return None if curve is None else curve.threshold(alpha)
+        calibration = self.calibrations.get(frozenset(views))
+        return None if calibration is None else calibration.threshold(alpha)
 
     def verdict(self, views: Iterable[str]) -> str:
         """Say in a sentence what is decided while these views are there."""
@@ -174,12 +175,12 @@ class TaskTable:
     All tasks of a bundle.
 
     :param tasks: the tasks in the order of the file.
-    :param shared: stands in for tasks that are not among them.
+    :param fallback: used for tasks that are not among them.
     """
 
-    def __init__(self, tasks: tuple[Task, ...], shared: Task) -> None:
+    def __init__(self, tasks: tuple[Task, ...], fallback: Task) -> None:
         self.tasks = tasks
-        self.shared = shared
+        self.fallback = fallback
         self._by_text: dict[str, Task] = {}
         for task in tasks:
             for text in (task.name, task.task_id, *task.aliases):
@@ -195,7 +196,7 @@ class TaskTable:
     @property
     def alphas(self) -> tuple[float, ...]:
         """False-alarm rates with a calibrated threshold, ascending."""
-        found = {alpha for task in (*self.tasks, self.shared)
+        found = {alpha for task in (*self.tasks, self.fallback)
                  for calibration in task.calibrations.values()
                  for alpha in calibration.thresholds}
         return tuple(sorted(found))
@@ -219,8 +220,8 @@ def load_tasks(bundle: Bundle) -> TaskTable:
     if not isinstance(document, dict) or not isinstance(document.get('tasks'), list):
         raise BundleError(f'{bundle.path / TASKS}: a mapping with a list of tasks is needed')
     try:
-        shared = {**document.get(SHARED, {}), 'id': SHARED, 'name': SHARED}
-        entries = [*document['tasks'], shared]
+        fallback = {**document.get(FALLBACK, {}), 'id': FALLBACK, 'name': FALLBACK}
+        entries = [*document['tasks'], fallback]
         tasks = [_task(entry, tensors, bundle) for entry in entries]
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise BundleError(

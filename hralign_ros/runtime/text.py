@@ -27,8 +27,8 @@ class TaskFeatures:
     An instruction as the graphs take it.
 
     :param text: the instruction as it was set; empty: none. One that names a task of the bundle is
-        encoded by that task's own name, which is what its prompts, curve and thresholds are for.
-    :param task: the task of the bundle that it names, or the shared one.
+        encoded by that task's own name, for which its prompts, calibrations and thresholds are.
+    :param task: the task of the bundle that it names, or the fallback task.
     :param known: whether `task` is one of the bundle's own.
     :param features: float32 [1 + K, D], each of norm 1: the instruction itself, then one row per
         failure prompt appended to it.
@@ -88,7 +88,7 @@ class TextEncoder:
                 self._cache.move_to_end(text)
                 return self._cache[text]
         known = self._tasks.match(text) if text else None
-        task = known or self._tasks.shared
+        task = known or self._tasks.fallback
         if text:
             features = self._run(known.name if known else text, task.prompts)
         else:
@@ -108,7 +108,7 @@ class TextEncoder:
         It takes milliseconds for each, so it is part of warming up, and not of an instruction.
         """
         if self._names is None:
-            prompts = self._tasks.shared.prompts[:1]
+            prompts = self._tasks.fallback.prompts[:1]
             rows = [self._run(task.name, prompts)[0] for task in self._tasks.tasks]
             self._names = np.stack(rows) if rows else np.zeros((0, prompts.shape[2]), np.float32)
         return self._names

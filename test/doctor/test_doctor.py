@@ -53,7 +53,7 @@ class Video:
     def __init__(
         self, harness: Harness, view: str, *, rate: float = 10.0, reliable: bool = True,
         change: Callable[[Image], None] = lambda message: None, delay: int = 0,
-        frozen: bool = False, publishers: int = 1, place: str = '',
+        stuck: bool = False, publishers: int = 1, place: str = '',
     ) -> None:
         # As many messages as a stalled machine may hold back.
         qos = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE if reliable
@@ -62,14 +62,14 @@ class Video:
                             for _ in range(publishers)]
         self._period = int(SECOND / rate)
         self._next = harness.now() // SECOND * SECOND + delay
-        self._frozen, self._change, self._view = frozen, change, view
+        self._stuck, self._change, self._view = stuck, change, view
         self._sent = 0
         self._pixels = noise(len(view))
 
     def send_due(self, now: int) -> None:
         """Send what is due."""
         while self._next <= now:
-            pixels = self._pixels if self._frozen else np.roll(self._pixels, self._sent, axis=1)
+            pixels = self._pixels if self._stuck else np.roll(self._pixels, self._sent, axis=1)
             message = Image(height=120, width=160, step=480, encoding='rgb8',
                             data=array('B', pixels.tobytes()))
             message.header.frame_id = f'{self._view}_optical_frame'
@@ -229,7 +229,7 @@ def test_bad_cameras_are_named(
     (fakes / 'hralign_msgs/__init__.py').write_text("raise ImportError('not built')\n")
     stand_ins(Node)
     stand_ins(Node)
-    views = ['silent', 'shy', 'unstamped', 'ahead', 'twice', 'frozen', 'foreign', 'packed']
+    views = ['silent', 'shy', 'unstamped', 'ahead', 'twice', 'stuck', 'foreign', 'packed']
     values: dict[str, Any] = {view: {'required': view != 'silent'} for view in views}
     values['shy']['reliability'] = 'reliable'
     values['packed']['transport'] = 'compressed'
@@ -238,31 +238,31 @@ def test_bad_cameras_are_named(
 
     def foreign(message: Image) -> None:
         message.encoding = 'colour9'
-        message.header.frame_id = 'frozen_optical_frame'
+        message.header.frame_id = 'stuck_optical_frame'
 
     videos = [
         Video(harness, 'shy', reliable=False), Video(harness, 'unstamped', change=_unstamped),
         Video(harness, 'ahead', change=_ahead), Video(harness, 'twice', publishers=2),
-        Video(harness, 'frozen', frozen=True), Video(harness, 'foreign', change=foreign),
+        Video(harness, 'stuck', stuck=True), Video(harness, 'foreign', change=foreign),
         Video(harness, 'packed')]
     report = examine(harness, videos, '--params-file', str(file), '--seconds', '2',
                      environment=add_before_all(fakes))
     assert report.code == 1
     none = report.expect('Camera silent', 'publishers', 'WARN', 'none on /silent/image_raw',
                          'silent.topic')
-    assert '/frozen/image_raw' in none['remedy']
+    assert '/stuck/image_raw' in none['remedy']
     report.expect('Camera shy', 'QoS', 'ERROR', 'reliab', 'shy.reliability to best_effort')
     report.expect('Camera shy', 'messages', 'SKIPPED')
     report.expect('Camera unstamped', 'stamps', 'ERROR', 'zero', 'stamp_source to arrival')
     report.expect('Camera ahead', 'age', 'ERROR', 'ahead of this clock', 'chrony', 'stamp_source')
     assert -2.5 < report.rows['Camera ahead', 'age']['values']['median_s'] < -1.0
     report.expect('Camera twice', 'publishers', 'WARN', '2 on /twice/image_raw', 'Stop all but')
-    report.expect('Camera frozen', 'content', 'ERROR', 'frozen', 'left out', 'driver')
-    for view, other in (('frozen', 'foreign'), ('foreign', 'frozen')):
+    report.expect('Camera stuck', 'content', 'ERROR', 'stuck', 'left out', 'driver')
+    for view, other in (('stuck', 'foreign'), ('foreign', 'stuck')):
         report.expect(f'Camera {view}', 'frame_id', 'WARN', other, 'frame_id')
     report.expect('Camera foreign', 'image', 'ERROR', 'colour9', 'cv_bridge', 'rgb8')
     report.expect('Camera packed', 'publishers', 'ERROR', 'packed.transport to raw')
-    for view in ('twice', 'frozen'):
+    for view in ('twice', 'stuck'):
         report.expect(f'Camera {view}', 'age', 'OK')
     report.expect('Between cameras', 'skew', 'SKIPPED', 'silent')
     report.expect('Encoder', 'encoder', 'WARN', '2 nodes', 'Stop all but one')

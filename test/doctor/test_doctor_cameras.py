@@ -82,7 +82,7 @@ CASES: dict[str, tuple[Camera, str, Level, str]] = {
                  Level.ERROR, 'cv_bridge'),
     'step': (camera(heard(fault='bad_step', explanation='no')), 'image', Level.ERROR, 'driver'),
     'sizes': (camera(heard(image=lambda i, _: f'{i % 2}')), 'image', Level.WARN, 'one camera'),
-    'frozen': (camera(heard(digest=1)), 'content', Level.WARN, 'frozen'),
+    'stuck': (camera(heard(digest=1)), 'content', Level.WARN, 'stuck'),
     'shown twice': (camera(heard(digest=lambda i, _: i // 2)), 'content', Level.WARN, '53%'),
     'zero stamps': (camera(heard(stamp=0)), 'stamps', Level.ERROR, 'stamp_source'),
     'repeated stamp': (
@@ -152,7 +152,7 @@ def shifted(by: int) -> dict[str, Callable[[int, dict[str, Any]], int]]:
     (other(stamp=0), Level.SKIPPED, Level.SKIPPED, 'third_person'),
 ])
 def test_how_cameras_fit(second: Camera, skew: Level, matched: Level, words: str) -> None:
-    """Skew and share of matched sets, for clocks and rates that differ."""
+    """Skew and fraction of matched sets, for clocks and rates that differ."""
     result = between(camera(), second)
     assert words in f'{result["skew"].found} -> {result["skew"].remedy}'
     assert result['skew'].level is skew, result
@@ -188,4 +188,4 @@ def test_matched_where_everything_is_refused() -> None:
     """No set at all is said as such."""
     finding = matched_finding(Counter(), None, RULES)
     assert finding.level is Level.ERROR and 'no set at all' in finding.found
-    assert checks.lost_share([1, 2]) == 0.0
+    assert checks.lost_fraction([1, 2]) == 0.0

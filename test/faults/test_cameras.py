@@ -141,9 +141,9 @@ FAULTS = (
     Fault('a camera slows to 1 Hz', wrist(every(10, good, silent)), WITHOUT_WRIST,
           'the newest frame is'),
     Fault('a camera drops every other frame', wrist(every(2, silent)), BOTH),
-    Fault('a camera freezes: one image, new stamps', wrist(Frozen()), WITHOUT_WRIST,
+    Fault('a camera is stuck: one image, new stamps', wrist(Frozen()), WITHOUT_WRIST,
           'the same image, to the bit'),
-    Fault('both cameras freeze', both(Frozen), NONE, 'the same image, to the bit'),
+    Fault('both cameras are stuck', both(Frozen), NONE, 'the same image, to the bit'),
     Fault('a camera repeats its stamp', wrist(Repeating()), WITHOUT_WRIST, 'the same stamp'),
     Fault('both cameras repeat their stamps', both(Repeating), NONE,
           'no required view has a fresh frame'),
@@ -201,7 +201,7 @@ def test_no_stamp_was_newer_than_its_pixels(robot: Robot) -> None:
     """
     Over all of the above: pixels were at most half a second older than their stamp.
 
-    That half second is what a frozen camera takes to be told from a still scene. A stamp that
+    That half second is what it takes to tell a stuck camera from a still scene. A stamp that
     the camera itself sets too late or too early cannot be told by anybody.
     """
     robot.spin(0.0)

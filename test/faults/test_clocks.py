@@ -91,7 +91,7 @@ def test_a_clock_that_leaps_ahead(bag: Bag, rows: list[Row]) -> None:
     bag.time += 3600 * SECOND
     message, took = bag.play_until_embedded(bag.time)
     assert episode_of(message) == before
-    rows.append(Row('/clock leaps an hour ahead', 'goes on', '', took, busy=busy_machine()))
+    rows.append(Row('/clock leaps an hour ahead', 'continues', '', took, busy=busy_machine()))
     assert took < 1.0 or busy_machine()
 
 
@@ -109,7 +109,7 @@ def test_a_clock_that_stands_still(bag: Bag, rows: list[Row]) -> None:
     assert result.decision == result.DECISION_ABSTAIN
     harness.embeddings.clear()
     _, took = bag.play_until_embedded(bag.time)
-    rows.append(Row('/clock stands still', 'no embedding; ~/success says STALE and ABSTAIN',
+    rows.append(Row('/clock stops', 'no embedding; ~/success says STALE and ABSTAIN',
                     'camera wrist ERROR: the newest frame is old', took, busy=busy_machine()))
     assert took < 1.0 or busy_machine()
 

@@ -125,6 +125,6 @@ def test_nobody_listens(robot: Robot, rows: list[Row]) -> None:
     ended = harness.now()
     harness.subscribe()
     robot.wait(lambda: robot.sees(BOTH, ended), 'results for who came back')
-    rows.append(Row('nobody listens', 'goes on with both views', '',
+    rows.append(Row('nobody listens', 'continues with both views', '',
                     (harness.now() - ended) / SECOND, 0))
     assert kept

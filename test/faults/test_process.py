@@ -166,7 +166,7 @@ def test_incompatible_camera(harness: Harness, bundle: Path, rows: list[Row]) ->
     ended = harness.now()
     harness.node.destroy_publisher(camera)
     harness.wait(lambda: 'recovered: wrist qos' in process.output, 'the end of it', process)
-    rows.append(Row('a camera offers less than is asked for', 'goes on without the wrist view',
+    rows.append(Row('a camera offers less than is asked for', 'continues without the wrist view',
                     f'camera wrist ERROR: {status.message}; its end '
                     f'{_since(harness, ended)} later'))
 
@@ -199,7 +199,7 @@ def test_corrupt_jpegs(harness: Harness, bundle: Path, rows: list[Row]) -> None:
         began = harness.now()
         harness.send_until_embedded(GOOD, encoding='jpeg')
         took = (harness.now() - began) / SECOND
-        rows.append(Row(name, 'goes on without the wrist view',
+        rows.append(Row(name, 'continues without the wrist view',
                         f'camera wrist ERROR: {text}', took))
         assert took < 1.0 or busy_machine()
 
@@ -286,7 +286,7 @@ def test_disk_full(harness: Harness, bundle: Path, rows: list[Row]) -> None:
     assert len(robot.process.output) == before, 'the limit does not limit'
     _limit_files(robot.process, resource.RLIM_INFINITY)
     robot.close()
-    rows.append(Row('the disk is full', 'goes on with both views; the log is lost',
+    rows.append(Row('the disk is full', 'continues with both views; the log is lost',
                     'camera wrist ERROR, by topic', took))
 
 

@@ -63,7 +63,7 @@ def test_strange_task(robot: Robot, rows: list[Row], name: str) -> None:
         assert robot.harness.set_task(TASK).accepted
     else:
         assert episode_of(robot.embedding) == before
-    rows.append(Row(name, 'begins an episode' if accepted else 'refuses, and goes on as before',
+    rows.append(Row(name, 'begins an episode' if accepted else 'refuses, and continues as before',
                     f'answer: {answer.message}'[:120]))
 
 
@@ -75,7 +75,7 @@ def test_parameters_that_do_not_fit_together(robot: Robot, rows: list[Row]) -> N
     now = robot.harness.now()
     robot.wait(lambda: robot.sees(BOTH, now), 'results')
     rows.append(Row('parameters, each legal, that do not fit together',
-                    'refuses all of them, and goes on as before', f'answer: {refused.reason}'))
+                    'refuses all of them, and continues as before', f'answer: {refused.reason}'))
 
 
 def test_parameters_of_wrong_types_and_ranges(robot: Robot, rows: list[Row]) -> None:
@@ -91,7 +91,7 @@ def test_parameters_of_wrong_types_and_ranges(robot: Robot, rows: list[Row]) -> 
     now = robot.harness.now()
     robot.wait(lambda: robot.sees(BOTH, now), 'results')
     rows.append(Row('parameters of wrong types, NaN, out of range, read-only',
-                    'refuses each, and goes on as before', f'answer: {reasons[3]}'))
+                    'refuses each, and continues as before', f'answer: {reasons[3]}'))
 
 
 def test_rules_change_a_hundred_times(robot: Robot, rows: list[Row]) -> None:
@@ -105,7 +105,7 @@ def test_rules_change_a_hundred_times(robot: Robot, rows: list[Row]) -> None:
     assert robot.harness.set_parameters(pairing='approximate', dwell_s=0.3).successful
     robot.wait(lambda: robot.sees(BOTH, ended), 'results')
     rate = 100 / (time.monotonic() - began)
-    rows.append(Row('rules change a hundred times in a row', 'goes on with both views',
+    rows.append(Row('rules change a hundred times in a row', 'continues with both views',
                     f'log: none ({rate:.0f} changes/s)',
                     (published(robot.embedding) - ended) / SECOND))
 

@@ -209,8 +209,13 @@ def test_adapters_of_another_shape(release):
 def test_counters_may_be_missing():
     """Guards old files of torchvision, which have no num_batches_tracked."""
     net = backbones.load_backbone('r3m_resnet18').module
-    state = {k: v for k, v in net.state_dict().items() if not k.endswith('batches_tracked')}
+    state = {k: v + 1 for k, v in net.state_dict().items() if not k.endswith('batches_tracked')}
+    before = {k: v.clone() for k, v in net.state_dict().items()}
     checkpoints.load_state(net, state)
+    after = net.state_dict()
+    assert 0 < len(state) < len(after)
+    for name, tensor in after.items():
+        assert torch.equal(tensor, state.get(name, before[name])), name
 
 
 @pytest.fixture(scope='module')

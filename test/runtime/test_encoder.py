@@ -72,7 +72,7 @@ def test_what_a_tick_says(encoder):
         assert 0.0 <= success.failure <= 1.0 and success.ood_score > threshold > 0.0
         assert len(success.modes) == len(success.mode_names) > 0
         assert sum(success.modes) == pytest.approx(1.0, abs=1e-5)
-        assert success.calibration is encoder.tasks.shared.calibrations[
+        assert success.calibration is encoder.tasks.fallback.calibrations[
             frozenset(encoder.manifest.views)]
         assert tick.success.clip_stamps[-1] == tick.stamp
         assert len(tick.success.clip_stamps) <= 5

@@ -250,12 +250,12 @@ def test_a_model_that_hangs(tiny, monkeypatch):
     bench.send(all_views())
     assert entered.wait(10)
     bench.now += 1500 * MS
-    bench.pipeline.watch()
+    bench.pipeline.check_hang()
     assert bench.results == [] and bench.faults.lasting() == {}, 'slow is not hung'
     for _ in range(4):
         bench.now += 300 * MS
         bench.send(dict.fromkeys(VIEWS[:2], ''))
-        bench.pipeline.watch()
+        bench.pipeline.check_hang()
     # At 2.1 and 2.7 s: twice a second.
     assert [bool(r.status & Status.STALE_VIEW) for r in bench.results] == [True, True]
     assert all(r.tick is None and r.decision is Decision.ABSTAIN for r in bench.results)

@@ -99,7 +99,7 @@ def test_what_the_table_holds(tiny):
     assert cup.mode_names == ('dropped', 'never grasped')
     np.testing.assert_array_equal(cup.mode_mask, [1, 1])
     np.testing.assert_array_equal(drawer.mode_mask, [1, 0])
-    np.testing.assert_array_equal(table.shared.mode_mask, [0, 0])
+    np.testing.assert_array_equal(table.fallback.mode_mask, [0, 0])
     want = Calibration('platt', {'scale': 0.5, 'shift': -1.0}, {0.1: 0.7, 0.05: 0.8})
     assert len(cup.calibrations) == 7 and set(map(str, cup.calibrations.values())) == {str(want)}
     assert frozenset({'left', 'right'}) in cup.calibrations

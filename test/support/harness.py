@@ -153,7 +153,7 @@ class Harness:
         """
         Start a node; a double underscore in a parameter's name stands for a dot.
 
-        Most tests send one image over and over, which is what a frozen camera does.
+        Most tests send one image over and over, which is what a stuck camera does.
         """
         if module == 'encoder_node':
             parameters = {'stuck_after_s': '0.0', **parameters}

@@ -367,9 +367,9 @@ class Fault:
 
 
 RESPONSES = {
-    BOTH: 'goes on with both views',
-    frozenset({THIRD}): 'goes on without the wrist view',
-    frozenset({WRIST}): 'goes on without the third-person view',
+    BOTH: 'continues with both views',
+    frozenset({THIRD}): 'continues without the wrist view',
+    frozenset({WRIST}): 'continues without the third-person view',
     frozenset(): 'no embedding; ~/success says STALE and ABSTAIN at 2 Hz',
 }
 

@@ -27,7 +27,7 @@ from hralign_ros.runtime import (
     Status,
 )
 from hralign_ros.runtime.images import ViewGeometry
-from hralign_ros.runtime.tasks import SHARED
+from hralign_ros.runtime.tasks import FALLBACK
 from hralign_ros.runtime.video import read_frames, write_video
 from hralign_ros.training.checkpoints import TrainingError
 from hralign_ros.training.success_options import SuccessOptions
@@ -210,13 +210,13 @@ def test_the_bundle_knows_what_was_trained(bundle, run_folder):
     known = {task.task_id for task in encoder.tasks.tasks}
     assert known == {'left-corner', 'right-corner'}
     assert encoder.manifest.success_trained and encoder.manifest.ood_threshold > 0
-    for task in (*encoder.tasks.tasks, encoder.tasks.shared):
+    for task in (*encoder.tasks.tasks, encoder.tasks.fallback):
         assert set(task.calibrations) == {
             frozenset({'wrist', 'third_person'}), frozenset({'wrist'}),
             frozenset({'third_person'})}
     run = load_success_run(run_folder)
     np.testing.assert_array_equal(
-        encoder.tasks.shared.prompts, run.prompts[SHARED])
+        encoder.tasks.fallback.prompts, run.prompts[FALLBACK])
     modes = set(run.record['modes'].values())
     assert modes <= {0, 1} and run.record['data']['human_recordings'] > 0
 
@@ -381,11 +381,11 @@ def test_one_more_task(bundle, tmp_path, capsys):
     before, after = (Encoder.load(b, provider='cpu') for b in (bundle, output))
     added = after.tasks.match('far corner')
     assert added is not None and added.task_id == 'put-it-in-the-far-corner'
-    assert set(added.calibrations) == set(after.tasks.shared.calibrations)
+    assert set(added.calibrations) == set(after.tasks.fallback.calibrations)
     # Each by what the head sees of the clips with those views alone.
     curves = {tuple(sorted(c.parameters.items())) for c in added.calibrations.values()}
     assert len(curves) == len(added.calibrations) == 3
-    assert not np.array_equal(added.prompts, before.tasks.shared.prompts)
+    assert not np.array_equal(added.prompts, before.tasks.fallback.prompts)
     for task in before.tasks.tasks:
         same = after.tasks.match(task.name)
         np.testing.assert_array_equal(same.prompts, task.prompts)

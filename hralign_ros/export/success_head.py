@@ -63,7 +63,7 @@ def task_files(entries: Sequence[TaskEntry], shape: tuple[int, int, int]) -> tup
                    'modes': list(e.modes), 'calibration': [dict(c) for c in e.calibrations]}
                   for e in entries if e.task_id != FALLBACK],
         FALLBACK: {'modes': list(shared[0].modes) if shared else [],
-                 'calibration': [dict(c) for c in shared[0].calibrations] if shared else []}}
+                   'calibration': [dict(c) for c in shared[0].calibrations] if shared else []}}
     return yaml.safe_dump(document, sort_keys=False, width=98).encode(), save(prompts)
 
 

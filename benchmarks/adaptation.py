@@ -28,6 +28,7 @@ import tempfile
 import time
 from typing import Any
 
+from hralign_ros.data.features import read_tensors
 from hralign_ros.data.manifest import read_manifest
 from hralign_ros.data.pairs import Clip, make_pairs, Pair
 from hralign_ros.models.adapters import make_adapters
@@ -38,11 +39,11 @@ from hralign_ros.training.alignment_batches import Item, make_items, PairBatches
 from hralign_ros.training.alignment_losses import alignment_loss
 from hralign_ros.training.alignment_objective import batch_loss
 from hralign_ros.training.alignment_options import TrainOptions
-from hralign_ros.training.clip_features import FeatureCache
+from hralign_ros.training.clip_features import ClipFeatures, preprocess
 from hralign_ros.training.distributed import average_gradients, joined, Ranks
-from hralign_ros.training.frame_encoders import preprocess, TorchEncoder
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import save_file
 import torch
 from torch import nn, Tensor
 
@@ -105,8 +106,9 @@ def _steps(backbone: Backbone, options: argparse.Namespace, folder: Path) -> dic
     pairs, frames = _read(options.data, options.batch) if options.data \
         else _synthesise(options.batch)
     print(f'encoding {len(frames)} clips', flush=True)
-    encoder = TorchEncoder(backbone, 'late')
-    features = {name: encoder(f) for name, f in frames.items()}
+    pixels = {name: preprocess(f, backbone.preprocessing) for name, f in frames.items()}
+    with torch.no_grad():
+        features = {name: backbone.front('late')(f).numpy() for name, f in pixels.items()}
     caches = {dtype: _cache(folder, features, dtype) for dtype in ('float32', 'float16')}
     texts = _texts(pairs)
     items, _ = make_items(pairs, caches['float32'])
@@ -114,7 +116,6 @@ def _steps(backbone: Backbone, options: argparse.Namespace, folder: Path) -> dic
     batches = {dtype: PairBatches(items, cache, texts, batch=count, sampler='segment')
                for dtype, cache in caches.items()}
     model, train = _model(backbone), TrainOptions(batch=count, negatives='own')
-    pixels = {name: preprocess(f, backbone.preprocessing) for name, f in frames.items()}
     times: dict[str, list[float]] = {'cached': [], 'full': [], 'shared': [], 'default': []}
     differences, gradients = [], []
     parameters = list(model.trained_parameters().values())
@@ -255,20 +256,21 @@ def _model(backbone: Backbone) -> HRAlign:
     return model.train()
 
 
-def _cache(folder: Path, features: Mapping[str, NDArray[Any]], dtype: str) -> FeatureCache:
-    """Lay features out as a cache does, in a memory-mapped file."""
-    first = next(iter(features.values()))
-    frames, channels, rows, columns = first.shape
-    array = np.lib.format.open_memmap(
-        folder / f'{dtype}.npy', 'w+', np.dtype(dtype),
-        (len(features), frames, rows, columns, channels))
-    for i, value in enumerate(features.values()):
-        array[i] = np.moveaxis(value, 1, -1)
-    array.flush()
-    return FeatureCache(
-        folder, {}, {name: i for i, name in enumerate(features)}, {},
-        np.load(folder / f'{dtype}.npy', mmap_mode='r'),
-        {name: np.arange(frames) * 0.1 for name in features})
+def _cache(folder: Path, features: Mapping[str, NDArray[Any]], dtype: str) -> ClipFeatures:
+    """Lay features out as the store does, in memory-mapped files."""
+    (folder / dtype).mkdir()
+    paths = {name: folder / dtype / str(i) for i, name in enumerate(features)}
+    for name, value in features.items():
+        save_file({'maps': np.ascontiguousarray(np.moveaxis(value, 1, -1).astype(dtype)),
+                   'time_s': np.arange(len(value)) * 0.1}, paths[name])
+    return ClipFeatures(_Mapped(paths), dtype)
+
+
+class _Mapped(dict[str, Any]):
+    """Features that are mapped when they are asked for."""
+
+    def __getitem__(self, name: str) -> Any:
+        return read_tensors(super().__getitem__(name))
 
 
 def _synthesise(batch: int) -> tuple[list[Pair], dict[str, NDArray[np.uint8]]]:

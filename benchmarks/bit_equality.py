@@ -21,8 +21,8 @@ from pathlib import Path
 import sys
 from typing import Any
 
-from hralign_ros.data.features import view_videos
 from hralign_ros.data.manifest import read_manifest, REFERENCE_VIEW
+from hralign_ros.data.token_features import episode_videos, open_views
 from hralign_ros.runtime import default_bundle, Encoder, Image, Tick
 from hralign_ros.runtime.video import frame_times, newest_at, read_frames
 import numpy as np
@@ -55,7 +55,7 @@ def data_attempts(root: Path) -> Iterator[Attempt]:
     data = read_manifest(root)
     both = [e for e in data.episodes if set(e.robot_videos) >= {'wrist', REFERENCE_VIEW}]
     for episode in both[::max(1, len(both) // EPISODES)][:EPISODES]:
-        videos = view_videos(episode, data.folder, False)
+        videos = open_views(episode_videos(episode), data.folder)
         times = videos[REFERENCE_VIEW].times
         frames = {view: video.read(video.stamps[newest_at(video.times, times, video.path.name)])
                   for view, video in videos.items()}

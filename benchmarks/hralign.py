@@ -31,10 +31,10 @@ from hralign_ros.evaluation.bootstrap import plain
 from hralign_ros.evaluation.encoder_metrics import POLICY
 from hralign_ros.evaluation.encoder_report import evaluate_adaptation
 from hralign_ros.evaluation.encoder_suite import (
-    FeatureStore,
     FROZEN_MEAN,
     group_runs,
     measure,
+    RunInputs,
     Variant,
 )
 from hralign_ros.evaluation.metrics.names import HUMAN_TO_ROBOT, MAIN_RETRIEVAL, ROBOT_TO_HUMAN
@@ -299,7 +299,7 @@ def _in_brief(
 ) -> Measured:
     """Measure variants by R@1 and gap; runs in a process of its own."""
     return measure(
-        FeatureStore(read_manifest(data)), [Variant(FROZEN_MEAN, ()), *_grouped(folders)],
+        RunInputs(read_manifest(data)), [Variant(FROZEN_MEAN, ()), *_grouped(folders)],
         splits=splits, view=view, full=False, probes=probes)
 
 
@@ -323,7 +323,7 @@ def _positions(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Measure adapters at three places in the backbone, on their small data set."""
     variants = group_runs([run for some in runs.values() for run in some])
-    found = measure(FeatureStore(data), variants, splits=['test_task'], full=False, probes=False)
+    found = measure(RunInputs(data), variants, splits=['test_task'], full=False, probes=False)
     return {name: _training(some) for name, some in runs.items()}, _rows(found, runs)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from hralign_ros.data.manifest import DataSet
 from hralign_ros.evaluation.embeddings import encode_pairs, NEUTRAL_TEXT, split_items
 from hralign_ros.evaluation.encoder_metrics import key_of, retrievals
-from hralign_ros.evaluation.encoder_suite import FeatureStore, GALLERY
+from hralign_ros.evaluation.encoder_suite import GALLERY, RunInputs
 from hralign_ros.evaluation.metrics.names import MAIN_RETRIEVAL
 from hralign_ros.models.adapters import AdaptedBackbone
 from hralign_ros.models.backbones import load_backbone
@@ -29,8 +29,8 @@ from hralign_ros.training.alignment_objective import batch_loss
 from hralign_ros.training.alignment_run import Run
 from hralign_ros.training.alignment_train import BEST, LAST
 from hralign_ros.training.checkpoints import read_checkpoint
+from hralign_ros.training.clip_features import preprocess
 from hralign_ros.training.distributed import Ranks
-from hralign_ros.training.frame_encoders import preprocess
 import numpy as np
 import torch
 import yaml
@@ -82,7 +82,7 @@ def _retrieval_of_graphs(
     data: DataSet, run: Run, sessions: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Measure R@1 with the robot's tokens from each exported graph."""
-    store = FeatureStore(data)
+    store = RunInputs(data)
     cache = store.clips(run)
     items = split_items(data, cache, 'test_task', 'third_person')
     texts = store.texts(run, items)
@@ -119,7 +119,7 @@ def human_is_untouched(data: DataSet, run: Run) -> bool:
     The run's own backbone and adapters go on training, so the run is of no other use afterwards;
     a backbone loaded afresh stands for before.
     """
-    store = FeatureStore(data)
+    store = RunInputs(data)
     cache = store.clips(run)
     items = split_items(data, cache, 'test_task', 'third_person')[:8]
     pixels = torch.cat([preprocess(read_frames(

@@ -32,8 +32,8 @@ from typing import Any
 
 from dvd import DvdJudge, REFERENCES, references, train_dvd
 from hralign_ros.calibration.scorer import Scorer
-from hralign_ros.data.features import build_store, FeatureStore
 from hralign_ros.data.manifest import read_manifest
+from hralign_ros.data.token_features import build_tokens, TokenFeatures
 from hralign_ros.evaluation.report import Measured
 from hralign_ros.evaluation.success_deciders import CalibratedScorer
 from hralign_ros.evaluation.success_events import measure_delays
@@ -49,13 +49,16 @@ from hralign_ros.evaluation.success_suite import (
 )
 from hralign_ros.runtime import default_bundle, Encoder
 from hralign_ros.runtime.bundle import load_bundle
-from hralign_ros.training.success_clips import load_recording, Recording
+from hralign_ros.training.success_clips import (
+    assign_splits,
+    load_recording,
+    load_recordings,
+    open_data,
+    Recording,
+)
 from hralign_ros.training.success_options import SuccessOptions
 from hralign_ros.training.success_run import (
-    assign_splits,
-    load_recordings,
     make_head,
-    open_data,
     recordings_key,
     SuccessRun,
 )
@@ -211,7 +214,7 @@ def ablations(
 
 
 def left_out(
-    heads: Mapping[str, Sequence[Scorer]], folder: Path, store: FeatureStore,
+    heads: Mapping[str, Sequence[Scorer]], folder: Path, store: TokenFeatures,
 ) -> list[dict[str, Any]]:
     """
     Score each robot's attempts by heads that never saw it, and by heads that saw both.
@@ -288,14 +291,12 @@ def _judge(scorer: Scorer) -> Judge:
 
 
 def _fast(
-    options: argparse.Namespace, run: SuccessRun, store: FeatureStore,
+    options: argparse.Namespace, run: SuccessRun, store: TokenFeatures,
 ) -> list[Recording]:
     """Load the successes that were recorded at the rate of a camera."""
     data = assign_splits(read_manifest(options.fast), run.options).of_split(SEEN)
-    # Its episodes are called like those recorded at 5 Hz, so they need a store of their own.
-    return load_recordings(data, build_store(
-        options.fast / 'features', data, options.bundle, workers=options.jobs,
-        basis=store.basis), [SEEN])
+    return load_recordings(data, build_tokens(
+        data, options.bundle, workers=options.jobs, basis=store.basis), [SEEN])
 
 
 def _dvd(options: argparse.Namespace, run: SuccessRun) -> Judge:
@@ -316,9 +317,9 @@ def _dvd(options: argparse.Namespace, run: SuccessRun) -> Judge:
     few = [e for task in sorted({e.task_id for e in held_out})
            for e in [e for e in held_out if e.task_id == task][:REFERENCES]]
     shown = read_manifest(options.humans).only([replace(e, robot_videos={}) for e in few])
-    build_store(store.folder.parent, shown, options.bundle, basis=store.basis)
+    features = build_tokens(shown, options.bundle, folder=store.folder, basis=store.basis)
     known |= references(model, [recording for e in shown.episodes if (
-        recording := load_recording(store, e, human=True))], how)
+        recording := load_recording(features, e, human=True))], how)
     return DvdJudge(model, known, replace(bundle.manifest.clip, length=how.length))
 
 

@@ -26,11 +26,9 @@ from hralign_ros.runtime.decision import DecisionRules
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.report import Report
 from hralign_ros.training.checkpoints import TrainingError
-from hralign_ros.training.success_clips import Recording
+from hralign_ros.training.success_clips import load_recordings, open_data, Recording
 from hralign_ros.training.success_run import (
     check_runs,
-    load_recordings,
-    open_data,
     SuccessRun,
     trained_on,
 )

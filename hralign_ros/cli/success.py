@@ -136,7 +136,8 @@ def _calibrate(options: argparse.Namespace) -> int:
 def _evaluate_success(options: argparse.Namespace) -> int:
     from hralign_ros.evaluation.success_report import evaluate_success
     from hralign_ros.runtime import default_bundle
-    from hralign_ros.training.success_run import check_runs, load_success_run, open_data
+    from hralign_ros.training.success_clips import open_data
+    from hralign_ros.training.success_run import check_runs, load_success_run
 
     runs = [load_success_run(folder) for folder in options.runs]
     bundle = options.bundle or default_bundle()

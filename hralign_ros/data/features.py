@@ -2,413 +2,401 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-Features of every frame of every episode, computed once by the bundle's own graphs.
+The feature store: what a frozen network gives for videos, computed once.
 
-One file per episode, so that a data set that grows, or a build that was killed, goes on where it
-was. Each says which recordings it is of: what was recorded anew is encoded anew. Reading and
-encoding is done by the runtime that is also in the node.
+In a folder of features lies a folder for each recipe (all that the numbers depend on but the
+videos), and in it one safetensors file for each clip, named after what the clip shows: the
+contents of its videos, its span, how images are turned. So a data set that grows, a build that
+was killed and another data set with the same videos find what is there, and what was recorded
+anew is encoded anew. What is computed, and of which frames, is up to an encoder.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+import fcntl
 from hashlib import sha256
 import json
+import mmap
 import multiprocessing
 import os
 from pathlib import Path
-import time
-from typing import Any
+import shutil
+from typing import Any, Protocol
 
 from hralign_ros.data.content import hash_files, UNREADABLE
-from hralign_ros.data.manifest import (
-    DataError,
-    DataSet,
-    Episode,
-    HUMAN,
-    REFERENCE_VIEW,
-    SIMULATORS,
-)
-from hralign_ros.data.token_basis import Basis, fit_basis, read_basis
-from hralign_ros.runtime.encoder import Encoder
+from hralign_ros.data.manifest import DataError
 from hralign_ros.runtime.images import AS_IT_COMES, ViewGeometry
-from hralign_ros.runtime.report import Report
-from hralign_ros.runtime.video import frame_times, newest_at, read_frames, within
+from hralign_ros.runtime.report import Progress, Report
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open, SafetensorError
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
-Halves = NDArray[np.float16]
-BASIS = 'basis.safetensors'
-RECIPE = 'recipe.json'
-# 2: features say which recordings they are of.
-SCHEMA_VERSION = 2
-# Episodes and frames of each that the basis is fitted to.
-_BASIS_EPISODES, _BASIS_FRAMES = 240, 5
-# So many frames are in memory at a time.
-_BLOCK = 64
-# The field of a file of features that says which recording they are of.
-_SOURCE = 'recordings_sha256'
-
-
-@dataclass(frozen=True, eq=False)
-class EpisodeFeatures:
-    """
-    One recording of one episode: the robot's views, or the human's.
-
-    :param tokens: float16 [F, V, N, R]; zeros for a view that was not recorded.
-    :param means: float16 [F, V, C], the mean over the un-reduced tokens.
-    :param present: bool [V].
-    :param time_s: float64 [F], seconds from the start.
-    :param source: identifies the recordings, by their content; '': not known.
-    """
-
-    tokens: Halves
-    means: Halves
-    present: NDArray[np.bool_]
-    time_s: NDArray[np.float64]
-    source: str = ''
+Tensors = Mapping[str, NDArray[Any]]
+_DTYPES = {'F16': np.float16, 'F32': np.float32, 'F64': np.float64, 'BOOL': np.bool_}
+# After so many clips the size of all is known well enough.
+_SIZED = 8
 
 
 @dataclass(frozen=True)
-class FeatureStore:
+class Videos:
     """
-    The features of a data set.
+    The videos that show one clip, one per view.
 
-    :param folder: of this store; it is named after all that its numbers depend on.
-    :param views: V names, in the order of the bundle.
-    :param recipe: those things.
+    :param files: by view, relative to the data set's folder.
+    :param span_s: first and last second of the clip; empty: all of it.
+    :param offset_s: by view, what lies in that view's file so much later than in the clip.
+    :param geometry: by view, how its images are turned and cropped.
     """
 
-    folder: Path
-    views: tuple[str, ...]
-    basis: Basis
-    recipe: dict[str, Any]
+    files: Mapping[str, str]
+    span_s: Sequence[float] = ()
+    offset_s: Mapping[str, float] = field(default_factory=dict)
+    geometry: Mapping[str, ViewGeometry] = field(default_factory=dict)
+
+    def key(self, contents: Mapping[str, str]) -> str:
+        """Name what is seen, from the contents of files by name."""
+        made_of: list[Any] = [
+            sorted((view, contents[file]) for view, file in self.files.items()),
+            list(self.span_s)]
+        if self.offset_s:
+            made_of.append(sorted(self.offset_s.items()))
+        turned = sorted((view, one) for view, one in self.geometry.items()
+                        if view in self.files and one != AS_IT_COMES)
+        if turned:
+            made_of.append([[view, one.rotation, *one.crop] for view, one in turned])
+        return _digest(made_of)
+
+
+# Encodes the videos of a clip, whose files are below a folder, and raises DataError where they
+# cannot be read.
+Encode = Callable[[Videos, Path], Tensors]
+
+
+class ClipEncoder(Protocol):
+    """What is computed of a clip. It goes to every worker process, so it must survive pickling."""
+
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        """Give all that its numbers depend on, as JSON has it."""
+        ...
+
+    def open(self, workers: int) -> Encode:
+        """Load what encodes, in one of so many processes on this machine."""
+        ...
+
+
+class Features(Mapping[str, Tensors]):
+    """
+    The features of clips by name, read-only: memory-mapped when they are asked for.
+
+    :ivar folder: of the recipe.
+    :ivar content_keys: what each clip shows, by name.
+    :ivar missing: why a clip is not there, by name.
+    """
+
+    def __init__(self, folder: Path, keys: Mapping[str, str], missing: Mapping[str, str]) -> None:
+        self.folder, self.content_keys, self.missing = folder, dict(keys), dict(missing)
+
+    def __getitem__(self, name: str) -> Tensors:
+        """
+        Map the features of a clip.
+
+        :raises DataError: it is missing, was never put in, or its file is damaged.
+        """
+        if name not in self.content_keys:
+            reason = self.missing.get(name, 'it is not one of the clips that were given')
+            raise DataError(f'{self.folder}: no features of {name}: {reason}')
+        return read_tensors(_path(self.folder, self.content_keys[name]))
+
+    def __contains__(self, name: object) -> bool:
+        """Tell whether the features of a clip are there."""
+        return name in self.content_keys
+
+    def __iter__(self) -> Iterator[str]:
+        """Go through the names of the clips that are there."""
+        return iter(self.content_keys)
+
+    def __len__(self) -> int:
+        """Count the clips that are there."""
+        return len(self.content_keys)
 
     @property
     def key(self) -> str:
-        """Identify the numbers in it."""
-        return self.folder.name
+        """Identify recipe and contents: two with the same key hold the same numbers."""
+        return _digest([self.folder.name, sorted(self.content_keys.items())])[:20]
 
-    def has(self, episode: Episode, *, human: bool = False) -> bool:
-        """Tell whether the features of a recording are there."""
-        return self.path(episode, human=human).is_file()
 
-    def path(self, episode: Episode, *, human: bool = False) -> Path:
-        """Return the file of a recording's features."""
-        return self.folder / f'{_name(episode, human)}.safetensors'
+def features_folder(data: Path, given: Path | None, report: Report) -> Path:
+    """
+    Choose where the features of a data set lie.
 
-    def load(self, episode: Episode, *, human: bool = False) -> EpisodeFeatures:
-        """
-        Read the features of a recording.
+    :param given: by a person; None: `features` in the data set, or, where that cannot be made, a
+        folder of the user's cache.
+    """
+    folder = Path(given or data / 'features').absolute()
+    if given or folder.is_dir() or _writable(folder):
+        return folder
+    cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
+    chosen = cache / 'hralign_ros' / f'{data.name}-{_digest(str(data.resolve()))[:8]}'
+    report(f'{data} cannot be written; features are kept in {chosen}')
+    return chosen
 
-        :raises DataError: they are not there.
-        """
-        path = self.path(episode, human=human)
-        try:
-            with safe_open(path, framework='numpy') as file:
-                return EpisodeFeatures(
-                    file.get_tensor('tokens'), file.get_tensor('means'),
-                    file.get_tensor('present'), file.get_tensor('time_s'),
-                    (file.metadata() or {}).get(_SOURCE, ''))
-        except (OSError, ValueError, SafetensorError) as error:
+
+def build_features(
+    folder: Path, root: Path, clips: Mapping[str, Videos], encoder: ClipEncoder, *,
+    workers: int | str = 1, report: Report = print,
+) -> Features:
+    """
+    Compute what is missing of the features of clips, or just open them.
+
+    Builds of one recipe at the same time do no harm: the second waits for the first. A build that
+    was killed resumes. A clip that cannot be read is reported, and not read again until its
+    content changes.
+
+    :param folder: of features, see `features_folder`.
+    :param root: what the clips' files are relative to.
+    :param clips: by a name of the caller's.
+    :param workers: processes; or 'ray', on a Ray cluster that sees both folders.
+    :raises DataError: `workers` is neither, the folder cannot be written, the disk is too small,
+        or not one clip could be read.
+    """
+    if workers != 'ray' and (isinstance(workers, str) or workers < 1):
+        raise DataError(f"workers is '{workers}'; needed is a number from 1, or ray")
+    if not clips:
+        raise DataError('no clips to compute features of')
+    recipe = json.dumps(encoder.recipe, indent=1, sort_keys=True)
+    target = Path(folder).absolute() / sha256(recipe.encode()).hexdigest()[:20]
+    _writable(target)
+    contents = hash_files(root, (file for videos in clips.values() for file in
+                                 videos.files.values()), Path(folder) / 'contents.json')
+    unreadable = {name for name, videos in clips.items() if any(
+        contents[file] == UNREADABLE for file in videos.files.values())}
+    # Nothing is remembered of a file that is not there: it has no content to be known by.
+    keys = {name: videos.key(contents) if name not in unreadable else
+            _digest([name, UNREADABLE]) for name, videos in clips.items()}
+    reasons: dict[str, str] = {}
+    if outstanding := _outstanding(target, keys):
+        if not _writable(target):
             raise DataError(
-                f'{path}: {error}; `hralign train-success` computes features') from error
+                f'{target}: features of {len(outstanding)} clips are to be computed, and nothing '
+                'can be written there; name another folder (--features)')
+        (target / 'recipe.json').write_text(recipe + '\n', encoding='utf-8')
+        with _locked(target, report):
+            outstanding = _outstanding(target, keys)
+            jobs = [_Job(name, clips[name], _path(target, key), root, name not in unreadable)
+                    for key, name in outstanding.items()]
+            if jobs:
+                reasons = _fill(target, encoder, jobs, len(clips), workers, report)
+    there = _listed(target)
+    missing = {name: reasons.get(key) or _reason(_path(target, key)) for name, key in keys.items()
+               if f'{key}{_SUFFIX}' not in there}
+    features = Features(
+        target, {name: key for name, key in keys.items() if name not in missing}, missing)
+    if not features:
+        raise DataError(f'{target}: not one of {len(clips)} clips could be read; the first: '
+                        f'{next(iter(missing.values()))}')
+    return features
 
 
-def build_store(
-    folder: Path, data: DataSet, bundle: Path, *, workers: int = 1, size: int = 96,
-    basis: Basis | None = None, fit_to: DataSet | None = None, report: Report = print,
-) -> FeatureStore:
-    """
-    Compute what is missing of the features of a data set, or just open it.
-
-    :param folder: where stores lie; this one becomes a folder in it.
-    :param bundle: whose preprocessing and visual encoder are used.
-    :param size: R, numbers kept of each token.
-    :param basis: which numbers; None: fitted to this data, once. Features in another basis than
-        that have a folder of their own: a head reads only those in its own.
-    :param fit_to: to whose training split a basis is fitted; None: to that of `data`.
-    :raises DataError: not one recording could be read.
-    """
-    encoder = Encoder.load(bundle, provider='cpu', threads=1)
-    files = encoder.manifest.document['files']
-    recipe = {
-        'schema_version': SCHEMA_VERSION, 'size': size, 'views': list(encoder.manifest.views),
-        'graphs': [files[name]['sha256'] for name in ('preprocess.onnx', 'visual.onnx')]}
-    target = _place(folder, recipe)
-    if basis is not None and not (
-            (target / BASIS).is_file() and read_basis(target / BASIS).key == basis.key):
-        recipe['basis'] = basis.key
-        target = _place(folder, recipe)
-    target.mkdir(parents=True, exist_ok=True)
-    (target / RECIPE).write_text(json.dumps(recipe, indent=1) + '\n', encoding='utf-8')
-    if not (target / BASIS).is_file():
-        if basis is None:
-            report(f'features {target.name}: fitting the basis')
-            basis = fit_basis(_samples(fit_to or data, encoder, report), size=size)
-        scratch = target / f'{BASIS}.{os.getpid()}.tmp'
-        basis.write(scratch)
-        scratch.replace(target / BASIS)
-    store = FeatureStore(
-        target, encoder.manifest.views, read_basis(target / BASIS), recipe)
-    jobs = _outstanding(store, data)
-    if jobs:
-        report(f'features {target.name}: {len(jobs)} recordings to encode')
-        _fill(store, data.folder, bundle, jobs, workers, report)
-    if not any(store.has(e) or store.has(e, human=True) for e in data.episodes):
-        raise DataError(f'{target}: not one recording of {data.folder} could be read')
-    return store
+_SUFFIX, _MISSING = '.safetensors', '.missing'
 
 
-def _place(folder: Path, recipe: Mapping[str, object]) -> Path:
-    """Name the folder of features that were made so."""
-    return Path(folder) / sha256(json.dumps(recipe).encode()).hexdigest()[:20]
+@dataclass(frozen=True)
+class _Job:
+    """One clip to encode; `remember` why it cannot be read, if so."""
+
+    name: str
+    videos: Videos
+    path: Path
+    root: Path
+    remember: bool
 
 
-def open_store(folder: Path) -> FeatureStore:
-    """
-    Open a store as it is.
+def _path(folder: Path, key: str) -> Path:
+    return folder / key[:2] / f'{key}{_SUFFIX}'
 
-    :param folder: of this one store.
-    :raises DataError: there is none, or it is of another version.
-    """
+
+def _reason(path: Path) -> str:
     try:
-        recipe = json.loads((Path(folder) / RECIPE).read_text(encoding='utf-8'))
-        basis = read_basis(Path(folder) / BASIS)
-    except (OSError, ValueError) as error:
-        raise DataError(f'{folder}: no features of episodes there ({error})') from error
-    if recipe.get('schema_version') != SCHEMA_VERSION:
-        raise DataError(f'{folder}: features of schema {recipe.get("schema_version")}, and this '
-                        f'package reads {SCHEMA_VERSION}')
-    return FeatureStore(Path(folder), tuple(recipe['views']), basis, recipe)
+        return path.with_suffix(_MISSING).read_text(encoding='utf-8')
+    except OSError:
+        return 'it cannot be read'
 
 
-def _name(episode: Episode, human: bool) -> str:
-    """Name a recording's file; an id may hold what a file name may not."""
-    plain = ''.join(c if c.isalnum() or c in '-_' else '_' for c in episode.episode_id)
-    mark = sha256(episode.episode_id.encode()).hexdigest()[:6]
-    return f'{plain[:120]}-{mark}{"-human" if human else ""}'
+def _listed(target: Path) -> set[str]:
+    return {entry.name for part in target.glob('??') for entry in os.scandir(part)}
 
 
-def _samples(
-    data: DataSet, encoder: Encoder, report: Report,
-) -> Iterator[tuple[Any, Any]]:
-    """Encode a few frames of some training episodes, spread over the data set."""
-    views = encoder.manifest.views
-    episodes = [e for e in data.episodes
-                if e.split == 'train' and set(e.robot_videos) & set(views)]
-    if not episodes:
-        raise DataError(f'{data.folder}: no training episode with a robot to fit a basis to; the '
-                        f'views of the bundle are {", ".join(views)}')
-    rows = np.unique(np.linspace(0, len(episodes) - 1, _BASIS_EPISODES).round().astype(int))
-    for row in rows:
-        recordings = {}
-        for view in views:
-            if view not in episodes[row].robot_videos:
-                continue
-            try:
-                frames, _ = read_frames(
-                    data.path(episodes[row].robot_videos[view]), count=_BASIS_FRAMES,
-                    span_s=episodes[row].robot_span(view),
-                    geometry=_geometry(episodes[row], False, view))
-            except DataError as error:
-                report(f'  left out of the basis: {error}')
-            else:
-                recordings[view] = encoder.encode_batch(list(frames))
-        if not recordings:
-            continue
-        still = REFERENCE_VIEW if REFERENCE_VIEW in recordings else next(iter(recordings))
-        others = [tokens for view, tokens in recordings.items() if view != still]
-        yield recordings[still], np.concatenate(others) if others else recordings[still][:0]
+def _outstanding(target: Path, keys: Mapping[str, str]) -> dict[str, str]:
+    """Name one clip of each key of which neither features nor a reason of absence are there."""
+    there = _listed(target)
+    return {key: name for name, key in keys.items()
+            if not {f'{key}{_SUFFIX}', f'{key}{_MISSING}'} & there}
 
 
-# An episode, whether its human recording is meant, and what its features are made of.
-_Job = tuple[Episode, bool, str]
-
-
-def _outstanding(store: FeatureStore, data: DataSet) -> list[_Job]:
-    """
-    List the recordings whose features are missing, unreadable or of other content.
-
-    Features are kept whose recording cannot be read now: a disk may be missing.
-    """
-    recordings = [(episode, human, _files(episode, human))
-                  for episode in data.episodes for human in (False, True)
-                  if _files(episode, human)]
-    contents = hash_files(data.folder,
-                          (file for _, _, files in recordings for file in files.values()))
-    jobs = []
-    for episode, human, files in recordings:
-        made_of: list[Any] = [sorted((view, contents[file]) for view, file in files.items()),
-                              list(_span(episode, human))]
-        if _offsets(episode, human):
-            made_of.append(sorted(_offsets(episode, human).items()))
-        turned = {view: one for view in files
-                  if (one := _geometry(episode, human, view)) != AS_IT_COMES}
-        if turned:
-            made_of.append([[view, one.rotation, *one.crop]
-                            for view, one in sorted(turned.items())])
-        if len(files) > 1 and episode.source not in SIMULATORS:
-            # Views of other times are matched by the newest frame; once it was the nearest.
-            made_of.append('newest')
-        source = sha256(json.dumps(made_of).encode()).hexdigest()
-        known = _source_of(store.path(episode, human=human))
-        readable = all(contents[file] != UNREADABLE for file in files.values())
-        if known != source and (readable or known is None):
-            jobs.append((episode, human, source))
-    return jobs
-
-
-def _files(episode: Episode, human: bool) -> Mapping[str, str]:
-    """Return the files of a recording by view; none: there is no such recording."""
-    if not human:
-        return episode.robot_videos
-    return {REFERENCE_VIEW: episode.human_video} if episode.human_video else {}
-
-
-def _span(episode: Episode, human: bool) -> Sequence[float]:
-    return episode.human_span_s if human else episode.robot_span_s
-
-
-def _offsets(episode: Episode, human: bool) -> Mapping[str, float]:
-    return {} if human else episode.robot_offset_s
-
-
-def _geometry(episode: Episode, human: bool, view: str) -> ViewGeometry:
-    return episode.geometry.get(HUMAN if human else view, AS_IT_COMES)
-
-
-def _source_of(path: Path) -> str | None:
-    """Read what features are made of; None: they are not there, or not whole."""
+def _writable(folder: Path) -> bool:
+    """Make a folder, and tell whether files can be made in it."""
     try:
-        with safe_open(path, framework='numpy') as file:
-            return (file.metadata() or {}).get(_SOURCE)
-    except (OSError, SafetensorError):
-        return None
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)
 
 
 def _fill(
-    store: FeatureStore, root: Path, bundle: Path, jobs: Sequence[_Job], workers: int,
+    target: Path, encoder: ClipEncoder, jobs: Sequence[_Job], of: int, workers: int | str,
     report: Report,
-) -> None:
-    began = reported = time.monotonic()
-    missing = 0
-    with ProcessPoolExecutor(
-            workers, multiprocessing.get_context('spawn'), _start_worker,
-            (store, root, bundle)) as pool:
-        for done, (job, problem) in enumerate(
-                zip(jobs, pool.map(_encode, jobs, chunksize=2), strict=True), 1):
-            if problem:
-                missing += 1
-                report(f'  left out {_name(*job[:2])}: {problem}')
-            if time.monotonic() - reported > 10:
-                reported = time.monotonic()
-                rate = done / (reported - began)
-                report(f'  {done} of {len(jobs)} recordings, {rate:.1f}/s, '
-                       f'{(len(jobs) - done) / rate:.0f} s to go')
-    report(f'features {store.key}: {len(jobs) - missing} recordings, {missing} missing, '
-           f'{time.monotonic() - began:.0f} s')
+) -> dict[str, str]:
+    """Encode clips, and watch the disk; return why some cannot be read, by their keys."""
+    report(f'features {target.name}: {len(jobs)} of {of} clips to encode')
+    for part in {job.path.parent for job in jobs}:
+        part.mkdir(exist_ok=True)
+    progress, size = Progress(len(jobs), 'clips', report), 0
+    reasons: dict[str, str] = {}
+    done: Iterator[tuple[_Job, int, str]]
+    if workers == 'ray':
+        done = _with_ray(encoder, target.name, jobs)
+    elif (count := min(int(workers), len(jobs))) > 1:
+        done = _with_processes(encoder, jobs, count)
+    else:
+        encode = encoder.open(1)
+        done = (_encode(encode, job) for job in jobs)
+    for job, written, reason in done:
+        if reason:
+            reasons[job.path.stem] = reason
+            report(f'  left out {job.name}: {reason}')
+        size += written
+        progress.step()
+        if progress.done == min(_SIZED, len(jobs)):
+            left = size / progress.done * (len(jobs) - progress.done)
+            free = shutil.disk_usage(target).free
+            if left > free:
+                raise DataError(
+                    f'{target}: the features need {left / 1e9:.1f} GB more, and {free / 1e9:.1f} '
+                    'GB are free; free some, or name another folder (--features)')
+    report(f'features {target.name}: {len(jobs) - len(reasons)} clips, {len(reasons)} missing, '
+           f'{progress.seconds:.0f} s')
+    return reasons
 
 
-_worker: tuple[FeatureStore, Path, Encoder] | None = None
-
-
-def _start_worker(store: FeatureStore, root: Path, bundle: Path) -> None:
-    global _worker
-    _worker = store, root, Encoder.load(bundle, provider='cpu', threads=1)
-
-
-def _encode(job: _Job) -> str:
-    """Encode one recording and write its file; return why it could not be done."""
-    assert _worker is not None
-    store, root, encoder = _worker
-    episode, human, source = job
-    path = store.path(episode, human=human)
+def _encode(encode: Encode, job: _Job) -> tuple[_Job, int, str]:
+    """Encode one clip and write its file; return it, the size, and why it is missing."""
     try:
-        features = _encode_recording(encoder, store.basis, view_videos(episode, root, human))
+        content = save(dict(encode(job.videos, job.root)))
     except DataError as error:
-        # What is there is of another recording of that name, and not to be taken for this one's.
-        path.unlink(missing_ok=True)
-        return str(error)
+        if job.remember:
+            _write(job.path.with_suffix(_MISSING), str(error).encode())
+        return job, 0, str(error)
+    _write(job.path, content)
+    return job, len(content), ''
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file that is there as a whole or not at all, whatever happens."""
     scratch = path.with_suffix(f'.{os.getpid()}.tmp')
-    save_file({'tokens': features.tokens, 'means': features.means,
-               'present': features.present, 'time_s': features.time_s}, scratch,
-              metadata={_SOURCE: source})
-    scratch.replace(path)
-    return ''
+    try:
+        with scratch.open('wb') as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise DataError(f'{path.parent}: features cannot be written: {error}') from error
 
 
-@dataclass(frozen=True, eq=False)
-class ViewVideo:
+def _with_processes(
+    encoder: ClipEncoder, jobs: Sequence[_Job], workers: int,
+) -> Iterator[tuple[_Job, int, str]]:
+    # Not forked: threads of libraries do not survive it.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), _start_worker,
+                             (encoder, workers)) as pool:
+        try:
+            yield from pool.map(_encode_here, jobs, chunksize=2)
+        except BrokenProcessPool as error:
+            raise DataError('a process that computes features was killed, perhaps for want of '
+                            'memory; run it again, it resumes') from error
+
+
+# What this process encodes with, and its recipe's name.
+_here: tuple[str, Encode] | None = None
+
+
+def _start_worker(encoder: ClipEncoder, workers: int, recipe: str = '') -> None:
+    global _here
+    _here = recipe, encoder.open(workers)
+
+
+def _encode_here(job: _Job) -> tuple[_Job, int, str]:
+    assert _here is not None
+    return _encode(_here[1], job)
+
+
+def _encode_in_cluster(encoder: ClipEncoder, recipe: str, job: _Job) -> tuple[_Job, int, str]:
+    """Encode in a process of Ray's, which lives for many clips."""
+    if _here is None or _here[0] != recipe:
+        _start_worker(encoder, os.cpu_count() or 1, recipe)
+    return _encode_here(job)
+
+
+def _with_ray(
+    encoder: ClipEncoder, recipe: str, jobs: Sequence[_Job],
+) -> Iterator[tuple[_Job, int, str]]:
+    """Encode on a cluster; a clip whose machine dies is encoded on another one."""
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise DataError(
+            "workers is 'ray', and Ray is not installed: pip install ray, or give a number of "
+            'processes') from error
+    ray.init(ignore_reinit_error=True, log_to_driver=False)
+    shared = ray.put(encoder)
+    task = ray.remote(_encode_in_cluster)
+    left = iter(jobs)
+    waiting: list[Any] = []
+    ahead = 4 * max(1, int(ray.cluster_resources().get('CPU', 1)))
+    while True:
+        while len(waiting) < ahead and (job := next(left, None)):
+            waiting.append(task.remote(shared, recipe, job))
+        if not waiting:
+            return
+        ready, waiting = ray.wait(waiting)
+        yield from ray.get(ready)
+
+
+def read_tensors(path: Path) -> Tensors:
     """
-    One view's recording of an episode.
+    Map a safetensors file: its arrays are read-only and take no memory until they are looked at.
 
-    :param stamps: float64 [F] of the frames that are used, in the file [s].
-    :param offset: what is to be taken off for the times of the episode [s].
-    :param geometry: how its images are turned and cropped.
+    :raises DataError: it is not there, or not whole.
     """
-
-    path: Path
-    stamps: NDArray[np.float64]
-    offset: float
-    geometry: ViewGeometry
-
-    @property
-    def times(self) -> NDArray[np.float64]:
-        """Give the frames' times in the episode."""
-        return self.stamps - self.offset
-
-    def read(self, stamps: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """Decode the frames of these stamps: uint8 [F, H, W, 3] RGB, as the node sees them."""
-        return read_frames(self.path, times_s=stamps, geometry=self.geometry)[0]
+    try:
+        with path.open('rb') as file:
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        start = 8 + int.from_bytes(content[:8], 'little')
+        header = json.loads(content[8:start])
+        return {name: np.frombuffer(
+            content, _DTYPES[one['dtype']], int(np.prod(one['shape'])),
+            start + one['data_offsets'][0]).reshape(one['shape'])
+            for name, one in header.items() if name != '__metadata__'}
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise DataError(f'{path}: {error}; delete it, and it is computed anew') from error
 
 
-def view_videos(episode: Episode, root: Path, human: bool) -> dict[str, ViewVideo]:
-    """Tell where the recording of each view is, and the times of its frames."""
-    span = _span(episode, human)
-    recordings = {}
-    for view, file in _files(episode, human).items():
-        offset = _offsets(episode, human).get(view, 0.0)
-        recording = ViewVideo(root / file, frame_times(root / file), offset,
-                              _geometry(episode, human, view))
-        used = within(recording.times, span)
-        if not used.any():
-            raise DataError(f'{file}: no frame in its span')
-        recordings[view] = replace(recording, stamps=recording.stamps[used])
-    return recordings
+@contextmanager
+def _locked(folder: Path, report: Report) -> Iterator[None]:
+    """Hold the folder for this process; the system lets go of it when the process dies."""
+    with (folder / 'lock').open('w') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            report(f'{folder}: another process computes these features; waiting for it')
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
-def _encode_recording(
-    encoder: Encoder, basis: Basis, recordings: Mapping[str, ViewVideo],
-) -> EpisodeFeatures:
-    """
-    Encode the frames of an episode, some at a time: a minute of two cameras may be 10 GB.
-
-    :param recordings: by view. Views with other times than the reference view have the newest
-        frame by then.
-    :raises DataError: no view is one of the bundle's, a frame cannot be read, or the recordings do
-        not go together.
-    """
-    manifest = encoder.manifest
-    known = [view for view in manifest.views if view in recordings]
-    if not known:
-        raise DataError(f'views {", ".join(recordings) or "none"}; the bundle has '
-                        f'{", ".join(manifest.views)}')
-    reference = REFERENCE_VIEW if REFERENCE_VIEW in known else known[0]
-    times = recordings[reference].times
-    shape = (len(times), len(manifest.views))
-    tokens = np.zeros((*shape, manifest.tokens, basis.matrix.shape[1]), np.float16)
-    means = np.zeros((*shape, manifest.channels), np.float16)
-    for view in known:
-        recording = recordings[view]
-        wanted = recording.stamps[newest_at(recording.times, times, recording.path.name)]
-        column = manifest.views.index(view)
-        for start in range(0, len(wanted), _BLOCK):
-            some = slice(start, start + _BLOCK)
-            full = encoder.encode_batch(list(recording.read(wanted[some])))
-            tokens[some, column] = basis.apply(full)
-            means[some, column] = full.mean(1)
-    present = np.array([view in known for view in manifest.views])
-    return EpisodeFeatures(tokens, means, present, np.asarray(times, np.float64))
+def _digest(value: Any) -> str:
+    return sha256(json.dumps(value).encode()).hexdigest()

@@ -17,8 +17,8 @@ from hralign_ros.calibration.calibrate import ALPHA, ALPHAS
 from hralign_ros.calibration.conformal import decided
 from hralign_ros.calibration.scorer import Scored
 from hralign_ros.calibration.traces import Trace
-from hralign_ros.data.features import EpisodeFeatures, view_videos
 from hralign_ros.data.manifest import DataError, DataSet, Episode, REFERENCE_VIEW, SIMULATORS
+from hralign_ros.data.token_features import episode_videos, EpisodeFeatures, open_views
 from hralign_ros.evaluation.bootstrap import EvaluationError
 from hralign_ros.evaluation.report import Measured, write_report
 from hralign_ros.evaluation.success_events import measure_alarms, measure_delays
@@ -37,9 +37,8 @@ from hralign_ros.runtime.decision import Status
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.report import Report
 from hralign_ros.runtime.video import newest_at
-from hralign_ros.training.success_clips import labelled, Recording
+from hralign_ros.training.success_clips import assign_splits, labelled, Recording
 from hralign_ros.training.success_options import SuccessOptions
-from hralign_ros.training.success_run import assign_splits
 import numpy as np
 from numpy.typing import NDArray
 
@@ -91,7 +90,7 @@ class BundlePlayer:
         :raises DataError: they cannot be read, or do not go together.
         """
         encoder = self.encoder
-        videos = {view: video for view, video in view_videos(episode, root, False).items()
+        videos = {view: video for view, video in open_views(episode_videos(episode), root).items()
                   if view in encoder.manifest.views}
         if not videos:
             raise DataError(f'views {", ".join(episode.robot_videos) or "none"}; the bundle has '

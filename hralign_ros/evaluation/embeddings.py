@@ -11,7 +11,7 @@ from hralign_ros.data.pairs import Clip, make_pairs
 from hralign_ros.evaluation.bootstrap import EvaluationError
 from hralign_ros.models.hr_align import HRAlign, mean_pool
 from hralign_ros.training.alignment_batches import Item, make_items
-from hralign_ros.training.clip_features import FeatureCache
+from hralign_ros.training.clip_features import ClipFeatures
 import numpy as np
 from numpy.typing import NDArray
 import torch
@@ -74,7 +74,7 @@ class FrameArrays:
     tasks: NDArray[np.str_]
 
 
-def split_items(data: DataSet, cache: FeatureCache, split: str, view: str) -> list[Item]:
+def split_items(data: DataSet, cache: ClipFeatures, split: str, view: str) -> list[Item]:
     """
     List the recorded pairs of a split.
 
@@ -88,7 +88,7 @@ def split_items(data: DataSet, cache: FeatureCache, split: str, view: str) -> li
 
 
 def encode_pairs(
-    model: HRAlign, items: Sequence[Item], cache: FeatureCache,
+    model: HRAlign, items: Sequence[Item], cache: ClipFeatures,
     texts: dict[str, Floats], *, length: int = 5, adapt_human: bool = False,
     frozen_mean: bool = False,
 ) -> PairArrays:
@@ -119,7 +119,7 @@ def encode_pairs(
 
 
 def encode_frames(
-    model: HRAlign, items: Sequence[Item], cache: FeatureCache,
+    model: HRAlign, items: Sequence[Item], cache: ClipFeatures,
     texts: dict[str, Floats], data: DataSet, *, frozen_mean: bool = False,
 ) -> FrameArrays:
     """
@@ -143,7 +143,7 @@ def encode_frames(
             if episode is None or _width(episode) != common:
                 continue
             kept = _kept_frames(episode, cache.times(item.robot))
-            maps = torch.from_numpy(np.array(cache.clip(item.robot), np.float32))[:, None]
+            maps = cache.stack([item.robot], [np.arange(cache.frames)]).transpose(0, 1)
             query = torch.tensor(texts[item.robot.task_text])[None]
             pooled = _pooled(
                 model, maps, query, adapted=True, frozen_mean=frozen_mean)[:, 0].numpy()
@@ -174,12 +174,10 @@ def _pooled(
     return model.pooled_for_each(tokens, queries)
 
 
-def _maps(clips: Sequence[Clip], cache: FeatureCache, length: int) -> Tensor:
+def _maps(clips: Sequence[Clip], cache: ClipFeatures, length: int) -> Tensor:
     """Stack `length` evenly spread frames of each clip: float32 [B, T, C, rows, columns]."""
-    rows = np.round(np.linspace(0, cache.frames - 1, length)).astype(int)
-    stack = np.stack([cache.array[cache.row(clip)][rows] for clip in clips])
-    # Channels last in memory, as the adapters like it.
-    return torch.from_numpy(stack.astype(np.float32)).permute(0, 1, 4, 2, 3)
+    rows = np.round(np.linspace(0, cache.frames - 1, length)).astype(np.int64)
+    return cache.stack(clips, [rows] * len(clips))
 
 
 def _width(episode: Episode) -> tuple[int, int]:

@@ -26,7 +26,7 @@ from hralign_ros.evaluation.metrics import (
 from hralign_ros.evaluation.metrics.names import HUMAN_TO_ROBOT, ROBOT_TO_HUMAN
 from hralign_ros.models.hr_align import HRAlign
 from hralign_ros.training.alignment_batches import Item
-from hralign_ros.training.clip_features import FeatureCache
+from hralign_ros.training.clip_features import ClipFeatures
 import numpy as np
 from numpy.typing import NDArray
 
@@ -209,7 +209,7 @@ def shapes(arrays: PairArrays) -> Found:
 
 
 def probe_frames(
-    model: HRAlign, items: Sequence[Item], cache: FeatureCache, texts: dict[str, np.ndarray],
+    model: HRAlign, items: Sequence[Item], cache: ClipFeatures, texts: dict[str, np.ndarray],
     data: DataSet, plain: bool,
 ) -> tuple[Found, Policy | None]:
     """

@@ -13,10 +13,10 @@ from hralign_ros.evaluation.bootstrap import EvaluationError
 from hralign_ros.evaluation.embeddings import encode_pairs, PairArrays
 from hralign_ros.evaluation.encoder_metrics import POLICY
 from hralign_ros.evaluation.encoder_suite import (
-    FeatureStore,
     FROZEN_MEAN,
     group_runs,
     measure,
+    RunInputs,
     split_items,
     Variant,
 )
@@ -74,7 +74,7 @@ def evaluate_adaptation(
     """
     _check_new_tasks(data, runs, splits)
     variants = [Variant(FROZEN_MEAN, ()), *group_runs(runs)]
-    store = FeatureStore(data, cache, workers=workers)
+    store = RunInputs(data, cache, workers=workers)
     found = measure(
         store, variants, splits=splits, view=view, gallery=gallery, full=full, probes=probes,
         report=report)
@@ -117,7 +117,7 @@ def _check_new_tasks(data: DataSet, runs: Sequence[Run], splits: Sequence[str]) 
 
 
 def _figures(
-    store: FeatureStore, variants: Sequence[Variant], found: Measured, split: str, view: str,
+    store: RunInputs, variants: Sequence[Variant], found: Measured, split: str, view: str,
 ) -> tuple[dict[str, bytes], list[dict[str, str]]]:
     run, data = variants[1].runs[0], store.data
     cache = store.clips(run)
@@ -183,10 +183,10 @@ def _examples(
 
 
 def _attention(
-    store: FeatureStore, run: Run, items: Sequence[Item], count: int = 4,
+    store: RunInputs, run: Run, items: Sequence[Item], count: int = 4,
 ) -> list[Attention]:
     """Show attention on the middle frame of robot clips of different tasks."""
-    from hralign_ros.training.frame_encoders import preprocess
+    from hralign_ros.training.clip_features import preprocess
 
     tasks: dict[str, Item] = {}
     for item in items:

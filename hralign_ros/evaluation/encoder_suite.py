@@ -41,7 +41,7 @@ from hralign_ros.evaluation.report import Measured, Samples
 from hralign_ros.runtime.report import Report
 from hralign_ros.training.alignment_batches import Item
 from hralign_ros.training.alignment_run import pair_features, Run, text_encoder, text_features
-from hralign_ros.training.clip_features import FeatureCache
+from hralign_ros.training.clip_features import ClipFeatures
 import numpy as np
 from numpy.typing import NDArray
 
@@ -63,20 +63,20 @@ class Variant:
     control: bool = False
 
 
-class FeatureStore:
+class RunInputs:
     """
     Features of a data set's clips and texts, opened once for all runs that share them.
 
-    :param folder: of features; None: cache/ beside the manifest.
+    :param folder: of features; None: features/ in the data set.
     :param workers: processes, should features have to be computed; `adapt` has done that.
     """
 
     def __init__(self, data: DataSet, folder: Path | None = None, *, workers: int = 1) -> None:
         self.data, self.folder, self.workers = data, folder, workers
-        self._caches: dict[str, FeatureCache] = {}
+        self._caches: dict[str, ClipFeatures] = {}
         self._texts: dict[tuple[str, str], np.ndarray] = {}
 
-    def clips(self, run: Run) -> FeatureCache:
+    def clips(self, run: Run) -> ClipFeatures:
         """Return the features that a run was trained on."""
         options = run.options
         key = repr((options.backbone, options.weights, options.position, options.frames,
@@ -98,7 +98,7 @@ class FeatureStore:
 
 
 def measure(
-    store: FeatureStore, variants: Sequence[Variant], *, splits: Sequence[str],
+    store: RunInputs, variants: Sequence[Variant], *, splits: Sequence[str],
     view: str = REFERENCE_VIEW, gallery: int = GALLERY, full: bool = True, probes: bool = True,
     report: Report = print,
 ) -> Measured:
@@ -134,7 +134,7 @@ def measure(
 
 
 def _measure_variant(
-    found: Measured, store: FeatureStore, variant: Variant, reference: Run, split: str, view: str,
+    found: Measured, store: RunInputs, variant: Variant, reference: Run, split: str, view: str,
     gallery: int, full: bool, probes: bool,
 ) -> None:
     per_seed: dict[Key, list[Estimate]] = {}

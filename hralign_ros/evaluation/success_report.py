@@ -9,8 +9,8 @@ from typing import Any
 
 from hralign_ros.calibration.calibrate import ALPHA, find_curves
 from hralign_ros.calibration.scorer import Scorer
-from hralign_ros.data.features import FeatureStore
 from hralign_ros.data.manifest import DataSet, SIMULATORS
+from hralign_ros.data.token_features import TokenFeatures
 from hralign_ros.evaluation.bootstrap import EvaluationError
 from hralign_ros.evaluation.figures import bar_chart
 from hralign_ros.evaluation.metrics.names import METRICS
@@ -45,8 +45,8 @@ from hralign_ros.evaluation.success_suite import (
 )
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.report import Report
-from hralign_ros.training.success_clips import Recording
-from hralign_ros.training.success_run import load_recordings, SuccessRun, trained_on
+from hralign_ros.training.success_clips import load_recordings, Recording
+from hralign_ros.training.success_run import SuccessRun, trained_on
 import numpy as np
 
 OURS = 'failure prompts'
@@ -57,7 +57,7 @@ SIMULATED = ('Simulated episodes: these figures say that the method works on thi
 
 
 def calibrations(
-    runs: Sequence[SuccessRun], data: DataSet, store: FeatureStore, encoder: Encoder,
+    runs: Sequence[SuccessRun], data: DataSet, store: TokenFeatures, encoder: Encoder,
     report: Report = print,
 ) -> list[CalibratedScorer]:
     """Calibrate runs that differ in their seed only."""
@@ -72,7 +72,7 @@ def calibrations(
 
 
 def evaluate_success(
-    data: DataSet, store: FeatureStore, runs: Sequence[SuccessRun], bundle: Path, output: Path, *,
+    data: DataSet, store: TokenFeatures, runs: Sequence[SuccessRun], bundle: Path, output: Path, *,
     name: str = OURS, others: Mapping[str, Sequence[tuple[int, Judge]]] | None = None,
     commands: Sequence[str] = (), perturbed_frames: int = 20_000, report: Report = print,
 ) -> tuple[Measured, list[CalibratedScorer]]:

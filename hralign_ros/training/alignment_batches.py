@@ -17,7 +17,7 @@ import json
 from hralign_ros.data.manifest import DataError
 from hralign_ros.data.pairs import Clip, Pair
 from hralign_ros.data.samplers import SAMPLERS, window_frames
-from hralign_ros.training.clip_features import FeatureCache
+from hralign_ros.training.clip_features import ClipFeatures
 from hralign_ros.training.distributed import Ranks
 import numpy as np
 from numpy.typing import NDArray
@@ -101,7 +101,7 @@ class VideoBatch:
         return VideoBatch(self.maps.to(device), self.task.to(device), self.texts.to(device))
 
 
-def make_items(pairs: Iterable[Pair], cache: FeatureCache) -> tuple[list[Item], int]:
+def make_items(pairs: Iterable[Pair], cache: ClipFeatures) -> tuple[list[Item], int]:
     """
     Join the pairs of one human clip with one robot episode, one robot clip per view.
 
@@ -125,7 +125,7 @@ class _Source:
     """Clips of a cache with the texts of their tasks, and which frames of them are taken."""
 
     def __init__(
-        self, items: Sequence[Item], cache: FeatureCache, texts: Texts, *, length: int,
+        self, items: Sequence[Item], cache: ClipFeatures, texts: Texts, *, length: int,
         sampler: str, seed: int,
     ) -> None:
         if sampler not in SAMPLERS:
@@ -155,17 +155,6 @@ class _Source:
         """Choose frames evenly, first and last included: the fixed choice of validation."""
         return np.rint(np.linspace(0, self.cache.frames - 1, self.length)).astype(np.int64)
 
-    def maps(self, clips: Sequence[Clip], frames: Sequence[Indices]) -> Tensor:
-        """Load frames of clips as float32 [n, T, C, rows, columns], channels last in memory."""
-        array = self.cache.array
-        out = torch.empty((len(clips), self.length, *array.shape[2:]))
-        view = out.numpy()
-        for i, (clip, chosen) in enumerate(zip(clips, frames, strict=True)):
-            stored = array[self.cache.row(clip)]
-            for j, frame in enumerate(chosen):
-                view[i, j] = stored[frame]
-        return out.permute(0, 1, 4, 2, 3)
-
     def text(self, texts: Sequence[str]) -> Tensor:
         """Stack text features: float32 [n, D]."""
         return torch.tensor(np.stack([self.texts[t] for t in texts]), dtype=torch.float32)
@@ -186,7 +175,7 @@ class PairBatches(_Source):
     """
 
     def __init__(
-        self, items: Sequence[Item], cache: FeatureCache, texts: Texts, *, batch: int,
+        self, items: Sequence[Item], cache: ClipFeatures, texts: Texts, *, batch: int,
         length: int = 5, sampler: str = 'random', seed: int = 0, by_scene: bool = False,
     ) -> None:
         super().__init__(items, cache, texts, length=length, sampler=sampler, seed=seed)
@@ -254,9 +243,9 @@ class PairBatches(_Source):
         tasks = np.unique([item.task_id for item in chosen], return_inverse=True)[1]
         texts = sorted({item.robot.task_text for item in whole or chosen})
         return Batch(
-            human=self.maps([item.human for item in mine],
+            human=self.cache.stack([item.human for item in mine],
                             [f[item.human.key] for item, f in zip(mine, my_frames, strict=True)]),
-            robot=self.maps(robots, [my_frames[i][clip.key]
+            robot=self.cache.stack(robots, [my_frames[i][clip.key]
                                      for i, clip in zip(owner, robots, strict=True)]),
             owner=torch.tensor(owner, dtype=torch.int64), parts=tuple(parts),
             text=self.text([item.robot.task_text for item in mine]),
@@ -280,7 +269,7 @@ class VideoBatches(_Source):
     """
 
     def __init__(
-        self, items: Sequence[Item], cache: FeatureCache, texts: Texts, *, batch: int,
+        self, items: Sequence[Item], cache: ClipFeatures, texts: Texts, *, batch: int,
         human_share: float = 0.5, length: int = 5, sampler: str = 'random', seed: int = 0,
     ) -> None:
         super().__init__(items, cache, texts, length=length, sampler=sampler, seed=seed)
@@ -318,7 +307,7 @@ class VideoBatches(_Source):
         rows = ranks.rows(self.batch)
         texts, task = np.unique([clip.task_text for clip in clips], return_inverse=True)
         return VideoBatch(
-            self.maps(clips[rows], frames[rows]), torch.from_numpy(task.astype(np.int64)),
+            self.cache.stack(clips[rows], frames[rows]), torch.from_numpy(task.astype(np.int64)),
             self.text([str(t) for t in texts]))
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import time
 from typing import Any
 
+from hralign_ros.data.features import features_folder
 from hralign_ros.data.manifest import DataError, DataSet, read_manifest
 from hralign_ros.data.pairs import human_clip, make_pairs, Pair, robot_clip
 from hralign_ros.data.samplers import WINDOW_S
@@ -30,7 +31,12 @@ from hralign_ros.training.alignment_batches import Item, make_items
 from hralign_ros.training.alignment_options import AdaptOptions, TrainOptions
 from hralign_ros.training.alignment_train import BEST, prepare_folder, train
 from hralign_ros.training.checkpoints import read_checkpoint, TrainingError
-from hralign_ros.training.clip_features import build_cache, FeatureCache, hash_weights
+from hralign_ros.training.clip_features import (
+    build_clip_features,
+    ClipFeatures,
+    hash_weights,
+    MapEncoder,
+)
 import numpy as np
 from numpy.typing import NDArray
 import torch
@@ -74,7 +80,7 @@ def adapt(
     """
     Adapt a backbone on the training pairs of a data set.
 
-    :param cache: folder for features; None: cache/ beside the manifest.
+    :param cache: folder for features; None: features/ in the data set.
     :param workers: processes that compute features.
     :param command: how a person repeats this, for run.json.
     :raises HralignError: data, options or weights that do not do.
@@ -259,7 +265,7 @@ def text_features(encoder: SentenceFeatures, texts: Iterable[str]) -> Texts:
 def pair_features(
     data: DataSet, backbone: Backbone, options: AdaptOptions, *,
     cache: Path | None = None, workers: int = 1, report: Report = print,
-) -> FeatureCache:
+) -> ClipFeatures:
     """Build or open the features of all clips of a data set that any pairing could need."""
     # The same clips whichever pairs and views are chosen: all runs on a data set share one cache.
     known = {view for e in data.episodes for view in e.robot_videos}
@@ -267,10 +273,10 @@ def pair_features(
     clips = [human_clip(e) for e in data.episodes if e.human_video]
     clips += [robot_clip(e, view) for e in data.episodes if e.success is not False
               for view in views if view in e.robot_videos]
-    return build_cache(
-        cache or data.folder / 'cache', clips, data.folder, backbone,
-        position=options.position, frames=options.frames, dtype=options.dtype, workers=workers,
-        report=report)
+    return build_clip_features(
+        features_folder(data.folder, cache, report), clips, data.folder,
+        MapEncoder.of(backbone, options.position, frames=options.frames, dtype=options.dtype),
+        workers=workers, report=report)
 
 
 def _described(

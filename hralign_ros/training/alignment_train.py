@@ -47,7 +47,7 @@ from hralign_ros.training.checkpoints import (
     TrainingError,
     write_checkpoint,
 )
-from hralign_ros.training.clip_features import FeatureCache
+from hralign_ros.training.clip_features import ClipFeatures
 from hralign_ros.training.distributed import (
     average_gradients,
     choose_device,
@@ -83,7 +83,7 @@ class Result:
 
 def train(
     options: TrainOptions, model: HRAlign, pairs: Sequence[Pair],
-    validation_pairs: Sequence[Pair], cache: FeatureCache, texts: Texts, output: Path, *,
+    validation_pairs: Sequence[Pair], cache: ClipFeatures, texts: Texts, output: Path, *,
     resume: bool = False, report: Report = print,
 ) -> Result:
     """
@@ -136,7 +136,7 @@ class _Run:
 
     def __init__(
         self, options: TrainOptions, model: HRAlign, pairs: Sequence[Pair],
-        validation_pairs: Sequence[Pair], cache: FeatureCache, texts: Texts, output: Path,
+        validation_pairs: Sequence[Pair], cache: ClipFeatures, texts: Texts, output: Path,
         device: torch.device, ranks: Ranks, report: Report,
     ) -> None:
         ranks.rows(options.batch)
@@ -321,7 +321,7 @@ class _Run:
 
 
 def _settings(
-    options: TrainOptions, model: HRAlign, cache: FeatureCache, texts: Texts,
+    options: TrainOptions, model: HRAlign, cache: ClipFeatures, texts: Texts,
     items: Sequence[Item], held_out: Sequence[Item],
 ) -> dict[str, Any]:
     """Name everything that the result depends on."""

@@ -2,19 +2,25 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-Clips of episodes so far: which frames the success head sees, and what is true in the newest.
+The way of a training clip: data set, features, recordings in memory, frames that are chosen.
 
+A clip is what the success head sees of an episode so far, with what is true in its newest frame.
 Training draws them at random; evaluation takes, tick by tick, those that the live memory chooses.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from hralign_ros.data.features import EpisodeFeatures, FeatureStore
-from hralign_ros.data.manifest import Episode
+from hralign_ros.data.manifest import DataSet, Episode, read_manifest
+from hralign_ros.data.splits import read_splits
+from hralign_ros.data.token_basis import Basis
+from hralign_ros.data.token_features import build_tokens, EpisodeFeatures, TokenFeatures
 from hralign_ros.runtime.bundle import ClipSpec
 from hralign_ros.runtime.memory import EpisodeMemory, FrameSet
+from hralign_ros.runtime.report import Report
 from hralign_ros.runtime.video import nearest
+from hralign_ros.training.success_options import SuccessOptions
 import numpy as np
 from numpy.typing import NDArray
 import torch
@@ -50,15 +56,74 @@ class Recording:
         return len(self.done)
 
 
-def load_recording(store: FeatureStore, episode: Episode, *,
+def open_data(
+    folder: Path, bundle: Path, options: SuccessOptions, *, workers: int = 1,
+    store: Path | None = None, basis: Basis | None = None, report: Report = print,
+) -> tuple[DataSet, TokenFeatures]:
+    """
+    Read a data set with its splits and recordings under these options, and its features.
+
+    :param basis: what the features have to be in: a run's own, where it looks at other data than
+        it was trained on.
+    """
+    imported = read_manifest(folder)
+    data = chosen_data(imported, options)
+    # The basis is fitted once: to what the import trains on, whatever these options leave out of
+    # that, or add to it. It knows no labels.
+    return data, build_tokens(
+        data, bundle, folder=store, workers=workers, basis=basis,
+        fit_to=imported if any(e.split == 'train' for e in imported.episodes) else data,
+        report=report)
+
+
+def chosen_data(imported: DataSet, options: SuccessOptions) -> DataSet:
+    """Give a data set the splits and recordings that it has under these options."""
+    data = assign_splits(imported, options)
+    if options.human_share:
+        return data
+    # No human recording is drawn, so that none needs to be encoded either.
+    return data.only([replace(e, human_video='', human_from='') for e in data.episodes])
+
+
+def assign_splits(data: DataSet, options: SuccessOptions) -> DataSet:
+    """Change the split of robots that these options train on, or leave out; keep all others."""
+    everyone = replace(read_splits(Path(options.splits) if options.splits else None),
+                       test_embodiments=frozenset())
+
+    def split(episode: Episode) -> str:
+        if options.leave_out and episode.embodiment == options.leave_out:
+            return 'test_embodiment'
+        if episode.split != 'test_embodiment' or not (options.all_robots or options.leave_out):
+            return episode.split
+        return everyone.of(task_id=episode.task_id, scene=episode.scene, seed=episode.seed,
+                           embodiment=episode.embodiment, episode_id=episode.episode_id)
+    return data.only(replace(e, split=split(e)) for e in data.episodes)
+
+
+def load_recordings(
+    data: DataSet, features: TokenFeatures, splits: Iterable[str], *, humans: bool = False,
+) -> list[Recording]:
+    """Load the robot's recordings of some splits, and the humans' too."""
+    wanted = set(splits)
+    recordings = []
+    for episode in data.episodes:
+        if episode.split in wanted:
+            for human in (False, True) if humans and episode.human_video else (False,):
+                recording = load_recording(features, episode, human=human)
+                if recording:
+                    recordings.append(recording)
+    return recordings
+
+
+def load_recording(features: TokenFeatures, episode: Episode, *,
                    human: bool = False) -> Recording | None:
     """Load a recording with its labels; None where it has no features or no success flags."""
-    if not store.has(episode, human=human) or not len(episode.success_flags):
+    if not features.has(episode, human=human) or not len(episode.success_flags):
         return None
     # The flags are the robot's: those of a human who did it at their own pace are not known.
     if human and episode.human_from != episode.episode_id:
         return None
-    return labelled(episode, store.load(episode, human=human), human=human)
+    return labelled(episode, features.load(episode, human=human), human=human)
 
 
 def labelled(episode: Episode, features: EpisodeFeatures, *, human: bool = False) -> Recording:

@@ -9,7 +9,7 @@ run.json and head.safetensors say everything that calibration and export need.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
 import json
 import os
@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from hralign_ros.data.features import build_store, FeatureStore
-from hralign_ros.data.manifest import DataSet, Episode, read_manifest
-from hralign_ros.data.splits import read_splits
+from hralign_ros.data.manifest import Episode, read_manifest
 from hralign_ros.data.token_basis import Basis
+from hralign_ros.data.token_features import build_tokens
 from hralign_ros.models.failure_prompts import Prompts, SHARED
 from hralign_ros.models.success import SuccessHead
 from hralign_ros.models.text import load_minilm
@@ -28,7 +27,12 @@ from hralign_ros.runtime.bundle import load_bundle, Manifest
 from hralign_ros.runtime.report import Report
 from hralign_ros.runtime.tasks import check_task, normalise_task
 from hralign_ros.training.checkpoints import TrainingError
-from hralign_ros.training.success_clips import load_recording, Recording
+from hralign_ros.training.success_clips import (
+    chosen_data,
+    load_recordings,
+    open_data,
+    Recording,
+)
 from hralign_ros.training.success_options import SuccessOptions
 from hralign_ros.training.success_train import train
 import numpy as np
@@ -127,63 +131,6 @@ def make_head(manifest: Manifest, size: int, options: SuccessOptions) -> Success
         newest=options.newest_path)
 
 
-def assign_splits(data: DataSet, options: SuccessOptions) -> DataSet:
-    """Change the split of robots that these options train on, or leave out; keep all others."""
-    everyone = replace(read_splits(Path(options.splits) if options.splits else None),
-                       test_embodiments=frozenset())
-
-    def split(episode: Episode) -> str:
-        if options.leave_out and episode.embodiment == options.leave_out:
-            return 'test_embodiment'
-        if episode.split != 'test_embodiment' or not (options.all_robots or options.leave_out):
-            return episode.split
-        return everyone.of(task_id=episode.task_id, scene=episode.scene, seed=episode.seed,
-                           embodiment=episode.embodiment, episode_id=episode.episode_id)
-    return data.only(replace(e, split=split(e)) for e in data.episodes)
-
-
-def open_data(
-    folder: Path, bundle: Path, options: SuccessOptions, *, workers: int = 1,
-    store: Path | None = None, basis: Basis | None = None, report: Report = print,
-) -> tuple[DataSet, FeatureStore]:
-    """
-    Read a data set with its splits and recordings under these options, and its features.
-
-    :param basis: what the features have to be in: a run's own, where it looks at other data than
-        it was trained on.
-    """
-    imported = read_manifest(folder)
-    data = _looked_at(assign_splits(imported, options), options)
-    # The basis is fitted once: to what the import trains on, whatever these options leave out of
-    # that, or add to it. It knows no labels.
-    return data, build_store(
-        store or data.folder / 'features', data, bundle, workers=workers, basis=basis,
-        fit_to=imported if any(e.split == 'train' for e in imported.episodes) else data,
-        report=report)
-
-
-def _looked_at(data: DataSet, options: SuccessOptions) -> DataSet:
-    """Take human recordings out where none is drawn, so that none is encoded either."""
-    if options.human_share:
-        return data
-    return data.only([replace(e, human_video='', human_from='') for e in data.episodes])
-
-
-def load_recordings(
-    data: DataSet, store: FeatureStore, splits: Iterable[str], *, humans: bool = False,
-) -> list[Recording]:
-    """Load the robot's recordings of some splits, and the humans' too."""
-    wanted = set(splits)
-    recordings = []
-    for episode in data.episodes:
-        if episode.split in wanted:
-            for human in (False, True) if humans and episode.human_video else (False,):
-                recording = load_recording(store, episode, human=human)
-                if recording:
-                    recordings.append(recording)
-    return recordings
-
-
 def train_success(
     data: Path, bundle: Path, output: Path, options: SuccessOptions, *, workers: int = 1,
     store: Path | None = None, also: Sequence[Path] = (), command: str = '',
@@ -196,7 +143,7 @@ def train_success(
     :param also: more such folders, whose training episodes are added; what adaptation was
         trained on, say, has successes in more scenes.
     :param workers: processes that compute features.
-    :param store: folder for features; None: features/ beside the manifest.
+    :param store: folder for features; None: features/ in the data set.
     :raises HralignError: data or options that do not do.
     """
     verified = load_bundle(bundle)
@@ -209,17 +156,17 @@ def train_success(
     recordings = load_recordings(episodes, features, ['train'], humans=True)
     names = {e.episode_id for e in episodes.episodes}
     for folder in also:
-        more = _looked_at(
-            assign_splits(read_manifest(folder), options), options).of_split('train')
-        # Features are kept by id: one would be taken for the other.
+        more = chosen_data(read_manifest(folder), options).of_split('train')
+        # Failure modes are kept by id.
         both = names & {e.episode_id for e in more.episodes}
         if both:
             raise TrainingError(
                 f"{folder} and {data} both have an episode '{min(both)}' ({len(both)} in all); "
                 'import both into one manifest, from a folder above them')
         names |= {e.episode_id for e in more.episodes}
-        build_store(features.folder.parent, more, bundle, workers=workers, report=report)
-        recordings += load_recordings(more, features, ['train'], humans=True)
+        recordings += load_recordings(more, build_tokens(
+            more, bundle, folder=features.folder, basis=features.basis, workers=workers,
+            report=report), ['train'], humans=True)
     texts = task_texts(f.episode for f in recordings)
     if not texts:
         raise TrainingError(

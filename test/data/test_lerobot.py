@@ -5,12 +5,12 @@
 
 import json
 
-from hralign_ros.data.features import view_videos
 from hralign_ros.data.importing import import_data
 from hralign_ros.data.lerobot import read_lerobot
 from hralign_ros.data.manifest import DataError, read_manifest, write_manifest
 from hralign_ros.data.pairs import robot_clip
 from hralign_ros.data.skipped import Faults
+from hralign_ros.data.token_features import episode_videos, open_views
 from hralign_ros.runtime.video import read_frames, write_video
 import numpy as np
 import pyarrow as pa
@@ -147,7 +147,7 @@ def test_cameras_that_lie_elsewhere(tmp_path):
     write_manifest(tmp_path, episodes)
     again = read_manifest(tmp_path).episodes
     assert [e.robot_offset_s for e in again] == [{}, {}, {'wrist': -1.0}]
-    videos = view_videos(again[2], tmp_path, False)
+    videos = open_views(episode_videos(again[2]), tmp_path)
     assert np.allclose(videos['wrist'].times, videos['third_person'].times)
     assert numbers(read_frames(videos['wrist'].path, videos['wrist'].stamps)[0]) == [
         20 + i for i in range(5)]

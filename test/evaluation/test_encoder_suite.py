@@ -37,7 +37,7 @@ def variants(*names):
 
 def quickly(chosen, **options):
     options = {'splits': [SPLIT], 'full': False, 'probes': False, 'report': str, **options}
-    return measure(encoder_suite.FeatureStore(small.data()), chosen, **options)
+    return measure(encoder_suite.RunInputs(small.data()), chosen, **options)
 
 
 def hits(found, variant):
@@ -63,7 +63,7 @@ def report(tmp_path_factory):
 def prepared(name='adapted', view='third_person'):
     """Return what encoding needs: run, features, items, texts."""
     run = small.run(name)
-    store = encoder_suite.FeatureStore(small.data())
+    store = encoder_suite.RunInputs(small.data())
     cache = store.clips(run)
     items = embeddings.split_items(small.data(), cache, SPLIT, view)
     return run, cache, items, store.texts(run, items)
@@ -230,7 +230,7 @@ def test_data_without_actions_are_measured_all_the_same():
     """Guards recorded data: the probes are left out and said to be, the rest is there."""
     data, told = small.data(), []
     none = data.only(replace(e, actions=()) for e in data.episodes)
-    found = measure(encoder_suite.FeatureStore(none), variants('adapted'), splits=[SPLIT],
+    found = measure(encoder_suite.RunInputs(none), variants('adapted'), splits=[SPLIT],
                     full=False, report=told.append)
     assert any('the probes are left out' in line for line in told)
     assert {r['metric'] for r in found.rows} == {'retrieval_r1', 'proxy_a_distance'}
@@ -252,13 +252,13 @@ def test_a_split_of_one_pair():
     run, data = small.run('adapted'), small.data()
     one = [e for e in data.episodes if e.split != SPLIT or e.episode_id == 'push-bar_0_0']
     with pytest.raises(EvaluationError, match='split test_task: 1 pairs with features; needed'):
-        measure(encoder_suite.FeatureStore(data.only(one)), [Variant('it', (run,))],
+        measure(encoder_suite.RunInputs(data.only(one)), [Variant('it', (run,))],
                 splits=[SPLIT], report=str)
 
 
 def test_features_are_opened_once():
     """Guards the time of an evaluation: runs on one backbone share their features."""
-    store = encoder_suite.FeatureStore(small.data())
+    store = encoder_suite.RunInputs(small.data())
     one, other = (store.clips(small.run(name)) for name in ('adapted', 'again'))
     assert one is other
     assert store.clips(small.run('vit')) is not one
@@ -384,7 +384,7 @@ def test_data_that_cannot_show_everything(tmp_path, full):
     told = []
     found = evaluate_adaptation(
         few, [small.run('adapted')], tmp_path / 'report', splits=[SPLIT], full=full,
-        cache=small.data().folder / 'cache', report=told.append)
+        cache=small.data().folder / 'features', report=told.append)
     assert found.find('retrieval_r1', 'adapted', SPLIT, **OWN_PAIR)
     assert {'metric': 'proxy_a_distance', 'conditions': {'text': 'task'}, 'split': SPLIT}.items(
     ) <= found.left_out[0].items()

@@ -21,7 +21,7 @@ from hralign_ros.training.alignment_batches import make_items, PairBatches, Vide
 from hralign_ros.training.alignment_objective import batch_loss, video_batch_loss
 from hralign_ros.training.alignment_options import TrainOptions
 from hralign_ros.training.alignment_train import train
-from hralign_ros.training.clip_features import FeatureCache
+from hralign_ros.training.clip_features import ClipFeatures
 from hralign_ros.training.distributed import average_gradients, joined
 import numpy as np
 import torch
@@ -51,25 +51,27 @@ def make_pairs(count=26, *, start=0, tasks=4, wrist=True, offset=0):
     return pairs
 
 
-def make_cache(count=60, *, seed=0, dtype=np.float32, noise=0.3):
+def make_cache(count=60, *, seed=0, dtype=np.float32, noise=0.3, alike=False):
     """
     Make maps in which a robot shows what its human shows, in other channels.
 
-    What is shown has six dimensions. Values are not negative, as behind a ReLU.
+    What is shown has six dimensions. Values are not negative, as behind a ReLU. Where all are
+    alike, every clip has the first frame of the first.
     """
     rng = np.random.default_rng(seed)
     content = rng.standard_normal((count, 6))
-    rows: dict[str, int] = {}
-    maps = []
+    entries = {}
     for prefix in ('h', 'r', 'w'):
         channels = rng.standard_normal((6, CHANNELS)) / 6 ** 0.5
         for i in range(count):
-            rows[f'{prefix}{i}.mp4'] = len(maps)
             shown = content[i] @ channels + noise * rng.standard_normal(
                 (FRAMES, SIDE, SIDE, CHANNELS))
-            maps.append(np.maximum(shown, 0))
-    times = {name: np.arange(FRAMES) * 0.1 for name in rows}
-    return FeatureCache(Path('/nowhere/tiny'), {}, rows, {}, np.stack(maps).astype(dtype), times)
+            entries[f'{prefix}{i}.mp4'] = {
+                'maps': np.maximum(shown, 0).astype(dtype), 'time_s': np.arange(FRAMES) * 0.1}
+    if alike:
+        one = entries['h0.mp4']['maps'][:1].repeat(FRAMES, 0)
+        entries = {name: {**entry, 'maps': one} for name, entry in entries.items()}
+    return ClipFeatures(entries, 'tiny')
 
 
 def make_texts(tasks=4):

@@ -3,8 +3,8 @@
 
 """Synthetic recordings: a task is a direction, being accomplished is another one."""
 
-from hralign_ros.data.features import EpisodeFeatures
 from hralign_ros.data.manifest import Episode
+from hralign_ros.data.token_features import EpisodeFeatures
 from hralign_ros.models.success import SuccessHead
 from hralign_ros.models.text import PromptedTextEncoder
 from hralign_ros.training.success_clips import Recording

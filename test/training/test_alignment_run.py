@@ -21,7 +21,6 @@ from hralign_ros.training.alignment_run import (
     text_features,
 )
 from hralign_ros.training.checkpoints import TrainingError
-from hralign_ros.training.clip_features import open_cache
 import numpy as np
 import pytest
 from support import small_data as small
@@ -39,7 +38,7 @@ def one_thread():
 def features(name):
     """Open the features that a run was trained on."""
     run = small.run(name)
-    return open_cache(small.data_folder() / 'cache' / run.record['cache'])
+    return pair_features(small.data(), run.backbone, run.options)
 
 
 def test_items(split='test_task'):
@@ -165,7 +164,7 @@ def test_what_run_json_says():
 
 def test_the_cache_serves_every_pairing():
     """Guards against features computed twice: any pairing opens the one that is there."""
-    run, count = small.run('adapted'), len(list((small.data_folder() / 'cache').iterdir()))
+    run, count = small.run('adapted'), len(list((small.data_folder() / 'features').iterdir()))
     data = small.data()
     for how in HOW:
         told = []
@@ -173,7 +172,7 @@ def test_the_cache_serves_every_pairing():
         assert cache.key == run.record['cache'] and not told
         for pair in make_pairs(data.of_split('train'), how, views=run.options.views):
             assert cache.has(pair.human) and cache.has(pair.robot)
-    assert len(list((small.data_folder() / 'cache').iterdir())) == count
+    assert len(list((small.data_folder() / 'features').iterdir())) == count
 
 
 def test_going_on_with_a_run(tmp_path):
@@ -223,7 +222,7 @@ def test_partners_are_drawn_several_times(tmp_path):
      TrainingError, 'use pooling attention')])
 def test_wrong_options(tmp_path, monkeypatch, change, error, said):
     """Guards hours of work: what cannot be is said before any feature is computed."""
-    import hralign_ros.training.clip_features as module
+    import hralign_ros.data.features as module
 
     def fail(*args, **more):
         raise AssertionError('features are computed')
@@ -236,7 +235,7 @@ def test_wrong_options(tmp_path, monkeypatch, change, error, said):
 
 def test_a_folder_that_cannot_be_written_is_found_first(tmp_path, monkeypatch):
     """Guards hours of features for a run that ends in a traceback, or in one that is there."""
-    import hralign_ros.training.clip_features as module
+    import hralign_ros.data.features as module
 
     def fail(*args, **more):
         raise AssertionError('features are computed')

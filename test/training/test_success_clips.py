@@ -7,7 +7,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 from hralign_ros.calibration.traces import trace
-from hralign_ros.data.features import EpisodeFeatures
+from hralign_ros.data.token_features import EpisodeFeatures
 from hralign_ros.models.success import SuccessHead
 from hralign_ros.runtime.bundle import ClipSpec
 from hralign_ros.runtime.memory import assemble, EpisodeMemory, FrameSet

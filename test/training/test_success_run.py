@@ -10,9 +10,13 @@ import shutil
 from hralign_ros.calibration.add_task import add_task
 from hralign_ros.calibration.scorer import Scorer
 from hralign_ros.cli.main import main
-from hralign_ros.data import features as store_module
-from hralign_ros.data.features import build_store, open_store
 from hralign_ros.data.manifest import DataError, read_manifest, write_manifest
+from hralign_ros.data.token_features import (
+    build_tokens,
+    encode_recording,
+    episode_videos,
+    open_views,
+)
 from hralign_ros.evaluation.bootstrap import EvaluationError
 from hralign_ros.evaluation.bundle_report import BundlePlayer, evaluate_bundle
 from hralign_ros.evaluation.report import Measured
@@ -27,16 +31,15 @@ from hralign_ros.runtime import (
     Status,
 )
 from hralign_ros.runtime.images import ViewGeometry
+from hralign_ros.runtime.report import silent
 from hralign_ros.runtime.tasks import FALLBACK
 from hralign_ros.runtime.video import read_frames, write_video
 from hralign_ros.training.checkpoints import TrainingError
+from hralign_ros.training.success_clips import assign_splits, load_recordings, open_data
 from hralign_ros.training.success_options import SuccessOptions
 from hralign_ros.training.success_run import (
-    assign_splits,
     check_runs,
-    load_recordings,
     load_success_run,
-    open_data,
     train_success,
 )
 import numpy as np
@@ -67,59 +70,26 @@ def bundle(run_folder, tmp_path_factory):
     return folder
 
 
-def test_features_are_computed_once(run_folder):
-    """Guards resuming: what is there is not computed again, what is gone is."""
-    data = read_manifest(data_folder())
-    store = open_store(next((data_folder() / 'features').glob('*/')))
-    gone = data.episodes[0]
-    before = store.load(gone)
-    assert before.tokens.shape == (FRAMES, 2, 49, 96) and before.present.all()
-    assert before.time_s[-1] == pytest.approx((FRAMES - 1) / RATE_HZ)
-    store.path(gone).unlink()
-    lines = []
-    again = build_store(data_folder() / 'features', data, default_bundle(), report=lines.append)
-    assert again.key == store.key and '1 recordings to encode' in lines[0]
-    np.testing.assert_array_equal(again.load(gone).tokens, before.tokens)
-    with pytest.raises(DataError, match='no features of episodes'):
-        open_store(data_folder())
+def tokens(data=None, **options):
+    """Open the features of a data set; `run_folder` has computed those of the small one."""
+    return build_tokens(data or read_manifest(data_folder()), default_bundle(),
+                        **{'report': silent, **options})
 
 
-def test_features_are_of_the_recordings_that_are_there(run_folder, tmp_path):
-    """
-    Guards a data set that changes under its names, and two that share a folder of features.
+def test_features_are_those_of_every_frame(run_folder):
+    features = tokens()
+    one = features.load(read_manifest(data_folder()).episodes[0])
+    assert one.tokens.shape == (FRAMES, 2, 49, 96) and one.present.all()
+    assert one.time_s[-1] == pytest.approx((FRAMES - 1) / RATE_HZ)
+    assert load_success_run(run_folder).basis.key == features.basis.key
 
-    Features were kept by the episode's id alone: an attempt that was recorded anew under its old
-    name kept the old one's features, silently. A file of features that was cut short was taken
-    for whole, and ended training in a traceback.
-    """
-    root = tmp_path / 'data'
-    shutil.copytree(data_folder(), root)
-    data = read_manifest(root)
-    anew, cut, broken, same = data.episodes[:4]
-    shutil.copy(root / same.robot_videos['wrist'], root / anew.robot_videos['wrist'])
-    (root / broken.robot_videos['wrist']).write_bytes(b'not a video')
-    store = open_store(next((root / 'features').glob('*/')))
-    before = {e.episode_id: store.load(e).tokens for e in (anew, cut, same)}
-    whole = store.path(cut).read_bytes()
-    store.path(cut).write_bytes(whole[:len(whole) // 2])
-    with pytest.raises(DataError, match='computes features'):
-        store.load(cut)
-    lines = []
-    build_store(root / 'features', data, default_bundle(), report=lines.append)
-    assert '3 recordings to encode' in lines[0]
-    assert not store.has(broken), 'its features were those of another recording'
-    wrist = store.views.index('wrist')
-    np.testing.assert_array_equal(
-        store.load(anew).tokens[:, wrist], before[same.episode_id][:, wrist])
-    assert not np.array_equal(store.load(anew).tokens, before[anew.episode_id])
-    np.testing.assert_array_equal(store.load(cut).tokens, before[cut.episode_id])
-    # A disk that is missing takes no features with it.
-    (root / same.robot_videos['wrist']).rename(root / 'away.mp4')
-    build_store(root / 'features', data, default_bundle(), report=lines.append)
-    np.testing.assert_array_equal(store.load(same).tokens, before[same.episode_id])
-    (store.folder / 'basis.safetensors').write_bytes(b'cut')
-    with pytest.raises(DataError, match='delete its folder'):
-        build_store(root / 'features', data, default_bundle(), report=lines.append)
+
+def test_a_basis_that_is_damaged_is_one_sentence(tmp_path):
+    """Guards a folder of features that was copied in part: nothing is fitted anew in silence."""
+    for path in tokens().folder.glob('basis-*'):
+        (tmp_path / path.name).write_bytes(path.read_bytes()[:100])
+    with pytest.raises(DataError, match='damaged'):
+        tokens(folder=tmp_path)
 
 
 def test_a_camera_that_is_upside_down(tmp_path):
@@ -137,13 +107,11 @@ def test_a_camera_that_is_upside_down(tmp_path):
         shutil.copy(data.path(file), root / file)
     frames, times = read_frames(data.path(episode.robot_videos['wrist']), count=FRAMES)
     write_video(root / 'turned.mp4', frames[:, ::-1, ::-1], RATE_HZ, quality=0)
-    basis = build_store(
-        data_folder() / 'features', data, default_bundle(), report=lambda _: None).basis
+    basis = tokens().basis
 
     def features(some):
         write_manifest(root, [some])
-        return build_store(tmp_path / 'features', read_manifest(root), default_bundle(),
-                           basis=basis, report=lambda _: None).load(some).means
+        return tokens(read_manifest(root), basis=basis).load(some).means
 
     expected, as_it_lies = features(upright), features(turned)
     wrist = Encoder.load(default_bundle(), provider='cpu').manifest.views.index('wrist')
@@ -165,43 +133,23 @@ def test_clips_of_a_camera_that_is_upside_down(bundle, tmp_path, capsys):
     assert 'rotation or crop is given for hand' in capsys.readouterr().err
 
 
-def test_a_recording_is_encoded_some_frames_at_a_time(tmp_path, monkeypatch):
+def test_a_recording_is_encoded_some_frames_at_a_time(monkeypatch):
     """Guards long recordings: all frames of all cameras were in memory at once, 10 GB a minute."""
-    data = read_manifest(data_folder())
-    whole = build_store(
-        data_folder() / 'features', data, default_bundle(), report=lambda _: None)
-    read = []
-
-    def spy(path, times_s=None, **how):
-        read.append(len(times_s))
-        return read_frames(path, times_s=times_s, **how)
-    monkeypatch.setattr(store_module, '_BLOCK', 4)
-    monkeypatch.setattr(store_module, 'read_frames', spy)
+    data, whole, read = read_manifest(data_folder()), tokens(), []
     encoder = Encoder.load(default_bundle(), provider='cpu', threads=1)
+    several = encoder.encode_batch
+
+    def spy(images):
+        read.append(len(images))
+        return several(images)
+    monkeypatch.setattr(encoder, 'encode_batch', spy)
     episode = data.episodes[0]
-    parts = store_module._encode_recording(
-        encoder, whole.basis, store_module.view_videos(episode, data.folder, False))
-    assert max(read) <= 4 and len(parts.time_s) == FRAMES
-    for name in ('tokens', 'means', 'time_s', 'present'):
-        np.testing.assert_allclose(getattr(parts, name).astype(float), getattr(
+    parts = encode_recording(
+        encoder, whole.basis, open_views(episode_videos(episode), data.folder), block=4)
+    assert max(read) <= 4 and len(parts['time_s']) == FRAMES
+    for name, values in parts.items():
+        np.testing.assert_allclose(values.astype(float), getattr(
             whole.load(episode), name).astype(float), rtol=2e-3, atol=4e-3)
-
-
-def test_a_broken_video_is_left_out(tmp_path):
-    """Guards a night's work against one file that was cut short."""
-    root = tmp_path / 'data'
-    shutil.copytree(data_folder(), root, ignore=shutil.ignore_patterns('features'))
-    data = read_manifest(root)
-    few = data.only(data.episodes[:2])
-    (root / few.episodes[0].robot_videos['wrist']).write_bytes(b'not a video')
-    lines = []
-    basis = next((data_folder() / 'features').glob('*/basis.safetensors'), None)
-    if basis is not None:  # of the same recipe: no need to fit it to what is broken
-        (root / 'features' / basis.parent.name).mkdir(parents=True)
-        shutil.copy(basis, root / 'features' / basis.parent.name)
-    store = build_store(root / 'features', few, default_bundle(), report=lines.append)
-    assert any('left out' in line for line in lines)
-    assert not store.has(few.episodes[0]) and store.has(few.episodes[1])
 
 
 def test_the_bundle_knows_what_was_trained(bundle, run_folder):
@@ -226,10 +174,10 @@ def test_humans_are_looked_at_when_they_are_drawn(run_folder, tmp_path):
     drawn = load_success_run(run_folder).options
     options = replace(drawn, human_share=0.0, steps=1)
     for share, looked_at in ((drawn, True), (options, False)):
-        data, _ = open_data(data_folder(), default_bundle(), share, report=lambda _: None)
+        data, _ = open_data(data_folder(), default_bundle(), share, report=silent)
         assert any(e.human_video for e in data.episodes) is looked_at
     run = train_success(
-        data_folder(), default_bundle(), tmp_path, options, report=lambda _: None)
+        data_folder(), default_bundle(), tmp_path, options, report=silent)
     assert run.record['data']['human_recordings'] == 0
 
 
@@ -299,7 +247,7 @@ def test_more_data_to_train_on(run_folder, tmp_path):
     write_manifest(other, [replace(e, episode_id=f'other-{e.episode_id}')
                            for e in few.episodes if e.seed == 10])
     run = train_success(data_folder(), default_bundle(), tmp_path / 'run', replace(
-        load_success_run(run_folder).options, steps=1), also=[other], report=lambda _: None)
+        load_success_run(run_folder).options, steps=1), also=[other], report=silent)
     used = load_success_run(run_folder).record['data']['episodes']
     assert run.record['data']['episodes'] == used + 4
     assert not (other / 'features').exists()
@@ -468,7 +416,7 @@ def test_two_tasks_of_one_instruction(tmp_path):
     shutil.copytree(data_folder() / 'videos', tmp_path / 'videos')
     with pytest.raises(TrainingError, match='the tasks left and left-corner have the same'):
         train_success(tmp_path, default_bundle(), tmp_path / 'run', SuccessOptions(
-            steps=1, all_robots=True), store=data_folder() / 'features', report=lambda _: None)
+            steps=1, all_robots=True), store=data_folder() / 'features', report=silent)
 
 
 def test_human_share_without_human_recordings(tmp_path):
@@ -479,7 +427,7 @@ def test_human_share_without_human_recordings(tmp_path):
     with pytest.raises(TrainingError, match='human_share is 0.2, and there is no human recording'):
         train_success(tmp_path, default_bundle(), tmp_path / 'run', SuccessOptions(
             steps=1, all_robots=True, human_share=0.2), store=data_folder() / 'features',
-            report=lambda _: None)
+            report=silent)
 
 
 @pytest.mark.parametrize('change, what', [
@@ -529,15 +477,15 @@ def test_a_run_looks_at_other_data_in_its_own_basis(run_folder, tmp_path):
     shutil.copytree(data_folder(), other, ignore=shutil.ignore_patterns('features'))
     few = [e for e in read_manifest(other).episodes if e.seed in (0, 10)][:3]
     write_manifest(other, [replace(e, split='train') for e in few])
-    own = build_store(other / 'features', read_manifest(other), default_bundle(),
-                      report=lambda _: None)
+    own = tokens(read_manifest(other))
     assert own.basis.key != run.basis.key, 'other data, another basis'
     data, store = open_data(other, default_bundle(), run.options, basis=run.basis,
-                            report=lambda _: None)
+                            report=silent)
     assert store.basis.key == run.basis.key and store.key != own.key
+    lines = []
     where_it_was_trained = open_data(data_folder(), default_bundle(), run.options,
-                                     basis=run.basis, report=lambda _: None)[1]
-    assert 'basis' not in where_it_was_trained.recipe, 'nothing is encoded again'
+                                     basis=run.basis, report=lines.append)[1]
+    assert not lines, 'nothing is encoded again'
     np.testing.assert_allclose(
         store.load(data.episodes[0]).tokens, where_it_was_trained.load(few[0]).tokens, atol=2e-3)
 
@@ -550,7 +498,7 @@ def test_an_evaluation_of_little_data(run_folder, tmp_path):
     """
     run = load_success_run(run_folder)
     data, store = open_data(data_folder(), default_bundle(), run.options, basis=run.basis,
-                            report=lambda _: None)
+                            report=silent)
     few = data.only(e for e in data.episodes if e.split != 'test_seen' or not e.success)
     said = []
     found, _ = evaluate_success(few, store, [run], default_bundle(), tmp_path,
@@ -573,19 +521,19 @@ def test_what_was_trained_on_is_no_test(run_folder, tmp_path):
     """
     run = load_success_run(run_folder)
     data, store = open_data(data_folder(), default_bundle(), run.options, basis=run.basis,
-                            report=lambda _: None)
+                            report=silent)
     moved = next(e for e in data.episodes if e.split == 'train')
     again = data.only(replace(e, split='test_seen') if e is moved else e for e in data.episodes)
     with pytest.raises(EvaluationError, match=f'1 test episodes .* such as {moved.episode_id}'):
-        evaluate_success(again, store, [run], default_bundle(), tmp_path, report=lambda _: None)
+        evaluate_success(again, store, [run], default_bundle(), tmp_path, report=silent)
 
 
 def test_two_episodes_of_one_name(run_folder, tmp_path):
-    """Guards --also: features are kept by id, so one's images were the other's."""
+    """Guards --also: failure modes are kept by id, so one's would be the other's."""
     run = load_success_run(run_folder)
     with pytest.raises(TrainingError, match='both have an episode'):
         train_success(data_folder(), default_bundle(), tmp_path, replace(run.options, steps=1),
-                      also=[data_folder()], report=lambda _: None)
+                      also=[data_folder()], report=silent)
 
 
 def test_no_clips_are_said(bundle, tmp_path, capsys):

@@ -1,0 +1,289 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Features of every frame of every episode, by the bundle's own graphs: what success heads read.
+
+Reading and encoding is done by the runtime that is also in the node.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from hashlib import sha256
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from hralign_ros.data.features import build_features, Encode, Features, features_folder, Videos
+from hralign_ros.data.manifest import DataError, DataSet, Episode, HUMAN, REFERENCE_VIEW
+from hralign_ros.data.token_basis import Basis, fit_basis, read_basis
+from hralign_ros.runtime.encoder import Encoder
+from hralign_ros.runtime.images import AS_IT_COMES, ViewGeometry
+from hralign_ros.runtime.report import Report
+from hralign_ros.runtime.video import frame_times, newest_at, read_frames, within
+import numpy as np
+from numpy.typing import NDArray
+
+Halves = NDArray[np.float16]
+SCHEMA_VERSION = 3
+# Episodes and frames of each that the basis is fitted to.
+_BASIS_EPISODES, _BASIS_FRAMES = 240, 5
+# So many frames are in memory at a time.
+_BLOCK = 64
+
+
+@dataclass(frozen=True, eq=False)
+class EpisodeFeatures:
+    """
+    One recording of one episode: the robot's views, or the human's.
+
+    :param tokens: float16 [F, V, N, R]; zeros for a view that was not recorded.
+    :param means: float16 [F, V, C], the mean over the un-reduced tokens.
+    :param present: bool [V].
+    :param time_s: float64 [F], seconds from the start.
+    :param source: identifies the recordings, by their content; '': not known.
+    """
+
+    tokens: Halves
+    means: Halves
+    present: NDArray[np.bool_]
+    time_s: NDArray[np.float64]
+    source: str = ''
+
+
+@dataclass(frozen=True)
+class TokenFeatures:
+    """
+    The features of a data set's episodes.
+
+    :param features: by recording.
+    :param basis: in which tokens are kept.
+    """
+
+    features: Features
+    basis: Basis
+
+    @property
+    def folder(self) -> Path:
+        """Give the folder of features."""
+        return self.features.folder.parent
+
+    @property
+    def key(self) -> str:
+        """Identify what the numbers depend on, but for the videos."""
+        return self.features.folder.name
+
+    def has(self, episode: Episode, *, human: bool = False) -> bool:
+        """Tell whether the features of a recording are there."""
+        return _name(episode, human) in self.features
+
+    def load(self, episode: Episode, *, human: bool = False) -> EpisodeFeatures:
+        """
+        Read the features of a recording into memory.
+
+        :raises DataError: they are not there.
+        """
+        name = _name(episode, human)
+        return EpisodeFeatures(
+            **{part: np.array(values) for part, values in self.features[name].items()},
+            source=self.features.content_keys[name])
+
+
+def _name(episode: Episode, human: bool) -> str:
+    return f'{episode.episode_id} (human)' if human else episode.episode_id
+
+
+def episode_videos(episode: Episode, *, human: bool = False) -> Videos:
+    """Tell which videos show a recording; there are none where it was not recorded."""
+    if not human:
+        return Videos(episode.robot_videos, episode.robot_span_s, episode.robot_offset_s,
+                      episode.geometry)
+    files = {REFERENCE_VIEW: episode.human_video} if episode.human_video else {}
+    return Videos(files, episode.human_span_s, {}, {
+        REFERENCE_VIEW: episode.geometry.get(HUMAN, AS_IT_COMES)})
+
+
+def build_tokens(
+    data: DataSet, bundle: Path, *, folder: Path | None = None, workers: int | str = 1,
+    size: int = 96, basis: Basis | None = None, fit_to: DataSet | None = None,
+    report: Report = print,
+) -> TokenFeatures:
+    """
+    Compute what is missing of the features of a data set's episodes, or just open them.
+
+    :param bundle: whose preprocessing and visual encoder are used.
+    :param folder: of features; None: see `features_folder`.
+    :param size: R, numbers kept of each token.
+    :param basis: which numbers; None: fitted to this data, once for a folder of features.
+    :param fit_to: to whose training split a basis is fitted; None: to that of `data`.
+    :raises DataError: as `build_features`.
+    """
+    folder = features_folder(data.folder, folder, report)
+    encoder = Encoder.load(bundle, provider='cpu', threads=1)
+    basis = basis or _basis(folder, fit_to or data, encoder, size, report)
+    recordings = {_name(episode, human): videos
+                  for episode in data.episodes for human in (False, True)
+                  if (videos := episode_videos(episode, human=human)).files}
+    return TokenFeatures(build_features(
+        folder, data.folder, recordings, TokenEncoder(bundle, _graphs(encoder), basis),
+        workers=workers, report=report), basis)
+
+
+def _graphs(encoder: Encoder) -> dict[str, Any]:
+    files = encoder.manifest.document['files']
+    return {'schema_version': SCHEMA_VERSION, 'views': list(encoder.manifest.views),
+            'graphs': [files[name]['sha256'] for name in ('preprocess.onnx', 'visual.onnx')]}
+
+
+def _basis(
+    folder: Path, data: DataSet, encoder: Encoder, size: int, report: Report,
+) -> Basis:
+    """Read the basis that a folder's features are in, or fit it."""
+    made_of = json.dumps({**_graphs(encoder), 'size': size})
+    path = folder / f'basis-{sha256(made_of.encode()).hexdigest()[:20]}.safetensors'
+    if path.is_file():
+        return read_basis(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_suffix(f'.{os.getpid()}.tmp')
+        scratch.touch()
+    except OSError as error:
+        raise DataError(f'{folder}: the basis of features cannot be written there ({error}); '
+                        'name another folder (--features)') from error
+    try:
+        report(f'{path}: fitting the basis')
+        fit_basis(_samples(data, encoder, report), size=size).write(scratch)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+    return read_basis(path)
+
+
+def _samples(
+    data: DataSet, encoder: Encoder, report: Report,
+) -> Iterator[tuple[Any, Any]]:
+    """Encode a few frames of some training episodes, spread over the data set."""
+    views = encoder.manifest.views
+    episodes = [e for e in data.episodes
+                if e.split == 'train' and set(e.robot_videos) & set(views)]
+    if not episodes:
+        raise DataError(f'{data.folder}: no training episode with a robot to fit a basis to; the '
+                        f'views of the bundle are {", ".join(views)}')
+    rows = np.unique(np.linspace(0, len(episodes) - 1, _BASIS_EPISODES).round().astype(int))
+    for row in rows:
+        episode, tokens = episodes[row], {}
+        for view in views:
+            if view not in episode.robot_videos:
+                continue
+            try:
+                frames, _ = read_frames(
+                    data.path(episode.robot_videos[view]), count=_BASIS_FRAMES,
+                    span_s=episode.robot_span(view),
+                    geometry=episode.geometry.get(view, AS_IT_COMES))
+            except DataError as error:
+                report(f'  left out of the basis: {error}')
+            else:
+                tokens[view] = encoder.encode_batch(list(frames))
+        if tokens:
+            still = REFERENCE_VIEW if REFERENCE_VIEW in tokens else next(iter(tokens))
+            others = [some for view, some in tokens.items() if view != still]
+            yield tokens[still], np.concatenate(others) if others else tokens[still][:0]
+
+
+@dataclass(frozen=True, eq=False)
+class TokenEncoder:
+    """
+    Tokens of all frames of a recording, in a basis: the tensors of `EpisodeFeatures`.
+
+    :param graphs: what the numbers depend on, of the bundle.
+    """
+
+    bundle: Path
+    graphs: Mapping[str, Any]
+    basis: Basis
+
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        """Give all that its numbers depend on."""
+        return {'kind': 'tokens', 'basis': self.basis.key, **self.graphs}
+
+    def open(self, workers: int) -> Encode:
+        """Load the bundle's encoder."""
+        encoder = Encoder.load(self.bundle, provider='cpu', threads=1)
+        return lambda videos, root: encode_recording(encoder, self.basis, open_views(videos, root))
+
+
+@dataclass(frozen=True, eq=False)
+class ViewVideo:
+    """
+    One view's recording of an episode.
+
+    :param stamps: float64 [F] of the frames that are used, in the file [s].
+    :param offset: what is to be taken off for the times of the episode [s].
+    :param geometry: how its images are turned and cropped.
+    """
+
+    path: Path
+    stamps: NDArray[np.float64]
+    offset: float
+    geometry: ViewGeometry
+
+    @property
+    def times(self) -> NDArray[np.float64]:
+        """Give the frames' times in the episode."""
+        return self.stamps - self.offset
+
+    def read(self, stamps: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """Decode the frames of these stamps: uint8 [F, H, W, 3] RGB, as the node sees them."""
+        return read_frames(self.path, times_s=stamps, geometry=self.geometry)[0]
+
+
+def open_views(videos: Videos, root: Path) -> dict[str, ViewVideo]:
+    """Tell where the recording of each view is, and the times of its frames."""
+    recordings = {}
+    for view, file in videos.files.items():
+        recording = ViewVideo(root / file, frame_times(root / file),
+                              videos.offset_s.get(view, 0.0),
+                              videos.geometry.get(view, AS_IT_COMES))
+        used = within(recording.times, videos.span_s)
+        if not used.any():
+            raise DataError(f'{file}: no frame in its span')
+        recordings[view] = replace(recording, stamps=recording.stamps[used])
+    return recordings
+
+
+def encode_recording(
+    encoder: Encoder, basis: Basis, recordings: Mapping[str, ViewVideo], *, block: int = _BLOCK,
+) -> dict[str, NDArray[Any]]:
+    """
+    Encode the frames of an episode, some at a time: a minute of two cameras may be 10 GB.
+
+    :param recordings: by view. Views with other times than the reference view have the newest
+        frame by then.
+    :param block: frames in memory at a time.
+    :returns: tensors of `EpisodeFeatures`.
+    :raises DataError: no view is one of the bundle's, a frame cannot be read, or the recordings do
+        not go together.
+    """
+    manifest = encoder.manifest
+    known = [view for view in manifest.views if view in recordings]
+    if not known:
+        raise DataError(f'views {", ".join(recordings) or "none"}; the bundle has '
+                        f'{", ".join(manifest.views)}')
+    reference = REFERENCE_VIEW if REFERENCE_VIEW in known else known[0]
+    times = recordings[reference].times
+    shape = (len(times), len(manifest.views))
+    tokens = np.zeros((*shape, manifest.tokens, basis.matrix.shape[1]), np.float16)
+    means = np.zeros((*shape, manifest.channels), np.float16)
+    for view in known:
+        recording = recordings[view]
+        wanted = recording.stamps[newest_at(recording.times, times, recording.path.name)]
+        column = manifest.views.index(view)
+        for start in range(0, len(wanted), block):
+            some = slice(start, start + block)
+            full = encoder.encode_batch(list(recording.read(wanted[some])))
+            tokens[some, column] = basis.apply(full)
+            means[some, column] = full.mean(1)
+    return {'tokens': tokens, 'means': means, 'time_s': np.asarray(times, np.float64),
+            'present': np.array([view in known for view in manifest.views])}

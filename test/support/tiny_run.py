@@ -51,7 +51,7 @@ def make_pairs(count=26, *, start=0, tasks=4, wrist=True, offset=0):
     return pairs
 
 
-def make_cache(count=60, *, seed=0, dtype=np.float32, noise=0.3, alike=False):
+def make_entries(count=60, *, seed=0, dtype=np.float32, noise=0.3, alike=False):
     """
     Make maps in which a robot shows what its human shows, in other channels.
 
@@ -71,7 +71,11 @@ def make_cache(count=60, *, seed=0, dtype=np.float32, noise=0.3, alike=False):
     if alike:
         one = entries['h0.mp4']['maps'][:1].repeat(FRAMES, 0)
         entries = {name: {**entry, 'maps': one} for name, entry in entries.items()}
-    return ClipFeatures(entries, 'tiny')
+    return entries
+
+
+def make_cache(count=60, **options):
+    return ClipFeatures(make_entries(count, **options), 'tiny')
 
 
 def make_texts(tasks=4):

@@ -8,6 +8,7 @@ from dataclasses import replace
 from hralign_ros.data.manifest import DataError
 from hralign_ros.runtime.errors import HralignError
 from hralign_ros.training.alignment_batches import digest, make_items, PairBatches, VideoBatches
+from hralign_ros.training.clip_features import ClipFeatures
 from hralign_ros.training.distributed import Ranks
 import numpy as np
 import pytest
@@ -22,13 +23,17 @@ def batches(kind=PairBatches, *, seed=3, batch=8, **options):
     return kind(ITEMS, CACHE, TEXTS, batch=batch, length=3, seed=seed, **options)
 
 
+def all_frames(clip):
+    return CACHE.stack([clip], [np.arange(CACHE.frames)])[0]
+
+
 def test_pairs_of_one_episode_are_one_item():
     assert len(ITEMS) == 26
     assert [list(item.robots) for item in ITEMS[:4]] == [
         ['third_person'], ['third_person', 'wrist'], ['third_person', 'wrist'],
         ['third_person']]
-    fewer = replace(CACHE, rows={k: v for k, v in CACHE.rows.items() if k not in (
-        'w1.mp4', 'h2.mp4', 'r3.mp4')})
+    fewer = ClipFeatures({k: v for k, v in tiny_run.make_entries().items() if k not in (
+        'w1.mp4', 'h2.mp4', 'r3.mp4')}, '')
     items, left_out = make_items(tiny_run.make_pairs(), fewer)
     assert (len(items), left_out) == (24, 4)
     assert list(items[1].robots) == ['third_person']
@@ -94,12 +99,12 @@ def test_rows_belong_together():
                                       for v in source.views]
     assert batch.parts == tuple(int(n) for n in batch.present.sum(1))
     for row, item in enumerate(chosen):
-        stored = torch.from_numpy(CACHE.clip(item.human))
+        stored = all_frames(item.human)
         assert all(any(torch.equal(frame, s) for s in stored) for frame in batch.human[row])
         np.testing.assert_array_equal(batch.text[row], TEXTS[item.robot.task_text])
     clips = [item.robots[v] for v in source.views for item in chosen if v in item.robots]
     for row, clip in enumerate(clips):
-        stored = torch.from_numpy(CACHE.clip(clip))
+        stored = all_frames(clip)
         assert all(any(torch.equal(frame, s) for s in stored) for frame in batch.robot[row])
         assert clip.episode_id == chosen[batch.owner[row]].robot.episode_id
     tasks = [item.task_id for item in chosen]
@@ -108,13 +113,13 @@ def test_rows_belong_together():
 
 def test_validation_takes_even_frames():
     batch = batches().load_even(slice(1, 3))
-    stored = CACHE.clip(ITEMS[1].human)
+    stored = all_frames(ITEMS[1].human)
     np.testing.assert_array_equal(batch.human[0], stored[[0, 2, 5]])
     assert batch.parts == (2, 2)
 
 
 def test_maps_are_float32_with_channels_last():
-    half = replace(CACHE, array=CACHE.array.astype(np.float16))
+    half = tiny_run.make_cache(dtype=np.float16)
     batch = PairBatches(ITEMS, half, TEXTS, batch=8, length=3).load(0)
     for maps in (batch.human, batch.robot):
         assert maps.dtype == torch.float32
@@ -143,7 +148,8 @@ def test_the_window_knows_the_rate_of_the_frames():
     """Guards the released window: at 10 Hz, 6 frames are no more than its first part."""
     source = batches(sampler='window')
     assert source.frames(ITEMS[0].human, np.random.default_rng(0)).tolist() == [0, 5, 5]
-    slow = replace(CACHE, frame_times={k: np.arange(6) * 0.9 for k in CACHE.rows})
+    slow = ClipFeatures({k: {**v, 'time_s': np.arange(6) * 0.9}
+                         for k, v in tiny_run.make_entries().items()}, '')
     source = PairBatches(ITEMS, slow, TEXTS, batch=8, length=3, sampler='window')
     found = source.frames(ITEMS[0].human, np.random.default_rng(0))
     assert (found - found[0]).tolist() == [0, 1, 2]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import json
 
 from hralign_ros.data.manifest import DataError
-from hralign_ros.data.pairs import HOW, make_pairs
+from hralign_ros.data.pairs import HOW, human_clip, make_pairs
 from hralign_ros.evaluation.embeddings import encode_pairs, NEUTRAL_TEXT
 from hralign_ros.models.backbones import load_backbone
 from hralign_ros.models.errors import ModelError
@@ -60,8 +60,8 @@ def test_human_features_stay_bit_by_bit(name):
     after = small.run(name)
     before = build_model(after.backbone, small.RUNS[name], after.record['text_dim'])
     cache = features(name)
-    humans = sorted(e.human_video for e in small.data().episodes if e.split)[:6]
-    maps = torch.from_numpy(np.stack([cache.clip(h) for h in humans]).astype(np.float32))
+    humans = [human_clip(e) for e in small.data().episodes[:6]]
+    maps = cache.stack(humans, [np.arange(cache.frames)] * len(humans))
     with torch.no_grad():
         assert torch.equal(before.frozen_maps(maps), after.model.frozen_maps(maps))
         robot = before.adapted_maps(maps), after.model.adapted_maps(maps)

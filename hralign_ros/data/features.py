@@ -83,7 +83,7 @@ class ClipEncoder(Protocol):
         """Give all that its numbers depend on, as JSON has it."""
         ...
 
-    def open(self, workers: int) -> Encode:
+    def start(self, workers: int) -> Encode:
         """Load what encodes, in one of so many processes on this machine."""
         ...
 
@@ -262,7 +262,7 @@ def _fill(
     elif (count := min(int(workers), len(jobs))) > 1:
         done = _with_processes(encoder, jobs, count)
     else:
-        encode = encoder.open(1)
+        encode = encoder.start(1)
         done = (_encode(encode, job) for job in jobs)
     for job, written, reason in done:
         if reason:
@@ -327,7 +327,7 @@ _here: tuple[str, Encode] | None = None
 
 def _start_worker(encoder: ClipEncoder, workers: int, recipe: str = '') -> None:
     global _here
-    _here = recipe, encoder.open(workers)
+    _here = recipe, encoder.start(workers)
 
 
 def _encode_here(job: _Job) -> tuple[_Job, int, str]:

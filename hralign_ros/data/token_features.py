@@ -208,7 +208,7 @@ class TokenEncoder:
         """Give all that its numbers depend on."""
         return {'kind': 'tokens', 'basis': self.basis.key, **self.graphs}
 
-    def open(self, workers: int) -> Encode:
+    def start(self, workers: int) -> Encode:
         """Load the bundle's encoder."""
         encoder = Encoder.load(self.bundle, provider='cpu', threads=1)
         return lambda videos, root: encode_recording(encoder, self.basis, open_views(videos, root))

@@ -243,10 +243,11 @@ class PairBatches(_Source):
         tasks = np.unique([item.task_id for item in chosen], return_inverse=True)[1]
         texts = sorted({item.robot.task_text for item in whole or chosen})
         return Batch(
-            human=self.cache.stack([item.human for item in mine],
-                            [f[item.human.key] for item, f in zip(mine, my_frames, strict=True)]),
-            robot=self.cache.stack(robots, [my_frames[i][clip.key]
-                                     for i, clip in zip(owner, robots, strict=True)]),
+            human=self.cache.stack(
+                [item.human for item in mine],
+                [f[item.human.key] for item, f in zip(mine, my_frames, strict=True)]),
+            robot=self.cache.stack(robots, [
+                my_frames[i][clip.key] for i, clip in zip(owner, robots, strict=True)]),
             owner=torch.tensor(owner, dtype=torch.int64), parts=tuple(parts),
             text=self.text([item.robot.task_text for item in mine]),
             present=torch.tensor([[view in item.robots for item in chosen]

@@ -167,7 +167,7 @@ class MapEncoder:
         made = {'graph': self.graph, 'front': None} if self.engine == 'onnxruntime' else {}
         return {**self.__dict__, **made}
 
-    def open(self, workers: int) -> Encode:
+    def start(self, workers: int) -> Encode:
         """Make the engine."""
         if workers > 1:
             torch.set_num_threads(max(1, torch.get_num_threads() // workers))

@@ -38,7 +38,7 @@ class MeanColours:
     def recipe(self):
         return {'kind': 'mean colours', 'frames': self.frames}
 
-    def open(self, workers):
+    def start(self, workers):
         calls = []
 
         def encode(videos, root):

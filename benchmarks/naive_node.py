@@ -72,6 +72,7 @@ class NaiveNode(Node):
             return
         embedding = self._encode()
         answer = TaskEmbedding(header=message.header, view_names=list(VIEWS),
+                               part_names=['clip'], part_offsets=[0],
                                dim=embedding.shape[1], data=array('f', embedding.tobytes()))
         answer.view_stamps = [message.header.stamp] * len(VIEWS)
         answer.view_valid = [True] * len(VIEWS)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 Doubles = NDArray[np.float64]
 
 
-class Decider(Protocol):
+class SuccessModel(Protocol):
     """What alarms, delays and calibration are measured of: a calibrated head, or a bundle."""
 
     @property
@@ -44,7 +44,7 @@ class Decider(Protocol):
 
 
 def decided_on(
-    ours: Sequence[Decider], recordings: Sequence[Recording], alpha: float,
+    ours: Sequence[SuccessModel], recordings: Sequence[Recording], alpha: float,
 ) -> tuple[list[Recording], str]:
     """
     Take the recordings that decisions of this rate are made on; of others nothing is shown.

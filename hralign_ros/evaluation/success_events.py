@@ -20,7 +20,12 @@ from hralign_ros.evaluation.bootstrap import cluster_mean, Estimate, resample
 from hralign_ros.evaluation.metrics.decisions import delays, rate, rule_of_three
 from hralign_ros.evaluation.metrics.progress_order import value_order_correlations
 from hralign_ros.evaluation.report import Measured
-from hralign_ros.evaluation.success_deciders import CalibratedScorer, decided_on, Decider, Doubles
+from hralign_ros.evaluation.success_deciders import (
+    CalibratedScorer,
+    decided_on,
+    Doubles,
+    SuccessModel,
+)
 from hralign_ros.evaluation.success_suite import (
     attempts,
     clusters_of,
@@ -41,7 +46,7 @@ _DRAWS = 500
 
 
 def measure_alarms(
-    found: Measured, name: str, ours: Sequence[Decider], recordings: Sequence[Recording],
+    found: Measured, name: str, ours: Sequence[SuccessModel], recordings: Sequence[Recording],
     split: str,
 ) -> None:
     """
@@ -74,7 +79,7 @@ def measure_alarms(
 
 
 def measure_delays(
-    found: Measured, name: str, ours: Sequence[Decider], recordings: Sequence[Recording],
+    found: Measured, name: str, ours: Sequence[SuccessModel], recordings: Sequence[Recording],
     split: str,
 ) -> None:
     """
@@ -121,7 +126,7 @@ def measure_delays(
                   seeds=seeds)
 
 
-def _first_decision(one: Decider, recording: Recording) -> int:
+def _first_decision(one: SuccessModel, recording: Recording) -> int:
     """Return the row at which SUCCESS is decided, or a row behind the last one."""
     at = one.decision(one(recording))
     return recording.frames if at is None else at

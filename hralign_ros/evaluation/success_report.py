@@ -15,7 +15,7 @@ from hralign_ros.evaluation.bootstrap import EvaluationError
 from hralign_ros.evaluation.figures import bar_chart
 from hralign_ros.evaluation.metrics.names import METRICS
 from hralign_ros.evaluation.report import Measured, read_report, rows_for_card, write_report
-from hralign_ros.evaluation.success_deciders import CalibratedScorer, Decider
+from hralign_ros.evaluation.success_deciders import CalibratedScorer, SuccessModel
 from hralign_ros.evaluation.success_events import (
     measure_alarms,
     measure_cameras,
@@ -184,7 +184,9 @@ def spread(recordings: Sequence[Recording], most: int) -> list[Recording]:
     return [recordings[row] for row in rows]
 
 
-def example_curves(one: Decider, recordings: Sequence[Recording], each: int = 2) -> list[Curve]:
+def example_curves(
+    one: SuccessModel, recordings: Sequence[Recording], each: int = 2,
+) -> list[Curve]:
     """Take attempts of every kind by their names, without regard to how they are judged."""
     by_kind: dict[str, list[Recording]] = {}
     for recording in sorted(attempts(recordings), key=lambda f: f.episode.seed or 0):

@@ -23,7 +23,7 @@ from hralign_ros.evaluation.metrics.decisions import Rate, rate
 from hralign_ros.evaluation.metrics.detection import detection
 from hralign_ros.evaluation.metrics.progress_order import confusion
 from hralign_ros.evaluation.report import Measured
-from hralign_ros.evaluation.success_deciders import CalibratedScorer, decided_on, Decider
+from hralign_ros.evaluation.success_deciders import CalibratedScorer, decided_on, SuccessModel
 from hralign_ros.runtime.report import Report
 from hralign_ros.training.success_clips import Recording
 import numpy as np
@@ -46,7 +46,7 @@ _SHUFFLES = 100
 
 
 def undecided(
-    ours: Sequence[Decider], recordings: Mapping[str, Sequence[Recording]],
+    ours: Sequence[SuccessModel], recordings: Mapping[str, Sequence[Recording]],
 ) -> list[str]:
     """Say of which attempts there are no numbers about decisions, by split."""
     found = []
@@ -131,7 +131,7 @@ def measure_detection(
 
 
 def measure_calibration(
-    found: Measured, name: str, ours: Sequence[Decider],
+    found: Measured, name: str, ours: Sequence[SuccessModel],
     recordings: Mapping[str, Sequence[Recording]],
 ) -> dict[str, tuple[Doubles, NDArray[np.bool_]]]:
     """

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-The worker between the cameras' callbacks and the publishers; knows no ROS.
+From camera frames as they come to results: the worker between callbacks and publishers.
 
 Callbacks only put the newest frame of their view into a slot. One thread takes matched sets,
 decodes, infers and hands results over. Nothing queues up: a slow model drops frames, and the
@@ -68,7 +68,7 @@ class Result:
 @dataclass(frozen=True)
 class Callbacks:
     """
-    What a pipeline asks of the node around it; called from the worker.
+    What a pipeline asks of the program around it; called from the worker.
 
     :param decode: camera message -> RGB image and frame_id; raises FrameError.
     :param clock: now on the clock of the stamps [ns].
@@ -133,7 +133,7 @@ class Pipeline:
         # Since when the worker is in a tick; None: it is not.
         self._busy_since: int | None = None
 
-    # Called by the node.
+    # Called by the program around it.
 
     def start(self, *, thread: bool = True) -> None:
         """
@@ -477,7 +477,7 @@ class Pipeline:
         self, episode: Episode, tick: Tick | None, started: int,
         frame_ids: Mapping[str, str] = {},  # noqa: B006  # never changed
     ) -> None:
-        """Give a result to the node unless a new episode has begun."""
+        """Hand a result over unless a new episode has begun."""
         with self._wake:
             if episode is not self._episode or not self._running:
                 self._tally.ticks['outdated'] += 1

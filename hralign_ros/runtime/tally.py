@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""What the worker has done so far, counted; what diagnostics are made of."""
+"""Counts, rates and latencies of a pipeline: what diagnostics are made of."""
 
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence

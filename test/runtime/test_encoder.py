@@ -10,6 +10,9 @@ import time
 from hralign_ros import runtime
 from hralign_ros.runtime import (
     BundleError,
+    Decider,
+    Decision,
+    DecisionRules,
     default_bundle,
     Encoder,
     Status,
@@ -78,6 +81,24 @@ def test_what_a_tick_says(encoder):
         assert len(tick.success.clip_stamps) <= 5
     assert ticks[0].attention.sum(1) == pytest.approx(1.0, abs=1e-5), 'one frame has it all'
     assert len(ticks[-1].success.clip_stamps) == 5
+
+
+def test_a_step_decides(tiny_encoder):
+    """
+    Guards who calls the library without a node: the decision comes with the tick.
+
+    Decisions are those that a decider makes of the ticks' own numbers, by the rules given.
+    """
+    for rules in (DecisionRules(alpha=0.1), DecisionRules(alpha=0.1, dwell=0), DecisionRules()):
+        decider = Decider(rules)
+        ticks = play(tiny_encoder.start_episode('pick up the cup', rules), images=three)
+        for tick in ticks:
+            assert tick.alpha == rules.alpha
+            assert tick.threshold == tick.success.calibration.threshold(rules.alpha)
+            assert tick.decision is decider(
+                tick.stamp, probability=tick.success.probability, threshold=tick.threshold,
+                modes=tick.success.mode_risks, status=tick.status)
+        assert (ticks[-1].decision is Decision.ABSTAIN) == (ticks[-1].threshold is None)
 
 
 def test_images_make_a_difference(encoder):

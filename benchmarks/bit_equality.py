@@ -11,6 +11,9 @@ The first plays the demo episodes, and up to 20 of a data set, to the shipped bu
 it writes sha256 of all embeddings, and of all decisions with probability, out-of-distribution
 score and status, to the bit. The second compares every tensor of two runs. Exit code 1: they
 differ. With OMP_NUM_THREADS=1 and the same onnxruntime on the same kind of processor.
+
+Where the tasks of the shipped bundle have changed, so do the numbers of episodes at them: --bundle
+names the bundle of before, and shows what the code alone changes.
 """
 
 import argparse

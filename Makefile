@@ -12,7 +12,7 @@ WRIST ?=
 THIRD_PERSON ?=
 # make demo: the instruction.
 TASK ?=
-# make bundle: the run of `hralign adapt` to export, and the report of `hralign evaluate` on it.
+# make bundle: the run of `hralign encoder train` to export, and the report on it.
 RUN ?=
 REPORT ?=
 # Further options for the program that a target runs.
@@ -52,14 +52,14 @@ lint:  ## linters and type check only
 
 bundle:  ## rebuild the default bundle in models/default: make bundle RUN=folder REPORT=report.json
 	$(SETUP) adapt
-	@$(ENTER) && python -m hralign_ros.cli export --output models/default --replace \
-		$${RUN:+--run "$$RUN"} $${REPORT:+--report "$$REPORT"} $(ARGS)
+	@$(ENTER) && python -m hralign_ros.cli encoder export $${RUN:+"$$RUN"} --output models/default --replace \
+		$${REPORT:+--report "$$REPORT"} $(ARGS)
 
 bench:  ## measure latency, writes results/latency.json
 	$(SETUP) demo test adapt
 	@$(ENTER) && python benchmarks/latency.py $(ARGS)
 
-sim:  ## virtual environment of the simulators, for `hralign simulate`
+sim:  ## virtual environment of the simulators, for `hralign data simulate`
 	@command -v $(PYTHON) >/dev/null || \
 		{ echo "setup: Python 3.11 or 3.12 is needed and $(PYTHON) is not found." >&2; exit 1; }
 	@$(PYTHON) tools/setup_sim.py

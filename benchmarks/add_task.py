@@ -2,17 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-Measure what `hralign add-task` makes of 2 to 200 clips of each kind: its learning curve.
+Measure what `hralign success add-task` makes of 2 to 200 clips of each kind: its learning curve.
 
-    simulate=".venv-sim/bin/hralign simulate --purpose success --no-humans --output"
-    $simulate DATA --rounds 125 --only test_task --tasks TASK
+    simulate=".venv-sim/bin/hralign data simulate --purpose success --no-humans --output"
+    $simulate DATA --rounds 125 --split test_task --task TASK
     python benchmarks/add_task.py --data DATA
 
-TASK is one that the bundle does not know, window-open say. Its clips go to `add-task` as a user's
-would, successes cut off one second after they have succeeded. Fitting is timed by itself; what
-encodes the clips is the runtime. Attempts in scenes of their own, that were not learned from, are
-measured by their true flags; decisions are by the curve alone, without the node's ABSTAIN before
-out-of-distribution images and without FAILURE.
+TASK is one that the bundle does not know, window-open say. Its clips go to `hralign success
+add-task` as a user's would, successes cut off one second after they have succeeded. Fitting is
+timed by itself; what encodes the clips is the runtime. Attempts in scenes of their own, that were
+not learned from, are measured by their true flags; decisions are by the curve alone, without the
+node's ABSTAIN before out-of-distribution images and without FAILURE.
 """
 
 import argparse

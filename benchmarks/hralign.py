@@ -4,11 +4,11 @@
 """
 Train and measure everything that results/hralign.json says; go on with the same command.
 
-    .venv-sim/bin/hralign simulate --output DATA --rounds 4 --no-failures
+    .venv-sim/bin/hralign data simulate --output DATA --rounds 4 --no-failures
     python benchmarks/hralign.py --data DATA --runs RUNS --positions --footage VIDEOS
 
-Every run is a call of `hralign adapt` in a process of its own; one that is finished is not done
-again. Variants differ from the one above them in what their line says and in nothing else.
+Every run is a call of `hralign encoder train` in a process of its own; one that is finished is not
+done again. Variants differ from the one above them in what their line says and in nothing else.
 What results/adaptation.json has (benchmarks/adaptation.py) is taken in too.
 """
 
@@ -24,8 +24,8 @@ from pathlib import Path
 import sys
 from typing import Any
 
-from hralign_ros.cli.encoder import adapt_options
 from hralign_ros.cli.main import make_parser
+from hralign_ros.cli.options import changed
 from hralign_ros.data.manifest import DataSet, read_manifest, write_manifest
 from hralign_ros.evaluation.bootstrap import plain
 from hralign_ros.evaluation.encoder_metrics import POLICY
@@ -39,6 +39,7 @@ from hralign_ros.evaluation.encoder_suite import (
 )
 from hralign_ros.evaluation.metrics.names import HUMAN_TO_ROBOT, MAIN_RETRIEVAL, ROBOT_TO_HUMAN
 from hralign_ros.evaluation.report import Measured
+from hralign_ros.training.alignment_options import AdaptOptions
 from hralign_ros.training.alignment_run import load_run, RUN, Run
 from pages import kept, write_results
 from run_checks import export, human_is_untouched, resumes_exactly
@@ -51,13 +52,14 @@ SPEED = ROOT / 'results' / 'adaptation.json'
 ADAPTED, QUERY = 'adapted', 'frozen, trained query'
 SHUFFLED, RANDOM = 'shuffled pairs', 'random weights'
 BASE = ['--pairs', 'cross_scene', '--draws', '4']
-_THIRD = ['--views', 'third_person']
+_THIRD = ['--view', 'third_person']
 # Whatever pairs are trained on, the best step is chosen on the same ones.
 _CHOSEN = ['--draws', '1', '--validation-pairs', 'cross_scene']
-_PUBLISHED = ['--set', 'decoupled=false', '--set', 'mask_same_task=false']
-_QUERY = ['--trained', 'query', '--set', 'frozen_weight=0']
+_PUBLISHED = ['--no-decoupled', '--no-mask-same-task']
+_QUERY = ['--trained', 'query', '--frozen-weight=0']
 THIRD, THIRD_QUERY = 'third-person stream only', 'third-person stream only, trained query'
-# Variant -> (seeds, options of `hralign adapt` beside BASE; of a repeated option the last counts).
+# Variant -> (seeds, options of `hralign encoder train` beside BASE; the last of a repeated option
+# counts).
 VARIANTS: dict[str, tuple[int, list[str]]] = {
     ADAPTED: (5, []),
     QUERY: (5, _QUERY),
@@ -67,32 +69,32 @@ VARIANTS: dict[str, tuple[int, list[str]]] = {
     SHUFFLED: (2, [*_THIRD, '--pairs', 'shuffled', *_CHOSEN]),
     RANDOM: (2, [*_THIRD, '--weights', 'random']),
     "authors' initialisation": (2, [*_THIRD, '--init', 'release']),
-    'without the un-adapted negative': (2, [*_THIRD, '--set', 'frozen_weight=0']),
+    'without the un-adapted negative': (2, [*_THIRD, '--frozen-weight=0']),
     # As many pairs are seen as otherwise; warm-up and average reach over as many.
     'batch 16, 240 steps': (2, [
-        *_THIRD, '--set', 'batch=16', '--set', 'steps=240', '--set', 'average=0.985', '--set',
-        'warm_up=20', '--set', 'validate_every=40']),
+        *_THIRD, '--batch=16', '--steps=240', '--average=0.985', '--warm-up=20',
+        '--validate-every=40']),
     'batch 200, Eq. 6 not decoupled, not masked, 20 steps': (2, [
-        *_THIRD, '--set', 'batch=200', '--set', 'steps=20', '--set', 'average=0.83', '--set',
-        'warm_up=2', '--set', 'validate_every=4', *_PUBLISHED]),
+        *_THIRD, '--batch=200', '--steps=20', '--average=0.83', '--warm-up=2',
+        '--validate-every=4', *_PUBLISHED]),
     'same-trajectory twins': (2, [*_THIRD, '--pairs', 'twin', *_CHOSEN]),
     'same-trajectory twins, by scene': (2, [
-        *_THIRD, '--pairs', 'twin', *_CHOSEN, '--set', 'by_scene=true']),
+        *_THIRD, '--pairs', 'twin', *_CHOSEN, '--by-scene']),
     'cross-seed pairs of one scene': (2, [*_THIRD, '--pairs', 'cross_seed', *_CHOSEN]),
     'mean pooling': (2, [*_THIRD, '--pooling', 'mean']),
     'attention without a floor': (2, [*_THIRD, '--attention-floor', '0']),
     'trained query without a floor': (2, [*_THIRD, '--attention-floor', '0', *_QUERY]),
     'own texts, Eq. 6 not decoupled, not masked, no floor': (2, [
-        *_THIRD, '--attention-floor', '0', '--set', 'negatives=own', *_PUBLISHED]),
+        *_THIRD, '--attention-floor', '0', '--negatives=own', *_PUBLISHED]),
     # As many videos a step as there are clips in 32 pairs.
-    'co-training, no alignment': (2, [*_THIRD, '--set', 'objective=video_text']),
+    'co-training, no alignment': (2, [*_THIRD, '--objective=video_text']),
 }
 # Adapters in front of part of the backbone cost a hundred times as much a step: few, small ones,
 # on few clips.
 POSITIONS: dict[str, tuple[int, list[str]]] = {
     f'{position} adapters, short': (3, [
-        '--position', position, *_THIRD, '--frames', '5', '--set', 'batch=16', '--set',
-        'steps=30', '--set', 'validate_every=10', '--set', 'average=0.9'])
+        '--position', position, *_THIRD, '--frames', '5', '--batch=16', '--steps=30',
+        '--validate-every=10', '--average=0.9'])
     for position in ('late', 'middle', 'early')}
 # Every which of the training pairs they see.
 _POSITIONS_PART = 6
@@ -175,7 +177,8 @@ def _part(data: Path, folder: Path) -> Path:
 
 
 def _settings(texts: Sequence[str]) -> list[str]:
-    return [word for text in texts for word in ('--set', text)]
+    return [f'--{name.replace("_", "-")}={value}'
+            for name, _, value in (text.partition('=') for text in texts)]
 
 
 def _train(
@@ -183,9 +186,9 @@ def _train(
 ) -> None:
     """Run what is not finished, a few at a time, one thread each."""
     def command(variant: str, seed: int, extra: list[str]) -> list[str]:
-        return [sys.executable, '-m', 'hralign_ros.cli', 'adapt', '--data', str(data), '--output',
-                str(folder_of(options.runs, variant, seed)), '--variant', variant, '--resume',
-                '--set', f'seed={seed}', *BASE, *extra]
+        return [sys.executable, '-m', 'hralign_ros.cli', 'encoder', 'train', '--data', str(data),
+                '--output', str(folder_of(options.runs, variant, seed)), '--variant', variant,
+                '--resume', '--seed', str(seed), *BASE, *extra]
 
     jobs = [(variant, seed, [*extra, *_settings(options.set)])
             for seed in range(5) for variant, (seeds, extra) in chosen.items() if seed < seeds]
@@ -204,7 +207,7 @@ def _finished(folder: Path, command: list[str]) -> bool:
     """
     if not (folder / RUN).exists():
         return False
-    wanted = adapt_options(make_parser().parse_args(command))
+    wanted = changed(AdaptOptions(), vars(make_parser().parse_args(command)))
     found = load_run(folder).options
     if found != wanted:
         raise SystemExit(f'{folder} is of other options than {" ".join(command)}: remove it')
@@ -256,7 +259,7 @@ def _evaluate(
                 run.record['seconds'] for run in runs[ADAPTED]],
             'peak_rss_mb': max(run.record['peak_rss_mb'] for run in runs[ADAPTED])},
         'data': _counts(data),
-        'commands': ['hralign simulate --output DATA --rounds 4 --no-failures',
+        'commands': ['hralign data simulate --output DATA --rounds 4 --no-failures',
                      'python benchmarks/hralign.py --data DATA --runs RUNS --positions '
                      '--footage VIDEOS',
                      'python benchmarks/adaptation.py', *commands],

@@ -211,7 +211,7 @@ def int8_bundle(backbone: str, *words: str) -> str:
 
     Its adapters are identities, which cost what trained ones do.
 
-    :param words: more options of `hralign export`.
+    :param words: more options of `hralign encoder export`.
     """
     folder = BUNDLES / f'{backbone}_int8'
     try:
@@ -224,7 +224,7 @@ def int8_bundle(backbone: str, *words: str) -> str:
     report(f'exporting a bundle of {backbone} with an int8 visual graph')
     folder.parent.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
-        [sys.executable, '-m', 'hralign_ros.cli', 'export', '--output', str(folder),
+        [sys.executable, '-m', 'hralign_ros.cli', 'encoder', 'export', '--output', str(folder),
          '--backbone', backbone, '--int8', *words], capture_output=True, text=True)
     if done.returncode:
         raise BenchmarkError(f'the int8 export failed:\n{done.stderr[-2000:]}')

@@ -39,7 +39,7 @@ import yaml
 def export(data: DataSet, run: Run, runs: Path, footage: Path | None) -> dict[str, Any]:
     """Export a run with its int8 variant; compare both with torch, on real images too."""
     folder = runs / 'bundle'
-    subprocess.run([sys.executable, '-m', 'hralign_ros.cli', 'export', '--run', str(run.folder),
+    subprocess.run([sys.executable, '-m', 'hralign_ros.cli', 'encoder', 'export', str(run.folder),
                     '--int8', '--output', str(folder)], check=True)
     manifest = yaml.safe_load((folder / MANIFEST).read_text('utf-8'))
     found: dict[str, Any] = {'export_parity': manifest['metrics']['parity_max_abs_diff']}
@@ -146,12 +146,12 @@ def resumes_exactly(data: Path, runs: Path, settings: Sequence[str]) -> bool:
     """Kill a short run by SIGKILL in mid-epoch, go on, and compare with one left alone."""
     folder = runs / 'resume'
     shutil.rmtree(folder, ignore_errors=True)
-    short = [*settings, '--set', 'seed=0', '--set', 'steps=24', '--set', 'batch=16', '--set',
-             'checkpoint_every=5', '--set', 'validate_every=12']
+    short = [*settings, '--seed=0', '--steps=24', '--batch=16', '--checkpoint-every=5',
+             '--validate-every=12']
     env = {**os.environ, 'OMP_NUM_THREADS': '1'}
 
     def command(name: str) -> list[str]:
-        return [sys.executable, '-m', 'hralign_ros.cli', 'adapt', '--data', str(data),
+        return [sys.executable, '-m', 'hralign_ros.cli', 'encoder', 'train', '--data', str(data),
                 '--output', str(folder / name), '--resume', *short]
 
     subprocess.run(command('whole'), env=env, check=True, stdout=subprocess.DEVNULL)

@@ -4,20 +4,20 @@
 """
 Train and measure everything that results/success.json says; go on with the same command.
 
-    simulate=".venv-sim/bin/hralign simulate --purpose success --no-humans --output"
-    $simulate DATA --rounds 4 --only train
-    $simulate DATA --rounds 2 --only test_task
-    $simulate DATA --rounds 7 --only calibration validation
-    $simulate DATA --rounds 1 --only test_embodiment
-    $simulate DATA --rounds 5 --only test_view test_distractor
-    $simulate DATA --rounds 8 --only test_seen
-    $simulate FAST --rounds 1 --hz 30 --no-failures --only test_seen
+    simulate=".venv-sim/bin/hralign data simulate --purpose success --no-humans --output"
+    $simulate DATA --rounds 4 --split train
+    $simulate DATA --resume --rounds 2 --split test_task
+    $simulate DATA --resume --rounds 7 --split calibration validation
+    $simulate DATA --resume --rounds 1 --split test_embodiment
+    $simulate DATA --resume --rounds 5 --split test_view test_distractor
+    $simulate DATA --resume --rounds 8 --split test_seen
+    $simulate FAST --rounds 1 --hz 30 --no-failures --split test_seen
     python benchmarks/success.py --data DATA --runs RUNS --fast FAST --footage VIDEOS
 
 DVD and the ablations with human video need DATA with human recordings (without --no-humans) and
 --humans ADAPTATION. The shipped head alone: --only shipped --measure shipped.
 
-Every run is a call of `hralign train-success` in a process of its own; one that is finished is not
+Every run is a call of `hralign success train` in a process of its own; one that is finished is not
 done again. Variants differ from the first one in what their line says and in nothing else.
 """
 
@@ -83,14 +83,14 @@ RESULTS = ROOT / 'results' / 'success.json'
 # What the other stages write.
 OF_OTHERS = ('ablations', 'left_out', 'ablations_measured', 'shipped')
 STAGES = ('all', 'ablations', 'shipped')
-_SIMULATE = 'hralign simulate --purpose success --no-humans --output'
-SIMULATE = (f'{_SIMULATE} DATA --rounds 4 --only train',
-            f'{_SIMULATE} DATA --rounds 2 --only test_task',
-            f'{_SIMULATE} DATA --rounds 7 --only calibration validation',
-            f'{_SIMULATE} DATA --rounds 1 --only test_embodiment',
-            f'{_SIMULATE} DATA --rounds 5 --only test_view test_distractor',
-            f'{_SIMULATE} DATA --rounds 8 --only test_seen',
-            f'{_SIMULATE} FAST --rounds 1 --hz 30 --no-failures --only test_seen')
+_SIMULATE = 'hralign data simulate --purpose success --no-humans --output'
+SIMULATE = (f'{_SIMULATE} DATA --rounds 4 --split train',
+            f'{_SIMULATE} DATA --resume --rounds 2 --split test_task',
+            f'{_SIMULATE} DATA --resume --rounds 7 --split calibration validation',
+            f'{_SIMULATE} DATA --resume --rounds 1 --split test_embodiment',
+            f'{_SIMULATE} DATA --resume --rounds 5 --split test_view test_distractor',
+            f'{_SIMULATE} DATA --resume --rounds 8 --split test_seen',
+            f'{_SIMULATE} FAST --rounds 1 --hz 30 --no-failures --split test_seen')
 # Delays at the rate of a camera, or a little more: Meta-World 32 Hz, robosuite 40.
 FAST = 'test_seen_30hz'
 
@@ -258,8 +258,8 @@ def shipped(
     of_bundle = load_bundle(options.bundle).manifest.document['success'].get('training') or {}
     if of_bundle.get('head_sha256') != some[0].head_sha256:
         raise SystemExit(
-            f'{options.bundle} has another head than {some[0].folder}: run `hralign calibrate '
-            f'{some[0].folder} --data {options.data} --output {options.bundle}` first')
+            f'{options.bundle} has another head than {some[0].folder}: run `hralign success '
+            f'calibrate {some[0].folder} --data {options.data} --output {options.bundle}` first')
     data, store = open_data(
         options.data, options.bundle, some[0].options, basis=some[0].basis)
     command = ('python benchmarks/success.py --data DATA --runs RUNS --footage VIDEOS '

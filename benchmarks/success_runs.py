@@ -8,7 +8,8 @@ from dataclasses import fields
 from pathlib import Path
 import sys
 
-from hralign_ros.cli.options import read_settings
+from hralign_ros.cli.main import make_parser
+from hralign_ros.cli.options import changed
 from hralign_ros.training.success_options import SuccessOptions
 from hralign_ros.training.success_run import check_runs, load_success_run, RUN, SuccessRun
 from runs import folder_of, Job, run_all
@@ -20,14 +21,13 @@ def train(folder: Path, recipes: Recipes, data: Path, bundle: Path, at_a_time: i
     jobs = []
     for name, (seeds, settings) in recipes.items():
         for seed in range(seeds):
-            run, own = folder_of(folder, name, seed), (f'seed={seed}', *settings)
+            run, own = folder_of(folder, name, seed), (f'--seed={seed}', *settings)
             if (run / RUN).exists():
                 _check(run, own)
                 continue
-            command = [sys.executable, '-m', 'hralign_ros.cli', 'train-success', '--data',
-                       str(data), '--bundle', str(bundle), '--output', str(run)]
-            for setting in own:
-                command += ['--set', setting]
+            command = [sys.executable, '-m', 'hralign_ros.cli', *_words(run, own),
+                       '--data', str(data), '--bundle', str(bundle),
+                       '--resume']
             jobs.append(Job(f'{name}, seed {seed}', run, command))
     run_all(jobs, at_a_time)
 
@@ -44,7 +44,7 @@ def finished(folder: Path, recipes: Recipes, bundle: Path) -> dict[str, list[Suc
         for seed in range(seeds):
             run = folder_of(folder, name, seed)
             if (run / RUN).exists():
-                _check(run, (f'seed={seed}', *settings))
+                _check(run, (f'--seed={seed}', *settings))
                 runs.setdefault(name, []).append(load_success_run(run))
     for some in runs.values():
         check_runs(some, bundle)
@@ -58,9 +58,14 @@ def finished(folder: Path, recipes: Recipes, bundle: Path) -> dict[str, list[Suc
 
 def _check(folder: Path, settings: Sequence[str]) -> None:
     """Refuse a finished run that is not what the recipe says today: a recipe may have changed."""
-    wanted = SuccessOptions(**read_settings(list(settings), SuccessOptions()))
+    words = [*_words(folder, settings), '--data', '']
+    wanted = changed(SuccessOptions(), vars(make_parser().parse_args(words)))
     found = load_success_run(folder).options
     if found != wanted:
         differ = [f'{f.name} {getattr(found, f.name)} instead of {getattr(wanted, f.name)}'
                   for f in fields(wanted) if getattr(found, f.name) != getattr(wanted, f.name)]
         raise SystemExit(f'{folder} was trained with {", ".join(differ)}: move it away')
+
+
+def _words(folder: Path, settings: Sequence[str]) -> list[str]:
+    return ['success', 'train', '--output', str(folder), *settings]

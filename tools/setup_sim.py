@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 """
-Make .venv-sim, the virtual environment of `hralign simulate`: simulators and the hand model.
+Make .venv-sim, the virtual environment of `hralign data simulate`: simulators and the hand model.
 
 It is apart from .venv because robosuite wants numpy 1. Standard library only, Python 3.11 or
 3.12. A second run does nothing; one that was cut off goes on.
@@ -71,7 +71,7 @@ def set_up() -> None:
     program = VENV.folder / 'bin/hralign'
     program.write_text(PROGRAM.format(hand=hand, root=ROOT, python=VENV.python), encoding='utf-8')
     program.chmod(0o755)
-    print('ready: .venv-sim/bin/hralign simulate --output DIRECTORY')
+    print('ready: .venv-sim/bin/hralign data simulate --output DIRECTORY')
 
 
 if __name__ == '__main__':

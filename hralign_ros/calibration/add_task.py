@@ -198,7 +198,7 @@ def add_task(
     encoder = Encoder.load(bundle, provider='cpu', geometry=geometry)
     if not encoder.manifest.success_trained:
         raise TrainingError(f'{bundle}: its success head is not trained; a task can only be '
-                            'added to one that is (`hralign train-success`)')
+                            'added to one that is (`hralign success train`)')
     require_replaceable(Path(output))
     aliases = [check_task(alias) for alias in aliases]
     if not all(aliases):
@@ -207,14 +207,14 @@ def add_task(
         known = encoder.tasks.match(text)
         if known is not None and known.task_id != task_id:
             raise DataError(
-                f"'{text}' is what the bundle's task {known.task_id} is called by; --id "
-                f'{known.task_id} learns that one anew')
+                f"'{text}' is what the bundle's task {known.task_id} is called by; "
+                f'--task-id {known.task_id} learns that one anew')
     same = next((task for task in encoder.tasks.tasks if task.task_id == task_id), None)
     if same is not None and not given and encoder.tasks.match(name) is not same:
         raise DataError(
             f"'{name}' would get the id {task_id}, which is that of the bundle's task "
-            f"'{same.name}'; --id gives it another one, or with --id {task_id} takes that task's "
-            'place')
+            f"'{same.name}'; --task-id gives it another one, or with --task-id {task_id} "
+            "takes that task's place")
     began = time.monotonic()
     clips = [*read_clips(success, encoder, success=True, options=options, report=report),
              *read_clips(failure, encoder, success=False, options=options, report=report)]

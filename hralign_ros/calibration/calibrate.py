@@ -91,7 +91,7 @@ class Calibrated:
 
 
 def calibrate(
-    run: SuccessRun, data: Path, bundle: Path, output: Path, *, workers: int = 1,
+    run: SuccessRun, data: Path, bundle: Path, output: Path, *, workers: int | str = 1,
     store: Path | None = None, command: str = '', metrics: Mapping[str, Any] | None = None,
     report: Report = print,
 ) -> Path:
@@ -109,7 +109,7 @@ def calibrate(
     if run.options.length != length:
         raise TrainingError(
             f'{run.folder}: its clips have {run.options.length} frames, those of {bundle} '
-            f'{length}; train with --set length={length}')
+            f'{length}; train with --length {length}')
     episodes, features = open_data(
         data, bundle, run.options, workers=workers, store=store, basis=run.basis, report=report)
     scorer = Scorer(run, Encoder.load(bundle, provider='cpu'))

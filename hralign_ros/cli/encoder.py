@@ -1,174 +1,106 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""Commands around the encoder: adapt, evaluate, export."""
+"""`hralign encoder`: train, evaluate, export."""
 
-import argparse
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
-import sys
-from typing import TYPE_CHECKING
+from typing import Any, Literal
 
-from hralign_ros.cli.options import Commands, read_settings, read_workers
-
-if TYPE_CHECKING:
-    from hralign_ros.training.alignment_options import AdaptOptions
-
-DEFAULT_VIEWS = ['wrist', 'third_person']
+from hralign_ros.cli.options import changed, Device, settings, Workers
+from hralign_ros.runtime.errors import BundleError
 
 
-def add_to(commands: Commands) -> None:
-    """Add the commands to the parser."""
-    for add in (_add_adapt, _add_evaluate, _add_export):
-        add(commands)
-
-
-def _add_adapt(commands: Commands) -> None:
-    adapt = commands.add_parser(
-        'adapt', help='adapt a backbone on paired clips (HR-Align)', description='Train adapters '
-        'and query on the training pairs of a data set. Also under torchrun.')
-    adapt.add_argument('--data', required=True, type=Path, help='folder with a manifest')
-    adapt.add_argument('--output', required=True, type=Path, help="the run's folder")
-    adapt.add_argument('--cache', type=Path, help='folder for features; default: in the data set')
-    adapt.add_argument('--workers', type=read_workers, default=1,
-                       help="processes that compute features, or 'ray' (%(default)s)")
-    adapt.add_argument('--resume', action='store_true', help='go on where a run was stopped')
-    adapt.add_argument('--preset', default='default', choices=('default', 'paper'),
-                       help='training settings to start from (%(default)s)')
-    for name, help_text in (
-            ('backbone', 'as hralign export names it, or torchvision:NAME, timm:NAME'),
-            ('weights', 'file of weights, or random'),
-            ('position', 'of the adapters: early, middle, late'),
-            ('init', 'of the adapters: identity, release'),
-            ('pairs', 'recorded, twin, cross_seed, cross_scene or shuffled'),
-            ('validation_pairs', 'the same for the choice of the best step'),
-            ('dtype', 'of the feature cache: float16, float32'),
-            ('text', 'text encoder: minilm, distilbert:FOLDER'),
-            ('trained', 'adapters, or query: a baseline without adapters'),
-            ('pooling', 'attention, mean'),
-            ('variant', 'name of the runs that differ in their seed only')):
-        adapt.add_argument(f'--{name.replace("_", "-")}', help=help_text)
-    adapt.add_argument('--draws', type=int, help='human partners drawn for each robot clip '
-                       '(cross_seed, cross_scene)')
-    adapt.add_argument('--attention-floor', type=float,
-                       help='share of the attention that is even over the image')
-    adapt.add_argument('--frames', type=int, help='frames of each clip in the cache')
-    adapt.add_argument('--views', nargs='+', help='of the robot; each is a stream of its own')
-    adapt.add_argument('--set', action='append', default=[], metavar='NAME=VALUE',
-                       help='a training setting (batch, steps, seed, learning_rate, ...)')
-    adapt.set_defaults(run=_adapt)
-
-
-def _add_evaluate(commands: Commands) -> None:
-    evaluate = commands.add_parser(
-        'evaluate', help='measure runs beside the frozen backbone', description='Measure '
-        'retrieval, domain gap, separability, probes; write report.html, .json and .csv.')
-    evaluate.add_argument('runs', nargs='+', type=Path, help='folders of `hralign adapt`; the '
-                          'first one names the variant whose images are shown')
-    evaluate.add_argument('--data', required=True, type=Path, help='folder with a manifest')
-    evaluate.add_argument('--output', required=True, type=Path, help='folder of the report')
-    evaluate.add_argument('--splits', nargs='+', default=['test_task'], help='(%(default)s)')
-    evaluate.add_argument('--view', default='third_person', help='of the robot (%(default)s)')
-    evaluate.add_argument('--gallery', type=int, default=100,
-                          help='clips in a gallery, where there are as many (%(default)s)')
-    evaluate.add_argument('--cache', type=Path, help='folder of features')
-    evaluate.add_argument('--quick', action='store_true', help='R@1 and proxy A-distance only')
-    evaluate.set_defaults(run=_evaluate)
-
-
-def _add_export(commands: Commands) -> None:
-    export = commands.add_parser(
-        'export', help='make a bundle', description='Export a bundle: of a run of `hralign '
-        'adapt`, or with identity adapters. The success head is untrained.')
-    export.add_argument('--output', required=True, type=Path, help='directory to write')
-    export.add_argument('--run', dest='adapted', type=Path, help='folder of `hralign adapt`')
-    export.add_argument('--report', type=Path,
-                        help='report.json of `hralign evaluate`, for the card')
-    export.add_argument('--backbone', default='efficientnet_lite0',
-                        help='without --run: efficientnet_lite0, resnet50, vit_b_16, '
-                        'r3m_resnet50, d4r_vit_b, mvp_vit_b, ..., torchvision:NAME or timm:NAME '
-                        '(%(default)s)')
-    export.add_argument('--weights', help='state dict (.pth read without pickle, .safetensors)')
-    export.add_argument('--views', nargs='+', default=DEFAULT_VIEWS,
-                        help='camera views, the reference view last (%(default)s)')
-    export.add_argument('--int8', action='store_true', help='also write visual.int8.onnx')
-    export.add_argument('--fp16', action='store_true', help='also write visual.fp16.onnx')
-    export.add_argument('--replace', action='store_true',
-                        help='also replace a bundle whose success head is trained')
-    export.add_argument('--seed', type=int, default=0, help='of random weights (%(default)s)')
-    export.set_defaults(run=_export)
-
-
-def adapt_options(options: argparse.Namespace) -> 'AdaptOptions':
+@settings('training.alignment_options:AdaptOptions')
+def train(
+    *, data: Path, output: Path, features: Path | None = None, workers: Workers = 1,
+    resume: bool = False, device: Device = 'auto',
+    preset: Literal['default', 'paper'] = 'default', command: str, **changes: Any,
+) -> None:
     """
-    Return what the words of `hralign adapt` ask for.
+    Adapt a backbone on paired clips (HR-Align): train adapters and query. Also under torchrun.
 
-    :raises HralignError: an option is none of those allowed.
+    :param output: the run's folder
+    :param preset: settings to start from
     """
     from hralign_ros.training.alignment_options import PRESETS
-
-    preset = PRESETS[options.preset]
-    given = {name: getattr(options, name) for name in (
-        'backbone', 'weights', 'position', 'init', 'pairs', 'validation_pairs', 'dtype', 'text',
-        'trained', 'pooling', 'attention_floor', 'variant', 'frames', 'draws')
-        if getattr(options, name) is not None}
-    if options.views:
-        given['views'] = tuple(options.views)
-    training = replace(preset.train, **read_settings(options.set, preset.train))
-    return replace(preset, train=training, **given)
-
-
-def _adapt(options: argparse.Namespace) -> int:
     from hralign_ros.training.alignment_run import adapt
 
-    adapt(options.data, options.output, adapt_options(options), cache=options.cache,
-          workers=options.workers, resume=options.resume, command=options.repeat)
-    return 0
+    adapt(data, output, changed(PRESETS[preset], {**changes, 'device': device}), cache=features,
+          workers=workers, resume=resume, command=command)
 
 
-def _evaluate(options: argparse.Namespace) -> int:
+def evaluate(
+    runs: Sequence[Path], /, *, data: Path, output: Path, features: Path | None = None,
+    split: Sequence[str] = ('test_task',), view: str = 'third_person', gallery: int = 100,
+    quick: bool = False, command: str,
+) -> None:
+    """
+    Measure runs beside the frozen backbone: retrieval, domain gap, separability, probes.
+
+    Writes report.html, .json and .csv.
+
+    :param runs: folders of `hralign encoder train`; the first names the variant whose images are
+        shown
+    :param output: folder of the report
+    :param split: of the episodes; default: test_task
+    :param view: of the robot
+    :param gallery: clips in a gallery, where there are as many
+    :param quick: R@1 and proxy A-distance only
+    """
     from hralign_ros.data.manifest import read_manifest
     from hralign_ros.evaluation.encoder_report import evaluate_adaptation
     from hralign_ros.training.alignment_run import load_run
 
     evaluate_adaptation(
-        read_manifest(options.data), [load_run(folder) for folder in options.runs],
-        options.output, splits=options.splits, view=options.view, gallery=options.gallery,
-        full=not options.quick, probes=not options.quick, cache=options.cache,
-        commands=[options.repeat])
-    return 0
+        read_manifest(data), [load_run(folder) for folder in runs], output, splits=split,
+        view=view, gallery=gallery, full=not quick, probes=not quick, cache=features,
+        commands=[command])
 
 
-def _export(options: argparse.Namespace) -> int:
-    from hralign_ros.export.adaptation import adaptation_of
+def export(
+    run: Path | None = None, /, *, output: Path, report: Path | None = None,
+    backbone: str = 'efficientnet_lite0', weights: str | None = None,
+    views: Sequence[str] = ('wrist', 'third_person'), int8: bool = False, fp16: bool = False,
+    replace: bool = False, seed: int = 0, command: str,
+) -> None:
+    """
+    Make a bundle of a run, or one with identity adapters. Its success head is untrained.
+
+    :param run: folder of `hralign encoder train`; without it, the adapters are identity
+    :param output: bundle to write
+    :param report: report.json of `hralign encoder evaluate`, for the card
+    :param backbone: where there is no RUN: efficientnet_lite0, resnet50, vit_b_16, r3m_resnet50,
+        d4r_vit_b, mvp_vit_b, ..., torchvision:NAME or timm:NAME
+    :param weights: state dict (.pth read without pickle, .safetensors)
+    :param views: camera views, the reference view last; default: wrist third_person
+    :param int8: also write visual.int8.onnx
+    :param fp16: also write visual.fp16.onnx
+    :param replace: also replace a bundle whose success head is trained
+    :param seed: of random weights
+    """
     from hralign_ros.export.bundle import export_bundle, ExportOptions
-    from hralign_ros.training.alignment_run import load_run
 
-    backbone, weights, adaptation = options.backbone, options.weights, None
-    length: dict[str, int] = {}
-    if options.adapted:
-        run = load_run(options.adapted)
-        backbone, weights = run.options.backbone, run.options.weights
-        metrics = None
-        if options.report:
-            from hralign_ros.evaluation.encoder_report import for_card
+    options = ExportOptions(backbone=backbone, weights=weights, views=tuple(views), int8=int8,
+                            fp16=fp16, seed=seed, name=output.name)
+    adaptation = None
+    if run:
+        from hralign_ros.evaluation.encoder_report import for_card
+        from hralign_ros.export.adaptation import adaptation_of
+        from hralign_ros.training.alignment_run import load_run
 
-            metrics = for_card(options.report, run)
-        adaptation = adaptation_of(run, metrics)
-        length = {'length': run.options.train.length}
+        found = load_run(run)
+        adaptation = adaptation_of(found, for_card(report, found) if report else None)
+        # A run's backbone is always that of seed 0.
+        options = changed(options, {
+            'backbone': found.options.backbone, 'weights': found.options.weights, 'seed': 0,
+            'length': found.options.train.length})
     try:
         manifest = export_bundle(
-            options.output,
-            ExportOptions(backbone=backbone, weights=weights, views=tuple(options.views),
-                          int8=options.int8, fp16=options.fp16, **length,
-                          # A run's backbone is always that of seed 0.
-                          seed=0 if adaptation else options.seed, name=options.output.name),
-            command=options.repeat, adaptation=adaptation, replace_trained=options.replace)
-    except (ValueError, RuntimeError, OSError) as error:
-        print(f'hralign: {error}', file=sys.stderr)
-        return 1
+            output, options, command=command, adaptation=adaptation, replace_trained=replace)
+    except (ValueError, RuntimeError) as error:
+        raise BundleError(str(error)) from error
     total = sum(entry['bytes'] for entry in manifest['files'].values())
     for name, entry in manifest['files'].items():
         print(f'  {entry["bytes"] / 1e6:7.2f} MB  {name}')
-    print(f'  {total / 1e6:7.2f} MB  {options.output}')
-    return 0
+    print(f'  {total / 1e6:7.2f} MB  {output}')

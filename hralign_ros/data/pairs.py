@@ -104,7 +104,7 @@ def make_pairs(
         splits = ', '.join(sorted({episode.split or '(none)' for episode in data.episodes}))
         raise DataError(f'{data.folder}: no episode of the split {splits} has the view '
                         f'{", ".join(sorted(set(views) - known))}; there are: '
-                        f'{", ".join(sorted(known))} (--view, --views)')
+                        f'{", ".join(sorted(known))} (--view)')
     episodes = sorted(data.episodes, key=lambda episode: episode.episode_id)
     failed = {episode.episode_id for episode in episodes if episode.success is False}
     humans = [e for e in episodes if e.human_video and e.human_from not in failed]

@@ -59,8 +59,8 @@ class Options:
 
 
 def read_options(
-    *, bundle: str | None, provider: str | None, topics: Sequence[str], params_file: Path | None,
-    namespace: str, seconds: float, json_file: Path | None, name: str = 'encoder',
+    *, bundle: Path | None, device: str | None, topics: Mapping[str, str],
+    params_file: Path | None, node: str, seconds: float, json_file: Path | None,
 ) -> Options:
     """
     Put together the parameters that the encoder would be started with.
@@ -69,25 +69,21 @@ def read_options(
     """
     if not 0.0 < seconds <= 600.0:
         raise OptionError(f'--seconds is {seconds:g}; allowed is up to 600')
-    if not re.fullmatch(r'/|/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*', namespace):
-        raise OptionError(f"--namespace is '{namespace}'; needed is one such as /left_arm")
-    if not re.fullmatch(r'[A-Za-z_]\w*', name):
-        raise OptionError(f"--name is '{name}'; needed is one such as encoder")
-    node = f'{namespace.rstrip("/")}/{name}'
+    if not re.fullmatch(r'(/[A-Za-z_]\w*)+', node):
+        raise OptionError(f"--node is '{node}'; needed is a name with its namespace, such "
+                          'as /left/encoder')
+    namespace, _, name = node.rpartition('/')
     given = read_parameters(params_file, node) if params_file else {}
-    given |= {name: value for name, value in (('bundle', bundle), ('provider', provider))
+    given |= {key: str(value) for key, value in (('bundle', bundle), ('provider', device))
               if value is not None}
-    for text in topics:
-        view, _, topic = text.partition('=')
-        if not view or not topic:
-            raise OptionError(f"--topics: '{text}' is no VIEW=TOPIC, such as wrist=/camera/wrist")
+    for view, topic in topics.items():
         views = given.get('views', ['wrist', 'third_person'])
         if view not in views:
-            raise OptionError(f"--topics: there is no view '{view}', only {', '.join(views)}; "
+            raise OptionError(f"--view: there is no view '{view}', only {', '.join(views)}; "
                               'other views are named by `views` in a --params-file')
         given[f'{view}.topic'] = topic
     source = str(params_file) if params_file else 'the defaults'
-    return Options(given, source, namespace, seconds, json_file, name)
+    return Options(given, source, namespace or '/', seconds, json_file, name)
 
 
 def doctor(options: Options) -> int:

@@ -378,7 +378,7 @@ def _about(bundle: Bundle, choice: Choice, values: Mapping[str, Any]) -> list[Fi
     findings.append(
         ok('success head', 'trained') if manifest.success_trained else
         warn('success head', 'not trained: every decision will be ABSTAIN',
-             'Train and calibrate it: hralign train-success, then hralign calibrate'))
+             'Train and calibrate it: hralign success train, then hralign success calibrate'))
     tasks = load_tasks(bundle)
     alphas = tasks.alphas
     if values.get('task') and manifest.success_trained:
@@ -413,7 +413,7 @@ def _task_finding(tasks: TaskTable, manifest: Manifest, values: Mapping[str, Any
             return ok('task', f'{found}; allow_unknown_tasks is set')
         return warn('task', found, 'Embeddings come all the same; success decisions will be '
                     'ABSTAIN (UNKNOWN_TASK). Say it as the bundle does, add it with hralign '
-                    'add-task, or set allow_unknown_tasks')
+                    'success add-task, or set allow_unknown_tasks')
     if task.threshold(manifest.views, values['alpha']) is None:
         return warn('task', f"'{task.name}' has no threshold for alpha {values['alpha']:g}: "
                     'decisions will be ABSTAIN', 'Calibrate the bundle with attempts at it')

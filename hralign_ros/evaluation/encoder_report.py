@@ -62,7 +62,7 @@ SIMULATED = ('Simulated pairs are not RH20T: these figures say that the method w
 def evaluate_adaptation(
     data: DataSet, runs: Sequence[Run], output: Path, *, splits: Sequence[str],
     view: str = REFERENCE_VIEW, gallery: int = 100, full: bool = True, probes: bool = True,
-    cache: Path | None = None, workers: int = 1, commands: Sequence[str] = (),
+    cache: Path | None = None, workers: int | str = 1, commands: Sequence[str] = (),
     report: Report = print,
 ) -> Measured:
     """
@@ -235,7 +235,7 @@ def for_card(report: Path, run: Run) -> dict[str, list[dict[str, Any]]]:
     if run.weights_sha256 not in document.get('runs', {}):
         raise EvaluationError(
             f'{report} is not of {run.folder}, or it is of an older version: write it with '
-            f'`hralign evaluate {run.folder}`')
+            f'`hralign encoder evaluate {run.folder}`')
     return rows_for_card(document['rows'], run.options.variant, [
         *(('retrieval_r1', {'gallery': gallery, 'direction': direction, 'text': text})
           for gallery in ('other_scenes', 'own_pair')

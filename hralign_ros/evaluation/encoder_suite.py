@@ -68,10 +68,12 @@ class RunInputs:
     Features of a data set's clips and texts, opened once for all runs that share them.
 
     :param folder: of features; None: features/ in the data set.
-    :param workers: processes, should features have to be computed; `adapt` has done that.
+    :param workers: processes, should features have to be computed; training has done that.
     """
 
-    def __init__(self, data: DataSet, folder: Path | None = None, *, workers: int = 1) -> None:
+    def __init__(
+        self, data: DataSet, folder: Path | None = None, *, workers: int | str = 1,
+    ) -> None:
         self.data, self.folder, self.workers = data, folder, workers
         self._caches: dict[str, ClipFeatures] = {}
         self._texts: dict[tuple[str, str], np.ndarray] = {}
@@ -238,8 +240,8 @@ def group_runs(runs: Sequence[Run], controls: Mapping[str, bool] | None = None) 
         if len(set(seeds)) < len(seeds):
             raise EvaluationError(
                 f"variant '{name}': two runs with the same seed ({sorted(seeds)}); runs of a "
-                'variant differ in their seed only. Name another one with `hralign adapt '
-                '--variant`')
+                'variant differ in their seed only. Name another one with `hralign '
+                'encoder train --variant`')
     chosen = controls or {}
     return [Variant(name, tuple(some), control=chosen.get(name, _is_control(some[0])))
             for name, some in grouped.items()]

@@ -7,6 +7,19 @@ What can go wrong in the runtime, one class per cause.
 Every message says what came, what is allowed and what to do about it.
 """
 
+from pathlib import Path
+
+
+def install_line(extra: str = '') -> str:
+    """
+    Say how to install this package, which no package index has.
+
+    :param extra: name of an optional part, such as adapt.
+    """
+    root = Path(__file__).resolve().parents[2]
+    place = root if (root / 'package.xml').is_file() else '<path of hralign_ros or of its wheel>'
+    return f"pip install '{place}{f'[{extra}]' if extra else ''}'"
+
 
 class HralignError(Exception):
     """Base of all errors that a user can fix."""

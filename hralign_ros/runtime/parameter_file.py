@@ -40,8 +40,7 @@ def read_parameters(path: Path, node: str = '/encoder') -> dict[str, Any]:
         raise ParameterFileError(
             f'{path}: holds no parameters for a node named {node} (its keys: '
             f'{", ".join(keys) or "none"}); ROS would ignore it without a word. Key it by /**: '
-            'ros__parameters: or name the node that it is for (doctor: --name and --namespace; '
-            'import and add-task: --node)')
+            'ros__parameters: or name with --node the one that it is for')
     return found
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import re
 from typing import Any
 
-from hralign_ros.runtime.errors import SignatureError
+from hralign_ros.runtime.errors import install_line, SignatureError
 from hralign_ros.runtime.files import read_bounded
 
 SIGNATURE = 'bundle.sig'
@@ -63,11 +63,11 @@ def read_public_keys(paths: Iterable[str | os.PathLike[str]]) -> list[PublicKey]
         except Exception as error:  # cryptography raises several types, by version
             raise SignatureError(
                 f'{path}: no PEM file of a public key; needed is the public file that `hralign '
-                'make-key` writes') from error
+                'bundle keygen` writes') from error
         if not isinstance(key, ed25519.Ed25519PublicKey):
             raise SignatureError(
                 f'{path}: {type(key).__name__} is not Ed25519, and only such keys sign bundles; '
-                'make one with `hralign make-key`')
+                'make one with `hralign bundle keygen`')
         keys.append(PublicKey(path, _key_id(key), key))
     return keys
 
@@ -88,8 +88,8 @@ def verify(
     found = _LINE.fullmatch(signature)
     if found is None:
         raise SignatureError(
-            f'{folder / SIGNATURE}: no signature as `hralign sign` writes it; sign the bundle '
-            'again')
+            f'{folder / SIGNATURE}: no signature as `hralign bundle sign` writes it; sign the '
+            'bundle again')
     key_id = found[1].decode()
     key = next((key for key in keys if key.key_id == key_id), None)
     if key is None:
@@ -126,11 +126,11 @@ def sign(signed: bytes, private_key: str | os.PathLike[str]) -> tuple[bytes, str
     except Exception as error:  # cryptography raises several types, by version
         raise SignatureError(
             f'{path}: no PEM file of a private key; needed is the private file that `hralign '
-            'make-key` writes') from error
+            'bundle keygen` writes') from error
     if not isinstance(key, ed25519.Ed25519PrivateKey):
         raise SignatureError(
             f'{path}: {type(key).__name__} is not Ed25519, and only such keys sign bundles; make '
-            'one with `hralign make-key`')
+            'one with `hralign bundle keygen`')
     key_id = _key_id(key.public_key())
     return f'hralign-signature-1 ed25519 {key_id} {key.sign(signed).hex()}\n'.encode(), key_id
 
@@ -216,4 +216,4 @@ def _cryptography(module: str) -> Any:
     except ImportError as error:
         raise SignatureError(
             f'signatures need the package cryptography, which cannot be imported ({error}): '
-            f"pip install 'hralign_ros[{EXTRA}]'") from error
+            f'{install_line(EXTRA)}') from error

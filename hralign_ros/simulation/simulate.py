@@ -40,10 +40,10 @@ def simulate(
     output: Path, *, rounds: int = 6, workers: int = 1, tasks: tuple[str, ...] = (),
     failures: bool = True, purpose: str = 'adaptation', only: tuple[str, ...] = (),
     hz: float | None = None, humans: bool = True, hand: Path | None = None,
-    splits: Path | None = None, report: Report = print,
+    splits: Path | None = None, resume: bool = False, report: Report = print,
 ) -> Path:
     """
-    Make or complete a data set.
+    Make a data set, or complete or extend it.
 
     :param rounds: each adds about 750 episodes over all tasks.
     :param tasks: only these; () for all.
@@ -57,8 +57,10 @@ def simulate(
         to it.
     :param hand: glTF file of the hand; None: what HRALIGN_HAND_MODEL names.
     :param splits: split file; None for the shipped one.
+    :param resume: there may be episodes already; those that are missing are made.
     :returns: the manifest file.
-    :raises DataError: unknown task, rate out of range, no hand model, or nothing could be made.
+    :raises DataError: unknown task, rate out of range, no hand model, nothing could be made, or
+        there are episodes that are not to be completed.
     """
     if hz is not None and not LEAST_HZ <= hz <= MOST_HZ:
         raise DataError(f'hz is {hz:g}; allowed: {LEAST_HZ:g} to {MOST_HZ:g}')
@@ -71,6 +73,9 @@ def simulate(
                         f'{", ".join(sorted({task for _, task, _ in worlds}))}')
     chosen = [world for world in worlds if not tasks or world[1] in tasks]
     output = Path(output)
+    if not resume and next((output / EPISODES).glob('*.json'), None):
+        raise DataError(f'{output} holds episodes already; add --resume to complete or extend '
+                        'them, or name another folder')
     for folder in (EPISODES, VIDEOS):
         (output / folder).mkdir(parents=True, exist_ok=True)
     chunks = [_part(chunk, rules, only) for chunk in plan_chunks(

@@ -75,7 +75,7 @@ class Run:
 
 def adapt(
     data: Path, output: Path, options: AdaptOptions, *, cache: Path | None = None,
-    workers: int = 1, resume: bool = False, command: str = '', report: Report = print,
+    workers: int | str = 1, resume: bool = False, command: str = '', report: Report = print,
 ) -> Run:
     """
     Adapt a backbone on the training pairs of a data set.
@@ -159,7 +159,7 @@ def _check_pairs(
         humans = sum(bool(e.human_video) for e in there)
         raise DataError(
             f'{data.folder}: {count} {options.pairs} pairs of human and robot in the split '
-            f'{split}, needed are {needed} or more (--set batch=N changes that of training). The '
+            f'{split}, needed are {needed} or more (--batch N changes that of training). The '
             f'split has {len(there)} episodes, {humans} with human video, of '
             f'{len({e.task_id for e in there})} tasks in {len({e.scene for e in there})} scenes; '
             'cross_scene needs a task in two scenes, twin needs human videos of the very motion, '
@@ -264,7 +264,7 @@ def text_features(encoder: SentenceFeatures, texts: Iterable[str]) -> Texts:
 
 def pair_features(
     data: DataSet, backbone: Backbone, options: AdaptOptions, *,
-    cache: Path | None = None, workers: int = 1, report: Report = print,
+    cache: Path | None = None, workers: int | str = 1, report: Report = print,
 ) -> ClipFeatures:
     """Build or open the features of all clips of a data set that any pairing could need."""
     # The same clips whichever pairs and views are chosen: all runs on a data set share one cache.

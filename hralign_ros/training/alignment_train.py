@@ -119,7 +119,8 @@ def prepare_folder(output: Path, *, resume: bool) -> None:
     except OSError as error:
         raise TrainingError(f'{output}: no run can be written there: {error}') from error
     if (output / LAST).exists() and not resume:
-        raise TrainingError(f'{output} holds a run already; resume it, or name another folder')
+        raise TrainingError(f'{output} holds a run already; add --resume to continue it, or '
+                            'name another folder')
 
 
 def learning_rate(options: TrainOptions, step: int) -> float:

@@ -57,7 +57,7 @@ class Recording:
 
 
 def open_data(
-    folder: Path, bundle: Path, options: SuccessOptions, *, workers: int = 1,
+    folder: Path, bundle: Path, options: SuccessOptions, *, workers: int | str = 1,
     store: Path | None = None, basis: Basis | None = None, report: Report = print,
 ) -> tuple[DataSet, TokenFeatures]:
     """
@@ -87,7 +87,7 @@ def chosen_data(imported: DataSet, options: SuccessOptions) -> DataSet:
 
 def assign_splits(data: DataSet, options: SuccessOptions) -> DataSet:
     """Change the split of robots that these options train on, or leave out; keep all others."""
-    everyone = replace(read_splits(Path(options.splits) if options.splits else None),
+    everyone = replace(read_splits(Path(options.split_file) if options.split_file else None),
                        test_embodiments=frozenset())
 
     def split(episode: Episode) -> str:

@@ -50,8 +50,8 @@ class SuccessOptions:
     :param average: decay of the running average of the weights, which is what is kept.
     :param all_robots: train on the held-out embodiments too, by their seeds.
     :param leave_out: an embodiment that is not trained on, nor calibrated with.
-    :param splits: the split file that the data were imported with, where that was not the shipped
-        one; all_robots and leave_out split anew by it.
+    :param split_file: the split file that the data were imported with, where that was not the
+        shipped one; all_robots and leave_out split anew by it.
     """
 
     modes: int = 3
@@ -92,7 +92,7 @@ class SuccessOptions:
     checkpoint_every: int = 100
     all_robots: bool = False
     leave_out: str = ''
-    splits: str = ''
+    split_file: str = ''
 
     def __post_init__(self) -> None:
         """Refuse what could not work."""

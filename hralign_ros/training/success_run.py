@@ -26,6 +26,7 @@ from hralign_ros.models.text import load_minilm
 from hralign_ros.runtime.bundle import load_bundle, Manifest
 from hralign_ros.runtime.report import Report
 from hralign_ros.runtime.tasks import check_task, normalise_task
+from hralign_ros.training.alignment_train import prepare_folder
 from hralign_ros.training.checkpoints import TrainingError
 from hralign_ros.training.success_clips import (
     chosen_data,
@@ -132,9 +133,9 @@ def make_head(manifest: Manifest, size: int, options: SuccessOptions) -> Success
 
 
 def train_success(
-    data: Path, bundle: Path, output: Path, options: SuccessOptions, *, workers: int = 1,
-    store: Path | None = None, also: Sequence[Path] = (), command: str = '',
-    report: Report = print,
+    data: Path, bundle: Path, output: Path, options: SuccessOptions, *, workers: int | str = 1,
+    store: Path | None = None, also: Sequence[Path] = (), resume: bool = False,
+    command: str = '', report: Report = print,
 ) -> SuccessRun:
     """
     Train a success head for a bundle's tokens.
@@ -144,9 +145,11 @@ def train_success(
         trained on, say, has successes in more scenes.
     :param workers: processes that compute features.
     :param store: folder for features; None: features/ in the data set.
+    :param resume: go on with the run in the folder, where there is one.
     :raises HralignError: data or options that do not do.
     """
     verified = load_bundle(bundle)
+    prepare_folder(Path(output), resume=resume)
     if options.length != verified.manifest.clip.length:
         report(f'clips of {options.length} frames, and {bundle} has '
                f'{verified.manifest.clip.length}: such a head can be compared with others, and '
@@ -176,8 +179,8 @@ def train_success(
     if options.human_share and not any(recording.human for recording in recordings):
         raise TrainingError(
             f'{data}: human_share is {options.human_share}, and there is no human recording with '
-            'features; `hralign simulate` makes them unless --no-humans, into a folder of their '
-            'own where the episodes are there without. Without any: --set human_share=0')
+            'features; `hralign data simulate` makes them unless --no-humans, into a folder of '
+            'their own where the episodes are there without. Without any: --human-share 0')
     torch.manual_seed(options.seed)
     head = make_head(verified.manifest, features.basis.matrix.shape[1], options)
     head.basis_mean.copy_(torch.from_numpy(features.basis.mean))
@@ -269,7 +272,7 @@ def load_success_run(folder: Path) -> SuccessRun:
         record = json.loads(path.read_text(encoding='utf-8'))
         tensors = load_file(Path(folder) / HEAD)
     except (OSError, ValueError, SafetensorError) as error:
-        raise TrainingError(f'{folder}: no finished run of train-success there ({error})'
+        raise TrainingError(f'{folder}: no finished run of hralign success train there ({error})'
                             ) from error
     if record.get('schema_version') != SCHEMA_VERSION:
         raise TrainingError(f'{path}: schema {record.get("schema_version")}, and this package '

@@ -3,11 +3,13 @@
 
 """The command line: what it prints, and one sentence with exit code 1 where something is wrong."""
 
+import re
 import subprocess
 import sys
 
 from hralign_ros import __version__
-from hralign_ros.cli.main import main
+from hralign_ros.cli.main import main, TREE
+from hralign_ros.cli.options import add_options, Parser, SHARED
 import pytest
 
 
@@ -22,7 +24,7 @@ def sentence(capsys, arguments):
 
 def test_verify(capsys):
     """Guards what verify is for: the bundle is good, and where it really ran."""
-    assert main(['verify', '--provider', 'cpu']) == 0
+    assert main(['bundle', 'verify', '--device', 'cpu']) == 0
     out = capsys.readouterr().out
     assert 'good' in out and 'efficientnet_lite0' in out and 'wrist, third_person' in out
     assert 'asked cpu, got CPUExecutionProvider' in out
@@ -31,57 +33,117 @@ def test_verify(capsys):
 
 def test_verify_a_named_bundle(capsys, tiny):
     """Guards the argument."""
-    assert main(['verify', str(tiny), '--provider', 'cpu']) == 0
+    assert main(['bundle', 'verify', '--bundle', str(tiny), '--device', 'cpu']) == 0
     out = capsys.readouterr().out
     assert str(tiny) in out and 'left, middle, right' in out
 
 
-@pytest.mark.parametrize(('options', 'words'), [
-    (['--provider', 'tpu'], ['tpu', 'auto, cpu, cuda']),
-    (['--provider', 'cpu', '--require-gpu'], ['require_gpu']),
-])
-def test_verify_with_bad_options(capsys, options, words):
-    """Guards against a traceback for a mistyped option."""
-    text = sentence(capsys, ['verify', *options])
-    assert all(word in text for word in words)
+def test_verify_with_options_that_contradict(capsys):
+    """Guards against a traceback."""
+    assert 'require_gpu' in sentence(
+        capsys, ['bundle', 'verify', '--device', 'cpu', '--require-gpu'])
 
 
 def test_verify_what_is_no_bundle(capsys, tmp_path, tiny, variant):
     """Guards against a traceback for a wrong path or a damaged bundle."""
-    assert 'nowhere' in sentence(capsys, ['verify', tmp_path / 'nowhere'])
+    assert 'nowhere' in sentence(capsys, ['bundle', 'verify', '--bundle', tmp_path / 'nowhere'])
     folder = variant(tiny, files={'visual.onnx': b'rubbish'}, rehash=False)
-    assert 'visual.onnx' in sentence(capsys, ['verify', folder, '--provider', 'cpu'])
+    assert 'visual.onnx' in sentence(
+        capsys, ['bundle', 'verify', '--bundle', folder, '--device', 'cpu'])
 
 
 @pytest.mark.parametrize(('command', 'module', 'extra'), [
-    ('verify', 'tokenizers', 'tokenizers'), ('export', 'torch', 'hralign_ros[adapt]'),
-    ('export', 'onnx', 'hralign_ros[adapt]')])
+    ('bundle verify', 'tokenizers', 'tokenizers'), ('encoder export', 'torch', '[adapt]'),
+    ('encoder export', 'onnx', '[adapt]')])
 def test_a_package_is_not_installed(command, module, extra, tmp_path):
-    """Guards a robot without the offline half: which package is missing and how to get it."""
-    arguments = {'verify': ['verify', '--provider', 'cpu'],
-                 'export': ['export', '--output', str(tmp_path / 'bundle')]}[command]
+    """
+    Guards a robot without the offline half: which package is missing and how to get it.
+
+    The sentence named a package on the public index that is not ours.
+    """
+    arguments = [*command.split(), *(['--device', 'cpu'] if command == 'bundle verify' else [
+        '--output', str(tmp_path / 'bundle')])]
     program = (f'import sys\nsys.modules[{module!r}] = None\n'
                f'from hralign_ros.cli.main import main\nsys.exit(main({arguments!r}))\n')
     done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True,
                           timeout=120, check=False)
     assert done.returncode == 1 and 'Traceback' not in done.stderr, done.stderr
     assert 'pip install' in done.stderr and extra in done.stderr
+    assert "'hralign_ros[" not in done.stderr
     assert done.stderr.count('\n') == 1
 
 
-@pytest.mark.parametrize('arguments', [[], ['fly'], ['export'], ['verify', '--fast']])
-def test_usage(arguments, capsys):
-    """Guards the usual answer to a command that there is not: usage, and exit code 2."""
+@pytest.mark.parametrize(('words', 'said'), [
+    ('', 'required: COMMAND; see hralign --help'), ('fly', "invalid choice: 'fly'"),
+    ('bundle', 'required: COMMAND; see hralign bundle --help'),
+    ('bundle sign', 'required: --bundle, --key; see hralign bundle sign --help'),
+    ('bundle verify --bundel x', "there is no '--bundel' (do you mean --bundle?)"),
+    ('bundle verify --device tpu', "invalid choice: 'tpu' (choose from"),
+    ('data simulate', 'required: --output'), ('data import bag .', "invalid choice: 'bag'"),
+    ('data import rh20t', 'required: SOURCE'), ('data import lerobot x', 'required: --view'),
+    ('encoder train --data .', 'required: --output'),
+    ('encoder train --data . --output x --workers some', "'some' is neither a number nor 'ray'"),
+    ('encoder train --data . --output x --preset fast', "invalid choice: 'fast'"),
+    ('encoder train --data . --output x --steps many', '--steps: invalid int value'),
+    ('encoder train --data . --output x --stepps 4', 'do you mean --steps?'),
+    ('encoder evaluate --data . --output x', 'required: RUN;')])
+def test_usage(words, said, capsys):
+    """Guards words that are missing or unknown: one sentence, and exit code 2 as is usual."""
     with pytest.raises(SystemExit) as caught:
-        main(arguments)
-    assert caught.value.code == 2 and 'usage: hralign' in capsys.readouterr().err
+        main(words.split())
+    text = capsys.readouterr().err
+    assert caught.value.code == 2 and said in text
+    assert text.startswith('hralign: ') and text.count('\n') == 1
 
 
-@pytest.mark.parametrize('arguments', [['--help'], ['--version'], ['verify', '--help']])
-def test_help(arguments, capsys):
-    """Guards that help works where nothing is installed but Python."""
+def commands(tree=TREE, words=()):
+    """Yield each command: its words and its function."""
+    for name, entry in tree.items():
+        if isinstance(entry, tuple):
+            yield from commands(entry[1], (*words, name))
+        else:
+            yield (*words, name), entry
+
+
+def test_an_option_is_the_same_everywhere():
+    """
+    Guards the one form of options.
+
+    A folder of features was --cache here and --store there, a split file --splits, which was a
+    list of splits elsewhere.
+    """
+    forms = {}
+    for words, function in commands():
+        parser = Parser()
+        add_options(parser, function)
+        for action in parser._actions:
+            for option in action.option_strings:
+                forms.setdefault(option, {}).setdefault(
+                    (action.type, str(action.choices), action.metavar), []).append(words)
+    # Only features can be computed by Ray.
+    assert {name: found for name, found in forms.items()
+            if len(found) > 1 and name != '--workers'} == {}
+    shared = {f'--{name.replace("_", "-")}' for name in SHARED}
+    assert shared <= set(forms), 'of no command'
+
+
+@pytest.mark.parametrize('words', [(), *(words for words, _ in commands())], ids=' '.join)
+def test_help(words, capsys):
+    """Guards the help of every command: it says what each option is for."""
     with pytest.raises(SystemExit) as caught:
-        main(arguments)
-    assert caught.value.code == 0
+        main([*words, '--help'])
     out = capsys.readouterr().out
-    assert __version__ in out or 'bundle' in out
+    assert caught.value.code == 0 and ' '.join(('usage: hralign', *words)) in out
+    options = re.findall(r'^  (-\S.*?)(?:  +(\S.*))?(?:\n {10,}(\S.*))?$', out, re.M)
+    assert options and all(one or other for _, one, other in options), options
+
+
+def test_a_robot_has_help_and_version_without_the_offline_half():
+    """Guards a quick start on a robot: nothing but the runtime's own packages is imported."""
+    for words in (['--help'], ['--version'], ['bundle', 'verify', '--help'], ['doctor', '--help']):
+        done = subprocess.run(
+            [sys.executable, '-X', 'importtime', '-m', 'hralign_ros.cli', *words],
+            capture_output=True, text=True, timeout=120, check=True)
+        assert __version__ in done.stdout or 'usage: hralign' in done.stdout
+        loaded = {line.rpartition('|')[2].strip() for line in done.stderr.splitlines()}
+        assert not loaded & {'torch', 'onnx', 'onnxruntime', 'transformers', 'rclpy', 'pyarrow'}

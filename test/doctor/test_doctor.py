@@ -117,7 +117,7 @@ def examine(
     """Run the command while the videos play and the harness answers."""
     file = harness.folder / 'doctor.json'
     process = subprocess.Popen(
-        [sys.executable, '-m', 'hralign_ros.cli', 'doctor', '--provider', 'cpu', '--json',
+        [sys.executable, '-m', 'hralign_ros.cli', 'doctor', '--device', 'cpu', '--json',
          str(file), *words], cwd=harness.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True, env={**os.environ, **(environment or {})})
     until = time.monotonic() + 3 * PATIENCE
@@ -181,8 +181,8 @@ def test_good_cameras_pass(harness: Harness, stand_ins: Callable[..., Any]) -> N
     # On a busy machine frames may be held up; that is not what is tested.
     file = write_parameters(harness.folder, max_age_s=4.0, max_wait_s=0.9)
     videos = [Video(harness, view, rate=15.0, place='/arm') for view in ('wrist', 'third_person')]
-    report = examine(harness, videos, '--params-file', str(file), '--seconds', '3', '--namespace',
-                     'arm')
+    report = examine(harness, videos, '--params-file', str(file), '--seconds', '3', '--node',
+                     '/arm/encoder')
     assert report.code == 0, report.out
     for view in ('wrist', 'third_person'):
         assert report.levels(f'Camera {view}') == {'OK'}, report.out
@@ -282,8 +282,8 @@ def test_cameras_apart_and_an_encoder_that_waits(
     videos = [Video(harness, 'one', rate=5.0), Video(harness, 'two', rate=5.0, delay=80 * MS)]
     file = write_parameters(harness.folder, max_age_s=4.0, max_wait_s=0.9)
     report = examine(
-        harness, videos, '--params-file', str(file), '--seconds', '3', '--topics',
-        'wrist=/one/image_raw', 'third_person=/two/image_raw', '--namespace', '/waiting')
+        harness, videos, '--params-file', str(file), '--seconds', '3', '--view',
+        'wrist=/one/image_raw', 'third_person=/two/image_raw', '--node', '/waiting/encoder')
     assert report.code == 1
     skew = report.expect('Between cameras', 'skew', 'ERROR', 'tolerance_s = 0.04',
                          'set tolerance_s to 0.081')
@@ -325,22 +325,22 @@ def test_a_domain_that_would_end_the_process(harness: Harness, tmp_path: Path) -
 
 def options(**changes: Any) -> Any:
     """Read options that differ from what is usual."""
-    usual = {'bundle': None, 'provider': None, 'topics': [], 'params_file': None,
-             'namespace': '/', 'seconds': 5.0, 'json_file': None}
+    usual = {'bundle': None, 'device': None, 'topics': {}, 'params_file': None,
+             'node': '/encoder', 'seconds': 5.0, 'json_file': None}
     return read_options(**{**usual, **changes})
 
 
 def test_options_become_parameters(tmp_path: Path) -> None:
     """What the command line says goes before what the file says."""
     file = write_parameters(tmp_path, provider='cuda', threads=1, wrist={'topic': 'a'})
-    read = options(params_file=file, provider='cpu', topics=['wrist=/b'])
+    read = options(params_file=file, device='cpu', topics={'wrist': '/b'})
     assert read.given == {'provider': 'cpu', 'threads': 1, 'wrist.topic': '/b'}
 
 
 @pytest.mark.parametrize(('changes', 'words'), [
-    ({'topics': ['wrist']}, 'VIEW=TOPIC'), ({'topics': ['left=/a']}, 'wrist, third_person'),
+    ({'topics': {'left': '/a'}}, 'wrist, third_person'),
     ({'seconds': 0.0}, '--seconds'), ({'seconds': float('nan')}, '--seconds'),
-    ({'namespace': 'no good'}, '/left_arm'),
+    ({'node': 'no good'}, '/left/encoder'), ({'node': '/'}, '/left/encoder'),
 ])
 def test_options_that_cannot_be_used(changes: dict[str, Any], words: str) -> None:
     """Each is one sentence that says what is needed."""
@@ -353,8 +353,8 @@ def test_the_parameter_file_of_this_robot(tmp_path: Path) -> None:
     file = tmp_path / 'file.yaml'
     file.write_text('/right/encoder:\n  ros__parameters:\n    wrist.topic: /right/cam\n'
                     '/left/eyes:\n  ros__parameters:\n    threads: 3\n')
-    assert options(params_file=file, namespace='/right').given == {'wrist.topic': '/right/cam'}
-    assert options(params_file=file, namespace='/left', name='eyes').given == {'threads': 3}
+    assert options(params_file=file, node='/right/encoder').given == {'wrist.topic': '/right/cam'}
+    assert options(params_file=file, node='/left/eyes').given == {'threads': 3}
 
 
 # How findings are shown.

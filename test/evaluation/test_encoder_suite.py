@@ -56,7 +56,7 @@ def report(tmp_path_factory):
     folder, told = tmp_path_factory.mktemp('report') / 'new', []
     found = evaluate_adaptation(
         small.data(), [small.run('adapted')], folder, splits=[SPLIT],
-        commands=['hralign evaluate adapted'], report=told.append)
+        commands=['hralign encoder evaluate adapted'], report=told.append)
     return folder, found, told
 
 
@@ -280,7 +280,7 @@ def test_the_report_has_everything(report):
     assert {'recall', 'gap', 'policy', 'embeddings', 'retrieval', 'attention',
             'training'} <= names
     assert all((folder / f'{name}.png').read_bytes()[:4] == b'\x89PNG' for name in names)
-    assert document['commands'] == ['hralign evaluate adapted']
+    assert document['commands'] == ['hralign encoder evaluate adapted']
     assert 'not RH20T' in document['warnings'][0]
     assert document['data']['training pairs'] == 12
     assert document['data'][f'episodes of {SPLIT}'] == PAIRS

@@ -35,7 +35,7 @@ def make(**changes):
                  row('retrieval_r1', 'random', 'test_task', estimate(0.02, 0.01, 0.03),
                      control=True, text='task')],
         'figures': [{'name': 'bars', 'title': 'Bars', 'caption': 'By variant.'}],
-        'commands': ['hralign evaluate'], **changes}
+        'commands': ['hralign encoder evaluate'], **changes}
 
 
 class Page(HTMLParser):

@@ -27,7 +27,7 @@ def test_the_shipped_head_is_of_the_measured_recipe():
     """Guards the card: what was measured as shipped is what is shipped."""
     found = json.loads(page.RESULTS.read_text('utf-8'))['shipped']
     success = yaml.safe_load((ROOT / 'models/default/bundle.yaml').read_text('utf-8'))['success']
-    assert success['trained'] and 'all_robots=true' in success['training']['command']
+    assert success['trained'] and '--all-robots' in success['training']['command']
     assert success['training']['tasks'] == found['training']['tasks']
     for what in ('episodes', 'human_recordings', 'embodiments'):
         assert success['training'][what] == found['training'][what]

@@ -86,8 +86,9 @@ def test_the_shipped_adapters_stand_behind_the_plain_backbone():
 def test_a_whole_bundle_of_resnet50(tmp_path, capsys):
     """Guards the other backbones to the end: by the command line, into the Encoder, to a tick."""
     folder = tmp_path / 'arm'
-    assert cli.main(['export', '--output', str(folder), '--backbone', 'resnet50', '--weights',
-                     'random', '--views', 'wrist', 'left', 'right', '--seed', '3']) == 0
+    assert cli.main(['encoder', 'export', '--output', str(folder), '--backbone', 'resnet50',
+                     '--weights', 'random', '--view', 'wrist', 'left', 'right', '--seed',
+                     '3']) == 0
     assert 'visual.onnx' in capsys.readouterr().out
     assert not (tmp_path / 'arm.new').exists(), 'what it was written to first is gone'
     encoder = runtime.Encoder.load(folder, provider='cpu')
@@ -104,7 +105,7 @@ def test_a_whole_bundle_of_resnet50(tmp_path, capsys):
     card = (folder / 'card.md').read_text('utf-8')
     assert 'attention is even' in card and 'resnet50' in card and 'random weights' in card
     command = manifest.document['provenance']['command']
-    assert '--views wrist left right' in command and '--seed 3' in command, command
+    assert '--view wrist left right' in command and '--seed 3' in command, command
 
 
 def test_adapters_of_a_file_of_weights_are_exported(tmp_path):

@@ -34,7 +34,7 @@ def quick(monkeypatch):
 
 def said(capsys, *arguments):
     """Export by command line, which must fail; return the one line it says."""
-    assert cli.main(['export', *[str(a) for a in arguments]]) == 1
+    assert cli.main(['encoder', 'export', *[str(a) for a in arguments]]) == 1
     error = capsys.readouterr().err
     assert error.startswith('hralign: ') and error.count('\n') == 1, error[:300]
     return error
@@ -62,7 +62,7 @@ def test_weights_that_do_not_fit(quick, capsys, tmp_path, backbone, kind):
     ['wrist', 'wrist'], [f'view{i}' for i in range(9)], ['wrist', '']])
 def test_views_that_no_bundle_can_have(quick, capsys, tmp_path, views):
     """Guards against a minute's work for a bundle that nothing can load."""
-    assert 'views' in said(capsys, '--output', tmp_path / 'x', '--views', *views)
+    assert 'views' in said(capsys, '--output', tmp_path / 'x', '--view', *views)
 
 
 def test_a_folder_that_is_no_bundle_is_not_replaced(quick, capsys, tmp_path):
@@ -81,12 +81,12 @@ def test_a_trained_head_is_not_replaced_by_an_untrained_one(quick, capsys, tmp_p
     (folder / 'bundle.yaml').write_text('success: {trained: true}\n')
     assert '--replace' in said(capsys, '--output', folder)
     with pytest.raises(Sentinel):
-        cli.main(['export', '--output', str(folder), '--replace'])
+        cli.main(['encoder', 'export', '--output', str(folder), '--replace'])
     # What the doctor calls damaged is what it says to make anew.
     for damaged in ('a: [', 'success: 5', ''):
         (folder / 'bundle.yaml').write_text(damaged)
         with pytest.raises(Sentinel):
-            cli.main(['export', '--output', str(folder)])
+            cli.main(['encoder', 'export', '--output', str(folder)])
 
 
 @pytest.mark.parametrize('length', [1, 20, 64])
@@ -141,7 +141,7 @@ def test_an_empty_folder_or_an_old_bundle_may_be_replaced(quick, tmp_path, conte
     if content:
         (folder / content).write_text('schema_version: 1\n')
     with pytest.raises(Sentinel):
-        cli.main(['export', '--output', str(folder)])
+        cli.main(['encoder', 'export', '--output', str(folder)])
 
 
 @pytest.mark.parametrize('error', [

@@ -94,8 +94,9 @@ def test_the_shipped_bundle_keeps_its_guarantees() -> None:
             assert trace not in data, f'{name} holds {trace.decode()}'
     card = bundle.read('card.md').decode()
     for words in ('they guarantee nothing', 'UNKNOWN_TASK', 'Apache-2.0', 'not adapted on RH20T',
-                  'hralign adapt --data', 'seed', 'metaworld', '`retrieval_r1`',
-                  '`proxy_a_distance`', 'hralign train-success --data', 'hralign calibrate',
+                  'hralign encoder train --data', 'seed', 'metaworld', '`retrieval_r1`',
+                  '`proxy_a_distance`', 'hralign success train --data',
+                  'hralign success calibrate',
                   '| `auroc` |  | test_seen |', '`false_alarm_rate`', '`missed_success_rate`'):
         assert words in card, words
 

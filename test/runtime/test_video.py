@@ -331,7 +331,7 @@ def test_any_part_of_open_groups_of_images(tmp_path, codec, options):
 
 def test_images_of_several_sizes(tmp_path):
     """
-    Guards videos by browsers, which change the size of what they record: all of `adapt` ended.
+    Guards videos by browsers, which change the size of what they record: all of a training ended.
 
     Such a video is left out like a broken one, and the others are used.
     """

@@ -115,7 +115,8 @@ def lines(name):
     """Train a run; return its folder, the run, and what it reported."""
     told = []
     folder = _folder() / name
-    made = adapt(data_folder(), folder, RUNS[name], command='hralign adapt', report=told.append)
+    made = adapt(data_folder(), folder, RUNS[name], command='hralign encoder train',
+                 report=told.append)
     return folder, made, told
 
 

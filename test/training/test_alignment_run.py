@@ -155,7 +155,7 @@ def test_what_run_json_says():
         'pairs': 12, 'validation_pairs': 4, 'tasks': ['open-box', 'shut-box'], 'scenes': 2,
         'embodiments': ['panda'], 'sources': ['metaworld'], 'licenses': ['MIT']}
     assert record['options']['train']['steps'] == record['steps'] == 6
-    assert record['command'] == 'hralign adapt'
+    assert record['command'] == 'hralign encoder train'
     assert record['backbone_source'] == 'the file weights.pth'
     assert 0 <= record['validation_r1'] <= 1 and not record['stopped_early']
     assert any('best at step' in line and str(folder) in line for line in told)
@@ -289,7 +289,7 @@ def test_videos_with_texts_need_no_batch_of_pairs(tmp_path):
 
 
 def test_what_is_no_run(tmp_path):
-    """Guards `hralign evaluate` and `export --run`: no run, half a run, a later version's."""
+    """Guards `hralign encoder evaluate` and `export`: no run, half a run, a later version's."""
     with pytest.raises(TrainingError, match='nowhere: no finished run there'):
         load_run(tmp_path / 'nowhere')
     (tmp_path / 'run.json').write_text('{"schema_ver')

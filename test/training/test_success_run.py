@@ -46,26 +46,26 @@ import numpy as np
 import pytest
 from support.small_success_data import data_folder, FRAMES, RATE_HZ, TASKS
 
-SETTINGS = ('modes=2', 'steps=30', 'tasks_per_step=2', 'clips_per_task=8', 'cluster_every=10',
-            'checkpoint_every=10', 'average=0.8', 'warm_up=2', 'all_robots=true',
+SETTINGS = ('--modes=2', '--steps=30', '--tasks-per-step=2', '--clips-per-task=8',
+            '--cluster-every=10', '--checkpoint-every=10', '--average=0.8', '--warm-up=2',
+            '--all-robots',
             # The shipped bundle's head is without both.
-            'newest_path=true', 'human_share=0.2')
+            '--newest-path', '--human-share=0.2')
 SECOND = 1_000_000_000
 
 
 @pytest.fixture(scope='module')
 def run_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp('run')
-    settings = [word for value in SETTINGS for word in ('--set', value)]
-    assert main(['train-success', '--data', str(data_folder()), '--output', str(folder),
-                 *settings]) == 0
+    assert main(['success', 'train', '--data', str(data_folder()), '--output', str(folder),
+                 *SETTINGS]) == 0
     return folder
 
 
 @pytest.fixture(scope='module')
 def bundle(run_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp('bundle') / 'made'
-    assert main(['calibrate', str(run_folder), '--data', str(data_folder()),
+    assert main(['success', 'calibrate', str(run_folder), '--data', str(data_folder()),
                  '--output', str(folder)]) == 0
     return folder
 
@@ -127,9 +127,9 @@ def test_clips_of_a_camera_that_is_upside_down(bundle, tmp_path, capsys):
     """Guards add-task: its clips are turned by the encoder, which is what the node turns with."""
     (tmp_path / 'params.yaml').write_text(
         '/**: {ros__parameters: {views: [hand], hand.rotation: 180}}')
-    assert main(['add-task', '--name', 'fold it', '--success', str(tmp_path), '--failure',
-                 str(tmp_path), '--bundle', str(bundle), '--output', str(tmp_path / 'out'),
-                 '--params-file', str(tmp_path / 'params.yaml')]) == 1
+    assert main(['success', 'add-task', '--instruction', 'fold it', '--success', str(tmp_path),
+                 '--failure', str(tmp_path), '--bundle', str(bundle), '--output',
+                 str(tmp_path / 'out'), '--params-file', str(tmp_path / 'params.yaml')]) == 1
     assert 'rotation or crop is given for hand' in capsys.readouterr().err
 
 
@@ -204,7 +204,7 @@ def test_live_is_offline(bundle, run_folder):
 
 
 def test_the_report(run_folder, tmp_path):
-    assert main(['evaluate-success', str(run_folder), '--data', str(data_folder()),
+    assert main(['success', 'evaluate', str(run_folder), '--data', str(data_folder()),
                  '--output', str(tmp_path)]) == 0
     report = json.loads((tmp_path / 'report.json').read_text())
     found = Measured(report['rows'])
@@ -228,15 +228,15 @@ def test_the_report(run_folder, tmp_path):
 def test_the_card_says_what_was_measured(run_folder, tmp_path):
     """Guards the card of a bundle: figures with their intervals, from the report."""
     report = tmp_path / 'report'
-    assert main(['evaluate-success', str(run_folder), '--data', str(data_folder()), '--output',
+    assert main(['success', 'evaluate', str(run_folder), '--data', str(data_folder()), '--output',
                  str(report)]) == 0
-    assert main(['calibrate', str(run_folder), '--data', str(data_folder()), '--output',
+    assert main(['success', 'calibrate', str(run_folder), '--data', str(data_folder()), '--output',
                  str(tmp_path / 'bundle'), '--report', str(report / 'report.json')]) == 0
     card = (tmp_path / 'bundle' / 'card.md').read_text()
     rows = json.loads((report / 'report.json').read_text())['rows']
     value = Measured(rows).find('auroc', 'failure prompts', 'test_seen')['value']
     assert f'| `auroc` |  | test_seen | {value:.3f} [' in card
-    assert '**not trained**' not in card and 'hralign calibrate' in card
+    assert '**not trained**' not in card and 'hralign success calibrate' in card
 
 
 def test_more_data_to_train_on(run_folder, tmp_path):
@@ -261,8 +261,8 @@ def test_a_finished_bundle_is_measured_as_it_is(bundle, run_folder, tmp_path, ca
     bundle's own thresholds and status bits.
     """
     output = tmp_path / 'report'
-    assert main(['evaluate-bundle', str(bundle), '--data', str(data_folder()), '--output',
-                 str(output)]) == 0
+    assert main(['bundle', 'evaluate', '--bundle', str(bundle), '--data', str(data_folder()),
+                 '--output', str(output)]) == 0
     report = json.loads((output / 'report.json').read_text())
     assert 'look at' in capsys.readouterr().out and (output / 'report.html').is_file()
     assert {row['split'] for row in report['rows']} == {'test_seen', 'test_task'}
@@ -323,9 +323,10 @@ def test_one_more_task(bundle, tmp_path, capsys):
     # A view that the bundle does not know is no part of a clip.
     shutil.copy(folder / 'wrist.mp4', folder / 'elsewhere.mp4')
     output = tmp_path / 'bundle'
-    assert main(['add-task', '--name', 'Put it in the far corner', '--alias', 'far corner',
-                 '--success', str(tmp_path / 'success'), '--failure', str(tmp_path / 'failure'),
-                 '--bundle', str(bundle), '--output', str(output), '--set', 'steps=10']) == 0
+    assert main(['success', 'add-task', '--instruction', 'Put it in the far corner', '--alias',
+                 'far corner', '--success', str(tmp_path / 'success'), '--failure',
+                 str(tmp_path / 'failure'), '--bundle', str(bundle), '--output', str(output),
+                 '--steps', '10']) == 0
     before, after = (Encoder.load(b, provider='cpu') for b in (bundle, output))
     added = after.tasks.match('far corner')
     assert added is not None and added.task_id == 'put-it-in-the-far-corner'
@@ -358,11 +359,12 @@ def _learn_anew(bundle, folder, capsys):
              'Into the near corner': ['Into the near corner', 'corner']}
     for name, words in known.items():
         capsys.readouterr()
-        assert main(['add-task', '--name', words[0], '--id', 'put-it-in-the-far-corner',
+        assert main(['success', 'add-task', '--instruction', words[0],
+                     '--task-id', 'put-it-in-the-far-corner',
                      *(['--alias', 'corner'] if 'near' in name else []),
                      '--success', str(folder / 'success'), '--failure', str(folder / 'failure'),
                      '--bundle', str(bundle), '--output', str(folder / 'anew'),
-                     '--set', 'steps=1']) == 0
+                     '--steps', '1']) == 0
         said = capsys.readouterr().out
         assert 'UNCALIBRATED while third_person and wrist are there' in said
         assert 'notes: left out, no video in it is named after a view' in said
@@ -380,12 +382,13 @@ def test_a_name_that_another_task_has(bundle, tmp_path, capsys):
     It was written in the place of the good one before anybody looked.
     """
     known = Encoder.load(bundle, provider='cpu').tasks.tasks[0]
-    for words in (['--name', known.name.upper(), '--id', 'mine'],
-                  ['--name', 'something new', '--alias', known.task_id],
-                  ['--name', 'something new', '--id', known.task_id.upper()]):
-        assert main(['add-task', *words, '--success', str(tmp_path), '--failure', str(tmp_path),
-                     '--bundle', str(bundle), '--output', str(tmp_path / 'out')]) == 1
-        assert f'--id {known.task_id} learns that one anew' in capsys.readouterr().err
+    for words in (['--instruction', known.name.upper(), '--task-id', 'mine'],
+                  ['--instruction', 'something new', '--alias', known.task_id],
+                  ['--instruction', 'something new', '--task-id', known.task_id.upper()]):
+        assert main(['success', 'add-task', *words, '--success', str(tmp_path), '--failure',
+                     str(tmp_path), '--bundle', str(bundle), '--output',
+                     str(tmp_path / 'out')]) == 1
+        assert f'--task-id {known.task_id} learns that one anew' in capsys.readouterr().err
 
 
 def test_a_name_whose_id_another_task_has(bundle, tmp_path, capsys):
@@ -396,10 +399,11 @@ def test_a_name_whose_id_another_task_has(bundle, tmp_path, capsys):
     """
     known = Encoder.load(bundle, provider='cpu').tasks.tasks[0]
     name = known.task_id.replace('-', ', ')
-    assert main(['add-task', '--name', name, '--success', str(tmp_path), '--failure',
-                 str(tmp_path), '--bundle', str(bundle), '--output', str(tmp_path / 'out')]) == 1
+    assert main(['success', 'add-task', '--instruction', name, '--success', str(tmp_path),
+                 '--failure', str(tmp_path), '--bundle', str(bundle), '--output',
+                 str(tmp_path / 'out')]) == 1
     said = capsys.readouterr().err
-    assert f"which is that of the bundle's task '{known.name}'" in said and '--id' in said
+    assert f"which is that of the bundle's task '{known.name}'" in said and '--task-id' in said
 
 
 def test_two_tasks_of_one_instruction(tmp_path):
@@ -451,14 +455,15 @@ def test_no_folder_of_other_things_is_replaced(bundle, run_folder, tmp_path, cap
     """
     Guards recordings and runs: a bundle was put in the place of whatever --output named.
 
-    `hralign calibrate RUN --data DATA --output RUN` deleted the run.
+    `hralign success calibrate RUN --data DATA --output RUN` deleted the run.
     """
     kept = tmp_path / 'kept'
     kept.mkdir()
     (kept / 'recordings').write_text('precious')
     words = {'calibrate': [str(run_folder), '--data', str(data_folder())],
-             'add-task': ['--name', 'x', '--success', str(kept), '--failure', str(kept)]}
-    assert main([command, *words[command], '--bundle', str(bundle), '--output', str(kept)]) == 1
+             'add-task': ['--instruction', 'x', '--success', str(kept), '--failure', str(kept)]}
+    assert main(['success', command, *words[command], '--bundle', str(bundle), '--output',
+                 str(kept)]) == 1
     assert 'holds other things' in capsys.readouterr().err
     assert (kept / 'recordings').read_text() == 'precious'
     with pytest.raises(BundleError, match='holds other things'):
@@ -538,27 +543,25 @@ def test_two_episodes_of_one_name(run_folder, tmp_path):
 
 def test_no_clips_are_said(bundle, tmp_path, capsys):
     (tmp_path / 'empty').mkdir()
-    assert main(['add-task', '--name', 'x', '--success', str(tmp_path / 'empty'), '--failure',
-                 str(tmp_path / 'empty'), '--bundle', str(bundle),
+    assert main(['success', 'add-task', '--instruction', 'x', '--success', str(tmp_path / 'empty'),
+                 '--failure', str(tmp_path / 'empty'), '--bundle', str(bundle),
                  '--output', str(tmp_path / 'out')]) != 0
     assert 'no clip there' in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()
 
 
 @pytest.mark.parametrize(('words', 'said'), [
-    (['calibrate', '{empty}', '--data', '{data}', '--output', '{out}'],
-     'no finished run of train-success'),
-    (['evaluate-success', '{run}', '--data', '{empty}', '--output', '{out}'], 'manifest'),
-    (['train-success', '--data', '{data}', '--output', '{out}', '--set', 'modes=0'], 'modes is 0'),
-    (['train-success', '--data', '{data}', '--output', '{out}', '--set', 'mode=2'], 'mode'),
-    (['train-success', '--data', '{data}', '--output', '{run}', '--set', 'modes=3'],
-     'modes was 2 and is now 3')], ids=lambda value: value[0] if isinstance(value, list) else '')
+    ('calibrate {empty} --data {data} --output {out}', 'no finished run of hralign success train'),
+    ('evaluate {run} --data {empty} --output {out}', 'manifest'),
+    ('train --data {data} --output {out} --modes 0', 'modes is 0'),
+    ('train --data {data} --output {run} --modes 2', 'holds a run already; add --resume'),
+    ('train --data {data} --output {run} --resume --modes 3', 'modes was 2 and is now 3')])
 def test_what_cannot_work_is_one_sentence(run_folder, tmp_path, capsys, words, said):
     """Guards against a traceback, and against files that were half written."""
     (tmp_path / 'empty').mkdir()
     places = {'empty': tmp_path / 'empty', 'data': data_folder(), 'run': run_folder,
               'out': tmp_path / 'out'}
-    assert main([word.format(**places) for word in words]) == 1
+    assert main(['success', *(word.format(**places) for word in words.split())]) == 1
     told = capsys.readouterr().err
     assert said in told and 'Traceback' not in told
 

@@ -27,7 +27,7 @@ SETUP = @command -v $(PYTHON) >/dev/null || \
 ENTER = . tools/env.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bundle bench sim clean distclean
+.PHONY: help setup demo test lint bundle bench fuzz soak sim clean distclean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -57,7 +57,16 @@ bundle:  ## rebuild the default bundle in models/default: make bundle RUN=folder
 
 bench:  ## measure latency, writes results/latency.json
 	$(SETUP) demo test adapt
-	@$(ENTER) && python benchmarks/latency.py $(ARGS)
+	@$(ENTER) && python -m benchmarks.latency.measure $(ARGS)
+
+# The tiny bundle that they run is the tests'.
+fuzz:  ## fuzz what comes from outside: make fuzz ARGS="--target images --cases 1000000"
+	$(SETUP) demo test adapt fuzz
+	@$(ENTER) && PYTHONPATH="test:$$PYTHONPATH" python -m fuzz $(ARGS)
+
+soak:  ## run the node for long: make soak ARGS=ticks, make soak ARGS=hour
+	$(SETUP) demo test adapt
+	@$(ENTER) && PYTHONPATH="test:$$PYTHONPATH" python -m benchmarks.robustness.soak $(ARGS)
 
 sim:  ## virtual environment of the simulators, for `hralign data simulate`
 	@command -v $(PYTHON) >/dev/null || \

@@ -29,7 +29,7 @@ _VIDEOS = ('av', 'pyarrow')
 _TORCH = (*_VIDEOS, 'torch', 'torchvision', 'timm', 'onnxscript', 'transformers', 'sklearn')
 _ROS = ('rclpy', 'hralign_msgs')
 NEEDED = {'nodes': _ROS, 'doctor': _ROS, 'faults': (*_ROS, 'onnx'), 'fuzz': (*_ROS, 'onnx'),
-          'data': _VIDEOS, 'simulation': _VIDEOS,
+          'data': _VIDEOS, 'simulation': _VIDEOS, 'results': _TORCH,
           **dict.fromkeys(('calibration', 'cli', 'evaluation', 'export', 'models', 'training'),
                           _TORCH)}
 

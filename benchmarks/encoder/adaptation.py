@@ -202,7 +202,8 @@ def _memory_and_ranks(options: argparse.Namespace, folder: Path) -> dict[str, An
         file = folder / name
         subprocess.run(
             [sys.executable, *launcher, '-m', 'benchmarks.encoder.adaptation', '--backbone',
-             options.backbone, '--batch', str(batch), '--child', str(file)], check=True, stderr=subprocess.DEVNULL)
+             options.backbone, '--batch', str(batch), '--child', str(file)],
+            check=True, stderr=subprocess.DEVNULL)
         values: dict[str, Any] = torch.load(file, weights_only=True)
         return values
 

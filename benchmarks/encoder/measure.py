@@ -43,7 +43,8 @@ from hralign_ros.evaluation.encoder_suite import (
 from hralign_ros.evaluation.metrics.names import HUMAN_TO_ROBOT, MAIN_RETRIEVAL, ROBOT_TO_HUMAN
 from hralign_ros.evaluation.report import Measured
 from hralign_ros.training.alignment_options import AdaptOptions
-from hralign_ros.training.alignment_run import load_run, RUN, Run
+from hralign_ros.training.alignment_run import load_run, Run
+from hralign_ros.training.run_folder import RUN
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -27,10 +27,10 @@ from hralign_ros.runtime.video import read_frames
 from hralign_ros.training.alignment_batches import PairBatches
 from hralign_ros.training.alignment_objective import batch_loss
 from hralign_ros.training.alignment_run import Run
-from hralign_ros.training.alignment_train import BEST, LAST
 from hralign_ros.training.checkpoints import read_checkpoint
 from hralign_ros.training.clip_features import preprocess
 from hralign_ros.training.distributed import Ranks
+from hralign_ros.training.run_folder import BEST, LAST
 import numpy as np
 import torch
 import yaml

@@ -80,7 +80,7 @@ def main() -> int:
                       for e in (some[i] for i in rng.choice(len(some), size, replace=False))]
             began = time.monotonic()
             entry = fit_task(encoder, chosen, name, task, (), AddTaskOptions(seed=draw),
-                             lambda _: None)
+                             report=lambda _: None)
             seconds = time.monotonic() - began
             scored = _scored(encoder, name, entry.prompts, test, clips)
             auroc = _auroc(scored)

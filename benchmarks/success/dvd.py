@@ -16,9 +16,10 @@ from hralign_ros.calibration.scorer import Scored
 from hralign_ros.calibration.traces import trace
 from hralign_ros.models.success import SuccessHead
 from hralign_ros.runtime.bundle import ClipSpec
-from hralign_ros.training.success_clips import draw, Recording, take
+from hralign_ros.training.distributed import Ranks
+from hralign_ros.training.success_batches import ClipBatches
+from hralign_ros.training.success_clips import Recording, sample_clip, stack_clips
 from hralign_ros.training.success_options import SuccessOptions
-from hralign_ros.training.success_train import ClipSource
 import numpy as np
 import torch
 from torch import nn, Tensor
@@ -53,15 +54,15 @@ def train_dvd(
     if path.exists():
         model.load_state_dict(torch.load(path, weights_only=True))
         return model.eval()
-    source = ClipSource(recordings, tasks, options)
+    source = ClipBatches(recordings, tasks, options)
     optimiser = torch.optim.AdamW(model.parameters(), options.learning_rate,
                                   weight_decay=options.weight_decay)
     rates = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, options.learning_rate, total_steps=options.steps)
     for step in range(options.steps):
-        batch = source.load(step)
-        tokens = batch.clips.tokens + options.noise * torch.randn_like(batch.clips.tokens)
-        clip = head.judge(tokens, batch.clips.mask, batch.clips.age).clip
+        batch = source.load(step, Ranks())
+        tokens = batch.tokens + options.noise * torch.randn_like(batch.tokens)
+        clip = head.judge(tokens, batch.mask, batch.age).clip
         # Every clip against a few accomplished ones, of its task and of others.
         good = torch.nonzero(batch.done)[:, 0]
         same = (batch.task[:, None] == batch.task[good][None]) & batch.done[:, None]
@@ -95,7 +96,8 @@ def references(
     found = {}
     for task, some in chosen.items():
         some = some[:REFERENCES]
-        clips = take(some, [draw(f, f.frames - 1, options.length, rng) for f in some])
+        clips = stack_clips(
+            some, [sample_clip(f, f.frames - 1, options.length, rng) for f in some])
         found[task] = model.head.judge(clips.tokens, clips.mask, clips.age).clip
     return found
 

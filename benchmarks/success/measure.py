@@ -302,7 +302,7 @@ def _fast(
 def _dvd(options: argparse.Namespace, run: SuccessRun) -> Judge:
     """Train the discriminator; human recordings of held-out tasks are those of `humans`."""
     # The heads look at no human recording, and it is all about them.
-    how = replace(run.options, human_share=0.2)
+    how = replace(run.options, human_fraction=0.2)
     data, store = open_data(options.data, options.bundle, how, basis=run.basis)
     recordings = load_recordings(data, store, ['train'], humans=True)
     if not any(recording.human for recording in recordings):

@@ -19,7 +19,7 @@ VARIANTS: Recipes = {
     SINGLE: (1, (*_PLAIN, '--video-text=0', '--other-tasks=0', '--failed=0', '--length=1')),
 }
 # The paper draws human recordings; the default does not.
-_HUMANS = '--human-share=0.2'
+_HUMANS = '--human-fraction=0.2'
 ABLATIONS: Recipes = {
     'K = 1': (1, ('--modes=1',)),
     'K = 2': (1, ('--modes=2',)),

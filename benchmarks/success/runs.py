@@ -12,8 +12,9 @@ from benchmarks.runs import folder_of, Job, run_all
 from benchmarks.success.recipes import ABLATIONS, Recipes, VARIANTS
 from hralign_ros.cli.main import make_parser
 from hralign_ros.cli.options import changed
+from hralign_ros.training.run_folder import RUN
 from hralign_ros.training.success_options import SuccessOptions
-from hralign_ros.training.success_run import check_runs, load_success_run, RUN, SuccessRun
+from hralign_ros.training.success_run import check_runs, load_success_run, SuccessRun
 
 
 def train(folder: Path, recipes: Recipes, data: Path, bundle: Path, at_a_time: int) -> None:
@@ -49,7 +50,7 @@ def finished(folder: Path, recipes: Recipes, bundle: Path) -> dict[str, list[Suc
     for some in runs.values():
         check_runs(some, bundle)
     compared = [some[0] for name, some in runs.items()
-                if name in (*VARIANTS, *ABLATIONS) and not some[0].options.human_share]
+                if name in (*VARIANTS, *ABLATIONS) and not some[0].options.human_fraction]
     if len({(run.record['data'].get('recordings'), run.basis.key) for run in compared}) > 1:
         raise SystemExit(f'{folder}: heads to be compared were not all trained on the same '
                          'recordings: move away those that were trained before the data changed')

@@ -32,6 +32,7 @@ from hralign_ros.runtime.report import Report
 from hralign_ros.runtime.tasks import check_task, FALLBACK, normalise_task, Task
 from hralign_ros.runtime.video import frame_times, nearest, newest_at, read_frames
 from hralign_ros.training.checkpoints import TrainingError
+from hralign_ros.training.devices import choose_device
 import numpy as np
 from numpy.typing import NDArray
 import torch
@@ -138,24 +139,24 @@ def watch(
 
 def learn_prompts(
     clips: Sequence[TaskClip], name: str, start: Floats, scale: tuple[float, float],
-    options: AddTaskOptions, text: Any,
+    options: AddTaskOptions, text: Any, device: torch.device | str = 'cpu',
 ) -> Floats:
     """
     Fit failure prompts to clips.
 
     :param start: float32 [K, L, D], the shared prompts.
     :param scale: scale and bias of the head.
-    :param text: the frozen text encoder.
+    :param text: the frozen text encoder, on the device.
     :returns: float32 [K, L, D].
     """
     torch.manual_seed(options.seed)
-    video = torch.from_numpy(np.concatenate([c.video for c in clips]))
-    done = torch.from_numpy(np.concatenate([c.done for c in clips]))
+    video = torch.from_numpy(np.concatenate([c.video for c in clips])).to(device)
+    done = torch.from_numpy(np.concatenate([c.done for c in clips])).to(device)
     known = ~torch.isnan(done)
     video, done = video[known], done[known]
     share = done.mean().clamp(0.02, 0.98)
     weight = torch.where(done > 0.5, 0.5 / share, 0.5 / (1 - share))
-    first = torch.from_numpy(start)
+    first = torch.from_numpy(start).to(device)
     prompts = nn.Parameter(first.clone())
     optimiser = torch.optim.Adam([prompts], lr=options.learning_rate)
     for _ in range(options.steps):
@@ -165,7 +166,7 @@ def learn_prompts(
         loss = loss + options.hold * ((prompts - first) ** 2).sum(-1).mean()
         loss.backward()
         optimiser.step()
-    return np.asarray(prompts.detach().numpy(), np.float32)
+    return np.asarray(prompts.detach().cpu().numpy(), np.float32)
 
 
 def _scores(video: Tensor, features: Tensor, scale: tuple[float, float]) -> Tensor:
@@ -176,7 +177,8 @@ def _scores(video: Tensor, features: Tensor, scale: tuple[float, float]) -> Tens
 def add_task(
     bundle: Path, output: Path, name: str, success: Path, failure: Path, *, task_id: str = '',
     aliases: Sequence[str] = (), options: AddTaskOptions | None = None,
-    geometry: Mapping[str, ViewGeometry] | None = None, report: Report = print,
+    geometry: Mapping[str, ViewGeometry] | None = None, device: str = 'auto',
+    report: Report = print,
 ) -> Path:
     """
     Write a bundle that knows one task more, or one task anew.
@@ -186,16 +188,18 @@ def add_task(
     :param failure: folder of clips in which it never is.
     :param task_id: None is given: made of the name.
     :param geometry: by view, how the clips are turned and cropped before they are looked at.
+    :param device: auto, cpu or cuda.
     :returns: `output`.
     :raises HralignError: clips or names that do not do.
     """
+    chosen = choose_device(device)
     options = options or AddTaskOptions()
     name = check_task(name)
     given, task_id = task_id, task_id or re.sub(r'\W+', '-', name.casefold()).strip('-_')
     if not name or not task_id or task_id == FALLBACK:
         raise DataError(f"task '{name}' with id '{task_id}': a name and an id of its own are "
                         'needed')
-    encoder = Encoder.load(bundle, provider='cpu', geometry=geometry)
+    encoder = Encoder.load(bundle, provider=chosen.provider, geometry=geometry)
     if not encoder.manifest.success_trained:
         raise TrainingError(f'{bundle}: its success head is not trained; a task can only be '
                             'added to one that is (`hralign success train`)')
@@ -221,7 +225,7 @@ def add_task(
     cached = time.monotonic()
     report(f'{len(clips)} clips encoded in {cached - began:.0f} s')
     entry = fit_task(encoder, clips, name, task_id, _aliases(same, name, aliases, report), options,
-                     report)
+                     chosen.torch, report)
     report(f'fitted in {time.monotonic() - cached:.0f} s')
     every = set(encoder.manifest.views)
     if not any(set(one['views']) == every for one in entry.calibrations):
@@ -253,7 +257,8 @@ def _aliases(
 
 def fit_task(
     encoder: Encoder, clips: Sequence[TaskClip], name: str, task_id: str,
-    aliases: Sequence[str], options: AddTaskOptions, report: Report = print,
+    aliases: Sequence[str], options: AddTaskOptions,
+    device: torch.device | str = 'cpu', report: Report = print,
 ) -> TaskEntry:
     """
     Fit a task's prompts and calibration to clips.
@@ -261,7 +266,7 @@ def fit_task(
     Calibration is fitted to scores of clips by prompts that were not fitted to them, in turn.
     The prompts that are kept are fitted to all, so thresholds are an estimate for those, no bound.
     """
-    text, scale = load_minilm(), encoder.success_scale
+    text, scale = load_minilm().to(device), encoder.success_scale
     shared = encoder.tasks.fallback
     good = [c for c in clips if c.succeeds]
     bad = [c for c in clips if not c.succeeds]
@@ -275,7 +280,7 @@ def fit_task(
     for k in range(int(fold.max()) + 1):
         prompts = learn_prompts(
             [c for c, f in zip(order, fold, strict=True) if f != k], name, shared.prompts, scale,
-            options, text)
+            options, text, device)
         features = torch.from_numpy(encoder.text.encode_with(name, prompts))
         for i in np.flatnonzero(fold == k):
             seen = order[i].by_views or {frozenset(encoder.manifest.views): order[i].video}
@@ -288,7 +293,7 @@ def fit_task(
         # Without enough clips by these views there is no telling: UNCALIBRATED.
         if min(sum(done), len(done) - sum(done)) >= 2:
             calibrations.append(calibrate_few(views, clips_of, shared, report))
-    prompts = learn_prompts(order, name, shared.prompts, scale, options, text)
+    prompts = learn_prompts(order, name, shared.prompts, scale, options, text, device)
     return TaskEntry(task_id, name, prompts, tuple(
         f'mode {k + 1}' for k in range(len(prompts))), tuple(calibrations), tuple(aliases))
 

@@ -26,6 +26,7 @@ from hralign_ros.runtime.decision import DecisionRules
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.report import Report
 from hralign_ros.training.checkpoints import TrainingError
+from hralign_ros.training.devices import choose_device
 from hralign_ros.training.success_clips import load_recordings, open_data, Recording
 from hralign_ros.training.success_run import (
     check_runs,
@@ -92,17 +93,19 @@ class Calibrated:
 
 def calibrate(
     run: SuccessRun, data: Path, bundle: Path, output: Path, *, workers: int | str = 1,
-    store: Path | None = None, command: str = '', metrics: Mapping[str, Any] | None = None,
-    report: Report = print,
+    store: Path | None = None, device: str = 'auto', command: str = '',
+    metrics: Mapping[str, Any] | None = None, report: Report = print,
 ) -> Path:
     """
     Calibrate a run and write a bundle with it.
 
     :param bundle: that the run was trained for; its other files are taken over.
     :param output: folder of the new bundle.
+    :param device: auto, cpu or cuda.
     :raises HralignError: another bundle, too little data to calibrate with, or `output` is a
         folder of something else.
     """
+    chosen = choose_device(device)
     require_replaceable(Path(output))
     check_runs([run], bundle)
     length = load_bundle(bundle).manifest.clip.length
@@ -112,7 +115,7 @@ def calibrate(
             f'{length}; train with --length {length}')
     episodes, features = open_data(
         data, bundle, run.options, workers=workers, store=store, basis=run.basis, report=report)
-    scorer = Scorer(run, Encoder.load(bundle, provider='cpu'))
+    scorer = Scorer(run, Encoder.load(bundle, provider=chosen.provider), chosen.torch)
     found = find_curves(
         scorer, load_recordings(episodes, features, ['calibration']),
         load_recordings(episodes, features, ['validation']), report)

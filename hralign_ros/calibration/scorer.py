@@ -4,6 +4,7 @@
 """A trained head at work on whole episodes: raw scores, tick by tick, for any instruction."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 
 from hralign_ros.calibration.traces import mode_probabilities, raw_scores, Trace, trace
@@ -13,6 +14,7 @@ from hralign_ros.training.success_clips import Recording
 from hralign_ros.training.success_run import SuccessRun
 import numpy as np
 from numpy.typing import NDArray
+import torch
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -56,10 +58,14 @@ class Scorer:
     A run's head with the text encoder of the bundle that it was trained for.
 
     Tasks that the run knows have their own prompts, all others the shared ones.
+
+    :param device: where a copy of the head computes.
     """
 
-    def __init__(self, run: SuccessRun, encoder: Encoder) -> None:
+    def __init__(self, run: SuccessRun, encoder: Encoder,
+                 device: torch.device | str = 'cpu') -> None:
         self.run = run
+        self._head = deepcopy(run.head).to(device)
         self.views = encoder.manifest.views
         self.clip = replace(encoder.manifest.clip, length=run.options.length)
         self.mode_mask = np.full(run.options.modes, float(run.options.use_prompts), np.float32)
@@ -79,7 +85,7 @@ class Scorer:
         delays: Sequence[float] = (),
     ) -> Trace:
         """Run the head over an episode; see `trace`."""
-        return trace(self.run.head, recording, self.clip, views=views, delays=delays)
+        return trace(self._head, recording, self.clip, views=views, delays=delays)
 
     def seen(self, recording: Recording) -> Trace:
         """Watch a recording as it is, once."""
@@ -97,8 +103,8 @@ class Scorer:
         episode = seen.recording.episode
         task_id, name = instruction or (episode.task_id, self._name(seen.recording))
         text = self.features(task_id, name)
-        scores = raw_scores(self.run.head, seen, text, self.mode_mask)
-        modes = mode_probabilities(self.run.head, seen, text, self.mode_mask)
+        scores = raw_scores(self._head, seen, text, self.mode_mask)
+        modes = mode_probabilities(self._head, seen, text, self.mode_mask)
         return Scored(seen, task_id, scores.astype(np.float64),
                       seen.recording.done & (instruction is None),
                       modes.astype(np.float64) * seen.failed[:, None])
@@ -107,7 +113,7 @@ class Scorer:
         """Return the probability of each mode, given failure, at every tick: [F, K]."""
         episode = seen.recording.episode
         return mode_probabilities(
-            self.run.head, seen, self.features(episode.task_id, self._name(seen.recording)),
+            self._head, seen, self.features(episode.task_id, self._name(seen.recording)),
             self.mode_mask)
 
     def _name(self, recording: Recording) -> str:

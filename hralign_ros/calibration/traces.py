@@ -53,14 +53,15 @@ def trace(
     :param views: bool [V], the views that take part; None: all that were recorded.
     :param delays: seconds by which each view comes late; () for none.
     """
+    device = head.log_scale.device
     choices = replay(recording, clip, views=views, delays=delays)
     chosen = np.stack([choice[0] for choice in choices])
-    mask = torch.from_numpy((chosen >= 0).astype(np.float32))
-    age = torch.from_numpy(np.stack([choice[1] for choice in choices]))
-    tokens = torch.from_numpy(recording.features.tokens.astype(np.float32))
-    means = torch.from_numpy(recording.features.means.astype(np.float32))
-    at = torch.from_numpy(np.maximum(chosen, 0))
-    view = torch.arange(at.shape[1])[:, None]
+    mask = torch.from_numpy((chosen >= 0).astype(np.float32)).to(device)
+    age = torch.from_numpy(np.stack([choice[1] for choice in choices])).to(device)
+    tokens = torch.from_numpy(recording.features.tokens.astype(np.float32)).to(device)
+    means = torch.from_numpy(recording.features.means.astype(np.float32)).to(device)
+    at = torch.from_numpy(np.maximum(chosen, 0)).to(device)
+    view = torch.arange(at.shape[1], device=device)[:, None]
     age = age * mask
     # Each frame is seen beside the oldest of its clip and view. That is the episode's first frame,
     # which its memory never loses, unless clips are of one frame or a view came late: then every
@@ -72,8 +73,9 @@ def trace(
         frames = head.look(tokens[at, view] * mask[..., None, None], mask)
     judged = head.conclude(head.join(frames, mask, age))
     out_of_distribution = head.ood_score(means[at, view], mask)
-    return Trace(recording, judged.video.numpy(), torch.sigmoid(judged.progress).numpy(),
-                 torch.sigmoid(judged.failed).numpy(), out_of_distribution.numpy(),
+    return Trace(recording, judged.video.cpu().numpy(),
+                 torch.sigmoid(judged.progress).cpu().numpy(),
+                 torch.sigmoid(judged.failed).cpu().numpy(), out_of_distribution.cpu().numpy(),
                  np.asarray((chosen >= 0).any(2), bool))
 
 
@@ -86,8 +88,9 @@ def raw_scores(head: SuccessHead, trace_: Trace, text: Floats, mode_mask: Floats
     :param mode_mask: float32 [K].
     :returns: float32 [F].
     """
-    similarity = torch.from_numpy(trace_.video @ text.T) * head.scale
-    return np.asarray(head.scores(similarity, torch.from_numpy(mode_mask)).numpy(), np.float32)
+    similarity = torch.from_numpy(trace_.video @ text.T).to(head.scale.device) * head.scale
+    mask = torch.from_numpy(mode_mask).to(similarity.device)
+    return np.asarray(head.scores(similarity, mask).cpu().numpy(), np.float32)
 
 
 @torch.no_grad()
@@ -95,6 +98,6 @@ def mode_probabilities(
     head: SuccessHead, trace_: Trace, text: Floats, mode_mask: Floats,
 ) -> Floats:
     """Return the probability of each mode, given failure, at every tick: float32 [F, K]."""
-    similarity = torch.from_numpy(trace_.video @ text[1:].T) * head.scale
+    similarity = torch.from_numpy(trace_.video @ text[1:].T) * head.scale.cpu()
     masked = similarity + (torch.from_numpy(mode_mask) - 1.0) * 1e9
     return np.asarray(torch.softmax(masked, dim=1).numpy() * mode_mask, np.float32)

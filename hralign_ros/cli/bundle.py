@@ -6,7 +6,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from hralign_ros.cli.options import Device, read_views
+from hralign_ros.cli.options import compute_on, Device, read_views
 
 
 def verify(
@@ -42,7 +42,7 @@ def verify(
 
 def evaluate(
     *, data: Path, output: Path, bundle: Path | None = None, split: Sequence[str] = (),
-    allow_unknown_tasks: bool = False, command: str,
+    allow_unknown_tasks: bool = False, device: Device = 'auto', command: str,
 ) -> None:
     """
     Measure a finished bundle on recorded episodes: detection, calibration, false alarms, delays.
@@ -58,9 +58,10 @@ def evaluate(
     from hralign_ros.evaluation.bundle_report import evaluate_bundle
     from hralign_ros.runtime import default_bundle
 
+    compute_on(device)
     evaluate_bundle(
         read_manifest(data), bundle or default_bundle(), output, splits=split,
-        allow_unknown=allow_unknown_tasks, commands=[command])
+        allow_unknown=allow_unknown_tasks, device=device, commands=[command])
 
 
 def sign(*, bundle: Path, key: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from hralign_ros.cli.options import changed, Device, settings, Workers
+from hralign_ros.cli.options import changed, compute_on, Device, settings, Workers
 from hralign_ros.runtime.errors import BundleError
 
 
@@ -26,14 +26,15 @@ def train(
     from hralign_ros.training.alignment_options import PRESETS
     from hralign_ros.training.alignment_run import adapt
 
-    adapt(data, output, changed(PRESETS[preset], {**changes, 'device': device}), cache=features,
-          workers=workers, resume=resume, command=command)
+    compute_on(device)
+    adapt(data, output, changed(PRESETS[preset], changes), cache=features, workers=workers,
+          resume=resume, device=device, command=command)
 
 
 def evaluate(
     runs: Sequence[Path], /, *, data: Path, output: Path, features: Path | None = None,
     split: Sequence[str] = ('test_task',), view: str = 'third_person', gallery: int = 100,
-    quick: bool = False, command: str,
+    quick: bool = False, device: Device = 'auto', command: str,
 ) -> None:
     """
     Measure runs beside the frozen backbone: retrieval, domain gap, separability, probes.
@@ -52,10 +53,11 @@ def evaluate(
     from hralign_ros.evaluation.encoder_report import evaluate_adaptation
     from hralign_ros.training.alignment_run import load_run
 
+    compute_on(device)
     evaluate_adaptation(
         read_manifest(data), [load_run(folder) for folder in runs], output, splits=split,
         view=view, gallery=gallery, full=not quick, probes=not quick, cache=features,
-        commands=[command])
+        device=device, commands=[command])
 
 
 def export(

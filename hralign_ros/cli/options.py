@@ -99,6 +99,17 @@ def changed(options: Options, changes: Mapping[str, Any]) -> Options:
     return replace(options, **values)  # type: ignore[type-var]
 
 
+def compute_on(device: str) -> None:
+    """
+    Choose the device and the CPU threads of a command, before it does any work.
+
+    :raises HralignError: the device is not there.
+    """
+    from hralign_ros.training.devices import choose_device
+
+    choose_device(device, print)
+
+
 def read_views(texts: Sequence[str], example: str) -> dict[str, str]:
     """
     Read VIEW=WHAT texts.
@@ -153,7 +164,9 @@ def add_options(parser: argparse.ArgumentParser, command: Command) -> None:
 
 def _add_fields(parser: Any, options: Any, taken: set[str]) -> None:
     """Add the fields of a dataclass instance, those of nested ones too."""
-    _, texts = described(type(options))
+    texts: dict[str, str] = {}
+    for kind in reversed(type(options).__mro__):
+        texts |= described(kind)[1] if is_dataclass(kind) else {}
     kinds = get_type_hints(type(options))
     for field in fields(options):
         value = getattr(options, field.name)

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hralign_ros.cli.options import changed, settings, Workers
+from hralign_ros.cli.options import changed, compute_on, Device, settings, Workers
 
 
 @settings('training.success_options:SuccessOptions')
 def train(
     *, data: Path, output: Path, bundle: Path | None = None, features: Path | None = None,
     workers: Workers = 1, resume: bool = False, also: Sequence[Path] = (),
-    split_file: Path | None = None, command: str, **changes: Any,
+    split_file: Path | None = None, device: Device = 'auto', command: str, **changes: Any,
 ) -> None:
     """
     Train a success head and its failure prompts on a bundle's features of successes and failures.
@@ -29,16 +29,19 @@ def train(
     from hralign_ros.training.success_options import SuccessOptions
     from hralign_ros.training.success_run import train_success
 
+    compute_on(device)
     if split_file:
         changes['split_file'] = str(split_file)
     train_success(
         data, bundle or default_bundle(), output, changed(SuccessOptions(), changes),
-        workers=workers, store=features, also=also, resume=resume, command=command)
+        workers=workers, store=features, also=also, resume=resume, device=device,
+        command=command)
 
 
 def calibrate(
     run: Path, /, *, data: Path, output: Path, bundle: Path | None = None,
-    features: Path | None = None, workers: Workers = 1, report: Path | None = None, command: str,
+    features: Path | None = None, workers: Workers = 1, report: Path | None = None,
+    device: Device = 'auto', command: str,
 ) -> None:
     """
     Make a bundle of a trained success head: calibration, thresholds, out-of-distribution limit.
@@ -53,15 +56,16 @@ def calibrate(
     from hralign_ros.runtime import default_bundle
     from hralign_ros.training.success_run import load_success_run
 
+    compute_on(device)
     print(calibrate(
         load_success_run(run), data, bundle or default_bundle(), output, workers=workers,
-        store=features, command=command,
+        store=features, device=device, command=command,
         metrics=for_card(report) if report else None))
 
 
 def evaluate(
     runs: Sequence[Path], /, *, data: Path, output: Path, bundle: Path | None = None,
-    features: Path | None = None, workers: Workers = 1, command: str,
+    features: Path | None = None, workers: Workers = 1, device: Device = 'auto', command: str,
 ) -> None:
     """
     Measure success heads: detection, calibration, false alarms, streams, missing cameras.
@@ -77,19 +81,21 @@ def evaluate(
     from hralign_ros.training.success_clips import open_data
     from hralign_ros.training.success_run import check_runs, load_success_run
 
+    compute_on(device)
     found = [load_success_run(folder) for folder in runs]
     bundle = bundle or default_bundle()
     check_runs(found, bundle)
     episodes, store = open_data(
         data, bundle, found[0].options, workers=workers, store=features, basis=found[0].basis)
-    evaluate_success(episodes, store, found, bundle, output, commands=[command])
+    evaluate_success(
+        episodes, store, found, bundle, output, device=device, commands=[command])
 
 
 @settings('calibration.add_task:AddTaskOptions')
 def add_task(
     *, instruction: str, success: Path, failure: Path, output: Path, bundle: Path | None = None,
     task_id: str = '', aliases: Sequence[str] = (), params_file: Path | None = None,
-    node: str = '/encoder', **changes: Any,
+    node: str = '/encoder', device: Device = 'auto', **changes: Any,
 ) -> None:
     """
     Teach a bundle one more task from a few clips; all other tasks stay as they are.
@@ -110,7 +116,8 @@ def add_task(
     from hralign_ros.data.geometry import read_geometry
     from hralign_ros.runtime import default_bundle
 
+    compute_on(device)
     print(add_task(
         bundle or default_bundle(), output, instruction, success, failure, task_id=task_id,
-        aliases=aliases, options=changed(AddTaskOptions(), changes),
+        aliases=aliases, options=changed(AddTaskOptions(), changes), device=device,
         geometry=read_geometry(params_file, node) if params_file else None))

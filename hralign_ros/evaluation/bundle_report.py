@@ -37,6 +37,7 @@ from hralign_ros.runtime.decision import Status
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.report import Report
 from hralign_ros.runtime.video import newest_at
+from hralign_ros.training.devices import choose_device
 from hralign_ros.training.success_clips import assign_splits, labelled, Recording
 from hralign_ros.training.success_options import SuccessOptions
 import numpy as np
@@ -184,16 +185,18 @@ def _numbers(values: Iterable[float | None]) -> Doubles:
 
 def evaluate_bundle(
     data: DataSet, bundle: Path, output: Path, *, splits: Sequence[str] = (),
-    allow_unknown: bool = False, commands: Sequence[str] = (), report: Report = print,
+    allow_unknown: bool = False, device: str = 'auto', commands: Sequence[str] = (),
+    report: Report = print,
 ) -> Measured:
     """
     Play recorded episodes to a bundle and write report.html, .json and .csv of what it said.
 
     :param splits: whose episodes are played; none: all but those that bundles are made of.
     :param allow_unknown: see BundlePlayer.
+    :param device: auto, cpu or cuda.
     :raises EvaluationError: no episode with recordings and success flags is left.
     """
-    encoder = Encoder.load(bundle, provider='cpu')
+    encoder = Encoder.load(bundle, provider=choose_device(device).provider)
     training = encoder.manifest.document['success'].get('training') or {}
     # Robots that are held out elsewhere may have been trained on, by their seeds.
     data = assign_splits(data, SuccessOptions(

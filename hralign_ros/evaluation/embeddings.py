@@ -100,15 +100,16 @@ def encode_pairs(
     :param adapt_human: put the humans through the adapters too (the co-training control).
     """
     names = sorted({item.robot.task_text for item in items})
-    queries = torch.tensor(np.stack([texts[name] for name in [*names, NEUTRAL_TEXT]]))
+    queries = torch.tensor(np.stack([texts[name] for name in [*names, NEUTRAL_TEXT]]),
+                           device=model.device)
     human, robot = [], []
     with torch.no_grad():
         for start in range(0, len(items), _CHUNK):
             some = items[start:start + _CHUNK]
             human.append(_pooled(model, _maps([i.human for i in some], cache, length), queries,
-                                 adapted=adapt_human, frozen_mean=frozen_mean))
+                                 adapted=adapt_human, frozen_mean=frozen_mean).cpu())
             robot.append(_pooled(model, _maps([i.robot for i in some], cache, length), queries,
-                                 adapted=True, frozen_mean=frozen_mean))
+                                 adapted=True, frozen_mean=frozen_mean).cpu())
     return PairArrays(
         human=torch.cat(human).numpy(), robot=torch.cat(robot).numpy(),
         text=np.array([names.index(item.robot.task_text) for item in items], np.int64),
@@ -144,9 +145,9 @@ def encode_frames(
                 continue
             kept = _kept_frames(episode, cache.times(item.robot))
             maps = cache.stack([item.robot], [np.arange(cache.frames)]).transpose(0, 1)
-            query = torch.tensor(texts[item.robot.task_text])[None]
+            query = torch.tensor(texts[item.robot.task_text], device=model.device)[None]
             pooled = _pooled(
-                model, maps, query, adapted=True, frozen_mean=frozen_mean)[:, 0].numpy()
+                model, maps, query, adapted=True, frozen_mean=frozen_mean)[:, 0].cpu().numpy()
             commands = np.array(episode.actions, np.float64)
             states = np.array(episode.proprio, np.float64)
             for row in range(len(kept) - 1):
@@ -167,6 +168,7 @@ def _pooled(
     model: HRAlign, maps: Tensor, queries: Tensor, *, adapted: bool, frozen_mean: bool,
 ) -> Tensor:
     """Pool maps [B, T, C', r, c] with each query [K, D] to [B, K, C] (K = 1 for the mean)."""
+    maps = maps.to(model.device)
     if frozen_mean:
         # Maps are cached where the adapters come, and the backbone goes on behind some.
         return mean_pool(model.frozen_maps(maps))[:, None]

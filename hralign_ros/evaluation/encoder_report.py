@@ -42,7 +42,8 @@ from hralign_ros.runtime.report import Report
 from hralign_ros.runtime.video import read_frames
 from hralign_ros.training.alignment_batches import Item
 from hralign_ros.training.alignment_run import Run
-from hralign_ros.training.log import LOG
+from hralign_ros.training.devices import choose_device
+from hralign_ros.training.run_folder import LOG
 import numpy as np
 from numpy.typing import NDArray
 import torch
@@ -62,17 +63,21 @@ SIMULATED = ('Simulated pairs are not RH20T: these figures say that the method w
 def evaluate_adaptation(
     data: DataSet, runs: Sequence[Run], output: Path, *, splits: Sequence[str],
     view: str = REFERENCE_VIEW, gallery: int = 100, full: bool = True, probes: bool = True,
-    cache: Path | None = None, workers: int | str = 1, commands: Sequence[str] = (),
-    report: Report = print,
+    cache: Path | None = None, workers: int | str = 1, device: str = 'auto',
+    commands: Sequence[str] = (), report: Report = print,
 ) -> Measured:
     """
     Evaluate runs beside the frozen backbone and write report.html, .json and .csv.
 
     :param runs: runs of one variant differ in their seed; the first variant is the one shown.
     :returns: everything measured.
+    :param device: auto, cpu or cuda; the runs' models are moved there.
     :raises EvaluationError: a split without pairs, or one of new tasks that a run was trained on.
     """
+    chosen = choose_device(device)
     _check_new_tasks(data, runs, splits)
+    for run in runs:
+        run.model.to(chosen.torch)
     variants = [Variant(FROZEN_MEAN, ()), *group_runs(runs)]
     store = RunInputs(data, cache, workers=workers)
     found = measure(
@@ -154,7 +159,8 @@ def _figures(
         'Where the trained query looks, on frozen and on adapted tokens.')
     log = run.folder / LOG
     if log.exists():
-        add('training', training_curve(log, best='r1'), 'Training', 'Of the first seed.')
+        add('training', training_curve(log, best='validation_r1'), 'Training',
+            'Of the first seed.')
     return images, figures
 
 
@@ -193,15 +199,15 @@ def _attention(
         tasks.setdefault(item.task_id, item)
     chosen = list(tasks.values())[::max(1, len(tasks) // count)][:count]
     texts = store.texts(run, chosen)
-    front = run.backbone.front(run.options.position)
+    front, place = run.backbone.front(run.options.position), run.model.device
     shown = []
     with torch.no_grad():
         for item in chosen:
             frame = _frames(store.data, item.robot, 3)[1]
-            maps = front(preprocess(frame[None], run.backbone.preprocessing))[None]
-            text = torch.tensor(texts[item.robot.task_text])
+            maps = front(preprocess(frame[None], run.backbone.preprocessing))[None].to(place)
+            text = torch.tensor(texts[item.robot.task_text], device=place)
             weights = [run.model.attention(
-                m.flatten(3).transpose(2, 3), torch.ones(1, 1), text)[1][0, 0]
+                m.flatten(3).transpose(2, 3), torch.ones(1, 1, device=place), text)[1][0, 0].cpu()
                 .numpy() for m in (run.model.frozen_maps(maps), run.model.adapted_maps(maps))]
             shown.append(Attention(
                 frame=_as_seen(frame, run.backbone.preprocessing), frozen=weights[0],

@@ -45,6 +45,7 @@ from hralign_ros.evaluation.success_suite import (
 )
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.report import Report
+from hralign_ros.training.devices import choose_device, Device
 from hralign_ros.training.success_clips import load_recordings, Recording
 from hralign_ros.training.success_run import SuccessRun, trained_on
 import numpy as np
@@ -58,14 +59,14 @@ SIMULATED = ('Simulated episodes: these figures say that the method works on thi
 
 def calibrations(
     runs: Sequence[SuccessRun], data: DataSet, store: TokenFeatures, encoder: Encoder,
-    report: Report = print,
+    device: Device, report: Report = print,
 ) -> list[CalibratedScorer]:
     """Calibrate runs that differ in their seed only."""
     known = load_recordings(data, store, ['calibration'])
     out_of_distribution = load_recordings(data, store, ['validation'])
     made = []
     for run in runs:
-        scorer = Scorer(run, encoder)
+        scorer = Scorer(run, encoder, device.torch)
         made.append(CalibratedScorer(scorer,
                                      find_curves(scorer, known, out_of_distribution, report)))
     return made
@@ -74,7 +75,8 @@ def calibrations(
 def evaluate_success(
     data: DataSet, store: TokenFeatures, runs: Sequence[SuccessRun], bundle: Path, output: Path, *,
     name: str = OURS, others: Mapping[str, Sequence[tuple[int, Judge]]] | None = None,
-    commands: Sequence[str] = (), perturbed_frames: int = 20_000, report: Report = print,
+    commands: Sequence[str] = (), perturbed_frames: int = 20_000, device: str = 'auto',
+    report: Report = print,
 ) -> tuple[Measured, list[CalibratedScorer]]:
     """
     Evaluate runs that differ in their seed and write report.html, .json and .csv.
@@ -83,8 +85,10 @@ def evaluate_success(
     :param bundle: whose encoder and texts they were trained for.
     :param others: baselines and controls for detection, by name.
     :param perturbed_frames: see measure_streams.
+    :param device: auto, cpu or cuda.
     :raises EvaluationError: no run, no test episode with features, or one that was trained on.
     """
+    chosen = choose_device(device)
     if not runs:
         raise EvaluationError('at least one run is needed')
     recordings = {split: load_recordings(data, store, [split]) for split in SPLITS}
@@ -98,7 +102,8 @@ def evaluate_success(
                 f'{len(both)} test episodes were trained on by {run.folder}, such as {both[0]}: '
                 'the head would look better than it is. Train again with the splits as they are '
                 'now, or import the data with those that it was trained with')
-    ours = calibrations(runs, data, store, Encoder.load(bundle, provider='cpu'), report)
+    encoder = Encoder.load(bundle, provider=chosen.provider)
+    ours = calibrations(runs, data, store, encoder, chosen, report)
     found = Measured()
     variants: dict[str, Sequence[tuple[int, Judge]]] = {
         name: [(one.seed, one) for one in ours], **(others or {}), TIME_ONLY: [(0, time_alone)]}

@@ -45,9 +45,17 @@ class Prompts(nn.Module):
             (middle + spread * torch.randn(1, length, words.shape[1])).detach()) \
             if human_prompt else None
         self._ids = [_ids(text) for text in texts.values()]
+        self.plain: Tensor
         with torch.no_grad():
-            self.plain = torch.stack([
-                _encoded(encoder, ids, self.vectors[0, :1, :1])[0] for ids in self._ids])
+            self.register_buffer('plain', torch.stack([
+                _encoded(encoder, ids, self.vectors[0, :1, :1])[0] for ids in self._ids]),
+                persistent=False)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> 'Prompts':
+        """Move the frozen encoder too, wherever this module is moved."""
+        self._encoder[0]._apply(fn, recurse)
+        super()._apply(fn, recurse)
+        return self
 
     def row(self, task_id: str) -> int:
         """Return the row of a task's vectors; SHARED is behind all others."""
@@ -79,7 +87,8 @@ def text_features(encoder: PromptedTextEncoder, text: str, prompts: Tensor) -> T
 
 
 def _encoded(encoder: PromptedTextEncoder, ids: Tensor, prompts: Tensor) -> Tensor:
-    mask = torch.ones(prompts.shape[:2], dtype=torch.int64)
+    ids = ids.to(prompts.device)
+    mask = torch.ones(prompts.shape[:2], dtype=torch.int64, device=prompts.device)
     return torch.as_tensor(encoder(ids, torch.ones_like(ids), prompts, mask))
 
 

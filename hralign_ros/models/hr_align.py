@@ -113,6 +113,11 @@ class HRAlign(nn.Module):
         self.back.eval()
         return self
 
+    @property
+    def device(self) -> torch.device:
+        """Tell where it computes."""
+        return next(self.parameters()).device
+
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """Give the parameters that training changes, by name: adapters and query."""
         fixed = ('back.', 'attention.') if self.pooling == 'mean' else ('back.',)

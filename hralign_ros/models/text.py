@@ -78,10 +78,11 @@ class PromptedTextEncoder(nn.Module):
         """
         count, modes, length, dim = prompts.shape
         longest = max(ids.shape[1] for ids in texts)
-        ids = torch.zeros(count, longest, dtype=torch.int64)
-        mask = torch.ones(count, longest + length)
+        place = prompts.device
+        ids = torch.zeros(count, longest, dtype=torch.int64, device=place)
+        mask = torch.ones(count, longest + length, device=place)
         # Padding stands between text and prompt; the prompt's positions are those without it.
-        positions = torch.zeros(count, longest + length, dtype=torch.int64)
+        positions = torch.zeros(count, longest + length, dtype=torch.int64, device=place)
         for row, one in enumerate(texts):
             size = one.shape[1]
             ids[row, :size] = one[0]

@@ -265,23 +265,23 @@ class VideoBatches(_Source):
     tasks of that embodiment, and among their clips.
 
     :param batch: videos in a global batch.
-    :param human_share: of them that are human, 0 to 1.
-    :raises DataError: there are no clips, the share is not in 0 to 1, or as `PairBatches`.
+    :param human_fraction: of them that are human, 0 to 1.
+    :raises DataError: there are no clips, the fraction is not in 0 to 1, or as `PairBatches`.
     """
 
     def __init__(
         self, items: Sequence[Item], cache: ClipFeatures, texts: Texts, *, batch: int,
-        human_share: float = 0.5, length: int = 5, sampler: str = 'random', seed: int = 0,
+        human_fraction: float = 0.5, length: int = 5, sampler: str = 'random', seed: int = 0,
     ) -> None:
         super().__init__(items, cache, texts, length=length, sampler=sampler, seed=seed)
-        if not 0 <= human_share <= 1 or batch < 1 or not self.items:
-            raise DataError(f'human_share is {human_share}, the batch {batch} of '
+        if not 0 <= human_fraction <= 1 or batch < 1 or not self.items:
+            raise DataError(f'human_fraction is {human_fraction}, the batch {batch} of '
                             f'{len(self.items)} pairs; needed are 0 to 1, 1 or more, and pairs')
         unknown = sorted({i.human.task_text for i in self.items} - set(texts))
         if unknown:
             raise DataError(f"no text feature of '{unknown[0]}', and {len(unknown)} in all")
         self.batch = batch
-        self.humans = round(batch * human_share)
+        self.humans = round(batch * human_fraction)
         self._human = _by_embodiment(item.human for item in self.items)
         self._robot = _by_embodiment(
             clip for item in self.items for clip in item.robots.values())

@@ -1,36 +1,129 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a training step makes smaller, and what validation measures."""
+"""The objective of HR-Align (Eq. 6) and of its control: batches, loss, optimiser, validation."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from hashlib import sha256
 import math
+from typing import Any
 
+from hralign_ros.data.pairs import Pair
 from hralign_ros.models.hr_align import HRAlign
-from hralign_ros.training.alignment_batches import Batch, PairBatches, VideoBatch
+from hralign_ros.runtime.report import Report
+from hralign_ros.training.alignment_batches import (
+    Batch,
+    digest,
+    make_items,
+    PairBatches,
+    Texts,
+    VideoBatch,
+    VideoBatches,
+)
 from hralign_ros.training.alignment_losses import contrast, video_text_loss
 from hralign_ros.training.alignment_options import TrainOptions
+from hralign_ros.training.clip_features import ClipFeatures
 from hralign_ros.training.distributed import gather, Ranks
+from hralign_ros.training.loop import Objective
 import torch
-from torch import Tensor
+from torch import nn, Tensor
 
 # Pairs whose features validation computes at a time.
 _CHUNK = 32
+# What validation finds, see `validate`.
+LOSS, R1 = 'validation_loss', 'validation_r1'
 
 
-@dataclass(frozen=True)
-class Validation:
+class AlignmentObjective(Objective[Batch | VideoBatch]):
     """
-    How good the model is on the validation pairs, with frames spread evenly over each clip.
+    Adapters and query that bring robot clips to the human clips that they are paired with.
 
-    :param loss: Eq. 6 as published, negatives anchored.
-    :param r1: share of clips whose own partner is the most similar one, both directions, all
-        views; pairs of the same task do not compete.
+    :param texts: float32 [D] by task text.
+    :raises DataError: too few pairs with features, or no text feature of a task.
     """
 
-    loss: float
-    r1: float
+    validation = (LOSS, R1)
+
+    def __init__(
+        self, options: TrainOptions, model: HRAlign, pairs: Sequence[Pair],
+        validation_pairs: Sequence[Pair], cache: ClipFeatures, texts: Texts, report: Report,
+    ) -> None:
+        self.options: TrainOptions = options
+        self.model, self.patience = model, options.patience
+        items, left_out = make_items(pairs, cache)
+        held_out, also_left_out = make_items(validation_pairs, cache)
+        if left_out or also_left_out:
+            report(f'without features, and left out: {left_out} pairs for training, '
+                   f'{also_left_out} for validation')
+        common: Mapping[str, Any] = {
+            'length': options.length, 'sampler': options.sampler, 'seed': options.seed}
+        self.batches: PairBatches | VideoBatches = (
+            PairBatches(items, cache, texts, batch=options.batch, by_scene=options.by_scene,
+                        **common)
+            if options.objective == 'align' else
+            VideoBatches(items, cache, texts, batch=2 * options.batch,
+                         human_fraction=options.human_fraction, **common))
+        self.held_out = PairBatches(held_out, cache, texts, batch=1, **common)
+        self.size = self.batches.batch
+        words = sha256()
+        for text in sorted({item.robot.task_text for item in (*items, *held_out)}):
+            words.update(text.encode() + texts[text].tobytes())
+        shapes = sorted((name, list(v.shape)) for name, v in model.trained_state().items())
+        self.settings = {
+            **asdict(options), 'pooling': model.pooling, 'attention_floor': model.attention.floor,
+            'cache': cache.key, 'pairs': digest(items), 'validation_pairs': digest(held_out),
+            'texts': words.hexdigest()[:16],
+            'model': sha256(repr(shapes).encode()).hexdigest()[:16]}
+        report(f'{len(items)} pairs for training, {len(held_out)} for validation')
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Give adapters and query."""
+        return self.model.trained_parameters()
+
+    def optimiser(self) -> torch.optim.Optimizer:
+        """Make one in which adapters have a rate, and biases a decay, of their own."""
+        options, groups = self.options, []
+        for adapters, factor in ((False, 1.0), (True, options.adapter_rate)):
+            chosen = [p for name, p in self.parameters().items()
+                      if name.startswith('adapters.') == adapters]
+            for biases, decay in ((False, options.weight_decay), (True, 0.0)):
+                some = [p for p in chosen if (p.dim() <= 1) == biases]
+                if some:
+                    groups.append({'params': some, 'weight_decay': decay, 'factor': factor})
+        kind = torch.optim.AdamW if options.optimiser == 'adamw' else torch.optim.Adam
+        return kind(groups, lr=options.learning_rate)
+
+    def to(self, device: torch.device) -> None:
+        """Move the model, and switch it to training."""
+        self.model.to(device).train()
+
+    def load(self, step: int, ranks: Ranks) -> Batch | VideoBatch:
+        """Load this rank's rows of the batch of a step."""
+        return self.batches.load(step, ranks)
+
+    def loss(self, batch: Batch | VideoBatch, step: int,
+             ranks: Ranks) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the loss of the global batch."""
+        compute = batch_loss if isinstance(batch, Batch) else video_batch_loss
+        return compute(self.model, batch, self.options, ranks), {}  # type: ignore[arg-type]
+
+    def validate(self) -> dict[str, float]:
+        """Measure the held-out pairs."""
+        return validate(self.model, self.held_out, self.options)
+
+    def order(self, found: Mapping[str, float]) -> tuple[float, ...]:
+        """Order by what is to be selected by, among equals by the other one."""
+        both = found[R1], -found[LOSS]
+        return both if self.options.select == 'r1' else both[::-1]
+
+    def weights(self) -> dict[str, Tensor]:
+        """Copy everything that is not the frozen backbone, trained or not."""
+        return self.model.trained_state()
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Take what `weights` gave."""
+        self.model.load_trained_state(dict(weights))
 
 
 def batch_loss(model: HRAlign, batch: Batch, options: TrainOptions, ranks: Ranks) -> Tensor:
@@ -125,14 +218,17 @@ def video_batch_loss(
     return video_text_loss(scores, batch.task, temperature=options.temperature)
 
 
-def validate(model: HRAlign, batches: PairBatches, options: TrainOptions) -> Validation:
+def validate(model: HRAlign, batches: PairBatches, options: TrainOptions) -> dict[str, float]:
     """
-    Measure loss and R@1 of all pairs at once, each view in a gallery of its own.
+    Measure all pairs at once, each view in a gallery of its own, frames spread over each clip.
 
     In one way for all: whatever a model trains with, no text may tell clips apart here, and pairs
     of one task are no mistakes. So the best step is chosen alike for every variant.
+
+    :returns: LOSS, Eq. 6 as published, negatives anchored; R1, the fraction of clips whose own
+        partner is the most similar one, both directions, all views.
     """
-    device = next(iter(model.trained_parameters().values())).device
+    device = model.device
     model.eval()
     parts: list[tuple[Tensor, ...]] = []
     losses, hits = [], []
@@ -157,7 +253,7 @@ def validate(model: HRAlign, batches: PairBatches, options: TrainOptions) -> Val
             neutral = _same_task(tasks, device) if len(set(tasks)) > 1 else None
             hits.append((recall_at_1(towards, neutral) + recall_at_1(back, neutral)) / 2)
     model.train()
-    return Validation(float(torch.stack(losses).mean()), sum(hits) / len(hits))
+    return {LOSS: float(torch.stack(losses).mean()), R1: sum(hits) / len(hits)}
 
 
 def _same_task(tasks: Sequence[str], device: torch.device) -> Tensor:
@@ -167,7 +263,7 @@ def _same_task(tasks: Sequence[str], device: torch.device) -> Tensor:
 
 def recall_at_1(similarity: Tensor, neutral: Tensor | None = None) -> float:
     """
-    Compute the share of rows whose own partner is strictly the most similar.
+    Compute the fraction of rows whose own partner is strictly the most similar.
 
     :param similarity: float [n, n]; the partner of row i is column i.
     :param neutral: bool [n, n], columns that are neither right nor wrong for a row; None: none.

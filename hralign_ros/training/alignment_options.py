@@ -4,6 +4,8 @@
 """What can be chosen about an adaptation, and two choices to start from."""
 
 from dataclasses import dataclass, field
+import math
+from typing import ClassVar
 
 from hralign_ros.data.manifest import REFERENCE_VIEW
 from hralign_ros.data.samplers import SAMPLERS
@@ -11,6 +13,7 @@ from hralign_ros.models.hr_align import POOLINGS
 from hralign_ros.training.alignment_losses import TEMPERATURE
 from hralign_ros.training.checkpoints import TrainingError
 from hralign_ros.training.clip_features import DTYPES
+from hralign_ros.training.options import Allowed, check_options, LoopOptions
 
 OBJECTIVES = ('align', 'video_text')
 OPTIMISERS = ('adam', 'adamw')
@@ -20,7 +23,7 @@ TRAINED = ('adapters', 'query')
 
 
 @dataclass(frozen=True)
-class TrainOptions:
+class TrainOptions(LoopOptions):
     """
     How to train. The defaults suit a thousand pairs on a CPU.
 
@@ -36,76 +39,39 @@ class TrainOptions:
     :param negatives: text that a negative is pooled with: own, its own as in the paper, or
         anchor, that of the clip it is compared with, so that no text tells them apart.
     :param by_scene: batches of few scenes, so that background does not tell pairs apart.
-    :param human_share: of the control's videos.
+    :param human_fraction: of the control's videos.
     :param optimiser: adam or adamw.
-    :param learning_rate: at its highest.
     :param adapter_rate: factor on the adapters' rate; the query has the rate itself. It learns in
-        a few steps what adapters as fast undo by learning the training tasks by heart.
-    :param final_rate: at the end of the cosine.
-    :param warm_up: steps in which the rate rises linearly.
-    :param weight_decay: of weights; biases have none.
-    :param clip_norm: L2 norm of the gradient at most; 0: never clipped.
-    :param average: decay of a running average of the weights, which is what is validated and
-        kept; 0: the weights themselves are.
-    :param validate_every: steps from one validation to the next.
+        a few steps what adapters as fast undo by overfitting the training tasks.
     :param patience: validations in a row without a new best, after which the run ends; 0: never.
     :param select: what the best one has: r1, the highest R@1 among the validation pairs (mean of
         both directions and all views; among equals the lower loss), or loss, the lowest loss. Both
         are measured in one way, whatever the loss of training is: see `validate`.
-    :param checkpoint_every: steps from one checkpoint to the next.
-    :param device: auto, cpu or cuda. Not part of what a resumed run must have in common.
     """
 
     objective: str = 'align'
-    steps: int = 120
     batch: int = 32
     length: int = 5
     sampler: str = 'segment'
-    seed: int = 0
     temperature: float = TEMPERATURE
     decoupled: bool = True
     frozen_weight: float = 1.0
     mask_same_task: bool = True
     negatives: str = 'anchor'
     by_scene: bool = False
-    human_share: float = 0.5
+    human_fraction: float = 0.5
     optimiser: str = 'adamw'
     learning_rate: float = 7e-4
     adapter_rate: float = 0.3
     final_rate: float = 1e-6
-    warm_up: int = 10
-    weight_decay: float = 0.1
-    clip_norm: float = 1.0
-    average: float = 0.97
-    validate_every: int = 20
     patience: int = 0
     select: str = 'r1'
-    checkpoint_every: int = 20
-    device: str = 'auto'
 
-    def __post_init__(self) -> None:
-        """
-        Check everything that can be checked without data.
-
-        :raises TrainingError: an option is none of those allowed.
-        """
-        for name, allowed in (('objective', OBJECTIVES), ('optimiser', OPTIMISERS),
-                              ('sampler', tuple(SAMPLERS)),
-                              ('select', SELECTIONS), ('negatives', NEGATIVES)):
-            if getattr(self, name) not in allowed:
-                raise TrainingError(
-                    f"{name} is '{getattr(self, name)}'; allowed: {', '.join(allowed)}")
-        for name in ('steps', 'batch', 'length', 'validate_every', 'checkpoint_every'):
-            if getattr(self, name) < 1:
-                raise TrainingError(f'{name} is {getattr(self, name)}; needed is 1 or more')
-        for name in ('warm_up', 'weight_decay', 'clip_norm', 'patience', 'frozen_weight',
-                     'average', 'learning_rate', 'adapter_rate', 'final_rate', 'seed'):
-            if not getattr(self, name) >= 0:
-                raise TrainingError(f'{name} is {getattr(self, name)}; needed is 0 or more')
-        if not self.temperature > 0:
-            raise TrainingError(f'temperature is {self.temperature}; needed is above 0')
-        if not self.average < 1:
-            raise TrainingError(f'average is {self.average}; needed is 0 to below 1')
+    allowed: ClassVar[Allowed] = {
+        'objective': OBJECTIVES, 'optimiser': OPTIMISERS, 'sampler': tuple(SAMPLERS),
+        'select': SELECTIONS, 'negatives': NEGATIVES, 'batch': (1, math.inf),
+        'length': (1, math.inf), 'patience': (0, math.inf), 'frozen_weight': (0, math.inf),
+        'adapter_rate': (0, math.inf), 'temperature': (1e-6, math.inf), 'human_fraction': (0, 1)}
 
 
 @dataclass(frozen=True)
@@ -129,7 +95,7 @@ class AdaptOptions:
     :param text: minilm, or distilbert:FOLDER.
     :param trained: adapters (with the query), or query: the baseline without adapters.
     :param pooling: attention, or mean, which looks at no text.
-    :param attention_floor: share of the attention that is even over all tokens, see
+    :param attention_floor: fraction of the attention that is even over all tokens, see
         `TaskAttention`.
     :param variant: what the report calls runs that differ in their seed only.
     """
@@ -157,21 +123,15 @@ class AdaptOptions:
 
         :raises TrainingError: an option is none of those allowed.
         """
-        for name, allowed in (('trained', TRAINED), ('pooling', POOLINGS), ('dtype', DTYPES)):
-            if getattr(self, name) not in allowed:
-                raise TrainingError(
-                    f"{name} is '{getattr(self, name)}'; allowed: {', '.join(allowed)}")
-        if self.frames < 1:
-            raise TrainingError(f'frames is {self.frames}; needed is 1 or more')
+        check_options(self, {
+            'trained': TRAINED, 'pooling': POOLINGS, 'dtype': DTYPES, 'frames': (1, math.inf),
+            'attention_floor': (0, 1)})
         if self.trained == 'query' and self.pooling == 'mean':
             raise TrainingError('trained is query and pooling mean: nothing is left to train')
         if self.train.objective == 'video_text' and self.pooling == 'mean':
             raise TrainingError(
                 'objective is video_text and pooling mean: a video is matched with its text by '
                 'what attention makes of it; use pooling attention')
-        if not 0 <= self.attention_floor <= 1:
-            raise TrainingError(
-                f'attention_floor is {self.attention_floor}; needed is 0 to 1')
         if self.draws < 1 or (self.draws > 1 and not self.pairs.startswith('cross_')):
             raise TrainingError(
                 f'{self.draws} draws of {self.pairs} pairs; 1 is allowed, or more of cross_seed '
@@ -181,7 +141,7 @@ class AdaptOptions:
 PRESETS: dict[str, AdaptOptions] = {
     'default': AdaptOptions(),
     # Batch, rate and length as in the paper; where it is silent (warm-up, cosine, decay,
-    # clipping), as in the settings that the released weights carry. Frames are drawn from those
+    # clipping), as in the settings that the released weights carry. Frames are sampled from those
     # in the cache; backbone, its weights and the text encoder are files that have to be named.
     'paper': AdaptOptions(attention_floor=0.0, train=TrainOptions(
         steps=8000, batch=200, length=5, sampler='random', decoupled=False, frozen_weight=1.0,

@@ -9,9 +9,7 @@ run.json says everything that is needed to make the model again and to tell wher
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-import json
 import math
-import os
 from pathlib import Path
 import time
 from typing import Any
@@ -25,11 +23,11 @@ from hralign_ros.models.backbones import Backbone, load_backbone, RANDOM, requir
 from hralign_ros.models.hr_align import HRAlign
 from hralign_ros.models.text import load_distilbert, MiniLMSentences, SentenceFeatures
 from hralign_ros.models.weight_files import read_checkpoint as read_weights
-from hralign_ros.runtime.report import Report
+from hralign_ros.runtime.report import Report, silent
 from hralign_ros.runtime.video import frame_times
 from hralign_ros.training.alignment_batches import Item, make_items
+from hralign_ros.training.alignment_objective import AlignmentObjective, R1
 from hralign_ros.training.alignment_options import AdaptOptions, TrainOptions
-from hralign_ros.training.alignment_train import BEST, prepare_folder, train
 from hralign_ros.training.checkpoints import read_checkpoint, TrainingError
 from hralign_ros.training.clip_features import (
     build_clip_features,
@@ -37,6 +35,10 @@ from hralign_ros.training.clip_features import (
     hash_weights,
     MapEncoder,
 )
+from hralign_ros.training.devices import choose_device
+from hralign_ros.training.distributed import is_first
+from hralign_ros.training.loop import train
+from hralign_ros.training.run_folder import BEST, prepare_folder, read_record, RUN, write_record
 import numpy as np
 from numpy.typing import NDArray
 import torch
@@ -44,8 +46,6 @@ from torch import nn
 
 Texts = dict[str, NDArray[np.float32]]
 
-RUN = 'run.json'
-SCHEMA_VERSION = 2
 # Clips whose length is looked at.
 _SOME = 30
 # Between the seeds of two draws, so that those of neighbouring training seeds differ.
@@ -75,17 +75,21 @@ class Run:
 
 def adapt(
     data: Path, output: Path, options: AdaptOptions, *, cache: Path | None = None,
-    workers: int | str = 1, resume: bool = False, command: str = '', report: Report = print,
+    workers: int | str = 1, resume: bool = False, device: str = 'auto', command: str = '',
+    report: Report = print,
 ) -> Run:
     """
     Adapt a backbone on the training pairs of a data set.
 
     :param cache: folder for features; None: features/ in the data set.
     :param workers: processes that compute features.
+    :param device: auto, cpu or cuda.
     :param command: how a person repeats this, for run.json.
     :raises HralignError: data, options or weights that do not do.
     """
     began = time.monotonic()
+    choose_device(device)
+    report = report if is_first() else silent
     everything = read_manifest(Path(data), series=False)
     require_weights(options.backbone, options.weights)
     backbone = load_backbone(options.backbone, options.weights)
@@ -116,28 +120,25 @@ def adapt(
         report=report)
     cached = time.monotonic()
     texts = text_features(encoder, [p.robot.task_text for p in (*learning, *held_out)])
-    result = train(
-        options.train, model, learning, held_out, features, texts, Path(output), resume=resume,
-        report=report)
+    objective = AlignmentObjective(
+        options.train, model, learning, held_out, features, texts, report)
+    result = train(objective, Path(output), resume=resume, device=device, report=report)
+    model.eval()
     record: dict[str, Any] = {
-        'schema_version': SCHEMA_VERSION, 'options': asdict(options), 'text_dim': encoder.dim,
-        'text_encoder': encoder.name, 'command': command,
+        'options': asdict(options), 'text_dim': encoder.dim, 'text_encoder': encoder.name,
+        'command': command,
         'backbone_sha256': hash_weights(backbone.module),
         'backbone_source': backbone.source, 'backbone_license': backbone.license_id,
         'data': _described(everything, *(make_items(pairs, features)[0] for pairs in (
             learning, held_out))), 'cache': features.key,
         'best_step': result.best_step, 'steps': result.steps,
-        'stopped_early': result.stopped_early, 'validation_r1': result.validation.r1,
-        'validation_loss': result.validation.loss,
+        'stopped_early': result.stopped_early, **result.best,
         'seconds': {'cache': round(cached - began, 1), 'train': result.seconds},
         'peak_rss_mb': _peak_rss_mb(),
-        'load_average': round(os.getloadavg()[0], 2),
     }
-    if int(os.environ.get('RANK', '0')) == 0:
-        scratch = Path(output) / f'.{RUN}.tmp'
-        scratch.write_text(json.dumps(record, indent=1), encoding='utf-8')
-        scratch.replace(Path(output) / RUN)
-    report(f'best at step {result.best_step}: R@1 {result.validation.r1:.3f} on validation pairs; '
+    if is_first():
+        record = write_record(Path(output), record)
+    report(f'best at step {result.best_step}: R@1 {result.best[R1]:.3f} on validation pairs; '
            f'{result.seconds:.0f} s, peak {record["peak_rss_mb"]} MB; {output}')
     return Run(Path(output), options, backbone, model, record)
 
@@ -203,14 +204,7 @@ def load_run(folder: Path) -> Run:
 
     :raises TrainingError: there is none, or its files are of another version.
     """
-    path = Path(folder) / RUN
-    try:
-        record = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise TrainingError(f'{folder}: no finished run there ({error})') from error
-    if record.get('schema_version') != SCHEMA_VERSION:
-        raise TrainingError(f'{path}: schema {record.get("schema_version")}, and this package '
-                            f'reads {SCHEMA_VERSION}')
+    path, record = Path(folder) / RUN, read_record(Path(folder), 'hralign encoder train')
     try:
         chosen = dict(record['options'])
         chosen['train'] = TrainOptions(**chosen['train'])
@@ -220,9 +214,7 @@ def load_run(folder: Path) -> Run:
         raise TrainingError(f'{path}: options of another version of this package ({error}); '
                             'train again') from error
     backbone = load_backbone(options.backbone, options.weights)
-    # Runs that do not say it were made before that was written down.
-    frozen = record.get('backbone_sha256')
-    if frozen and hash_weights(backbone.module) != frozen:
+    if hash_weights(backbone.module) != record['backbone_sha256']:
         raise TrainingError(
             f'{path}: it was trained behind other weights of {options.backbone} than '
             f"{options.weights or 'those of the installed package'} holds now; bring the old ones "

@@ -45,8 +45,13 @@ class Ranks:
         if batch % self.count:
             raise HralignError(f'a batch of {batch} cannot be split over {self.count} ranks; '
                                f'choose a multiple of {self.count}')
-        share = batch // self.count
-        return slice(self.index * share, (self.index + 1) * share)
+        size = batch // self.count
+        return slice(self.index * size, (self.index + 1) * size)
+
+
+def is_first() -> bool:
+    """Tell whether this process reports and writes files, before it has joined the others."""
+    return int(os.environ.get('RANK', '0')) == 0
 
 
 @contextmanager
@@ -67,24 +72,6 @@ def joined(device: torch.device) -> Iterator[Ranks]:
         yield Ranks(distributed.get_rank(), distributed.get_world_size())
     finally:
         distributed.destroy_process_group()
-
-
-def choose_device(name: str) -> torch.device:
-    """
-    Make the device of this process: auto, cpu or cuda (under torchrun the one of its local rank).
-
-    :raises HralignError: cuda is asked for and not there, or the name is another one.
-    """
-    if name not in ('auto', 'cpu', 'cuda'):
-        raise HralignError(f"device is '{name}'; allowed: auto, cpu, cuda")
-    there = torch.cuda.is_available()
-    if name == 'cpu' or (name == 'auto' and not there):
-        return torch.device('cpu')
-    if not there:
-        raise HralignError('device is cuda, and torch finds no GPU; use device cpu or auto')
-    device = torch.device('cuda', int(os.environ.get('LOCAL_RANK', '0')))
-    torch.cuda.set_device(device)
-    return device
 
 
 class _Gather(torch.autograd.Function):
@@ -119,19 +106,22 @@ def gather(x: Tensor, ranks: Ranks) -> Tensor:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter], ranks: Ranks) -> None:
-    """Average gradients over the ranks in place, in one message; none at all counts as 0."""
+    """
+    Average gradients over the ranks in place, in one message; none on some ranks counts as 0.
+
+    What has none on any rank keeps none, as optimisers leave such a parameter alone, and would go
+    on moving one whose gradient is 0.
+    """
     if ranks.count == 1:
         return
     chosen = list(parameters)
-    for parameter in chosen:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-    gradients = [p.grad for p in chosen if p.grad is not None]
-    flat = torch.cat([g.flatten() for g in gradients])
+    there = torch.tensor([float(p.grad is not None) for p in chosen], device=chosen[0].device)
+    flat = torch.cat([there, *(
+        (torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in chosen)])
     distributed.all_reduce(flat)
-    flat /= ranks.count
-    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(part.view_as(gradient))
+    counts, *parts = flat.split([len(chosen), *(p.numel() for p in chosen)])
+    for parameter, count, part in zip(chosen, counts.tolist(), parts, strict=True):
+        parameter.grad = (part / ranks.count).view_as(parameter) if count else None
 
 
 def share_from_first(tensors: Iterable[Tensor], ranks: Ranks) -> None:

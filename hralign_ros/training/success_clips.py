@@ -5,7 +5,8 @@
 The way of a training clip: data set, features, recordings in memory, frames that are chosen.
 
 A clip is what the success head sees of an episode so far, with what is true in its newest frame.
-Training draws them at random; evaluation takes, tick by tick, those that the live memory chooses.
+Training samples them at random; evaluation takes, tick by tick, those that the live memory
+chooses.
 """
 
 from collections.abc import Iterable, Sequence
@@ -79,7 +80,7 @@ def open_data(
 def chosen_data(imported: DataSet, options: SuccessOptions) -> DataSet:
     """Give a data set the splits and recordings that it has under these options."""
     data = assign_splits(imported, options)
-    if options.human_share:
+    if options.human_fraction:
         return data
     # No human recording is drawn, so that none needs to be encoded either.
     return data.only([replace(e, human_video='', human_from='') for e in data.episodes])
@@ -188,8 +189,9 @@ class Clips:
 Choice = tuple[NDArray[np.int64], Floats]
 
 
-def take(recordings: Sequence[Recording], choices: Sequence[Choice], *,
-         means: bool = False) -> Clips:
+def stack_clips(
+    recordings: Sequence[Recording], choices: Sequence[Choice], *, means: bool = False,
+) -> Clips:
     """Gather the frames chosen of each recording."""
     rows = np.stack([choice[0] for choice in choices])
     mask = (rows >= 0).astype(np.float32)
@@ -208,7 +210,7 @@ def take(recordings: Sequence[Recording], choices: Sequence[Choice], *,
                  torch.from_numpy(average))
 
 
-def draw(
+def sample_clip(
     recording: Recording, newest: int, length: int, rng: np.random.Generator, *,
     drop_view: float = 0.0,
     late_view: float = 0.0, rewind: float = 0.0, stall: float = 0.0,

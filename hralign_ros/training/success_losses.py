@@ -34,8 +34,8 @@ def cross_domain_loss(
         return (robot.sum() + human.sum()) * 0.0
     logits = robot @ human.T * scale
     same = robot_task[:, None] == human_task[None]
-    terms = [_share(logits, same), _share(logits.T, same.T)]
-    return sum(terms, torch.zeros((), dtype=logits.dtype)) / 2
+    terms = [_fraction_loss(logits, same), _fraction_loss(logits.T, same.T)]
+    return sum(terms, torch.zeros_like(terms[0])) / 2
 
 
 def video_text_loss(
@@ -58,7 +58,7 @@ def video_text_loss(
     wrong = prompts.masked_fill(prompts_used < 0.5, -math.inf)
     to_text = functional.cross_entropy(torch.cat([similarity, wrong], dim=1), task)
     own = functional.one_hot(task, similarity.shape[1]).bool()
-    return (to_text + _share(similarity.T, own.T)) / 2
+    return (to_text + _fraction_loss(similarity.T, own.T)) / 2
 
 
 def failure_text_loss(
@@ -80,12 +80,12 @@ def failure_text_loss(
     """
     if not len(task):
         return prompts.sum() * 0.0
-    rows = torch.arange(len(task))
+    rows = torch.arange(len(task), device=task.device)
     own = prompts[rows, task].masked_fill(used[task] < 0.5, -math.inf)
     to_text = functional.cross_entropy(torch.cat([own, similarity], dim=1), mode)
     flat = prompts.flatten(1).T
     right = functional.one_hot(task * prompts.shape[2] + mode, flat.shape[0]).bool().T
-    return (to_text + _share(flat, right)) / 2
+    return (to_text + _fraction_loss(flat, right)) / 2
 
 
 def accomplished_loss(
@@ -101,7 +101,7 @@ def accomplished_loss(
         accomplished.
     :returns: scalar.
     """
-    rows = torch.arange(len(task))
+    rows = torch.arange(len(task), device=task.device)
     own = functional.binary_cross_entropy_with_logits(scores[rows, task], done)
     if scores.shape[1] < 2 or other_weight == 0:
         return own
@@ -110,8 +110,8 @@ def accomplished_loss(
     return own + other_weight * mean
 
 
-def _share(logits: Tensor, right: Tensor) -> Tensor:
-    """Average over rows with anything right: -log of its share, all that is right together."""
+def _fraction_loss(logits: Tensor, right: Tensor) -> Tensor:
+    """Average over rows with anything right: -log of the fraction of all that is right."""
     there = right.any(1)
     if not bool(there.any()):
         return logits.sum() * 0.0

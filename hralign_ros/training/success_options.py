@@ -4,22 +4,25 @@
 """What can be chosen about training a success head."""
 
 from dataclasses import dataclass
+import math
+from typing import ClassVar
 
 from hralign_ros.training.checkpoints import TrainingError
 from hralign_ros.training.failure_clusters import ASSIGNMENTS, BASES
+from hralign_ros.training.options import Allowed, LoopOptions
 
 
 @dataclass(frozen=True)
-class SuccessOptions:
+class SuccessOptions(LoopOptions):
     """
     How to train. The defaults suit some thousand simulated episodes on a CPU.
 
-    :param modes: K, failure prompts of each task, and of the shared ones.
+    :param modes: K, failure prompts of each task, and of the fallback task.
     :param prompt_length: L, vectors of each.
     :param tasks_per_step: in a batch.
     :param clips_per_task: in a batch.
-    :param human_share: of a task's clips that are drawn from its human recordings, where it has
-        any; 0: human recordings are not looked at, which was better on simulated episodes.
+    :param human_fraction: of a task's clips that are sampled from its human recordings, where it
+        has any; 0: human recordings are not used, which was better on simulated episodes.
     :param cross_domain: weight of L_CDC; it acts where a batch has human clips.
     :param video_text: weight of L_VLC.
     :param failure_text: weight of L_fVLC.
@@ -27,7 +30,7 @@ class SuccessOptions:
     :param other_tasks: weight within L_BCE of telling that no other task is accomplished.
     :param progress: weight of regressing progress in successes.
     :param failed: weight of telling failed attempts from all others.
-    :param shared_every: every so many steps the shared prompts stand in for each task's own.
+    :param fallback_every: every so many steps the fallback task's prompts replace each task's own.
     :param prompt_every: prompts learn every so many steps; in between their features of the last
         time are used, which saves most of the text encoder's time.
     :param assignment: of failures to prompts: kmeans, or balanced.
@@ -47,7 +50,6 @@ class SuccessOptions:
     :param pre_success: how often a clip of a success that does not end with it ends within the
         second before it.
     :param noise: standard deviation added to tokens, which have variance 1.
-    :param average: decay of the running average of the weights, which is what is kept.
     :param all_robots: train on the held-out embodiments too, by their seeds.
     :param leave_out: an embodiment that is not trained on, nor calibrated with.
     :param split_file: the split file that the data were imported with, where that was not the
@@ -59,9 +61,8 @@ class SuccessOptions:
     steps: int = 2800
     tasks_per_step: int = 8
     clips_per_task: int = 16
-    human_share: float = 0.0
+    human_fraction: float = 0.0
     length: int = 5
-    seed: int = 0
     cross_domain: float = 0.2
     video_text: float = 0.2
     failure_text: float = 0.2
@@ -69,7 +70,7 @@ class SuccessOptions:
     other_tasks: float = 0.5
     progress: float = 0.2
     failed: float = 0.3
-    shared_every: int = 2
+    fallback_every: int = 2
     prompt_every: int = 3
     assignment: str = 'kmeans'
     cluster_every: int = 50
@@ -77,11 +78,9 @@ class SuccessOptions:
     human_prompt: bool = False
     newest_path: bool = False
     use_prompts: bool = True
-    learning_rate: float = 1e-3
     prompt_rate: float = 3.0
     weight_decay: float = 0.05
     warm_up: int = 30
-    clip_norm: float = 1.0
     drop_view: float = 0.15
     late_view: float = 0.1
     rewind: float = 0.3
@@ -89,29 +88,27 @@ class SuccessOptions:
     pre_success: float = 0.5
     noise: float = 0.2
     average: float = 0.99
+    validate_every: int = 50
     checkpoint_every: int = 100
     all_robots: bool = False
     leave_out: str = ''
     split_file: str = ''
 
+    allowed: ClassVar[Allowed] = {
+        'assignment': ASSIGNMENTS, 'cluster_on': BASES, 'modes': (1, 16),
+        'prompt_length': (1, 64), 'tasks_per_step': (1, 512), 'clips_per_task': (2, 4096),
+        'length': (1, 64), 'human_fraction': (0, 0.9), 'drop_view': (0, 0.9), 'late_view': (0, 1),
+        'rewind': (0, 1), 'stall': (0, 1), 'pre_success': (0, 1), 'fallback_every': (1, math.inf),
+        'prompt_every': (1, math.inf), 'cluster_every': (1, math.inf)}
+
     def __post_init__(self) -> None:
-        """Refuse what could not work."""
-        for name, allowed in (('assignment', ASSIGNMENTS), ('cluster_on', BASES)):
-            if getattr(self, name) not in allowed:
-                raise TrainingError(
-                    f"{name} is '{getattr(self, name)}'; allowed: {', '.join(allowed)}")
-        for name, low, high in (
-                ('modes', 1, 16), ('prompt_length', 1, 64), ('steps', 1, 10**7),
-                ('tasks_per_step', 1, 512), ('clips_per_task', 2, 4096), ('length', 1, 64),
-                ('human_share', 0, 0.9), ('drop_view', 0, 0.9), ('late_view', 0, 1),
-                ('rewind', 0, 1), ('stall', 0, 1), ('pre_success', 0, 1),
-                ('average', 0, 0.99999), ('shared_every', 1, 10**7),
-                ('prompt_every', 1, 10**7), ('cluster_every', 1, 10**7),
-                ('checkpoint_every', 1, 10**7)):
-            if not low <= getattr(self, name) <= high:
-                raise TrainingError(
-                    f'{name} is {getattr(self, name)}; needed is {low} to {high}')
+        """
+        Check everything that can be checked without data.
+
+        :raises TrainingError: an option is none of those allowed.
+        """
+        super().__post_init__()
         if self.checkpoint_every % self.cluster_every:
             raise TrainingError(
                 f'checkpoint_every is {self.checkpoint_every}; needed is a multiple of '
-                f'cluster_every, {self.cluster_every}, so that a resumed run goes on exactly')
+                f'cluster_every, {self.cluster_every}, so that a run resumes exactly')

@@ -9,10 +9,9 @@ run.json and head.safetensors say everything that calibration and export need.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 import json
-import os
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -24,18 +23,21 @@ from hralign_ros.models.failure_prompts import Prompts, SHARED
 from hralign_ros.models.success import SuccessHead
 from hralign_ros.models.text import load_minilm
 from hralign_ros.runtime.bundle import load_bundle, Manifest
-from hralign_ros.runtime.report import Report
+from hralign_ros.runtime.report import Report, silent
 from hralign_ros.runtime.tasks import check_task, normalise_task
-from hralign_ros.training.alignment_train import prepare_folder
 from hralign_ros.training.checkpoints import TrainingError
+from hralign_ros.training.devices import choose_device
+from hralign_ros.training.distributed import is_first
+from hralign_ros.training.loop import train
+from hralign_ros.training.run_folder import read_record, write_record
 from hralign_ros.training.success_clips import (
     chosen_data,
     load_recordings,
     open_data,
     Recording,
 )
+from hralign_ros.training.success_objective import SuccessObjective
 from hralign_ros.training.success_options import SuccessOptions
-from hralign_ros.training.success_train import train
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
@@ -43,10 +45,7 @@ from safetensors.torch import load_file, save_file
 import torch
 
 Floats = NDArray[np.float32]
-RUN, HEAD = 'run.json', 'head.safetensors'
-SCHEMA_VERSION = 1
-# What options that are younger than a run were when it was trained.
-_BEFORE = {'pre_success': 0.0}
+HEAD = 'head.safetensors'
 # Axes of the OOD Gaussian, and frames of each recording that it is fitted to.
 _OOD_FRAMES = 6
 
@@ -135,7 +134,7 @@ def make_head(manifest: Manifest, size: int, options: SuccessOptions) -> Success
 def train_success(
     data: Path, bundle: Path, output: Path, options: SuccessOptions, *, workers: int | str = 1,
     store: Path | None = None, also: Sequence[Path] = (), resume: bool = False,
-    command: str = '', report: Report = print,
+    device: str = 'auto', command: str = '', report: Report = print,
 ) -> SuccessRun:
     """
     Train a success head for a bundle's tokens.
@@ -145,9 +144,12 @@ def train_success(
         trained on, say, has successes in more scenes.
     :param workers: processes that compute features.
     :param store: folder for features; None: features/ in the data set.
-    :param resume: go on with the run in the folder, where there is one.
+    :param resume: continue the run in the folder, where there is one.
+    :param device: auto, cpu or cuda.
     :raises HralignError: data or options that do not do.
     """
+    choose_device(device)
+    report = report if is_first() else silent
     verified = load_bundle(bundle)
     prepare_folder(Path(output), resume=resume)
     if options.length != verified.manifest.clip.length:
@@ -176,11 +178,11 @@ def train_success(
             f'{data}: no training recording with features and success flags; by split there are '
             f'{episodes.splits_in_words()}')
     _check_texts(texts)
-    if options.human_share and not any(recording.human for recording in recordings):
+    if options.human_fraction and not any(recording.human for recording in recordings):
         raise TrainingError(
-            f'{data}: human_share is {options.human_share}, and there is no human recording with '
-            'features; `hralign data simulate` makes them unless --no-humans, into a folder of '
-            'their own where the episodes are there without. Without any: --human-share 0')
+            f'{data}: human_fraction is {options.human_fraction}, and there is no human recording '
+            'with features; `hralign simulate` makes them unless --no-humans, into a folder of '
+            'their own where the episodes are there without. Without any: --human-fraction 0')
     torch.manual_seed(options.seed)
     head = make_head(verified.manifest, features.basis.matrix.shape[1], options)
     head.basis_mean.copy_(torch.from_numpy(features.basis.mean))
@@ -189,20 +191,19 @@ def train_success(
     prompts = Prompts(
         load_minilm(), texts, modes=options.modes, length=options.prompt_length,
         human_prompt=options.human_prompt)
-    trained = train(head, prompts, recordings, options, Path(output),
-                    settings={'store': features.key, 'basis': features.basis.key},
-                    report=report)
+    objective = SuccessObjective(options, head, prompts, recordings, {
+        'store': features.key, 'basis': features.basis.key})
+    report(f'{len(recordings)} recordings of {len(texts)} tasks')
+    result = train(objective, Path(output), resume=resume, device=device, report=report)
     vectors = {task: prompts.vectors[prompts.row(task)].detach().clone().contiguous()
                for task in (*texts, SHARED)}
-    save_file({**{f'head.{k}': v.contiguous() for k, v in head.state_dict().items()},
-               **{f'prompts.{k}': v for k, v in vectors.items()}}, Path(output) / HEAD)
     used = [f.episode for f in recordings if not f.human]
     record: dict[str, Any] = {
-        'schema_version': SCHEMA_VERSION, 'options': asdict(options), 'command': command,
+        'options': asdict(options), 'command': command,
         'bundle': {'name': verified.manifest.name, 'sha256': verified.sha256,
                    'visual': verified.manifest.document['files']['visual.onnx']['sha256']},
         'size': int(features.basis.matrix.shape[1]), 'texts': texts,
-        'modes': dict(trained.modes),
+        'modes': objective.modes,
         'data': {
             'episodes': len(used), 'successes': sum(bool(e.success) for e in used),
             'human_recordings': sum(f.human for f in recordings),
@@ -213,13 +214,14 @@ def train_success(
             'embodiments': sorted({e.embodiment for e in used}),
             'sources': sorted({e.source for e in used}),
             'licenses': sorted({e.license_id for e in used})},
-        'seconds': round(trained.seconds, 1), 'load_average': round(os.getloadavg()[0], 2)}
-    path = Path(output) / RUN
-    scratch = path.with_suffix('.tmp')
-    scratch.write_text(json.dumps(record, indent=1), encoding='utf-8')
-    scratch.replace(path)
-    report(f'{trained.seconds:.0f} s; {output}')
-    return load_success_run(output)
+        'seconds': result.seconds}
+    if is_first():
+        save_file({**{f'head.{k}': v.contiguous() for k, v in head.state_dict().items()},
+                   **{f'prompts.{k}': v for k, v in vectors.items()}}, Path(output) / HEAD)
+        record = write_record(Path(output), record)
+    report(f'{result.seconds:.0f} s; {output}')
+    return SuccessRun(Path(output), options, head, {
+        task: value.numpy() for task, value in vectors.items()}, texts, record)
 
 
 def _check_texts(texts: Mapping[str, str]) -> None:
@@ -267,20 +269,13 @@ def load_success_run(folder: Path) -> SuccessRun:
 
     :raises TrainingError: there is none, or it is of another version.
     """
-    path = Path(folder) / RUN
+    record = read_record(Path(folder), 'hralign success train')
     try:
-        record = json.loads(path.read_text(encoding='utf-8'))
+        options = SuccessOptions(**record['options'])
         tensors = load_file(Path(folder) / HEAD)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise TrainingError(f'{folder}: no finished run of hralign success train there ({error})'
-                            ) from error
-    if record.get('schema_version') != SCHEMA_VERSION:
-        raise TrainingError(f'{path}: schema {record.get("schema_version")}, and this package '
-                            f'reads {SCHEMA_VERSION}')
-    unknown = sorted(set(record['options']) - {field.name for field in fields(SuccessOptions)})
-    if unknown:
-        raise TrainingError(f'{path}: options {", ".join(unknown)}, which this package does not '
-                            'know; train again')
+    except (KeyError, TypeError, OSError, SafetensorError) as error:
+        raise TrainingError(f'{folder}: a run of another version of this package, or a damaged '
+                            f'one ({error}); train again') from error
     state = {k.removeprefix('head.'): v for k, v in tensors.items() if k.startswith('head.')}
     views, channels = state['ood_mean'].shape
     head = SuccessHead(
@@ -290,8 +285,7 @@ def load_success_run(folder: Path) -> SuccessRun:
     head.eval()
     prompts = {k.removeprefix('prompts.'): v.numpy() for k, v in tensors.items()
                if k.startswith('prompts.')}
-    return SuccessRun(Path(folder), SuccessOptions(**{**_BEFORE, **record['options']}), head,
-                      prompts, record['texts'], record)
+    return SuccessRun(Path(folder), options, head, prompts, record['texts'], record)
 
 
 def fit_ood_score(head: SuccessHead, recordings: Iterable[Recording]) -> None:

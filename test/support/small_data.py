@@ -48,8 +48,7 @@ OPTIONS = AdaptOptions(
     backbone=BACKBONE, weights=weights_of(BACKBONE), frames=4, variant='adapted',
     train=TrainOptions(
         steps=6, batch=4, length=3, warm_up=1, learning_rate=1e-3, adapter_rate=1.0,
-        average=0.0, validate_every=3, checkpoint_every=6, patience=0, select='loss',
-        device='cpu'))
+        average=0.0, validate_every=3, checkpoint_every=6, patience=0, select='loss'))
 # Runs by name; those of one variant differ in their seed.
 RUNS = {
     'adapted': OPTIONS,

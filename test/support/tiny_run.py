@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-A training run of a second, from a seed: pairs, a cache in memory, a model.
+Training runs of a second, from a seed: pairs or recordings, features in memory, a model.
 
 As a program it trains, for tests that need a process to kill or several of them:
-tiny_run.py OUTPUT [--kill-in-step N] [--gradients FILE] [--objective NAME] [--negatives NAME]
+support.tiny_run OUTPUT KIND ... [--kill-in-step N] [--gradients]; a KIND is one of KINDS.
 """
 
 import argparse
@@ -17,13 +17,13 @@ import signal
 from hralign_ros.data.pairs import Clip, Pair
 from hralign_ros.models.adapters import late_adapters
 from hralign_ros.models.hr_align import HRAlign
-from hralign_ros.training.alignment_batches import make_items, PairBatches, VideoBatches
-from hralign_ros.training.alignment_objective import batch_loss, video_batch_loss
+from hralign_ros.training.alignment_objective import AlignmentObjective
 from hralign_ros.training.alignment_options import TrainOptions
-from hralign_ros.training.alignment_train import train
 from hralign_ros.training.clip_features import ClipFeatures
 from hralign_ros.training.distributed import average_gradients, joined
+from hralign_ros.training.loop import train
 import numpy as np
+from support import tiny_success
 import torch
 from torch import nn
 
@@ -31,7 +31,7 @@ CHANNELS, FRAMES, SIDE, TEXT_DIM = 32, 6, 3, 12
 OPTIONS = TrainOptions(
     steps=24, batch=8, length=3, sampler='random', learning_rate=1e-2, warm_up=4,
     adapter_rate=1.0, weight_decay=1e-4, by_scene=False, average=0.3, validate_every=6,
-    checkpoint_every=5, patience=0, device='cpu')
+    checkpoint_every=5, patience=0)
 
 
 def make_clip(name, domain, view, number, task):
@@ -89,60 +89,70 @@ def make_model(seed=0, **options):
     return HRAlign(late_adapters(CHANNELS, 'conv'), nn.Identity(), TEXT_DIM, CHANNELS, **options)
 
 
-def first_gradients(options, ranks):
-    """Give loss and gradients of the first step."""
-    model, items = make_model(), make_items(make_pairs(), make_cache())[0]
-    common = {'length': options.length, 'sampler': options.sampler, 'seed': options.seed}
-    # Away from the identity, so that every layer has a gradient.
-    torch.manual_seed(7)
-    for parameter in model.trained_parameters().values():
-        parameter.data += 0.05 * torch.randn_like(parameter)
-    if options.objective == 'align':
-        batches = PairBatches(items, make_cache(), make_texts(), batch=options.batch, **common)
-        loss = batch_loss(model, batches.load(0, ranks), options, ranks)
-    else:
-        batches = VideoBatches(
-            items, make_cache(), make_texts(), batch=2 * options.batch, **common)
-        loss = video_batch_loss(model, batches.load(0, ranks), options, ranks)
-    loss.backward()
-    parameters = model.trained_parameters()
-    average_gradients(parameters.values(), ranks)
-    return {'loss': loss.detach(), **{n: p.grad for n, p in parameters.items()}}
+def make_objective(options=OPTIONS, *, model=None, pairs=None, report=print):
+    return AlignmentObjective(
+        options, model or make_model(), pairs or make_pairs(), make_pairs(12, start=40),
+        make_cache(), make_texts(), report)
 
 
 def run(output, options=OPTIONS, *, model=None, pairs=None, report=print, **more):
     model = model or make_model()
-    return train(options, model, pairs or make_pairs(), make_pairs(12, start=40), make_cache(),
-                 make_texts(), Path(output), report=report, **more), model
+    objective = make_objective(options, model=model, pairs=pairs, report=report)
+    return train(objective, Path(output), report=report, device='cpu', **more), model
+
+
+# What is trained, in all its forms that ranks have to agree in.
+KINDS = {
+    'align': make_objective,
+    'align, own negatives': lambda: make_objective(replace(OPTIONS, negatives='own')),
+    'video_text': lambda: make_objective(replace(OPTIONS, objective='video_text')),
+    'success': tiny_success.make_objective,
+    'success, video clusters': lambda: tiny_success.make_objective(replace(
+        tiny_success.OPTIONS, cluster_on='video', human_prompt=True, newest_path=True))}
+
+
+def first_gradients(objective, ranks):
+    """Give loss and gradients of the first step."""
+    objective.to(torch.device('cpu'))
+    # Away from where it starts, so that every layer has a gradient.
+    torch.manual_seed(7)
+    for parameter in objective.parameters().values():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    objective.prepare(0, ranks)
+    loss, _ = objective.loss(objective.load(0, ranks), 0, ranks)
+    loss.backward()
+    parameters = objective.parameters()
+    average_gradients(parameters.values(), ranks)
+    return {'loss': loss.detach(), **{n: p.grad for n, p in parameters.items()}}
+
+
+def train_kind(kind, folder, *, kill_in_step=None):
+    objective = KINDS[kind]()
+    compute = objective.loss
+
+    def kill(batch, step, ranks):
+        if step + 1 == kill_in_step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return compute(batch, step, ranks)
+
+    objective.loss = kill
+    train(objective, folder, device='cpu')
 
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument('output')
+    parser.add_argument('output', type=Path)
+    parser.add_argument('kinds', nargs='+')
     parser.add_argument('--kill-in-step', type=int)
-    parser.add_argument('--gradients')
-    parser.add_argument('--objective', default='align')
-    parser.add_argument('--negatives', default='anchor')
+    parser.add_argument('--gradients', action='store_true')
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    options = replace(OPTIONS, objective=chosen.objective, negatives=chosen.negatives)
-    model = make_model()
-    if chosen.kill_in_step:
-        steps = []
-
-        def kill(module, *_):
-            if module.training:
-                steps.append(1)
-                if len(steps) == chosen.kill_in_step:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        model.adapters.register_forward_hook(kill)
     with joined(torch.device('cpu')) as ranks:
-        if chosen.gradients:
-            values = first_gradients(options, ranks)
+        for kind in chosen.kinds:
+            train_kind(kind, chosen.output / kind, kill_in_step=chosen.kill_in_step)
+            values = first_gradients(KINDS[kind](), ranks) if chosen.gradients else {}
             if ranks.first:
-                torch.save(values, chosen.gradients)
-        run(chosen.output, options, model=model)
+                torch.save(values, chosen.output / kind / 'gradients.pt')
 
 
 if __name__ == '__main__':

@@ -5,15 +5,22 @@
 
 from hralign_ros.data.manifest import Episode
 from hralign_ros.data.token_features import EpisodeFeatures
+from hralign_ros.models.failure_prompts import Prompts
 from hralign_ros.models.success import SuccessHead
 from hralign_ros.models.text import PromptedTextEncoder
 from hralign_ros.training.success_clips import Recording
+from hralign_ros.training.success_objective import SuccessObjective
+from hralign_ros.training.success_options import SuccessOptions
 import numpy as np
 import torch
 
 V, N, C, R, D = 2, 4, 10, 6, 32
 TASKS = {'lift': 'lift the cube', 'open': 'open the drawer', 'press': 'press the button'}
 RATE_HZ = 5.0
+OPTIONS = SuccessOptions(
+    modes=2, prompt_length=2, steps=24, tasks_per_step=3, clips_per_task=12, warm_up=5,
+    learning_rate=3e-3, final_rate=3e-5, cluster_every=5, checkpoint_every=5, validate_every=6,
+    average=0.9, noise=0.05, failure_text=1.0, human_fraction=0.2)
 # What a token is where a task is at work, and what it becomes when it is accomplished.
 _WORK = {task: np.eye(R)[i] * 3.0 for i, task in enumerate(TASKS)}
 _DONE = np.eye(R)[3] * 3.0
@@ -61,9 +68,9 @@ def make_recordings(count=6, seed=0):
     return recordings
 
 
-def make_head(seed=0):
+def make_head(seed=0, **options):
     torch.manual_seed(seed)
-    head = SuccessHead(V, C, N, D, size=R, width=16, ood_size=3)
+    head = SuccessHead(V, C, N, D, size=R, width=16, ood_size=3, **options)
     head.basis_matrix.copy_(torch.eye(C, R))
     return head
 
@@ -78,3 +85,13 @@ def make_text(seed=0):
     with torch.no_grad():
         encoder.embeddings.word_embeddings.weight.mul_(20.0)
     return encoder.eval().requires_grad_(False)
+
+
+def make_objective(options=OPTIONS, *, recordings=None, text=None):
+    text = text or make_text()
+    torch.manual_seed(options.seed)
+    prompts = Prompts(text, TASKS, modes=options.modes, length=options.prompt_length,
+                      human_prompt=options.human_prompt)
+    return SuccessObjective(
+        options, make_head(newest=options.newest_path), prompts,
+        make_recordings() if recordings is None else recordings, {})

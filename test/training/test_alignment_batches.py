@@ -129,7 +129,7 @@ def test_maps_are_float32_with_channels_last():
 
 @pytest.mark.parametrize('share', [0.0, 0.25, 0.5, 1.0])
 def test_the_control_keeps_its_mix(share):
-    source = batches(VideoBatches, human_share=share)
+    source = batches(VideoBatches, human_fraction=share)
     humans = [sum(c.domain == 'human' for c in source.plan(step)) for step in range(20)]
     assert humans == [round(8 * share)] * 20
 
@@ -139,7 +139,7 @@ def test_the_control_draws_evenly_among_embodiments_and_tasks():
     pairs = tiny_run.make_pairs(wrist=False)
     pairs[0] = replace(pairs[0], robot=replace(pairs[0].robot, embodiment='ur5e'))
     items, _ = make_items(pairs, CACHE)
-    source = VideoBatches(items, CACHE, TEXTS, batch=100, human_share=0.0, length=3)
+    source = VideoBatches(items, CACHE, TEXTS, batch=100, human_fraction=0.0, length=3)
     drawn = [clip.embodiment for step in range(10) for clip in source.plan(step)]
     assert 430 < drawn.count('ur5e') < 570
 
@@ -162,5 +162,5 @@ def test_too_little_data_is_one_clear_error():
         batches(sampler='flip')
     with pytest.raises(DataError, match="no text feature of 'do the task 1'"):
         PairBatches(ITEMS, CACHE, {'do the task 0': TEXTS['do the task 0']}, batch=8)
-    with pytest.raises(DataError, match='human_share is 1.5'):
-        batches(VideoBatches, human_share=1.5)
+    with pytest.raises(DataError, match='human_fraction is 1.5'):
+        batches(VideoBatches, human_fraction=1.5)

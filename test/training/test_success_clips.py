@@ -11,7 +11,13 @@ from hralign_ros.data.token_features import EpisodeFeatures
 from hralign_ros.models.success import SuccessHead
 from hralign_ros.runtime.bundle import ClipSpec
 from hralign_ros.runtime.memory import assemble, EpisodeMemory, FrameSet
-from hralign_ros.training.success_clips import draw, load_recording, Recording, replay, take
+from hralign_ros.training.success_clips import (
+    load_recording,
+    Recording,
+    replay,
+    sample_clip,
+    stack_clips,
+)
 import numpy as np
 import pytest
 from support.tiny_success import C, D, make_recording, N, R, V
@@ -76,7 +82,7 @@ def test_clips_that_do_not_begin_with_the_first_frame(length, delays):
     recording, clip = make_recording('lift', 0, frames=24), ClipSpec(length, 0.2, 12, 0.1)
     seen = trace(head, recording, clip, delays=delays)
     choices = replay(recording, clip, delays=delays)
-    clips = take([recording] * recording.frames, choices)
+    clips = stack_clips([recording] * recording.frames, choices)
     with torch.no_grad():
         expected = head.judge(clips.tokens, clips.mask, clips.age)
     np.testing.assert_allclose(seen.video, expected.video, atol=1e-5)
@@ -143,7 +149,7 @@ def test_what_training_draws():
     recording = make_recording('lift', 0, frames=30)
     for newest in (0, 1, 3, 29):
         for _ in range(50):
-            rows, age = draw(recording, newest, 5, rng, drop_view=0.4, late_view=0.3)
+            rows, age = sample_clip(recording, newest, 5, rng, drop_view=0.4, late_view=0.3)
             there = rows >= 0
             assert there.any(), 'one view always stays'
             assert rows[there].max() <= newest and (age >= 0).all()
@@ -153,7 +159,7 @@ def test_what_training_draws():
             # Unless it comes late, a view that is there ends with the newest frame.
             assert newest in rows or newest - rows[there].max() <= 3
     human = make_recording('lift', 0, human=True)
-    rows, _ = draw(human, 10, 5, rng, drop_view=0.5)
+    rows, _ = sample_clip(human, 10, 5, rng, drop_view=0.5)
     assert (rows[0] == -1).all() and (rows[1] >= 0).any(), 'a view that was not recorded'
 
 
@@ -161,7 +167,7 @@ def test_what_is_masked_is_zero():
     """Guards batches: tokens of absent frames are zeros, whatever the store holds there."""
     recording = make_recording('lift', 0)
     rows = np.array([[-1, -1, 0, 1, 2], [-1] * 5])
-    clips = take([recording], [(rows, np.ones((V, 5), np.float32))], means=True)
+    clips = stack_clips([recording], [(rows, np.ones((V, 5), np.float32))], means=True)
     assert clips.tokens.shape == (1, V, 5, N, R) and clips.means.shape == (1, V, 5, C)
     assert not clips.tokens[0, 1].any() and not clips.tokens[0, 0, :2].any()
     assert not clips.age[0, 1].any() and not clips.means[0, 1].any()
@@ -173,7 +179,7 @@ def test_a_clip_of_one_frame_is_the_newest():
     """It was the first one: a baseline was trained on what had not begun yet."""
     recording = make_recording('lift', 0, frames=30)
     for seed in range(5):
-        rows, age = draw(recording, 17, 1, np.random.default_rng(seed))
+        rows, age = sample_clip(recording, 17, 1, np.random.default_rng(seed))
         assert rows.tolist() == [[17], [17]] and not age.any()
 
 
@@ -187,16 +193,16 @@ def test_rewound_and_stalled_clips():
     recording = make_recording('lift', 0, frames=30)
     back, still = [], []
     for seed in range(50):
-        rows, age = draw(recording, 10, 5, np.random.default_rng(seed), rewind=1.0)
+        rows, age = sample_clip(recording, 10, 5, np.random.default_rng(seed), rewind=1.0)
         assert rows[0, -1] == 10 and age[0, -1] == 0.0 and rows.max() < 30
         assert (np.diff(age[0]) < 0).all()
         back.append(rows[0])
-        rows, age = draw(recording, 10, 5, np.random.default_rng(seed), stall=1.0)
+        rows, age = sample_clip(recording, 10, 5, np.random.default_rng(seed), stall=1.0)
         assert rows[0, -1] == 10 and rows.max() == 10
         # What has been seen longest ago is from the start, and further away than 10 frames.
         assert rows[0, 0] == 0 and age[0, 0] > recording.features.time_s[10]
         still.append(rows[0])
     assert np.mean([rows.max() > 10 for rows in back]) > 0.8
     assert np.mean([(rows == 10).sum() > 1 for rows in still]) > 0.5
-    rows, _ = draw(recording, 29, 5, np.random.default_rng(0), rewind=1.0)
+    rows, _ = sample_clip(recording, 29, 5, np.random.default_rng(0), rewind=1.0)
     assert rows.max() == 29 and (np.diff(rows[0]) > 0).all(), 'nowhere to come back from'

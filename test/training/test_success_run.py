@@ -45,12 +45,13 @@ from hralign_ros.training.success_run import (
 import numpy as np
 import pytest
 from support.small_success_data import data_folder, FRAMES, RATE_HZ, TASKS
+import torch
 
 SETTINGS = ('--modes=2', '--steps=30', '--tasks-per-step=2', '--clips-per-task=8',
             '--cluster-every=10', '--checkpoint-every=10', '--average=0.8', '--warm-up=2',
             '--all-robots',
             # The shipped bundle's head is without both.
-            '--newest-path', '--human-share=0.2')
+            '--newest-path', '--human-fraction=0.2')
 SECOND = 1_000_000_000
 
 
@@ -172,7 +173,7 @@ def test_the_bundle_knows_what_was_trained(bundle, run_folder):
 def test_humans_are_looked_at_when_they_are_drawn(run_folder, tmp_path):
     """Guards the default: no hours are spent on encoding recordings that nothing trains on."""
     drawn = load_success_run(run_folder).options
-    options = replace(drawn, human_share=0.0, steps=1)
+    options = replace(drawn, human_fraction=0.0, steps=1)
     for share, looked_at in ((drawn, True), (options, False)):
         data, _ = open_data(data_folder(), default_bundle(), share, report=silent)
         assert any(e.human_video for e in data.episodes) is looked_at
@@ -423,14 +424,14 @@ def test_two_tasks_of_one_instruction(tmp_path):
             steps=1, all_robots=True), store=data_folder() / 'features', report=silent)
 
 
-def test_human_share_without_human_recordings(tmp_path):
+def test_human_fraction_without_human_recordings(tmp_path):
     """Guards comparisons: a head with human video was one without, and nobody said so."""
     data = read_manifest(data_folder())
     write_manifest(tmp_path, [replace(e, human_video='', human_from='') for e in data.episodes])
     shutil.copytree(data_folder() / 'videos', tmp_path / 'videos')
-    with pytest.raises(TrainingError, match='human_share is 0.2, and there is no human recording'):
+    with pytest.raises(TrainingError, match='human_fraction is 0.2, and there is no human'):
         train_success(tmp_path, default_bundle(), tmp_path / 'run', SuccessOptions(
-            steps=1, all_robots=True, human_share=0.2), store=data_folder() / 'features',
+            steps=1, all_robots=True, human_fraction=0.2), store=data_folder() / 'features',
             report=silent)
 
 
@@ -550,8 +551,23 @@ def test_no_clips_are_said(bundle, tmp_path, capsys):
     assert not (tmp_path / 'out').exists()
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason='asks for a GPU where there is none')
+@pytest.mark.parametrize('words', [
+    'encoder train', 'encoder evaluate {no}', 'success train', 'success calibrate {no}',
+    'success evaluate {no}', 'bundle evaluate',
+    'success add-task --instruction x --success {no} --failure {no}'])
+def test_a_gpu_that_is_not_there(tmp_path, capsys, words):
+    """Before any work is done, so that hours of features are not lost to it."""
+    no = tmp_path / 'no'
+    data = '' if 'add-task' in words else '--data {no}'
+    command = f'{words} {data} --output {{no}}/out --device cuda'.format(no=no)
+    assert main(command.split()) == 1
+    assert 'device is cuda, and torch finds no GPU' in capsys.readouterr().err
+    assert not no.exists()
+
+
 @pytest.mark.parametrize(('words', 'said'), [
-    ('calibrate {empty} --data {data} --output {out}', 'no finished run of hralign success train'),
+    ('calibrate {empty} --data {data} --output {out}', 'no finished run there'),
     ('evaluate {run} --data {empty} --output {out}', 'manifest'),
     ('train --data {data} --output {out} --modes 0', 'modes is 0'),
     ('train --data {data} --output {run} --modes 2', 'holds a run already; add --resume'),
@@ -572,7 +588,7 @@ def test_a_run_of_another_version(run_folder, tmp_path):
     record = json.loads((run_folder / 'run.json').read_text())
     record['options']['luck'] = 1.0
     (tmp_path / 'run' / 'run.json').write_text(json.dumps(record))
-    with pytest.raises(TrainingError, match='options luck, which this package does not know'):
+    with pytest.raises(TrainingError, match="another version .*'luck'"):
         load_success_run(tmp_path / 'run')
 
 

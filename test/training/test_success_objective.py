@@ -1,45 +1,29 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""Training the head: it learns, names kinds of failure, and goes on exactly where it was."""
+"""The objective of the success head: it learns, and names kinds of failure."""
 
 from dataclasses import replace
 
 from hralign_ros.calibration.traces import mode_probabilities, raw_scores, trace
 from hralign_ros.data.manifest import DataError
-from hralign_ros.models.failure_prompts import Prompts
 from hralign_ros.runtime.bundle import ClipSpec
 from hralign_ros.training.checkpoints import TrainingError
-from hralign_ros.training.success_options import SuccessOptions
-from hralign_ros.training.success_train import _newest, train
+from hralign_ros.training.loop import train
+from hralign_ros.training.success_batches import sample_newest
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
-from support.tiny_success import make_head, make_recording, make_recordings, make_text, TASKS
-import torch
+from support.tiny_success import make_objective, make_recording, OPTIONS, TASKS
 
-SMALL = SuccessOptions(
-    modes=2, prompt_length=2, steps=120, tasks_per_step=3, clips_per_task=12, warm_up=5,
-    learning_rate=3e-3, cluster_every=20, checkpoint_every=40, average=0.9, noise=0.05,
-    failure_text=1.0, human_share=0.2)
+SMALL = replace(OPTIONS, steps=120, cluster_every=20, checkpoint_every=40)
 CLIP = ClipSpec(5, 0.2, 32, 0.1)
 
 
-@pytest.fixture(scope='module')
-def text():
-    return make_text()
-
-
-@pytest.fixture(scope='module')
-def recordings():
-    return make_recordings()
-
-
-def run(recordings, text, folder, options=SMALL, report=lambda _: None):
-    torch.manual_seed(options.seed)
-    prompts = Prompts(text, TASKS, modes=options.modes, length=options.prompt_length,
-                      human_prompt=options.human_prompt)
-    return train(make_head(), prompts, recordings, options, folder, report=report)
+def run(folder, options=SMALL, **more):
+    objective = make_objective(options, **more)
+    train(objective, folder, device='cpu', report=lambda _: None)
+    return objective
 
 
 def judged(trained, options=SMALL):
@@ -57,8 +41,8 @@ def judged(trained, options=SMALL):
 
 
 @pytest.fixture(scope='module')
-def trained(recordings, text, tmp_path_factory):
-    return run(recordings, text, tmp_path_factory.mktemp('run'))
+def trained(tmp_path_factory):
+    return run(tmp_path_factory.mktemp('run'))
 
 
 def test_it_learns(trained):
@@ -94,54 +78,22 @@ def test_another_instruction_is_not_accomplished(trained):
         assert int(np.argmax(last)) == own
 
 
-def test_killed_and_resumed_is_the_same(recordings, text, tmp_path):
-    """Guards resuming: stopped in the middle, the run ends as the one left alone, to the bit."""
-    options = replace(SMALL, steps=80)
-    whole = run(recordings, text, tmp_path / 'whole', options)
-
-    class Stop(Exception):
-        """Stand in for a kill."""
-
-    def stop(line):
-        if line.startswith('step 50/'):
-            raise Stop
-    with pytest.raises(Stop):
-        run(recordings, text, tmp_path / 'parts', options, stop)
-    lines = []
-    parts = run(recordings, text, tmp_path / 'parts', options, lines.append)
-    assert lines[0] == 'going on after step 40'
-    for one, other in zip(whole.head.state_dict().values(), parts.head.state_dict().values(),
-                          strict=True):
-        assert torch.equal(one, other)
-    assert torch.equal(whole.prompts.vectors, parts.prompts.vectors)
-    assert whole.modes == parts.modes
-    with pytest.raises(TrainingError, match='noise was 0.05 and is now 0.3'):
-        run(recordings, text, tmp_path / 'parts', replace(options, noise=0.3))
-    # Of the same names and labels, and of other images: recorded, or turned, anew.
-    anew = [replace(recordings[0], features=replace(recordings[0].features, source='anew')),
-            *recordings[1:]]
-    with pytest.raises(TrainingError,
-                       match=f'recordings were {len(recordings)} and are now {len(recordings)}, '
-                       f'{len(recordings) - 1} of them as they were'):
-        run(anew, text, tmp_path / 'parts', options)
-
-
 @pytest.mark.parametrize('change', [
     {'use_prompts': False, 'failure_text': 0.0}, {'assignment': 'balanced'},
     {'human_prompt': True}, {'accomplished': 0.0}, {'modes': 1}], ids=str)
-def test_variants_run(recordings, text, tmp_path, change):
+def test_variants_run(tmp_path, change):
     """Guards the ablations: each ends, and keeps numbers finite."""
     options = replace(SMALL, steps=21, **change)
-    trained = run(recordings, text, tmp_path, options)
+    trained = run(tmp_path, options)
     scores, _ = judged(trained, options)
     assert np.isfinite(scores).all()
 
 
-def test_clips_end_on_the_brink_of_success():
+def test_clips_end_just_before_success():
     """
-    Guards against deciding too early: what is nearly done is drawn often, and called not done.
+    Guards against deciding too early: what is nearly done is sampled often, as not done.
 
-    Drawn evenly, one clip of twenty or so ended in the second before a success, and a drawer was
+    Sampled evenly, one clip of twenty or so ended in the second before a success, and a drawer was
     called open .7 s before it was.
     """
     recording = make_recording(next(iter(TASKS)), 0, kind='success', seed=7)
@@ -153,7 +105,7 @@ def test_clips_end_on_the_brink_of_success():
     shares = []
     for pre_success in (0.0, 0.5):
         rng = np.random.default_rng(0)
-        drawn = np.array([_newest(recording, rng, pre_success) for _ in range(4000)])
+        drawn = np.array([sample_newest(recording, rng, pre_success) for _ in range(4000)])
         shares.append(near[drawn].mean())
         assert set(drawn) == set(range(recording.frames))
         assert recording.done[drawn].mean() > 0.5
@@ -170,7 +122,7 @@ def test_settings_that_cannot_work():
             replace(SMALL, **change)
 
 
-def test_failures_alone_teach_nothing(text, tmp_path):
+def test_failures_alone_teach_nothing(tmp_path):
     """Guards against an empty data set: one sentence before any training."""
     with pytest.raises(DataError, match='no recording of a success'):
-        run([make_recording('lift', 1, kind=0)], text, tmp_path)
+        run(tmp_path, recordings=[make_recording('lift', 1, kind=0)])

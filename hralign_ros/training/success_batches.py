@@ -1,0 +1,138 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+From recordings to batches of clips for the success head.
+
+What the global batch of a step holds is a pure function of the seed and the step, whatever the
+number of ranks; each rank loads the tokens of its own clips only.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hralign_ros.data.manifest import DataError
+from hralign_ros.training.distributed import Ranks
+from hralign_ros.training.success_clips import Recording, sample_clip, stack_clips
+from hralign_ros.training.success_options import SuccessOptions
+import numpy as np
+from numpy.typing import NDArray
+import torch
+from torch import Tensor
+
+# First word of the generator's seed.
+_CLIPS = 11
+# What is nearly a success: this long before it [s].
+PRE_SUCCESS_S = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class ClipBatch:
+    """
+    One step's n clips with what is true of them, and the tokens of this rank's b.
+
+    :param tokens: float32 [b, V, T, N, R].
+    :param mask: float32 [n, V, T], 1 where a frame is.
+    :param age: float32 [n, V, T], seconds before the newest frame.
+    :param tasks: rows of the tasks in the batch, [U].
+    :param task: int64 [n], each clip's column among those.
+    :param done: bool [n], as are `failing` and `human`.
+    :param progress: float32 [n], NaN where not known.
+    :param recording: int64 [n], which recording a clip is of.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    age: Tensor
+    tasks: tuple[int, ...]
+    task: Tensor
+    done: Tensor
+    failing: Tensor
+    human: Tensor
+    progress: Tensor
+    recording: NDArray[np.int64]
+
+    def to(self, device: torch.device) -> 'ClipBatch':
+        """Move the tensors."""
+        moved: Any = {name: value.to(device) for name, value in vars(self).items()
+                      if isinstance(value, Tensor)}
+        return replace(self, **moved)
+
+
+class ClipBatches:
+    """
+    Batches of clips: some tasks, and of each as many clips.
+
+    :param tasks: ids, in the order of their rows; those of the recordings among them.
+    :raises DataError: no recording shows a success.
+    """
+
+    def __init__(
+        self, recordings: Sequence[Recording], tasks: Sequence[str], options: SuccessOptions,
+    ) -> None:
+        self.recordings, self.options = list(recordings), options
+        number = {task: row for row, task in enumerate(tasks)}
+        self._by_task: dict[int, list[int]] = {}
+        for row, recording in enumerate(self.recordings):
+            self._by_task.setdefault(number[recording.episode.task_id], []).append(row)
+        if not self._by_task or not any(recording.done.any() for recording in self.recordings):
+            raise DataError('no recording of a success to train on')
+        self._tasks = min(options.tasks_per_step, len(self._by_task))
+        self.size = self._tasks * options.clips_per_task
+
+    def load(self, step: int, ranks: Ranks) -> ClipBatch:
+        """Load the batch of a step (from 0) with the tokens of this rank's clips."""
+        options = self.options
+        rng = np.random.default_rng([_CLIPS, options.seed, step])
+        tasks = tuple(sorted(rng.choice(
+            sorted(self._by_task), self._tasks, replace=False).tolist()))
+        rows: list[int] = []
+        newest: list[int] = []
+        for task in tasks:
+            for _ in range(options.clips_per_task):
+                rows.append(self._recording(self._by_task[task], rng))
+                newest.append(
+                    sample_newest(self.recordings[rows[-1]], rng, options.pre_success))
+        chosen = [self.recordings[row] for row in rows]
+        clips = [
+            sample_clip(recording, row, options.length, rng, drop_view=options.drop_view,
+                        late_view=options.late_view, rewind=options.rewind, stall=options.stall)
+            for recording, row in zip(chosen, newest, strict=True)]
+        mine = ranks.rows(len(rows))
+        mask, age = (torch.from_numpy(np.stack(some)) for some in (
+            [(at >= 0).astype(np.float32) for at, _ in clips], [age for _, age in clips]))
+        pairs = list(zip(chosen, newest, strict=True))
+        return ClipBatch(
+            stack_clips(chosen[mine], clips[mine]).tokens, mask, age * mask, tasks,
+            torch.arange(len(tasks)).repeat_interleave(options.clips_per_task),
+            torch.tensor([bool(f.done[r]) for f, r in pairs]),
+            torch.tensor([bool(f.failing[r]) for f, r in pairs]),
+            torch.tensor([f.human for f in chosen]),
+            torch.tensor([float(f.progress[r]) for f, r in pairs]), np.array(rows))
+
+    def _recording(self, rows: Sequence[int], rng: np.random.Generator) -> int:
+        """Sample a recording of a task: a human by their fraction, a success half of the time."""
+        human = [row for row in rows if self.recordings[row].human]
+        robot = [row for row in rows if not self.recordings[row].human]
+        some = human if human and (not robot or rng.random() < self.options.human_fraction) \
+            else robot
+        good = [row for row in some if self.recordings[row].done.any()]
+        bad = [row for row in some if not self.recordings[row].done.any()]
+        some = good if good and (not bad or rng.random() < 0.5) else bad
+        return int(some[rng.integers(len(some))])
+
+
+def sample_newest(recording: Recording, rng: np.random.Generator, pre_success: float) -> int:
+    """Sample the newest frame of a clip: half of the time one of those that matter most."""
+    marked = recording.done if recording.done.any() else recording.failing
+    if marked.any() and rng.random() < 0.5:
+        return int(rng.choice(np.flatnonzero(marked)))
+    if recording.done.any() and rng.random() < pre_success:
+        # Nearly there: what a decision that comes too early would be made on.
+        first = int(recording.done.argmax())
+        times = recording.features.time_s
+        near = np.flatnonzero(times[:first] >= times[first] - PRE_SUCCESS_S)
+        if len(near):
+            return int(rng.choice(near))
+    return int(rng.integers(recording.frames))

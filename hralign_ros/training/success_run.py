@@ -29,7 +29,7 @@ from hralign_ros.training.checkpoints import TrainingError
 from hralign_ros.training.devices import choose_device
 from hralign_ros.training.distributed import is_first
 from hralign_ros.training.loop import train
-from hralign_ros.training.run_folder import read_record, write_record
+from hralign_ros.training.run_folder import prepare_folder, read_record, write_record
 from hralign_ros.training.success_clips import (
     chosen_data,
     load_recordings,
@@ -156,6 +156,7 @@ def train_success(
         report(f'clips of {options.length} frames, and {bundle} has '
                f'{verified.manifest.clip.length}: such a head can be compared with others, and '
                'not be put into that bundle')
+    prepare_folder(Path(output), resume=resume)
     episodes, features = open_data(
         data, bundle, options, workers=workers, store=store, report=report)
     recordings = load_recordings(episodes, features, ['train'], humans=True)

@@ -156,7 +156,6 @@ def train_success(
         report(f'clips of {options.length} frames, and {bundle} has '
                f'{verified.manifest.clip.length}: such a head can be compared with others, and '
                'not be put into that bundle')
-    prepare_folder(Path(output), resume=resume)
     episodes, features = open_data(
         data, bundle, options, workers=workers, store=store, report=report)
     recordings = load_recordings(episodes, features, ['train'], humans=True)

@@ -125,12 +125,15 @@ NODE_PARAMETERS = (
     Parameter('precision', 'fp32',
               'Which visual graph to run; fp16 and int8 need a bundle that has it.',
               choices=PRECISIONS),
-    Parameter('pooling', 'attention', 'How the tokens of a view become its embedding.', choices=POOLINGS),
+    Parameter('pooling', 'attention', 'How the tokens of a view become its embedding.',
+              choices=POOLINGS),
     Parameter('task', '', 'Initial instruction; ~/set_task changes it.'),
-    Parameter('views', list(DEFAULT_VIEWS), 'Names of the camera views; the same as in the bundle.'),
+    Parameter('views', list(DEFAULT_VIEWS),
+              'Names of the camera views; the same as in the bundle.'),
     Parameter('autostart', False, 'Configure and activate without waiting for a manager.'),
     Parameter('stamp_source', 'header',
-              'Acquisition time: the header stamp, or the arrival time for drivers with a broken clock.',
+              'Acquisition time: the header stamp, or the time of arrival for drivers with a '
+              'broken clock.',
               choices=('header', 'arrival')),
     Parameter('pairing', 'approximate',
               'Which frames make a set: stamps within tolerance_s (approximate), equal stamps '
@@ -146,8 +149,8 @@ NODE_PARAMETERS = (
     Parameter('max_future_s', 0.1, 'Frames stamped further ahead of the clock are dropped [s].',
               0.0, 10.0, dynamic=True),
     Parameter('stuck_after_s', 2.0,
-              'A view that sends the same image, to the bit, for longer is left out [s]; 0: never, '
-              'for simulators without noise.', 0.0, 60.0, dynamic=True),
+              'A view that sends the same image, to the bit, for longer is left out [s]; 0: '
+              'never, for simulators without noise.', 0.0, 60.0, dynamic=True),
     Parameter('reset_after_s', 1.0,
               'Stamps that stay further behind than this start a new episode [s].',
               0.1, 3600.0, dynamic=True),

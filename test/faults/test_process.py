@@ -149,7 +149,7 @@ def test_launched_twice(harness: Harness, bundle: Path, rows: list[Row]) -> None
     assert second.stop() == 0
     ended = harness.now()
     harness.wait(lambda: 'recovered: node name' in first.output, 'the end of it', first)
-    rows.append(Row('launched twice under one name', 'both go on',
+    rows.append(Row('launched twice under one name', 'both keep running',
                     f'model WARN: {status.message}; its end {_since(harness, ended)} later'))
 
 
@@ -225,7 +225,7 @@ SPOILS: dict[str, tuple[Spoil, str]] = {
 def test_model_file_changes_while_running(
     harness: Harness, bundle: Path, tmp_path: Path, rows: list[Row], name: str,
 ) -> None:
-    """The model that is loaded runs on; the next configure refuses, and once mended it loads."""
+    """The loaded model keeps running; the next configure refuses until the file is fixed."""
     spoil, says = SPOILS[name]
     own = tmp_path / 'bundle'
     shutil.copytree(bundle, own)
@@ -246,7 +246,7 @@ def test_model_file_changes_while_running(
     harness.send_until_embedded(GOOD)
     rows.append(Row(
         f'the model file is {name} while running',
-        'runs on with what is loaded; the next configure is refused until it is mended',
+        'keeps running the loaded model; refuses the next configure until the file is fixed',
         f'model ERROR: {status.message}'.replace(str(own), 'BUNDLE')))
     assert process.stop() == 0
 

@@ -102,7 +102,7 @@ def tables(faults: Mapping[str, Any], soak: Mapping[str, Any]) -> dict[str, str]
              f'{r["slowest_recovery_s"]:.2f}', f'{r["load_average"][1]:.1f}']
             for i, r in enumerate(faults.get('runs', []))]
     made = {
-        'FAULTS': table(['', 'fault', 'what the node did', 'what it said', 'recovery [s]',
+        'FAULTS': table(['', 'fault', 'response of the node', 'diagnostic or log', 'recovery [s]',
                          'sets lost'], rows),
         'RUNS': table(['run', 'tests', 'failed', 'seconds', 'slowest recovery [s]', 'load'], runs)}
     names = {'ticks': 'accelerated, tiny bundle', 'hour': 'real time, 2 x 30 Hz, default bundle'}

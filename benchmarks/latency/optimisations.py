@@ -96,7 +96,8 @@ def main() -> int:
              'command': 'python -m benchmarks.latency.optimisations'}
     options.output.write_text(json.dumps(found, indent=1) + '\n', 'utf-8')
     page = draw(
-        ['undone', 'p50 [ms]', 'relative to the unchanged node', 'cores', 'relative to the unchanged node',
+        ['undone', 'p50 [ms]', 'relative to the unchanged node', 'cores',
+         'relative to the unchanged node',
          'frames lost'],
         [[row['means'] or 'nothing', f'{row["p50_ms"]:.1f}', f'{row["p50_ratio"]:.2f}',
           f'{row["cores"]:.2f}', f'{row["cores_ratio"]:.2f}', f'{row["frames_lost"]:.0f}']

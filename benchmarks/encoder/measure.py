@@ -78,8 +78,8 @@ VARIANTS: dict[str, tuple[int, list[str]]] = {
     'batch 200, Eq. 6 not decoupled, not masked, 20 steps': (2, [
         *_THIRD, '--batch=200', '--steps=20', '--average=0.83', '--warm-up=2',
         '--validate-every=4', *_PUBLISHED]),
-    'same-trajectory twins': (2, [*_THIRD, '--pairs', 'twin', *_CHOSEN]),
-    'same-trajectory twins, by scene': (2, [
+    'same-trajectory pairs': (2, [*_THIRD, '--pairs', 'twin', *_CHOSEN]),
+    'same-trajectory pairs, by scene': (2, [
         *_THIRD, '--pairs', 'twin', *_CHOSEN, '--by-scene']),
     'cross-seed pairs of one scene': (2, [*_THIRD, '--pairs', 'cross_seed', *_CHOSEN]),
     'mean pooling': (2, [*_THIRD, '--pooling', 'mean']),

@@ -10,13 +10,7 @@ Write what follows from the parameter table: config/encoder.yaml and the table i
 from pathlib import Path
 from typing import Any
 
-from hralign_ros.nodes.parameters import (
-    default_of,
-    DEFAULT_VIEWS,
-    NODE_PARAMETERS,
-    Parameter,
-    VIEW_PARAMETERS,
-)
+from hralign_ros.nodes.parameters import DEFAULT_VIEWS, NODE_PARAMETERS, of_view, Parameter
 
 ROOT = Path(__file__).resolve().parents[1]
 YAML = ROOT / 'config/encoder.yaml'
@@ -69,21 +63,18 @@ def make_yaml() -> str:
         entry('    ', parameter.name, parameter.default, parameter, True)
     for view in DEFAULT_VIEWS:
         lines.append(f'    {view}:')
-        for parameter in VIEW_PARAMETERS:
-            entry('      ', parameter.name, default_of(f'{view}.{parameter.name}', parameter),
-                  parameter, view == DEFAULT_VIEWS[0])
+        for parameter in of_view(view):
+            entry('      ', parameter.name.removeprefix(f'{view}.'), parameter.default, parameter,
+                  view == DEFAULT_VIEWS[0])
     return _HEADER + '\n'.join(lines) + '\n'
 
 
 def make_table() -> str:
     """Make the table of docs/node.md."""
     rows = ['| parameter | default | allowed | changes | meaning |', '|---|---|---|---|---|']
-    named = [(p.name, p.default, p) for p in NODE_PARAMETERS]
-    named += [(f'<view>.{p.name}', p.default.replace('{view}', '<view>')
-               if isinstance(p.default, str) else p.default, p) for p in VIEW_PARAMETERS]
-    for name, default, parameter in named:
+    for parameter in (*NODE_PARAMETERS, *of_view('<view>')):
         rows.append(
-            f'| `{name}` | `{_value(default)}` | {_limits(parameter)} | '
+            f'| `{parameter.name}` | `{_value(parameter.default)}` | {_limits(parameter)} | '
             f'{"at any time" if parameter.dynamic else "read-only"} | {parameter.text} |')
     return '\n'.join(rows)
 

@@ -136,7 +136,7 @@ class Listener:
         wanted = {}
         subscriptions = []
         for name, view in settings.views.items():
-            kind, topic, qos = image_subscriptions.subscription_of(
+            kind, topic, qos = image_subscriptions.camera_topic(
                 self.node.resolve_topic_name(view.topic), view.transport, view.reliability,
                 # The encoder takes the newest only; here, every message counts.
                 depth=10)

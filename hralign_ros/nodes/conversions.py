@@ -18,7 +18,6 @@ from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.images import Image
 from hralign_ros.runtime.pipeline import Result
 from hralign_ros.runtime.tasks import Task
-import numpy as np
 from sensor_msgs.msg import Image as ImageMessage
 
 _SECOND = 1_000_000_000
@@ -40,11 +39,17 @@ def stamp_text(nanoseconds: int) -> str:
     return '{}.{:09d}'.format(*divmod(int(nanoseconds), _SECOND))
 
 
-def image_message(image: Image, stamp: int, frame_id: str) -> ImageMessage:
-    """Make an rgb8 message from uint8 [H, W, 3] RGB."""
+def image_message(
+    image: Image, stamp: int, frame_id: str, *, encoding: str = 'rgb8',
+) -> ImageMessage:
+    """
+    Make a message.
+
+    :param image: uint8 [H, W, 3] RGB; of another 8-bit encoding: [H, W] or [H, W, channels].
+    """
     message = ImageMessage(
-        height=image.shape[0], width=image.shape[1], step=image.shape[1] * 3, encoding='rgb8',
-        data=array('B', np.ascontiguousarray(image).tobytes()))
+        height=image.shape[0], width=image.shape[1], step=image[0].size, encoding=encoding,
+        data=array('B', image.tobytes()))
     message.header.stamp = ns_to_stamp(stamp)
     message.header.frame_id = frame_id
     return message

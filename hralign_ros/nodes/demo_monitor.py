@@ -18,14 +18,14 @@ from typing import Any, TextIO
 from diagnostic_msgs.msg import DiagnosticArray
 from hralign_ros.nodes.conversions import stamp_to_ns
 from hralign_ros.nodes.demo_recording import Recording, Row, write_ticks
-from hralign_ros.nodes.encoder_node import LATCHED
+from hralign_ros.nodes.encoder_node import LATCHED, RELIABLE
 from hralign_ros.nodes.image_subscriptions import decode
 from hralign_ros.nodes.interfaces import EncoderInfo, SuccessProbability, TaskEmbedding
+from hralign_ros.nodes.parameters import declared, Parameter
 from hralign_ros.nodes.process import run_node
 from hralign_ros.runtime.decision import Decision, Status
-from hralign_ros.runtime.errors import FrameError, HralignError
+from hralign_ros.runtime.errors import FrameError
 import numpy as np
-from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image as ImageMessage
@@ -35,18 +35,20 @@ _IMAGE_PERIOD_S = 1.0
 _MOST_IMAGES = 600
 
 
+PARAMETERS = (
+    Parameter('report', 'demo_report', 'Folder for report.png and ticks.csv.'),
+    Parameter('cameras', ['wrist/image_raw', 'third_person/image_raw'],
+              'Image topics, in the order of the views; shown in the report.'),
+)
+
+
 class DemoMonitor(Node):
     """Show and record what one encoder publishes."""
 
     def __init__(self, terminal: TextIO | None = None) -> None:
         super().__init__('demo_monitor')
-        self._report_folder = Path(self.declare_parameter(
-            'report', 'demo_report', ParameterDescriptor(
-                description='Folder for report.png and ticks.csv.', read_only=True)).value)
-        cameras = self.declare_parameter(
-            'cameras', ['wrist/image_raw', 'third_person/image_raw'], ParameterDescriptor(
-                description='Image topics, in the order of the views; shown in the report.',
-                read_only=True)).value
+        values = declared(self, PARAMETERS)
+        self._report_folder = Path(values['report'])
         self._terminal = terminal or sys.stdout
         self.recording = Recording()
         self._first: np.ndarray | None = None
@@ -66,7 +68,7 @@ class DemoMonitor(Node):
         self.create_subscription(
             DiagnosticArray, '/diagnostics', self._on_diagnostics, reliable)
         sensor = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-        for index, topic in enumerate(cameras):
+        for index, topic in enumerate(values['cameras']):
             self.create_subscription(
                 ImageMessage, topic, partial(self._newest_image.__setitem__, index), sensor)
         self.create_timer(0.5, self._show)
@@ -78,7 +80,7 @@ class DemoMonitor(Node):
             if view not in self._overlays:
                 self._overlays[view] = self.create_subscription(
                     ImageMessage, f'encoder/attention/{view}', partial(self._on_overlay, view),
-                    QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE))
+                    RELIABLE)
 
     def _on_embedding(self, message: TaskEmbedding) -> None:
         now = self.get_clock().now().nanoseconds * 1e-9
@@ -115,14 +117,13 @@ class DemoMonitor(Node):
         if abs(rows[-1].time - (stamp_to_ns(message.header.stamp) - self._start) * 1e-9) < 1e-6:
             rows[-1].decision = Decision(message.decision).name
             rows[-1].status = _flags(message.status)
-            if message.decision_threshold_valid:
-                rows[-1].threshold = float(message.decision_threshold)
-            if message.failure_valid:
-                rows[-1].failure = float(message.failure_probability)
-            if message.progress_valid:
-                rows[-1].progress = float(message.progress)
-            if message.probability_valid:
-                rows[-1].probability = float(message.probability)
+            for valid, name, value in (
+                    (message.decision_threshold_valid, 'threshold', message.decision_threshold),
+                    (message.failure_valid, 'failure', message.failure_probability),
+                    (message.progress_valid, 'progress', message.progress),
+                    (message.probability_valid, 'probability', message.probability)):
+                if valid:
+                    setattr(rows[-1], name, float(value))
 
     def _on_overlay(self, view: str, message: ImageMessage) -> None:
         """Keep an overlay a second, and the camera image beside it."""
@@ -159,10 +160,7 @@ class DemoMonitor(Node):
                  f'{info.bundle_sha256[:8]}, task: {self.recording.task or "none"}']
         if rows:
             last = rows[-60:]
-            rate = 0.0
-            if len(self._recent) > 1:
-                rate = (len(self._recent) - 1) / max(
-                    self._recent[-1] - self._recent[0], 1e-9)
+            rate = (len(self._recent) - 1) / max(self._recent[-1] - self._recent[0], 1e-9)
             latency = np.percentile([row.latency for row in last], (50, 95)) * 1e3
             drift = ', '.join(f'{view} {value:.3f}' for view, value in zip(
                 self.recording.view_names, last[-1].drift, strict=True))
@@ -225,14 +223,11 @@ def main(arguments: list[str] | None = None) -> int:
         monitors.append(DemoMonitor())
         return monitors[0]
 
-    try:
-        code = run_node(make, arguments)
-    except HralignError as error:
-        print(f'demo_monitor: {error}', file=sys.stderr)
+    if run_node('demo_monitor', make, arguments):
         return 1
     print(f'watched for {time.monotonic() - started:.0f} s')
     if monitors[0].recording.rows:
-        return code
+        return 0
     print('demo_monitor: nothing was received from the encoder, so there is no report (drops: '
           f'{_drops(monitors[0].recording.drops)}); `hralign doctor` tells what is missing',
           file=sys.stderr)

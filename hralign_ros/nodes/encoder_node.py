@@ -25,7 +25,7 @@ from hralign_ros.nodes.interfaces import (
     SuccessProbability,
     TaskEmbedding,
 )
-from hralign_ros.nodes.network import Network
+from hralign_ros.nodes.network import Network, policy_of
 from hralign_ros.nodes.process import run_node
 from hralign_ros.nodes.rclpy_compatibility import LifecycleNode, parameter_overrides
 from hralign_ros.runtime.encoder import Encoder
@@ -35,7 +35,7 @@ from hralign_ros.runtime.overlay import attention_overlay
 from hralign_ros.runtime.pipeline import Callbacks, Pipeline, Result
 from hralign_ros.runtime.resources import default_bundle
 from hralign_ros.runtime.tasks import Task
-from rclpy.clock import JumpThreshold, TimeJump
+from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
@@ -96,7 +96,8 @@ class EncoderNode(LifecycleNode):
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1),
                           on_clock_change=True),
             post_callback=self._on_time_jump)
-        self._steady = _steady_clock()
+        # For what must go on while simulated time does not advance.
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(_CHECK_PERIOD, self._report, clock=self._steady)
 
     # Lifecycle. rclpy swallows what these raise, so each is wrapped.
@@ -187,7 +188,8 @@ class EncoderNode(LifecycleNode):
             # By its own name: a name that is remapped already would be remapped once more.
             return self.create_lifecycle_publisher(
                 kind, name, RELIABLE, event_callbacks=PublisherEventCallbacks(
-                    incompatible_qos=lambda event: self._network.refused(topic, event)))
+                    incompatible_qos=lambda event: self._network.refused(
+                        topic, policy_of(event))))
 
         self._embedding = make(TaskEmbedding, '~/embedding')
         self._success = make(SuccessProbability, '~/success')
@@ -220,8 +222,8 @@ class EncoderNode(LifecycleNode):
     def _subscribe(self, name: str, view: parameters.ViewSettings) -> None:
         """Subscribe to a camera."""
         resolved = self.resolve_topic_name(view.topic)
-        kind, topic, qos = image_subscriptions.subscription_of(resolved, view.transport,
-                                                               view.reliability)
+        kind, topic, qos = image_subscriptions.camera_topic(
+            resolved, view.transport, view.reliability)
         self._network.listen(name, topic, qos)
         # By its own name where it can be: of two names that are exchanged by remapping, the one
         # that is resolved already would be exchanged back.
@@ -229,7 +231,7 @@ class EncoderNode(LifecycleNode):
         self._subscriptions_made.append(self.create_subscription(
             kind, asked, partial(self._on_image, name), qos,
             event_callbacks=SubscriptionEventCallbacks(
-                incompatible_qos=lambda event: self._network.unheard(name, event))))
+                incompatible_qos=lambda event: self._network.unheard(name, policy_of(event)))))
 
     def _activate(self, state: LifecycleState) -> None:
         """Enable the publishers and start the worker."""
@@ -416,13 +418,6 @@ class EncoderNode(LifecycleNode):
         self._diagnostics.publish(message)
 
 
-def _steady_clock() -> Any:
-    """Make a clock for timers that must tick while simulated time does not advance."""
-    from rclpy.clock import Clock, ClockType
-
-    return Clock(clock_type=ClockType.STEADY_TIME)
-
-
 def _make_node() -> EncoderNode:
     """Make the node and, where it is asked for, configure and activate it."""
     node = EncoderNode()
@@ -434,11 +429,7 @@ def _make_node() -> EncoderNode:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the node as a process."""
-    try:
-        return run_node(_make_node, arguments)
-    except HralignError as error:
-        print(f'encoder: {error}', file=sys.stderr)
-        return 1
+    return run_node('encoder', _make_node, arguments)
 
 
 if __name__ == '__main__':

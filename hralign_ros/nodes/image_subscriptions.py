@@ -27,18 +27,16 @@ NOT_INSTALLED = 'cv_bridge is not installed'
 _NUMPY_1_DISTRIBUTIONS = ('humble', 'iron', 'jazzy', 'kilted')
 
 
-def subscription_of(
+def camera_topic(
     topic: str, transport: str, reliability: str, *, depth: int = 1,
 ) -> tuple[type, str, QoSProfile]:
     """
-    Tell how a camera is subscribed to.
+    Tell how a camera is published and subscribed to.
 
     :param topic: resolved: a remapping of the base name has to move .../compressed with it.
     :returns: message type, topic with what the transport adds, QoS.
     """
-    qos = QoSProfile(
-        depth=depth, reliability=ReliabilityPolicy.RELIABLE if reliability == 'reliable'
-        else ReliabilityPolicy.BEST_EFFORT)
+    qos = QoSProfile(depth=depth, reliability=ReliabilityPolicy[reliability.upper()])
     if transport == 'compressed':
         return CompressedImage, f'{topic}/compressed', qos
     return ImageMessage, topic, qos
@@ -65,7 +63,12 @@ def decode(message: ImageMessage | CompressedImage) -> tuple[Image, str]:
 def _decode_with_cv_bridge(message: ImageMessage) -> Image:
     """Decode what is not a plain 8-bit image, such as Bayer or YUV."""
     check_size(message.height, message.width)
-    bridge = _cv_bridge(message.encoding)
+    bridge, why_not = find_cv_bridge()
+    if bridge is None:
+        raise FrameError(
+            'unsupported_encoding',
+            f"encoding '{message.encoding}' needs cv_bridge, and {why_not}; without it allowed: "
+            f'{", ".join(RAW_ENCODINGS)}')
     try:
         return np.ascontiguousarray(bridge.imgmsg_to_cv2(message, 'rgb8'), np.uint8)
     except Exception as error:  # cv_bridge raises errors of its own, OpenCV's and numpy's
@@ -90,18 +93,3 @@ def find_cv_bridge() -> tuple[Any, str]:
         return CvBridge(), ''
     except Exception as error:  # a broken installation fails in many ways
         return None, f'cv_bridge cannot be imported ({error})'
-
-
-def _cv_bridge(encoding: str) -> Any:
-    """
-    Get cv_bridge.
-
-    :raises FrameError: it cannot be used; the message says why and what is allowed without it.
-    """
-    bridge, why_not = find_cv_bridge()
-    if bridge is None:
-        raise FrameError(
-            'unsupported_encoding',
-            f"encoding '{encoding}' needs cv_bridge, and {why_not}; without it allowed: "
-            f'{", ".join(RAW_ENCODINGS)}')
-    return bridge

@@ -42,6 +42,11 @@ def disagreement(offered: QoSProfile, asked: QoSProfile) -> str:
         for reason in told)
 
 
+def policy_of(event: Any) -> str:
+    """Name the policy by which a publisher and a subscription do not meet, from rclpy's event."""
+    return str(qos_policy_name_from_kind(event.last_policy_kind))
+
+
 class Network:
     """
     Check the graph around a node. Faults begin by events or at a check, and end at a check.
@@ -67,25 +72,19 @@ class Network:
 
     def forget(self) -> None:
         """Forget all of them."""
-        self.topics, self._asked, self._offered = {}, {}, {}
-        self._several = {}
+        for noted in (self.topics, self._asked, self._offered, self._several):
+            noted.clear()
 
-    def unheard(self, view: str, event: Any) -> None:
-        """Name the policy by which a camera and its subscription do not meet."""
-        self._unheard(view, qos_policy_name_from_kind(event.last_policy_kind))
-
-    def refused(self, topic: str, event: Any) -> None:
-        """Name the policy by which a consumer asks for more than is offered."""
-        self._refused(topic, qos_policy_name_from_kind(event.last_policy_kind))
-
-    def _unheard(self, view: str, policy: str) -> None:
-        self._faults.bad(f'{view} {QOS}', (
+    def unheard(self, view: str, policy: str) -> None:
+        """Note by which policy a camera and its subscription do not meet; empty: they do."""
+        self._faults.note(f'{view} {QOS}', policy and (
             f'a publisher on {self.topics[view]} offers an incompatible {policy}; nothing is '
             f'received from it. Set {view}.reliability to best_effort, or change the camera '
             'driver'))
 
-    def _refused(self, topic: str, policy: str) -> None:
-        self._faults.bad(f'{CONSUMER} {topic}', (
+    def refused(self, topic: str, policy: str) -> None:
+        """Note by which policy a consumer asks for more than is offered; empty: none does."""
+        self._faults.note(f'{CONSUMER} {topic}', policy and (
             f'a subscriber on {topic} asks for an incompatible {policy} and receives nothing; it '
             'is offered RELIABILITY reliable, DURABILITY volatile, and no DEADLINE or LIVELINESS'))
 
@@ -93,12 +92,8 @@ class Network:
         """Check the graph: end the faults that are over, and find what is there twice."""
         for view, topic in self.topics.items():
             publishers = self._node.get_publishers_info_by_topic(topic)
-            clashes = [clash for publisher in publishers if (
-                clash := disagreement(publisher.qos_profile, self._asked[view]))]
-            if clashes:
-                self._unheard(view, clashes[0])
-            else:
-                self._faults.good(f'{view} {QOS}')
+            self.unheard(view, next(filter(None, (
+                disagreement(p.qos_profile, self._asked[view]) for p in publishers)), ''))
             # Twice in a row: of a driver that restarts, two are seen for a moment.
             self._several[view] = self._several.get(view, 0) + 1 if len(publishers) > 1 else 0
             if self._several[view] > 1:
@@ -110,17 +105,11 @@ class Network:
             elif not self._several[view]:
                 self._faults.good(f'{view} {PUBLISHERS}')
         for topic, qos in self._offered.items():
-            clashes = [clash for subscriber in self._node.get_subscriptions_info_by_topic(topic)
-                       if (clash := disagreement(qos, subscriber.qos_profile))]
-            if clashes:
-                self._refused(topic, clashes[0])
-            else:
-                self._faults.good(f'{CONSUMER} {topic}')
+            self.refused(topic, next(filter(None, (
+                disagreement(qos, subscriber.qos_profile)
+                for subscriber in self._node.get_subscriptions_info_by_topic(topic))), ''))
         own = (self._node.get_name(), self._node.get_namespace())
         same = self._node.get_node_names_and_namespaces().count(own)
-        if same > 1:
-            self._faults.bad(NAME, (
-                f'{same} nodes are called {self._node.get_fully_qualified_name()}: their topics '
-                'and services mix; stop all but one, or give each a name or namespace'))
-        else:
-            self._faults.good(NAME)
+        self._faults.note(NAME, '' if same < 2 else (
+            f'{same} nodes are called {self._node.get_fully_qualified_name()}: their topics '
+            'and services mix; stop all but one, or give each a name or namespace'))

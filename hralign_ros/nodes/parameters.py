@@ -10,7 +10,7 @@ test keeps them in step.
 
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -47,7 +47,6 @@ class Parameter:
     """
     One parameter.
 
-    :param name: with `<view>.` in front for those that every view has.
     :param low: least value of a number; `high` is the greatest.
     :param choices: all values allowed, where they can be listed.
     :param dynamic: may be changed while the node runs; all others are read-only.
@@ -86,7 +85,7 @@ class Parameter:
             return [float(one) for one in value]
         return value
 
-    def check(self, name: str, value: Any) -> None:
+    def check(self, value: Any) -> None:
         """
         Check a value's type, range and choices.
 
@@ -94,19 +93,19 @@ class Parameter:
 
         :raises ParameterError: the value cannot be used.
         """
-        values = value if isinstance(self.default, list) else [value]
-        kind = type(self.default[0] if isinstance(self.default, list) else self.default)
+        many, values, defaults = ('a list of ', value, self.default) \
+            if isinstance(self.default, list) else ('', [value], [self.default])
+        kind = type(defaults[0])
         if not isinstance(values, (list, tuple)) or not all(type(v) is kind for v in values):
-            many = 'a list of ' if isinstance(self.default, list) else ''
-            raise ParameterError(
-                f'parameter {name} is a {type(value).__name__}; needed is {many}{kind.__name__}')
-        if self.low is not None and self.high is not None and not self.low <= value <= self.high:
-            raise ParameterError(
-                f'parameter {name} is {value}; needed is a number from {self.low:g} to '
-                f'{self.high:g}')
-        if self.choices and value not in self.choices:
-            raise ParameterError(
-                f"parameter {name} is '{value}'; allowed: {', '.join(map(str, self.choices))}")
+            problem = f'a {type(value).__name__}; needed is {many}{kind.__name__}'
+        elif self.low is not None and self.high is not None \
+                and not self.low <= value <= self.high:
+            problem = f'{value}; needed is a number from {self.low:g} to {self.high:g}'
+        elif self.choices and value not in self.choices:
+            problem = f"'{value}'; allowed: {', '.join(map(str, self.choices))}"
+        else:
+            return
+        raise ParameterError(f'parameter {self.name} is {problem}')
 
 
 NODE_PARAMETERS = (
@@ -177,7 +176,7 @@ NODE_PARAMETERS = (
               0.0, 86400.0, dynamic=True),
 )
 
-# {view} in a default stands for the view's name.
+# For each view, with its name in front; {view} in a default stands for it.
 VIEW_PARAMETERS = (
     Parameter('topic', '{view}/image_raw', 'Image topic; /compressed is added by `transport`.'),
     Parameter('transport', 'raw', 'raw: sensor_msgs/Image; compressed: CompressedImage.',
@@ -192,19 +191,16 @@ VIEW_PARAMETERS = (
 )
 
 
+def of_view(view: str) -> list[Parameter]:
+    """List the parameters of a view, each with its full name."""
+    return [replace(row, name=f'{view}.{row.name}', default=row.default.format(view=view)
+                    if isinstance(row.default, str) else row.default) for row in VIEW_PARAMETERS]
+
+
 def table(views: Sequence[str] = DEFAULT_VIEWS) -> dict[str, Parameter]:
     """List all parameters by full name."""
-    rows = {parameter.name: parameter for parameter in NODE_PARAMETERS}
-    for view in views:
-        rows |= {f'{view}.{parameter.name}': parameter for parameter in VIEW_PARAMETERS}
-    return rows
-
-
-def default_of(name: str, parameter: Parameter) -> Any:
-    """Give the default value of a parameter under its full name."""
-    if isinstance(parameter.default, str) and '{view}' in parameter.default:
-        return parameter.default.format(view=name.split('.')[0])
-    return parameter.default
+    rows = [*NODE_PARAMETERS, *(row for view in views for row in of_view(view))]
+    return {row.name: row for row in rows}
 
 
 @dataclass(frozen=True)
@@ -237,9 +233,8 @@ class Settings:
         """
         check_views(values['views'])
         views = {}
-        rows = table(values['views'])
-        for name, parameter in rows.items():
-            parameter.check(name, values[name])
+        for name, parameter in table(values['views']).items():
+            parameter.check(values[name])
         for view in values['views']:
             try:
                 geometry = ViewGeometry(
@@ -318,30 +313,40 @@ def declare(node: Node) -> None:
     :raises ParameterError: `views` is not a list of 1 to 8 different names.
     """
     for parameter in NODE_PARAMETERS:
-        _declare(node, parameter.name, parameter)
+        _declare(node, parameter)
     views = _value(node, 'views')
     check_views(views)
     for view in views:
-        for parameter in VIEW_PARAMETERS:
-            _declare(node, f'{view}.{parameter.name}', parameter)
+        for parameter in of_view(view):
+            _declare(node, parameter)
 
 
-def _declare(node: Node, name: str, parameter: Parameter) -> None:
+def declared(node: Node, rows: Sequence[Parameter]) -> dict[str, Any]:
+    """
+    Declare parameters that are checked one by one, and read them.
+
+    :raises ParameterError: a value cannot be used.
+    """
+    for parameter in rows:
+        _declare(node, parameter)
+        parameter.check(_value(node, parameter.name))
+    return {parameter.name: _value(node, parameter.name) for parameter in rows}
+
+
+def _declare(node: Node, parameter: Parameter) -> None:
     """Declare one parameter; a value of a wrong type or range is named in the error."""
-    default, given = default_of(name, parameter), parameter_overrides(node).get(name)
+    name, given = parameter.name, parameter_overrides(node).get(parameter.name)
     converted = parameter.converted(given)
+    new = converted is not given
     try:
-        if converted is not given:
-            node.declare_parameter(
-                name, converted, parameter.descriptor(), ignore_override=True)
-        else:
-            node.declare_parameter(name, default, parameter.descriptor())
+        node.declare_parameter(name, converted if new else parameter.default,
+                               parameter.descriptor(), ignore_override=new)
     except Exception as error:  # rclpy has one exception for each way to be wrong
         raise ParameterError(f'parameter {name}: {error}') from error
     # Of lists only that of no names may be empty.
     if _value(node, name) == [] and parameter.default != ['']:
-        raise ParameterError(
-            f'parameter {name} is given without a value; needed is one as {default!r}')
+        raise ParameterError(f'parameter {name} is given without a value; needed is one as '
+                             f'{parameter.default!r}')
 
 
 def _value(node: Node, name: str) -> Any:

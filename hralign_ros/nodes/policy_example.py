@@ -12,14 +12,21 @@ import sys
 
 from builtin_interfaces.msg import Time as TimeMessage
 from hralign_ros.nodes.interfaces import SuccessProbability, TaskEmbedding
+from hralign_ros.nodes.parameters import declared, Parameter
 from hralign_ros.nodes.process import run_node
-from hralign_ros.runtime.errors import HralignError
 import numpy as np
-from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.time import Time
 from std_msgs.msg import String
+
+PARAMETERS = (
+    Parameter('rate_hz', 10.0, 'Control rate.', 0.1, 1000.0),
+    Parameter('max_age_s', 0.2, 'Hold when the newest embedding is older [s].', 0.001, 10.0),
+    # After a cleanup or a restart the encoder has the task of its launch file again.
+    Parameter('task', '',
+              'Hold while the encoder works on another instruction; empty: act on any.'),
+)
 
 
 class PolicyExample(Node):
@@ -31,13 +38,8 @@ class PolicyExample(Node):
 
     def __init__(self) -> None:
         super().__init__('policy_example')
-        rate = self._number('rate_hz', 10.0, 'Control rate.', 0.1, 1000.0)
-        self._max_age = self._number(
-            'max_age_s', 0.2, 'Hold when the newest embedding is older [s].', 0.001, 10.0)
-        # After a cleanup or a restart the encoder has the task of its launch file again.
-        self._task = str(self.declare_parameter('task', '', ParameterDescriptor(
-            description='Hold while the encoder works on another instruction; empty: act on any.',
-            read_only=True)).value)
+        values = declared(self, PARAMETERS)
+        self._max_age, self._task = values['max_age_s'], values['task']
         self._newest: TaskEmbedding | None = None
         # The episode that has ended last, and how.
         self._ended: tuple[TimeMessage | None, str] = (None, '')
@@ -48,13 +50,7 @@ class PolicyExample(Node):
         self.create_subscription(TaskEmbedding, 'encoder/embedding', self._on_embedding, qos)
         self.create_subscription(SuccessProbability, 'encoder/success', self._on_success, qos)
         self._publisher = self.create_publisher(String, '~/state', qos)
-        self.create_timer(1.0 / rate, self._control)
-
-    def _number(self, name: str, default: float, text: str, low: float, high: float) -> float:
-        """Declare a parameter with a range and read it."""
-        return float(self.declare_parameter(name, default, ParameterDescriptor(
-            description=text, read_only=True, floating_point_range=[
-                FloatingPointRange(from_value=low, to_value=high, step=0.0)])).value)
+        self.create_timer(1.0 / values['rate_hz'], self._control)
 
     def _on_embedding(self, message: TaskEmbedding) -> None:
         self._newest = message
@@ -123,11 +119,7 @@ def parts_of(message: TaskEmbedding) -> dict[str, np.ndarray]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the node as a process."""
-    try:
-        return run_node(PolicyExample, arguments)
-    except HralignError as error:
-        print(f'policy_example: {error}', file=sys.stderr)
-        return 1
+    return run_node('policy_example', PolicyExample, arguments)
 
 
 if __name__ == '__main__':

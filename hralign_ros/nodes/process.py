@@ -28,7 +28,7 @@ class StartError(HralignError):
     """ROS 2 itself does not start."""
 
 
-def _start_error(error: Exception) -> StartError:
+def _why_not_started(error: Exception) -> str:
     """Say in one sentence why ROS 2 does not start, and what to check."""
     lines = str(error).strip().splitlines() or ['no reason given']
     text = f'ROS 2 does not start: {" ".join(line.strip() for line in lines)[:500]}'
@@ -37,7 +37,7 @@ def _start_error(error: Exception) -> StartError:
         text += ('. ROS_SECURITY_ENABLE is true: needed are a ROS 2 built with DDS security, '
                  'ROS_SECURITY_KEYSTORE, and in it the enclave of this node; see '
                  'docs/security.md')
-    return StartError(text)
+    return text
 
 
 def _check_security_words() -> None:
@@ -58,6 +58,7 @@ def _check_security_words() -> None:
 
 
 def run_node(
+    name: str,
     make_node: Callable[[], AnyNode],
     arguments: Sequence[str] | None = None,
     *,
@@ -69,27 +70,23 @@ def run_node(
     Both signals, once or several times, end it with code 0. An exception in one callback is
     logged and the node continues: a perception node beside a moving arm does not die of one frame.
 
+    :param name: of the program, before an error.
     :param make_node: called once rclpy is initialised.
     :param finished: asked a few times a second.
-    :returns: the exit code.
-    :raises StartError: ROS 2 refuses to start, for example because of its security settings.
+    :returns: the exit code; 1: the error that is printed, from `make_node`, from `finished`, or
+        ROS 2 refuses to start, for example because of its security settings.
     """
-    _check_security_words()
+    node = executor = None
+    problem = ''
     stop = Event()
     try:
+        _check_security_words()
         rclpy.init(args=None if arguments is None else list(arguments),
                    signal_handler_options=SignalHandlerOptions.NO)
-    except RCLError as error:
-        raise _start_error(error) from error
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    node = None
-    executor = SingleThreadedExecutor()
-    try:
-        try:
-            node = make_node()
-        except RCLError as error:
-            raise _start_error(error) from error
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
+        executor = SingleThreadedExecutor()
+        node = make_node()
         executor.add_node(node)
         while not stop.is_set() and not finished(node):
             try:
@@ -100,12 +97,19 @@ def run_node(
                 node.get_logger().error(f'a callback failed:\n{traceback.format_exc()}')
     except KeyboardInterrupt:
         pass
+    except RCLError as error:
+        problem = _why_not_started(error)
+    except HralignError as error:
+        problem = str(error)
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
-        executor.shutdown(timeout_sec=1.0)
+        if executor is not None:
+            executor.shutdown(timeout_sec=1.0)
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()
+    if problem:
+        print(f'{name}: {problem}', file=sys.stderr)
     sys.stdout.flush()
-    return 0
+    return 1 if problem else 0

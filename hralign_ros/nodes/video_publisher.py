@@ -9,29 +9,27 @@ import math
 from pathlib import Path
 import sys
 import time
-from typing import Any
 
 import cv2
-from hralign_ros.nodes.parameters import Parameter, ParameterError
+from hralign_ros.nodes.conversions import image_message, ns_to_stamp
+from hralign_ros.nodes.image_subscriptions import camera_topic
+from hralign_ros.nodes.parameters import declared, Parameter, ParameterError
 from hralign_ros.nodes.process import run_node
-from hralign_ros.runtime.errors import DataError, HralignError
+from hralign_ros.runtime.errors import DataError
 from hralign_ros.runtime.video import play, probe
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.duration import Duration
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage
-from sensor_msgs.msg import Image as ImageMessage
 
-# Encodings that can be sent -> OpenCV conversion from RGB, channels.
-_FROM_RGB: dict[str, tuple[int | None, int]] = {
-    'rgb8': (None, 3),
-    'bgr8': (cv2.COLOR_RGB2BGR, 3),
-    'rgba8': (cv2.COLOR_RGB2RGBA, 4),
-    'bgra8': (cv2.COLOR_RGB2BGRA, 4),
-    'mono8': (cv2.COLOR_RGB2GRAY, 1),
+# Encodings that can be sent -> OpenCV conversion from RGB.
+_FROM_RGB = {
+    'rgb8': None,
+    'bgr8': cv2.COLOR_RGB2BGR,
+    'rgba8': cv2.COLOR_RGB2RGBA,
+    'bgra8': cv2.COLOR_RGB2BGRA,
+    'mono8': cv2.COLOR_RGB2GRAY,
 }
 PARAMETERS = (
     Parameter('file', '', 'Video file to play.'),
@@ -71,8 +69,7 @@ class VideoPublisher(Node):
 
     def __init__(self) -> None:
         super().__init__('video_publisher')
-        values = {parameter.name: self._read(parameter) for parameter in PARAMETERS}
-        self._values = values
+        self._values = values = declared(self, PARAMETERS)
         if not values['file']:
             raise ParameterError('parameter file is empty; needed is a video file')
         self._file = Path(values['file'])
@@ -82,30 +79,25 @@ class VideoPublisher(Node):
         self._next: tuple[float, NDArray[np.uint8]] | None = next(self._frames)
         self._waiting = values['wait_for_subscribers']
         self._at_last = time.monotonic() + values['wait_s'] if values['wait_s'] else math.inf
-        qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE
-                         if values['reliability'] == 'reliable'
-                         else ReliabilityPolicy.BEST_EFFORT)
-        kind, topic = ((CompressedImage, 'image_raw/compressed')
-                       if values['encoding'] == 'jpeg' else (ImageMessage, 'image_raw'))
+        kind, topic, qos = camera_topic(
+            'image_raw', 'compressed' if values['encoding'] == 'jpeg' else 'raw',
+            values['reliability'])
         self._publisher = self.create_publisher(kind, topic, qos)
-        self.failed = ''
-        self.finished = False
+        self._failed: DataError | None = None
+        self._finished = False
         # Of the clock, when the first frame was sent [ns].
         self._start: int | None = None
         self._timer = self.create_timer(_LOOK_S, self._on_timer)
 
-    def _read(self, parameter: Parameter) -> Any:
-        """Declare a read-only parameter and read it; a whole number is a number."""
-        descriptor = parameter.descriptor()
-        descriptor.dynamic_typing = True
-        try:
-            value = self.declare_parameter(parameter.name, parameter.default, descriptor).value
-        except Exception as error:  # rclpy has one exception for each way to be wrong
-            raise ParameterError(f'parameter {parameter.name}: {error}') from error
-        if isinstance(parameter.default, float) and type(value) is int:
-            value = float(value)
-        parameter.check(parameter.name, value)
-        return value
+    def is_finished(self) -> bool:
+        """
+        Tell whether the last frame has been shown.
+
+        :raises DataError: it was the last because the next one cannot be decoded.
+        """
+        if self._finished and self._failed is not None:
+            raise self._failed
+        return self._finished
 
     def _play(self) -> Iterator[tuple[float, NDArray[np.uint8]]]:
         """Yield each frame with the seconds from the first at which it is due."""
@@ -127,7 +119,7 @@ class VideoPublisher(Node):
         self._waiting = 0
         if self._next is None:
             self._publisher.wait_for_all_acked(Duration(seconds=_LAST_S))
-            self.finished = True
+            self._finished = True
             return
         now = self.get_clock().now().nanoseconds
         self._start = now if self._start is None else self._start
@@ -152,7 +144,7 @@ class VideoPublisher(Node):
         try:
             return next(self._frames, None)
         except DataError as error:
-            self.failed = str(error)
+            self._failed = error
             return None
 
     def _send(self, rgb: NDArray[np.uint8], stamp: int) -> None:
@@ -161,42 +153,24 @@ class VideoPublisher(Node):
         if width and height:
             rgb = np.asarray(
                 cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-        message = self._message(rgb)
-        message.header.frame_id = self._values['frame_id']
-        message.header.stamp = Time(nanoseconds=stamp).to_msg()
-        self._publisher.publish(message)
-
-    def _message(self, rgb: NDArray[np.uint8]) -> ImageMessage | CompressedImage:
-        """Make the message of an image, without the header."""
-        encoding = self._values['encoding']
+        encoding, frame_id = self._values['encoding'], self._values['frame_id']
         if encoding == 'jpeg':
             _, data = cv2.imencode('.jpg', cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR),
                                    [cv2.IMWRITE_JPEG_QUALITY, self._values['quality']])
-            return CompressedImage(format='jpeg', data=array('B', data.tobytes()))
-        conversion, channels = _FROM_RGB[encoding]
-        pixels = rgb if conversion is None else cv2.cvtColor(rgb, conversion)
-        height, width = rgb.shape[:2]
-        return ImageMessage(
-            height=height, width=width, step=width * channels, encoding=encoding,
-            data=array('B', pixels.tobytes()))
+            message = CompressedImage(format='jpeg', data=array('B', data.tobytes()))
+            message.header.stamp, message.header.frame_id = ns_to_stamp(stamp), frame_id
+        else:
+            conversion = _FROM_RGB[encoding]
+            pixels = rgb if conversion is None else cv2.cvtColor(rgb, conversion)
+            message = image_message(
+                np.asarray(pixels, np.uint8), stamp, frame_id, encoding=encoding)
+        self._publisher.publish(message)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the node as a process; it ends with the video."""
-    failed = ''
-
-    def finished(node: VideoPublisher) -> bool:
-        nonlocal failed
-        failed = node.failed
-        return node.finished
-
-    try:
-        code = run_node(VideoPublisher, arguments, finished=finished)
-    except HralignError as error:
-        failed, code = str(error), 1
-    if failed:
-        print(f'video_publisher: {failed}', file=sys.stderr)
-    return 1 if failed else code
+    return run_node('video_publisher', VideoPublisher, arguments,
+                    finished=VideoPublisher.is_finished)
 
 
 if __name__ == '__main__':

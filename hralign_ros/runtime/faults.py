@@ -58,6 +58,13 @@ class Faults:
             if fault is not None:
                 fault.good = True
 
+    def note(self, key: str, problem: str) -> None:
+        """Note what is wrong; empty: it went well this time."""
+        if problem:
+            self.bad(key, problem)
+        else:
+            self.good(key)
+
     def settle(self) -> None:
         """End the faults that have kept away for long enough; to be called now and then."""
         if not self._faults:

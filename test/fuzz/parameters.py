@@ -49,8 +49,7 @@ class Parameters(Target):
             rclpy.init()
         self._node = _OwnNode()
         self._rows = parameters.table()
-        self._defaults = {name: parameters.default_of(name, row)
-                          for name, row in self._rows.items()}
+        self._defaults = {name: row.default for name, row in self._rows.items()}
         self._begin()
 
     def seeds(self) -> list[bytes]:
@@ -115,9 +114,8 @@ class Parameters(Target):
         if isinstance(values['views'], list):
             for view in values['views']:
                 if isinstance(view, str):
-                    values |= {f'{view}.{row.name}': values.get(
-                        f'{view}.{row.name}', parameters.default_of(f'{view}.{row.name}', row))
-                        for row in parameters.VIEW_PARAMETERS}
+                    values |= {row.name: values.get(row.name, row.default)
+                               for row in parameters.of_view(view)}
         try:
             _check_settings(parameters.Settings.read(values))
         except parameters.ParameterError as error:

@@ -49,9 +49,9 @@ def test_configurations_are_accepted(name: str) -> None:
             else {key: value}
     rows = parameters.table()
     assert set(given) <= set(rows), f'unknown: {set(given) - set(rows)}'
-    values = {key: parameters.default_of(key, row) for key, row in rows.items()} | given
+    values = {key: row.default for key, row in rows.items()} | given
     for key, value in given.items():
-        assert type(value) is type(parameters.default_of(key, rows[key])), key
+        assert type(value) is type(rows[key].default), key
     parameters.Settings.read(values)
 
 

@@ -18,8 +18,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from support.harness import Harness
 
-DEFAULTS = {name: parameters.default_of(name, row)
-            for name, row in parameters.table().items()}
+DEFAULTS = {name: row.default for name, row in parameters.table().items()}
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ from itertools import groupby
 import textwrap
 from typing import Any
 
+from hralign_ros.runtime.errors import first_line
+
 
 class Level(str, Enum):
     """How good a finding is; ERROR: results cannot be relied on, WARN: they may be worse."""
@@ -75,12 +77,6 @@ def guarded(
     except Exception as problem:  # whatever it is, the other checks matter more
         return [error(name, f'this check itself failed: {type(problem).__name__}: '
                       f'{first_line(problem)}', 'Report it, with this line')]
-
-
-def first_line(problem: BaseException) -> str:
-    """Shorten an exception to the first line of its text."""
-    lines = str(problem).strip().splitlines()
-    return lines[0][:300] if lines else type(problem).__name__
 
 
 def count(sections: Sequence[Section], level: Level) -> int:

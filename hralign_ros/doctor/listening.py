@@ -11,11 +11,11 @@ from typing import Any
 import zlib
 
 from hralign_ros.doctor.cameras import Camera, Publisher, Received
-from hralign_ros.doctor.findings import error, Finding, first_line, ok, warn
+from hralign_ros.doctor.findings import error, Finding, ok, warn
 from hralign_ros.nodes import image_subscriptions, parameters
 from hralign_ros.nodes.network import disagreement
 from hralign_ros.nodes.parameters import Settings
-from hralign_ros.runtime.errors import FrameError
+from hralign_ros.runtime.errors import first_line, FrameError
 from hralign_ros.runtime.images import RAW_ENCODINGS
 from lifecycle_msgs.srv import GetState
 import rclpy
@@ -41,8 +41,6 @@ def type_name(kind: type) -> str:
 
 @dataclass
 class _Ear:
-    """What is heard on one topic."""
-
     node: Node
     heard: list[Received] = field(default_factory=list)
     checked: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -169,13 +167,11 @@ class Listener:
             self._executor.spin_once(timeout_sec=min(left, 0.1))
 
     def _image_topics(self) -> list[str]:
-        """Name the image topics that somebody publishes."""
         return sorted(
             topic for topic, types in self.node.get_topic_names_and_types()
             if set(types) & set(_IMAGE_TYPES) and self.node.count_publishers(topic))
 
     def _publishers(self, topic: str, qos: Any) -> tuple[Publisher, ...]:
-        """Describe who publishes on a topic."""
         found = []
         for info in self.node.get_publishers_info_by_topic(topic):
             name = f'{info.node_namespace.rstrip("/")}/{info.node_name}'

@@ -173,7 +173,6 @@ def _settings(
 
 
 def _ros_findings(listener: 'Listener | None', problem: Exception | None) -> list[Finding]:
-    """Check Python, ROS, messages and numpy."""
     environment = os.environ
     findings = [software.python_finding(sys.version_info[:3]),
                 software.rclpy_finding(problem, environment),
@@ -212,7 +211,6 @@ def _live_sections(
 
 
 def _camera_sections(heard: Sequence[Camera], settings: 'Settings') -> list[Section]:
-    """Check what was heard of the cameras."""
     source = settings['stamp_source']
     sections = []
     for camera in heard:

@@ -13,10 +13,10 @@ import subprocess
 import sys
 from typing import Any
 
-from hralign_ros.doctor.findings import error, Finding, first_line, ok, skipped, warn
+from hralign_ros.doctor.findings import error, Finding, ok, skipped, warn
 from hralign_ros.runtime.bundle import Bundle, load_bundle, Manifest, VISUALS
 from hralign_ros.runtime.encoder import Encoder
-from hralign_ros.runtime.errors import BundleError, HralignError, SignatureError
+from hralign_ros.runtime.errors import BundleError, first_line, HralignError, SignatureError
 from hralign_ros.runtime.providers import (
     CUDA_PROVIDER,
     Hardware,

@@ -16,6 +16,7 @@ import re
 from typing import Any
 
 from hralign_ros.models.errors import ModelError
+from hralign_ros.runtime.errors import first_line
 import torch
 from torch import nn, Tensor
 
@@ -69,7 +70,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         else:
             content = torch.load(path, weights_only=True, map_location='cpu')
     except Exception as error:  # torch, pickle and safetensors share no base class
-        raise _refusal(path, _first_line(error)) from error
+        raise _refusal(path, first_line(error)) from error
     try:
         return parse_checkpoint(content)
     except ModelError as error:
@@ -171,10 +172,6 @@ def _refusal(path: Any, reason: str) -> ModelError:
     return ModelError(
         f'weights {path}: {reason} Needed is a state dict of this backbone, in a .safetensors '
         'file or one that torch.load(weights_only=True) reads')
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
 def _fault(what: str, names: Sequence[str]) -> list[str]:

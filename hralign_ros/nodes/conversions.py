@@ -76,13 +76,14 @@ def success_message(result: Result, encoder: Encoder) -> SuccessProbability:
     """Make the success message, without duration and publish time."""
     message = SuccessProbability(status=int(result.status), decision=int(result.decision))
     _common(message, result, encoder)
-    if result.threshold is not None:
-        message.decision_threshold_valid = True
-        message.decision_threshold = float(result.threshold)
-        message.decision_alpha = float(result.alpha)
-    if result.tick is None:
+    tick = result.tick
+    if tick is None:
         return message
-    success = result.tick.success
+    if tick.threshold is not None:
+        message.decision_threshold_valid = True
+        message.decision_threshold = float(tick.threshold)
+        message.decision_alpha = float(tick.alpha)
+    success = tick.success
     for name, value in (('probability', success.probability), ('progress', success.progress),
                         ('raw_score', success.raw_score),
                         ('failure_probability', success.failure)):
@@ -107,19 +108,14 @@ def _common(message: Any, result: Result, encoder: Encoder) -> None:
     message.task = result.task
     message.task_id = result.task_id
     message.bundle_sha256 = encoder.bundle.sha256
-    views = encoder.manifest.views
-    message.view_names = list(views)
-    if result.tick is None:
-        message.view_stamps = [Time() for _ in views]
-        message.view_ages = array('f', [0.0] * len(views))
-        message.view_valid = [False] * len(views)
-        return
-    tick = result.tick
-    message.view_stamps = [ns_to_stamp(stamp) for stamp in tick.view_stamps]
+    tick, message.view_names = result.tick, list(encoder.manifest.views)
+    stamps = tick.view_stamps if tick else [0] * len(message.view_names)
+    message.view_valid = [bool(valid) for valid in tick.view_valid] if tick \
+        else [False] * len(stamps)
+    message.view_stamps = [ns_to_stamp(stamp) for stamp in stamps]
     message.view_ages = array('f', [
-        (tick.stamp - int(stamp)) * 1e-9 if valid else 0.0
-        for stamp, valid in zip(tick.view_stamps, tick.view_valid, strict=True)])
-    message.view_valid = [bool(valid) for valid in tick.view_valid]
+        (tick.stamp - int(stamp)) * 1e-9 if tick and valid else 0.0
+        for stamp, valid in zip(stamps, message.view_valid, strict=True)])
 
 
 def duration_message(nanoseconds: int) -> Duration:

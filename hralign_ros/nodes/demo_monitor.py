@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 from diagnostic_msgs.msg import DiagnosticArray
 from hralign_ros.nodes.conversions import stamp_to_ns
-from hralign_ros.nodes.demo_recording import Recording, Row, write_ticks
+from hralign_ros.nodes.demo_recording import Recording, write_ticks
 from hralign_ros.nodes.encoder_node import LATCHED, RELIABLE
 from hralign_ros.nodes.image_subscriptions import decode
 from hralign_ros.nodes.interfaces import EncoderInfo, SuccessProbability, TaskEmbedding
@@ -57,7 +57,6 @@ class DemoMonitor(Node):
         self._last_success: SuccessProbability | None = None
         self._newest_image: dict[int, ImageMessage] = {}
         self._overlays: dict[str, Any] = {}
-        self._cameras_made: list[Any] = []
         self._lines = 0
         reliable = QoSProfile(depth=30, reliability=ReliabilityPolicy.RELIABLE)
         self.create_subscription(
@@ -98,32 +97,34 @@ class DemoMonitor(Node):
         same = success is not None and success.header.stamp == message.header.stamp
         self.recording.view_names = list(message.view_names)
         self.recording.task = message.task
-        self.recording.rows.append(Row(
-            time=(stamp - self._start) * 1e-9,
-            latency=(stamp_to_ns(message.publish_time) - stamp) * 1e-9,
-            processing=message.processing_duration.sec
-            + message.processing_duration.nanosec * 1e-9,
-            skew=float(message.skew), drift=drift,
-            probability=float(success.probability) if same and success is not None
-            and success.probability_valid else math.nan))
+        self.recording.rows.append({
+            'time_s': (stamp - self._start) * 1e-9,
+            'latency_s': (stamp_to_ns(message.publish_time) - stamp) * 1e-9,
+            'processing_s': stamp_to_ns(message.processing_duration) * 1e-9,
+            'skew_s': float(message.skew),
+            **{f'drift_{view}': one for view, one in zip(message.view_names, drift, strict=True)},
+            'probability': float(success.probability) if same and success is not None
+            and success.probability_valid else math.nan,
+            'threshold': math.nan, 'failure': math.nan, 'progress': math.nan,
+            'decision': '', 'status': ''})
         self._recent.append(now)
 
     def _on_success(self, message: SuccessProbability) -> None:
         self._last_success = message
-        rows = self.recording.rows
+        row = self.recording.rows[-1] if self.recording.rows else None
         # Of one stamp the first counts: it is repeated, as stale, when the cameras have stopped.
-        if self._start is None or not rows or rows[-1].decision:
+        if self._start is None or row is None or row['decision']:
             return
-        if abs(rows[-1].time - (stamp_to_ns(message.header.stamp) - self._start) * 1e-9) < 1e-6:
-            rows[-1].decision = Decision(message.decision).name
-            rows[-1].status = _flags(message.status)
+        if abs(row['time_s'] - (stamp_to_ns(message.header.stamp) - self._start) * 1e-9) < 1e-6:
+            row['decision'] = Decision(message.decision).name
+            row['status'] = _flags(message.status)
             for valid, name, value in (
                     (message.decision_threshold_valid, 'threshold', message.decision_threshold),
                     (message.failure_valid, 'failure', message.failure_probability),
                     (message.progress_valid, 'progress', message.progress),
                     (message.probability_valid, 'probability', message.probability)):
                 if valid:
-                    setattr(rows[-1], name, float(value))
+                    row[name] = float(value)
 
     def _on_overlay(self, view: str, message: ImageMessage) -> None:
         """Keep an overlay a second, and the camera image beside it."""
@@ -161,12 +162,12 @@ class DemoMonitor(Node):
         if rows:
             last = rows[-60:]
             rate = (len(self._recent) - 1) / max(self._recent[-1] - self._recent[0], 1e-9)
-            latency = np.percentile([row.latency for row in last], (50, 95)) * 1e3
-            drift = ', '.join(f'{view} {value:.3f}' for view, value in zip(
-                self.recording.view_names, last[-1].drift, strict=True))
+            latency = np.percentile([row['latency_s'] for row in last], (50, 95)) * 1e3
+            drift = ', '.join(f'{view} {last[-1][f"drift_{view}"]:.3f}'
+                              for view in self.recording.view_names)
             lines += [
-                f'{last[-1].time:6.1f} s  {rate:5.1f} Hz  latency p50 {latency[0]:5.1f} ms '
-                f'p95 {latency[1]:5.1f} ms  skew {last[-1].skew * 1e3:4.1f} ms',
+                f'{last[-1]["time_s"]:6.1f} s  {rate:5.1f} Hz  latency p50 {latency[0]:5.1f} ms '
+                f'p95 {latency[1]:5.1f} ms  skew {last[-1]["skew_s"] * 1e3:4.1f} ms',
                 f'drift from the first frame: {drift}',
                 f'drops: {_drops(self.recording.drops)}']
         success = self._last_success
@@ -206,7 +207,6 @@ class DemoMonitor(Node):
 
 
 def _flags(status: int) -> str:
-    """Name the bits of a status."""
     return '|'.join(flag.name or '' for flag in Status if flag and status & flag) or 'OK'
 
 

@@ -6,32 +6,11 @@
 from collections import Counter
 import csv
 from dataclasses import dataclass, field
-import math
 from pathlib import Path
+from typing import Any
 
 from hralign_ros.nodes.interfaces import EncoderInfo
 import numpy as np
-
-
-@dataclass
-class Row:
-    """
-    One tick, as ticks.csv has it; times in seconds.
-
-    :param drift: by view, 1 - cosine between this embedding and the first one.
-    """
-
-    time: float
-    latency: float
-    processing: float
-    skew: float
-    drift: list[float]
-    probability: float
-    threshold: float = math.nan
-    failure: float = math.nan
-    progress: float = math.nan
-    decision: str = ''
-    status: str = ''
 
 
 @dataclass
@@ -39,6 +18,9 @@ class Recording:
     """
     What the monitor has seen.
 
+    :param rows: one for each tick, by column of ticks.csv: time, latency, processing and skew in
+        seconds; drift_VIEW, 1 - cosine between this embedding of the view and the first one;
+        probability, threshold, failure, progress, NaN where there is none; decision, status.
     :param overlays: by view, seconds from the first tick and the attention image, uint8 [H, W, 3]
         RGB.
     :param images: the same of the camera images beside them.
@@ -46,7 +28,7 @@ class Recording:
     """
 
     view_names: list[str] = field(default_factory=list)
-    rows: list[Row] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
     overlays: dict[str, list[tuple[float, np.ndarray]]] = field(default_factory=dict)
     images: dict[str, list[tuple[float, np.ndarray]]] = field(default_factory=dict)
     info: EncoderInfo | None = None
@@ -55,16 +37,10 @@ class Recording:
 
 
 def write_ticks(recording: Recording, path: Path) -> None:
-    """Write one line for each tick."""
+    """Write one line for each tick; there is at least one."""
     with open(path, 'w', newline='', encoding='utf-8') as file:
-        writer = csv.writer(file)
-        writer.writerow([
-            'time_s', 'latency_s', 'processing_s', 'skew_s',
-            *(f'drift_{view}' for view in recording.view_names),
-            'probability', 'threshold', 'failure', 'progress', 'decision', 'status'])
-        for row in recording.rows:
-            writer.writerow([
-                f'{row.time:.4f}', f'{row.latency:.5f}', f'{row.processing:.5f}',
-                f'{row.skew:.5f}', *(f'{d:.5f}' for d in row.drift),
-                f'{row.probability:.5f}', f'{row.threshold:.5f}', f'{row.failure:.5f}',
-                f'{row.progress:.5f}', row.decision, row.status])
+        writer = csv.DictWriter(file, recording.rows[0])
+        writer.writeheader()
+        writer.writerows({
+            name: f'{value:.5f}' if isinstance(value, float) else value
+            for name, value in row.items()} for row in recording.rows)

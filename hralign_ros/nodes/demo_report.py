@@ -73,13 +73,7 @@ def draw_overview(
         if episode['success']:
             axes.axvspan(episode['success_frame'] / episode['fps'], times[-1], color='#e2f3ec',
                          label='accomplished')
-        for key, colour in (('probability', 'tab:green'), ('failure', 'tab:red'),
-                            ('progress', 'tab:gray')):
-            axes.plot(times, [float(row[key]) for row in rows], color=colour, linewidth=1.2,
-                      label='success' if key == 'probability' else key)
-        threshold = [float(row['threshold']) for row in rows]
-        axes.plot(times, threshold, color='tab:green', linewidth=0.8, linestyle='--',
-                  label='threshold')
+        states = _draw_scores(axes, times, rows)
         last = ''
         for moment, row in zip(times, rows, strict=True):
             if row['decision'] != last and row['decision'] in ('SUCCESS', 'FAILURE'):
@@ -90,8 +84,6 @@ def draw_overview(
         axes.set_xlim(0, times[-1])
         truth = 'success' if episode['success'] else \
             f'failure: {str(episode["failure"]).replace("_", " ")}'
-        states = dict.fromkeys(f'{row["decision"]} ({row["status"]})' for row in rows
-                               if row['decision'])
         axes.set_title(f"'{episode['task']}'   truth: {truth}   decisions: {', '.join(states)}",
                        fontsize=10)
         axes.legend(fontsize=8, loc='center left')
@@ -99,7 +91,6 @@ def draw_overview(
 
 
 def _show(axes: Any, seconds: float, image: np.ndarray) -> None:
-    """Show an image with its time."""
     axes.imshow(image)
     axes.set_xticks([])
     axes.set_yticks([])
@@ -110,11 +101,12 @@ def _draw_timelines(
     recording: Recording, figure: Figure, grid: matplotlib.gridspec.GridSpec, first: int,
 ) -> None:
     """Draw latency, drift and probability over time, one above the other."""
-    times = np.array([row.time for row in recording.rows])
-    latency = np.array([row.latency for row in recording.rows]) * 1e3
+    rows = recording.rows
+    times = np.array([row['time_s'] for row in rows])
+    latency = np.array([row['latency_s'] for row in rows]) * 1e3
     axes = figure.add_subplot(grid[first, :])
     axes.plot(times, latency, linewidth=0.8, label='acquisition to publish')
-    axes.plot(times, [row.processing * 1e3 for row in recording.rows], linewidth=0.8,
+    axes.plot(times, [row['processing_s'] * 1e3 for row in rows], linewidth=0.8,
               label='processing')
     axes.set_ylabel('ms')
     axes.set_ylim(0, max(float(np.percentile(latency, 99)) * 1.3, 1.0))
@@ -125,22 +117,28 @@ def _draw_timelines(
     axes.legend(fontsize=8, loc='upper right')
 
     axes = figure.add_subplot(grid[first + 1, :])
-    for index, view in enumerate(recording.view_names):
-        axes.plot(times, [row.drift[index] for row in recording.rows], linewidth=1.0, label=view)
+    for view in recording.view_names:
+        axes.plot(times, [row[f'drift_{view}'] for row in rows], linewidth=1.0, label=view)
     axes.set_ylabel('1 - cosine')
     axes.set_title('embedding drift from the first frame', fontsize=9)
     axes.legend(fontsize=8, loc='upper right')
 
     axes = figure.add_subplot(grid[first + 2, :])
-    axes.plot(times, [row.probability for row in recording.rows], color='tab:green',
-              linewidth=1.0, label='success')
-    axes.plot(times, [row.threshold for row in recording.rows], color='tab:green',
-              linewidth=0.8, linestyle='--', label='threshold')
-    axes.plot(times, [row.failure for row in recording.rows], color='tab:red', linewidth=0.8,
-              label='failure')
+    states = _draw_scores(axes, times, rows)
     axes.set_ylim(0, 1)
     axes.set_ylabel('probability')
     axes.set_xlabel('s')
     axes.legend(fontsize=8, loc='upper left')
-    states = sorted({f'{row.decision} ({row.status})' for row in recording.rows if row.decision})
-    axes.set_title(f'success: {"; ".join(states) or "no result"}', fontsize=9)
+    axes.set_title(f'success: {"; ".join(sorted(states)) or "no result"}', fontsize=9)
+
+
+def _draw_scores(
+    axes: Any, times: np.ndarray, rows: Sequence[Mapping[str, Any]],
+) -> list[str]:
+    """Draw the scores of ticks over time; return the decisions, in the order they came."""
+    for key, colour, line in (('probability', 'tab:green', '-'), ('threshold', 'tab:green', '--'),
+                              ('failure', 'tab:red', '-'), ('progress', 'tab:gray', '-')):
+        axes.plot(times, [float(row[key]) for row in rows], line, color=colour, linewidth=1.0,
+                  label='success' if key == 'probability' else key)
+    return list(dict.fromkeys(
+        f'{row["decision"]} ({row["status"]})' for row in rows if row['decision']))

@@ -220,7 +220,6 @@ class EncoderNode(LifecycleNode):
             f'{name}={value}' for name, value in sorted(self._settings.values.items())))
 
     def _subscribe(self, name: str, view: parameters.ViewSettings) -> None:
-        """Subscribe to a camera."""
         resolved = self.resolve_topic_name(view.topic)
         kind, topic, qos = image_subscriptions.camera_topic(
             resolved, view.transport, view.reliability)
@@ -248,7 +247,6 @@ class EncoderNode(LifecycleNode):
         super().on_deactivate(state)
 
     def _stop(self) -> None:
-        """Stop the worker, where there is one."""
         if self._pipeline is not None and not self._pipeline.stop():
             self.get_logger().error(
                 'the model has not returned; its thread is left behind. Restart the process')
@@ -297,7 +295,6 @@ class EncoderNode(LifecycleNode):
     def _on_set_task(
         self, request: SetTask.Request, response: SetTask.Response,
     ) -> SetTask.Response:
-        """Set the instruction."""
         if self._pipeline is None or self._encoder is None:
             response.message = 'not configured: configure the node first'
             return response
@@ -338,7 +335,6 @@ class EncoderNode(LifecycleNode):
     def _on_start_episode(
         self, request: StartEpisode.Request, response: StartEpisode.Response,
     ) -> StartEpisode.Response:
-        """Start a new episode."""
         if self._pipeline is None:
             response.message = 'not configured: configure the node first'
             return response
@@ -361,7 +357,6 @@ class EncoderNode(LifecycleNode):
     # What goes out; the first two run on the worker's thread, the first on `check_hang`'s as well.
 
     def _publish(self, result: Result) -> None:
-        """Publish a result."""
         assert self._encoder is not None
         messages = [(self._success, conversions.success_message(result, self._encoder))]
         if result.tick is not None:

@@ -90,7 +90,6 @@ class PolicyExample(Node):
         return ''
 
     def _control(self) -> None:
-        """Run one control step."""
         why = self._why_hold()
         if not why and self._newest is not None:
             self._bundle = self._newest.bundle_sha256

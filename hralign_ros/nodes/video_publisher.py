@@ -148,7 +148,6 @@ class VideoPublisher(Node):
             return None
 
     def _send(self, rgb: NDArray[np.uint8], stamp: int) -> None:
-        """Publish a frame."""
         width, height = self._values['width'], self._values['height']
         if width and height:
             rgb = np.asarray(

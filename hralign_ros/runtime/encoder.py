@@ -23,7 +23,7 @@ from hralign_ros.runtime.decision import DecisionRules, DEFAULT_RULES
 from hralign_ros.runtime.episode import Episode, next_episode_id, require_finite, Success
 from hralign_ros.runtime.errors import BundleError
 from hralign_ros.runtime.graphs import Graph, Tensor
-from hralign_ros.runtime.images import as_rgb_image, Image, ViewGeometry
+from hralign_ros.runtime.images import AS_IT_COMES, as_rgb_image, Image, ViewGeometry
 from hralign_ros.runtime.memory import Clip
 from hralign_ros.runtime.memory_limit import require_memory
 from hralign_ros.runtime.providers import Hardware, SessionFactory
@@ -235,20 +235,19 @@ class Encoder:
         :returns: tokens float32 [V, N, C], and the images as rotated and cropped.
         :raises FrameError: an array that is no such image.
         """
-        m = self.manifest
-        side = m.image_size
-        pixels = np.zeros((len(m.views), 3, side, side), np.float32)
-        shown = {}
-        for row, view in enumerate(m.views):
-            if view not in images:
-                continue
-            image = as_rgb_image(images[view], what=f"view '{view}'")
-            if view in self._geometry:
-                image = self._geometry[view].apply(image)
-            shown[view] = image
-            pixels[row] = self._preprocess.run({'image': image[None]})[0][0]
-        tokens = self._visual.run({'pixels': pixels})[0]
-        return np.asarray(tokens, np.float32), shown
+        views = self.manifest.views
+        shown = {view: self._geometry.get(view, AS_IT_COMES).apply(
+            as_rgb_image(images[view], what=f"view '{view}'")) for view in views if view in images}
+        return self._tokens([shown.get(view) for view in views]), shown
+
+    def _tokens(self, images: Sequence[Image | None]) -> Floats:
+        """Turn one image per view, or fewer, into tokens float32 [V, N, C]."""
+        side = self.manifest.image_size
+        pixels = np.zeros((len(self.manifest.views), 3, side, side), np.float32)
+        for row, image in enumerate(images):
+            if image is not None:
+                pixels[row] = self._preprocess.run({'image': image[None]})[0][0]
+        return np.asarray(self._visual.run({'pixels': pixels})[0], np.float32)
 
     def encode_batch(self, images: Sequence[Image]) -> Floats:
         """
@@ -261,15 +260,11 @@ class Encoder:
         :raises FrameError: an array that is no such image.
         """
         m = self.manifest
-        side, views = m.image_size, len(m.views)
         tokens = np.zeros((len(images), m.tokens, m.channels), np.float32)
-        for start in range(0, len(images), views):
-            some = images[start:start + views]
-            pixels = np.zeros((views, 3, side, side), np.float32)
-            for row, given in enumerate(some):
-                image = as_rgb_image(given, what=f'image {start + row}')
-                pixels[row] = self._preprocess.run({'image': image[None]})[0][0]
-            tokens[start:start + views] = self._visual.run({'pixels': pixels})[0][:len(some)]
+        for start in range(0, len(images), len(m.views)):
+            some = [as_rgb_image(image, what=f'image {row}')
+                    for row, image in enumerate(images[start:start + len(m.views)], start)]
+            tokens[start:start + len(some)] = self._tokens(some)[:len(some)]
         return tokens
 
     def embed(self, clip: Clip, task: TaskFeatures) -> tuple[Floats, Floats, str]:

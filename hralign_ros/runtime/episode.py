@@ -233,7 +233,6 @@ class Episode:
             status=status, decision=decision, threshold=threshold, alpha=alpha, images=images)
 
     def _status(self, success: Success, valid: NDArray[np.bool_]) -> Status:
-        """Say why the result should not be taken at face value."""
         manifest = self.encoder.manifest
         status = self.task_status
         if self.task.text and success.calibration is None:

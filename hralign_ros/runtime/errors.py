@@ -7,7 +7,9 @@ What can go wrong in the runtime, one class per cause.
 Every message says what came, what is allowed and what to do about it.
 """
 
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 
 def install_line(extra: str = '') -> str:
@@ -47,6 +49,26 @@ class DataError(HralignError):
 
 class InferenceError(HralignError):
     """A graph failed while running, or returned values that are not finite."""
+
+
+def first_line(error: BaseException) -> str:
+    """Shorten an error of another package to its first line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+
+
+def import_package(name: str, kind: type[HralignError], remedy: str = '') -> Any:
+    """
+    Import a package that only some need, or a module of it.
+
+    :param kind: the error that is raised where it is not installed.
+    :param remedy: how to install it; default: by its own name.
+    """
+    try:
+        return import_module(name)
+    except ImportError as error:
+        package = name.partition('.')[0]
+        raise kind(f'{package} cannot be imported ({error}); '
+                   f'{remedy or f"pip install {package}"}') from error
 
 
 class FrameError(HralignError):

@@ -48,15 +48,9 @@ class FrameChecks:
     def name_frame_ids(self, frame_ids: Mapping[str, str]) -> None:
         """Note cameras without a name, or with one and the same."""
         for view, frame_id in frame_ids.items():
-            key = f'{view} frame_id'
-            if not frame_id:
-                self._faults.bad(key, f'view {view}: frame_id is empty; set it in the camera '
-                                 "driver to the name of the camera's optical frame")
-                continue
             same = [other for other, its in frame_ids.items() if its == frame_id]
-            if len(same) > 1:
-                self._faults.bad(key, (
-                    f"views {' and '.join(same)} both come from frame '{frame_id}'; is the same "
-                    'camera remapped to both?'))
-            else:
-                self._faults.good(key)
+            self._faults.note(f'{view} frame_id', (
+                f'view {view}: frame_id is empty; set it in the camera driver to the name of the '
+                "camera's optical frame" if not frame_id else
+                f"views {' and '.join(same)} both come from frame '{frame_id}'; is the same "
+                'camera remapped to both?' if len(same) > 1 else ''))

@@ -104,7 +104,6 @@ def _signatures(tensors: Sequence[Tensor]) -> list[Signature]:
 def _check(
     name: str, kind: str, expected: Sequence[Tensor], found: Sequence[Any],
 ) -> None:
-    """Compare a session's inputs or outputs with the signature."""
     by_name = {node.name: node for node in found}
     if set(by_name) != {tensor.name for tensor in expected}:
         raise BundleError(

@@ -87,8 +87,6 @@ class MatchedSet(Generic[Payload]):
 
 @dataclass
 class _View(Generic[Payload]):
-    """What is known of one camera."""
-
     pending: Frame[Payload] | None = None
     last_stamp: int | None = None
     last_arrival: int = 0
@@ -265,7 +263,6 @@ class Pairing(Generic[Payload]):
                    and (self._newer(view.pending) or name in frames))
 
     def _newer(self, frame: Frame[Payload]) -> bool:
-        """Whether a frame is newer than the last set."""
         return self._last_set is None or frame.stamp > self._last_set
 
     def alive(self, name: str, now: int, elapsed: int) -> bool:

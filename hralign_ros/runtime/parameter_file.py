@@ -8,7 +8,7 @@ from pathlib import Path
 import re
 from typing import Any
 
-from hralign_ros.runtime.errors import HralignError
+from hralign_ros.runtime.errors import first_line, HralignError
 import yaml
 
 
@@ -27,9 +27,8 @@ def read_parameters(path: Path, node: str = '/encoder') -> dict[str, Any]:
     try:
         document = _plain(yaml.compose(Path(path).read_text('utf-8'), yaml.SafeLoader))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as problem:
-        first_line = (str(problem) or type(problem).__name__).splitlines()[0]
-        raise ParameterFileError(
-            f'{path}: cannot be read as a parameter file ({first_line})') from problem
+        raise ParameterFileError(f'{path}: cannot be read as a parameter file '
+                                 f'({first_line(problem)})') from problem
     found: dict[str, Any] = {}
     keys = [str(key) for key in document] if isinstance(document, dict) else []
     node = f'/{node.strip("/")}'

@@ -57,8 +57,6 @@ class Result:
     task_id: str
     status: Status
     decision: Decision
-    threshold: float | None
-    alpha: float
     stamp: int
     frame_id: str
     frame_ids: Mapping[str, str]
@@ -215,11 +213,8 @@ class Pipeline:
             if verdict in (Verdict.ACCEPTED, Verdict.REPLACED, Verdict.TIME_RESET):
                 self._wake.notify()
         for key, verdicts in (('stamps', _STAMP_FAULTS), ('order', _ORDER_FAULTS)):
-            if verdict in verdicts:
-                self._faults.bad(f'{view} {key}', verdicts[verdict].format(
-                    view=view, ahead=(stamp - now) * 1e-9, behind=(now - stamp) * 1e-9))
-            else:
-                self._faults.good(f'{view} {key}')
+            self._faults.note(f'{view} {key}', verdicts.get(verdict, '').format(
+                view=view, ahead=(stamp - now) * 1e-9, behind=(now - stamp) * 1e-9))
 
     def set_task(self, task: str) -> Episode:
         """
@@ -350,12 +345,9 @@ class Pipeline:
 
     def _patience(self) -> float:
         """Seconds until there may be something to do without a new frame; the lock is held."""
-        elapsed = self._call.elapsed()
         until = self._pairing.wait_until()
-        limits = [STALE_PERIOD]
-        if until is not None:
-            limits.append(max(until - elapsed, 1_000_000))
-        return min(limits) * 1e-9
+        wait = STALE_PERIOD if until is None else max(until - self._call.elapsed(), 1_000_000)
+        return min(wait, STALE_PERIOD) * 1e-9
 
     def _stale_due(self) -> bool:
         """Whether it is time to say that nothing fresh is seen; the lock is held."""
@@ -383,11 +375,8 @@ class Pipeline:
             ages = {view: self._pairing.age(view, now) for view in self._encoder.manifest.views
                     if not self._pairing.fresh(view, now, elapsed)}
         for view in self._encoder.manifest.views:
-            if view not in ages:
-                self._faults.good(f'{view} silence')
-                continue
-            age = ages[view]
-            self._faults.bad(f'{view} silence', f'view {view}: ' + (
+            age = ages.get(view)
+            self._faults.note(f'{view} silence', '' if view not in ages else f'view {view}: ' + (
                 'no frame has come' if age is None
                 else 'no frame comes, and the clock does not advance' if age <= rules.max_age
                 else f'the newest frame is {age * 1e-9:.1f} s old') + (
@@ -482,18 +471,13 @@ class Pipeline:
             if episode is not self._episode or not self._running:
                 self._tally.ticks['outdated'] += 1
                 return
-            if tick is None:
-                status, decision = episode.without_frames()
-                threshold, alpha = None, episode.decider.rules.alpha
-            else:
-                status, decision = tick.status, tick.decision
-                threshold, alpha = tick.threshold, tick.alpha
+            status, decision = (tick.status, tick.decision) if tick else episode.without_frames()
             stamp, frame_id = self._newest
             result = Result(
                 tick=tick, episode_id=episode.episode_id, task=episode.task.text,
                 task_id=episode.task.task.task_id if episode.task.known else '',
-                status=status, decision=decision, threshold=threshold, alpha=alpha, stamp=stamp,
-                frame_id=frame_id, frame_ids=frame_ids, started=started)
+                status=status, decision=decision, stamp=stamp, frame_id=frame_id,
+                frame_ids=frame_ids, started=started)
             self._call.on_result(result)
             if tick is None:
                 return

@@ -10,47 +10,27 @@ session; so what was asked for and what was obtained are compared, and both are 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module, metadata
-from types import ModuleType
+from importlib import metadata
 from typing import Any
 
-from hralign_ros.runtime.errors import BundleError, ProviderError
+from hralign_ros.runtime.errors import BundleError, first_line, import_package, ProviderError
 import numpy as np
 from numpy.typing import NDArray
 
 PROVIDERS = ('auto', 'cpu', 'cuda')
-# As onnxruntime calls it.
-CUDA_PROVIDER = 'CUDAExecutionProvider'
-_EXECUTION_PROVIDER = {'cpu': 'CPUExecutionProvider', 'cuda': CUDA_PROVIDER}
+# As onnxruntime calls them.
+_CPU, CUDA_PROVIDER = 'CPUExecutionProvider', 'CUDAExecutionProvider'
 _DISTRIBUTIONS = ('onnxruntime', 'onnxruntime-gpu')
 INSTALL_LINE = 'pip install onnxruntime (CPU) or pip install onnxruntime-gpu[cuda,cudnn] (CUDA)'
 
 
-def import_onnxruntime() -> ModuleType:
+def import_onnxruntime() -> Any:
     """
     Import onnxruntime.
 
     :raises ProviderError: it is not installed; the message has the line that installs it.
     """
-    try:
-        return import_module('onnxruntime')
-    except ImportError as error:
-        raise ProviderError(
-            f'onnxruntime cannot be imported ({error}); install one: {INSTALL_LINE}') from error
-
-
-def import_package(name: str) -> ModuleType:
-    """
-    Import a package that reading a bundle needs.
-
-    :raises BundleError: it is not installed; the message has the line that installs it.
-    """
-    try:
-        return import_module(name)
-    except ImportError as error:
-        package = name.partition('.')[0]
-        raise BundleError(
-            f'{package} cannot be imported ({error}); pip install {package}') from error
+    return import_package('onnxruntime', ProviderError, f'install one: {INSTALL_LINE}')
 
 
 def installed_distributions() -> list[str]:
@@ -79,7 +59,7 @@ class Binding:
     """
 
     def __init__(
-        self, ort: ModuleType, session: Any, inputs: Sequence[Signature],
+        self, ort: Any, session: Any, inputs: Sequence[Signature],
         outputs: Sequence[Signature], device: str,
     ) -> None:
         self._session, self._binding = session, session.io_binding()
@@ -96,7 +76,7 @@ class Binding:
                 self._binding.bind_ortvalue_output(name, self._outputs[-1])
         except Exception as error:  # onnxruntime raises a dozen types without a common base
             raise ProviderError(
-                f'{device}: no place for the tensors of a graph ({_first_line(error)}); set '
+                f'{device}: no place for the tensors of a graph ({first_line(error)}); set '
                 'cuda_graph to false, or end what else uses the device') from error
 
     def run(self, feed: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
@@ -160,21 +140,16 @@ class SessionFactory:
         self._installed = installed_distributions()
         offered = self._ort.get_available_providers()
         self._wants_cuda = provider == 'cuda' or (
-            provider == 'auto' and _EXECUTION_PROVIDER['cuda'] in offered)
-        if self._wants_cuda and _EXECUTION_PROVIDER['cuda'] in offered:
-            self._preload_cuda()
-        if _EXECUTION_PROVIDER['cuda'] not in offered and (require_gpu or provider == 'cuda'):
+            provider == 'auto' and CUDA_PROVIDER in offered)
+        if self._wants_cuda and CUDA_PROVIDER in offered and hasattr(self._ort, 'preload_dlls'):
+            # Loads CUDA and cuDNN from their wheels.
+            self._ort.preload_dlls()
+        if CUDA_PROVIDER not in offered and (require_gpu or provider == 'cuda'):
             raise ProviderError(
                 f"a GPU is asked for (provider '{provider}', require_gpu "
                 f'{str(require_gpu).lower()}), but this onnxruntime offers '
                 f'{", ".join(offered)}; installed: {", ".join(self._installed)}. '
                 "Install onnxruntime-gpu[cuda,cudnn] in its place, or set provider 'cpu'")
-
-    def _preload_cuda(self) -> None:
-        """Load CUDA and cuDNN from their wheels where onnxruntime knows how."""
-        preload = getattr(self._ort, 'preload_dlls', None)
-        if preload is not None:
-            preload()
 
     def create(
         self, model: bytes, *, name: str, on_cpu: bool = False, fixed: bool = False,
@@ -195,24 +170,22 @@ class SessionFactory:
         # A spinning worker takes a whole core from the robot's controller for nothing.
         options.add_session_config_entry('session.intra_op.allow_spinning', '0')
         options.log_severity_level = 3
-        cpu = _EXECUTION_PROVIDER['cpu']
-        cuda = _EXECUTION_PROVIDER['cuda']
-        providers: list[Any] = [cpu]
+        providers: list[Any] = [_CPU]
         if self._wants_cuda and not on_cpu:
-            recorded = self._cuda_graph and fixed
-            providers = [(cuda, {'enable_cuda_graph': '1'}) if recorded else cuda, cpu]
+            providers.insert(0, (CUDA_PROVIDER, {'enable_cuda_graph': '1'})
+                             if self._cuda_graph and fixed else CUDA_PROVIDER)
         try:
             session = self._ort.InferenceSession(model, options, providers=providers)
         except Exception as error:  # onnxruntime raises a dozen types without a common base
             if not isinstance(providers[0], str):
                 raise ProviderError(
-                    f'{name}: cannot be loaded to be recorded ({_first_line(error)}); set '
+                    f'{name}: cannot be loaded to be recorded ({first_line(error)}); set '
                     'cuda_graph to false') from error
             raise BundleError(
-                f'{name}: onnxruntime cannot load it ({_first_line(error)}); '
+                f'{name}: onnxruntime cannot load it ({first_line(error)}); '
                 'the file is damaged or made for another version') from error
         obtained = session.get_providers()[0]
-        if self._require_gpu and not on_cpu and obtained != cuda:
+        if self._require_gpu and not on_cpu and obtained != CUDA_PROVIDER:
             raise ProviderError(
                 f'{name}: require_gpu is set, but the session runs on {obtained}: CUDA or cuDNN '
                 'could not be loaded. Check the driver and the libraries that this '
@@ -230,25 +203,25 @@ class SessionFactory:
         :returns: None: run the session as it is.
         :raises ProviderError: there is no room on the device.
         """
-        if not self._cuda_graph or session.get_providers()[0] != _EXECUTION_PROVIDER['cuda']:
+        if not self._cuda_graph or session.get_providers()[0] != CUDA_PROVIDER:
             return None
         return Binding(self._ort, session, inputs, outputs, 'cuda')
 
     @property
     def records(self) -> bool:
         """Whether graphs are recorded: by each thread that runs them, in its first run."""
-        return self._cuda_graph and self._obtained == _EXECUTION_PROVIDER['cuda']
+        return self._cuda_graph and self._obtained == CUDA_PROVIDER
 
     @property
     def hardware(self) -> Hardware:
         """Tell what was asked for and what was got, as far as sessions exist."""
         obtained = self._obtained or 'none'
         remarks = []
-        if self._wants_cuda and obtained != _EXECUTION_PROVIDER['cuda']:
+        if self._wants_cuda and obtained != CUDA_PROVIDER:
             remarks.append(
                 f'CUDA was wanted, but the session runs on {obtained}: '
                 'check the driver, CUDA and cuDNN libraries')
-        if self._cuda_graph and self._obtained == _EXECUTION_PROVIDER['cpu']:
+        if self._cuda_graph and self._obtained == _CPU:
             remarks.append('cuda_graph is without effect on a CPU')
         if len(self._installed) > 1:
             remarks.append(
@@ -260,9 +233,3 @@ class SessionFactory:
     def version(self) -> str:
         """Version of onnxruntime."""
         return str(self._ort.__version__)
-
-
-def _first_line(error: BaseException) -> str:
-    """Shorten an error of onnxruntime to its first line."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__

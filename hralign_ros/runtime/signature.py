@@ -16,19 +16,20 @@ The package `cryptography` is needed only where a signature is made or checked.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
-from importlib import import_module
 import os
 from pathlib import Path
 import re
 from typing import Any
 
-from hralign_ros.runtime.errors import install_line, SignatureError
+from hralign_ros.runtime.errors import import_package, install_line, SignatureError
 from hralign_ros.runtime.files import read_bounded
 
 SIGNATURE = 'bundle.sig'
 EXTRA = 'signature'
 MAX_SIGNATURE_BYTES = 1024
 MAX_KEY_BYTES = 16 * 1024
+_SERIALIZATION = 'cryptography.hazmat.primitives.serialization'
+_ED25519 = 'cryptography.hazmat.primitives.asymmetric.ed25519'
 
 _LINE = re.compile(rb'hralign-signature-1 ed25519 ([0-9a-f]{64}) ([0-9a-f]{128})\s*')
 
@@ -56,18 +57,7 @@ def read_public_keys(paths: Iterable[str | os.PathLike[str]]) -> list[PublicKey]
     """
     keys = []
     for given in paths:
-        path, data = _read_key(given)
-        serialization, ed25519 = _serialization(), _ed25519()
-        try:
-            key = serialization.load_pem_public_key(data)
-        except Exception as error:  # cryptography raises several types, by version
-            raise SignatureError(
-                f'{path}: no PEM file of a public key; needed is the public file that `hralign '
-                'bundle keygen` writes') from error
-        if not isinstance(key, ed25519.Ed25519PublicKey):
-            raise SignatureError(
-                f'{path}: {type(key).__name__} is not Ed25519, and only such keys sign bundles; '
-                'make one with `hralign bundle keygen`')
+        path, key = _read_key(given, 'public')
         keys.append(PublicKey(path, _key_id(key), key))
     return keys
 
@@ -99,7 +89,7 @@ def verify(
             'bundle from whom you trust, or add the public key of whoever signed this one')
     try:
         key.key.verify(bytes.fromhex(found[2].decode()), signed)
-    except import_module('cryptography.exceptions').InvalidSignature as error:
+    except _cryptography('cryptography.exceptions').InvalidSignature as error:
         raise SignatureError(
             f'{folder}: bundle.yaml is not what was signed with the trusted key '
             f'{key_id[:16]}...; one of the two files was changed afterwards. Copy the bundle '
@@ -115,22 +105,7 @@ def sign(signed: bytes, private_key: str | os.PathLike[str]) -> tuple[bytes, str
     :returns: the bytes of bundle.sig, and the id of the key.
     :raises SignatureError: the key cannot be read or is of another kind.
     """
-    path, data = _read_key(private_key)
-    serialization, ed25519 = _serialization(), _ed25519()
-    try:
-        key = serialization.load_pem_private_key(data, password=None)
-    except TypeError as error:
-        raise SignatureError(
-            f'{path}: it is encrypted, and only plain PEM files are read; decrypt it where you '
-            'sign') from error
-    except Exception as error:  # cryptography raises several types, by version
-        raise SignatureError(
-            f'{path}: no PEM file of a private key; needed is the private file that `hralign '
-            'bundle keygen` writes') from error
-    if not isinstance(key, ed25519.Ed25519PrivateKey):
-        raise SignatureError(
-            f'{path}: {type(key).__name__} is not Ed25519, and only such keys sign bundles; make '
-            'one with `hralign bundle keygen`')
+    _, key = _read_key(private_key, 'private')
     key_id = _key_id(key.public_key())
     return f'hralign-signature-1 ed25519 {key_id} {key.sign(signed).hex()}\n'.encode(), key_id
 
@@ -143,8 +118,8 @@ def make_key(name: str | os.PathLike[str]) -> tuple[Path, Path, str]:
     :returns: both files, and the id of the key.
     :raises SignatureError: a file is there already or cannot be written.
     """
-    serialization, ed25519 = _serialization(), _ed25519()
-    key = ed25519.Ed25519PrivateKey.generate()
+    serialization = _cryptography(_SERIALIZATION)
+    key = _cryptography(_ED25519).Ed25519PrivateKey.generate()
     pem = serialization.Encoding.PEM
     whole = Path(name).expanduser()
     private = whole.with_name(f'{whole.name}.private.pem')
@@ -175,8 +150,12 @@ def _write_new(path: Path, data: bytes, mode: int) -> None:
             f'{path}: cannot be written ({error.strerror}); choose another folder') from error
 
 
-def _read_key(given: str | os.PathLike[str]) -> tuple[Path, bytes]:
-    """Read the file of a key; a link to it is followed."""
+def _read_key(given: str | os.PathLike[str], kind: str) -> tuple[Path, Any]:
+    """
+    Read a public or a private key from its file; a link to it is followed.
+
+    :returns: the file, and cryptography's own object.
+    """
     try:
         path = Path(given).expanduser()
         data = read_bounded(path.resolve(), MAX_KEY_BYTES)
@@ -187,33 +166,31 @@ def _read_key(given: str | os.PathLike[str]) -> tuple[Path, bytes]:
     if len(data) > MAX_KEY_BYTES:
         raise SignatureError(
             f'the key {given} has more than {MAX_KEY_BYTES} bytes; needed is a PEM file')
-    return path, data
+    load = getattr(_cryptography(_SERIALIZATION), f'load_pem_{kind}_key')
+    ed25519 = _cryptography(_ED25519)
+    try:
+        key = load(data, password=None) if kind == 'private' else load(data)
+    except Exception as error:  # cryptography raises several types, by version
+        if kind == 'private' and isinstance(error, TypeError):
+            raise SignatureError(
+                f'{path}: it is encrypted, and only plain PEM files are read; decrypt it where '
+                'you sign') from error
+        raise SignatureError(
+            f'{path}: no PEM file of a {kind} key; needed is the {kind} file that `hralign '
+            'bundle keygen` writes') from error
+    if not isinstance(key, (ed25519.Ed25519PublicKey, ed25519.Ed25519PrivateKey)):
+        raise SignatureError(
+            f'{path}: {type(key).__name__} is not Ed25519, and only such keys sign bundles; make '
+            'one with `hralign bundle keygen`')
+    return path, key
 
 
 def _key_id(key: Any) -> str:
-    """Name a public key."""
-    serialization = _serialization()
+    serialization = _cryptography(_SERIALIZATION)
     return sha256(key.public_bytes(
         serialization.Encoding.Raw, serialization.PublicFormat.Raw)).hexdigest()
 
 
-def _serialization() -> Any:
-    return _cryptography('cryptography.hazmat.primitives.serialization')
-
-
-def _ed25519() -> Any:
-    return _cryptography('cryptography.hazmat.primitives.asymmetric.ed25519')
-
-
 def _cryptography(module: str) -> Any:
-    """
-    Import a module of cryptography.
-
-    :raises SignatureError: it is not installed; the message has the line that installs it.
-    """
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise SignatureError(
-            f'signatures need the package cryptography, which cannot be imported ({error}): '
-            f'{install_line(EXTRA)}') from error
+    return import_package(module, SignatureError,
+                          f'signatures need it: {install_line(EXTRA)}')

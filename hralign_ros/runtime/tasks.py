@@ -14,9 +14,8 @@ from typing import Any
 import unicodedata
 
 from hralign_ros.runtime.bundle import Bundle, in_brief, TASK_TENSORS, TASKS
-from hralign_ros.runtime.errors import BundleError, TaskError
+from hralign_ros.runtime.errors import BundleError, import_package, TaskError
 from hralign_ros.runtime.files import load_yaml
-from hralign_ros.runtime.providers import import_package
 import numpy as np
 from numpy.typing import NDArray
 
@@ -208,7 +207,7 @@ def load_tasks(bundle: Bundle) -> TaskTable:
 
     :raises BundleError: the two files do not fit each other or the manifest.
     """
-    safetensors = import_package('safetensors.numpy')
+    safetensors = import_package('safetensors.numpy', BundleError)
     try:
         document = load_yaml(bundle.read(TASKS))
         tensors = safetensors.load(_check_header(bundle.read(TASK_TENSORS)))

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from threading import Lock
 
 from hralign_ros.runtime.bundle import Bundle, TOKENIZER
-from hralign_ros.runtime.errors import BundleError, InferenceError, TaskError
+from hralign_ros.runtime.errors import BundleError, import_package, InferenceError, TaskError
 from hralign_ros.runtime.graphs import Graph, Tensor
-from hralign_ros.runtime.providers import import_package, SessionFactory
+from hralign_ros.runtime.providers import SessionFactory
 from hralign_ros.runtime.tasks import check_task, Task, TaskTable
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +48,7 @@ class TextEncoder:
     """
 
     def __init__(self, bundle: Bundle, tasks: TaskTable, factory: SessionFactory) -> None:
-        tokenizers = import_package('tokenizers')
+        tokenizers = import_package('tokenizers', BundleError)
         manifest = bundle.manifest
         dim = manifest.text_dim
         self._tasks = tasks
@@ -132,7 +132,6 @@ class TextEncoder:
         return self._run(check_task(text), prompts)
 
     def _run(self, text: str, prompts: Features) -> Features:
-        """Run the graph on one instruction with some prompts."""
         try:
             ids = self._tokenizer.encode(text).ids
         except Exception as error:  # tokenizers raises plain Exception

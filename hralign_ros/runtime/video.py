@@ -16,7 +16,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from hralign_ros.runtime.errors import DataError
+from hralign_ros.runtime.errors import DataError, import_package
 from hralign_ros.runtime.images import AS_IT_COMES, ViewGeometry
 from hralign_ros.runtime.pairing import PairingRules
 import numpy as np
@@ -251,12 +251,7 @@ def _even(path: Path, image: NDArray[np.uint8]) -> tuple[int, ...]:
 
 def _import_av() -> Any:
     """Import PyAV, which a robot without videos does not need."""
-    try:
-        import av
-    except ImportError as error:
-        raise DataError('videos are read and written by PyAV, which cannot be imported '
-                        f'({error}); pip install av') from error
-    return av
+    return import_package('av', DataError, 'PyAV reads and writes videos: pip install av')
 
 
 @contextmanager
@@ -346,7 +341,6 @@ def _avi_is_cut_off(path: Path) -> bool:
 def _decode(
     path: Path, wanted: set[int], geometry: ViewGeometry,
 ) -> dict[int, NDArray[np.uint8]]:
-    """Decode the frames with these stamps."""
     images: dict[int, NDArray[np.uint8]] = {}
     with _opened(path) as (container, stream):
         # Where groups of pictures are open, what is shown just before a key frame may need the key

@@ -226,7 +226,7 @@ def test_an_alpha_in_single_precision(tiny):
     bench.now += 100 * MS
     bench.send(all_views())
     bench.turn()
-    assert bench.results[-1].threshold == 0.7
+    assert bench.results[-1].tick.threshold == 0.7
 
 
 def test_a_model_that_hangs(tiny, monkeypatch):

@@ -12,7 +12,7 @@ from hralign_ros.cli.options import read_views
 
 
 def simulate(
-    *, output: Path, resume: bool = False, rounds: int = 3, workers: int = os.cpu_count() or 1,
+    *, output: Path, resume: bool = False, rounds: int = 3, workers: int = 0,
     tasks: Sequence[str] = (), failures: bool = True, humans: bool = True,
     purpose: Literal['adaptation', 'success'] = 'adaptation', split: Sequence[str] = (),
     hz: float | None = None, hand: Path | None = None, split_file: Path | None = None,
@@ -24,11 +24,13 @@ def simulate(
 
     :param output: data set to write
     :param rounds: about 750 episodes each, over all tasks
-    :param workers: processes
+    :param workers: processes; 0: as many as there are cores
     :param tasks: only these
     :param failures: without them, there are successes only, which is what adaptation needs
     :param humans: without them, there are robots only, which is what a success head is trained on
     :param purpose: pairs of successes, or mostly failures, recorded at 5 Hz
+    :param split: make episodes of these splits only
+    :param resume: complete the data set in --output, or add to it
     :param hz: frames a second; default: 5 for success, 3 at most for adaptation
     :param hand: glTF file of the hand
     """
@@ -37,9 +39,9 @@ def simulate(
     import robosuite  # noqa: F401
 
     print(simulate(
-        output, rounds=rounds, workers=workers, tasks=tuple(tasks), failures=failures,
-        humans=humans, purpose=purpose, only=tuple(split), hz=hz, hand=hand, splits=split_file,
-        resume=resume))
+        output, rounds=rounds, workers=workers or os.cpu_count() or 1, tasks=tuple(tasks),
+        failures=failures, humans=humans, purpose=purpose, only=tuple(split), hz=hz, hand=hand,
+        splits=split_file, resume=resume))
 
 
 def import_rh20t(

@@ -44,7 +44,7 @@ def evaluate(
     :param runs: folders of `hralign encoder train`; the first names the variant whose images are
         shown
     :param output: folder of the report
-    :param split: of the episodes; default: test_task
+    :param split: of the episodes
     :param view: of the robot
     :param gallery: clips in a gallery, where there are as many
     :param quick: R@1 and proxy A-distance only
@@ -75,7 +75,7 @@ def export(
     :param backbone: where there is no RUN: efficientnet_lite0, resnet50, vit_b_16, r3m_resnet50,
         d4r_vit_b, mvp_vit_b, ..., torchvision:NAME or timm:NAME
     :param weights: state dict (.pth read without pickle, .safetensors)
-    :param views: camera views, the reference view last; default: wrist third_person
+    :param views: camera views, the reference view last
     :param int8: also write visual.int8.onnx
     :param fp16: also write visual.fp16.onnx
     :param replace: also replace a bundle whose success head is trained

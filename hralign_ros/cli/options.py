@@ -179,8 +179,8 @@ def _add_fields(parser: Any, options: Any, taken: set[str]) -> None:
 def _add(parser: Any, name: str, kind: Any, default: Any, texts: Mapping[str, str], *,
          positional: bool = False) -> None:
     """Add one option, whose value is absent where it is not given."""
-    text = texts.get(name) or SHARED.get(name, '')
-    if default is not inspect.Parameter.empty and default and not isinstance(default, bool):
+    text = (texts.get(name) or SHARED.get(name, '')).rstrip('.')
+    if default not in (inspect.Parameter.empty, None, '', ()) and not isinstance(default, bool):
         text += f' ({default if isinstance(default, (str, int, float)) else " ".join(default)})'
     more: dict[str, Any] = {'help': text.replace('%', '%%')}
     option = name

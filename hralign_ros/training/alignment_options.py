@@ -29,12 +29,13 @@ class TrainOptions(LoopOptions):
 
     :param objective: align (Eq. 6), or video_text: the control without any alignment, in which a
         human is one more embodiment and every video is matched with its task's text.
+    :param steps: of the optimiser.
     :param batch: pairs in a global batch; the control takes twice as many videos.
     :param length: T, frames of each clip in a step.
     :param sampler: of those frames: random, segment or window.
     :param temperature: tau of Eq. 6.
-    :param decoupled: see `alignment_loss`.
-    :param frozen_weight: see `alignment_loss`.
+    :param decoupled: the denominator of Eq. 6 leaves the positive pair out.
+    :param frozen_weight: of the un-adapted negative of Eq. 6; 0: without it.
     :param mask_same_task: pairs of one task are no negatives of each other.
     :param negatives: text that a negative is pooled with: own, its own as in the paper, or
         anchor, that of the clip it is compared with, so that no text tells them apart.
@@ -46,7 +47,7 @@ class TrainOptions(LoopOptions):
     :param patience: validations in a row without a new best, after which the run ends; 0: never.
     :param select: what the best one has: r1, the highest R@1 among the validation pairs (mean of
         both directions and all views; among equals the lower loss), or loss, the lowest loss. Both
-        are measured in one way, whatever the loss of training is: see `validate`.
+        are measured in one way, whatever the loss of training is.
     """
 
     objective: str = 'align'
@@ -79,8 +80,9 @@ class AdaptOptions:
     """
     What to adapt, on which pairs.
 
-    :param backbone: as `load_backbone` names it.
-    :param weights: of the backbone: a file, `random`, or None for the package's own.
+    :param backbone: efficientnet_lite0, resnet50, vit_b_16, r3m_resnet50, d4r_vit_b, mvp_vit_b,
+        ..., torchvision:NAME or timm:NAME.
+    :param weights: of the backbone: a file, or random; default: those of its package.
     :param position: of the adapters: early, middle or late.
     :param init: of the adapters: identity, or release (the authors').
     :param pairs: how humans and robots are paired: recorded, twin, cross_seed, cross_scene,
@@ -90,13 +92,12 @@ class AdaptOptions:
     :param draws: how often each robot clip draws a human partner for training, where pairing is a
         draw (cross_seed, cross_scene).
     :param views: of the robot, each a stream of its own against the human's third-person clip.
-    :param frames: F cached of each clip, of which a step takes T.
-    :param dtype: of the cache.
+    :param frames: F of each clip whose features are computed, of which a step takes T.
+    :param dtype: of the features: float16 or float32.
     :param text: minilm, or distilbert:FOLDER.
     :param trained: adapters (with the query), or query: the baseline without adapters.
     :param pooling: attention, or mean, which looks at no text.
-    :param attention_floor: fraction of the attention that is even over all tokens, see
-        `TaskAttention`.
+    :param attention_floor: fraction of the attention that is even over the image.
     :param variant: what the report calls runs that differ in their seed only.
     """
 

@@ -3,6 +3,8 @@
 
 """The command line: what it prints, and one sentence with exit code 1 where something is wrong."""
 
+from importlib import import_module
+from pathlib import Path
 import re
 import subprocess
 import sys
@@ -125,6 +127,14 @@ def test_an_option_is_the_same_everywhere():
             if len(found) > 1 and name != '--workers'} == {}
     shared = {f'--{name.replace("_", "-")}' for name in SHARED}
     assert shared <= set(forms), 'of no command'
+
+
+def test_the_page_is_in_step(monkeypatch):
+    """Guards docs/commands.md: it names every command and option that there is."""
+    tools = Path(__file__).resolve().parents[2] / 'tools'
+    monkeypatch.syspath_prepend(str(tools))
+    writer = import_module('write_commands')
+    assert writer.PAGE.read_text('utf-8') == writer.make_page(), 'run tools/write_commands.py'
 
 
 @pytest.mark.parametrize('words', [(), *(words for words, _ in commands())], ids=' '.join)

@@ -5,6 +5,7 @@
 
 import ast
 from pathlib import Path
+import re
 import subprocess
 import sys
 
@@ -158,3 +159,12 @@ print(sorted(heavy & set(sys.modules)))
     done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True,
                           timeout=120, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, '[]'), done.stderr
+
+
+def test_the_files_that_contributing_names_are_there():
+    """Guards a newcomer against a map of files that have moved."""
+    root = Path(__file__).resolve().parents[1]
+    text = (root / 'CONTRIBUTING.md').read_text('utf-8')
+    named = re.findall(r'`([\w-]+/[\w./-]+\.(?:py|md|yaml))`', text)
+    assert len(named) > 15
+    assert [name for name in named if not (root / name).is_file()] == []

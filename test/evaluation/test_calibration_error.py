@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""E9 against cases worked out by hand, and against what is true by construction."""
+"""Calibration error against cases worked out by hand, and against what is true by construction."""
 
 from hralign_ros.evaluation.bootstrap import EvaluationError
 from hralign_ros.evaluation.metrics.calibration import (

@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""E10 and E11 against tables and cases worked out by hand."""
+"""Decisions against tables and cases worked out by hand."""
 
 from hralign_ros.evaluation.bootstrap import EvaluationError
 from hralign_ros.evaluation.metrics.decisions import delays, rate, rule_of_three

@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""E8 against cases worked out by hand."""
+"""Detection against cases worked out by hand."""
 
 from hralign_ros.evaluation.bootstrap import EvaluationError
 from hralign_ros.evaluation.metrics.detection import detection, fpr_at_recall

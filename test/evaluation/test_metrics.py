@@ -3,10 +3,12 @@
 
 """What holds for all metrics."""
 
+from pathlib import Path
 import subprocess
 import sys
 
 from hralign_ros.evaluation import metrics
+from hralign_ros.evaluation.metrics.names import METRICS
 import numpy as np
 from support.metric_cases import ids, noise
 
@@ -19,6 +21,11 @@ def test_nothing_is_changed():
     metrics.spread(x, clusters=ids(20))
     metrics.proprio_probe(x, gallery, episodes=ids(20))
     assert np.array_equal(x, before[0]) and np.array_equal(gallery, before[1])
+
+
+def test_the_page_explains_every_metric():
+    page = (Path(__file__).parents[2] / 'docs/evaluation.md').read_text('utf-8')
+    assert [name for name in METRICS if f'`{name}`' not in page] == []
 
 
 def test_metrics_without_torch():

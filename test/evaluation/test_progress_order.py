@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""E12 and E13 by hand."""
+"""Progress and instructions by hand."""
 
 from hralign_ros.evaluation.bootstrap import EvaluationError
 from hralign_ros.evaluation.metrics.progress_order import confusion, value_order_correlations

@@ -140,7 +140,7 @@ def test_numbers(value, text):
     ({'extra': 1}, 'unknown key extra'),
     ({'rows': [{'metric': 'x'}]}, 'a row lacks'),
     ({'rows': [{**row('auroc', 'b', 'c', estimate()), 'n': 0}]}, 'no n'),
-    ({'rows': [{**row('auroc', 'b', 'c', estimate()), 'metric': 'E8'}]}, 'called .E8.; names'),
+    ({'rows': [{**row('auroc', 'b', 'c', estimate()), 'metric': 'roc'}]}, 'called .roc.; names'),
     ({'rows': 2 * make()['rows']}, 'two rows'),
     ({'figures': [{'name': 'lost', 'title': '', 'caption': ''}]}, "figure 'lost'"),
     ({'figures': [{'name': '../bars', 'title': '', 'caption': ''}]}, 'a figure has name'),

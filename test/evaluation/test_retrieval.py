@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""E1 against cases worked out by hand or by another way of computing them."""
+"""Retrieval against cases worked out by hand or by another way of computing them."""
 
 import math
 

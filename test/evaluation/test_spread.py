@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""E3 against cases worked out by hand or by another way of computing them."""
+"""Alignment and collapse against cases worked out by hand or by another way of computing them."""
 
 from hralign_ros.evaluation import metrics
 from hralign_ros.evaluation.bootstrap import EvaluationError

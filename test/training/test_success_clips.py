@@ -90,7 +90,7 @@ def test_clips_that_do_not_begin_with_the_first_frame(length, delays):
 
 
 def test_a_late_view_is_late_and_then_gone():
-    """Guards E14: 0.4 s late a view has its age, 0.8 s late it is left out, as in the node."""
+    """Guards late views: 0.4 s late has its age, 0.8 s late is left out, as in the node."""
     recording = make_recording('lift', 0, frames=15)
     rows, age = replay(recording, CLIP, delays=[0.4, 0.0])[-1]
     assert rows[0].max() == 12 and rows[1].max() == 14

@@ -307,12 +307,19 @@ def _section(name: str, rows: Sequence[Row]) -> dict[str, Any]:
         lines.setdefault(_identity({**row, 'split': ''}), {**row, 'cells': {}})[
             'cells'][row['split']] = row
     metric = METRICS[name]
+    # Variants are to be compared, so those under the same conditions stand together.
+    groups: list[dict[str, Any]] = []
+    for row in rows:
+        if row['conditions'] not in groups:
+            groups.append(row['conditions'])
     return {'name': name, 'label': describe(name, {}), 'better': metric.better,
             'measures': metric.measures,
             'conditions': list(dict.fromkeys(key for row in rows for key in row['conditions'])),
             'splits': list(dict.fromkeys(row['split'] for row in rows)),
-            'lines': sorted(lines.values(), key=lambda line: line['control']),
-            'notes': list(dict.fromkeys(row['note'] for row in rows if row['note']))}
+            'lines': sorted(lines.values(), key=lambda line: (
+                groups.index(line['conditions']), line['control'])),
+            'notes': [f'{describe(row["split"], row["conditions"])}, {row["variant"]}: '
+                      f'{row["note"]}' for row in rows if row['note']]}
 
 
 def _number(value: float | None) -> str:

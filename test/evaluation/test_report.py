@@ -94,9 +94,9 @@ def test_everything_is_escaped():
                   'caption': NASTY}])
     parser = page(report)
     assert 'script' not in parser.tags
-    # Title twice, both of data, warning, split, variant, condition, note, figure (and its
-    # caption), command.
-    assert ''.join(parser.text).count(NASTY) == 12
+    # Title twice, both of data, warning, split, variant, condition, note with the three before,
+    # figure (and its caption), command.
+    assert ''.join(parser.text).count(NASTY) == 15
     assert 'onload=' not in reports.to_html(report, {'bars': PNG}).replace('&#34; onload=', '')
 
 

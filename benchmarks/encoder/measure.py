@@ -31,15 +31,15 @@ from hralign_ros.cli.main import make_parser
 from hralign_ros.cli.options import changed
 from hralign_ros.data.manifest import DataSet, read_manifest, write_manifest
 from hralign_ros.evaluation.bootstrap import plain
-from hralign_ros.evaluation.encoder_metrics import POLICY
-from hralign_ros.evaluation.encoder_report import evaluate_adaptation
-from hralign_ros.evaluation.encoder_suite import (
+from hralign_ros.evaluation.encoder import evaluate_adaptation
+from hralign_ros.evaluation.encoder_measure import (
     FROZEN_MEAN,
     group_runs,
     measure,
     RunInputs,
     Variant,
 )
+from hralign_ros.evaluation.encoder_metrics import POLICY
 from hralign_ros.evaluation.metrics.names import HUMAN_TO_ROBOT, MAIN_RETRIEVAL, ROBOT_TO_HUMAN
 from hralign_ros.evaluation.report import Measured
 from hralign_ros.training.alignment_options import AdaptOptions

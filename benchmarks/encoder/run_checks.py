@@ -16,8 +16,8 @@ from typing import Any
 
 from hralign_ros.data.manifest import DataSet
 from hralign_ros.evaluation.embeddings import encode_pairs, NEUTRAL_TEXT, split_items
+from hralign_ros.evaluation.encoder_measure import GALLERY, RunInputs
 from hralign_ros.evaluation.encoder_metrics import key_of, retrievals
-from hralign_ros.evaluation.encoder_suite import GALLERY, RunInputs
 from hralign_ros.evaluation.metrics.names import MAIN_RETRIEVAL
 from hralign_ros.models.adapters import AdaptedBackbone
 from hralign_ros.models.backbones import load_backbone

@@ -49,14 +49,14 @@ from hralign_ros.calibration.scorer import Scorer
 from hralign_ros.data.manifest import read_manifest
 from hralign_ros.data.token_features import build_tokens, TokenFeatures
 from hralign_ros.evaluation.report import Measured
+from hralign_ros.evaluation.success import evaluate_success, MOST, OURS, spread
 from hralign_ros.evaluation.success_deciders import CalibratedScorer
 from hralign_ros.evaluation.success_events import measure_delays
-from hralign_ros.evaluation.success_report import evaluate_success, MOST, OURS, spread
-from hralign_ros.evaluation.success_suite import (
+from hralign_ros.evaluation.success_ticks import (
     attempts,
-    Judge,
     measure_detection,
     measure_modes,
+    ScoreRecording,
     SEEN,
     TASK,
     TIME_ONLY,
@@ -149,8 +149,8 @@ def evaluate(
     encoder = Encoder.load(options.bundle, provider='cpu')
     scorers = {name: [Scorer(run, encoder) for run in some]
                for name, some in runs.items() if name in VARIANTS and name != OURS}
-    others: dict[str, list[tuple[int, Judge]]] = {
-        name: [(one.run.options.seed, _judge(one)) for one in some]
+    others: dict[str, list[tuple[int, ScoreRecording]]] = {
+        name: [(one.run.options.seed, _score(one)) for one in some]
         for name, some in scorers.items()}
     if options.humans:
         others[DVD] = [(0, _dvd(options, main_runs[0]))]
@@ -178,7 +178,7 @@ def evaluate(
         'training': _training(main_runs[0]),
         'seconds': [run.record['seconds'] for run in main_runs],
         'calibration_never_succeeding': max(
-            curve.never for curve in ours[0].found.curves.values()),
+            map_.never_succeeding for map_ in ours[0].found.maps.values()),
         'commands': commands,
         'measured': datetime.now(timezone.utc).isoformat(timespec='seconds'),
         'load_average': [round(x, 2) for x in os.getloadavg()],
@@ -199,7 +199,7 @@ def ablations(
     trained = data.of_split('train').episodes
     found = Measured()
     measure_detection(
-        found, {name: [(one.run.options.seed, _judge(one)) for one in some]
+        found, {name: [(one.run.options.seed, _score(one)) for one in some]
                 for name, some in scorers.items()},
         {split: spread(attempts(some), MOST) for split, some in recordings.items()})
     for name, some in scorers.items():
@@ -233,7 +233,7 @@ def left_out(
         here = [recording for recording in recordings if recording.episode.embodiment == robot]
         if all(heads.get(name) for name in names):
             measure_detection(found, {name: [
-                (one.run.options.seed, _judge(one)) for one in heads[name]] for name in names},
+                (one.run.options.seed, _score(one)) for one in heads[name]] for name in names},
                 {robot: here})
         auroc = [found.find('auroc', name, robot) for name in names]
         if not all(auroc):
@@ -271,7 +271,7 @@ def shipped(
         'seeds': len(some), 'rows': kept(found.rows), 'tables': _tables(found),
         'training': _training(some[0]),
         'calibration_never_succeeding': max(
-            curve.never for curve in ours[0].found.curves.values()),
+            map_.never_succeeding for map_ in ours[0].found.maps.values()),
         'command': command, 'load_average': [round(x, 2) for x in os.getloadavg()],
         'measured': datetime.now(timezone.utc).isoformat(timespec='seconds')}
     if options.footage:
@@ -286,8 +286,8 @@ def _training(run: SuccessRun) -> dict[str, Any]:
             'tasks': len(run.texts)}
 
 
-def _judge(scorer: Scorer) -> Judge:
-    return lambda recording: scorer.judge(scorer.seen(recording))
+def _score(scorer: Scorer) -> ScoreRecording:
+    return lambda recording: scorer.score(scorer.trace_of(recording))
 
 
 def _fast(
@@ -299,7 +299,7 @@ def _fast(
         data, options.bundle, workers=options.jobs, basis=store.basis), [SEEN])
 
 
-def _dvd(options: argparse.Namespace, run: SuccessRun) -> Judge:
+def _dvd(options: argparse.Namespace, run: SuccessRun) -> ScoreRecording:
     """Train the discriminator; human recordings of held-out tasks are those of `humans`."""
     # The heads look at no human recording, and it is all about them.
     how = replace(run.options, human_fraction=0.2)

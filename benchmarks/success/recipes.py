@@ -3,7 +3,7 @@
 
 """What measure.py trains: variants, ablations, robots left out, the shipped head."""
 
-from hralign_ros.evaluation.success_report import OURS
+from hralign_ros.evaluation.success import OURS
 
 # Variant -> (seeds, options of `hralign success train`).
 Recipes = dict[str, tuple[int, tuple[str, ...]]]

@@ -47,7 +47,7 @@ OWN_THRESHOLDS = 100
 
 
 @dataclass(frozen=True, eq=False)
-class Curve:
+class CalibrationMap:
     """
     How a task's raw scores become probabilities and decisions, with one set of views.
 
@@ -61,8 +61,8 @@ class Curve:
 
     fitted: Fitted
     thresholds: Mapping[float, float]
-    never: int
-    sooner: int
+    never_succeeding: int
+    succeeding: int
     own: bool
 
 
@@ -71,24 +71,24 @@ class Calibrated:
     """
     All that calibration finds for a run.
 
-    :param curves: by task id (SHARED for tasks never seen) and views, in the bundle's order.
+    :param maps: by task id (SHARED for tasks never seen) and views, in the bundle's order.
     :param ood_threshold: OOD score above which a tick is out of distribution.
     :param trained: ids of the tasks that training knew.
     """
 
     ood_threshold: float
     trained: frozenset[str] = frozenset()
-    curves: dict[tuple[str, tuple[str, ...]], Curve] = field(default_factory=dict)
+    maps: dict[tuple[str, tuple[str, ...]], CalibrationMap] = field(default_factory=dict)
 
-    def curve(self, task_id: str, views: Sequence[str]) -> Curve | None:
+    def map_for(self, task_id: str, views: Sequence[str]) -> CalibrationMap | None:
         """
-        Look up the curve of a task, as the bundle will have it.
+        Look up the calibration map of a task, as the bundle will have it.
 
         The shared one's where training did not know the task; none where it did, and there were
         no calibration episodes of it.
         """
         known = task_id if task_id in self.trained else SHARED
-        return self.curves.get((known, tuple(views)))
+        return self.maps.get((known, tuple(views)))
 
 
 def calibrate(
@@ -116,7 +116,7 @@ def calibrate(
     episodes, features = open_data(
         data, bundle, run.options, workers=workers, store=store, basis=run.basis, report=report)
     scorer = Scorer(run, Encoder.load(bundle, provider=chosen.provider), chosen.torch)
-    found = find_curves(
+    found = fit_maps(
         scorer, load_recordings(episodes, features, ['calibration']),
         load_recordings(episodes, features, ['validation']), report)
     return write_calibrated(run, found, bundle, output, command=command, metrics=metrics)
@@ -131,14 +131,14 @@ def write_calibrated(
         if run.options.use_prompts else ()
     entries = [
         TaskEntry(task, run.texts.get(task, SHARED), run.prompts[task], modes, tuple(
-            _document(views, curve) for (of, views), curve in found.curves.items() if of == task))
+            _document(views, map_) for (of, views), map_ in found.maps.items() if of == task))
         for task in (*run.texts, SHARED)]
     return write_success_bundle(
         run, bundle, output, entries, ood_threshold=found.ood_threshold, command=command,
         metrics=metrics)
 
 
-def find_curves(
+def fit_maps(
     scorer: Scorer, known: Sequence[Recording], unseen: Sequence[Recording],
     report: Report = print,
 ) -> Calibrated:
@@ -146,7 +146,7 @@ def find_curves(
     Calibrate for all views together and for each on its own.
 
     :param known: recordings of the calibration split.
-    :param unseen: of tasks that the run was not trained on, for the shared curve.
+    :param unseen: of tasks that the run was not trained on, for the fallback task's map.
     :raises DataError: there are none of the first kind.
     """
     views = scorer.views
@@ -174,7 +174,7 @@ def find_curves(
                  for recordings in (known, unseen)]
         report(f'calibrating {" + ".join(combination)}: {len(there[0])} of {len(known)} episodes')
         scored, outsiders = (
-            [scorer.judge(scorer.watch(recording, views=present)) for recording in recordings]
+            [scorer.score(scorer.run_trace(recording, views=present)) for recording in recordings]
             for recordings in there)
         if combination == views:
             found = Calibrated(float(np.quantile(
@@ -183,26 +183,26 @@ def find_curves(
         if step > DecisionRules().dwell * 1e-9:
             report(f'  recordings have a frame every {step:.2f} s: at a higher rate a node raises '
                    'more false alarms than these thresholds guarantee; record at 5 Hz or more')
-        curves = _curves(scored, scorer.run.options.seed, report)
-        _report_guarantee(curves[''], report)
-        for task, curve in curves.items():
+        maps = _maps(scored, scorer.run.options.seed, report)
+        _report_guarantee(maps[''], report)
+        for task, map_ in maps.items():
             if task:
-                found.curves[task, tuple(combination)] = curve
+                found.maps[task, tuple(combination)] = map_
         rows = np.concatenate([s.done for s in outsiders]) if outsiders else np.zeros(0, bool)
         if rows.any() and not rows.all():
-            found.curves[SHARED, tuple(combination)] = _curves(
+            found.maps[SHARED, tuple(combination)] = _maps(
                 outsiders, scorer.run.options.seed, report)['']
         else:
-            report('  no curve for tasks never seen: that needs validation episodes of such '
+            report('  no map for tasks never seen: that needs validation episodes of such '
                    'tasks, both that succeed and that fail')
     return found
 
 
-def _curves(scored: Sequence[Scored], seed: int, report: Report) -> dict[str, Curve]:
+def _maps(scored: Sequence[Scored], seed: int, report: Report) -> dict[str, CalibrationMap]:
     """
-    Fit one curve to all ticks of all tasks, and thresholds by task and, under '', of all together.
+    Fit one map to all ticks of all tasks, and thresholds by task and, under '', of all together.
 
-    One curve, since a task has some dozen calibration episodes; thresholds are each task's own
+    One map, since a task has some dozen calibration episodes; thresholds are each task's own
     where it has enough of them.
     """
     # All that a node would publish, and not the ends of attempts above all, where most successes
@@ -219,9 +219,9 @@ def _curves(scored: Sequence[Scored], seed: int, report: Report) -> dict[str, Cu
         if not s.done[0]:
             level = nonconformity_score(s.stamps, fitted.apply(s.scores), dwell, s.done)
             levels.setdefault(s.task_id, ([], []))[int(s.done.any())].append(level)
-    together = ([x for never, _ in levels.values() for x in never],
-                [x for _, sooner in levels.values() for x in sooner])
-    curves = {}
+    together = ([x for never_succeeding, _ in levels.values() for x in never_succeeding],
+                [x for _, succeeding in levels.values() for x in succeeding])
+    maps = {}
     for task in ('', *sorted({s.task_id for s in scored})):
         own = levels.get(task, ([], []))
         enough = min(len(some) for some in own) >= OWN_THRESHOLDS
@@ -232,29 +232,31 @@ def _curves(scored: Sequence[Scored], seed: int, report: Report) -> dict[str, Cu
             known = [threshold for threshold in either if threshold is not None]
             if len(known) == len(either):
                 thresholds[alpha] = max(known)
-        curves[task] = Curve(
+        maps[task] = CalibrationMap(
             fitted, thresholds, len(rest_on[0]), len(rest_on[1]), enough)
-    return curves
+    return maps
 
 
-def _report_guarantee(curve: Curve, report: Report) -> None:
+def _report_guarantee(map_: CalibrationMap, report: Report) -> None:
     """Say what thresholds rest on, and which rates nothing can be guaranteed for."""
-    lacking = [f'{alpha:g}' for alpha in ALPHAS if alpha not in curve.thresholds]
-    report(f'  thresholds rest on {curve.never} attempts that never succeed and {curve.sooner} '
+    lacking = [f'{alpha:g}' for alpha in ALPHAS if alpha not in map_.thresholds]
+    report(f'  thresholds rest on {map_.never_succeeding} attempts that never succeed and '
+           f'{map_.succeeding} '
            'that do' + (f'; too few for an alpha of {", ".join(lacking)}: 1 / alpha - 1 of either '
                         'kind are needed, so decisions will be ABSTAIN there' if lacking else ''))
 
 
-def _document(views: Sequence[str], curve: Curve) -> dict[str, Any]:
-    """Say a curve as tasks.yaml does."""
-    fitted = curve.fitted
+def _document(views: Sequence[str], map_: CalibrationMap) -> dict[str, Any]:
+    """Say a calibration map as tasks.yaml does."""
+    fitted = map_.fitted
     return {
         'views': list(views), 'method': fitted.method,
         **{name: value if isinstance(value, list) else round(value, 6)
            for name, value in fitted.parameters.items()},
-        'rows': fitted.count, 'episodes': fitted.episodes, 'never_succeeding': curve.never,
-        'succeeding': curve.sooner,
-        'thresholds_from': 'own' if curve.own else 'all tasks',
-        # To the last digit: an isotonic curve has many probabilities just above one another.
+        'rows': fitted.count, 'episodes': fitted.episodes,
+        'never_succeeding': map_.never_succeeding,
+        'succeeding': map_.succeeding,
+        'thresholds_from': 'own' if map_.own else 'all tasks',
+        # To the last digit: an isotonic map has many probabilities just above one another.
         'thresholds': [{'alpha': alpha, 'probability': float(value)}
-                       for alpha, value in curve.thresholds.items()]}
+                       for alpha, value in map_.thresholds.items()]}

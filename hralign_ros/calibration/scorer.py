@@ -80,21 +80,21 @@ class Scorer:
             self._features[known, name] = self._text.encode_with(name, self.run.prompts[known])
         return self._features[known, name]
 
-    def watch(
+    def run_trace(
         self, recording: Recording, *, views: NDArray[np.bool_] | None = None,
         delays: Sequence[float] = (),
     ) -> Trace:
         """Run the head over an episode; see `trace`."""
         return trace(self._head, recording, self.clip, views=views, delays=delays)
 
-    def seen(self, recording: Recording) -> Trace:
-        """Watch a recording as it is, once."""
+    def trace_of(self, recording: Recording) -> Trace:
+        """Run the head over a recording as it is, once."""
         key = recording.episode.episode_id, recording.human
         if key not in self._seen:
-            self._seen[key] = self.watch(recording)
+            self._seen[key] = self.run_trace(recording)
         return self._seen[key]
 
-    def judge(self, seen: Trace, *, instruction: tuple[str, str] | None = None) -> Scored:
+    def score(self, seen: Trace, *, instruction: tuple[str, str] | None = None) -> Scored:
         """
         Score what was seen for the episode's own instruction, or for another task's.
 

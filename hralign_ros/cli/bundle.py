@@ -55,7 +55,7 @@ def evaluate(
     :param allow_unknown_tasks: decide on tasks that the bundle does not know, too
     """
     from hralign_ros.data.manifest import read_manifest
-    from hralign_ros.evaluation.bundle_report import evaluate_bundle
+    from hralign_ros.evaluation.bundle import evaluate_bundle
     from hralign_ros.runtime import default_bundle
 
     compute_on(device)

@@ -50,7 +50,7 @@ def evaluate(
     :param quick: R@1 and proxy A-distance only
     """
     from hralign_ros.data.manifest import read_manifest
-    from hralign_ros.evaluation.encoder_report import evaluate_adaptation
+    from hralign_ros.evaluation.encoder import evaluate_adaptation
     from hralign_ros.training.alignment_run import load_run
 
     compute_on(device)
@@ -87,7 +87,7 @@ def export(
                             fp16=fp16, seed=seed, name=output.name)
     adaptation = None
     if run:
-        from hralign_ros.evaluation.encoder_report import for_card
+        from hralign_ros.evaluation.encoder import for_card
         from hralign_ros.export.adaptation import adaptation_of
         from hralign_ros.training.alignment_run import load_run
 

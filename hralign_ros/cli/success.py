@@ -52,7 +52,7 @@ def calibrate(
     :param report: report.json of `hralign success evaluate`, for the card
     """
     from hralign_ros.calibration.calibrate import calibrate
-    from hralign_ros.evaluation.success_report import for_card
+    from hralign_ros.evaluation.success import for_card
     from hralign_ros.runtime import default_bundle
     from hralign_ros.training.success_run import load_success_run
 
@@ -76,7 +76,7 @@ def evaluate(
     :param output: folder of the report
     :param bundle: whose encoder computes the features; default: the shipped one
     """
-    from hralign_ros.evaluation.success_report import evaluate_success
+    from hralign_ros.evaluation.success import evaluate_success
     from hralign_ros.runtime import default_bundle
     from hralign_ros.training.success_clips import open_data
     from hralign_ros.training.success_run import check_runs, load_success_run

@@ -6,7 +6,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from hralign_ros.calibration.calibrate import ALPHA, Calibrated, Curve
+from hralign_ros.calibration.calibrate import ALPHA, Calibrated, CalibrationMap
 from hralign_ros.calibration.conformal import decided
 from hralign_ros.calibration.scorer import Scored, Scorer
 from hralign_ros.runtime.decision import Status
@@ -58,7 +58,7 @@ def decided_on(
 
 
 class CalibratedScorer:
-    """A scorer with its curves: probabilities of ticks, whichever views took part in each."""
+    """A scorer with its calibration maps: probabilities of ticks, by the views of each."""
 
     def __init__(self, scorer: Scorer, found: Calibrated) -> None:
         self.scorer, self.found = scorer, found
@@ -70,47 +70,47 @@ class CalibratedScorer:
 
     def __call__(self, recording: Recording) -> Scored:
         """Score a recording as it is, for its own instruction."""
-        return self.scorer.judge(self.scorer.seen(recording))
+        return self.scorer.score(self.scorer.trace_of(recording))
 
     def probability(self, scored: Scored) -> Doubles:
-        """Map raw scores to probabilities [F]; NaN where no curve is for the views there."""
+        """Map raw scores to probabilities [F]; NaN where the views there have no map."""
         result = np.full(len(scored.scores), np.nan)
-        for rows, curve in self._curves(scored):
-            result[rows] = curve.fitted.apply(scored.scores[rows])
+        for rows, map_ in self._maps(scored):
+            result[rows] = map_.fitted.apply(scored.scores[rows])
         return result
 
-    def _curves(self, scored: Scored) -> Iterator[tuple[NDArray[np.bool_], Curve]]:
-        """Give the ticks [F] of each set of views that took part, and the curve of that set."""
+    def _maps(self, scored: Scored) -> Iterator[tuple[NDArray[np.bool_], CalibrationMap]]:
+        """Give the ticks [F] of each set of views that took part, and the map of that set."""
         live, names = scored.trace.live, np.array(self.scorer.views)
         for views in np.unique(live, axis=0):
-            curve = self.found.curve(scored.task_id, names[views])
-            if curve is not None:
-                yield (live == views).all(1), curve
+            map_ = self.found.map_for(scored.task_id, names[views])
+            if map_ is not None:
+                yield (live == views).all(1), map_
 
     def threshold(self, scored: Scored, alpha: float = ALPHA) -> float:
         """Return what SUCCESS needs, with all views; above 1 where it is not known."""
-        curve = self.found.curve(scored.task_id, self.scorer.views)
-        return 2.0 if curve is None else curve.thresholds.get(alpha, 2.0)
+        map_ = self.found.map_for(scored.task_id, self.scorer.views)
+        return 2.0 if map_ is None else map_.thresholds.get(alpha, 2.0)
 
     def thresholds_from(self, task_id: str) -> str:
         """Tell whose calibration episodes a task's thresholds rest on."""
-        curve = self.found.curve(task_id, self.scorer.views)
-        return 'own' if curve is not None and curve.own else 'all tasks'
+        map_ = self.found.map_for(task_id, self.scorer.views)
+        return 'own' if map_ is not None and map_.own else 'all tasks'
 
     def decides(self, scored: Scored, alpha: float = ALPHA) -> bool:
         """Tell whether there is a threshold for any of its ticks."""
-        return any(alpha in curve.thresholds for _, curve in self._curves(scored))
+        return any(alpha in map_.thresholds for _, map_ in self._maps(scored))
 
     def decision(self, scored: Scored, alpha: float = ALPHA) -> int | None:
         """
         Return the row at which SUCCESS is decided, by the thresholds of the views there.
 
-        As the node would by its defaults: what is strange is abstained from, and what has failed
-        in one mode for long enough is a FAILURE.
+        As the node would by its defaults: ABSTAIN out of distribution, and FAILURE once one of its
+        modes has been probable for long enough.
         """
         thresholds = np.full(len(scored.scores), np.nan)
-        for rows, curve in self._curves(scored):
-            thresholds[rows] = curve.thresholds.get(alpha, np.nan)
+        for rows, map_ in self._maps(scored):
+            thresholds[rows] = map_.thresholds.get(alpha, np.nan)
         out_of_distribution = scored.trace.ood_score > self.found.ood_threshold
         return decided(
             scored.stamps, self.probability(scored), thresholds,

@@ -4,7 +4,7 @@
 """
 What a calibrated head says and decides over time.
 
-False alarms, delays, streams in which nothing is accomplished, recordings backwards, cameras that
+False alarms, delays, streams in which nothing is accomplished, reversed recordings, cameras that
 fail.
 """
 
@@ -26,12 +26,12 @@ from hralign_ros.evaluation.success_deciders import (
     Doubles,
     SuccessModel,
 )
-from hralign_ros.evaluation.success_suite import (
+from hralign_ros.evaluation.success_ticks import (
     attempts,
     clusters_of,
+    fraction_of,
+    fraction_over,
     SEEN,
-    share_of,
-    share_over,
     stream_of,
 )
 from hralign_ros.runtime.decision import DecisionRules
@@ -55,18 +55,18 @@ def measure_alarms(
     Streams are no attempts: the calibration has none, and they alarm less often.
     """
     for alpha in ALPHAS:
-        never, without = decided_on(
+        never_succeeding, without = decided_on(
             ours, [recording for recording in attempts(recordings) if not recording.done.any()],
             alpha)
-        if not never:
+        if not never_succeeding:
             continue
-        alarms = np.array([[one.decision(one(recording), alpha) is not None for recording in never]
-                           for one in ours])
-        found.add('false_alarm_rate', name, split, share_over(
-            alarms, [recording.episode.task_id for recording in never]), chance=alpha,
+        alarms = np.array([[one.decision(one(recording), alpha) is not None
+                            for recording in never_succeeding] for one in ours])
+        found.add('false_alarm_rate', name, split, fraction_over(
+            alarms, [recording.episode.task_id for recording in never_succeeding]), chance=alpha,
             seeds=[one.seed for one in ours], note=without, alpha=alpha)
         if alpha == ALPHA:
-            tasks = np.array([recording.episode.task_id for recording in never])
+            tasks = np.array([recording.episode.task_id for recording in never_succeeding])
             for task in np.unique(tasks):
                 here = alarms[:, tasks == task]
                 bound = rate(int(here[0].sum()), here.shape[1])
@@ -90,13 +90,13 @@ def measure_delays(
     guarantee is; those that are undone again are among them.
     """
     dwell = DecisionRules().dwell * 1e-9
-    sooner, without = decided_on(ours, [
+    succeeding, without = decided_on(ours, [
         recording for recording in attempts(recordings) if recording.done.any()
         and not recording.done[0]], ALPHA)
-    if sooner:
+    if succeeding:
         early = np.array([[_first_decision(one, recording) < int(recording.done.argmax())
-                           for recording in sooner] for one in ours])
-        found.add('early_success_rate', name, split, share_over(early, clusters_of(sooner)),
+                           for recording in succeeding] for one in ours])
+        found.add('early_success_rate', name, split, fraction_over(early, clusters_of(succeeding)),
                   chance=ALPHA, seeds=[one.seed for one in ours], note=without)
     good, without = decided_on(ours, [
         r for r in attempts(recordings) if r.done[-1] and float(
@@ -118,7 +118,7 @@ def measure_delays(
                 'success_s': None if at is None else float(decided_s[number, column]),
                 'left_s': float(recording.features.time_s[-1]) - first[column]})
     seeds, clusters = [one.seed for one in ours], clusters_of(good)
-    found.add('missed_success_rate', name, split, share_over(np.isnan(decided_s), clusters),
+    found.add('missed_success_rate', name, split, fraction_over(np.isnan(decided_s), clusters),
               seeds=seeds, note=without)
     late = np.asarray((decided_s >= np.array(first)).any(0), np.bool_)
     for metric, part in (('success_delay_median', 'median_s'), ('success_delay_p90', 'p90_s')):
@@ -166,7 +166,7 @@ def wrong_task(
 
 
 def reversed_recording(recording: Recording) -> Recording | None:
-    """Play what led to a success backwards; None where there is too little of it."""
+    """Reverse what led to a success; None where there is too little of it."""
     first = int(recording.done.argmax())
     if not recording.done.any() or first < 5:
         return None
@@ -189,7 +189,7 @@ def perturbed(recording: Recording, rng: np.random.Generator) -> Recording:
     return rearranged(recording, np.maximum(rows[:, None] - lag, 0), recording.done[rows])
 
 
-# A recording and the instruction under which it is watched; None: its own.
+# A recording and the instruction under which it is scored; None: its own.
 Stream = tuple[Recording, tuple[str, str] | None]
 
 
@@ -199,7 +199,7 @@ def collect_streams(recordings: Sequence[Recording],
     Make streams in which nothing is accomplished, by kind.
 
     Idle, occluded and relit ones were rendered as such; wrong-task ones are attempts under another
-    instruction, reversed ones what led to a success, played backwards.
+    instruction, reversed ones what led to a success, reversed.
     """
     streams: dict[str, list[Stream]] = {}
     for recording in recordings:
@@ -225,7 +225,7 @@ def measure_streams(
 
     Beside them what the rule of one sample above `plain` would have done with the same
     probabilities, and what comes of the same streams perturbed: see `perturbed`. The last row of
-    the table is of all kinds together, where an episode is one segment however often it is played.
+    the table is of all kinds together; an episode is one segment however often it is replayed.
 
     :param perturbed_frames: about so many frames of perturbed streams, over all kinds; every
         stream is perturbed once at least, unless it is 0.
@@ -236,17 +236,17 @@ def measure_streams(
     # Episodes in which something was decided, by us and by the rule of one sample.
     alarmed: set[str] = set()
     naive_alarmed: set[str] = set()
-    plays = max(1, round(perturbed_frames / max(total, 1))) if perturbed_frames else 0
+    replays = max(1, round(perturbed_frames / max(total, 1))) if perturbed_frames else 0
     rows: list[dict[str, Any]] = []
     # Of each episode the longest stream: attempts under another instruction are whole, and where
-    # there is no other one, what is played backwards is all that there is.
+    # there is no other one, what is reversed is all that there is.
     episodes: dict[str, Recording] = {}
     for kind, collected in streams.items():
-        judged = [(stream, _judged(one, stream[0], stream[1], again=kind == 'reversed'))
+        scored_streams = [(stream, _score(one, stream[0], stream[1], again=kind == 'reversed'))
                   for stream in collected]
         # Where nothing can be decided, nothing decided means nothing.
-        some = [stream for stream, said in judged if one.decides(said)]
-        scored = [said for _, said in judged if one.decides(said)]
+        some = [stream for stream, said in scored_streams if one.decides(said)]
+        scored = [said for _, said in scored_streams if one.decides(said)]
         if not some:
             continue
         for recording, _ in some:
@@ -256,9 +256,9 @@ def measure_streams(
         alarms = [one.decision(s) is not None for s in scored]
         alarmed |= {s.episode_id for s, alarm in zip(scored, alarms, strict=True) if alarm}
         more = _Count()
-        for _ in range(plays):
+        for _ in range(replays):
             for recording, instruction in some:
-                more.add(one, _judged(one, perturbed(recording, rng), instruction, again=True),
+                more.add(one, _score(one, perturbed(recording, rng), instruction, again=True),
                          plain)
         frames, hours = sum(len(s.scores) for s in scored), sum(
             float(s.recording.features.time_s[-1]) for s in scored) / 3600
@@ -272,7 +272,7 @@ def measure_streams(
             'perturbed_frames': more.frames, 'perturbed_segments': more.segments,
             'perturbed_events': more.events, 'perturbed_events_one_sample': more.naive})
         for variant, count in ((name, sum(alarms)), (f'one sample above {plain}', naive)):
-            found.add('false_success_rate', variant, SEEN, share_of(rate(count, len(some))),
+            found.add('false_success_rate', variant, SEEN, fraction_of(rate(count, len(some))),
                       control=variant != name, stream=kind)
     if rows:
         found.tables['streams'] = [*rows, {
@@ -286,13 +286,13 @@ def measure_streams(
             'bound_per_segment': rule_of_three(len(alarmed), len(episodes))}]
 
 
-def _judged(
+def _score(
     one: CalibratedScorer, recording: Recording, instruction: tuple[str, str] | None, *,
     again: bool,
 ) -> Scored:
     """Score a recording under an instruction; `again`: it is not the episode's own recording."""
-    seen = one.scorer.watch(recording) if again else one.scorer.seen(recording)
-    return one.scorer.judge(seen, instruction=instruction)
+    seen = one.scorer.run_trace(recording) if again else one.scorer.trace_of(recording)
+    return one.scorer.score(seen, instruction=instruction)
 
 
 def _one_sample(one: CalibratedScorer, scored: Scored, plain: float) -> bool:
@@ -328,11 +328,11 @@ def measure_cameras(
     split: str = SEEN,
 ) -> None:
     """Measure what a camera that is gone, stuck or late does to detection and to confidence."""
-    # Without those that no curve is for, whose probability is not a number.
+    # Without those that have no calibration map, whose probability is not a number.
     chosen = [recording for recording in attempts(recordings)
               if np.isfinite(one.probability(one(recording))).all()]
     views = one.scorer.views
-    # What is done to a recording, and how it is watched.
+    # What is done to a recording, and how its trace is made.
     variations: dict[str, tuple[Callable[[Recording], Recording], dict[str, Any]]] = {
         'all views': (lambda recording: recording, {})}
     for number, view in enumerate(views):
@@ -344,7 +344,7 @@ def measure_cameras(
                 lambda recording: recording,
                 {'delays': [delay * (i == number) for i in range(len(views))]})
     for what, (change, how) in variations.items():
-        scored = [one.scorer.judge(one.scorer.watch(change(recording), **how))
+        scored = [one.scorer.score(one.scorer.run_trace(change(recording), **how))
                   for recording in chosen]
         ps = [one.probability(s) for s in scored]
         known = [np.isfinite(p).all() for p in ps]
@@ -352,15 +352,15 @@ def measure_cameras(
             continue
         values, done, _ = ticks(
             [replace(s, scores=p) for s, p in zip(scored, ps, strict=True)], 0)
-        never = [p for s, p in zip(scored, ps, strict=True) if not s.done.any()]
-        if not never or len(set(done.tolist())) < 2:
+        never_succeeding = [p for s, p in zip(scored, ps, strict=True) if not s.done.any()]
+        if not never_succeeding or len(set(done.tolist())) < 2:
             continue
         auroc = float(roc_auc_score(done, values))
-        sure = rate(sum(bool((p > SURE).any()) for p in never), len(never))
+        sure = rate(sum(bool((p > SURE).any()) for p in never_succeeding), len(never_succeeding))
         found.add('auroc', name, split, Estimate(
             auroc, float('nan'), float('nan'), len(values), len(chosen), method=''),
             cameras=what)
-        found.add('confident_error_rate', name, split, share_of(sure), cameras=what)
+        found.add('confident_error_rate', name, split, fraction_of(sure), cameras=what)
 
 
 def measure_order(
@@ -372,7 +372,7 @@ def measure_order(
         kinds['successes' if recording.done[-1] else 'failures'].append(one(recording))
         backwards = reversed_recording(recording)
         if backwards is not None:
-            kinds['reversed'].append(one.scorer.judge(one.scorer.watch(backwards)))
+            kinds['reversed'].append(one.scorer.score(one.scorer.run_trace(backwards)))
     for kind, some in kinds.items():
         if not some:
             continue

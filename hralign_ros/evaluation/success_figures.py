@@ -28,7 +28,7 @@ def reliability_diagram(
     splits: Mapping[str, tuple[Floats, NDArray[np.bool_]]], *, bins: int = 15,
 ) -> bytes:
     """
-    Draw how often the task is accomplished against how probable that was said to be.
+    Draw how often the task is accomplished against how probable that was predicted to be.
 
     :param splits: probabilities [n] and labels [n] by split.
     :returns: PNG.
@@ -39,23 +39,23 @@ def reliability_diagram(
     for axis, (name, (probability, done)) in zip(axes, splits.items(), strict=True):
         axis.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=(0, (4, 3)))
         for members in equal_mass(probability, bins):
-            mean, share = float(probability[members].mean()), float(done[members].mean())
-            spread = 1.96 * (max(share * (1 - share), 1e-4) / len(members)) ** 0.5
-            axis.vlines(mean, max(share - spread, 0), min(share + spread, 1), color=GREY)
-            axis.plot(mean, share, 'o', color=RIGHT, markersize=5)
+            mean, fraction = float(probability[members].mean()), float(done[members].mean())
+            spread = 1.96 * (max(fraction * (1 - fraction), 1e-4) / len(members)) ** 0.5
+            axis.vlines(mean, max(fraction - spread, 0), min(fraction + spread, 1), color=GREY)
+            axis.plot(mean, fraction, 'o', color=RIGHT, markersize=5)
         axis.hist(probability, bins=20, range=(0, 1), color='#e6e8eb', zorder=0,
                   weights=np.full(len(probability), 1 / len(probability)))
         axis.set_title(f'{name}\n{len(done)} ticks, {done.mean():.0%} accomplished', fontsize=10)
-        axis.set_xlabel('probability said')
+        axis.set_xlabel('predicted probability')
         axis.set_xlim(0, 1)
         axis.set_ylim(0, 1)
         draw_grid(axis, grid='both')
-    axes[0].set_ylabel('share accomplished')
+    axes[0].set_ylabel('fraction accomplished')
     return to_png(figure)
 
 
 @dataclass(frozen=True)
-class Curve:
+class ProbabilityTrace:
     """
     A probability over time.
 
@@ -71,29 +71,29 @@ class Curve:
     success_s: float | None
 
 
-def probability_curves(curves: Sequence[Curve], columns: int = 4) -> bytes:
+def probability_traces(traces: Sequence[ProbabilityTrace], columns: int = 4) -> bytes:
     """
     Draw probabilities over time, with what is true and what was decided.
 
     :returns: PNG.
     """
-    require(curves, 'curves')
-    lines = -(-len(curves) // columns)
+    require(traces, 'traces')
+    lines = -(-len(traces) // columns)
     figure = Figure(figsize=(3.4 * columns, 2.3 * lines), dpi=DPI, layout='constrained')
     axes = np.atleast_2d(figure.subplots(lines, columns, sharey=True, squeeze=False))
-    for axis in axes.ravel()[len(curves):]:
+    for axis in axes.ravel()[len(traces):]:
         axis.set_axis_off()
-    for axis, curve in zip(axes.ravel(), curves, strict=False):
-        if curve.done_s is not None:
-            axis.axvspan(curve.done_s, float(curve.time_s[-1]), color='#e2f3ec', zorder=0)
-        axis.plot(curve.time_s, curve.probability, color=PALETTE[2], linewidth=1.8)
-        axis.axhline(curve.threshold, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
-        if curve.success_s is not None:
-            right = curve.done_s is not None and curve.success_s >= curve.done_s
-            axis.axvline(curve.success_s, color=RIGHT if right else WRONG, linewidth=1.8)
-            axis.text(curve.success_s, 0.04, ' SUCCESS' if right else ' SUCCESS, wrong',
+    for axis, trace in zip(axes.ravel(), traces, strict=False):
+        if trace.done_s is not None:
+            axis.axvspan(trace.done_s, float(trace.time_s[-1]), color='#e2f3ec', zorder=0)
+        axis.plot(trace.time_s, trace.probability, color=PALETTE[2], linewidth=1.8)
+        axis.axhline(trace.threshold, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
+        if trace.success_s is not None:
+            right = trace.done_s is not None and trace.success_s >= trace.done_s
+            axis.axvline(trace.success_s, color=RIGHT if right else WRONG, linewidth=1.8)
+            axis.text(trace.success_s, 0.04, ' SUCCESS' if right else ' SUCCESS, wrong',
                       fontsize=8, color=TEXT)
-        axis.set_title(curve.title, fontsize=9)
+        axis.set_title(trace.title, fontsize=9)
         axis.set_ylim(0, 1)
         draw_grid(axis, grid='both')
     for axis in axes[-1]:
@@ -106,7 +106,7 @@ def heat_map(
     across: str, down: str,
 ) -> bytes:
     """
-    Draw shares as a table of shades.
+    Draw fractions as a table of shades.
 
     :param table: [rows, columns], 0 to 1.
     :returns: PNG.

@@ -42,7 +42,7 @@ def adaptation_of(
     """
     Take from a run what a bundle needs.
 
-    :param metrics: what the card says of the run, as `evaluation.encoder_report.for_card` has it.
+    :param metrics: what the card says of the run, as `evaluation.encoder.for_card` has it.
     :raises TrainingError: no bundle can hold such a run.
     """
     options, data = run.options, run.record['data']

@@ -6,9 +6,9 @@
 from types import SimpleNamespace
 
 from hralign_ros.calibration.calibrate import (
-    _curves,
+    _maps,
     Calibrated,
-    find_curves,
+    fit_maps,
     OWN_THRESHOLDS,
 )
 from hralign_ros.calibration.conformal import decided
@@ -67,10 +67,10 @@ def test_episodes_stay_together():
 def test_isotonic_rises_without_ties():
     """Guards thresholds on probabilities: two scores that differ are never told apart by luck."""
     scores, done, _ = drawn(lambda s: s)
-    curve = fit('isotonic', scores, done)
+    map_ = fit('isotonic', scores, done)
     inner = np.linspace(-30.0, 30.0, 500)
-    assert (np.diff(probability_of('isotonic', curve, inner)) > 0).all()
-    assert 0 < curve['probabilities'][0] and curve['probabilities'][-1] < 1
+    assert (np.diff(probability_of('isotonic', map_, inner)) > 0).all()
+    assert 0 < map_['probabilities'][0] and map_['probabilities'][-1] < 1
 
 
 @pytest.mark.parametrize('method', METHODS)
@@ -105,20 +105,22 @@ def test_thresholds_are_a_tasks_own_once_it_has_the_episodes():
     more successes than needed were missed.
     """
     rng = np.random.default_rng(0)
-    curves = _curves([
+    maps = _maps([
         *attempts_at('many', OWN_THRESHOLDS, -3.0, rng),
         *attempts_at('few', OWN_THRESHOLDS - 1, 0.0, rng)], 0, lambda line: None)
-    many, few, shared = (curves[task] for task in ('many', 'few', ''))
-    assert many.own and many.never == OWN_THRESHOLDS
-    assert not few.own and few.never == shared.never == 2 * OWN_THRESHOLDS - 1
-    assert few.sooner == shared.sooner == few.never and many.sooner == OWN_THRESHOLDS
+    many, few, shared = (maps[task] for task in ('many', 'few', ''))
+    assert many.own and many.never_succeeding == OWN_THRESHOLDS
+    assert not few.own and few.never_succeeding == shared.never_succeeding
+    assert few.never_succeeding == 2 * OWN_THRESHOLDS - 1
+    assert few.succeeding == shared.succeeding == few.never_succeeding
+    assert many.succeeding == OWN_THRESHOLDS
     assert few.thresholds == shared.thresholds
     assert many.thresholds[0.05] < few.thresholds[0.05]
     assert set(many.thresholds) == set(few.thresholds) == {0.01, 0.05, 0.1}
 
 
-@pytest.mark.parametrize('sooner', [False, True])
-def test_the_guarantee_holds_for_attempts_of_either_kind(sooner):
+@pytest.mark.parametrize('succeeding', [False, True])
+def test_the_guarantee_holds_for_attempts_of_either_kind(succeeding):
     """
     A drawer was called open .7 s before it was: the guarantee looked at failures alone.
 
@@ -134,28 +136,28 @@ def test_the_guarantee_holds_for_attempts_of_either_kind(sooner):
         for i in range(count):
             ends = i % 2 == 1
             done = (np.arange(20) >= 12) & ends
-            level = rng.normal(-3.0 + 2.0 * (ends == sooner), 1.5)
+            level = rng.normal(-3.0 + 2.0 * (ends == succeeding), 1.5)
             some.append(SimpleNamespace(
                 task_id='t', episode_id=str(i), done=done, stamps=np.arange(1, 21) * 187_500_000,
                 scores=rng.normal(np.where(done, 3.0, level), 0.5)))
         return some
 
-    curve = _curves(draw(1600), 0, lambda line: None)['']
+    map_ = _maps(draw(1600), 0, lambda line: None)['']
     fresh = draw(4000)
     for kind in (False, True):
         wrong = []
         for s in (s for s in fresh if s.done.any() == kind):
-            at = decided(s.stamps, curve.fitted.apply(s.scores), curve.thresholds[0.05])
+            at = decided(s.stamps, map_.fitted.apply(s.scores), map_.thresholds[0.05])
             wrong.append(at is not None and not s.done[at])
         assert np.mean(wrong) <= 0.05 + 0.02
-        assert kind != sooner or np.mean(wrong) >= 0.02
+        assert kind != succeeding or np.mean(wrong) >= 0.02
 
 
 def test_too_few_successes_guarantee_nothing_either():
     """Guards small calibrations: nine successes cannot show that 5 % come too early."""
     scored = attempts_at('t', 60, -3.0, np.random.default_rng(0))
     few = [s for s in scored if not s.done.any()] + [s for s in scored if s.done.any()][:9]
-    assert set(_curves(few, 0, lambda line: None)[''].thresholds) == {0.1}
+    assert set(_maps(few, 0, lambda line: None)[''].thresholds) == {0.1}
 
 
 def test_a_probability_is_of_any_tick():
@@ -173,7 +175,7 @@ def test_a_probability_is_of_any_tick():
         scored.append(SimpleNamespace(
             task_id='t', episode_id=str(i), done=done, stamps=np.arange(1, frames + 1) * 10**8,
             scores=rng.normal(np.where(done, 1.0, -1.0), 1.5)))
-    fitted = _curves(scored, 0, lambda line: None)[''].fitted
+    fitted = _maps(scored, 0, lambda line: None)[''].fitted
     said = np.concatenate([fitted.apply(s.scores) / len(s.done) for s in scored]).sum()
     true = sum(s.done.mean() for s in scored)
     assert said == pytest.approx(true, rel=0.05)
@@ -188,10 +190,10 @@ class Known:
         self.run = SimpleNamespace(texts={'known': 'open it'}, options=SimpleNamespace(seed=0),
                                    record={'data': {'trained_on': list(trained_on)}})
 
-    def watch(self, recording, views):
+    def run_trace(self, recording, views):
         return recording
 
-    def judge(self, recording):
+    def score(self, recording):
         return SimpleNamespace(
             task_id=recording.episode.task_id, episode_id=recording.episode.episode_id,
             done=recording.done,
@@ -218,38 +220,38 @@ def test_what_was_trained_on_does_not_calibrate():
     the head knew by heart.
     """
     with pytest.raises(DataError, match='1 episodes of the calibration were trained on.*known-3'):
-        find_curves(Known(trained_on=['known3'.ljust(16, '.'), 'x']), recordings_of('known', 60),
+        fit_maps(Known(trained_on=['known3'.ljust(16, '.'), 'x']), recordings_of('known', 60),
                     [])
     # A name says nothing: each data set of LeRobot's has an episode_000000.
     same_names = Known(trained_on=[f'known-{i}' for i in range(60)])
     for scorer in (Known(), same_names):
-        assert find_curves(scorer, recordings_of('known', 60), [], lambda line: None).curves
+        assert fit_maps(scorer, recordings_of('known', 60), [], lambda line: None).maps
 
 
 @pytest.mark.parametrize('unseen', [
     recordings_of('new', 1), recordings_of('new', 6, succeeds=lambda i: False),
     recordings_of('known', 40)])
-def test_what_cannot_make_a_curve_for_unknown_tasks(unseen):
+def test_what_cannot_make_a_map_for_unknown_tasks(unseen):
     """
     Guards the other curves: one validation recording that fails ended the whole calibration.
 
     And a validation scene of a task that training knew made a curve for unknown tasks.
     """
     said = []
-    found = find_curves(Known(), recordings_of('known', 60), unseen, said.append)
-    assert {task for task, _ in found.curves} == {'known'} and len(found.curves) == 3
-    assert any('no curve for tasks never seen' in line for line in said)
+    found = fit_maps(Known(), recordings_of('known', 60), unseen, said.append)
+    assert {task for task, _ in found.maps} == {'known'} and len(found.maps) == 3
+    assert any('no map for tasks never seen' in line for line in said)
 
 
 def test_calibration_says_what_it_cannot_guarantee():
     """Guards small calibrations: a bundle that can only ABSTAIN came without a word."""
     said = []
-    found = find_curves(Known(), recordings_of('known', 24), recordings_of('new', 80), said.append)
-    assert set(found.curves['known', ('a', 'b')].thresholds) == {0.1}
+    found = fit_maps(Known(), recordings_of('known', 24), recordings_of('new', 80), said.append)
+    assert set(found.maps['known', ('a', 'b')].thresholds) == {0.1}
     assert any('12 attempts that never succeed and 12 that do; too few for an alpha of 0.01, 0.05'
                in line for line in said)
     assert not any('a frame every' in line for line in said)
-    find_curves(Known(), recordings_of('known', 24, step=10**9), recordings_of('new', 80),
+    fit_maps(Known(), recordings_of('known', 24, step=10**9), recordings_of('new', 80),
                 said.append)
     assert any('a frame every 1.00 s' in line for line in said)
 
@@ -258,11 +260,11 @@ def test_a_task_without_calibration_episodes_has_no_curve():
     """
     Guards an evaluation that looks better than the robot.
 
-    Such a task was measured by the shared curve, and UNCALIBRATED in the bundle: every decision
+    Such a task was measured by the fallback map, and UNCALIBRATED in the bundle: every decision
     was ABSTAIN there.
     """
-    curve = object()
+    map_ = object()
     found = Calibrated(0.0, frozenset({'known', 'lacking'}),
-                       {('known', ('a',)): curve, (SHARED, ('a',)): curve})
-    assert found.curve('known', ['a']) is found.curve('outsider', ['a']) is curve
-    assert found.curve('lacking', ['a']) is None
+                       {('known', ('a',)): map_, (SHARED, ('a',)): map_})
+    assert found.map_for('known', ['a']) is found.map_for('outsider', ['a']) is map_
+    assert found.map_for('lacking', ['a']) is None

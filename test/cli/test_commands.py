@@ -33,7 +33,7 @@ manifests = import_module('hralign_ros.data.manifest')
 pairs = import_module('hralign_ros.data.pairs')
 reports = import_module('hralign_ros.evaluation.report')
 runtime = import_module('hralign_ros.runtime')
-suite = import_module('hralign_ros.evaluation.encoder_suite')
+suite = import_module('hralign_ros.evaluation.encoder_measure')
 main = import_module('hralign_ros.cli.main').main
 
 BACKBONE = small.BACKBONE

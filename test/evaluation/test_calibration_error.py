@@ -8,7 +8,7 @@ from hralign_ros.evaluation.metrics.calibration import (
     calibrated,
     equal_mass,
     expected_error,
-    with_share,
+    with_prevalence,
 )
 import numpy as np
 import pytest
@@ -98,7 +98,7 @@ def test_what_is_no_probability_is_refused():
         calibrated([0.2, 0.3], np.array([True]), ids(1))
 
 
-def test_a_share_that_is_known_takes_a_shift_away():
+def test_a_known_prevalence_takes_a_shift_away():
     """
     Guards the part of the error that is only a matter of how often attempts succeed.
 
@@ -109,9 +109,9 @@ def test_a_share_that_is_known_takes_a_shift_away():
     kept = y | (np.random.default_rng(4).random(len(y)) < 1 / 3)
     p, y = p[kept], y[kept]
     assert expected_error(p, y) > 0.1
-    shifted = with_share(p, float(y.mean()))
+    shifted = with_prevalence(p, float(y.mean()))
     assert shifted.mean() == pytest.approx(y.mean(), abs=1e-6)
     assert expected_error(shifted, y) < 0.02
     assert (np.argsort(shifted, kind='stable') == np.argsort(p, kind='stable')).all()
-    with pytest.raises(EvaluationError, match='share'):
-        with_share(p, 1.0)
+    with pytest.raises(EvaluationError, match='prevalence'):
+        with_prevalence(p, 1.0)

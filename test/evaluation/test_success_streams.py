@@ -6,7 +6,7 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
-from hralign_ros.calibration.calibrate import Calibrated, Curve
+from hralign_ros.calibration.calibrate import Calibrated, CalibrationMap
 from hralign_ros.calibration.maps import Fitted
 from hralign_ros.calibration.scorer import Scored
 from hralign_ros.evaluation.report import Measured
@@ -18,10 +18,10 @@ from hralign_ros.evaluation.success_events import (
     measure_streams,
     perturbed,
 )
-from hralign_ros.evaluation.success_suite import (
+from hralign_ros.evaluation.success_ticks import (
+    fraction_over,
     measure_calibration,
     measure_modes,
-    share_over,
     undecided,
 )
 import numpy as np
@@ -40,9 +40,9 @@ class Eager:
 
     def __init__(self):
         self.scorer = SimpleNamespace(
-            run=SimpleNamespace(texts=TASKS), watch=lambda recording: recording,
-            seen=lambda recording: recording,
-            judge=lambda recording, instruction=None: Scored(
+            run=SimpleNamespace(texts=TASKS), run_trace=lambda recording: recording,
+            trace_of=lambda recording: recording,
+            score=lambda recording, instruction=None: Scored(
                 SimpleNamespace(recording=recording, stamps=None), recording.episode.task_id,
                 np.zeros(recording.frames), recording.done, np.zeros((recording.frames, 0))))
 
@@ -56,8 +56,9 @@ class Eager:
         return np.full(len(scored.scores), 0.6)
 
 
-FILMS = [make_recording('lift', 0), make_recording('lift', 1), make_recording('open', 2, kind=0),
-         stream_recording(5), stream_recording(1, 'lights')]
+RECORDINGS = [make_recording('lift', 0), make_recording('lift', 1),
+              make_recording('open', 2, kind=0),
+              stream_recording(5), stream_recording(1, 'lights')]
 
 
 class Scripted(Eager):
@@ -71,7 +72,7 @@ class Scripted(Eager):
         return 'all tasks'
 
     def __call__(self, recording):
-        return self.scorer.judge(recording)
+        return self.scorer.score(recording)
 
     def decides(self, scored, alpha=0.05):
         return scored.episode_id in self.rows
@@ -148,17 +149,17 @@ def test_a_calibrated_head_decides_as_the_node_does():
     """
     Guards what all figures about decisions rest on: thresholds by view, ABSTAIN, FAILURE.
 
-    Where the wrist camera is gone, that set's own curve and threshold count.
+    Where the wrist camera is gone, that set's own calibration map and threshold count.
     """
-    def curve(shift, thresholds):
-        return Curve(Fitted('platt', {'scale': 1.0, 'shift': shift}, {}, 1, 1), thresholds, 99, 99,
-                     False)
+    def map_(shift, thresholds):
+        fitted = Fitted('platt', {'scale': 1.0, 'shift': shift}, {}, 1, 1)
+        return CalibrationMap(fitted, thresholds, 99, 99, False)
 
     head = CalibratedScorer(
         SimpleNamespace(views=('wrist', 'third_person'), run=SimpleNamespace()),
         Calibrated(2.0, frozenset(['lift']), {
-            ('lift', ('wrist', 'third_person')): curve(0.0, {0.05: 0.6, 0.1: 0.4}),
-            ('lift', ('third_person',)): curve(0.0, {0.05: 0.99})}))
+            ('lift', ('wrist', 'third_person')): map_(0.0, {0.05: 0.6, 0.1: 0.4}),
+            ('lift', ('third_person',)): map_(0.0, {0.05: 0.99})}))
     recording = make_recording('lift', 0, frames=20)
 
     def scored(*, task='lift', one_view=(), out_of_distribution=(), failing=()):
@@ -184,7 +185,7 @@ def test_a_calibrated_head_decides_as_the_node_does():
 
 def test_what_becomes_a_stream():
     """Guards the events: attempts under another instruction, successes backwards, and no more."""
-    streams = collect_streams(FILMS, TASKS)
+    streams = collect_streams(RECORDINGS, TASKS)
     assert {kind: len(some) for kind, some in streams.items()} == {
         'idle': 1, 'lights': 1, 'reversed': 2, 'wrong task': 3}
     for recording, instruction in streams['wrong task']:
@@ -219,13 +220,13 @@ def test_an_episode_is_one_segment_however_often_it_is_played():
     An episode played forwards under another instruction and then backwards had been two.
     """
     found = Measured()
-    measure_streams(found, 'ours', Eager(), FILMS, perturbed_frames=400)
+    measure_streams(found, 'ours', Eager(), RECORDINGS, perturbed_frames=400)
     *rows, total = found.tables['streams']
     by_kind = {row['stream']: row for row in rows}
     assert {kind: row['success_events'] for kind, row in by_kind.items()} == {
         'idle': 0, 'lights': 1, 'reversed': 1, 'wrong task': 1}
     assert (total['stream'], total['segments'], total['success_events']) == ('all', 5, 2)
-    assert total['frames'] == sum(recording.frames for recording in FILMS)
+    assert total['frames'] == sum(recording.frames for recording in RECORDINGS)
     assert by_kind['idle']['events_one_sample'] == 1
     assert (by_kind['wrong task']['events_one_sample'], total['events_one_sample']) == (3, 5)
     plays = total['perturbed_segments'] // sum(row['segments'] for row in rows)
@@ -241,7 +242,7 @@ def test_what_is_not_played_bounds_nothing():
     """
     found, one = Measured(), Eager()
     one.scorer.run.texts = {'lift': TASKS['lift']}
-    recordings = [recording for recording in FILMS if recording.episode.task_id == 'lift']
+    recordings = [recording for recording in RECORDINGS if recording.episode.task_id == 'lift']
     measure_streams(found, 'ours', one, recordings)
     *rows, total = found.tables['streams']
     assert total['segments'] == sum(row['segments'] for row in rows) < len(recordings) + 1
@@ -265,7 +266,7 @@ def test_chance_of_modes_is_within_tasks():
     scorer = SimpleNamespace(
         run=SimpleNamespace(options=SimpleNamespace(use_prompts=True, modes=3, seed=0),
                             mode_kinds=lambda trained: {}),
-        seen=lambda recording: recording,
+        trace_of=lambda recording: recording,
         modes=lambda recording: modes[recording.episode.episode_id])
     found = Measured()
     measure_modes(found, 'x', [scorer], recordings, 'seen', [f.episode for f in recordings])
@@ -278,11 +279,11 @@ def test_chance_of_modes_is_within_tasks():
 def test_intervals_of_shares_hold_what_few_events_cannot_show():
     """Guards "1.000 [1.000, 1.000]" of 49 attempts, and five seeds taken for more attempts."""
     tasks = [f't{i % 7}' for i in range(49)]
-    all_missed = share_over(np.ones((5, 49), bool), tasks)
+    all_missed = fraction_over(np.ones((5, 49), bool), tasks)
     assert all_missed.value == 1.0 and all_missed.low < 0.94 and all_missed.n == 49
     alike = np.repeat([[True], [False], [False], [False], [False], [False], [False]], 7, 1)
     events = alike.T.reshape(1, 49)
-    assert share_over(events, tasks).high > share_over(
+    assert fraction_over(events, tasks).high > fraction_over(
         events, [str(i) for i in range(49)]).high
 
 
@@ -295,15 +296,15 @@ def test_attempts_without_a_curve_are_left_out_and_counted():
         seed = 0
 
         def __call__(self, recording):
-            return self.scorer.judge(recording)
+            return self.scorer.score(recording)
 
         def probability(self, scored):
             known = scored.episode_id != 'lift-3'
             return np.full(len(scored.scores), 0.5 if known else np.nan)
 
     found = Measured()
-    drawn = measure_calibration(found, 'x', [Partly()], {'seen tasks': recordings})
+    samples = measure_calibration(found, 'x', [Partly()], {'seen tasks': recordings})
     assert found.find(
         'expected_calibration_error', 'x', 'seen tasks', ticks='random_and_last')['n'] == 22
-    assert len(drawn['seen tasks'][0]) == 88
+    assert len(samples['seen tasks'][0]) == 88
     assert all('1 attempts are UNCALIBRATED' in row['note'] for row in found.rows)

@@ -18,10 +18,10 @@ from hralign_ros.data.token_features import (
     open_views,
 )
 from hralign_ros.evaluation.bootstrap import EvaluationError
-from hralign_ros.evaluation.bundle_report import BundlePlayer, evaluate_bundle
+from hralign_ros.evaluation.bundle import BundleReplay, evaluate_bundle
 from hralign_ros.evaluation.report import Measured
+from hralign_ros.evaluation.success import evaluate_success
 from hralign_ros.evaluation.success_events import collect_streams
-from hralign_ros.evaluation.success_report import evaluate_success
 from hralign_ros.export.replace import replace_bundle
 from hralign_ros.runtime import (
     BundleError,
@@ -191,7 +191,7 @@ def test_live_is_offline(bundle, run_folder):
 
     episode = next(e for e in data.episodes if e.split == 'test_seen')
     recording = load_recording(store, episode)
-    expected = scorer.judge(scorer.watch(recording)).scores
+    expected = scorer.score(scorer.run_trace(recording)).scores
     live = encoder.start_episode(episode.task_text)
     images = {view: read_frames(data.path(file), times_s=recording.features.time_s)[0]
               for view, file in episode.robot_videos.items()}
@@ -223,7 +223,7 @@ def test_the_report(run_folder, tmp_path):
     assert {row['conditions'].get('cameras') for row in report['rows']} >= {
         'all views', 'no wrist', 'wrist stuck', 'wrist 1000 ms late'}
     assert {f['name'] for f in report['figures']} >= {
-        'auroc', 'reliability', 'curves', 'instructions', 'modes'}
+        'auroc', 'reliability', 'traces', 'instructions', 'modes'}
 
 
 def test_the_card_says_what_was_measured(run_folder, tmp_path):
@@ -258,8 +258,8 @@ def test_a_finished_bundle_is_measured_as_it_is(bundle, run_folder, tmp_path, ca
     """
     Guards what is deployed: the report on a run fits its own thresholds, whatever a bundle holds.
 
-    Played through the runtime, raw scores are those of the offline head, and decisions follow the
-    bundle's own thresholds and status bits.
+    Replayed through the runtime, raw scores are those of the offline head, and decisions follow
+    the bundle's own thresholds and status bits.
     """
     output = tmp_path / 'report'
     assert main(['bundle', 'evaluate', '--bundle', str(bundle), '--data', str(data_folder()),
@@ -274,22 +274,22 @@ def test_a_finished_bundle_is_measured_as_it_is(bundle, run_folder, tmp_path, ca
     run = load_success_run(run_folder)
     encoder = Encoder.load(bundle, provider='cpu')
     data, store = open_data(data_folder(), default_bundle(), run.options, basis=run.basis)
-    scorer, player = Scorer(run, encoder), BundlePlayer(encoder)
+    scorer, replay = Scorer(run, encoder), BundleReplay(encoder)
     for recording in load_recordings(data, store, ['test_seen', 'test_task']):
-        played = player.play(recording.episode, data.folder)
-        offline, live = scorer.judge(scorer.seen(recording)), player(played)
+        played = replay.replay(recording.episode, data.folder)
+        offline, live = scorer.score(scorer.trace_of(recording)), replay(played)
         np.testing.assert_allclose(live.scores, offline.scores, atol=0.05)
         np.testing.assert_array_equal(live.done, offline.done)
         known = recording.episode.split == 'test_seen'
-        assert np.isfinite(player.probability(live)).all()
+        assert np.isfinite(replay.probability(live)).all()
         # As the node compares them: single precision blurs the steps of isotonic curves.
-        assert (player.probability(live) != player.probability(live).astype(np.float32)).any()
+        assert (replay.probability(live) != replay.probability(live).astype(np.float32)).any()
         np.testing.assert_allclose(live.risks, offline.risks, atol=0.05)
-        assert known or player.decision(live) is None
-        assert player.knows(played) == known
+        assert known or replay.decision(live) is None
+        assert replay.knows(played) == known
     # What counts are the words, as in the node, and not what an importer calls the task.
     other = replace(recording.episode, task_id=list(TASKS)[0], task_text='something else')
-    assert not player.knows(player.play(other, data.folder))
+    assert not replay.knows(replay.replay(other, data.folder))
     with pytest.raises(EvaluationError, match='no episode of train-2.*splits there: calibration'):
         evaluate_bundle(data, bundle, output, splits=['train-2'])
     # Streams are no attempts; of them alone there is nothing to say, and that is said at once.

@@ -76,21 +76,21 @@ def calibrated(
         reliability, resolution, base * (1 - base), base)
 
 
-def with_share(probability: ArrayLike, share: float) -> Floats:
+def with_prevalence(probability: ArrayLike, prevalence: float) -> Floats:
     """
-    Shift probabilities by one number in log-odds so that their mean is a share that is known.
+    Shift probabilities by one number in log-odds so that their mean is a fraction that is known.
 
     What is left of the calibration error then is not that successes are more frequent here than
     they were where the probabilities were calibrated.
 
     :param probability: [n], 0 to 1.
-    :param share: of successes among the rows, within 0 and 1.
-    :raises EvaluationError: the share is 0 or 1, which no shift reaches.
+    :param fraction: of successes among the rows, within 0 and 1.
+    :raises EvaluationError: the fraction is 0 or 1, which no shift reaches.
     """
-    if not 0.0 < share < 1.0:
-        raise EvaluationError(f'the share of successes is {share}; needed is one within 0 and 1')
+    if not 0.0 < prevalence < 1.0:
+        raise EvaluationError(f'the prevalence is {prevalence}; needed is one within 0 and 1')
     odds = logit(np.clip(np.asarray(probability, np.float64), _TINY, 1 - _TINY))
-    shift = brentq(lambda by: float(expit(odds + by).mean()) - share, -60.0, 60.0)
+    shift = brentq(lambda by: float(expit(odds + by).mean()) - prevalence, -60.0, 60.0)
     return np.asarray(expit(odds + shift), np.float64)
 
 

@@ -15,7 +15,7 @@ from scipy import stats
 @dataclass(frozen=True)
 class Rate:
     """
-    A share of independent trials with its exact (Clopper-Pearson) 95 % interval.
+    A fraction of independent trials with its exact (Clopper-Pearson) 95 % interval.
 
     :param events: of `trials`.
     """
@@ -27,7 +27,7 @@ class Rate:
 
     @property
     def value(self) -> float:
-        """Give the share."""
+        """Give the fraction."""
         return self.events / self.trials
 
 
@@ -49,11 +49,11 @@ def rule_of_three(events: int, amount: float) -> float:
     """
     Bound a rate of rare events from above, with 95 % confidence.
 
-    :param amount: independent segments, or hours, that were watched.
+    :param amount: independent segments, or hours, that were observed.
     :returns: events per unit; 3 / amount where none was seen.
     """
     if amount <= 0:
-        raise EvaluationError(f'{amount} watched; needed is more than 0')
+        raise EvaluationError(f'{amount} observed; needed is more than 0')
     return float(stats.chi2.ppf(0.95, 2 * (events + 1)) / 2 / amount)
 
 

@@ -22,8 +22,8 @@ class Detection:
 
     :param auroc: area under the ROC curve; 0.5 is chance.
     :param average_precision: its chance level is the prevalence.
-    :param fpr95: share of false positives where 95 % of the positives are found.
-    :param prevalence: share of positives.
+    :param fpr95: fraction of false positives where 95 % of the positives are found.
+    :param prevalence: fraction of positives.
     """
 
     auroc: Estimate
@@ -67,6 +67,6 @@ def detection(
 
 
 def fpr_at_recall(done: Bools, scores: Floats, recall: float = RECALL) -> float:
-    """Return the least share of false positives at which at least `recall` is found."""
+    """Return the least fraction of false positives at which at least `recall` is found."""
     false, found, _ = roc_curve(done, scores, drop_intermediate=False)
     return float(false[np.argmax(found >= recall)])

@@ -34,7 +34,7 @@ def confusion(
 
     :param scores: [videos, instructions].
     :param tasks: true instruction of each video, [videos].
-    :returns: share of each task's videos that score highest for each instruction, rows in the
+    :returns: fraction of each task's videos that score highest for each instruction, rows in the
         order of `instructions`; accuracy; chance.
     :raises EvaluationError: a task that is not among the instructions.
     """

@@ -36,7 +36,7 @@ class Retrieval:
     How well a query finds its clip in a gallery.
 
     :param level: what is right: the own pair (instance), or any clip of the task.
-    :param recall: R@k by k: the share of queries with a right clip among the first k.
+    :param recall: R@k by k: the fraction of queries with a right clip among the first k.
     :param average_precision: its mean over queries is the mAP.
     :param median_rank: median over queries of the rank of the first right clip (mean over draws).
     :param chance: R@k of random features.
@@ -44,7 +44,7 @@ class Retrieval:
     :param draws: galleries drawn for each query; 1 where all clips are the gallery.
     :param left_out: queries without a right clip, or with too few others.
     :param index: rows of the queries that were measured, int64 [n].
-    :param hits: share of draws with a right clip among the first k, by k, float64 [n].
+    :param hits: fraction of draws with a right clip among the first k, by k, float64 [n].
     :param ranks: rank of the first right clip, mean over draws, float64 [n].
     :param precisions: average precision, mean over draws, float64 [n].
     """

@@ -11,8 +11,8 @@ from sklearn.model_selection import GroupKFold
 # Cosines nearer than this are a tie: float32 features do not tell them apart.
 TIE = 1e-7
 
-# A column's spread counts as at least this share of all columns' root mean square: one that hardly
-# moves in training would be blown up where it does move.
+# A column's spread counts as at least this fraction of all columns' root mean square: one that
+# hardly moves in training would be blown up where it does move.
 LEAST_SPREAD = 0.1
 
 Bools = NDArray[np.bool_]

@@ -109,6 +109,6 @@ def _unbiased_hsic(k: Floats, m: Floats) -> float:
                  - 2.0 * cross / (n - 2)) / (n * (n - 3))
 
 
-def _entropy(shares: Floats) -> float:
-    positive = shares[shares > 0]
+def _entropy(fractions: Floats) -> float:
+    positive = fractions[fractions > 0]
     return float(-(positive * np.log(positive)).sum())

@@ -7,10 +7,10 @@ from dataclasses import replace
 import json
 
 from hralign_ros.data.manifest import DataError
-from hralign_ros.evaluation import embeddings, encoder_metrics, encoder_suite
+from hralign_ros.evaluation import embeddings, encoder_measure, encoder_metrics
 from hralign_ros.evaluation.bootstrap import EvaluationError
-from hralign_ros.evaluation.encoder_report import evaluate_adaptation
-from hralign_ros.evaluation.encoder_suite import FROZEN_MEAN, group_runs, measure, Variant
+from hralign_ros.evaluation.encoder import evaluate_adaptation
+from hralign_ros.evaluation.encoder_measure import FROZEN_MEAN, group_runs, measure, Variant
 from hralign_ros.evaluation.metrics.names import MAIN_RETRIEVAL, METRICS
 from hralign_ros.evaluation.report import Measured, read_report, Samples
 import numpy as np
@@ -37,7 +37,7 @@ def variants(*names):
 
 def quickly(chosen, **options):
     options = {'splits': [SPLIT], 'full': False, 'probes': False, 'report': str, **options}
-    return measure(encoder_suite.RunInputs(small.data()), chosen, **options)
+    return measure(encoder_measure.RunInputs(small.data()), chosen, **options)
 
 
 def hits(found, variant):
@@ -63,7 +63,7 @@ def report(tmp_path_factory):
 def prepared(name='adapted', view='third_person'):
     """Return what encoding needs: run, features, items, texts."""
     run = small.run(name)
-    store = encoder_suite.RunInputs(small.data())
+    store = encoder_measure.RunInputs(small.data())
     cache = store.clips(run)
     items = embeddings.split_items(small.data(), cache, SPLIT, view)
     return run, cache, items, store.texts(run, items)
@@ -105,11 +105,11 @@ def test_variants_of_different_clips_are_refused():
         def fewer(*arguments):
             calls.append(1)
             return items(*arguments)[len(calls) - 1:]
-        encoder_suite.split_items = fewer
+        encoder_measure.split_items = fewer
         with pytest.raises(EvaluationError, match="'other' has features of other clips"):
             quickly([Variant('one', (run,)), Variant('other', (run,))])
     finally:
-        encoder_suite.split_items = items
+        encoder_measure.split_items = items
 
 
 def test_a_shuffled_run_is_a_control(quick):
@@ -230,7 +230,7 @@ def test_data_without_actions_are_measured_all_the_same():
     """Guards recorded data: the probes are left out and said to be, the rest is there."""
     data, told = small.data(), []
     none = data.only(replace(e, actions=()) for e in data.episodes)
-    found = measure(encoder_suite.RunInputs(none), variants('adapted'), splits=[SPLIT],
+    found = measure(encoder_measure.RunInputs(none), variants('adapted'), splits=[SPLIT],
                     full=False, report=told.append)
     assert any('the probes are left out' in line for line in told)
     assert {r['metric'] for r in found.rows} == {'retrieval_r1', 'proxy_a_distance'}
@@ -252,13 +252,13 @@ def test_a_split_of_one_pair():
     run, data = small.run('adapted'), small.data()
     one = [e for e in data.episodes if e.split != SPLIT or e.episode_id == 'push-bar_0_0']
     with pytest.raises(EvaluationError, match='split test_task: 1 pairs with features; needed'):
-        measure(encoder_suite.RunInputs(data.only(one)), [Variant('it', (run,))],
+        measure(encoder_measure.RunInputs(data.only(one)), [Variant('it', (run,))],
                 splits=[SPLIT], report=str)
 
 
 def test_features_are_opened_once():
     """Guards the time of an evaluation: runs on one backbone share their features."""
-    store = encoder_suite.RunInputs(small.data())
+    store = encoder_measure.RunInputs(small.data())
     one, other = (store.clips(small.run(name)) for name in ('adapted', 'again'))
     assert one is other
     assert store.clips(small.run('vit')) is not one

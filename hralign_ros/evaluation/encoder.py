@@ -11,8 +11,7 @@ from hralign_ros.data.manifest import DataSet, REFERENCE_VIEW, SIMULATORS
 from hralign_ros.data.pairs import Clip
 from hralign_ros.evaluation.bootstrap import EvaluationError
 from hralign_ros.evaluation.embeddings import encode_pairs, PairArrays
-from hralign_ros.evaluation.encoder_metrics import POLICY
-from hralign_ros.evaluation.encoder_suite import (
+from hralign_ros.evaluation.encoder_measure import (
     FROZEN_MEAN,
     group_runs,
     measure,
@@ -20,6 +19,7 @@ from hralign_ros.evaluation.encoder_suite import (
     split_items,
     Variant,
 )
+from hralign_ros.evaluation.encoder_metrics import POLICY
 from hralign_ros.evaluation.figures import (
     Answer,
     Attention,

@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-The report on a finished bundle: episodes are played to it as the node would play them.
+The report on a finished bundle: episodes are replayed to it as the node would play them.
 
-Whatever the bundle holds is measured as it is, through the runtime: its curves, its thresholds,
-its limit of OUT_OF_DISTRIBUTION, tasks that were added to it. Nothing is fitted here.
+Whatever the bundle holds is measured as it is, through the runtime: its calibration maps, its
+thresholds, its limit of OUT_OF_DISTRIBUTION, tasks that were added to it. Nothing is fitted here.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,14 +21,14 @@ from hralign_ros.data.manifest import DataError, DataSet, Episode, REFERENCE_VIE
 from hralign_ros.data.token_features import episode_videos, EpisodeFeatures, open_views
 from hralign_ros.evaluation.bootstrap import EvaluationError
 from hralign_ros.evaluation.report import Measured, write_report
+from hralign_ros.evaluation.success import example_traces, SIMULATED
 from hralign_ros.evaluation.success_events import measure_alarms, measure_delays
-from hralign_ros.evaluation.success_figures import probability_curves, reliability_diagram
-from hralign_ros.evaluation.success_report import example_curves, SIMULATED
-from hralign_ros.evaluation.success_suite import (
+from hralign_ros.evaluation.success_figures import probability_traces, reliability_diagram
+from hralign_ros.evaluation.success_ticks import (
     clusters_of,
+    fraction_over,
     measure_calibration,
     measure_detection,
-    share_over,
     time_alone,
     TIME_ONLY,
     undecided,
@@ -52,7 +52,7 @@ _USED = ('train', 'calibration', 'validation')
 
 
 @dataclass(frozen=True, eq=False)
-class Played:
+class Replayed:
     """
     What a bundle said of an episode, tick by tick.
 
@@ -70,9 +70,9 @@ class Played:
     thresholds: Mapping[float, Doubles]
 
 
-class BundlePlayer:
+class BundleReplay:
     """
-    Plays recordings to a bundle; stands where the evaluation of runs has a calibrated scorer.
+    Replays recordings to a bundle; stands where the evaluation of runs has a calibrated scorer.
 
     :param allow_unknown: decide on tasks that the bundle does not know, as the node's parameter
         `allow_unknown_tasks` does.
@@ -82,11 +82,11 @@ class BundlePlayer:
 
     def __init__(self, encoder: Encoder, *, allow_unknown: bool = False) -> None:
         self.encoder, self.allow_unknown = encoder, allow_unknown
-        self._played: dict[str, Played] = {}
+        self._replayed: dict[str, Replayed] = {}
 
-    def play(self, episode: Episode, root: Path) -> Recording:
+    def replay(self, episode: Episode, root: Path) -> Recording:
         """
-        Play an episode's recordings from its start to its end.
+        Replay an episode's recordings from its start to its end.
 
         :raises DataError: they cannot be read, or do not go together.
         """
@@ -125,59 +125,59 @@ class BundlePlayer:
         scored = Scored(trace, episode.task_id, _numbers(s.raw_score for s in said),
                         recording.done,
                         risks.reshape(len(said), modes))
-        self._played[episode.episode_id] = Played(
+        self._replayed[episode.episode_id] = Replayed(
             scored, _numbers(s.probability for s in said), live.task.known,
             np.array([int(tick.status) for tick in ticks]), rates)
         return recording
 
     def __call__(self, recording: Recording) -> Scored:
-        """Return what was said of a recording that was played."""
-        return self._played[recording.episode.episode_id].scored
+        """Return what was said of a recording that was replayed."""
+        return self._replayed[recording.episode.episode_id].scored
 
     def probability(self, scored: Scored) -> Doubles:
         """Return the probabilities [F]; NaN where there was none."""
-        return self._played[scored.episode_id].probability
+        return self._replayed[scored.episode_id].probability
 
     def status(self, recording: Recording) -> NDArray[np.int64]:
         """Return the status bits of every tick [F]."""
-        return self._played[recording.episode.episode_id].status
+        return self._replayed[recording.episode.episode_id].status
 
     def threshold(self, scored: Scored, alpha: float = ALPHA) -> float:
         """Return what SUCCESS needs at the end; above 1 where there is no threshold."""
-        last = float(self._played[scored.episode_id].thresholds[alpha][-1])
+        last = float(self._replayed[scored.episode_id].thresholds[alpha][-1])
         return last if np.isfinite(last) else 2.0
 
     def thresholds_from(self, task_id: str) -> str:
         """Tell whether a task is one of the bundle's."""
-        words = [one.known for one in self._played.values() if one.scored.task_id == task_id]
-        return 'the bundle' if words and all(words) else 'the shared curve'
+        words = [one.known for one in self._replayed.values() if one.scored.task_id == task_id]
+        return 'the bundle' if words and all(words) else 'the fallback task'
 
     def knows(self, recording: Recording) -> bool:
         """Whether the bundle knows a recording's task, by the words of its episode."""
-        return self._played[recording.episode.episode_id].known
+        return self._replayed[recording.episode.episode_id].known
 
     def decision(self, scored: Scored, alpha: float = ALPHA) -> int | None:
         """Return the row at which SUCCESS is decided, as the node would by its defaults."""
-        played = self._played[scored.episode_id]
-        return decided(scored.stamps, played.probability, played.thresholds[alpha],
-                       status=self._bits(played), risks=scored.risks)
+        replayed = self._replayed[scored.episode_id]
+        return decided(scored.stamps, replayed.probability, replayed.thresholds[alpha],
+                       status=self._bits(replayed), risks=scored.risks)
 
     def decides(self, scored: Scored, alpha: float = ALPHA) -> bool:
         """Tell whether there is a threshold for any tick of a task that is decided on."""
-        played = self._played[scored.episode_id]
-        stops = self._bits(played) & int(Status.UNKNOWN_TASK | Status.UNCALIBRATED) != 0
-        return bool((np.isfinite(played.thresholds[alpha]) & ~stops).any())
+        replayed = self._replayed[scored.episode_id]
+        stops = self._bits(replayed) & int(Status.UNKNOWN_TASK | Status.UNCALIBRATED) != 0
+        return bool((np.isfinite(replayed.thresholds[alpha]) & ~stops).any())
 
-    def _bits(self, played: Played) -> NDArray[np.int64]:
+    def _bits(self, replayed: Replayed) -> NDArray[np.int64]:
         """Give the status bits of every tick [F] that decisions look at."""
-        return played.status & ~int(Status.UNKNOWN_TASK if self.allow_unknown else 0)
+        return replayed.status & ~int(Status.UNKNOWN_TASK if self.allow_unknown else 0)
 
 
 def _numbers(values: Iterable[float | None]) -> Doubles:
     """
     Make an array of what may not be there.
 
-    In double precision, as the node compares them: isotonic curves tell the ticks of one step
+    In double precision, as the node compares them: isotonic maps tell the ticks of one step
     apart by less than single precision has.
     """
     return np.array([np.nan if value is None else value for value in values], np.float64)
@@ -189,9 +189,9 @@ def evaluate_bundle(
     report: Report = print,
 ) -> Measured:
     """
-    Play recorded episodes to a bundle and write report.html, .json and .csv of what it said.
+    Replay recorded episodes to a bundle and write report.html, .json and .csv of what it said.
 
-    :param splits: whose episodes are played; none: all but those that bundles are made of.
+    :param splits: whose episodes are replayed; none: all but those that bundles are made of.
     :param allow_unknown: see BundlePlayer.
     :param device: auto, cpu or cuda.
     :raises EvaluationError: no episode with recordings and success flags is left.
@@ -210,12 +210,12 @@ def evaluate_bundle(
         raise EvaluationError(
             f'{data.folder}: no episode of {", ".join(names) or "a test split"} with videos and '
             f'success flags; splits there: {", ".join(sorted({e.split for e in data.episodes}))}')
-    one = BundlePlayer(encoder, allow_unknown=allow_unknown)
+    one = BundleReplay(encoder, allow_unknown=allow_unknown)
     recordings: dict[str, list[Recording]] = {}
     began = said = time.monotonic()
     for number, episode in enumerate(chosen, 1):
         try:
-            recordings.setdefault(episode.split, []).append(one.play(episode, data.folder))
+            recordings.setdefault(episode.split, []).append(one.replay(episode, data.folder))
         except DataError as error:
             report(f'left out {episode.episode_id}: {error}')
         if time.monotonic() - said > 10:
@@ -224,35 +224,35 @@ def evaluate_bundle(
             report(f'{number} of {len(chosen)} episodes, {rate:.1f}/s, '
                    f'{(len(chosen) - number) / rate:.0f} s to go')
     if not recordings:
-        raise EvaluationError(f'{data.folder}: not one episode could be played')
+        raise EvaluationError(f'{data.folder}: not one episode could be replayed')
     name, found = encoder.manifest.name, Measured()
     measure_detection(found, {name: [(0, one)], TIME_ONLY: [(0, time_alone)]}, recordings,
                       report=report)
-    drawn = measure_calibration(found, name, [one], recordings)
+    samples = measure_calibration(found, name, [one], recordings)
     for split, some in recordings.items():
         measure_alarms(found, name, [one], some, split)
         measure_delays(found, name, [one], some, split)
         _measure_status(found, name, one, some, split)
         for recording in some:
             at = one.decision(one(recording))
-            times, never = recording.features.time_s, not recording.done.any()
+            times, never_succeeds = recording.features.time_s, not recording.done.any()
             found.tables.setdefault('episodes', []).append({
                 'split': split, 'episode': recording.episode.episode_id,
                 'task': recording.episode.task_id,
                 'failure': recording.episode.failure,
-                'done_s': None if never else float(times[int(recording.done.argmax())]),
+                'done_s': None if never_succeeds else float(times[int(recording.done.argmax())]),
                 'success_s': None if at is None else float(times[at]),
                 'highest_probability': float(np.nanmax(np.r_[-1.0,
                                                              one.probability(one(recording))])),
                 'status': int(np.bitwise_or.reduce(one.status(recording)))})
     images = {}
-    if drawn:
-        images['reliability'] = reliability_diagram(drawn)
+    if samples:
+        images['reliability'] = reliability_diagram(samples)
     first = next(iter(recordings.values()))
-    images['curves'] = probability_curves(example_curves(one, first))
+    images['traces'] = probability_traces(example_traces(one, first))
     words = {'reliability': ('Reliability', 'Random ticks, in bins of equal mass; lines: 95 % '
                              'intervals as if ticks were independent.'),
-             'curves': ('Probability over time', 'Attempts in the order of their names; shaded: '
+             'traces': ('Probability over time', 'Attempts in the order of their names; shaded: '
                         f'accomplished; dashed: the threshold for {ALPHA:.0%} false alarms.')}
     sources = {e.source for e in chosen}
     used = sorted(set(recordings) & set(_USED))
@@ -278,7 +278,7 @@ def evaluate_bundle(
 
 
 def _measure_status(
-    found: Measured, name: str, one: BundlePlayer, recordings: Sequence[Recording], split: str,
+    found: Measured, name: str, one: BundleReplay, recordings: Sequence[Recording], split: str,
 ) -> None:
     """Count in how many ticks each status bit is set."""
     for bit in (Status.OUT_OF_DISTRIBUTION, Status.UNCALIBRATED, Status.UNKNOWN_TASK,
@@ -286,4 +286,5 @@ def _measure_status(
         ticks = np.concatenate([one.status(recording) & int(bit) != 0 for recording in recordings])
         clusters = np.repeat(clusters_of(recordings),
                              [recording.frames for recording in recordings])
-        found.add('status_rate', name, split, share_over(ticks[None], clusters), status=bit.name)
+        found.add('status_rate', name, split, fraction_over(ticks[None], clusters),
+                  status=bit.name)

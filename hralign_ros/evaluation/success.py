@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hralign_ros.calibration.calibrate import ALPHA, find_curves
+from hralign_ros.calibration.calibrate import ALPHA, fit_maps
 from hralign_ros.calibration.scorer import Scorer
 from hralign_ros.data.manifest import DataSet, SIMULATORS
 from hralign_ros.data.token_features import TokenFeatures
@@ -24,19 +24,19 @@ from hralign_ros.evaluation.success_events import (
     measure_streams,
 )
 from hralign_ros.evaluation.success_figures import (
-    Curve,
     heat_map,
-    probability_curves,
+    probability_traces,
+    ProbabilityTrace,
     reliability_diagram,
 )
-from hralign_ros.evaluation.success_suite import (
+from hralign_ros.evaluation.success_ticks import (
     attempts,
     ENDS,
-    Judge,
     measure_calibration,
     measure_confusion,
     measure_detection,
     measure_modes,
+    ScoreRecording,
     SEEN,
     SPLITS,
     time_alone,
@@ -68,13 +68,13 @@ def calibrations(
     for run in runs:
         scorer = Scorer(run, encoder, device.torch)
         made.append(CalibratedScorer(scorer,
-                                     find_curves(scorer, known, out_of_distribution, report)))
+                                     fit_maps(scorer, known, out_of_distribution, report)))
     return made
 
 
 def evaluate_success(
     data: DataSet, store: TokenFeatures, runs: Sequence[SuccessRun], bundle: Path, output: Path, *,
-    name: str = OURS, others: Mapping[str, Sequence[tuple[int, Judge]]] | None = None,
+    name: str = OURS, others: Mapping[str, Sequence[tuple[int, ScoreRecording]]] | None = None,
     commands: Sequence[str] = (), perturbed_frames: int = 20_000, device: str = 'auto',
     report: Report = print,
 ) -> tuple[Measured, list[CalibratedScorer]]:
@@ -105,7 +105,7 @@ def evaluate_success(
     encoder = Encoder.load(bundle, provider=chosen.provider)
     ours = calibrations(runs, data, store, encoder, chosen, report)
     found = Measured()
-    variants: dict[str, Sequence[tuple[int, Judge]]] = {
+    variants: dict[str, Sequence[tuple[int, ScoreRecording]]] = {
         name: [(one.seed, one) for one in ours], **(others or {}), TIME_ONLY: [(0, time_alone)]}
     # Many heads on the same ticks, or many variations of a recording: fewer attempts will do.
     fewer = {split: spread(attempts(some), MOST) for split, some in recordings.items()}
@@ -142,7 +142,7 @@ def evaluate_success(
     add('reliability', reliability_diagram(drawn), 'Reliability',
         f'Random ticks, seed {ours[0].seed}, in bins of equal mass; lines: 95 % intervals as if '
         'ticks were independent; shaded: how often a probability is said.')
-    add('curves', probability_curves(example_curves(ours[0], recordings[SEEN])),
+    add('traces', probability_traces(example_traces(ours[0], recordings[SEEN])),
         'Probability over time',
         f'Two successes and two failures of each kind of the test episodes, in the order of their '
         f'names; shaded: accomplished; dashed: the threshold for {ALPHA:.0%} false alarms.')
@@ -189,23 +189,23 @@ def spread(recordings: Sequence[Recording], most: int) -> list[Recording]:
     return [recordings[row] for row in rows]
 
 
-def example_curves(
+def example_traces(
     one: SuccessModel, recordings: Sequence[Recording], each: int = 2,
-) -> list[Curve]:
-    """Take attempts of every kind by their names, without regard to how they are judged."""
+) -> list[ProbabilityTrace]:
+    """Take attempts of every kind by their names, without regard to how they are scored."""
     by_kind: dict[str, list[Recording]] = {}
     for recording in sorted(attempts(recordings), key=lambda f: f.episode.seed or 0):
         kind = 'success' if recording.done[-1] else recording.episode.failure or 'undone again'
         by_kind.setdefault(kind, []).append(recording)
-    curves = []
+    traces = []
     for kind in sorted(by_kind, key=lambda k: (k != 'success', k)):
         for recording in by_kind[kind][:each * (2 if kind == 'success' else 1)]:
             scored = one(recording)
             at = one.decision(scored)
             times = recording.features.time_s
-            curves.append(Curve(
+            traces.append(ProbabilityTrace(
                 f'{kind.replace("_", " ")}: {recording.episode.task_text}'[:46], times,
                 one.probability(scored), one.threshold(scored),
                 float(times[int(recording.done.argmax())]) if recording.done.any() else None,
                 None if at is None else float(times[at])))
-    return curves
+    return traces

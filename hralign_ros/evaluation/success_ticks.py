@@ -18,7 +18,7 @@ from hralign_ros.calibration.scorer import random_ticks, Scored, Scorer, ticks
 from hralign_ros.calibration.traces import Trace
 from hralign_ros.data.manifest import Episode
 from hralign_ros.evaluation.bootstrap import cluster_mean, Estimate, EvaluationError, seed_mean
-from hralign_ros.evaluation.metrics.calibration import calibrated, with_share
+from hralign_ros.evaluation.metrics.calibration import calibrated, with_prevalence
 from hralign_ros.evaluation.metrics.decisions import Rate, rate
 from hralign_ros.evaluation.metrics.detection import detection
 from hralign_ros.evaluation.metrics.progress_order import confusion
@@ -32,7 +32,7 @@ from sklearn.metrics import normalized_mutual_info_score
 
 Doubles = NDArray[np.float64]
 # How a recording is scored; what stands in for a trained head in controls and baselines.
-Judge = Callable[[Recording], Scored]
+ScoreRecording = Callable[[Recording], Scored]
 SPLITS = ('test_seen', 'test_view', 'test_distractor', 'test_task', 'test_embodiment')
 SEEN, VIEW, TASK = 'test_seen', 'test_view', 'test_task'
 # The ticks that detection and calibration are measured on: one random and the last of an attempt.
@@ -90,14 +90,14 @@ def clusters_of(recordings: Sequence[Recording], ticks_each: int = 1) -> NDArray
 
 
 def measure_detection(
-    found: Measured, variants: Mapping[str, Sequence[tuple[int, Judge]]],
+    found: Measured, variants: Mapping[str, Sequence[tuple[int, ScoreRecording]]],
     recordings: Mapping[str, Sequence[Recording]], *, controls: Sequence[str] = (TIME_ONLY,),
     report: Report = print,
 ) -> None:
     """
     Measure detection of several variants: one random and the last tick of every attempt.
 
-    :param variants: by name, seeds with their judges.
+    :param variants: by name, seeds with how they score.
     :param recordings: by split.
     """
     for split, some in recordings.items():
@@ -105,10 +105,10 @@ def measure_detection(
         if not any(f.done[-1] for f in chosen) or all(f.done[-1] for f in chosen):
             report(f'{split}: left out, no successes or no failures')
             continue
-        for name, judges in variants.items():
+        for name, scores_of in variants.items():
             rows, done = [], np.zeros(0, bool)
-            for seed, judge in judges:
-                scores, done, _ = ticks([judge(recording) for recording in chosen], 0)
+            for seed, score_recording in scores_of:
+                scores, done, _ = ticks([score_recording(recording) for recording in chosen], 0)
                 rows.append(scores)
                 found.tables.setdefault('ticks', []).extend(
                     {'variant': name, 'split': split, 'seed': seed,
@@ -118,7 +118,7 @@ def measure_detection(
                     for recording, a, b, p, q in zip(
                         chosen, scores[::2], scores[1::2], done[::2], done[1::2], strict=True))
             measured = detection(np.stack(rows), done, clusters_of(chosen, 2), draws=_DRAWS)
-            seeds = [seed for seed, _ in judges]
+            seeds = [seed for seed, _ in scores_of]
             for metric, value, chance in (
                     ('auroc', measured.auroc, None),
                     ('average_precision', measured.average_precision, measured.prevalence),
@@ -139,9 +139,9 @@ def measure_calibration(
 
     The latter are what a node publishes, of which fewer are accomplished.
 
-    :returns: random ticks of the first seed by split, probabilities and labels, to be drawn.
+    :returns: random ticks of the first seed by split, probabilities and labels, for the figure.
     """
-    drawn = {}
+    samples = {}
     for split, some in recordings.items():
         every = attempts(some)
         chosen = [recording for recording in every if all(
@@ -174,15 +174,15 @@ def measure_calibration(
                                     ('negative_log_likelihood', result.nll, '')):
             found.add(metric, name, split, value, seeds=seeds, note=note + more, ticks=ENDS)
         if 0.0 < result.prevalence < 1.0:
-            shifted = np.stack([with_share(row, result.prevalence) for row in stack])
+            shifted = np.stack([with_prevalence(row, result.prevalence) for row in stack])
             found.add('expected_calibration_error', name, split,
                       calibrated(shifted, done, clusters_of(chosen, 2), draws=_DRAWS).ece,
                       seeds=seeds, note=note, ticks=ENDS, prevalence='known')
-        drawn[split] = any_stack[0], any_done
-    return drawn
+        samples[split] = any_stack[0], any_done
+    return samples
 
 
-def share_of(value: Rate) -> Estimate:
+def fraction_of(value: Rate) -> Estimate:
     """Return a rate as an estimate, with its exact interval."""
     return Estimate(value.value, value.low, value.high, value.trials, value.trials,
                     method='clopper-pearson')
@@ -197,7 +197,9 @@ def over_seeds(values: Sequence[float], n: int) -> Estimate:
                     method='')
 
 
-def share_over(events: NDArray[np.bool_], clusters: Sequence[str] | NDArray[np.str_]) -> Estimate:
+def fraction_over(
+    events: NDArray[np.bool_], clusters: Sequence[str] | NDArray[np.str_],
+) -> Estimate:
     """
     Return how often something happened, with an interval that is wide enough.
 
@@ -208,12 +210,12 @@ def share_over(events: NDArray[np.bool_], clusters: Sequence[str] | NDArray[np.s
     :param clusters: [n].
     """
     value, count = float(events.mean()), events.shape[1]
-    exact = share_of(rate(round(value * count), count))
+    exact = fraction_of(rate(round(value * count), count))
     if len(set(clusters)) < 2:
         return replace(exact, value=value)
-    drawn = cluster_mean(events.astype(np.float64), list(clusters), draws=_DRAWS)
-    return replace(drawn, low=max(min(drawn.low, exact.low), 0.0),
-                   high=min(max(drawn.high, exact.high), 1.0), n=count)
+    samples = cluster_mean(events.astype(np.float64), list(clusters), draws=_DRAWS)
+    return replace(samples, low=max(min(samples.low, exact.low), 0.0),
+                   high=min(max(samples.high, exact.high), 1.0), n=count)
 
 
 def measure_confusion(
@@ -226,13 +228,13 @@ def measure_confusion(
     if not good:
         raise EvaluationError('no success of a task that the run knows')
     names = sorted(texts)
-    scores = np.array([[one.scorer.judge(one(recording).trace,
+    scores = np.array([[one.scorer.score(one(recording).trace,
                                          instruction=(task, texts[task])).scores[
         -1] for task in names] for recording in good])
     table, accuracy, chance = confusion(
         scores, [recording.episode.task_id for recording in good], names)
-    share = rate(round(accuracy * len(good)), len(good))
-    found.add('instruction_accuracy', name, SEEN, share_of(share), chance=chance)
+    fraction = rate(round(accuracy * len(good)), len(good))
+    found.add('instruction_accuracy', name, SEEN, fraction_of(fraction), chance=chance)
     return table, names
 
 
@@ -244,7 +246,7 @@ def measure_modes(
     Compare the mode that the head names at the end of a failure with the simulator's kind.
 
     :param trained: episodes that the heads were trained on; those in which modes were found.
-    :returns: share of each kind's episodes by mode, of the first seed, [kinds, K], and the kinds.
+    :returns: fraction of each kind's episodes by mode, first seed, [kinds, K], and the kinds.
     """
     bad = [recording for recording in attempts(recordings) if not recording.done.any()
            and recording.episode.failure]
@@ -256,7 +258,8 @@ def measure_modes(
     table = np.zeros((len(kinds), scorers[0].run.options.modes))
     rng = np.random.default_rng(0)
     for one in scorers:
-        named = np.array([int(one.modes(one.seen(recording))[-1].argmax()) for recording in bad])
+        named = np.array([int(one.modes(one.trace_of(recording))[-1].argmax())
+                          for recording in bad])
         # A task's first mode need not be another's.
         informations.append(_within_tasks(bad, truth, named, normalized_mutual_info_score))
         # Which modes a task's attempts are given stays as it is: only to whom is chance.

@@ -243,7 +243,7 @@ def measure_streams(
     episodes: dict[str, Recording] = {}
     for kind, collected in streams.items():
         scored_streams = [(stream, _score(one, stream[0], stream[1], again=kind == 'reversed'))
-                  for stream in collected]
+                          for stream in collected]
         # Where nothing can be decided, nothing decided means nothing.
         some = [stream for stream, said in scored_streams if one.decides(said)]
         scored = [said for _, said in scored_streams if one.decides(said)]

@@ -221,7 +221,7 @@ def test_what_was_trained_on_does_not_calibrate():
     """
     with pytest.raises(DataError, match='1 episodes of the calibration were trained on.*known-3'):
         fit_maps(Known(trained_on=['known3'.ljust(16, '.'), 'x']), recordings_of('known', 60),
-                    [])
+                 [])
     # A name says nothing: each data set of LeRobot's has an episode_000000.
     same_names = Known(trained_on=[f'known-{i}' for i in range(60)])
     for scorer in (Known(), same_names):
@@ -252,7 +252,7 @@ def test_calibration_says_what_it_cannot_guarantee():
                in line for line in said)
     assert not any('a frame every' in line for line in said)
     fit_maps(Known(), recordings_of('known', 24, step=10**9), recordings_of('new', 80),
-                said.append)
+             said.append)
     assert any('a frame every 1.00 s' in line for line in said)
 
 

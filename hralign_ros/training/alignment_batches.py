@@ -11,6 +11,7 @@ features are computed before, and a flip contradicts left and right in the task'
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 import json
 
@@ -225,11 +226,21 @@ class PairBatches(_Source):
         even = self.even_frames()
         frames = [{clip.key: even for clip in (item.human, *item.robots.values())}
                   for item in chosen]
-        return self._load(chosen, frames, slice(0, len(chosen)), self.items)
+        return self._load(chosen, frames, slice(0, len(chosen)), self.all_texts)
+
+    @cached_property
+    def all_texts(self) -> list[str]:
+        """List the texts of all items."""
+        return sorted({item.robot.task_text for item in self.items})
+
+    @cached_property
+    def task_numbers(self) -> list[int]:
+        """Number the tasks of all items."""
+        return list(np.unique([item.task_id for item in self.items], return_inverse=True)[1])
 
     def _load(
         self, chosen: Sequence[Item], frames: Sequence[Mapping[str, Indices]], rows: slice,
-        whole: Sequence[Item] = (),
+        texts: Sequence[str] = (),
     ) -> Batch:
         mine, my_frames = chosen[rows], frames[rows]
         robots: list[Clip] = []
@@ -241,7 +252,7 @@ class PairBatches(_Source):
             owner += there
             parts.append(len(there))
         tasks = np.unique([item.task_id for item in chosen], return_inverse=True)[1]
-        texts = sorted({item.robot.task_text for item in whole or chosen})
+        texts = texts or sorted({item.robot.task_text for item in chosen})
         return Batch(
             human=self.cache.stack(
                 [item.human for item in mine],

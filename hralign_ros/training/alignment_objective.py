@@ -3,11 +3,15 @@
 
 """The objective of HR-Align (Eq. 6) and of its control: batches, loss, optimiser, validation."""
 
+from hralign_ros.training.alignment_validation import Encoded, loss_and_recall
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 import math
 from typing import Any
+=======
+from dataclasses import dataclass
+>>>>>>> 26fcecd (Validation of any number of pairs, in memory for one feature a clip)
 
 from hralign_ros.data.pairs import Pair
 from hralign_ros.models.hr_align import HRAlign
@@ -23,6 +27,7 @@ from hralign_ros.training.alignment_batches import (
 )
 from hralign_ros.training.alignment_losses import contrast, video_text_loss
 from hralign_ros.training.alignment_options import TrainOptions
+<<<<<<< HEAD
 from hralign_ros.training.clip_features import ClipFeatures
 from hralign_ros.training.distributed import gather, Ranks
 from hralign_ros.training.loop import Objective
@@ -230,46 +235,20 @@ def validate(model: HRAlign, batches: PairBatches, options: TrainOptions) -> dic
     """
     device = model.device
     model.eval()
-    parts: list[tuple[Tensor, ...]] = []
-    losses, hits = [], []
+    tasks = torch.tensor(batches.task_numbers, device=device)
+
+    def encode(part: int) -> Encoded:
+        chosen = slice(part * _CHUNK, (part + 1) * _CHUNK)
+        batch = batches.load_even(chosen).to(device)
+        human, frozen, adapted = _streams(
+            model, batch, anchored=True, human_adapted=options.objective == 'video_text')
+        views = torch.arange(len(batch.parts), device=device).repeat_interleave(
+            torch.tensor(batch.parts, device=device))
+        return Encoded(human[batch.owner], frozen, adapted, views, batch.text_of[batch.owner],
+                       tasks[chosen][batch.owner])
+
     with torch.no_grad():
-        for start in range(0, len(batches.items), _CHUNK):
-            batch = batches.load_even(slice(start, start + _CHUNK)).to(device)
-            human, frozen, adapted = _streams(
-                model, batch, anchored=True, human_adapted=options.objective == 'video_text')
-            views = torch.arange(len(batch.parts), device=device).repeat_interleave(
-                torch.tensor(batch.parts, device=device))
-            parts.append((human[batch.owner], frozen, adapted, views,
-                          batch.text_of[batch.owner]))
-        human, frozen, adapted, views, text_of = (
-            torch.cat(p) for p in zip(*parts, strict=True))
-        for number, view in enumerate(batches.views):
-            there = views == number
-            towards, back, own = anchored_cosines(
-                human[there], frozen[there], adapted[there], text_of[there])
-            losses.append(contrast(towards, back, own, temperature=options.temperature))
-            tasks = [item.task_id for item in batches.items if view in item.robots]
-            # With a single task there would be nothing left to be told from.
-            neutral = _same_task(tasks, device) if len(set(tasks)) > 1 else None
-            hits.append((recall_at_1(towards, neutral) + recall_at_1(back, neutral)) / 2)
+        loss, r1 = loss_and_recall(
+            -(-len(batches.items) // _CHUNK), encode, options.temperature)
     model.train()
-    return {LOSS: float(torch.stack(losses).mean()), R1: sum(hits) / len(hits)}
-
-
-def _same_task(tasks: Sequence[str], device: torch.device) -> Tensor:
-    numbers = torch.tensor([sorted(set(tasks)).index(task) for task in tasks], device=device)
-    return numbers[:, None] == numbers[None]
-
-
-def recall_at_1(similarity: Tensor, neutral: Tensor | None = None) -> float:
-    """
-    Compute the fraction of rows whose own partner is strictly the most similar.
-
-    :param similarity: float [n, n]; the partner of row i is column i.
-    :param neutral: bool [n, n], columns that are neither right nor wrong for a row; None: none.
-    """
-    own = similarity.diagonal()
-    aside = torch.eye(len(own), dtype=torch.bool, device=own.device)
-    # Ties lose: features that have all become the same are no success.
-    others = similarity.masked_fill(aside if neutral is None else aside | neutral, -math.inf)
-    return float((own > others.amax(1)).float().mean())
+    return {LOSS: loss, R1: r1}

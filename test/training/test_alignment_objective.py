@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from hralign_ros.models.hr_align import pool
 from hralign_ros.training.alignment_batches import make_items, PairBatches
-from hralign_ros.training.alignment_objective import batch_loss, R1, recall_at_1, validate
+from hralign_ros.training.alignment_objective import batch_loss, LOSS, R1, validate
 from hralign_ros.training.checkpoints import read_checkpoint
 from hralign_ros.training.distributed import Ranks
 import pytest
@@ -51,9 +51,27 @@ def test_shuffled_pairs_teach_nothing_that_holds(tmp_path):
     assert found['shuffled'] <= start + 0.1
 
 
-def test_equal_features_are_no_success():
-    assert recall_at_1(torch.ones(4, 4)) == 0.0
-    assert recall_at_1(torch.eye(4)) == 1.0
+@pytest.mark.parametrize('alike', [True, False])
+def test_validation_is_the_same_however_much_is_kept(alike, monkeypatch):
+    """Guards large data sets, whose clips are encoded twice; and features that are all equal."""
+    items, _ = make_items(tiny_run.make_pairs(), cache := tiny_run.make_cache(alike=alike))
+    batches = PairBatches(items, cache, tiny_run.make_texts(), batch=1, length=3)
+    monkeypatch.setattr('hralign_ros.training.alignment_objective._CHUNK', 7)
+    found = []
+    for size in (1 << 30, 0):
+        monkeypatch.setattr('hralign_ros.training.alignment_validation._KEPT', size)
+        found.append(validate(tiny_run.make_model(), batches, OPTIONS))
+    assert found[0] == found[1]
+    # All at once, with negatives pooled with the text of the anchor.
+    batch = PairBatches(items, cache, tiny_run.make_texts(), batch=len(items), length=3,
+                        sampler='segment').load_even(slice(0, len(items)))
+    options = replace(OPTIONS, decoupled=False, frozen_weight=1.0, mask_same_task=False,
+                      negatives='anchor')
+    with torch.no_grad():
+        whole = float(batch_loss(tiny_run.make_model(), batch, options, Ranks()))
+    assert found[0][LOSS] == pytest.approx(whole, rel=1e-6)
+    assert not alike or found[0][R1] == 0.0, 'equal features are no success'
+
 
 
 def slow_anchored_loss(model, batch, options):

@@ -5,6 +5,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+import math
+import shutil
+import tempfile
+from typing import Any, IO
 
 from hralign_ros.data.manifest import DataSet, Episode, recording_of
 from hralign_ros.data.pairs import Clip, make_pairs
@@ -22,6 +26,63 @@ Floats = NDArray[np.float32]
 # The instruction that says nothing: with it, no text can tell the task.
 NEUTRAL_TEXT = 'do the task'
 _CHUNK = 32
+# Pooled features of more than this lie on the disk [bytes].
+_IN_MEMORY = 1 << 30
+
+
+class Pooled:
+    """
+    Features [n, K, C] of norm 1, float32: each of n clips pooled with each of K texts.
+
+    At RH20T's size they are 40 GB. What is larger than 1 GB lies in a temporary file (TMPDIR says
+    where), and is read text by text: `features[rows, text]`.
+
+    :raises EvaluationError: the disk is too small.
+    """
+
+    def __init__(self, clips: int, texts: int, channels: int) -> None:
+        self.shape = clips, texts, channels
+        size = 4 * math.prod(self.shape)
+        self._file: IO[bytes] | None = None
+        if size <= _IN_MEMORY:
+            self._array = np.empty((texts, clips, channels), np.float32)
+            return
+        folder = tempfile.gettempdir()
+        free = shutil.disk_usage(folder).free
+        if size > free:
+            raise EvaluationError(
+                f'{folder}: {size / 1e9:.0f} GB of pooled features for {clips} clips and {texts} '
+                f'texts, and {free / 1e9:.0f} GB are free; set TMPDIR to another folder')
+        self._file = tempfile.TemporaryFile()
+
+    def write(self, first: int, features: Tensor) -> None:
+        """Put features [b, K, C] of some clips, from a first one on."""
+        _, clips, channels = self._place(0)
+        for text, some in enumerate(features.cpu().numpy().swapaxes(0, 1)):
+            if self._file is None:
+                self._array[text, first:first + len(some)] = some
+            else:
+                self._file.seek(4 * channels * (text * clips + first))
+                self._file.write(np.ascontiguousarray(some).data)
+
+    def __getitem__(self, index: tuple[Any, int]) -> Floats:
+        """Give [k, C] of some clips as pooled with one text; the last is -1."""
+        rows, text = index
+        text, clips, channels = self._place(text)
+        if self._file is None:
+            return self._array[text][rows]
+        self._file.seek(4 * channels * clips * text)
+        found = np.fromfile(self._file, np.float32, clips * channels)
+        return np.asarray(found.reshape(clips, channels)[rows], np.float32)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """Give all of them, for those that are few."""
+        return np.stack([self[:, text] for text in range(self.shape[1])], 1).astype(
+            dtype or np.float32)
+
+    def _place(self, text: int) -> tuple[int, int, int]:
+        clips, texts, channels = self.shape
+        return text % texts, clips, channels
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +98,8 @@ class PairArrays:
     :param recordings: what was recorded, [n]: the same one where several cameras recorded it.
     """
 
-    human: Floats
-    robot: Floats
+    human: Pooled | Floats
+    robot: Pooled | Floats
     text: NDArray[np.int64]
     names: NDArray[np.str_]
     recordings: NDArray[np.str_]
@@ -47,9 +108,13 @@ class PairArrays:
 
     def own(self) -> tuple[Floats, Floats]:
         """Return human and robot features pooled with the pair's own text, [n, C] each."""
-        rows = np.arange(len(self.names))
         number = np.minimum(self.text, self.human.shape[1] - 1)
-        return self.human[rows, number], self.robot[rows, number]
+        human, robot = (np.empty((len(number), of.shape[2]), np.float32)
+                        for of in (self.human, self.robot))
+        for text in np.unique(number):
+            rows = np.flatnonzero(number == text)
+            human[rows], robot[rows] = self.human[rows, text], self.robot[rows, text]
+        return human, robot
 
     def neutral(self) -> tuple[Floats, Floats]:
         """Return human and robot features pooled with the neutral text, [n, C] each."""
@@ -102,16 +167,19 @@ def encode_pairs(
     names = sorted({item.robot.task_text for item in items})
     queries = torch.tensor(np.stack([texts[name] for name in [*names, NEUTRAL_TEXT]]),
                            device=model.device)
-    human, robot = [], []
+    shape = len(items), len(queries), model.attention.query(queries[:1]).shape[1]
+    if frozen_mean or model.pooling == 'mean':
+        shape = shape[0], 1, shape[2]
+    human, robot = Pooled(*shape), Pooled(*shape)
     with torch.no_grad():
         for start in range(0, len(items), _CHUNK):
             some = items[start:start + _CHUNK]
-            human.append(_pooled(model, _maps([i.human for i in some], cache, length), queries,
-                                 adapted=adapt_human, frozen_mean=frozen_mean).cpu())
-            robot.append(_pooled(model, _maps([i.robot for i in some], cache, length), queries,
-                                 adapted=True, frozen_mean=frozen_mean).cpu())
+            for pooled, clips, adapted in ((human, [i.human for i in some], adapt_human),
+                                           (robot, [i.robot for i in some], True)):
+                pooled.write(start, _pooled(model, _maps(clips, cache, length), queries,
+                                            adapted=adapted, frozen_mean=frozen_mean))
     return PairArrays(
-        human=torch.cat(human).numpy(), robot=torch.cat(robot).numpy(),
+        human=human, robot=robot,
         text=np.array([names.index(item.robot.task_text) for item in items], np.int64),
         names=np.array([item.robot.episode_id for item in items]),
         recordings=np.array([recording_of(item.robot.episode_id) for item in items]),

@@ -54,6 +54,8 @@ _CHARTS: dict[str, tuple[str, dict[str, str]]] = {
     'recall_own_pair': ('retrieval_r1', {**MAIN_RETRIEVAL, 'gallery': 'own_pair'}),
     'gap': ('proxy_a_distance', {'text': 'task'}),
     'policy': (POLICY, {})}
+# Pairs that are drawn, at most: t-SNE of more takes hours.
+_DRAWN = 4000
 # The split of tasks that training knows nothing of.
 TEST_TASKS = 'test_task'
 SIMULATED = ('Simulated pairs are not RH20T: these figures say that the method works on this '
@@ -145,11 +147,12 @@ def _figures(
             title = describe(metric, conditions)
             add(name, bar_chart(rows, title=title), title,
                 'Bars are means over seeds, whiskers 95 % intervals; hatched: controls.')
-    tasks = np.concatenate([before.tasks, before.tasks])
-    domains = np.repeat(['human', 'robot'], len(items))
+    some = np.unique(np.linspace(0, len(items) - 1, _DRAWN).round().astype(int))
     add('embeddings',
-        embeddings(np.concatenate(before.neutral()), np.concatenate(after.neutral()), tasks=tasks,
-                   domains=domains),
+        embeddings(*(np.concatenate([of[some] for of in arrays.neutral()])
+                     for arrays in (before, after)),
+                   tasks=np.tile(before.tasks[some], 2),
+                   domains=np.repeat(['human', 'robot'], len(some))),
         'Embeddings before and after',
         f'Pairs of {split}: t-SNE of features pooled with the neutral text.')
     add('retrieval', retrieval_examples(_examples(data, items, after)), 'Retrieval examples',
@@ -169,7 +172,6 @@ def _examples(
 ) -> list[Example]:
     """Take queries of different tasks, evenly, without regard to whether they succeed."""
     human, robot = arrays.neutral()
-    similarity = human @ robot.T
     shown: dict[str, int] = {}
     for i, task in enumerate(arrays.tasks):
         shown.setdefault(str(task), i)
@@ -177,12 +179,13 @@ def _examples(
     chosen = chosen[::max(1, len(chosen) // count)][:count]
     examples = []
     for i in chosen:
-        order = np.argsort(-similarity[i], kind='stable')[:answers]
+        similarity = robot @ human[i]
+        order = np.argsort(-similarity, kind='stable')[:answers]
         examples.append(Example(
             frames=_frames(data, items[i].human, 4), title=items[i].robot.task_text,
             answers=[Answer(
                 frame=_frames(data, items[j].robot, 3)[1],
-                label=f'{"own pair, " if j == i else ""}{similarity[i, j]:.2f}: '
+                label=f'{"own pair, " if j == i else ""}{similarity[j]:.2f}: '
                       f'{items[j].robot.task_text}',
                 right=bool(arrays.tasks[j] == arrays.tasks[i])) for j in order]))
     return examples

@@ -9,7 +9,7 @@ from typing import Any
 
 from hralign_ros.data.manifest import DataSet
 from hralign_ros.evaluation.bootstrap import EvaluationError, join_labels
-from hralign_ros.evaluation.embeddings import encode_frames, Floats, PairArrays
+from hralign_ros.evaluation.embeddings import encode_frames, Floats, PairArrays, Pooled
 from hralign_ros.evaluation.metrics import (
     action_probe,
     linear_cka,
@@ -129,7 +129,8 @@ def retrievals(arrays: PairArrays, gallery: int, *, full: bool) -> Found:
 
 
 def _pooled(
-    of: Floats, rows: NDArray[np.int64], text: int, instead: NDArray[np.int64] | None = None,
+    of: Pooled | Floats, rows: NDArray[np.int64], text: int,
+    instead: NDArray[np.int64] | None = None,
 ) -> Floats:
     """Give clips [k, C] of [n, K, C] as pooled with a text; with `instead`, other clips."""
     return of[rows if instead is None else instead[rows], min(text, of.shape[1] - 1)]

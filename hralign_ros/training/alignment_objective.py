@@ -3,15 +3,10 @@
 
 """The objective of HR-Align (Eq. 6) and of its control: batches, loss, optimiser, validation."""
 
-from hralign_ros.training.alignment_validation import Encoded, loss_and_recall
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
-import math
 from typing import Any
-=======
-from dataclasses import dataclass
->>>>>>> 26fcecd (Validation of any number of pairs, in memory for one feature a clip)
 
 from hralign_ros.data.pairs import Pair
 from hralign_ros.models.hr_align import HRAlign
@@ -27,7 +22,7 @@ from hralign_ros.training.alignment_batches import (
 )
 from hralign_ros.training.alignment_losses import contrast, video_text_loss
 from hralign_ros.training.alignment_options import TrainOptions
-<<<<<<< HEAD
+from hralign_ros.training.alignment_validation import Encoded, loss_and_recall
 from hralign_ros.training.clip_features import ClipFeatures
 from hralign_ros.training.distributed import gather, Ranks
 from hralign_ros.training.loop import Objective

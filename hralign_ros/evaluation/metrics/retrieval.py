@@ -3,7 +3,7 @@
 
 """How well a clip of one side finds its partner, or its task, on the other."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 import math
 from typing import Literal
@@ -28,6 +28,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 Level = Literal['instance', 'task']
+# Queries whose cosines with the whole gallery are in memory at a time.
+_BLOCK = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,8 +107,9 @@ def retrieval(
     q, g = unit_rows('query', query), unit_rows('gallery', gallery)
     if q.shape[1] != g.shape[1]:
         raise EvaluationError(f'queries have {q.shape[1]} channels, the gallery {g.shape[1]}')
-    return _retrieve(q @ g.T, identity, identity_g, task_q, task_g, level, own_pair, scene_q,
-                     scene_g, ks, gallery_size, draws, clusters, seed)
+    return _retrieve(_similar(np.arange(len(q)), q, g), (len(q), len(g)), identity, identity_g,
+                     task_q, task_g, level, own_pair, scene_q, scene_g, ks, gallery_size, draws,
+                     clusters, seed)
 
 
 def retrieval_with_queries(
@@ -134,22 +137,31 @@ def retrieval_with_queries(
         raise EvaluationError(
             f'text: {texts.dtype} {texts.shape}; needed is one integer for each query')
     every = np.arange(len(np.asarray(task_g)))
-    similarity = np.empty((len(texts), len(every)))
-    for number in np.unique(texts):
-        rows = np.flatnonzero(texts == number)
-        q = unit_rows('query', pool_query(rows, int(number)), len(rows))
-        g = unit_rows('gallery', pool_gallery(every, int(number)), len(every))
-        similarity[rows] = q @ g.T
-    return _retrieve(similarity, identity, identity_g, task_q, task_g, level, own_pair, scene_q,
-                     scene_g, ks, gallery_size, draws, clusters, seed)
+
+    def similar() -> Iterator[tuple[int, Floats]]:
+        for number in np.unique(texts):
+            rows = np.flatnonzero(texts == number)
+            q = unit_rows('query', pool_query(rows, int(number)), len(rows))
+            g = unit_rows('gallery', pool_gallery(every, int(number)), len(every))
+            yield from _similar(rows, q, g)
+
+    return _retrieve(similar(), (len(texts), len(every)), identity, identity_g, task_q, task_g,
+                     level, own_pair, scene_q, scene_g, ks, gallery_size, draws, clusters, seed)
+
+
+def _similar(rows: Ints, q: Floats, g: Floats) -> Iterator[tuple[int, Floats]]:
+    """Give each query's row with its cosines with the gallery [m], computed some at a time."""
+    for start in range(0, len(rows), _BLOCK):
+        yield from zip(rows[start:start + _BLOCK], q[start:start + _BLOCK] @ g.T, strict=True)
 
 
 def _retrieve(
-    similarity: Floats, identity: Labels, identity_g: Labels | None, task_q: Labels,
-    task_g: Labels, level: Level, own_pair: bool, scene_q: Labels | None, scene_g: Labels | None,
-    ks: Sequence[int], size: int | None, draws: int, clusters: Labels | None, seed: int,
+    similar: Iterator[tuple[int, Floats]], shape: tuple[int, int], identity: Labels,
+    identity_g: Labels | None, task_q: Labels, task_g: Labels, level: Level, own_pair: bool,
+    scene_q: Labels | None, scene_g: Labels | None, ks: Sequence[int], size: int | None,
+    draws: int, clusters: Labels | None, seed: int,
 ) -> Retrieval:
-    n, m = similarity.shape
+    n, m = shape
     ids_q = labels_of('identity', identity, n)
     ids_g = labels_of('identity_g', identity if identity_g is None else identity_g, m)
     tasks_q, tasks_g = labels_of('task_q', task_q, n), labels_of('task_g', task_g, m)
@@ -162,46 +174,58 @@ def _retrieve(
             'a gallery chosen by scene needs the scenes of queries and of the gallery')
     if not ks or min(ks) < 1 or draws < 1:
         raise EvaluationError(f'ks {tuple(ks)} and draws {draws} must be at least 1')
-    own = ids_q[:, None] == ids_g[None, :]
-    same_task = tasks_q[:, None] == tasks_g[None, :]
-    allowed = own | np.True_
-    if scene_q is not None and scene_g is not None:
-        scenes_q, scenes_g = labels_of('scene_q', scene_q, n), labels_of('scene_g', scene_g, m)
-        same_scene = scenes_q[:, None] == scenes_g[None, :]
-        allowed = own | (same_scene & ~same_task) if own_pair else ~same_scene
-    if not own_pair:
-        allowed &= ~own
-    right = own if level == 'instance' else own | same_task
+    scenes_q = labels_of('scene_q', tasks_q if scene_q is None else scene_q, n)
+    scenes_g = labels_of('scene_g', tasks_g if scene_g is None else scene_g, m)
     groups = labels_of('clusters', clusters, n) if clusters is not None else (
         ids_q if scene_q is None else join_labels(tasks_q, np.asarray(scene_q)))
+    (ids_q_, ids_g_), (task_numbers_q, task_numbers_g), (places_q, places_g) = (
+        np.split(np.unique(np.concatenate(both), return_inverse=True)[1], [n])
+        for both in ((ids_q, ids_g), (tasks_q, tasks_g), (scenes_q, scenes_g)))
 
+    def clips_for(row: int) -> tuple[Ints, Ints, Bools]:
+        """Give the own clips in a query's gallery, the others that may be, and what is right."""
+        own, same_task = ids_g_ == ids_q_[row], task_numbers_g == task_numbers_q[row]
+        allowed = np.ones(m, bool)
+        if scene_q is not None:
+            same_scene = places_g == places_q[row]
+            allowed = own | (same_scene & ~same_task) if own_pair else ~same_scene
+        return (np.flatnonzero(allowed & own) if own_pair else np.zeros(0, np.int64),
+                np.flatnonzero(allowed & ~own), own if level == 'instance' else own | same_task)
+
+    # All galleries are drawn first, in the order of queries, so that they depend on nothing else.
     generator = np.random.default_rng(seed)
     rounds = draws if size is not None else 1
-    index, results, sizes, chances = [], [], [], []
+    drawn: dict[int, Ints] = {}
     for row in range(n):
-        kept = np.flatnonzero(allowed[row] & own[row])
-        others = np.flatnonzero(allowed[row] & ~own[row])
+        kept, others, _ = clips_for(row)
         room = others.size if size is None else size - kept.size
         if room > others.size or room < 0 or (own_pair and not kept.size) or not others.size:
             continue
+        drawn[row] = np.zeros((1, 0), np.int32) if size is None else np.stack([
+            generator.permutation(others)[:room] for _ in range(rounds)]).astype(np.int32)
+    results: dict[int, Floats] = {}
+    sizes, chances = [], []
+    for row, similarity in similar:
+        if row not in drawn:
+            continue
+        kept, others, right = clips_for(row)
         measured = []
-        for _ in range(rounds):
-            drawn = others if size is None else generator.permutation(others)[:room]
-            clips = np.concatenate([kept, drawn])
-            positive = right[row, clips]
+        for chosen in drawn.pop(row):
+            clips = np.concatenate([kept, others if size is None else chosen])
+            positive = right[clips]
             if positive.any():
-                measured.append(_score(similarity[row, clips], positive, ks))
+                measured.append(_score(similarity[clips], positive, ks))
                 chances.append([_chance(clips.size, int(positive.sum()), k) for k in ks])
                 sizes.append(clips.size)
         if measured:
-            index.append(row)
-            results.append(np.mean(measured, 0))
+            results[int(row)] = np.mean(measured, 0)
+    index = sorted(results)
     if not index:
         raise EvaluationError(
             f'no query of {n} can be measured with {m} gallery clips'
             + (f' and galleries of {size}: take a smaller size' if size is not None else
                ': none has both a right clip and a wrong one'))
-    table = np.array(results)
+    table = np.array([results[row] for row in index])
     rows, named = np.array(index, np.int64), groups[np.array(index, np.int64)]
     ranks = table[:, 0]
     return Retrieval(

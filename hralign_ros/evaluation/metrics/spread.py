@@ -54,16 +54,13 @@ def linear_cka(human: ArrayLike, robot: ArrayLike, *, clusters: Labels) -> Estim
     if len(h) != len(r):
         raise EvaluationError(f'{len(h)} human and {len(r)} robot rows are not pairs')
     h, r = h - h.mean(0), r - r.mean(0)
-    kernel_h, kernel_r = h @ h.T, r @ r.T
-    np.fill_diagonal(kernel_h, 0.0)
-    np.fill_diagonal(kernel_r, 0.0)
 
     def cka(rows: Ints) -> float:
-        k, m = kernel_h[np.ix_(rows, rows)], kernel_r[np.ix_(rows, rows)]
-        scale = _unbiased_hsic(k, k) * _unbiased_hsic(m, m)
+        x, y = h[rows], r[rows]
+        scale = _unbiased_hsic(x, x) * _unbiased_hsic(y, y)
         if not scale > 0.0:
             raise EvaluationError('CKA of features that do not vary is not defined')
-        return _unbiased_hsic(k, m) / math.sqrt(scale)
+        return _unbiased_hsic(x, y) / math.sqrt(scale)
 
     return jackknife(cka, clusters)
 
@@ -99,14 +96,22 @@ def spread(features: ArrayLike, *, clusters: Labels) -> Spread:
         jackknife(lambda i: 1.0 - float((unit[i].mean(0) ** 2).sum()), clusters))
 
 
-def _unbiased_hsic(k: Floats, m: Floats) -> float:
-    """Return the unbiased HSIC of two kernels with zero diagonals (Song et al. 2012)."""
-    n = len(k)
+def _unbiased_hsic(x: Floats, y: Floats) -> float:
+    """
+    Return the unbiased HSIC of two linear kernels without their diagonals (Song et al. 2012).
+
+    The kernels are n x n; no more than the smaller of that and C x D is computed.
+    """
+    n = len(x)
     if n < 4:
         raise EvaluationError(f'debiased CKA needs at least 4 pairs, and a part has {n}')
-    cross = float(k.sum(0) @ m.sum(1))
-    return float((k * m).sum() + k.sum() * m.sum() / ((n - 1) * (n - 2))
-                 - 2.0 * cross / (n - 2)) / (n * (n - 3))
+    product = float(((x @ x.T) * (y @ y.T)).sum() if n < min(x.shape[1], y.shape[1])
+                    else ((x.T @ y) ** 2).sum())
+    diagonals = [(of * of).sum(1) for of in (x, y)]
+    k, m = (of @ of.sum(0) - diagonal for of, diagonal in zip((x, y), diagonals, strict=True))
+    product -= float(diagonals[0] @ diagonals[1])
+    return float(product + k.sum() * m.sum() / ((n - 1) * (n - 2))
+                 - 2.0 * float(k @ m) / (n - 2)) / (n * (n - 3))
 
 
 def _entropy(fractions: Floats) -> float:

@@ -28,6 +28,9 @@ from hralign_ros.evaluation.metrics.rows import (
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+# Clips whose cosines with all others are in memory at a time.
+_BLOCK = 256
+
 
 @dataclass(frozen=True, eq=False)
 class Separability:
@@ -77,15 +80,14 @@ def separability(
     if count < 2 or len(np.unique(places)) < 2:
         raise EvaluationError(
             f'{count} task(s) in {len(np.unique(places))} scene(s): at least 2 of both are needed')
-    elsewhere = (names[:, None] == names[None, :]) & (places[:, None] != places[None, :])
-    index = np.flatnonzero(elsewhere.any(1))
+    index = np.flatnonzero([len(np.unique(places[names == name])) > 1
+                            for name in np.unique(names)])
+    index = np.flatnonzero(np.isin(names, np.unique(names)[index]))
     if not index.size:
         raise EvaluationError('no task is shown in two scenes: nothing can be left out')
     if classifier == 'knn':
         unit = unit_rows('features', x)
-        similarity = unit @ unit.T
-        across = _vote(similarity, names, places[:, None] != places[None, :], k)
-        inside = _vote(similarity, names, runs[:, None] != runs[None, :], k)
+        across, inside = (_vote(unit, names, groups, k) for groups in (places, runs))
     elif classifier == 'linear':
         across = _probe_labels(x, names, places, max_folds, seed)
         inside = _probe_labels(x, names, runs, max_folds, seed)
@@ -112,34 +114,55 @@ def task_distance_ratio(
     """
     unit = unit_rows('features', features)
     names, runs = labels_of('tasks', tasks, len(unit)), labels_of('episodes', episodes, len(unit))
-    counted = runs[:, None] != runs[None, :]
-    if scenes is not None:
-        places = labels_of('scenes', scenes, len(unit))
-        counted &= places[:, None] != places[None, :]
-    distance = 1.0 - unit @ unit.T
-    same = names[:, None] == names[None, :]
+    everywhere = np.zeros(len(unit), np.str_)
+    places = everywhere if scenes is None else labels_of('scenes', scenes, len(unit))
+
+    def counted(rows: Ints, same: NDArray[np.str_]) -> Floats:
+        """Sum cosines, and count pairs, of the same label, other episodes and other scenes."""
+        x, of, run, place = unit[rows], same[rows], runs[rows], places[rows]
+        pairs = _within(x, of) - _within(x, of, run)
+        return pairs if scenes is None else pairs - _within(x, of, place) + _within(
+            x, of, run, place)
 
     def ratio(rows: Ints) -> float:
-        part = np.ix_(rows, rows)
-        inner, outer = counted[part] & same[part], counted[part] & ~same[part]
-        if not inner.any() or not outer.any():
+        inner = counted(rows, names)
+        outer = counted(rows, everywhere) - inner
+        if not inner[1] or not outer[1]:
             raise EvaluationError('the distance ratio needs clips within and between tasks')
-        between = float(distance[part][outer].mean())
-        return float(distance[part][inner].mean()) / between if between > TIE else 1.0
+        between = 1.0 - outer[0] / outer[1]
+        return float((1.0 - inner[0] / inner[1]) / between) if between > TIE else 1.0
 
     return jackknife(ratio, runs)
 
 
-def _vote(similarity: Floats, names: NDArray[np.str_], allowed: Bools, k: int) -> NDArray[np.str_]:
+def _within(x: Floats, *labels: NDArray[np.str_]) -> Floats:
+    """Sum the cosines of all ordered pairs of rows that share their labels, and count them."""
+    numbers = np.zeros(len(x), np.int64)
+    for column in labels:
+        codes = np.unique(column, return_inverse=True)[1]
+        numbers = np.unique(numbers * len(x) + codes, return_inverse=True)[1]
+    order = np.argsort(numbers, kind='stable')
+    starts = np.flatnonzero(np.diff(numbers[order], prepend=-1))
+    sums = np.add.reduceat(x[order], starts)
+    sizes = np.diff([*starts, len(x)]).astype(np.float64)
+    return np.array([(sums * sums).sum(), (sizes * sizes).sum()])
+
+
+def _vote(
+    unit: Floats, names: NDArray[np.str_], groups: NDArray[np.str_], k: int,
+) -> NDArray[np.str_]:
+    """Let the k most similar clips of other groups vote for each clip."""
     labels, numbers = np.unique(names, return_inverse=True)
+    group = np.unique(groups, return_inverse=True)[1]
     result = np.zeros(len(names), labels.dtype)
-    for row in range(len(names)):
-        others = np.flatnonzero(allowed[row])
-        nearest = others[np.argsort(-similarity[row, others], kind='stable')[:k]]
-        # A vote outweighs any difference between sums of k similarities.
-        votes = np.bincount(numbers[nearest], (k + 1) * 2 + similarity[row, nearest],
-                            minlength=len(labels))
-        result[row] = labels[votes.argmax()]
+    for start in range(0, len(names), _BLOCK):
+        for row, similarity in enumerate(unit[start:start + _BLOCK] @ unit.T, start):
+            others = np.flatnonzero(group != group[row])
+            nearest = others[np.argsort(-similarity[others], kind='stable')[:k]]
+            # A vote outweighs any difference between sums of k similarities.
+            votes = np.bincount(numbers[nearest], (k + 1) * 2 + similarity[nearest],
+                                minlength=len(labels))
+            result[row] = labels[votes.argmax()]
     return result
 
 

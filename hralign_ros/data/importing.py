@@ -18,6 +18,7 @@ from hralign_ros.data.manifest import (
     HUMAN,
     read_manifest,
     REFERENCE_VIEW,
+    require_writable,
     slug,
     write_manifest,
 )
@@ -65,6 +66,7 @@ def import_data(
             f'folder (ln -s {source} {output}/) and import {output / source.name}') from error
     rules = read_splits(splits)
     _check_old(output, kind, below, turning=geometry is not None)
+    require_writable(output)
     episodes = READERS[kind](source, report=report, **options)
     if not episodes:
         raise DataError(f'{source}: no episode can be used')

@@ -177,6 +177,24 @@ class DataSet:
             f'; held-out robots: {", ".join(robots)}' if robots else '')
 
 
+def require_writable(folder: Path) -> Path:
+    """
+    Make the folder of a manifest.
+
+    :raises DataError: it cannot be made, or nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise DataError(
+            f'{folder}: the manifest cannot be written there; link the data into a folder of your '
+            f'own (mkdir data; ln -s {folder} data/) and name that link')
+    return folder
+
+
 def write_manifest(folder: Path, episodes: Iterable[Episode]) -> Path:
     """
     Write the manifest of a folder; one that is there is replaced in one step.
@@ -190,8 +208,7 @@ def write_manifest(folder: Path, episodes: Iterable[Episode]) -> Path:
             raise DataError(f"{folder}: two episodes are named '{row.episode_id}'")
     for row in rows:
         _check(row)
-    path = Path(folder) / FILE_NAME
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = require_writable(Path(folder)) / FILE_NAME
     scratch = path.with_suffix(f'.{os.getpid()}.tmp')
     try:
         with parquet.ParquetWriter(scratch, _SCHEMA, compression='zstd') as writer:

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 from hralign_ros.data.content import hash_files, UNREADABLE
 from hralign_ros.data.features import build_features, features_folder, Videos
-from hralign_ros.data.manifest import DataError
+from hralign_ros.data.manifest import DataError, write_manifest
 from hralign_ros.runtime.report import silent
 import numpy as np
 import pytest
@@ -199,8 +199,7 @@ def test_ray_with_a_worker_that_dies(build, tmp_path, monkeypatch):
     # Ray's processes find the package and the tests as this one does.
     monkeypatch.setenv('PYTHONPATH', os.pathsep.join(sys.path))
     monkeypatch.setenv('RAY_USAGE_STATS_ENABLED', '0')
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False,
-             _temp_dir=os.path.realpath(tmp_path)[:60] if len(str(tmp_path)) < 40 else None)
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         died = tmp_path / 'died'
         features = build(workers='ray', once=died)
@@ -233,6 +232,11 @@ def test_a_data_set_that_cannot_be_written(tmp_path, monkeypatch):
     assert f'features are kept in {chosen}' in lines[0]
     given = tmp_path / 'given'
     assert features_folder(data, given, lines.append) == given and len(lines) == 1
+
+
+def test_an_import_that_cannot_be_written_is_one_sentence(tmp_path):
+    with pytest.raises(DataError, match='manifest cannot be written there; link the data'):
+        write_manifest(Path('/proc/none'), [])
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(build):

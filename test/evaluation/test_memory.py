@@ -16,7 +16,7 @@ def test_memory_does_not_grow_with_texts_or_with_the_square_of_pairs():
     Guards data sets of RH20T's size, 56,000 pairs: tens of gigabytes were needed.
 
     All clips pooled with all texts were in memory, and several matrices of all clips with all:
-    1,400 MB of these few pairs, whose features are 5 MB.
+    1,600 MB of these few pairs, of which 150 are left.
     """
     done = subprocess.run(
         [sys.executable, many_pairs.__file__, '4000', '256', '60', '--lean'], text=True,

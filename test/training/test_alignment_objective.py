@@ -73,7 +73,6 @@ def test_validation_is_the_same_however_much_is_kept(alike, monkeypatch):
     assert not alike or found[0][R1] == 0.0, 'equal features are no success'
 
 
-
 def slow_anchored_loss(model, batch, options):
     """Pool again for each pair of clips, and write Eq. 6 as it stands."""
     queries = model.attention.query(batch.text)

@@ -235,7 +235,7 @@ class PairBatches(_Source):
 
     @cached_property
     def task_numbers(self) -> list[int]:
-        """Number the tasks of all items."""
+        """Give the number of each item's task."""
         return list(np.unique([item.task_id for item in self.items], return_inverse=True)[1])
 
     def _load(

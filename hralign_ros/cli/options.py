@@ -33,6 +33,7 @@ SHARED = {
     'data': 'data set: a folder with a manifest, as `hralign data` writes it',
     'device': 'auto takes a GPU where there is one',
     'features': 'folder of computed features; default: in the data set',
+    'learning_rate': 'at its highest',
     'node': "the encoder's node with its namespace",
     'output': 'where to write',
     'params_file': "the node's parameter file, where its cameras recorded these videos: they are "
@@ -43,6 +44,7 @@ SHARED = {
     'split': 'only these splits of the data set',
     'split_file': 'YAML file that says which tasks, scenes and robots are held out; default: the '
                   'shipped one',
+    'steps': 'of the optimiser',
     'workers': "processes that compute features, or 'ray'",
 }
 

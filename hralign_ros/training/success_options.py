@@ -21,6 +21,7 @@ class SuccessOptions(LoopOptions):
     :param prompt_length: L, vectors of each.
     :param tasks_per_step: in a batch.
     :param clips_per_task: in a batch.
+    :param length: T, frames of each clip.
     :param human_fraction: of a task's clips that are sampled from its human recordings, where it
         has any; 0: human recordings are not used, which was better on simulated episodes.
     :param cross_domain: weight of L_CDC; it acts where a batch has human clips.

@@ -122,6 +122,7 @@ def test_an_option_is_the_same_everywhere():
             for option in action.option_strings:
                 forms.setdefault(option, {}).setdefault(
                     (action.type, str(action.choices), action.metavar), []).append(words)
+            assert re.match(r'\s*[^\s(]', action.help), (words, action.dest)
     # Only features can be computed by Ray.
     assert {name: found for name, found in forms.items()
             if len(found) > 1 and name != '--workers'} == {}

@@ -203,7 +203,7 @@ def test_partners_are_drawn_several_times(tmp_path):
     ({'trained': 'all'}, TrainingError, "'all'; allowed: adapters, query"),
     ({'pooling': 'max'}, TrainingError, "'max'; allowed: attention, mean"),
     ({'pairs': 'friends'}, DataError, "'friends': needed is one of recorded"),
-    ({'views': ('side',)}, DataError, 'split train has the view side; there are: .*--views'),
+    ({'views': ('side',)}, DataError, 'split train has the view side; there are: .*--view'),
     ({'position': 'last'}, ModelError, "'last'; allowed: early, middle, late"),
     ({'init': 'zero'}, ModelError, 'identity, release'),
     ({'text': 'bert'}, TrainingError, "'bert'; allowed: minilm, distilbert:FOLDER"),

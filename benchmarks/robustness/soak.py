@@ -27,11 +27,11 @@ import time
 from typing import Any
 
 from hralign_ros.nodes import conversions, image_subscriptions
-from hralign_ros.nodes.diagnostics import resident_bytes
 from hralign_ros.runtime.decision import Decision, DecisionRules, Status
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.errors import HralignError, InferenceError
 from hralign_ros.runtime.faults import Faults
+from hralign_ros.runtime.memory_limit import process_memory
 from hralign_ros.runtime.pairing import PairingRules
 from hralign_ros.runtime.pipeline import Callbacks, Pipeline, Result
 import numpy as np
@@ -65,7 +65,7 @@ class Growth:
 
     def sample(self, ticks: int) -> None:
         """Look at this process."""
-        self.rows.append((ticks, resident_bytes(), len(os.listdir('/proc/self/fd')),
+        self.rows.append((ticks, process_memory()[1], len(os.listdir('/proc/self/fd')),
                           len(os.listdir('/proc/self/task'))))
 
     def slope(self) -> dict[str, float]:

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 from hralign_ros.doctor.findings import error, Finding, ok, skipped, warn
 from hralign_ros.runtime.fast_dds import profiles_variable, SINCE_KILTED, UNTIL_JAZZY
+from hralign_ros.runtime.memory_limit import COMPUTER, free_memory
 
 MIB = 1 << 20
 # What Fast DDS has without a profile.
@@ -72,16 +73,8 @@ def governor_finding(found: Sequence[str]) -> Finding:
     return ok('governor', text)
 
 
-def available_memory(text: str) -> int | None:
-    """Take what is available out of /proc/meminfo [bytes]."""
-    for line in text.splitlines():
-        if line.startswith('MemAvailable:'):
-            return int(line.split()[1]) * 1024
-    return None
-
-
 def memory_finding(available: int | None) -> Finding:
-    """Check it; the encoder takes some 300 MB."""
+    """Check what is available [bytes]; the encoder takes some 300 MB."""
     if available is None:
         return skipped('memory', '/proc/meminfo does not say')
     found = f'{available / 1e9:.1f} GB available'
@@ -239,5 +232,4 @@ def computer_findings(load: float, threads: int) -> Iterator[Finding]:
     yield load_finding(load, cores())
     yield threads_finding(threads, cores())
     yield governor_finding(governors())
-    path = Path('/proc/meminfo')
-    yield memory_finding(available_memory(path.read_text('utf-8')) if path.exists() else None)
+    yield memory_finding(dict(free_memory()).get(COMPUTER))

@@ -16,9 +16,9 @@ from hralign_ros.runtime.errors import first_line
 class Level(str, Enum):
     """How good a finding is; ERROR: results cannot be relied on, WARN: they may be worse."""
 
-    OK = 'OK'
-    WARN = 'WARN'
     ERROR = 'ERROR'
+    WARN = 'WARN'
+    OK = 'OK'
     SKIPPED = 'SKIPPED'
 
 
@@ -97,10 +97,7 @@ def as_text(sections: Sequence[Section], *, colours: bool = False) -> str:
         lines += ['', section.title]
         for finding in _joined(section.findings):
             lines += _rows(finding, column, colours)
-    numbers = ', '.join(
-        f'{count(sections, level)} {word}' for level, word in (
-            (Level.ERROR, 'ERROR'), (Level.WARN, 'WARN'), (Level.OK, 'OK'),
-            (Level.SKIPPED, 'SKIPPED')))
+    numbers = ', '.join(f'{count(sections, level)} {level.value}' for level in Level)
     return '\n'.join([*lines[1:], '', numbers]) + '\n'
 
 

@@ -172,11 +172,9 @@ class Listener:
             if set(types) & set(_IMAGE_TYPES) and self.node.count_publishers(topic))
 
     def _publishers(self, topic: str, qos: Any) -> tuple[Publisher, ...]:
-        found = []
-        for info in self.node.get_publishers_info_by_topic(topic):
-            name = f'{info.node_namespace.rstrip("/")}/{info.node_name}'
-            found.append(Publisher(
-                name, info.topic_type, disagreement(info.qos_profile, qos)))
+        found = [Publisher(f'{info.node_namespace.rstrip("/")}/{info.node_name}', info.topic_type,
+                           disagreement(info.qos_profile, qos))
+                 for info in self.node.get_publishers_info_by_topic(topic)]
         return tuple(sorted(found, key=lambda publisher: publisher.node))
 
     def encoder_finding(self) -> Finding:

@@ -134,15 +134,15 @@ def _examine(
 ) -> list[Section]:
     """Make all checks, as far as there is a ROS to make them with."""
     settings, parameter_findings = _settings(options, listener)
-    names = software.Choice.__dataclass_fields__
-    choice = software.plain(settings.values) if settings else software.Choice(
-        **{name: value for name, value in options.given.items() if name in names})
+    values = settings.values if settings else {}
+    choice = software.Choice(**{
+        name: value for name, value in (values or options.given).items()
+        if name in software.Choice.__dataclass_fields__})
     sections = [
         Section('Python and ROS', _ros_findings(listener, problem)),
         Section('Parameters', parameter_findings),
         Section('onnxruntime', guarded('onnxruntime', software.onnxruntime_findings, choice)),
-        Section('Bundle', guarded('bundle', software.bundle_findings, choice,
-                                  settings.values if settings else {}))]
+        Section('Bundle', guarded('bundle', software.bundle_findings, choice, values))]
     if listener is None:
         sections += [Section(title, [skipped(name, 'rclpy cannot be used')]) for title, name in (
             ('Transport', 'profile'), ('Cameras', 'all'), ('Encoder', 'encoder'))]

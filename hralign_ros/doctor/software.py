@@ -418,8 +418,3 @@ def _task_finding(tasks: TaskTable, manifest: Manifest, values: Mapping[str, Any
         return warn('task', f"'{task.name}' has no threshold for alpha {values['alpha']:g}: "
                     'decisions will be ABSTAIN', 'Calibrate the bundle with attempts at it')
     return ok('task', f"'{task.name}' ({task.task_id})")
-
-
-def plain(values: Mapping[str, Any]) -> Choice:
-    """Take from the encoder's parameters what decides where and what it computes."""
-    return Choice(**{name: values[name] for name in Choice.__dataclass_fields__})

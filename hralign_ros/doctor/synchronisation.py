@@ -5,7 +5,6 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 import math
 
 from hralign_ros.doctor.cameras import ages_of, Camera, CLOCK_REMEDY, FEWEST
@@ -19,23 +18,18 @@ _MATCHED = 0.95
 _LARGEST_TOLERANCE = 0.1
 
 
-@dataclass(frozen=True)
-class Moments:
-    """When the frames of one view were taken and came: int64 [n] each, by rising stamp."""
+def moments_of(camera: Camera, stamp_source: str) -> np.ndarray:
+    """
+    Take the usable times of a camera, by the stamp that the encoder would use.
 
-    stamps: np.ndarray
-    elapsed: np.ndarray
-
-
-def moments_of(camera: Camera, stamp_source: str) -> Moments:
-    """Take the usable times of a camera, by the stamp that the encoder would use."""
+    :returns: int64 [2, n], when each frame was taken and when it came, by rising stamp.
+    """
     rows = sorted((m.arrival if stamp_source == 'arrival' else m.stamp, m.elapsed)
                   for m in camera.received if stamp_source == 'arrival' or m.stamp > 0)
-    times = np.array(rows, np.int64).reshape(-1, 2)
-    return Moments(times[:, 0], times[:, 1])
+    return np.array(rows, np.int64).reshape(-1, 2).T
 
 
-def partners(views: Sequence[Moments]) -> tuple[np.ndarray, np.ndarray]:
+def partners(views: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """
     Give each frame of the slowest view the nearest frames of the others.
 
@@ -43,22 +37,18 @@ def partners(views: Sequence[Moments]) -> tuple[np.ndarray, np.ndarray]:
 
     :returns: differences of stamps and of arrival within each group [s], float64 [n] each.
     """
-    slowest = min(views, key=lambda view: len(view.stamps))
-    begin = max(int(view.stamps[0]) for view in views)
-    end = min(int(view.stamps[-1]) for view in views)
-    stamps, elapsed = [slowest.stamps], [slowest.elapsed]
+    slowest, _ = min(views, key=lambda view: view.shape[1])
+    begin = max(int(stamps[0]) for stamps, _ in views)
+    end = min(int(stamps[-1]) for stamps, _ in views)
+    groups = []
     for view in views:
-        if view is slowest:
-            continue
-        right = np.clip(np.searchsorted(view.stamps, slowest.stamps), 1, len(view.stamps) - 1)
-        left_nearer = slowest.stamps - view.stamps[right - 1] <= view.stamps[right] \
-            - slowest.stamps
-        nearest = np.where(left_nearer, right - 1, right)
-        stamps.append(view.stamps[nearest])
-        elapsed.append(view.elapsed[nearest])
-    inside = (slowest.stamps >= begin) & (slowest.stamps <= end)
-    return tuple((np.ptp(np.stack(times), axis=0) * 1e-9)[inside]  # type: ignore[return-value]
-                 for times in (stamps, elapsed))
+        stamps = view[0]
+        right = np.clip(np.searchsorted(stamps, slowest), 1, len(stamps) - 1)
+        left_nearer = slowest - stamps[right - 1] <= stamps[right] - slowest
+        groups.append(view[:, np.where(left_nearer, right - 1, right)])
+    inside = (slowest >= begin) & (slowest <= end)
+    skews, lags = np.ptp(np.stack(groups), axis=0)[:, inside] * 1e-9
+    return skews, lags
 
 
 def replay(cameras: Sequence[Camera], rules: PairingRules, stamp_source: str) -> Counter[str]:
@@ -103,7 +93,7 @@ def pairing_finding(
 ) -> Iterator[Finding]:
     """Check how well the frames of the cameras fit together."""
     usable = {c.view: moments_of(c, stamp_source) for c in cameras}
-    silent = [view for view, moments in usable.items() if len(moments.stamps) < FEWEST]
+    silent = [view for view, moments in usable.items() if moments.shape[1] < FEWEST]
     if silent or len(cameras) < 2:
         why = f'no usable frames of {", ".join(silent)}' if silent else 'there is one view only'
         yield skipped('skew', why)
@@ -124,7 +114,7 @@ def pairing_finding(
     yield matched_finding(
         replay(cameras, rules, stamp_source),
         float(np.percentile(lags, 95)) if len(lags) else None, rules,
-        period=min(float(np.median(np.diff(m.stamps))) * 1e-9 for m in usable.values()))
+        period=min(float(np.median(np.diff(stamps))) * 1e-9 for stamps, _ in usable.values()))
 
 
 def skew_finding(skews: np.ndarray, tolerance: float) -> Finding:

@@ -9,6 +9,7 @@ With a ROS 2 installation `ros2 launch hralign_ros demo.launch.py` does the same
 
 import argparse
 from collections.abc import Mapping, Sequence
+import json
 import os
 from pathlib import Path
 import signal
@@ -136,7 +137,7 @@ def _run(
         processes['monitor'] = _node(
             'demo_monitor', environment,
             {'report': str(report),
-             'cameras': f'[{", ".join(f"{view}/image_raw" for view in views)}]'})
+             'cameras': [f'{view}/image_raw' for view in views]})
         processes['encoder'] = _node(
             'encoder_node', environment, {'autostart': True, 'bundle': str(bundle.path),
                                           **({'task': task} if task else {})},
@@ -170,10 +171,8 @@ def _node(
     command = [sys.executable, '-m', f'hralign_ros.nodes.{module}', '--ros-args',
                '--log-level', log_level]
     for name, value in values.items():
-        text = str(value).lower() if isinstance(value, bool) else str(value)
-        quoted = text if isinstance(value, (bool, int, float)) or text.startswith('[') \
-            else "'" + text.replace("'", "''") + "'"
-        command += ['-p', f'{name}:={quoted}']
+        # JSON is YAML, too, but for characters that it would write as two halves.
+        command += ['-p', f'{name}:={json.dumps(value, ensure_ascii=False)}']
     for source, target in (remap or {}).items():
         command += ['-r', f'{source}:={target}']
     return subprocess.Popen(command, env=environment, start_new_session=True)

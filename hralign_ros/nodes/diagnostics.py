@@ -16,6 +16,7 @@ from hralign_ros.nodes.conversions import stamp_text
 from hralign_ros.nodes.network import CONSUMER, NAME
 from hralign_ros.nodes.parameters import Settings
 from hralign_ros.runtime.encoder import Encoder
+from hralign_ros.runtime.memory_limit import process_memory
 from hralign_ros.runtime.pipeline import PAIRING
 from hralign_ros.runtime.providers import CUDA_PROVIDER
 from hralign_ros.runtime.tally import Statistics
@@ -49,7 +50,7 @@ def model_status(
     """Tell what is loaded and where it runs, or why nothing is; and how the process does."""
     twice = faults.get(NAME, '')
     process: dict[str, Any] = {
-        'state': state, 'rss_mb': resident_bytes() / 1e6,
+        'state': state, 'rss_mb': process_memory()[1] / 1e6,
         'load_average': os.getloadavg()[0]}
     if encoder is None:
         return status(node, 'model', ERROR if problem else WARN if twice else OK,
@@ -65,15 +66,6 @@ def model_status(
             'provider_requested': hardware.requested, 'provider': hardware.provider,
             'onnxruntime': encoder.onnxruntime_version, 'precision': encoder.precision,
             'success_head_trained': manifest.success_trained}, hardware_id=hardware.provider)
-
-
-def resident_bytes() -> int:
-    """Tell how much memory this process holds; 0 where /proc is not there."""
-    try:
-        with open('/proc/self/statm', encoding='ascii') as statm:
-            return int(statm.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
-    except OSError:
-        return 0
 
 
 def gpu_memory() -> dict[str, float]:
@@ -103,12 +95,9 @@ def camera_status(
     age = statistics.ages[view]
     own = {key.removeprefix(f'{view} '): text for key, text in faults.items()
            if key.startswith(f'{view} ')}
-    required = settings.views[view].required
-    level, message = OK, f'{statistics.rates[view]:.1f} Hz'
-    if own:
-        hard = ERROR if required else WARN
-        level = WARN if own.keys() <= _MILD else hard
-        message = '; '.join(own.values())
+    hard = settings.views[view].required and not own.keys() <= _MILD
+    level = ERROR if hard else WARN if own else OK
+    message = '; '.join(own.values()) or f'{statistics.rates[view]:.1f} Hz'
     drops = {f'dropped_{k}': n for k, n in sorted(counts.items()) if k not in _NOT_DROPS}
     return status(node, f'camera {view}', level, message, {
         'topic': topic, 'rate_hz': statistics.rates[view],

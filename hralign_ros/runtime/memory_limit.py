@@ -38,6 +38,7 @@ def require_memory(bundle: Path, size: int) -> None:
                 'limit')
 
 
+COMPUTER = "computer's memory"
 ADDRESS_SPACE = 'address space allowed to this process (RLIMIT_AS)'
 
 
@@ -45,7 +46,7 @@ def free_memory() -> Iterator[tuple[str, int]]:
     """Tell what limits memory here, and how much each leaves [bytes]; empty where unknown."""
     for line in _text('/proc/meminfo').splitlines():
         if line.startswith('MemAvailable:'):
-            yield "computer's memory", int(line.split()[1]) * 1024
+            yield COMPUTER, int(line.split()[1]) * 1024
     limit = _text('/sys/fs/cgroup/memory.max').strip()
     used = _text('/sys/fs/cgroup/memory.current').strip()
     if limit.isdigit() and used.isdigit():
@@ -54,9 +55,15 @@ def free_memory() -> Iterator[tuple[str, int]]:
             '/sys/fs/cgroup/memory.stat').splitlines() if line.startswith('inactive_file '))
         yield "container's memory", int(limit) - int(used) + cached
     allowed = resource.getrlimit(resource.RLIMIT_AS)[0]
-    mapped = _text('/proc/self/statm').split()
+    mapped, _ = process_memory()
     if allowed != resource.RLIM_INFINITY and mapped:
-        yield ADDRESS_SPACE, allowed - int(mapped[0]) * os.sysconf('SC_PAGE_SIZE')
+        yield ADDRESS_SPACE, allowed - mapped
+
+
+def process_memory() -> tuple[int, int]:
+    """Tell how much memory this process has mapped and how much it holds; 0 where unknown."""
+    mapped, held, *_ = map(int, _text('/proc/self/statm').split() or (0, 0))
+    return mapped * os.sysconf('SC_PAGE_SIZE'), held * os.sysconf('SC_PAGE_SIZE')
 
 
 def _text(path: str) -> str:

@@ -139,15 +139,11 @@ class Pairing(Generic[Payload]):
 
     def reset(self) -> None:
         """Forget all stamps, as after a jump of the clock; the counts stay."""
-        for view in self._views.values():
+        for name, view in self._views.items():
             if view.pending is not None:
                 view.counts['cleared'] += 1
-            view.pending = None
-            view.last_stamp = None
-            view.behind_since = None
-            view.behind_count = 0
-        self._last_set = None
-        self._opened = None
+            self._views[name] = _View(unmatched=view.unmatched, counts=view.counts)
+        self._last_set = self._opened = None
         self._start = 0
 
     def offer(self, name: str, frame: Frame[Payload], *, now: int, elapsed: int) -> Verdict:

@@ -3,7 +3,7 @@
 
 """The command: read the options, make all checks, show what they found."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 import json
 import os
@@ -200,23 +200,16 @@ def _live_sections(
     else:
         print(f'listening to {", ".join(settings.views)} for {options.seconds:g} s ...',
               file=sys.stderr, flush=True)
-        heard = listener.listen(settings, options.seconds)
-        camera_sections = _camera_sections(heard, settings)
+        heard, source = listener.listen(settings, options.seconds), settings['stamp_source']
+        camera_sections = [Section(f'Camera {camera.view}', guarded(
+            'camera', camera_findings, camera, [other for other in heard if other is not camera],
+            settings.pairing, stamp_source=source, stuck_after=settings.stuck_after))
+            for camera in heard]
+        camera_sections.append(Section('Between cameras', guarded(
+            'pairing', pairing_finding, heard, settings.pairing, stamp_source=source)))
     largest = max((m.size for c in heard if c.transport == 'raw' for m in c.received), default=0)
     transport = guarded(
         'transport', computer.transport_findings, listener.middleware, os.environ, largest=largest,
         raw=not heard or any(c.transport == 'raw' for c in heard))
     return [Section('Transport', transport), *camera_sections,
             Section('Encoder', guarded('encoder', listener.encoder_finding))]
-
-
-def _camera_sections(heard: Sequence[Camera], settings: 'Settings') -> list[Section]:
-    source = settings['stamp_source']
-    sections = []
-    for camera in heard:
-        others = [other for other in heard if other is not camera]
-        sections.append(Section(f'Camera {camera.view}', guarded(
-            'camera', camera_findings, camera, others, settings.pairing, stamp_source=source,
-            stuck_after=settings.stuck_after)))
-    return [*sections, Section('Between cameras', guarded(
-        'pairing', pairing_finding, heard, settings.pairing, stamp_source=source))]

@@ -9,7 +9,6 @@ from typing import Any
 
 from hralign_ros.runtime.errors import BundleError, InferenceError
 from hralign_ros.runtime.providers import SessionFactory, Signature
-import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -260,9 +259,3 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at
     raise ValueError(f'a number of more than ten bytes at byte {at}')
-
-
-def zeros(tensors: Sequence[Tensor], *, free: int) -> dict[str, Array]:
-    """Make an input of zeros for a signature, with `free` wherever any size is taken."""
-    return {
-        t.name: np.zeros([free if s is None else s for s in t.shape], t.dtype) for t in tensors}

@@ -32,14 +32,10 @@ class VideoInfo:
     """
     What the header of a video says.
 
-    :param width: of an image as it is shown, after any rotation.
-    :param height: the same.
     :param rate_hz: mean frame rate; 0: the header does not say.
     :param frames: how many there are; 0: the header does not say.
     """
 
-    width: int
-    height: int
     rate_hz: float
     frames: int
 
@@ -53,8 +49,8 @@ def probe(path: Path) -> VideoInfo:
     """
     with _opened(path) as (container, stream):
         for frame in _decoded(container, stream):
-            height, width = _image(frame).shape[:2]
-            return VideoInfo(width, height, _rate(stream), stream.frames)
+            _image(frame)
+            return VideoInfo(_rate(stream), stream.frames)
     raise DataError(f'video {path}: holds no frame')
 
 

@@ -6,13 +6,16 @@
 from importlib import import_module
 from pathlib import Path
 import re
+import shlex
 import subprocess
 import sys
 
 from hralign_ros import __version__
-from hralign_ros.cli.main import main, TREE
+from hralign_ros.cli.main import main, make_parser, TREE
 from hralign_ros.cli.options import add_options, Parser, SHARED
 import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def sentence(capsys, arguments):
@@ -132,10 +135,19 @@ def test_an_option_is_the_same_everywhere():
 
 def test_the_page_is_in_step(monkeypatch):
     """Guards docs/commands.md: it names every command and option that there is."""
-    tools = Path(__file__).resolve().parents[2] / 'tools'
-    monkeypatch.syspath_prepend(str(tools))
+    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
     writer = import_module('write_commands')
     assert writer.PAGE.read_text('utf-8') == writer.make_page(), 'run tools/write_commands.py'
+
+
+@pytest.mark.parametrize('page', ['README.md', *sorted(
+    path.relative_to(ROOT).as_posix() for path in ROOT.glob('docs/*.md'))])
+def test_commands_in_documents_can_be_typed(page):
+    """Guards readers: a line that a document tells them to type has options that there are."""
+    text = (ROOT / page).read_text('utf-8').replace('\\\n', ' ')
+    for line in re.findall(r'^    (?:\.venv-sim/bin/)?hralign ([^\n#`]+)', text, re.M):
+        if '...' not in line:
+            make_parser().parse_args(shlex.split(line))
 
 
 @pytest.mark.parametrize('words', [(), *(words for words, _ in commands())], ids=' '.join)

@@ -6,10 +6,10 @@
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 import os
 from pathlib import Path
-import shutil
 from threading import Event, Thread
 import time
 from typing import Any
@@ -18,7 +18,8 @@ from hralign_msgs.msg import SuccessProbability, TaskEmbedding
 import numpy as np
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
-from support.harness import Harness, NodeProcess, noise, ROOT, stamp_of, VIEWS
+from support.harness import Harness, NodeProcess, noise, PATIENCE, stamp_of, VIEWS
+from support.tiny_bundle import write_tiny_bundle
 import yaml
 
 SECOND = 1_000_000_000
@@ -34,7 +35,7 @@ NAN, RAISE = (0, 255, 0), (255, 0, 0)
 
 def trapped_bundle(folder: Path) -> Path:
     """
-    Make a variant of the shipped bundle for faults that only a model can have.
+    Make a variant of the tiny bundle for faults that only a model can have.
 
     Whatever it sees, it soon decides SUCCESS: that is what must not be left standing. Images
     whose first pixel is NAN make NaN of all pixels, RAISE makes the session raise.
@@ -42,7 +43,8 @@ def trapped_bundle(folder: Path) -> Path:
     import onnx
     from onnx import helper, numpy_helper
 
-    shutil.copytree(ROOT / 'models/default', folder)
+    folder.mkdir()
+    write_tiny_bundle(folder, VIEWS)
     model = onnx.load(str(folder / 'preprocess.onnx'))
     graph, node = model.graph, helper.make_node
     pixels = graph.output[0].name
@@ -68,10 +70,11 @@ def trapped_bundle(folder: Path) -> Path:
         node('Add', ['untrapped', 'trap_nothing'], [pixels])])
     (folder / 'preprocess.onnx').write_bytes(model.SerializeToString())
     tasks = yaml.safe_load((folder / 'tasks.yaml').read_text('utf-8'))
-    for task in tasks['tasks']:
-        for calibration in task['calibration']:
-            for threshold in calibration['thresholds']:
-                threshold['probability'] = 1e-9
+    (known,) = (task for task in tasks['tasks'] if task['calibration'])
+    for row in known['calibration']:
+        row['thresholds'] = [{'alpha': 0.05, 'probability': 1e-9}]
+    next(task for task in tasks['tasks'] if task['name'] == TASK)['calibration'] \
+        = known['calibration']
     (folder / 'tasks.yaml').write_text(yaml.safe_dump(tasks, sort_keys=False), 'utf-8')
     document = yaml.safe_load((folder / 'bundle.yaml').read_text('utf-8'))
     document['ood']['threshold'] = 1e9
@@ -127,6 +130,7 @@ class Cameras(Thread):
 
     def __init__(self, harness: Harness) -> None:
         super().__init__(daemon=True)
+        machine()
         self.harness = harness
         self.sends: dict[str, Sends] = dict.fromkeys(VIEWS, good)
         self.taken: dict[str, dict[int, int]] = {view: {} for view in VIEWS}
@@ -246,7 +250,7 @@ class Robot:
         """Give the newest result."""
         return self.harness.successes[-1] if self.harness.successes else None
 
-    def wait(self, condition: Callable[[], Any], what: str, limit: float = 20.0) -> Any:
+    def wait(self, condition: Callable[[], Any], what: str, limit: float = PATIENCE) -> Any:
         """Spin until a condition holds; everything that comes is checked."""
         def checked() -> Any:
             self.check()
@@ -404,7 +408,7 @@ def endure(
     """
     robot.steady()
     cameras, before = robot.cameras, len(robot.process.output)
-    began, first = robot.harness.now(), cameras.index
+    began, first, start = robot.harness.now(), cameras.index, time.monotonic()
     begin()
     said = ''
     if says:
@@ -422,7 +426,7 @@ def endure(
     robot.wait(robot.all_told, 'a line for the end of each fault')
     told = robot.process.output[before:]
     begins = told.count('[WARN]')
-    busy = cameras.stalled(first) or busy_machine()
+    busy = cameras.stalled(first) or machine().busy(start)
     if not busy:
         assert begins <= most and bool(begins) == bool(says), told
     assert '[ERROR]' not in told and '[FATAL]' not in told, told
@@ -431,9 +435,45 @@ def endure(
                max(last - first - len(embedded), 0), busy)
 
 
-def busy_machine() -> bool:
-    """Whether so much else wants to run here that a delay says nothing of the node."""
-    return os.getloadavg()[0] > 2 * (os.cpu_count() or 1)
+class Machine(Thread):
+    """
+    How many threads want to run on this machine, ever since.
+
+    The load average knows of four busy neighbours only minutes after they have begun.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        # (time [s], threads that run or could).
+        self._seen: list[tuple[float, int]] = []
+        self.start()
+
+    def run(self) -> None:
+        """Look ten times a second."""
+        while True:
+            self._seen.append((time.monotonic(), self._runnable()))
+            time.sleep(0.1)
+
+    @staticmethod
+    def _runnable() -> int:
+        """Count the threads that run or could; the one that asks is none of them."""
+        with open('/proc/loadavg', encoding='ascii') as file:
+            return int(file.read().split()[3].split('/')[0]) - 1
+
+    def busy(self, since: float) -> bool:
+        """
+        Whether so much wanted to run that a delay says nothing of the node.
+
+        :param since: on the monotonic clock [s].
+        """
+        seen = [count for when, count in self._seen if when >= since - 0.2]
+        return float(np.mean(seen or [self._runnable()])) > 1.5 * (os.cpu_count() or 1)
+
+
+@cache
+def machine() -> Machine:
+    """Watch this machine from the first call on."""
+    return Machine()
 
 
 def published(message: Any) -> int:

@@ -54,11 +54,10 @@ def _preprocess() -> bytes:
         {'size': np.array([SIDE, SIDE], np.int64), 'most': np.float32(255.0)})
 
 
-def _visual() -> bytes:
+def _visual(views: int) -> bytes:
     """Mean red, green and blue of each quarter of the image, and a constant 1."""
     from onnx import helper
 
-    views = len(VIEWS)
     return _model(
         [helper.make_node('AveragePool', ['pixels'], ['pooled'], kernel_shape=[8, 8],
                           strides=[8, 8]),
@@ -71,11 +70,11 @@ def _visual() -> bytes:
          'flat': np.array([views, CHANNELS, GRID * GRID], np.int64)})
 
 
-def _embed() -> bytes:
+def _embed(views: int) -> bytes:
     """Attend as HR-Align does; the query is the first C values of the task's feature."""
     from onnx import helper
 
-    node, views, count = helper.make_node, len(VIEWS), GRID * GRID
+    node, count = helper.make_node, GRID * GRID
     return _model(
         [node('MatMul', ['weight', 'task'], ['query']),
          node('MatMul', ['tokens', 'query'], ['scores']),
@@ -105,7 +104,7 @@ def _embed() -> bytes:
          'clip': np.array([views, LENGTH, count], np.int64)})
 
 
-def _success() -> bytes:
+def _success(views: int) -> bytes:
     """
     Say what can be told by hand.
 
@@ -115,7 +114,7 @@ def _success() -> bytes:
     """
     from onnx import helper
 
-    node, views = helper.make_node, len(VIEWS)
+    node = helper.make_node
     return _model(
         [node('ReduceSum', ['mask'], ['frames'], keepdims=0),
          node('Reshape', ['frames', 'single'], ['score']),
@@ -168,7 +167,7 @@ def _tokenizer() -> bytes:
     return tokenizer.to_str().encode()
 
 
-def _task_files() -> tuple[bytes, bytes]:
+def _task_files(all_views: tuple[str, ...]) -> tuple[bytes, bytes]:
     from safetensors.numpy import save
 
     rng = np.random.default_rng(11)
@@ -182,7 +181,7 @@ def _task_files() -> tuple[bytes, bytes]:
                  {'views': list(views), 'method': 'platt', 'scale': 0.5, 'shift': -1.0,
                   'thresholds': [{'alpha': 0.1, 'probability': 0.7},
                                  {'alpha': 0.05, 'probability': 0.8}]}
-                 for n in range(1, 1 + len(VIEWS)) for views in combinations(VIEWS, n)]},
+                 for n in range(1, 1 + len(all_views)) for views in combinations(all_views, n)]},
             {'id': 'drawer', 'name': 'open the drawer', 'aliases': [], 'modes': ['stuck'],
              'calibration': []},
         ],
@@ -199,18 +198,19 @@ def listing(folder: Path, names: list[str]) -> dict[str, Any]:
             for name in sorted(names)}
 
 
-def write_tiny_bundle(folder: Path) -> None:
-    """Write the tiny bundle into a folder that is there."""
-    tasks, tensors = _task_files()
+def write_tiny_bundle(folder: Path, views: tuple[str, ...] = VIEWS) -> None:
+    """Write the tiny bundle into a folder that is there; its last view is the reference."""
+    tasks, tensors = _task_files(views)
     files = {
-        'preprocess.onnx': _preprocess(), 'visual.onnx': _visual(), 'embed.onnx': _embed(),
-        'success.onnx': _success(), 'text.onnx': _text(), 'tokenizer.json': _tokenizer(),
+        'preprocess.onnx': _preprocess(), 'visual.onnx': _visual(len(views)),
+        'embed.onnx': _embed(len(views)),
+        'success.onnx': _success(len(views)), 'text.onnx': _text(), 'tokenizer.json': _tokenizer(),
         'tasks.yaml': tasks, 'tasks.safetensors': tensors, 'card.md': b'# tiny\n',
     }
     for name, data in files.items():
         (folder / name).write_bytes(data)
     document = {
-        'schema_version': 2, 'name': 'tiny', 'views': list(VIEWS), 'reference_view': 'right',
+        'schema_version': 2, 'name': 'tiny', 'views': list(views), 'reference_view': views[-1],
         'image_size': SIDE,
         'clip': {'length': LENGTH, 'period_s': 0.2, 'capacity': 8, 'stride_s': 0.1},
         'tokens': {'rows': GRID, 'columns': GRID, 'channels': CHANNELS},

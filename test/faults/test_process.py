@@ -15,8 +15,16 @@ from lifecycle_msgs.msg import Transition
 import pytest
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
-from support.harness import episode_of, Harness, NodeProcess, noise, stamp_of, VIEWS
-from support.robot import BOTH, Cameras, good, machine, mapped_bytes, published, Robot, Row, SECOND
+from support.harness import (
+    episode_of,
+    Harness,
+    NodeProcess,
+    noise,
+    published,
+    stamp_of,
+    VIEWS,
+)
+from support.robot import BOTH, Cameras, good, machine, mapped_bytes, Robot, Row, SECOND
 
 GOOD = {view: noise(index) for index, view in enumerate(VIEWS)}
 CONFIGURE, CLEANUP, ACTIVATE, DEACTIVATE = (

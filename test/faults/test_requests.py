@@ -7,8 +7,8 @@ import time
 
 from hralign_msgs.srv import SetTask
 import pytest
-from support.harness import episode_of, Harness
-from support.robot import BOTH, published, Robot, Row, SECOND, TASK
+from support.harness import episode_of, Harness, published
+from support.robot import BOTH, Robot, Row, SECOND, TASK
 
 
 def test_the_task_changes_ten_times_a_second(robot: Robot, rows: list[Row]) -> None:

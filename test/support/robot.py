@@ -18,7 +18,7 @@ from hralign_msgs.msg import SuccessProbability, TaskEmbedding
 import numpy as np
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
-from support.harness import Harness, NodeProcess, noise, PATIENCE, stamp_of, VIEWS
+from support.harness import Harness, NodeProcess, noise, PATIENCE, published, stamp_of, VIEWS
 from support.tiny_bundle import write_tiny_bundle
 import yaml
 
@@ -474,11 +474,6 @@ class Machine(Thread):
 def machine() -> Machine:
     """Watch this machine from the first call on."""
     return Machine()
-
-
-def published(message: Any) -> int:
-    """Read when a message was published [ns]."""
-    return int(message.publish_time.sec) * SECOND + int(message.publish_time.nanosec)
 
 
 def mapped_bytes(process: NodeProcess) -> int:

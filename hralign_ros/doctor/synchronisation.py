@@ -74,7 +74,7 @@ def replay(cameras: Sequence[Camera], rules: PairingRules, stamp_source: str) ->
         matched = pairing.take(now=now, elapsed=elapsed)
         if matched is not None and not first:
             counts['sets'] += 1
-            counts['full'] += all(view in matched.frames for view in required)
+            counts['full'] += all(view in matched for view in required)
         first = first and matched is None
 
     for elapsed, now, view, stamp in events:

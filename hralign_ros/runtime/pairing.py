@@ -72,19 +72,6 @@ class Frame(Generic[Payload]):
     payload: Payload
 
 
-@dataclass(frozen=True)
-class MatchedSet(Generic[Payload]):
-    """
-    Frames that belong together.
-
-    :param frames: by view; views that came late are absent.
-    :param stamp: the newest of their stamps.
-    """
-
-    frames: Mapping[str, Frame[Payload]]
-    stamp: int
-
-
 @dataclass
 class _View(Generic[Payload]):
     pending: Frame[Payload] | None = None
@@ -205,8 +192,12 @@ class Pairing(Generic[Payload]):
             return Verdict.BACKWARD_STAMP
         return Verdict.ACCEPTED if view.pending is None else Verdict.REPLACED
 
-    def take(self, *, now: int, elapsed: int) -> MatchedSet[Payload] | None:
-        """Take the matched set, if one is complete or has waited long enough."""
+    def take(self, *, now: int, elapsed: int) -> dict[str, Frame[Payload]] | None:
+        """
+        Take the matched set, if one is complete or has waited long enough.
+
+        :returns: frames that belong together, by view; views that came late are absent.
+        """
         frames = self._candidate()
         if not frames:
             return None
@@ -226,7 +217,7 @@ class Pairing(Generic[Payload]):
                 view.counts['unmatched'] += 1
                 view.unmatched += 1
                 view.pending = None
-        return MatchedSet(frames, self._last_set)
+        return frames
 
     def _candidate(self) -> dict[str, Frame[Payload]]:
         """Choose the frames that would make a set now; empty if none can be made of them."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from threading import Condition, Thread
 import time
 import traceback
-from typing import Any
+from typing import Any, TypeAlias
 
 from hralign_ros.runtime.decision import Decision, DecisionRules, Status
 from hralign_ros.runtime.encoder import Encoder
@@ -24,9 +24,10 @@ from hralign_ros.runtime.errors import FrameError, InferenceError
 from hralign_ros.runtime.faults import Faults
 from hralign_ros.runtime.frame_checks import FrameChecks
 from hralign_ros.runtime.images import Image
-from hralign_ros.runtime.pairing import Frame, MatchedSet, Pairing, PairingRules, Verdict
+from hralign_ros.runtime.pairing import Frame, Pairing, PairingRules, Verdict
 from hralign_ros.runtime.tally import Statistics, Tally
 
+_Set: TypeAlias = dict[str, Frame[Any]]
 # How often a result is repeated as stale while no required camera is fresh [ns].
 STALE_PERIOD = 500_000_000
 # Key of the fault that living cameras do not match, and after how many sets and frames in a row.
@@ -339,7 +340,7 @@ class Pipeline:
         if due:
             self._repeat_stale()
 
-    def _take(self) -> MatchedSet[Any] | None:
+    def _take(self) -> _Set | None:
         """Take a matched set, if there is one; the lock is held."""
         return self._pairing.take(now=self._call.clock(), elapsed=self._call.elapsed())
 
@@ -389,7 +390,7 @@ class Pipeline:
             self._stale_since = self._call.elapsed()
             self._hand_over(self._episode, None, self._stale_since)
 
-    def _tick(self, episode: Episode, matched: MatchedSet[Any]) -> None:
+    def _tick(self, episode: Episode, matched: _Set) -> None:
         """Decode, infer and hand over one set."""
         started = self._call.elapsed()
         self._check_partners(matched)
@@ -398,7 +399,7 @@ class Pipeline:
             self._tally.ticks['no_image'] += 1
             return
         self._checks.name_frame_ids(frame_ids)
-        stamps = {view: matched.frames[view].stamp for view in images}
+        stamps = {view: matched[view].stamp for view in images}
         if max(stamps.values()) <= episode.newest:
             # What made this set newer than the last was an image that cannot be used.
             self._tally.ticks['nothing_newer'] += 1
@@ -420,10 +421,10 @@ class Pipeline:
                 self._newest = (tick.stamp, frame_id)
         self._hand_over(episode, tick, started, frame_ids)
 
-    def _decode(self, matched: MatchedSet[Any]) -> tuple[dict[str, Image], dict[str, str]]:
+    def _decode(self, matched: _Set) -> tuple[dict[str, Image], dict[str, str]]:
         """Decode a set's frames; those that cannot be used are counted and left out."""
         images, frame_ids = {}, {}
-        for view, frame in matched.frames.items():
+        for view, frame in matched.items():
             try:
                 image, frame_id = self._call.decode(view, frame.payload)
                 self._checks.refuse_stuck(view, image, frame.stamp, self._stuck_after)
@@ -436,20 +437,20 @@ class Pipeline:
                 self._faults.good(f'{view} images')
         return images, frame_ids
 
-    def _check_partners(self, matched: MatchedSet[Any]) -> None:
+    def _check_partners(self, matched: _Set) -> None:
         """Note that living cameras do not match: nearly always their clocks differ."""
         with self._wake:
             now, elapsed = self._call.clock(), self._call.elapsed()
             alive = [view for view in self._encoder.manifest.views
                      if self._pairing.fresh(view, now, elapsed)]
             # Many sets without it, and many of its frames in none: not one that is merely slow.
-            lacking = [view for view in alive if view not in matched.frames]
+            lacking = [view for view in alive if view not in matched]
             self._alone = self._alone + 1 if lacking else 0
             lacking = [view for view in lacking if self._alone >= _ALONE
                        and self._pairing.unmatched(view) >= _ALONE]
             ages = [self._pairing.age(view, now) or 0 for view in alive]
             tolerance = self._pairing.rules.tolerance
-        if all(view in matched.frames for view in alive):
+        if all(view in matched for view in alive):
             self._faults.good(PAIRING)
         elif lacking:
             late = ', '.join(view for view in lacking if view not in self._required)

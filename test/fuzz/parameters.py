@@ -181,7 +181,7 @@ def _check_settings(settings: parameters.Settings) -> None:
     for name in required:
         matcher.offer(name, Frame(START, None), now=START, elapsed=START)
     found = matcher.take(now=START, elapsed=START)
-    assert found is not None and set(found.frames) == set(required)
+    assert found is not None and set(found) == set(required)
     state, verdict = decide(
         DecisionState(), decision, stamp=START, probability=0.9, threshold=0.5, modes=(),
         status=Status.OK)

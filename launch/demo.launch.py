@@ -4,7 +4,7 @@
 """
 Play a recorded episode through the encoder and watch it; ends with the video.
 
-For a sourced ROS 2; `make demo` plays all episodes and draws them side by side.
+For a sourced ROS 2; `make demo` replays all episodes and plots them side by side.
 """
 
 import os
@@ -36,13 +36,13 @@ ARGUMENTS = (
     DeclareLaunchArgument(
         'episode', default_value='1_success',
         choices=sorted(path.parent.name for path in EPISODES.glob('*/episode.yaml')),
-        description='Shipped episode to play.'),
+        description='Shipped episode to replay.'),
     DeclareLaunchArgument(
         'wrist_video', default_value='',
-        description="Video file that the wrist camera plays; empty: the episode's."),
+        description="Video file for the wrist camera; empty: the episode's."),
     DeclareLaunchArgument(
         'third_person_video', default_value='',
-        description="Video file that the third-person camera plays; empty: the episode's."),
+        description="Video file for the third-person camera; empty: the episode's."),
     DeclareLaunchArgument(
         'task', default_value='', description="Instruction; empty: the episode's."),
     DeclareLaunchArgument(
@@ -57,7 +57,7 @@ ARGUMENTS = (
 
 
 def make_nodes(context: LaunchContext) -> list:
-    """Make all nodes; the launch ends once both videos have."""
+    """Make all nodes; the launch ends when both videos have ended."""
     given = {argument.name: LaunchConfiguration(argument.name).perform(context)
              for argument in ARGUMENTS}
     folder = EPISODES / given['episode']

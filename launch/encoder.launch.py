@@ -38,12 +38,12 @@ ARGUMENTS = (
         description='Image transport of both cameras.'),
     DeclareLaunchArgument(
         'bundle', default_value='',
-        description='Directory of the bundle; without one here or in the file, the shipped one.'),
+        description='Directory of the bundle; empty, also in the file: the shipped one.'),
     DeclareLaunchArgument(
-        'task', default_value='', description='Instruction to start with.'),
+        'task', default_value='', description='Initial instruction.'),
     DeclareLaunchArgument(
         'provider', default_value='', choices=['', 'auto', 'cpu', 'cuda'],
-        description='Where to run: auto takes CUDA where it is offered.'),
+        description='Where graphs run; auto: on CUDA where it is available.'),
     DeclareLaunchArgument(
         'require_gpu', default_value='', choices=['', 'true', 'false'],
         description='Fail at configure instead of running on a CPU.'),
@@ -52,7 +52,7 @@ ARGUMENTS = (
         description='Take time from /clock, as for a bag or a simulator.'),
     DeclareLaunchArgument(
         'autostart', default_value='true', choices=['true', 'false'],
-        description='Configure and activate at once; false leaves that to a lifecycle manager.'),
+        description='Configure and activate at once; false: a lifecycle manager does.'),
     DeclareLaunchArgument(
         'log_level', default_value='info',
         choices=['debug', 'info', 'warn', 'error', 'fatal'], description='Level of the log.'),

@@ -398,7 +398,7 @@ def report(set_up: Callable[[], None]) -> int:
         print(f'setup: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print('setup: interrupted; the same command goes on from here', file=sys.stderr)
+        print('setup: interrupted; the same command resumes from here', file=sys.stderr)
         return 130
     finally:
         if held is not None:

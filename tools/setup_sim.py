@@ -4,7 +4,7 @@
 Make .venv-sim, the virtual environment of `hralign data simulate`: simulators and the hand model.
 
 It is apart from .venv because robosuite wants numpy 1. Standard library only, Python 3.11 or
-3.12. A second run does nothing; one that was cut off goes on.
+3.12. A second run does nothing; an interrupted one resumes.
 """
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-Train and measure everything that results/hralign.json says; go on with the same command.
+Train and measure everything that results/hralign.json says; the same command resumes.
 
     .venv-sim/bin/hralign data simulate --output DATA --rounds 4 --no-failures
     python -m benchmarks.encoder.measure --data DATA --runs RUNS --positions --footage VIDEOS

@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""Real videos under instructions that the bundle knows: all of it should look strange to it."""
+"""Real videos under instructions that the bundle knows: all should be out-of-distribution."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +27,7 @@ def play_footage(
     """
     Play real videos under instructions that the bundle knows, through the live runtime.
 
-    :param seen: attempts of the test, which should not look strange.
+    :param seen: attempts of the test, which should be in distribution.
     :param bundle: whose encoder the head was trained for.
     :param output: where a bundle with the head is written.
     """

@@ -53,8 +53,8 @@ class AddTaskOptions:
     How to learn a task.
 
     :param done_s: the last seconds of a success clip in which the task is accomplished.
-    :param unknown_s: before those, seconds of which nobody knows.
-    :param hold: weight of staying near the shared prompts.
+    :param unknown_s: the seconds before those, without a label.
+    :param hold: weight of the regulariser towards the fallback prompts.
     """
 
     done_s: float = 0.8
@@ -101,7 +101,7 @@ def watch(
     options: AddTaskOptions, *, until_s: float = math.inf,
 ) -> TaskClip:
     """
-    Play a clip through an episode, at RATE_HZ or slower.
+    Replay a clip through an episode, at RATE_HZ or slower.
 
     :param files: video by view.
     :param success: it ends with the task accomplished.
@@ -144,7 +144,7 @@ def learn_prompts(
     """
     Fit failure prompts to clips.
 
-    :param start: float32 [K, L, D], the shared prompts.
+    :param start: float32 [K, L, D], the fallback prompts.
     :param scale: scale and bias of the head.
     :param text: the frozen text encoder, on the device.
     :returns: float32 [K, L, D].
@@ -187,7 +187,7 @@ def add_task(
     :param success: folder of clips that end with the task accomplished.
     :param failure: folder of clips in which it never is.
     :param task_id: None is given: made of the name.
-    :param geometry: by view, how the clips are turned and cropped before they are looked at.
+    :param geometry: by view, how the clips are turned and cropped before encoding.
     :param device: auto, cpu or cuda.
     :returns: `output`.
     :raises HralignError: clips or names that do not do.

@@ -38,7 +38,7 @@ import numpy as np
 ALPHAS = (0.01, 0.05, 0.1)
 # What a node asks for unless told otherwise.
 ALPHA = DecisionRules().alpha
-# Share of in-distribution ticks that may be called strange.
+# Fraction of in-distribution ticks that may be called out-of-distribution.
 OOD_RATE = 0.02
 # Episodes of a task, of either kind, from which its own thresholds are taken; below, those of all
 # tasks together are. Of few episodes the quantile for 5 % is nearly the highest of all, which
@@ -55,7 +55,7 @@ class CalibrationMap:
         no more of those that never succeed see a SUCCESS, and no more of those that do see one
         before.
     :param never: episodes that never succeed, which thresholds rest on.
-    :param sooner: episodes that succeed, not at once, which they rest on too.
+    :param succeeding: episodes that succeed, but not at once, behind the thresholds as well.
     :param own: they are all of this task.
     """
 

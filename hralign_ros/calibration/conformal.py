@@ -32,7 +32,7 @@ def nonconformity_score(
     :param dwell: [ns].
     :param done: bool [F], the task is accomplished; a stretch counts that ends before it first
         is. None: it never is.
-    :returns: 0 where there is less to look at than the dwell time.
+    :returns: 0 where the recording is shorter than the dwell time.
     """
     if done is not None and done.any():
         before = int(done.argmax())

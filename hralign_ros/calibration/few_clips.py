@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""Curve and thresholds of one task from few clips, which are sure of little and say so."""
+"""Calibration map and thresholds of one task from few clips: small samples, cautious results."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -54,10 +54,10 @@ def calibrate_few(
     report: Report = print,
 ) -> dict[str, Any]:
     """
-    Fit a curve and thresholds to clips and their scores by these views; as in tasks.yaml.
+    Fit a calibration map and thresholds to clips and their scores by these views.
 
     A threshold rests on the clips alone where there are enough of both kinds for its rate.
-    Otherwise it is no lower than any of them would need, nor than those of the shared task for
+    Otherwise it is no lower than any of them would need, nor than those of the fallback task for
     that rate; where that has none, neither has this one. What is not known to be accomplished is
     not: a SUCCESS there counts as too early.
 
@@ -68,7 +68,7 @@ def calibrate_few(
     fitted = fit_few([s[rows] for (_, s), rows in zip(clips, ticks, strict=True)],
                      [c.done[rows] == 1 for (c, _), rows in zip(clips, ticks, strict=True)])
     levels = _levels(clips, fitted)
-    # Of a curve that says the same of everything, no threshold tells anything.
+    # With a map that gives everything the same probability, no threshold separates anything.
     thresholds, sources = _thresholds(levels, shared) if fitted.parameters['scale'] > FLATTEST \
         else ({}, {})
     where = ' + '.join(sorted(views))
@@ -95,7 +95,7 @@ def _stamps(clip: TaskClip) -> NDArray[np.int64]:
 def _levels(
     clips: Sequence[tuple[TaskClip, Doubles]], fitted: Fitted,
 ) -> Levels:
-    """Look at failures, and at successes before they are one."""
+    """Score failures, and successes up to the moment of success."""
     dwell = DecisionRules().dwell
     levels: Levels = [], []
     for c, s in clips:
@@ -141,5 +141,5 @@ def _report_missed(
            f'with which {missed} of the {len(good)} successes would be missed')
     highest, name = max(levels[1], default=(0.0, ''))
     if missed and highest >= threshold:
-        report(f'  success {name} sets it, which looks accomplished before its last seconds: '
-               'if it goes on for long after the task is done, cut it, or raise done_s')
+        report(f'  success {name} sets it: it scores as accomplished before its last seconds. '
+               'If it continues long after the task is done, cut it, or raise done_s')

@@ -78,9 +78,9 @@ def fit(
 
 def fit_few(scores: Sequence[Doubles], done: Sequence[Flags]) -> Fitted:
     """
-    Fit Platt's curve to few clips, each counting as one however many ticks it has.
+    Fit Platt's map to few clips, each counting as one however many ticks it has.
 
-    With his targets (Platt, 1999): of n clips that show a label the curve should say (n + 1) /
+    With his targets (Platt, 1999): of n clips that show a label the map should say (n + 1) /
     (n + 2), not 1. The ticks of a clip are alike, so n are clips.
 
     :param scores: of each clip, raw [F].

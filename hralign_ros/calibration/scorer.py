@@ -117,7 +117,7 @@ class Scorer:
             self.mode_mask)
 
     def _name(self, recording: Recording) -> str:
-        """Give the words that the node encodes: the task's own, however an episode puts it."""
+        """Give the text that the node encodes: the task's name, whatever the alias."""
         episode = recording.episode
         return self.run.texts.get(episode.task_id, episode.task_text)
 

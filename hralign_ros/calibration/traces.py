@@ -65,7 +65,7 @@ def trace(
     age = age * mask
     # Each frame is seen beside the oldest of its clip and view. That is the episode's first frame,
     # which its memory never loses, unless clips are of one frame or a view came late: then every
-    # clip is looked at whole, which takes longer.
+    # clip is encoded whole, which takes longer.
     oldest = np.take_along_axis(chosen, (chosen >= 0).argmax(2)[..., None], 2)
     if (oldest <= 0).all():
         frames = head.look_since(tokens.transpose(0, 1), tokens[:1].transpose(0, 1))[view, at]

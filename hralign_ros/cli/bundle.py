@@ -102,7 +102,7 @@ def doctor(
     """
     Check a robot's computer and cameras as the encoder needs them, and say what to do.
 
-    Looks at Python, ROS, onnxruntime, bundle, transport, cameras and computer. The exit code is 1
+    Checks Python, ROS, onnxruntime, bundle, transport, cameras and computer. The exit code is 1
     where anything is an ERROR.
 
     :param bundle: its folder; default: the parameter file's, or the shipped one

@@ -250,7 +250,7 @@ def _fill(
     target: Path, encoder: ClipEncoder, jobs: Sequence[_Job], of: int, workers: int | str,
     report: Report,
 ) -> dict[str, str]:
-    """Encode clips, and watch the disk; return why some cannot be read, by their keys."""
+    """Encode clips, and check the free disk space; return why some are unreadable, by key."""
     report(f'features {target.name}: {len(jobs)} of {of} clips to encode')
     for part in {job.path.parent for job in jobs}:
         part.mkdir(exist_ok=True)
@@ -369,7 +369,7 @@ def _with_ray(
 
 def read_tensors(path: Path) -> Tensors:
     """
-    Map a safetensors file: its arrays are read-only and take no memory until they are looked at.
+    Map a safetensors file: its arrays are read-only and take no memory until they are used.
 
     :raises DataError: it is not there, or not whole.
     """

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-How videos have to be turned and cropped to look as the node sees the same cameras.
+How videos have to be turned and cropped to match what the node sees of the same cameras.
 
 The node turns and crops images by its parameters (`<view>.rotation`, `<view>.crop`). Videos that
 the same cameras recorded lie as the cameras sent them, so what is learned from them has to be

@@ -46,7 +46,7 @@ def import_data(
         manifest names files below its own folder. A data set on a read-only disk is linked into
         a folder of one's own, and the link is the source.
     :param splits: split file; None: the shipped one.
-    :param geometry: by view, how videos are turned and cropped before they are looked at; that of
+    :param geometry: by view, how videos are turned and cropped before encoding; that of
         the reference view is the human clips' as well, which are by the same camera.
     :param report: gets what was found, line by line.
     :param options: further arguments of the format's reader.

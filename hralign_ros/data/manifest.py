@@ -65,7 +65,7 @@ class Episode:
     :param robot_offset_s: by view name, what lies in that view's file so much later than
         robot_span_s and time_s say [s]; none for a view: nothing does.
     :param geometry: by view name, or 'human', how images are turned and cropped before they
-        are looked at, as the node does with its cameras'; none for a view: not at all.
+        are encoded, as the node does with its cameras'; none for a view: not at all.
     :param time_s: [F] of each robot frame, from the start of the video.
     :param success_flags: [F] whether the task is accomplished in this frame.
     :param progress: [F] 0 to 1.

@@ -4,7 +4,7 @@
 """
 Which human clip goes with which robot clip.
 
-Failures are never paired: neither a robot that failed, nor the human twin of one. All randomness
+Failures are never paired: neither a robot that failed, nor the paired human of one. All randomness
 is a generator's, seeded by the caller; the order of the manifest's rows does not matter.
 """
 
@@ -173,7 +173,7 @@ def _shuffled(
         episodes, tasks = [episodes[i] for i in kept], tasks[kept]
     order = rng.permutation(len(tasks))
     for i in np.flatnonzero(tasks[order] == tasks):
-        # An exchange with an earlier one may have mended this already.
+        # An exchange with an earlier one may have fixed this already.
         if tasks[order[i]] == tasks[i]:
             free = np.flatnonzero((tasks[order] != tasks[i]) & (tasks != tasks[order[i]]))
             j = rng.choice(free)

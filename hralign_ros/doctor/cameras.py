@@ -200,7 +200,7 @@ def messages_finding(camera: Camera, rules: PairingRules) -> Finding:
     if gap > rules.max_age:
         return warn('messages', f'{found}, more than max_age_s = {rules.max_age * 1e-9:g}: the '
                     'view is left out meanwhile',
-                    "Look at the camera's connection and at the load of its computer", **values)
+                    "Check the camera's connection and the load of its computer", **values)
     if lost > _LOST:
         return warn('messages', f'{found}; by the stamps, {lost:.0%} of the frames are missing',
                     'Frames get lost on the way or in the driver: see Transport, or use '

@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""A node that looks and listens as the encoder would; the only module with rclpy and nodes."""
+"""A node that subscribes as the encoder would; the only module with rclpy and nodes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -193,7 +193,7 @@ def _ros_findings(listener: 'Listener | None', problem: Exception | None) -> lis
 def _live_sections(
     options: Options, listener: 'Listener', settings: 'Settings | None',
 ) -> list[Section]:
-    """Listen to the cameras and look at the other nodes."""
+    """Listen to the cameras and query the other nodes."""
     heard: list[Camera] = []
     if settings is None:
         camera_sections = [Section('Cameras', [skipped('all', 'the parameters cannot be used')])]

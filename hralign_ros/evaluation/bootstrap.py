@@ -196,7 +196,7 @@ def resample(
     """
     Bootstrap any statistic of rows, for example a median.
 
-    Not for statistics of pairs of rows: a cluster that is drawn twice is its own twin there. See
+    Not for statistics of pairs of rows: a cluster that is drawn twice matches itself there. See
     jackknife.
 
     :param statistic: row numbers, some more than once, -> value.

@@ -238,7 +238,7 @@ def _pooled(
     """Pool maps [B, T, C', r, c] with each query [K, D] to [B, K, C] (K = 1 for the mean)."""
     maps = maps.to(model.device)
     if frozen_mean:
-        # Maps are cached where the adapters come, and the backbone goes on behind some.
+        # Maps are cached where the adapters begin; more of the backbone may follow.
         return mean_pool(model.frozen_maps(maps))[:, None]
     tokens = model.adapted_maps(maps) if adapted else model.frozen_maps(maps)
     return model.pooled_for_each(tokens, queries)

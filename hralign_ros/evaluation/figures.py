@@ -50,7 +50,7 @@ class Answer:
 
     :param frame: uint8 [H, W, 3] RGB.
     :param label: short text below it, for example its task and similarity.
-    :param right: whether it is what was looked for.
+    :param right: whether it is a right one.
     """
 
     frame: Figures
@@ -75,7 +75,7 @@ class Example:
 @dataclass(frozen=True)
 class Attention:
     """
-    Where frozen and adapted features look.
+    Where frozen and adapted features attend.
 
     :param frame: uint8 [H, W, 3] RGB, as it went into preprocessing.
     :param frozen: attention weights of its tokens, float32 [rows * columns].

@@ -234,7 +234,7 @@ def write_report(
     Files that are there are replaced, each in one step.
 
     :param images: PNG by name of figure.
-    :param say: is told where to look.
+    :param say: gets the path of the report.
     :returns: what was written, by name of file.
     :raises EvaluationError: as check_report.
     """
@@ -254,7 +254,7 @@ def write_report(
         scratch = target / f'{name}.{os.getpid()}.tmp'
         scratch.write_bytes(value)
         scratch.replace(target / name)
-    say(f'look at {target / "report.html"}')
+    say(f'wrote {target / "report.html"}')
     return {name: target / name for name in data}
 
 

@@ -14,12 +14,12 @@ class TaskAttention(nn.Module):
     One head, no scaling and no value projection: a linear layer turns the text feature into a
     query, a softmax over all tokens of a view's clip weighs them. The pooled feature has norm 1.
 
-    A floor, which the paper does not have, spreads a share of the attention evenly over all
+    A floor, which the paper does not have, spreads a fraction of the attention evenly over all
     tokens: what the text does not speak of, the arm above all, stays in the embedding.
 
     :param text_dim: D of the text feature.
     :param channels: C of the tokens.
-    :param floor: that share, 0 (the paper) to 1 (the mean of all tokens).
+    :param floor: that fraction, 0 (the paper) to 1 (the mean of all tokens).
     :raises ValueError: a floor outside of that.
     """
 

@@ -42,7 +42,7 @@ def pool(maps: Tensor, query: Tensor, floor: float = 0.0) -> Tensor:
 
     :param maps: float [B, T, C, rows, columns].
     :param query: float [B, C], the text feature after its linear layer.
-    :param floor: share of the attention that is even over all tokens.
+    :param floor: fraction of the attention that is uniform over all tokens.
     :returns: float [B, C] of norm 1.
     """
     return _attend(tokens_of(maps), query[:, None], floor)[:, 0]
@@ -54,7 +54,7 @@ def pool_for_each(maps: Tensor, queries: Tensor, floor: float = 0.0) -> Tensor:
 
     :param maps: float [B, T, C, rows, columns].
     :param queries: float [K, C].
-    :param floor: share of the attention that is even over all tokens.
+    :param floor: fraction of the attention that is uniform over all tokens.
     :returns: float [B, K, C] of norm 1.
     """
     return _attend(tokens_of(maps), queries[None], floor)
@@ -88,9 +88,9 @@ class HRAlign(nn.Module):
         columns]; for late adapters of a convolutional backbone there is nothing in it.
     :param text_dim: D of the text features.
     :param channels: C of the final tokens.
-    :param pooling: attention, or mean, which looks at no text.
+    :param pooling: attention, or mean, which ignores the text.
     :param floor: of the attention, see `TaskAttention`.
-    :raises ValueError: unknown pooling, or a floor that is no share.
+    :raises ValueError: unknown pooling, or a floor outside 0 to 1.
     """
 
     def __init__(

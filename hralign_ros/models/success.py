@@ -97,7 +97,7 @@ class SuccessHead(nn.Module):
         self, tokens: Tensor, mask: Tensor, age: Tensor, text: Tensor, mode_mask: Tensor,
     ) -> tuple[Tensor, ...]:
         """
-        Judge one clip; the outputs are named in OUTPUTS.
+        Score one clip; the outputs are named in OUTPUTS.
 
         :param tokens: [V, T, N, C].
         :param mask: [V, T].
@@ -105,8 +105,8 @@ class SuccessHead(nn.Module):
         :param text: [1 + K, D]: the task, then one row per failure prompt, norms 1.
         :param mode_mask: [K], 1 where the prompt is in use.
         :returns: probability [1]; modes [K], given failure; progress [1]; raw score [1]; OOD
-            score [1]; probability of having failed [1]; what all of that is read off, as a
-            vector in the text encoder's space [D], norm 1.
+            score [1]; probability of having failed [1]; the clip
+            as a vector in the text encoder's space [D], norm 1.
         """
         reduced = (tokens - self.basis_mean) @ self.basis_matrix
         judged = self.judge(reduced[None], mask[None], age[None])
@@ -136,7 +136,7 @@ class SuccessHead(nn.Module):
 
     def judge(self, reduced: Tensor, mask: Tensor, age: Tensor) -> Judgement:
         """
-        Look at clips.
+        Read progress, failure and the vector off clips.
 
         :param reduced: [B, V, T, N, R].
         :param mask: [B, V, T].

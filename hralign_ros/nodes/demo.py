@@ -88,7 +88,7 @@ def _match(given: Sequence[str], views: Sequence[str]) -> dict[str, Path]:
 
 def _play_episodes(bundle: Bundle, options: argparse.Namespace) -> int:
     """
-    Play the shipped episodes one after the other, and draw them side by side.
+    Replay the shipped episodes one after the other, and plot them side by side.
 
     :raises DemoError: they are not there, or do not have the views of the bundle.
     """

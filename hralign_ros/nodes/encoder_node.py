@@ -96,7 +96,7 @@ class EncoderNode(LifecycleNode):
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1),
                           on_clock_change=True),
             post_callback=self._on_time_jump)
-        # For what must go on while simulated time does not advance.
+        # For what must continue while simulated time does not advance.
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(_CHECK_PERIOD, self._report, clock=self._steady)
 

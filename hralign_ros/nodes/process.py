@@ -44,7 +44,7 @@ def _check_security_words() -> None:
     """
     Refuse security settings that ROS 2 would take for none.
 
-    It knows these words in this spelling only; with any other it starts, and starts unsecured.
+    It knows these values in this spelling only; with any other it starts unsecured.
 
     :raises StartError: one of them is spelt otherwise.
     """

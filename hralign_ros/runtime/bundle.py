@@ -45,7 +45,7 @@ _MAX_BYTES = {TASKS: MAX_YAML_BYTES, TOKENIZER: 64 << 20, TASK_TENSORS: 256 << 2
 @dataclass(frozen=True)
 class ClipSpec:
     """
-    How clips are drawn from an episode's memory.
+    How clips are sampled from an episode's memory.
 
     :param length: T, frames in a clip.
     :param period_s: time between the frames of the embedding's clip.

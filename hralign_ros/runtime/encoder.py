@@ -46,7 +46,7 @@ class EmbeddingPart:
 
     :param offset: where it starts in the row.
     :param shape: of the slice, row-major.
-    :param frames: how many of the newest frames of a view it looks at.
+    :param frames: how many of the newest frames of a view it is of.
     :param unit_norm: the slice of a valid view has Euclidean norm 1.
     :param description: for people.
     """

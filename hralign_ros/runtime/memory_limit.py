@@ -22,7 +22,7 @@ _MAPPED = 400_000_000
 
 def require_memory(bundle: Path, size: int) -> None:
     """
-    Refuse a bundle for which there is no room.
+    Refuse a bundle for which there is not enough memory.
 
     :param size: of the files that it lists [bytes]; a file that is larger than listed is never
         read to its end.

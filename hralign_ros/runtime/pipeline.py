@@ -30,7 +30,7 @@ from hralign_ros.runtime.tally import Statistics, Tally
 _Set: TypeAlias = dict[str, Frame[Any]]
 # How often a result is repeated as stale while no required camera is fresh [ns].
 STALE_PERIOD = 500_000_000
-# Key of the fault that living cameras do not match, and after how many sets and frames in a row.
+# Key of the fault that live cameras do not match, and after how many sets and frames in a row.
 PAIRING = 'pairing'
 _ALONE = 10
 # After a fault of our own, so that one that stays does not take a whole core [s].
@@ -193,7 +193,7 @@ class Pipeline:
             due, since = self._stale_due(), elapsed - self._busy_since
         self._faults.bad('inference', (
             f'the model has not returned for {since * 1e-9:.1f} s: no embeddings, and ~/success '
-            'says STALE. Look at the load of the computer and its GPU, or restart the process'))
+            'says STALE. Check the load of the computer and its GPU, or restart the process'))
         self._check_silence()
         if due:
             self._repeat_stale()
@@ -438,7 +438,7 @@ class Pipeline:
         return images, frame_ids
 
     def _check_partners(self, matched: _Set) -> None:
-        """Note that living cameras do not match: nearly always their clocks differ."""
+        """Note that live cameras do not match: nearly always their clocks differ."""
         with self._wake:
             now, elapsed = self._call.clock(), self._call.elapsed()
             alive = [view for view in self._encoder.manifest.views

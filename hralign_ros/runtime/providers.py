@@ -55,7 +55,7 @@ class Binding:
     A recorded CUDA graph needs that, as it knows its tensors by their addresses.
 
     :param device: onnxruntime's name of it: cuda or cpu.
-    :raises ProviderError: there is no room on the device.
+    :raises ProviderError: there is not enough memory on the device.
     """
 
     def __init__(
@@ -201,7 +201,7 @@ class SessionFactory:
 
         :param inputs: name, dtype and fixed shape of each; `outputs` likewise.
         :returns: None: run the session as it is.
-        :raises ProviderError: there is no room on the device.
+        :raises ProviderError: there is not enough memory on the device.
         """
         if not self._cuda_graph or session.get_providers()[0] != CUDA_PROVIDER:
             return None

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-The human twin's hand: a skinned model that pinches where the gripper grips.
+The human's hand: a skinned model that pinches where the gripper grips.
 
 The mesh and its 25 joints come from a glTF file (WebXR's generic hand, MIT). In the mesh's own
 frame, metres, the fingers point to -y, the palm faces -x and the thumb is on the -z side. A pose

@@ -123,8 +123,8 @@ def _success_jobs(task: str, embodiment: str, splits: Splits, number: int) -> It
         yield from some('validation', number, train, 1, 2)
         return
     yield from some('train', 5 * number, train, 3, 6, human=True)
-    # Beside those, which differ in nothing but how they go, as many looks as can be: a head that
-    # has seen few of them takes the look for the task.
+    # Those differ only in how they go. Beside them as many appearances as possible: a head that
+    # has seen few of them takes the appearance for the task.
     for i in range(_LOOKS):
         place = _scene(task, embodiment, splits, 'train', 50 + _LOOKS * number + i)
         seed = 60000 + 1000 * number + 10 * i

@@ -190,7 +190,7 @@ class Renderer:
             model.geom_group[geom] = _HIDDEN if not drawn else _ROBOT if body in robot else 1
 
     def _dress(self, model: Any, appearance: Appearance) -> None:
-        """Take over what a reset changed in the task's model, and the scene's look."""
+        """Take over what a reset changed in the task's model, and the scene's appearance."""
         mine, bodies, geoms = self._model, self._bodies, self._geoms
         mine.body_pos[:bodies] = model.body_pos
         mine.body_quat[:bodies] = model.body_quat

@@ -113,7 +113,7 @@ def _in_processes(
         except BrokenProcessPool as error:
             raise DataError(
                 f'{output}: a simulating process ended abruptly ({error}); what is finished is '
-                'kept, run the same command again to go on') from error
+                'kept, run the same command again to resume') from error
 
 
 def finish(output: Path, splits: Splits, report: Report = print) -> Path:
@@ -134,7 +134,7 @@ def finish(output: Path, splits: Splits, report: Report = print) -> Path:
     for line in _summary(episodes):
         report(line)
     for sheet in write_sheets(output, episodes):
-        report(f'look at {sheet}')
+        report(f'wrote {sheet}')
     return manifest
 
 

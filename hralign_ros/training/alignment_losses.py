@@ -93,7 +93,7 @@ def video_text_loss(scores: Tensor, task: Tensor, *, temperature: float = TEMPER
     Match videos with their task's text, whoever is seen in them: no pair term at all.
 
     From video to text each row has one right answer. From text to video every video of the task
-    is right: the mean over them of -log of their share among all videos.
+    is right: the mean over them of -log of their fraction among all videos.
 
     :param scores: float [n, K], cosine of each video with each text.
     :param task: int64 [n], column of each video's own text.

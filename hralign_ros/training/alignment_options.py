@@ -89,14 +89,14 @@ class AdaptOptions:
         shuffled.
     :param validation_pairs: how the pairs are made that choose the best step; '': as `pairs`, but
         recorded where those are shuffled.
-    :param draws: how often each robot clip draws a human partner for training, where pairing is a
-        draw (cross_seed, cross_scene).
+    :param draws: human partners sampled for each robot clip in training, where pairing is
+        random (cross_seed, cross_scene).
     :param views: of the robot, each a stream of its own against the human's third-person clip.
     :param frames: F of each clip whose features are computed, of which a step takes T.
     :param dtype: of the features: float16 or float32.
     :param text: minilm, or distilbert:FOLDER.
     :param trained: adapters (with the query), or query: the baseline without adapters.
-    :param pooling: attention, or mean, which looks at no text.
+    :param pooling: attention, or mean, which ignores the text.
     :param attention_floor: fraction of the attention that is even over the image.
     :param variant: what the report calls runs that differ in their seed only.
     """

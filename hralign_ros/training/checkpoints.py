@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""Checkpoints: written in one step, read without pickle, enough to go on exactly as before."""
+"""Checkpoints: written in one step, read without pickle, enough to resume exactly."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ SCHEMA_VERSION = 2
 
 
 class TrainingError(HralignError):
-    """A training run cannot begin, or cannot go on."""
+    """A training run cannot begin, or cannot resume."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Checkpoint:
     :param step: steps done.
     :param model: what is trained, by name.
     :param average: running average of what is trained, by name; empty where none is kept.
-    :param optimiser: the optimiser's state dict; empty in a file that is not for going on.
+    :param optimiser: the optimiser's state dict; empty in a file that is not for resuming.
     :param generators: states of torch's random generators, by device.
     :param settings: everything that the run's result depends on, as JSON has it.
     :param progress: best results so far, and the like, as JSON has it.
@@ -90,7 +90,7 @@ def _change(before: object, now: object) -> str:
 
 def check_same(mine: Mapping[str, Any], theirs: Mapping[str, Any], path: Path) -> None:
     """
-    Refuse to go on with other settings.
+    Refuse to resume with other settings.
 
     :raises TrainingError: names every setting that differs, with both values.
     """
@@ -101,5 +101,5 @@ def check_same(mine: Mapping[str, Any], theirs: Mapping[str, Any], path: Path) -
                  if mine.get(name) != theirs.get(name)]
     if differing:
         raise TrainingError(
-            f'{path} is of a run with other settings: {"; ".join(differing)}. Go on with the same '
-            'ones, or begin anew in another folder')
+            f'{path} is of a run with other settings: {"; ".join(differing)}. Resume with the '
+            'same ones, or begin anew in another folder')

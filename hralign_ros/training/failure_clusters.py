@@ -11,7 +11,7 @@ Labels = NDArray[np.int64]
 ASSIGNMENTS = ('kmeans', 'balanced')
 BASES = ('motion', 'video')
 _ITERATIONS = 30
-# Parts of an attempt that are looked at one by one.
+# Parts of an attempt whose motion is measured one by one.
 _PARTS = 6
 
 
@@ -19,7 +19,7 @@ def motion_profile(tokens: NDArray[np.float16]) -> Floats:
     """
     Tell how much of what is seen changes in each part of an attempt.
 
-    How an attempt fails shows in when it moves and when no more, and less in what stands there in
+    How an attempt fails shows in when it moves and when it stops, and less in what is visible in
     the end. It does not change while the head learns, as the head's own vectors do.
 
     :param tokens: [F, V, N, R].

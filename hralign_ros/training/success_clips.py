@@ -64,7 +64,7 @@ def open_data(
     """
     Read a data set with its splits and recordings under these options, and its features.
 
-    :param basis: what the features have to be in: a run's own, where it looks at other data than
+    :param basis: what the features have to be in: a run's own, where it uses other data than
         it was trained on.
     """
     imported = read_manifest(folder)
@@ -139,7 +139,7 @@ def labelled(episode: Episode, features: EpisodeFeatures, *, human: bool = False
     if len(episode.progress):
         progress = np.asarray(episode.progress, np.float32)[rows]
     elif done.any():
-        # As the simulator has it: the share of the time until the task first is accomplished.
+        # As the simulator has it: the fraction of the time until the task first is accomplished.
         first = features.time_s[int(done.argmax())] - features.time_s[0]
         progress = np.minimum((features.time_s - features.time_s[0]) / max(first, 1e-9), 1.0)
         progress = progress.astype(np.float32)

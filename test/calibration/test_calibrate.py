@@ -54,7 +54,7 @@ def test_episodes_stay_together():
     """
     Guards the comparison against leaks: ticks of one episode are on one side.
 
-    Ticks that are torn apart let a curve learn thirty ticks each of eight episodes by heart.
+    Splitting the ticks of an episode would let a map overfit thirty ticks each of eight episodes.
     """
     rng = np.random.default_rng(3)
     names = np.repeat(np.arange(8), 30).astype(str)
@@ -217,7 +217,7 @@ def test_what_was_trained_on_does_not_calibrate():
 
     A split file that was changed after training, so that there is enough to calibrate with, made
     training recordings calibration recordings; probabilities and thresholds were fitted to what
-    the head knew by heart.
+    the head had memorised.
     """
     with pytest.raises(DataError, match='1 episodes of the calibration were trained on.*known-3'):
         fit_maps(Known(trained_on=['known3'.ljust(16, '.'), 'x']), recordings_of('known', 60),

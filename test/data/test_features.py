@@ -119,8 +119,8 @@ def test_what_cannot_be_read_is_remembered_until_it_changes(build, videos, tmp_p
     assert again.missing['clip1'] == features.missing['clip1']
     (tmp_path / '1.mp4').write_bytes(whole)
     (tmp_path / 'absent.mp4').write_bytes(whole)
-    mended = build(root=tmp_path, clips=clips)
-    assert not mended.missing and build.encoded() == 3, 'two of one content are encoded once'
+    fixed = build(root=tmp_path, clips=clips)
+    assert not fixed.missing and build.encoded() == 3, 'two of one content are encoded once'
     with pytest.raises(DataError, match='not one of 1 clips could be read; the first: video'):
         build(root=tmp_path, clips={'gone': Videos({'': 'gone.mp4'})})
 

@@ -16,7 +16,7 @@ TASKS, SCENES, SEEDS = 4, 3, 3
 
 
 def episode(task, scene, seed, **changes):
-    """Make a simulated episode with a twin."""
+    """Make a simulated episode with a paired human."""
     name = f't{task}-s{scene}-{seed}'
     values = {
         'episode_id': name, 'task_id': f't{task}', 'task_text': f'do {task}',
@@ -97,7 +97,7 @@ def test_unknown_success_is_paired():
 
 
 def test_twin():
-    """Guards the twins: only human clips that show the robot's own motion."""
+    """Guards same-trajectory pairs: only human clips that show the robot's own motion."""
     rows = [episode(0, 0, 0), episode(0, 0, 1, human_from=''),
             episode(0, 0, 2, human_from='t0-s0-0')]
     assert [p.robot.episode_id for p in make_pairs(data_set(rows), 'twin')] == ['t0-s0-0']

@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""hralign doctor: good cameras pass; each way to be bad is named, with what mends it."""
+"""hralign doctor: good cameras pass; each way to be bad is named, with its fix."""
 
 from array import array
 from collections.abc import Callable, Iterator
@@ -216,7 +216,7 @@ def test_bad_cameras_are_named(
     harness: Harness, stand_ins: Callable[..., Any], tmp_path: Path,
 ) -> None:
     """
-    Each way in which a camera can be bad is found, and what mends it is said.
+    Each way in which a camera can be bad is found, and its fix is said.
 
     All in one process, whose Python holds two onnxruntimes and no hralign_msgs.
     """

@@ -109,7 +109,7 @@ CASES: dict[str, tuple[Camera, str, Level, str]] = {
 
 @pytest.mark.parametrize('case', CASES)
 def test_a_bad_camera(case: str) -> None:
-    """Each fault has a level, and a sentence with what mends it."""
+    """Each fault has a level, and a sentence with its fix."""
     bad, name, level, words = CASES[case]
     finding = found(bad)[name]
     assert finding.level is level and finding.remedy

@@ -45,7 +45,7 @@ REQUESTS = {
 
 
 @pytest.mark.parametrize('name', REQUESTS)
-def test_strange_task(robot: Robot, rows: list[Row], name: str) -> None:
+def test_unusual_task(robot: Robot, rows: list[Row], name: str) -> None:
     """What cannot be used is refused with the reason and changes nothing; the rest is taken."""
     task, accepted = REQUESTS[name]
     if '\x00' in task:

@@ -104,7 +104,7 @@ def test_bad_start_is_one_clear_error(harness: Harness, case: str) -> None:
     assert process.stop() == 0
 
 
-def test_a_bundle_can_be_mended_while_the_node_waits(harness: Harness, tmp_path: Path) -> None:
+def test_a_bundle_can_be_fixed_while_the_node_waits(harness: Harness, tmp_path: Path) -> None:
     """A truncated model fails configure; once it is whole again configure succeeds."""
     bundle = tmp_path / 'bundle'
     shutil.copytree(ROOT / 'models/default', bundle)
@@ -152,7 +152,7 @@ def test_signals_end_it_with_code_0(
 
 
 def test_without_hralign_msgs_it_says_how_to_build(harness: Harness) -> None:
-    """Colcon does not see the nested package by itself: the one line that mends it is printed."""
+    """Colcon does not see the nested package by itself: the one line that fixes it is printed."""
     hidden = harness.folder / 'hidden/hralign_msgs'
     hidden.mkdir(parents=True)
     (hidden / '__init__.py').write_text("raise ImportError('No module named hralign_msgs')\n")

@@ -263,7 +263,7 @@ def test_mean_pooling_is_the_plain_mean(tiny, task):
     """
     Guards NO_TASK and `pooling: mean` against numpy: mean over the clip, then norm 1.
 
-    The view that is away in the last set stands there with its frame before.
+    The view absent from the last set is reported with its last frame.
     """
     encoder = Encoder.load(tiny, provider='cpu', pooling='mean' if task else 'attention')
     episode = encoder.start_episode(task)

@@ -209,7 +209,7 @@ def test_sessions_leave_the_cores_alone(fake):
 
 
 def test_onnxruntime_is_not_installed(monkeypatch, tiny):
-    """Guards the first thing that a new user meets: the message holds the line that mends it."""
+    """Guards the first thing that a new user meets: the message holds the line that fixes it."""
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)
     with pytest.raises(ProviderError, match='pip install onnxruntime'):
         Encoder.load(tiny)

@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""The human twin's hand: rigid parts, a pinch exactly where the gripper grips, whole files."""
+"""The human's hand: rigid parts, a pinch exactly where the gripper grips, whole files."""
 
 from pathlib import Path
 import struct
@@ -121,7 +121,7 @@ def test_the_gap_grows_with_the_grippers_width():
 
 
 def test_the_pinch_is_where_the_gripper_grips():
-    """Guards the twin itself: position to a nanometre, the fingers along the gripper's axis."""
+    """Guards the hand itself: position to a nanometre, the fingers along the gripper's axis."""
     hand = make_hand()
     for grip, elbow, tilt in grips():
         motions, wrist, to_elbow = pose_hand(hand, grip, elbow=elbow, tilt=tilt)

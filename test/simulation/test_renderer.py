@@ -86,7 +86,7 @@ RED, GREEN, PURPLE = (0,), (1,), (0, 2)
 
 
 def test_the_robot_or_the_hand(stage, renderer):
-    """Guards the twin: the arm is in its own video only; things and their motion are in both."""
+    """Guards paired clips: the arm is in its own video only, things and their motion in both."""
     third, wrist = renderer.record_robot(stage.model, shots(), appearance())
     human = renderer.record_human(stage.model, shots(), appearance())
     for video in (third, wrist, human):

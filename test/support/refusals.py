@@ -12,7 +12,7 @@ import pytest
 
 GRAPHS = ('preprocess.onnx', 'visual.onnx', 'embed.onnx', 'success.onnx', 'text.onnx')
 MISSING = object()
-# What an error may offer: how to mend it, or what is needed in place of what came.
+# What an error may offer: how to fix it, or what is needed in place of what came.
 REMEDY = re.compile(
     r'again|needed|allowed|update|is .* a bundle\?|a bundle is the directory|export|set '
     r'|belong together|another version|no ONNX file|not YAML|not a mapping|only|no bundle is',

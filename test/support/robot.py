@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""A robot at work: cameras that stream, a node that has decided SUCCESS, and a strict eye."""
+"""A robot at work: cameras that stream, a node that has decided SUCCESS, and strict checks."""
 
 from array import array
 from collections.abc import Callable, Sequence
@@ -37,7 +37,7 @@ def trapped_bundle(folder: Path) -> Path:
     """
     Make a variant of the tiny bundle for faults that only a model can have.
 
-    Whatever it sees, it soon decides SUCCESS: that is what must not be left standing. Images
+    Whatever it sees, it soon decides SUCCESS: that SUCCESS must be withdrawn. Images
     whose first pixel is NAN make NaN of all pixels, RAISE makes the session raise.
     """
     import onnx
@@ -200,7 +200,7 @@ class Row:
 
     :param fault: its name.
     :param response: what the node did, seen.
-    :param diagnostic: what it said: status, level and words; or where else it was told.
+    :param diagnostic: its report: status, level and text; or where else it was told.
     :param recovery_s: from the end of the fault to the first good result; None: nothing to
         recover from.
     :param lost: images sent in that time by good cameras of which there is no embedding.

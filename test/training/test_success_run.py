@@ -265,7 +265,7 @@ def test_a_finished_bundle_is_measured_as_it_is(bundle, run_folder, tmp_path, ca
     assert main(['bundle', 'evaluate', '--bundle', str(bundle), '--data', str(data_folder()),
                  '--output', str(output)]) == 0
     report = json.loads((output / 'report.json').read_text())
-    assert 'look at' in capsys.readouterr().out and (output / 'report.html').is_file()
+    assert 'wrote' in capsys.readouterr().out and (output / 'report.html').is_file()
     assert {row['split'] for row in report['rows']} == {'test_seen', 'test_task'}
     found = {(row['conditions']['status'], row['split']): row['value']
              for row in report['rows'] if row['metric'] == 'status_rate'}

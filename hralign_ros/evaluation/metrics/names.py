@@ -31,7 +31,7 @@ class Metric:
     chance: float | None = None
 
 
-_RIGHT_CLIP = 'Conditions say what is in the gallery, who looks for whom, and the text of both.'
+_RIGHT_CLIP = 'Conditions give the gallery, the direction of the search, and the text of both.'
 METRICS: Mapping[str, Metric] = {
     # Of an embedding.
     'retrieval_r1': Metric(

@@ -70,7 +70,7 @@ def separability(
     :param features: [n, C].
     :param tasks: [n].
     :param scenes: [n].
-    :param episodes: clips of one episode (its views, its twins) never vote for each other, [n].
+    :param episodes: clips of one episode (views, paired clips) never vote for each other, [n].
     :raises EvaluationError: fewer than 2 tasks or scenes, or no clip that can be measured.
     """
     x = features_of('features', features)

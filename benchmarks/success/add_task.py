@@ -26,6 +26,7 @@ import sys
 import time
 from typing import Any
 
+from benchmarks.pages import write_results
 from hralign_ros.calibration.add_task import AddTaskOptions, fit_task, watch
 from hralign_ros.calibration.calibrate import ALPHA
 from hralign_ros.calibration.conformal import decided
@@ -42,7 +43,6 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / 'results' / 'add_task.json'
-SUCCESS = ROOT / 'results' / 'success.json'
 SIZES = (2, 5, 10, 20, 50, 100, 200)
 # A success clip ends so long after the task is accomplished [s].
 TAIL = 1.0
@@ -93,8 +93,8 @@ def main() -> int:
         'task': task, 'test_attempts': len(test), 'clips_to_learn_from': len(good) + len(bad),
         'without': {'auroc': round(before[0], 4), 'low': round(before[1], 4),
                     'high': round(before[2], 4)},
-        'rows': rows, 'add_task_seconds': _mean(rows, 10, 'seconds'),
-        'add_task_auroc_gap': round(
+        'rows': rows, 'seconds': _mean(rows, 10, 'seconds'),
+        'auroc_gap': round(
             _mean(rows, rows[-1]['clips_each'], 'auroc') - _mean(rows, 10, 'auroc'), 4),
         'test_successes': sum(any(e.success_flags) for e in test),
         'largest': rows[-1]['clips_each'], 'threads': options.threads,
@@ -103,11 +103,7 @@ def main() -> int:
         'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
         'command': shlex.join(['python', '-m', 'benchmarks.success.add_task', *(
             Path(w).name if w.startswith('/') else w for w in sys.argv[1:])])}
-    options.output.write_text(json.dumps(found, indent=1) + '\n', 'utf-8')
-    if options.output == RESULTS and SUCCESS.exists():
-        success = json.loads(SUCCESS.read_text('utf-8'))
-        success |= {key: found[key] for key in ('add_task_seconds', 'add_task_auroc_gap')}
-        SUCCESS.write_text(json.dumps(success, indent=1) + '\n', 'utf-8')
+    write_results(options.output, found)
     print(json.dumps({k: v for k, v in found.items() if k != 'rows'}, indent=1))
     return 0
 
@@ -191,7 +187,8 @@ def _decisions(entry: TaskEntry, scored: Sequence[Scored]) -> dict[str, float | 
     threshold = next((row['probability'] for row in curve['thresholds']
                       if row['alpha'] == ALPHA), None)
     if threshold is None:
-        return {'threshold': None, 'false_alarms': None, 'too_early': None, 'missed': None}
+        return {'threshold': None, 'false_alarm_rate': None, 'early_success_rate': None,
+                'missed_success_rate': None}
     never, early, missed = [], [], []
     for clip, scores, done in scored:
         at = decided(np.round(clip.time_s * 1e9).astype(np.int64),
@@ -203,7 +200,8 @@ def _decisions(entry: TaskEntry, scored: Sequence[Scored]) -> dict[str, float | 
             missed.append(at is None)
     return {'threshold': round(threshold, 4), **{
         what: round(float(np.mean(some)), 4) if some else None for what, some in (
-            ('false_alarms', never), ('too_early', early), ('missed', missed))}}
+            ('false_alarm_rate', never), ('early_success_rate', early),
+            ('missed_success_rate', missed))}}
 
 
 def _mean(rows: Sequence[dict[str, Any]], size: int, key: str) -> float:

@@ -40,7 +40,7 @@ class Graphs:
         length, side = manifest.clip.length, manifest.image_size
         shape = (len(self.views), length)
         self._clip = {
-            'tokens': np.zeros((*shape, manifest.tokens, manifest.channels), np.float32),
+            'tokens': np.zeros((*shape, *manifest.tokens.shape), np.float32),
             'mask': np.ones(shape, np.float32)}
         age = np.tile(np.arange(length - 1, -1, -1, dtype=np.float32), (len(self.views), 1))
         self._embed = {**self._clip, 'task': features.features[0]}

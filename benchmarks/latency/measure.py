@@ -216,7 +216,7 @@ def int8_bundle(backbone: str, *words: str) -> str:
     folder = BUNDLES / f'{backbone}_int8'
     try:
         there = load_bundle(folder)
-        if there.manifest.document['provenance']['hralign_ros'] == __version__ \
+        if there.manifest.provenance['hralign_ros'] == __version__ \
                 and there.has(VISUALS['int8']):
             return str(folder)
     except Exception:  # noqa: B902 - whatever is wrong with it, it is made anew

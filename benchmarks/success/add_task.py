@@ -33,9 +33,8 @@ from hralign_ros.calibration.conformal import decided
 from hralign_ros.calibration.few_clips import TaskClip
 from hralign_ros.data.manifest import Episode, read_manifest
 from hralign_ros.evaluation.metrics.detection import detection
-from hralign_ros.export.success_head import TaskEntry
 from hralign_ros.runtime import default_bundle, Encoder
-from hralign_ros.runtime.tasks import probability_of
+from hralign_ros.runtime.tasks import probability_of, Task
 from hralign_ros.runtime.video import frame_times
 import numpy as np
 from numpy.typing import NDArray
@@ -180,19 +179,17 @@ def _auroc(scored: Sequence[Scored]) -> tuple[float, float, float]:
     return found.value, found.low, found.high
 
 
-def _decisions(entry: TaskEntry, scored: Sequence[Scored]) -> dict[str, float | None]:
+def _decisions(entry: Task, scored: Sequence[Scored]) -> dict[str, float | None]:
     """Tell how often attempts alarm, are decided too early, and are missed, at ALPHA."""
-    curve = next(c for c in entry.calibrations if len(c['views']) == max(
-        len(one['views']) for one in entry.calibrations))
-    threshold = next((row['probability'] for row in curve['thresholds']
-                      if row['alpha'] == ALPHA), None)
+    curve = max(entry.calibrations, key=lambda one: len(one.views))
+    threshold = curve.threshold(ALPHA)
     if threshold is None:
         return {'threshold': None, 'false_alarm_rate': None, 'early_success_rate': None,
                 'missed_success_rate': None}
     never, early, missed = [], [], []
     for clip, scores, done in scored:
         at = decided(np.round(clip.time_s * 1e9).astype(np.int64),
-                     probability_of(curve['method'], curve, scores), threshold)
+                     probability_of(curve.method, curve.parameters, scores), threshold)
         if not done.any():
             never.append(at is not None)
         elif not done[0]:

@@ -255,8 +255,8 @@ def shipped(
 ) -> dict[str, Any]:
     """Measure the shipped head by itself; the real videos are played to its bundle."""
     some = runs[SHIPPED]
-    of_bundle = load_bundle(options.bundle).manifest.document['success'].get('training') or {}
-    if of_bundle.get('head_sha256') != some[0].head_sha256:
+    of_bundle = load_bundle(options.bundle).manifest.success.training
+    if of_bundle is None or of_bundle.head_sha256 != some[0].head_sha256:
         raise SystemExit(
             f'{options.bundle} has another head than {some[0].folder}: run `hralign success '
             f'calibrate {some[0].folder} --data {options.data} --output {options.bundle}` first')

@@ -6,11 +6,11 @@ Teach a bundle one more task from a few clips: prompts and calibration, nothing 
 
 The encoder and the head stay as they are, and so do all other tasks. Clips go through the same
 runtime that runs in the node; what is learned are the task's failure prompts, starting from the
-shared ones.
+fallback task's.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import math
 from pathlib import Path
 import re
@@ -20,12 +20,9 @@ from typing import Any
 from hralign_ros.calibration.few_clips import calibrate_few, TaskClip
 from hralign_ros.data.folders import SUFFIXES
 from hralign_ros.data.manifest import DataError
-from hralign_ros.export.card import write_card
-from hralign_ros.export.replace import replace_bundle, require_replaceable
-from hralign_ros.export.success_head import task_files, TaskEntry
+from hralign_ros.export.writer import graphs_of, require_replaceable, write_bundle
 from hralign_ros.models.failure_prompts import text_features
 from hralign_ros.models.text import load_minilm
-from hralign_ros.runtime.bundle import CARD, TASK_TENSORS, TASKS
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.images import ViewGeometry
 from hralign_ros.runtime.report import Report
@@ -38,7 +35,6 @@ from numpy.typing import NDArray
 import torch
 from torch import nn, Tensor
 from torch.nn import functional
-import yaml
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -200,7 +196,7 @@ def add_task(
         raise DataError(f"task '{name}' with id '{task_id}': a name and an id of its own are "
                         'needed')
     encoder = Encoder.load(bundle, provider=chosen.provider, geometry=geometry)
-    if not encoder.manifest.success_trained:
+    if not encoder.manifest.success.trained:
         raise TrainingError(f'{bundle}: its success head is not trained; a task can only be '
                             'added to one that is (`hralign success train`)')
     require_replaceable(Path(output))
@@ -224,14 +220,17 @@ def add_task(
              *read_clips(failure, encoder, success=False, options=options, report=report)]
     cached = time.monotonic()
     report(f'{len(clips)} clips encoded in {cached - began:.0f} s')
-    entry = fit_task(encoder, clips, name, task_id, _aliases(same, name, aliases, report), options,
-                     chosen.torch, report)
+    task = fit_task(encoder, clips, name, task_id, _aliases(same, name, aliases, report), options,
+                    chosen.torch, report)
     report(f'fitted in {time.monotonic() - cached:.0f} s')
-    every = set(encoder.manifest.views)
-    if not any(set(one['views']) == every for one in entry.calibrations):
+    every = encoder.manifest.views
+    if task.calibration(every) is None:
         report(f'UNCALIBRATED while {" and ".join(sorted(every))} are there, as two successes and '
                'two failures with all of them are needed')
-    _write(encoder, output, entry)
+    # All other tasks stay to the letter.
+    others = tuple(one for one in encoder.tasks.tasks if one.task_id != task_id)
+    write_bundle(output, encoder.manifest, graphs_of(encoder.bundle),
+                 replace(encoder.tasks, tasks=(*others, task)))
     return output
 
 
@@ -259,7 +258,7 @@ def fit_task(
     encoder: Encoder, clips: Sequence[TaskClip], name: str, task_id: str,
     aliases: Sequence[str], options: AddTaskOptions,
     device: torch.device | str = 'cpu', report: Report = print,
-) -> TaskEntry:
+) -> Task:
     """
     Fit a task's prompts and calibration to clips.
 
@@ -267,7 +266,7 @@ def fit_task(
     The prompts that are kept are fitted to all, so thresholds are an estimate for those, no bound.
     """
     text, scale = load_minilm().to(device), encoder.success_scale
-    shared = encoder.tasks.fallback
+    fallback = encoder.tasks.fallback
     good = [c for c in clips if c.succeeds]
     bad = [c for c in clips if not c.succeeds]
     if len(good) < 2 or len(bad) < 2:
@@ -279,7 +278,7 @@ def fit_task(
     scores: list[dict[frozenset[str], Doubles]] = [{} for _ in order]
     for k in range(int(fold.max()) + 1):
         prompts = learn_prompts(
-            [c for c, f in zip(order, fold, strict=True) if f != k], name, shared.prompts, scale,
+            [c for c, f in zip(order, fold, strict=True) if f != k], name, fallback.prompts, scale,
             options, text, device)
         features = torch.from_numpy(encoder.text.encode_with(name, prompts))
         for i in np.flatnonzero(fold == k):
@@ -292,30 +291,8 @@ def fit_task(
         done = [c.succeeds for c, _ in clips_of]
         # Without enough clips by these views there is no telling: UNCALIBRATED.
         if min(sum(done), len(done) - sum(done)) >= 2:
-            calibrations.append(calibrate_few(views, clips_of, shared, report))
-    prompts = learn_prompts(order, name, shared.prompts, scale, options, text, device)
-    return TaskEntry(task_id, name, prompts, tuple(
-        f'mode {k + 1}' for k in range(len(prompts))), tuple(calibrations), tuple(aliases))
-
-
-def _write(encoder: Encoder, output: Path, entry: TaskEntry) -> None:
-    """Write the bundle anew with one entry more; all others stay to the letter."""
-    bundle = encoder.bundle
-    document = dict(bundle.manifest.document)
-    files = {name: bundle.read(name) for name in document['files']}
-    before = yaml.safe_load(files[TASKS])
-    entries = [TaskEntry(
-        e['id'], e['name'], _prompts(encoder, e['id']), tuple(e['modes']),
-        tuple(e.get('calibration') or ()), tuple(e['aliases']))
-        for e in before['tasks'] if e['id'] != entry.task_id]
-    shared = before.get(FALLBACK, {})
-    entries = [*entries, entry, TaskEntry(
-        FALLBACK, FALLBACK, encoder.tasks.fallback.prompts, tuple(shared.get('modes') or ()),
-        tuple(shared.get('calibration') or ()))]
-    files[TASKS], files[TASK_TENSORS] = task_files(entries, entry.prompts.shape)
-    files[CARD] = write_card(document).encode()
-    replace_bundle(output, files, document)
-
-
-def _prompts(encoder: Encoder, task_id: str) -> Floats:
-    return next(t.prompts for t in encoder.tasks.tasks if t.task_id == task_id)
+            calibrations.append(calibrate_few(views, clips_of, fallback, report))
+    prompts = learn_prompts(order, name, fallback.prompts, scale, options, text, device)
+    return Task(
+        task_id, name, tuple(aliases), tuple(f'mode {k + 1}' for k in range(len(prompts))),
+        tuple(calibrations), prompts)

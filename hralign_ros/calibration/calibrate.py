@@ -5,8 +5,8 @@
 Make a bundle of a trained success head: graphs, prompts, calibration, thresholds.
 
 All numbers are fitted to the calibration split, which nothing was trained on, through the text
-encoder that the bundle carries. Tasks never seen get the shared prompts, and a calibration fitted
-to the validation tasks, of which training saw nothing either.
+encoder that the bundle carries. Tasks never seen get the prompts of the fallback task, and a
+calibration fitted to the validation tasks, of which training saw nothing either.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,13 +18,14 @@ from hralign_ros.calibration.conformal import conformal_threshold, nonconformity
 from hralign_ros.calibration.maps import choose, Fitted
 from hralign_ros.calibration.scorer import all_ticks, Scored, Scorer
 from hralign_ros.data.manifest import DataError
-from hralign_ros.export.replace import require_replaceable
-from hralign_ros.export.success_head import TaskEntry, write_success_bundle
+from hralign_ros.export.success_head import write_success_bundle
+from hralign_ros.export.writer import require_replaceable
 from hralign_ros.models.failure_prompts import SHARED
 from hralign_ros.runtime.bundle import load_bundle
 from hralign_ros.runtime.decision import DecisionRules
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.report import Report
+from hralign_ros.runtime.tasks import Calibration, FALLBACK, Task, TaskTable
 from hralign_ros.training.checkpoints import TrainingError
 from hralign_ros.training.devices import choose_device
 from hralign_ros.training.success_clips import load_recordings, open_data, Recording
@@ -84,7 +85,7 @@ class Calibrated:
         """
         Look up the calibration map of a task, as the bundle will have it.
 
-        The shared one's where training did not know the task; none where it did, and there were
+        The fallback task's where training did not know the task; none where it did, and there were
         no calibration episodes of it.
         """
         known = task_id if task_id in self.trained else SHARED
@@ -129,12 +130,16 @@ def write_calibrated(
     """Write a bundle of a run and its calibration."""
     modes = tuple(f'mode {k + 1}' for k in range(run.options.modes)) \
         if run.options.use_prompts else ()
-    entries = [
-        TaskEntry(task, run.texts.get(task, SHARED), run.prompts[task], modes, tuple(
-            _document(views, map_) for (of, views), map_ in found.maps.items() if of == task))
-        for task in (*run.texts, SHARED)]
+
+    def task(key: str, task_id: str, name: str) -> Task:
+        return Task(task_id, name, (), modes, tuple(
+            _calibration(views, map_) for (of, views), map_ in found.maps.items()
+            if of == key), run.prompts[key])
+
+    tasks = TaskTable(tuple(task(key, key, name) for key, name in run.texts.items()),
+                      task(SHARED, FALLBACK, FALLBACK))
     return write_success_bundle(
-        run, bundle, output, entries, ood_threshold=found.ood_threshold, command=command,
+        run, bundle, output, tasks, ood_threshold=found.ood_threshold, command=command,
         metrics=metrics)
 
 
@@ -246,17 +251,14 @@ def _report_guarantee(map_: CalibrationMap, report: Report) -> None:
                         'kind are needed, so decisions will be ABSTAIN there' if lacking else ''))
 
 
-def _document(views: Sequence[str], map_: CalibrationMap) -> dict[str, Any]:
-    """Say a calibration map as tasks.yaml does."""
+def _calibration(views: Sequence[str], map_: CalibrationMap) -> Calibration:
+    """Say a calibration map as a bundle does."""
     fitted = map_.fitted
-    return {
-        'views': list(views), 'method': fitted.method,
-        **{name: value if isinstance(value, list) else round(value, 6)
-           for name, value in fitted.parameters.items()},
-        'rows': fitted.count, 'episodes': fitted.episodes,
-        'never_succeeding': map_.never_succeeding,
-        'succeeding': map_.succeeding,
-        'thresholds_from': 'own' if map_.own else 'all tasks',
+    return Calibration(
+        tuple(views), fitted.method,
+        {name: value if isinstance(value, list) else round(value, 6)
+         for name, value in fitted.parameters.items()},
         # To the last digit: an isotonic map has many probabilities just above one another.
-        'thresholds': [{'alpha': alpha, 'probability': float(value)}
-                       for alpha, value in map_.thresholds.items()]}
+        {alpha: float(value) for alpha, value in map_.thresholds.items()},
+        failed=map_.never_succeeding, succeeded=map_.succeeding, pooled=not map_.own,
+        rows=fitted.count, episodes=fitted.episodes)

@@ -6,14 +6,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 import math
-from typing import Any
 
 from hralign_ros.calibration.calibrate import ALPHA, ALPHAS
 from hralign_ros.calibration.conformal import conformal_threshold, decided, nonconformity_score
 from hralign_ros.calibration.maps import fit_few, Fitted, FLATTEST
 from hralign_ros.runtime.decision import DecisionRules
 from hralign_ros.runtime.report import Report
-from hralign_ros.runtime.tasks import Task
+from hralign_ros.runtime.tasks import Calibration, Task
 import numpy as np
 from numpy.typing import NDArray
 
@@ -50,9 +49,9 @@ class TaskClip:
 
 
 def calibrate_few(
-    views: frozenset[str], clips: Sequence[tuple[TaskClip, Doubles]], shared: Task,
+    views: frozenset[str], clips: Sequence[tuple[TaskClip, Doubles]], fallback: Task,
     report: Report = print,
-) -> dict[str, Any]:
+) -> Calibration:
     """
     Fit a calibration map and thresholds to clips and their scores by these views.
 
@@ -69,7 +68,7 @@ def calibrate_few(
                      [c.done[rows] == 1 for (c, _), rows in zip(clips, ticks, strict=True)])
     levels = _levels(clips, fitted)
     # With a map that gives everything the same probability, no threshold separates anything.
-    thresholds, sources = _thresholds(levels, shared) if fitted.parameters['scale'] > FLATTEST \
+    thresholds, sources = _thresholds(levels, fallback) if fitted.parameters['scale'] > FLATTEST \
         else ({}, {})
     where = ' + '.join(sorted(views))
     if ALPHA in thresholds:
@@ -79,13 +78,11 @@ def calibrate_few(
             f'{math.ceil(1 / ALPHA - 1)} clips of each kind are needed, longer than the dwell time'
         report(f'{where}: no threshold for an alpha of {ALPHA:g}, so decisions will be ABSTAIN '
                f'there: {why}')
-    return {
-        'views': sorted(views), 'method': fitted.method, **fitted.parameters,
-        'rows': fitted.count, 'episodes': fitted.episodes, 'never_succeeding': len(levels[0]),
-        'succeeding': len(levels[1]),
-        'thresholds_from': ', '.join(f'{a}: {sources[a]}' for a in sorted(sources)),
-        'thresholds': [{'alpha': a, 'probability': float(thresholds[a])}
-                       for a in sorted(thresholds)]}
+    return Calibration(
+        tuple(sorted(views)), fitted.method, fitted.parameters,
+        {alpha: float(thresholds[alpha]) for alpha in sorted(thresholds)},
+        failed=len(levels[0]), succeeded=len(levels[1]), rows=fitted.count,
+        episodes=fitted.episodes, grounds={alpha: sources[alpha] for alpha in sorted(sources)})
 
 
 def _stamps(clip: TaskClip) -> NDArray[np.int64]:
@@ -108,7 +105,7 @@ def _levels(
 
 
 def _thresholds(
-    levels: Levels, shared: Task,
+    levels: Levels, fallback: Task,
 ) -> tuple[dict[float, float], dict[float, str]]:
     """Choose thresholds by alpha, and say what each rests on."""
     thresholds, sources = {}, {}
@@ -117,12 +114,12 @@ def _thresholds(
     for alpha in sorted(ALPHAS, reverse=True):
         own = [threshold for some in levels if (threshold := conformal_threshold(
             [level for level, _ in some], alpha)) is not None]
-        known = [c.thresholds[alpha] for c in shared.calibrations.values()
+        known = [c.thresholds[alpha] for c in fallback.calibrations
                  if alpha in c.thresholds]
         if len(own) == len(levels):
             sources[alpha] = 'own'
         elif known:
-            sources[alpha], own = 'own and shared', [
+            sources[alpha], own = 'own and fallback', [
                 *(level for some in levels for level, _ in some), *known]
         else:
             continue

@@ -9,7 +9,7 @@ import math
 from typing import Any
 
 from hralign_ros.data.manifest import DataError
-from hralign_ros.runtime.tasks import METHODS, probability_of
+from hralign_ros.runtime.tasks import Method, METHODS, probability_of
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.isotonic import IsotonicRegression
@@ -36,9 +36,9 @@ class Fitted:
     :param count: rows fitted to; `episodes` of them.
     """
 
-    method: str
+    method: Method
     parameters: Parameters
-    losses: Mapping[str, float]
+    losses: Mapping[Method, float]
     count: int
     episodes: int
 
@@ -105,7 +105,7 @@ def fit_few(scores: Sequence[Doubles], done: Sequence[Flags]) -> Fitted:
 
 def choose(
     scores: Doubles, done: Flags, episodes: NDArray[np.str_], *,
-    weights: Doubles | None = None, methods: Sequence[str] = METHODS, seed: int = 0,
+    weights: Doubles | None = None, methods: Sequence[Method] = METHODS, seed: int = 0,
 ) -> Fitted:
     """
     Fit the method that does best on episodes it was not fitted to.
@@ -117,7 +117,7 @@ def choose(
     names, group = np.unique(episodes, return_inverse=True)
     fold = np.random.default_rng(seed).permutation(len(names))[group] % _FOLDS
     weights = np.ones(len(scores)) if weights is None else weights
-    losses = {}
+    losses: dict[Method, float] = {}
     for method in methods:
         total = 0.0
         for k in range(_FOLDS):

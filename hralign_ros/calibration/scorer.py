@@ -57,7 +57,7 @@ class Scorer:
     """
     A run's head with the text encoder of the bundle that it was trained for.
 
-    Tasks that the run knows have their own prompts, all others the shared ones.
+    Tasks that the run knows have their own prompts, all others those of the fallback task.
 
     :param device: where a copy of the head computes.
     """

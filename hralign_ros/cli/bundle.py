@@ -30,10 +30,10 @@ def verify(
     print(f'  bundle     {manifest.name}, {encoder.bundle.sha256[:16]}')
     if encoder.bundle.signed_by:
         print(f'  signature  good, by the trusted key {encoder.bundle.signed_by[:16]}')
-    print(f'  backbone   {manifest.backbone}, adapter {manifest.adapter}')
-    print(f'  views      {", ".join(manifest.views)}; {manifest.channels} values each')
+    print(f'  backbone   {manifest.backbone.name}, adapter {manifest.adapter.name}')
+    print(f'  views      {", ".join(manifest.views)}; {manifest.tokens.channels} values each')
     print(f'  tasks      {len(encoder.tasks.tasks)}; success head '
-          f'{"trained" if manifest.success_trained else "not trained"}')
+          f'{"trained" if manifest.success.trained else "not trained"}')
     print(f'  device     asked {hardware.requested}, got {hardware.provider}')
     if hardware.remark:
         print(f'  remark     {hardware.remark}')

@@ -102,7 +102,7 @@ def export(
             output, options, command=command, adaptation=adaptation, replace_trained=replace)
     except (ValueError, RuntimeError) as error:
         raise BundleError(str(error)) from error
-    total = sum(entry['bytes'] for entry in manifest['files'].values())
-    for name, entry in manifest['files'].items():
-        print(f'  {entry["bytes"] / 1e6:7.2f} MB  {name}')
+    total = sum(entry.bytes for entry in manifest.files.values())
+    for name, entry in manifest.files.items():
+        print(f'  {entry.bytes / 1e6:7.2f} MB  {name}')
     print(f'  {total / 1e6:7.2f} MB  {output}')

@@ -131,9 +131,9 @@ def build_tokens(
 
 
 def _graphs(encoder: Encoder) -> dict[str, Any]:
-    files = encoder.manifest.document['files']
+    files = encoder.manifest.files
     return {'schema_version': SCHEMA_VERSION, 'views': list(encoder.manifest.views),
-            'graphs': [files[name]['sha256'] for name in ('preprocess.onnx', 'visual.onnx')]}
+            'graphs': [files[name].sha256 for name in ('preprocess.onnx', 'visual.onnx')]}
 
 
 def _basis(
@@ -274,8 +274,8 @@ def encode_recording(
     reference = REFERENCE_VIEW if REFERENCE_VIEW in known else known[0]
     times = recordings[reference].times
     shape = (len(times), len(manifest.views))
-    tokens = np.zeros((*shape, manifest.tokens, basis.matrix.shape[1]), np.float16)
-    means = np.zeros((*shape, manifest.channels), np.float16)
+    tokens = np.zeros((*shape, manifest.tokens.count, basis.matrix.shape[1]), np.float16)
+    means = np.zeros((*shape, manifest.tokens.channels), np.float16)
     for view in known:
         recording = recordings[view]
         wanted = recording.stamps[newest_at(recording.times, times, recording.path.name)]

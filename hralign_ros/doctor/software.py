@@ -348,14 +348,14 @@ def bundle_findings(choice: Choice, values: Mapping[str, Any]) -> list[Finding]:
         bundle = load_bundle(
             choice.bundle or default_bundle(), require_signature=choice.require_signature,
             trusted_keys=[path for path in choice.trusted_keys if path])
-        total = sum(len(bundle.read(name)) for name in bundle.manifest.document['files'])
+        total = sum(len(bundle.read(name)) for name in bundle.manifest.files)
     except SignatureError as problem:
         return [error('signature', str(problem), 'Sign the bundle, name the right trusted_keys, '
                       'or set require_signature to false: see docs/security.md')]
     except BundleError as problem:
         return [error('files', str(problem), 'Copy the bundle again, make it anew with hralign '
                       'export, or name another with --bundle')]
-    return [ok('files', f'{bundle.path}: {len(bundle.manifest.document["files"])} files, '
+    return [ok('files', f'{bundle.path}: {len(bundle.manifest.files)} files, '
                f'{total / 1e6:.1f} MB, as their hashes say'), *_about(bundle, choice, values)]
 
 
@@ -376,21 +376,21 @@ def _about(bundle: Bundle, choice: Choice, values: Mapping[str, Any]) -> list[Fi
     else:
         findings.append(ok('views', ', '.join(manifest.views)))
     findings.append(
-        ok('success head', 'trained') if manifest.success_trained else
+        ok('success head', 'trained') if manifest.success.trained else
         warn('success head', 'not trained: every decision will be ABSTAIN',
              'Train and calibrate it: hralign success train, then hralign success calibrate'))
     tasks = load_tasks(bundle)
     alphas = tasks.alphas
-    if values.get('task') and manifest.success_trained:
+    if values.get('task') and manifest.success.trained:
         findings.append(_task_finding(tasks, manifest, values))
-    if manifest.success_trained and not alphas:
+    if manifest.success.trained and not alphas:
         findings.append(warn(
             'thresholds', 'none is calibrated: every decision will be ABSTAIN',
             'Calibrate it with more attempts, both that fail and that succeed: 19 of each are '
             'needed for an alpha of 0.05'))
     elif values:
         broken = broken_guarantee(values['alpha'], values['dwell_s'], alphas,
-                                  manifest.success_dwell_s)
+                                  manifest.success.dwell_s)
         findings.append(error(
             'thresholds', broken, 'Change that parameter, or calibrate the bundle for it')
             if broken else ok('thresholds', f'alpha {values["alpha"]:g}'))

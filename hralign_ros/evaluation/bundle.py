@@ -197,10 +197,11 @@ def evaluate_bundle(
     :raises EvaluationError: no episode with recordings and success flags is left.
     """
     encoder = Encoder.load(bundle, provider=choose_device(device).provider)
-    training = encoder.manifest.document['success'].get('training') or {}
+    training = encoder.manifest.success.training
     # Robots that are held out elsewhere may have been trained on, by their seeds.
     data = assign_splits(data, SuccessOptions(
-        all_robots=training.get('all_robots', False), leave_out=training.get('leave_out', '')))
+        all_robots=training.all_robots, leave_out=training.leave_out)
+        if training else SuccessOptions())
     names = list(splits) or sorted({e.split for e in data.episodes} - set(_USED))
     # Streams are no attempts: nothing here is measured on them.
     chosen = [e for e in data.episodes

@@ -12,13 +12,12 @@ from typing import Any
 
 from hralign_ros import __version__
 from hralign_ros.export.adaptation import Adaptation
-from hralign_ros.export.card import write_card
 from hralign_ros.export.compress import halve, quantise_static, quantise_weights
 from hralign_ros.export.licences import trained_license
 from hralign_ros.export.parity import check_parity, run_graph
 from hralign_ros.export.query import fit_query, scaled
-from hralign_ros.export.replace import is_trained, replace_bundle, require_replaceable
 from hralign_ros.export.samples import sample_images, SAMPLE_TASKS
+from hralign_ros.export.writer import is_trained, require_replaceable, write_bundle
 from hralign_ros.models.adapters import AdaptedBackbone, Cuttable, late_adapters, load_adapters
 from hralign_ros.models.backbones import Backbone, load_backbone, RANDOM, require_weights
 from hralign_ros.models.heads import TaskAttention
@@ -27,21 +26,25 @@ from hralign_ros.models.success import OUTPUTS, SuccessHead
 from hralign_ros.models.text import load_minilm, minilm_folder, PromptedTextEncoder
 from hralign_ros.models.weight_files import read_checkpoint
 from hralign_ros.runtime.bundle import (
-    CARD,
-    SCHEMA_VERSION,
-    TASK_TENSORS,
-    TASKS,
+    AdapterSpec,
+    BackboneSpec,
+    ClipSpec,
+    Manifest,
+    SuccessSpec,
+    TextSpec,
     TOKENIZER,
+    TokenSpec,
     VISUALS,
 )
+from hralign_ros.runtime.decision import DecisionRules
 from hralign_ros.runtime.errors import BundleError
 from hralign_ros.runtime.providers import SessionFactory
 from hralign_ros.runtime.report import Report
+from hralign_ros.runtime.tasks import FALLBACK, Task, TaskTable
 import numpy as np
 from numpy.typing import NDArray
 import torch
 from torch import nn
-import yaml
 
 Floats = NDArray[np.float32]
 
@@ -92,7 +95,7 @@ class _Visual(AdaptedBackbone):
 def export_bundle(
     output: Path, options: ExportOptions, *, command: str, adaptation: Adaptation | None = None,
     replace_trained: bool = False, report: Report = print,
-) -> dict[str, Any]:
+) -> Manifest:
     """
     Write a bundle with an untrained success head.
 
@@ -192,13 +195,11 @@ def export_bundle(
             for given in (mask, np.stack([np.zeros_like(mask[0]), *mask[1:]])))
     metrics['parity_max_abs_diff'] = parity
 
-    report('tasks and card')
     files[TOKENIZER] = _tokenizer()
-    files[TASKS], files[TASK_TENSORS] = _tasks(options, text.dim)
-    manifest = _manifest(options, backbone, text, metrics, command, adaptation)
-    files[CARD] = write_card(manifest).encode()
-    replace_bundle(output, files, manifest)
-    return manifest
+    prompts = np.zeros((options.modes, options.prompt_length, text.dim), np.float32)
+    return write_bundle(
+        output, _manifest(options, backbone, text, metrics, command, adaptation), files,
+        TaskTable((), Task(FALLBACK, FALLBACK, prompts=prompts)))
 
 
 def _check(output: Path, options: ExportOptions, replace_trained: bool) -> None:
@@ -306,61 +307,43 @@ def _set_query(
         'classes': len(names)}
 
 
-def _tasks(options: ExportOptions, dim: int) -> tuple[bytes, bytes]:
-    """Make the two task files of a bundle that knows no task: only shared prompts, unused."""
-    from safetensors.numpy import save
-
-    prompts = np.zeros((options.modes, options.prompt_length, dim), np.float32)
-    document = {'tasks': [], 'shared': {'modes': [], 'calibration': []}}
-    return (yaml.safe_dump(document, sort_keys=False).encode(),
-            save({'prompts/shared': prompts}))
-
-
 def _manifest(
     options: ExportOptions, backbone: Backbone, text: PromptedTextEncoder,
     metrics: Mapping[str, Any], command: str, adaptation: Adaptation | None,
-) -> dict[str, Any]:
-    """Say everything about the bundle but the hashes of its files."""
+) -> Manifest:
+    """Say everything about the bundle but its files."""
     spec = backbone.preprocessing
     packages = ('torch', 'onnx', 'onnxscript', 'onnxruntime', 'transformers', 'numpy')
-    return {
-        'schema_version': SCHEMA_VERSION,
-        'name': options.name,
-        'views': list(options.views),
-        'reference_view': options.views[-1],
-        'image_size': spec.size,
-        'preprocessing': {
+    adapters = adaptation.adapters if adaptation else late_adapters(
+        backbone.channels, backbone.kind)
+    return Manifest(
+        name=options.name, views=options.views, reference_view=options.views[-1],
+        image_size=spec.size,
+        preprocessing={
             'fit': spec.fit, 'interpolation': 'linear, antialiased',
             'mean': [round(float(v), 6) for v in spec.mean],
             'std': [round(float(v), 6) for v in spec.std]},
-        'clip': {
-            'length': options.length, 'period_s': options.period_s,
-            'capacity': max(options.capacity, 2 * options.length), 'stride_s': options.stride_s},
-        'tokens': {'rows': backbone.grid[0], 'columns': backbone.grid[1],
-                   'channels': backbone.channels},
-        'text': {'encoder': 'all-MiniLM-L6-v2', 'dim': text.dim, 'max_tokens': text.max_tokens,
-                 'weights': 'int8 per channel, computed in float32'},
-        'success': {'modes': options.modes, 'prompt_length': options.prompt_length,
-                    'trained': False},
-        'ood': None,
-        'backbone': {'name': backbone.name, 'source': backbone.source,
-                     'license': backbone.license_id},
-        'adapter': {'name': adaptation.name if adaptation else
-                    'late x3, exact identity (not trained)',
-                    'geometry': _geometry(
-                        adaptation.adapters if adaptation else late_adapters(
-                            backbone.channels, backbone.kind))},
-        'training': dict(adaptation.training) if adaptation else None,
-        'licenses': {
+        clip=ClipSpec(options.length, options.period_s,
+                      max(options.capacity, 2 * options.length), options.stride_s),
+        tokens=TokenSpec(*backbone.grid, backbone.channels),
+        text=TextSpec('all-MiniLM-L6-v2', text.dim, text.max_tokens,
+                      'int8 per channel, computed in float32'),
+        success=SuccessSpec(options.modes, options.prompt_length, trained=False,
+                            dwell_s=round(DecisionRules().dwell * 1e-9, 6)),
+        backbone=BackboneSpec(backbone.name, backbone.source, backbone.license_id),
+        adapter=AdapterSpec(
+            adaptation.name if adaptation else 'late x3, exact identity (not trained)',
+            _geometry(adapters)),
+        training=dict(adaptation.training) if adaptation else None,
+        licenses={
             f'backbone {backbone.name}': backbone.license_id,
             'text encoder all-MiniLM-L6-v2': 'Apache-2.0',
             **_own_licenses(backbone, adaptation), 'success head': 'Apache-2.0'},
-        'provenance': {
+        provenance={
             'command': command, 'seed': options.seed, 'opset': OPSET,
             'hralign_ros': __version__,
             'packages': {p: metadata.version(p).partition('+')[0] for p in packages}},
-        'metrics': dict(metrics),
-    }
+        metrics=metrics)
 
 
 def _own_licenses(backbone: Backbone, adaptation: Adaptation | None) -> dict[str, str]:

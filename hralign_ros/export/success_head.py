@@ -3,72 +3,30 @@
 
 """Write a bundle with a trained success head: another bundle's files, and what replaces them."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
 
-from hralign_ros.export.card import write_card
 from hralign_ros.export.licences import trained_license
 from hralign_ros.export.parity import check_parity
-from hralign_ros.export.replace import replace_bundle
+from hralign_ros.export.writer import graphs_of, write_bundle
 from hralign_ros.models.onnx_export import torch_graph
 from hralign_ros.models.success import OUTPUTS
-from hralign_ros.runtime.bundle import CARD, load_bundle, TASK_TENSORS, TASKS
+from hralign_ros.runtime.bundle import load_bundle, OodSpec, SuccessSpec, SuccessTraining
 from hralign_ros.runtime.decision import DecisionRules
 from hralign_ros.runtime.errors import BundleError
-from hralign_ros.runtime.tasks import FALLBACK
+from hralign_ros.runtime.schema import parse
+from hralign_ros.runtime.tasks import TaskTable
 import numpy as np
-from numpy.typing import NDArray
-from safetensors.numpy import save
 import torch
-import yaml
 
 if TYPE_CHECKING:
     from hralign_ros.training.success_run import SuccessRun
 
-Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
-class TaskEntry:
-    """
-    What a bundle says of a task.
-
-    :param prompts: float32 [K, L, D].
-    :param modes: names of the prompts in use.
-    :param calibrations: as tasks.yaml has them.
-    """
-
-    task_id: str
-    name: str
-    prompts: Floats
-    modes: tuple[str, ...]
-    calibrations: tuple[Mapping[str, Any], ...] = ()
-    aliases: tuple[str, ...] = ()
-
-
-def task_files(entries: Sequence[TaskEntry], shape: tuple[int, int, int]) -> tuple[bytes, bytes]:
-    """
-    Make tasks.yaml and tasks.safetensors.
-
-    :param shape: K, L and D of the shared prompts where `entries` has none.
-    """
-    shared = [e for e in entries if e.task_id == FALLBACK]
-    prompts = {f'prompts/{e.task_id}': np.ascontiguousarray(e.prompts, np.float32)
-               for e in entries}
-    prompts.setdefault(f'prompts/{FALLBACK}', np.zeros(shape, np.float32))
-    document = {
-        'tasks': [{'id': e.task_id, 'name': e.name, 'aliases': list(e.aliases),
-                   'modes': list(e.modes), 'calibration': [dict(c) for c in e.calibrations]}
-                  for e in entries if e.task_id != FALLBACK],
-        FALLBACK: {'modes': list(shared[0].modes) if shared else [],
-                   'calibration': [dict(c) for c in shared[0].calibrations] if shared else []}}
-    return yaml.safe_dump(document, sort_keys=False, width=98).encode(), save(prompts)
-
 
 def write_success_bundle(
-    run: 'SuccessRun', base: Path, output: Path, entries: Sequence[TaskEntry], *,
+    run: 'SuccessRun', base: Path, output: Path, tasks: TaskTable, *,
     ood_threshold: float | None = None, command: str = '',
     metrics: Mapping[str, Any] | None = None,
 ) -> Path:
@@ -80,38 +38,37 @@ def write_success_bundle(
     :raises BundleError: another bundle than the one trained for.
     """
     source = load_bundle(base)
-    manifest = source.manifest
-    document = dict(manifest.document)
-    visual = document['files']['visual.onnx']['sha256']
+    manifest, options, data = source.manifest, run.options, run.record['data']
+    visual = manifest.files['visual.onnx'].sha256
     if visual != run.record['bundle']['visual']:
         raise BundleError(
             f'{base}: its visual encoder is {visual[:12]}..., and the success head was trained '
             f'for {run.record["bundle"]["visual"][:12]}...; name that bundle, or train again')
-    options = run.options
-    shape = (options.modes, options.prompt_length, manifest.text_dim)
-    files = {name: source.read(name) for name in document['files']}
-    files['success.onnx'], parity = _success_graph(run, len(manifest.views), options.length, shape)
-    files[TASKS], files[TASK_TENSORS] = task_files(entries, shape)
-    document['success'] = {
-        'modes': options.modes, 'prompt_length': options.prompt_length, 'trained': True,
-        'training': {key: run.record['data'][key] for key in (
+    graphs = graphs_of(source)
+    graphs['success.onnx'], parity = _success_graph(
+        run, len(manifest.views), options.length,
+        (options.modes, options.prompt_length, manifest.text.dim))
+    training = parse(SuccessTraining, {
+        **{key: data[key] for key in (
             'episodes', 'successes', 'human_recordings', 'scenes', 'embodiments', 'sources',
-            'licenses')} | {'tasks': len(run.texts), 'seed': options.seed,
-                            'command': run.record['command'], 'head_sha256': run.head_sha256,
-                            'all_robots': options.all_robots, 'leave_out': options.leave_out},
-        'dwell_s': round(DecisionRules().dwell * 1e-9, 6),
-        'command': command, **({'metrics': dict(metrics)} if metrics else {})}
-    licenses = run.record['data']['licenses']
+            'licenses')},
+        'tasks': len(run.texts), 'seed': options.seed, 'command': run.record['command'],
+        'head_sha256': run.head_sha256, 'all_robots': options.all_robots,
+        'leave_out': options.leave_out}, str(run.folder))
+    success = SuccessSpec(
+        modes=options.modes, prompt_length=options.prompt_length, trained=True,
+        dwell_s=round(DecisionRules().dwell * 1e-9, 6), training=training, command=command,
+        metrics=metrics or {})
     parts = {part.replace(', success head', ''): terms
-             for part, terms in source.manifest.licenses.items()}
-    document['licenses'] = {**parts, 'success head': trained_license(licenses)}
-    document['ood'] = None if ood_threshold is None else {
-        'score': 'squared Mahalanobis distance of a view from the training views, per dimension',
-        'threshold': round(ood_threshold, 6)}
-    document['metrics'] = {**document['metrics'], 'parity_max_abs_diff': {
-        **document['metrics']['parity_max_abs_diff'], 'success.onnx': parity}}
-    files[CARD] = write_card(document).encode()
-    replace_bundle(output, files, document)
+             for part, terms in manifest.licenses.items()}
+    write_bundle(output, replace(
+        manifest, success=success,
+        licenses={**parts, 'success head': trained_license(data['licenses'])},
+        ood=None if ood_threshold is None else OodSpec(
+            round(ood_threshold, 6), 'squared Mahalanobis distance of a view from the training '
+            'views, per dimension'),
+        metrics={**manifest.metrics, 'parity_max_abs_diff': {
+            **manifest.metrics['parity_max_abs_diff'], 'success.onnx': parity}}), graphs, tasks)
     return output
 
 

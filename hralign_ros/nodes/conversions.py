@@ -14,6 +14,7 @@ from hralign_ros.nodes.interfaces import (
     TaskEmbedding,
     TaskInfo,
 )
+from hralign_ros.runtime.bundle import SCHEMA_VERSION
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.images import Image
 from hralign_ros.runtime.pipeline import Result
@@ -130,25 +131,25 @@ def info_message(encoder: Encoder, *, warm_up: float, version: str) -> EncoderIn
     return EncoderInfo(
         node_version=version, bundle_path=str(encoder.bundle.path.resolve()),
         bundle_name=manifest.name, bundle_sha256=encoder.bundle.sha256,
-        bundle_schema_version=int(manifest.document['schema_version']),
-        backbone=manifest.backbone, adapter=manifest.adapter,
-        text_encoder=manifest.text_encoder,
+        bundle_schema_version=SCHEMA_VERSION,
+        backbone=manifest.backbone.name, adapter=manifest.adapter.name,
+        text_encoder=manifest.text.encoder,
         licenses=[f'{part}: {text}' for part, text in manifest.licenses.items()],
         provider_requested=hardware.requested, provider=hardware.provider,
         onnxruntime_version=encoder.onnxruntime_version, warm_up=float(warm_up),
         view_names=list(manifest.views), reference_view=manifest.reference_view,
-        dim=sum(part.size for part in encoder.parts), tokens_per_frame=manifest.tokens,
+        dim=sum(part.size for part in encoder.parts), tokens_per_frame=manifest.tokens.count,
         parts=[EmbeddingPart(
             name=part.name, offset=part.offset, shape=array('I', part.shape), frames=part.frames,
             unit_norm=part.unit_norm, description=part.description) for part in encoder.parts],
-        clip_length=manifest.clip.length, token_grid=list(manifest.token_grid),
+        clip_length=manifest.clip.length, token_grid=list(manifest.tokens.grid),
         robots=list(manifest.robots), alphas=array('f', encoder.tasks.alphas),
         tasks=[_task_info(task, manifest.views) for task in encoder.tasks.tasks])
 
 
 def _task_info(task: Task, views: tuple[str, ...]) -> TaskInfo:
     """Say what the bundle knows about a task while all views are there."""
-    calibration = task.calibrations.get(frozenset(views))
+    calibration = task.calibration(views)
     message = TaskInfo(task_id=task.task_id, name=task.name, verdict=task.verdict(views))
     if calibration is not None:
         message.calibrated = True

@@ -61,11 +61,11 @@ def model_status(
     remark = '; '.join(filter(None, (twice, hardware.remark)))
     return status(
         node, 'model', WARN if remark else OK,
-        remark or f'{state}: {manifest.backbone} on {hardware.provider}', {
+        remark or f'{state}: {manifest.backbone.name} on {hardware.provider}', {
             **process, 'bundle': manifest.name, 'bundle_sha256': encoder.bundle.sha256,
             'provider_requested': hardware.requested, 'provider': hardware.provider,
             'onnxruntime': encoder.onnxruntime_version, 'precision': encoder.precision,
-            'success_head_trained': manifest.success_trained}, hardware_id=hardware.provider)
+            'success_head_trained': manifest.success.trained}, hardware_id=hardware.provider)
 
 
 def gpu_memory() -> dict[str, float]:

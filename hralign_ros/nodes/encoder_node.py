@@ -210,7 +210,7 @@ class EncoderNode(LifecycleNode):
         log.info(f'provider: asked {hardware.requested}, got {hardware.provider}')
         if hardware.remark:
             log.warning(hardware.remark)
-        if not encoder.manifest.success_trained:
+        if not encoder.manifest.success.trained:
             log.warning('this success head is not trained: every decision is ABSTAIN')
         elif not encoder.tasks.alphas:
             log.warning('this bundle has no calibrated threshold: every decision is ABSTAIN. '
@@ -379,7 +379,7 @@ class EncoderNode(LifecycleNode):
             if view not in tick.images or not publisher.get_subscription_count():
                 continue
             overlay = attention_overlay(
-                tick.images[view], tick.attention[row], manifest.token_grid)
+                tick.images[view], tick.attention[row], manifest.tokens.grid)
             publisher.publish(conversions.image_message(
                 overlay, int(tick.view_stamps[row]), result.frame_ids.get(view, '')))
 

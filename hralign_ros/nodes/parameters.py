@@ -396,7 +396,7 @@ def check_guarantee(values: Mapping[str, Any], encoder: Encoder) -> None:
         decided; or its thresholds are for a longer dwell_s. A bundle without any is not refused.
     """
     broken = broken_guarantee(values['alpha'], values['dwell_s'], encoder.tasks.alphas,
-                              encoder.manifest.success_dwell_s)
+                              encoder.manifest.success.dwell_s)
     if broken:
         raise ParameterError(broken)
 

@@ -10,21 +10,20 @@ whole bundle, and is what messages carry; a signature over it (bundle.sig) cover
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 import os
 from pathlib import Path
-from reprlib import Repr
-from typing import Any
+from typing import Annotated, Any
 
 from hralign_ros.runtime import signature
-from hralign_ros.runtime.decision import DecisionRules
 from hralign_ros.runtime.errors import BundleError, SignatureError
 from hralign_ros.runtime.files import load_yaml, MAX_YAML_BYTES, NotPlainError, read_bounded
+from hralign_ros.runtime.schema import in_brief, Limits, parse, Text
 from hralign_ros.runtime.signature import SIGNATURE
 
-# 2: success.onnx also says how likely the attempt has failed; calibrations by set of views.
-SCHEMA_VERSION = 2
+# 3: every key is declared below or in tasks.py; what is not declared is refused.
+SCHEMA_VERSION = 3
 MANIFEST = 'bundle.yaml'
 GRAPHS = ('preprocess.onnx', 'visual.onnx', 'embed.onnx', 'success.onnx', 'text.onnx')
 # The visual graph of each precision; a bundle need not have more than the first.
@@ -53,10 +52,145 @@ class ClipSpec:
     :param stride_s: initial spacing of those.
     """
 
-    length: int
-    period_s: float
-    capacity: int
-    stride_s: float
+    length: Annotated[int, Limits(1, 64)]
+    period_s: Annotated[float, Limits(1e-3, 60.0)]
+    capacity: Annotated[int, Limits(2, 4096)]
+    stride_s: Annotated[float, Limits(1e-3, 60.0)]
+
+    def __post_init__(self) -> None:
+        if self.capacity < 2 * self.length:
+            raise ValueError(f'capacity is {self.capacity}; needed is twice the length or more')
+
+
+@dataclass(frozen=True)
+class TokenSpec:
+    """
+    What the visual graph makes of an image.
+
+    :param rows: of a token map; rows x columns is N, the tokens in one frame of one view.
+    :param channels: C, length of a token and of an embedding.
+    """
+
+    rows: Annotated[int, Limits(1, 64)]
+    columns: Annotated[int, Limits(1, 64)]
+    channels: Annotated[int, Limits(1, 8192)]
+
+    @property
+    def count(self) -> int:
+        """N, tokens in one frame of one view."""
+        return self.rows * self.columns
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """N and C: one frame of one view."""
+        return self.count, self.channels
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.rows, self.columns
+
+
+@dataclass(frozen=True)
+class TextSpec:
+    """
+    The text encoder.
+
+    :param dim: D, length of a text feature.
+    :param max_tokens: most text tokens it takes, special ones included.
+    :param weights: how they are stored.
+    """
+
+    encoder: Text
+    dim: Annotated[int, Limits(1, 8192)]
+    max_tokens: Annotated[int, Limits(1, 8192)]
+    weights: str = ''
+
+
+@dataclass(frozen=True)
+class SuccessTraining:
+    """
+    What a success head was trained on, and how.
+
+    :param embodiments: the arms in its attempts.
+    :param all_robots: arms that are otherwise held out for tests are among them.
+    :param leave_out: the arm that was held out; empty: none.
+    """
+
+    episodes: int
+    successes: int
+    human_recordings: int
+    scenes: int
+    embodiments: tuple[Text, ...]
+    sources: tuple[Text, ...]
+    licenses: tuple[str, ...]
+    tasks: int
+    seed: int
+    command: str
+    head_sha256: str
+    all_robots: bool
+    leave_out: str = ''
+
+
+@dataclass(frozen=True)
+class SuccessSpec:
+    """
+    The success head.
+
+    :param modes: K, failure prompts per task.
+    :param prompt_length: L, vectors per failure prompt.
+    :param trained: false: its weights are random.
+    :param dwell_s: how long the probability had to stay above thresholds when these were
+        calibrated; a shorter time breaks their guarantee.
+    :param command: that calibrated it.
+    :param metrics: what was measured, for people: rows by the metric's name.
+    """
+
+    modes: Annotated[int, Limits(1, 16)]
+    prompt_length: Annotated[int, Limits(1, 64)]
+    trained: bool
+    dwell_s: Annotated[float, Limits(0.0, 60.0)]
+    training: SuccessTraining | None = None
+    command: str = ''
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class OodSpec:
+    """
+    The out-of-distribution score.
+
+    :param threshold: results with a higher score are out of distribution.
+    :param score: what the score is.
+    """
+
+    threshold: Annotated[float, Limits(-1e9, 1e9)]
+    score: str = ''
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """Name, origin and licence of the backbone."""
+
+    name: Text
+    source: str = ''
+    license: str = ''
+
+
+@dataclass(frozen=True)
+class AdapterSpec:
+    """Name of the adapters and the layers of the first."""
+
+    name: Text
+    geometry: str = ''
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """Size and SHA-256 of a file, 64 hexadecimal digits."""
+
+    bytes: Annotated[int, Limits(0, MAX_FILE_BYTES)]
+    sha256: Annotated[str, Limits(64, 64)]
 
 
 @dataclass(frozen=True)
@@ -65,52 +199,53 @@ class Manifest:
     What bundle.yaml says.
 
     :param views: names of the camera views in the order of the graphs' first axis.
-    :param token_grid: rows and columns of a token map; their product is N.
-    :param channels: C, length of a token and of an embedding.
     :param image_size: S, side of the image that the backbone takes.
-    :param text_dim: D, length of a text feature.
-    :param max_tokens: most text tokens the text encoder takes, special ones included.
-    :param modes: K, failure prompts per task.
-    :param prompt_length: L, vectors per failure prompt.
-    :param success_dwell_s: how long the probability had to stay above thresholds when these were
-        calibrated; a shorter time breaks their guarantee.
-    :param success_trained: false: the success head's weights are random.
-    :param ood_threshold: results with a higher OOD score are out of distribution; None: unknown.
+    :param ood: None: no threshold is known.
     :param licenses: part -> licence, SPDX where there is one.
-    :param document: the whole of bundle.yaml, for what only people read.
+    :param preprocessing: for people, like `training`, `provenance` and `metrics`.
+    :param training: what the adapters were trained on; None: they are not.
+    :param files: all other files of the bundle, by name; the writer fills them in.
     """
 
-    name: str
-    views: tuple[str, ...]
-    reference_view: str
+    name: Text
+    views: Annotated[tuple[Text, ...], Limits(1, 8)]
+    reference_view: Text
+    image_size: Annotated[int, Limits(16, 1024)]
     clip: ClipSpec
-    token_grid: tuple[int, int]
-    channels: int
-    image_size: int
-    text_dim: int
-    max_tokens: int
-    modes: int
-    prompt_length: int
-    success_dwell_s: float
-    success_trained: bool
-    ood_threshold: float | None
-    backbone: str
-    adapter: str
-    text_encoder: str
+    tokens: TokenSpec
+    text: TextSpec
+    success: SuccessSpec
+    backbone: BackboneSpec
+    adapter: AdapterSpec
     licenses: Mapping[str, str]
-    document: Mapping[str, Any]
+    ood: OodSpec | None = None
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, FileEntry] = field(default_factory=dict)
 
-    @property
-    def tokens(self) -> int:
-        """N, tokens in one frame of one view."""
-        return self.token_grid[0] * self.token_grid[1]
+    def __post_init__(self) -> None:
+        if len(set(self.views)) != len(self.views):
+            raise ValueError(f'views are {", ".join(self.views)}; needed are different names')
+        if self.reference_view not in self.views:
+            raise ValueError(f'reference_view is {in_brief(self.reference_view)}; needed is one '
+                             f'of {", ".join(self.views)}')
+        if self.text.max_tokens < self.success.prompt_length + 8:
+            raise ValueError(
+                f'text.max_tokens is {self.text.max_tokens}; needed are '
+                f'{self.success.prompt_length + 8} or more, to have room for a task beside its '
+                'prompts')
 
     @property
     def robots(self) -> tuple[str, ...]:
         """Arms in the attempts that the success head was trained on; empty: it does not say."""
-        training = self.document['success'].get('training')
-        names = training.get('embodiments') if isinstance(training, dict) else None
-        return tuple(filter(_is_text, names)) if isinstance(names, list) else ()
+        return self.success.training.embodiments if self.success.training else ()
+
+    @property
+    def ood_threshold(self) -> float | None:
+        """OOD score above which results are out of distribution; None: unknown."""
+        return self.ood.threshold if self.ood else None
 
 
 @dataclass(frozen=True)
@@ -136,32 +271,32 @@ class Bundle:
 
         :raises BundleError: not listed, missing, or changed since the bundle was written.
         """
-        entry = self.manifest.document['files'].get(name)
+        entry = self.manifest.files.get(name)
         if entry is None:
             raise BundleError(f'{self.path}: {MANIFEST} does not list {name}')
         path = self.home / name
-        data = _read(path, entry['bytes'])
-        if len(data) != entry['bytes']:
-            came = f'{len(data)} bytes' if len(data) < entry['bytes'] else 'more bytes than that'
+        data = _read(path, entry.bytes)
+        if len(data) != entry.bytes:
+            came = f'{len(data)} bytes' if len(data) < entry.bytes else 'more bytes than that'
             raise BundleError(
-                f'{path}: {MANIFEST} says {entry["bytes"]} bytes, and there are {came}; the file '
+                f'{path}: {MANIFEST} says {entry.bytes} bytes, and there are {came}; the file '
                 'was cut or replaced. Copy or export the bundle again')
         digest = sha256(data).hexdigest()
-        if digest != entry['sha256']:
+        if digest != entry.sha256:
             raise BundleError(
                 f'{path}: SHA-256 is {digest[:12]}..., but {MANIFEST} says '
-                f'{entry["sha256"][:12]}...; the file was damaged or replaced. Copy or export '
+                f'{entry.sha256[:12]}...; the file was damaged or replaced. Copy or export '
                 'the bundle again')
         return data
 
     def has(self, name: str) -> bool:
         """Whether the bundle lists a file, for the optional ones."""
-        return name in self.manifest.document['files']
+        return name in self.manifest.files
 
     @property
     def size(self) -> int:
         """How many bytes the files that it lists have together."""
-        return sum(entry['bytes'] for entry in self.manifest.document['files'].values())
+        return sum(entry.bytes for entry in self.manifest.files.values())
 
 
 def load_bundle(
@@ -203,8 +338,11 @@ def load_bundle(
     except Exception as error:  # PyYAML's constructors raise whatever they run into
         reason = (str(error) or type(error).__name__).splitlines()[0][:300]
         raise BundleError(f'{source}: not YAML as a bundle has it ({reason})') from error
-    return Bundle(
-        folder, _parse(document, source), sha256(data).hexdigest(), real.parent, signed_by)
+    try:
+        manifest = _parse(document)
+    except ValueError as error:
+        raise BundleError(f'{source}: {error}') from error
+    return Bundle(folder, manifest, sha256(data).hexdigest(), real.parent, signed_by)
 
 
 def _read(path: Path, limit: int) -> bytes:
@@ -262,7 +400,7 @@ def sign_bundle(
     :raises SignatureError: the key cannot be used, or the signature cannot be written.
     """
     bundle = load_bundle(path)
-    for name in bundle.manifest.document['files']:
+    for name in bundle.manifest.files:
         bundle.read(name)
     data = _read(bundle.home / MANIFEST, MAX_YAML_BYTES)
     if sha256(data).hexdigest() != bundle.sha256:
@@ -279,147 +417,30 @@ def sign_bundle(
     return target, key_id
 
 
-class _Brief(Repr):
+def _parse(document: Any) -> Manifest:
+    """
+    Check every field that the runtime depends on.
 
-    def repr_int(self, value: int, level: int) -> str:
-        """Print a number that Python itself may refuse to print."""
-        return repr(value) if value.bit_length() <= 128 else f'{value.bit_length()} bits long'
-
-
-_BRIEF = _Brief()
-_BRIEF.maxlevel = 2
-
-
-def in_brief(value: Any) -> str:
-    """Print a value of YAML: in full its aliases multiply, and its numbers have no end."""
-    return _BRIEF.repr(value)
-
-
-def _is_text(value: Any) -> bool:
-    """Whether a message can carry a value as text; YAML can spell halves of characters."""
-    return isinstance(value, str) and not any('\ud800' <= c <= '\udfff' for c in value)
-
-
-class _Fields:
-    """Typed access to a YAML mapping; every complaint names the file and the key."""
-
-    def __init__(self, document: Any, source: Path, prefix: str = '') -> None:
-        if not isinstance(document, dict):
-            where = prefix.rstrip('.') or 'the document'
-            raise BundleError(f'{source}: {where} is not a mapping')
-        self._document = document
-        self._source = source
-        self._prefix = prefix
-
-    def section(self, key: str) -> '_Fields':
-        return _Fields(self._document.get(key), self._source, f'{self._prefix}{key}.')
-
-    def fail(self, key: str, need: str) -> BundleError:
-        came = f'is {in_brief(self._document[key])}' if key in self._document else 'is missing'
-        return BundleError(f'{self._source}: {self._prefix}{key} {came}; needed is {need}')
-
-    def integer(self, key: str, low: int, high: int) -> int:
-        value = self._document.get(key)
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise self.fail(key, f'a whole number from {low} to {high}')
-        return value
-
-    def number(self, key: str, low: float, high: float) -> float:
-        value = self._document.get(key)
-        if not isinstance(value, (int, float)) or isinstance(value, bool) \
-                or not low <= value <= high:
-            raise self.fail(key, f'a number from {low} to {high}')
-        return float(value)
-
-    def text(self, key: str) -> str:
-        value = self._document.get(key)
-        if not _is_text(value) or not value:
-            raise self.fail(key, 'a text')
-        return str(value)
-
-    def flag(self, key: str) -> bool:
-        value = self._document.get(key)
-        if not isinstance(value, bool):
-            raise self.fail(key, 'true or false')
-        return value
-
-    def names(self, key: str, most: int) -> tuple[str, ...]:
-        value = self._document.get(key)
-        if not isinstance(value, list) or not 1 <= len(value) <= most \
-                or not all(_is_text(v) and v for v in value) \
-                or len(set(value)) != len(value):
-            raise self.fail(key, f'a list of 1 to {most} different names')
-        return tuple(value)
-
-    def texts(self, key: str) -> dict[str, str]:
-        value = self._document.get(key)
-        if not isinstance(value, dict) or not all(
-                _is_text(k) and _is_text(v) for k, v in value.items()):
-            raise self.fail(key, 'a mapping of texts')
-        return value
-
-
-def _parse(document: Any, source: Path) -> Manifest:
-    """Check every field that the runtime depends on."""
-    top = _Fields(document, source)
-    version = document.get('schema_version')
-    if type(version) is not int or version != SCHEMA_VERSION:
-        raise BundleError(
-            f'{source}: schema_version is {in_brief(version)}; this version of hralign_ros reads '
+    :raises ValueError: another schema version, or a field that is missing or senseless.
+    """
+    version = document.pop('schema_version', None) if isinstance(document, dict) else 0
+    if isinstance(document, dict) and (type(version) is not int or version != SCHEMA_VERSION):
+        raise ValueError(
+            f'schema_version is {in_brief(version)}; this version of hralign_ros reads '
             f'{SCHEMA_VERSION}. Update hralign_ros, or export the bundle again')
-    views = top.names('views', 8)
-    reference = top.text('reference_view')
-    if reference not in views:
-        raise top.fail('reference_view', f'one of {", ".join(views)}')
-    clip = top.section('clip')
-    tokens = top.section('tokens')
-    text = top.section('text')
-    success = top.section('success')
-    length = clip.integer('length', 1, 64)
-    files = top.section('files')
-    total = 0
-    for name in document['files']:
-        if not _is_text(name) or Path(name).name != name or '\0' in name \
-                or name in ('', '..', MANIFEST, SIGNATURE):
-            raise BundleError(
-                f'{source}: files lists {in_brief(name)}; only plain file names are allowed')
-        entry = files.section(name)
-        total += entry.integer('bytes', 0, _MAX_BYTES.get(name, MAX_FILE_BYTES))
-        if len(entry.text('sha256')) != 64:
-            raise entry.fail('sha256', '64 hexadecimal digits')
+    manifest = parse(Manifest, document)
+    for name, entry in manifest.files.items():
+        if Path(name).name != name or '\0' in name or name in ('', '..', MANIFEST, SIGNATURE):
+            raise ValueError(
+                f'files lists {in_brief(name)}; only plain file names are allowed')
+        if entry.bytes > _MAX_BYTES.get(name, MAX_FILE_BYTES):
+            raise ValueError(
+                f'files.{name}.bytes is {entry.bytes}; allowed are {_MAX_BYTES[name]}')
+    total = sum(entry.bytes for entry in manifest.files.values())
     if total > MAX_BUNDLE_BYTES:
-        raise BundleError(
-            f'{source}: its files have {total} bytes together; allowed are {MAX_BUNDLE_BYTES}')
-    missing = [name for name in REQUIRED_FILES if name not in document['files']]
+        raise ValueError(
+            f'its files have {total} bytes together; allowed are {MAX_BUNDLE_BYTES}')
+    missing = [name for name in REQUIRED_FILES if name not in manifest.files]
     if missing:
-        raise BundleError(f'{source}: files lacks {", ".join(missing)}; export the bundle again')
-    prompt_length = success.integer('prompt_length', 1, 64)
-    max_tokens = text.integer('max_tokens', prompt_length + 8, 8192)
-    ood = document.get('ood')
-    return Manifest(
-        name=top.text('name'),
-        views=views,
-        reference_view=reference,
-        clip=ClipSpec(
-            length=length,
-            period_s=clip.number('period_s', 1e-3, 60.0),
-            capacity=clip.integer('capacity', 2 * length, 4096),
-            stride_s=clip.number('stride_s', 1e-3, 60.0)),
-        token_grid=(tokens.integer('rows', 1, 64), tokens.integer('columns', 1, 64)),
-        channels=tokens.integer('channels', 1, 8192),
-        image_size=top.integer('image_size', 16, 1024),
-        text_dim=text.integer('dim', 1, 8192),
-        max_tokens=max_tokens,
-        modes=success.integer('modes', 1, 16),
-        prompt_length=prompt_length,
-        # Bundles that do not say it were calibrated with the default of the decision.
-        success_dwell_s=success.number('dwell_s', 0.0, 60.0) if 'dwell_s' in document['success']
-        else DecisionRules().dwell * 1e-9,
-        success_trained=success.flag('trained'),
-        ood_threshold=None if ood is None else top.section('ood').number(
-            'threshold', -1e9, 1e9),
-        backbone=top.section('backbone').text('name'),
-        adapter=top.section('adapter').text('name'),
-        text_encoder=text.text('encoder'),
-        licenses=top.texts('licenses'),
-        document=document)
+        raise ValueError(f'files lacks {", ".join(missing)}; export the bundle again')
+    return manifest

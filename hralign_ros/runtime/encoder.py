@@ -101,7 +101,7 @@ class Encoder:
         how = 'attention to the instruction' if pooling == 'attention' else 'their mean'
         # In the order of a row, without gaps.
         self.parts = (EmbeddingPart(
-            'clip', 0, (m.channels,), m.clip.length, True,
+            'clip', 0, (m.tokens.channels,), m.clip.length, True,
             f'tokens of the newest {m.clip.length} frames, pooled by {how}'),)
         self._factory = factory
         self._geometry = dict(geometry or {})
@@ -168,8 +168,8 @@ class Encoder:
     def _load_graphs(self) -> None:
         """Load the four graphs of a tick and check them against the manifest."""
         m = self.manifest
-        views, length, tokens, channels = len(m.views), m.clip.length, m.tokens, m.channels
-        side = m.image_size
+        views, length, side = len(m.views), m.clip.length, m.image_size
+        tokens, channels = m.tokens.shape
         clip = [Tensor('tokens', 'float32', (views, length, tokens, channels)),
                 Tensor('mask', 'float32', (views, length))]
 
@@ -187,18 +187,18 @@ class Encoder:
             [Tensor('tokens', 'float32', (views, tokens, channels))])
         self._embed = load(
             'embed.onnx',
-            [*clip, Tensor('task', 'float32', (m.text_dim,))],
+            [*clip, Tensor('task', 'float32', (m.text.dim,))],
             [Tensor('embedding', 'float32', (views, channels)),
              Tensor('attention', 'float32', (views, length, tokens))])
         self._success = load(
             'success.onnx',
             [*clip, Tensor('age', 'float32', (views, length)),
-             Tensor('text', 'float32', (1 + m.modes, m.text_dim)),
-             Tensor('mode_mask', 'float32', (m.modes,))],
-            [Tensor('probability', 'float32', (1,)), Tensor('modes', 'float32', (m.modes,)),
-             Tensor('progress', 'float32', (1,)), Tensor('score', 'float32', (1,)),
-             Tensor('ood', 'float32', (1,)), Tensor('failed', 'float32', (1,)),
-             Tensor('video', 'float32', (m.text_dim,))])
+             Tensor('text', 'float32', (1 + m.success.modes, m.text.dim)),
+             Tensor('mode_mask', 'float32', (m.success.modes,))],
+            [Tensor('probability', 'float32', (1,)),
+             Tensor('modes', 'float32', (m.success.modes,)), Tensor('progress', 'float32', (1,)),
+             Tensor('score', 'float32', (1,)), Tensor('ood', 'float32', (1,)),
+             Tensor('failed', 'float32', (1,)), Tensor('video', 'float32', (m.text.dim,))])
 
     def warm_up(self, *, height: int = 480, width: int = 640, ticks: int = 3) -> float:
         """
@@ -260,7 +260,7 @@ class Encoder:
         :raises FrameError: an array that is no such image.
         """
         m = self.manifest
-        tokens = np.zeros((len(images), m.tokens, m.channels), np.float32)
+        tokens = np.zeros((len(images), *m.tokens.shape), np.float32)
         for start in range(0, len(images), len(m.views)):
             some = [as_rgb_image(image, what=f'image {row}')
                     for row, image in enumerate(images[start:start + len(m.views)], start)]
@@ -293,11 +293,11 @@ class Encoder:
         """
         m = self.manifest
         views, length = len(m.views), m.clip.length
-        feed = {'tokens': np.zeros((views, length, m.tokens, m.channels), np.float32),
+        feed = {'tokens': np.zeros((views, length, *m.tokens.shape), np.float32),
                 'mask': np.ones((views, length), np.float32),
                 'age': np.zeros((views, length), np.float32),
-                'text': np.zeros((1 + m.modes, m.text_dim), np.float32),
-                'mode_mask': np.zeros(m.modes, np.float32)}
+                'text': np.zeros((1 + m.success.modes, m.text.dim), np.float32),
+                'mode_mask': np.zeros(m.success.modes, np.float32)}
         *_, bias, _, _, video = self._success.run(feed)
         feed['text'][0] = video
         along = self._success.run(feed)[3]
@@ -314,16 +314,16 @@ class Encoder:
         there = np.atleast_1d(clip.mask.any(axis=1))
         seen = frozenset(view for view, used in zip(
             self.manifest.views, there, strict=True) if used)
-        calibration = task.task.calibrations.get(seen)
+        calibration = task.task.calibration(seen)
         raw = float(score[0])
-        trained = self.manifest.success_trained
+        trained = self.manifest.success.trained
         return Success(
             # The graph's own is not calibrated, and nothing to act on.
             probability=calibration.apply(raw) if calibration else None,
             progress=float(np.clip(progress[0], 0.0, 1.0)) if trained else None,
             raw_score=raw,
             failure=float(np.clip(failed[0], 0.0, 1.0)) if trained else None,
-            modes=tuple(float(p) for p in np.clip(modes[:len(task.task.mode_names)], 0.0, 1.0)),
-            mode_names=task.task.mode_names,
+            modes=tuple(float(p) for p in np.clip(modes[:len(task.task.modes)], 0.0, 1.0)),
+            mode_names=task.task.modes,
             ood_score=float(ood[0]) if self.manifest.ood_threshold is not None else None,
             clip_stamps=clip.stamps, calibration=calibration, video=video)

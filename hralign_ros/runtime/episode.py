@@ -138,7 +138,7 @@ class Episode:
         self._newest = np.zeros(len(encoder.manifest.views), np.int64)
         # One for both heads: each clip is assembled when its graph runs.
         self._tokens = np.zeros((len(encoder.manifest.views), clip.length,
-                                 encoder.manifest.tokens, encoder.manifest.channels), np.float32)
+                                 *encoder.manifest.tokens.shape), np.float32)
 
     def step(
         self,
@@ -252,7 +252,7 @@ class Episode:
             status |= Status.NO_TASK
         elif not self.task.known:
             status |= Status.UNKNOWN_TASK
-        if not self.encoder.manifest.success_trained or not self.task.task.calibrations:
+        if not self.encoder.manifest.success.trained or not self.task.task.calibrations:
             status |= Status.UNCALIBRATED
         return status
 

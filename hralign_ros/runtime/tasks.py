@@ -7,15 +7,17 @@ The tasks a bundle knows: names, aliases, failure prompts, calibration and thres
 Read from tasks.yaml and tasks.safetensors, the two small files that adding a task rewrites.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 import math
-from typing import Any
+from typing import Annotated, Any, get_args, Literal
 import unicodedata
 
-from hralign_ros.runtime.bundle import Bundle, in_brief, TASK_TENSORS, TASKS
+from hralign_ros.runtime.bundle import Bundle, TASK_TENSORS, TASKS
 from hralign_ros.runtime.errors import BundleError, import_package, TaskError
 from hralign_ros.runtime.files import load_yaml
+from hralign_ros.runtime.schema import Limits, NOT_STORED, parse, Text
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,8 +25,13 @@ MAX_TASK_CHARACTERS = 512
 # The header of tasks.safetensors: about 100 bytes for each task.
 MAX_HEADER_BYTES = 1 << 20
 # The fallback task in tasks.yaml and tasks.safetensors.
-FALLBACK = 'shared'
-METHODS = ('temperature', 'platt', 'beta', 'isotonic')
+FALLBACK = 'fallback'
+Method = Literal['temperature', 'platt', 'beta', 'isotonic']
+METHODS: tuple[Method, ...] = get_args(Method)
+Name = Annotated[str, Limits(1, MAX_TASK_CHARACTERS)]
+Count = Annotated[int, Limits(0, 2**31)]
+Rate = Annotated[float, Limits(1e-6, 1 - 1e-6)]
+Probability = Annotated[float, Limits(0.0, 1.0)]
 
 
 def check_task(text: str) -> str:
@@ -72,24 +79,69 @@ def probability_of(
 
 
 @dataclass(frozen=True)
+class Sigmoid:
+    """Parameters of temperature and platt; `scale` 0 or more: no higher score is less likely."""
+
+    scale: Annotated[float, Limits(0.0)]
+    shift: float
+
+
+@dataclass(frozen=True)
+class Beta:
+    """Parameters of beta."""
+
+    a: Annotated[float, Limits(0.0)]
+    b: Annotated[float, Limits(0.0)]
+    c: float
+
+
+@dataclass(frozen=True)
+class Isotonic:
+    """Parameters of isotonic: points of a curve that never falls."""
+
+    scores: Annotated[tuple[float, ...], Limits(1)]
+    probabilities: Annotated[tuple[Probability, ...], Limits(1)]
+
+    def __post_init__(self) -> None:
+        if len(self.scores) != len(self.probabilities):
+            raise ValueError('scores and probabilities differ in number')
+        for values in (self.scores, self.probabilities):
+            if tuple(sorted(values)) != values:
+                raise ValueError('scores and probabilities are needed in ascending order')
+
+
+_PARAMETERS: dict[str, Any] = {
+    'temperature': Sigmoid, 'platt': Sigmoid, 'beta': Beta, 'isotonic': Isotonic}
+
+
+@dataclass(frozen=True)
 class Calibration:
     """
     From the head's raw score to a probability, for one set of views.
 
-    :param method: one of METHODS.
+    :param views: those that are there.
     :param parameters: of the method, see `probability_of`.
     :param thresholds: false-alarm rate alpha -> probability above which SUCCESS may be decided.
     :param failed: attempts that never succeeded, among those behind the thresholds; 0: not said.
     :param succeeded: attempts that succeeded, likewise.
     :param pooled: these are attempts of all tasks together.
+    :param rows: ticks that the map was fitted to, of so many `episodes`.
+    :param grounds: alpha -> what its threshold rests on, where that differs between rates.
     """
 
-    method: str
+    views: Annotated[tuple[Text, ...], Limits(1, 8)]
+    method: Method
     parameters: Mapping[str, Any]
-    thresholds: Mapping[float, float] = field(default_factory=dict)
-    failed: int = 0
-    succeeded: int = 0
+    thresholds: Mapping[Rate, Probability] = field(default_factory=dict)
+    failed: Count = 0
+    succeeded: Count = 0
     pooled: bool = False
+    rows: Count = 0
+    episodes: Count = 0
+    grounds: Mapping[Rate, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        parse(_PARAMETERS[self.method], dict(self.parameters), 'parameters')
 
     def threshold(self, alpha: float) -> float | None:
         """Look up the threshold of a false-alarm rate; None: there is none for it."""
@@ -129,34 +181,43 @@ def broken_guarantee(
     return ''
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Task:
     """
     One task of the bundle, or its fallback task, which is used for tasks that it does not know.
 
-    :param prompts: failure prompts, float32 [K, L, D].
-    :param mode_mask: which of the K prompts are in use, float32 [K] of 0 and 1.
-    :param mode_names: a name for each prompt in use, in order.
-    :param calibrations: by the set of views that are there; with other views the probability is
-        not calibrated.
+    :param modes: a name for each failure prompt in use, in order.
+    :param calibrations: one for each set of views; with other views the probability is not
+        calibrated.
+    :param prompts: failure prompts, float32 [K, L, D], from tasks.safetensors.
     """
 
-    task_id: str
-    name: str
-    aliases: tuple[str, ...]
-    prompts: NDArray[np.float32]
-    mode_mask: NDArray[np.float32]
-    mode_names: tuple[str, ...]
-    calibrations: Mapping[frozenset[str], Calibration]
+    task_id: Text
+    name: Name
+    aliases: tuple[Name, ...] = ()
+    modes: tuple[str, ...] = ()
+    calibrations: tuple[Calibration, ...] = ()
+    prompts: NDArray[np.float32] = field(
+        default_factory=lambda: np.zeros((0, 0, 0), np.float32), metadata=NOT_STORED)
+
+    @cached_property
+    def mode_mask(self) -> NDArray[np.float32]:
+        """Which of the K prompts are in use, float32 [K] of 0 and 1."""
+        return (np.arange(len(self.prompts)) < len(self.modes)).astype(np.float32)
+
+    def calibration(self, views: Iterable[str]) -> Calibration | None:
+        """Look up the calibration for a set of views; None: there is none."""
+        wanted = frozenset(views)
+        return next((one for one in self.calibrations if frozenset(one.views) == wanted), None)
 
     def threshold(self, views: Iterable[str], alpha: float) -> float | None:
         """Look up what SUCCESS needs while these views are there; None: nothing is decided."""
-        calibration = self.calibrations.get(frozenset(views))
+        calibration = self.calibration(views)
         return None if calibration is None else calibration.threshold(alpha)
 
     def verdict(self, views: Iterable[str]) -> str:
         """Say in a sentence what is decided while these views are there."""
-        calibration = self.calibrations.get(frozenset(views))
+        calibration = self.calibration(views)
         if calibration is None:
             return 'Not calibrated: every decision is ABSTAIN.'
         behind = ''
@@ -169,6 +230,7 @@ class Task:
         return f'SUCCESS can be decided at false-alarm rates of {rates}{behind}.'
 
 
+@dataclass(frozen=True, eq=False)
 class TaskTable:
     """
     All tasks of a bundle.
@@ -177,16 +239,23 @@ class TaskTable:
     :param fallback: used for tasks that are not among them.
     """
 
-    def __init__(self, tasks: tuple[Task, ...], fallback: Task) -> None:
-        self.tasks = tasks
-        self.fallback = fallback
-        self._by_text: dict[str, Task] = {}
-        for task in tasks:
+    tasks: tuple[Task, ...]
+    fallback: Task
+
+    def __post_init__(self) -> None:
+        for text, task in self._named():
+            other = self._by_text[normalise_task(text)]
+            if other is not task:
+                raise ValueError(f"'{text}' names both {other.task_id} and {task.task_id}")
+
+    def _named(self) -> Iterator[tuple[str, Task]]:
+        for task in self.tasks:
             for text in (task.name, task.task_id, *task.aliases):
-                other = self._by_text.setdefault(normalise_task(text), task)
-                if other is not task:
-                    raise BundleError(
-                        f"{TASKS}: '{text}' names both {other.task_id} and {task.task_id}")
+                yield text, task
+
+    @cached_property
+    def _by_text(self) -> dict[str, Task]:
+        return {normalise_task(text): task for text, task in reversed(list(self._named()))}
 
     def match(self, text: str) -> Task | None:
         """Find the task that an instruction names, by normalised name, id or alias."""
@@ -196,7 +265,7 @@ class TaskTable:
     def alphas(self) -> tuple[float, ...]:
         """False-alarm rates with a calibrated threshold, ascending."""
         found = {alpha for task in (*self.tasks, self.fallback)
-                 for calibration in task.calibrations.values()
+                 for calibration in task.calibrations
                  for alpha in calibration.thresholds}
         return tuple(sorted(found))
 
@@ -216,17 +285,12 @@ def load_tasks(bundle: Bundle) -> TaskTable:
     except Exception as error:  # safetensors and yaml share no base class
         reason = (str(error) or type(error).__name__).splitlines()[0][:300]
         raise BundleError(f'{bundle.path}: {TASKS} or {TASK_TENSORS}: {reason}') from error
-    if not isinstance(document, dict) or not isinstance(document.get('tasks'), list):
-        raise BundleError(f'{bundle.path / TASKS}: a mapping with a list of tasks is needed')
     try:
-        fallback = {**document.get(FALLBACK, {}), 'id': FALLBACK, 'name': FALLBACK}
-        entries = [*document['tasks'], fallback]
-        tasks = [_task(entry, tensors, bundle) for entry in entries]
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise BundleError(
-            f'{bundle.path / TASKS}: {type(error).__name__}: {str(error)[:300]}; '
-            'the file does not keep its form') from error
-    return TaskTable(tuple(tasks[:-1]), tasks[-1])
+        table = parse(TaskTable, document)
+        return TaskTable(tuple(_with_prompts(task, tensors, bundle) for task in table.tasks),
+                         _with_prompts(table.fallback, tensors, bundle))
+    except ValueError as error:
+        raise BundleError(f'{bundle.path / TASKS}: {error}') from error
 
 
 def _check_header(data: bytes) -> bytes:
@@ -243,107 +307,32 @@ def _check_header(data: bytes) -> bytes:
     return data
 
 
-def _task(entry: Mapping[str, Any], tensors: Mapping[str, Any], bundle: Bundle) -> Task:
-    """Build one task from its YAML entry and its tensor."""
-    manifest = bundle.manifest
-    task_id = _text(entry['id'], 'id')
-    prompts = tensors.get(f'prompts/{task_id}')
-    shape = (manifest.modes, manifest.prompt_length, manifest.text_dim)
+def _with_prompts(task: Task, tensors: Mapping[str, Any], bundle: Bundle) -> Task:
+    """
+    Put a task together with its prompts, and check it against the manifest.
+
+    :raises ValueError: it names views or modes that the bundle does not have.
+    :raises BundleError: no prompts of its shape.
+    """
+    manifest, success = bundle.manifest, bundle.manifest.success
+    prompts = tensors.get(f'prompts/{task.task_id}')
+    shape = (success.modes, success.prompt_length, manifest.text.dim)
     if prompts is None or prompts.shape != shape or prompts.dtype != np.float32:
         came = 'missing' if prompts is None else f'{prompts.dtype} {list(prompts.shape)}'
         raise BundleError(
-            f'{bundle.path / TASK_TENSORS}: prompts/{task_id} is {came}; needed is float32 '
+            f'{bundle.path / TASK_TENSORS}: prompts/{task.task_id} is {came}; needed is float32 '
             f'{list(shape)} [modes, prompt length, text dim]')
     if not np.isfinite(prompts).all():
         raise BundleError(
-            f'{bundle.path / TASK_TENSORS}: prompts/{task_id} holds values that are not finite')
-    name = _text(entry['name'], 'name')
-    aliases, modes = _texts(entry, 'aliases'), _texts(entry, 'modes')
-    for text in (name, *aliases):
-        if not 1 <= len(text) <= MAX_TASK_CHARACTERS:
+            f'{bundle.path / TASK_TENSORS}: prompts/{task.task_id} holds values that are not '
+            'finite')
+    if len(task.modes) > success.modes:
+        raise ValueError(
+            f'task {task.task_id} names {len(task.modes)} modes; the bundle has {success.modes}')
+    for calibration in task.calibrations:
+        if set(calibration.views) - set(manifest.views):
             raise ValueError(
-                f'task {task_id}: a name or alias has {len(text)} characters; needed are 1 to '
-                f'{MAX_TASK_CHARACTERS}')
-    if len(modes) > manifest.modes:
-        raise BundleError(
-            f'{bundle.path / TASKS}: task {task_id} names {len(modes)} modes; '
-            f'the bundle has {manifest.modes}')
-    mask = np.zeros(manifest.modes, np.float32)
-    mask[:len(modes)] = 1.0
-    given = entry.get('calibration')
-    given = [] if given is None else given
-    if not isinstance(given, list):
-        raise ValueError('calibration is no list; needed is one entry for each set of views')
-    calibrations = {}
-    for one in given:
-        views = frozenset(_texts(one, 'views'))
-        if not views or views - set(manifest.views):
-            raise BundleError(
-                f'{bundle.path / TASKS}: task {task_id}: a calibration is for the views '
-                f'{", ".join(sorted(views)) or "none"}; the bundle has '
+                f'task {task.task_id}: a calibration is for the views '
+                f'{", ".join(sorted(calibration.views))}; the bundle has '
                 f'{", ".join(manifest.views)}; calibrate again for those')
-        calibrations[views] = _calibration(one, bundle, task_id)
-    return Task(
-        task_id=task_id, name=name, aliases=aliases, prompts=prompts, mode_mask=mask,
-        mode_names=modes, calibrations=calibrations)
-
-
-def _calibration(given: Mapping[str, Any], bundle: Bundle, task_id: str) -> Calibration:
-    """Read one calibration; every number in it is checked."""
-    method = given['method']
-    if method not in METHODS:
-        raise BundleError(
-            f'{bundle.path / TASKS}: task {task_id}: calibration method is '
-            f'{in_brief(method)}; allowed: {", ".join(METHODS)}')
-    if method == 'isotonic':
-        parameters: dict[str, Any] = {
-            'scores': [_number(x, 'a score') for x in given['scores']],
-            'probabilities': [_number(x, 'a probability', 0.0, 1.0)
-                              for x in given['probabilities']]}
-        for name, values in parameters.items():
-            if not values or sorted(values) != values:
-                raise ValueError(f'{name} are empty, or do not ascend')
-        if len(parameters['scores']) != len(parameters['probabilities']):
-            raise ValueError('scores and probabilities differ in number')
-    else:
-        names = ('a', 'b', 'c') if method == 'beta' else ('scale', 'shift')
-        parameters = {name: _number(given[name], name) for name in names}
-        if any(parameters[name] < 0 for name in names[:-1]):
-            raise ValueError(f'{", ".join(names[:-1])}: needed is 0 or more, so that a higher '
-                             'score never is a lower probability')
-    return Calibration(
-        method, parameters, {
-            _number(t['alpha'], 'alpha', 1e-6, 1 - 1e-6):
-            _number(t['probability'], 'probability', 0.0, 1.0)
-            for t in given.get('thresholds', [])},
-        failed=int(_number(given.get('never_succeeding', 0), 'never_succeeding', 0, 2**31)),
-        succeeded=int(_number(given.get('succeeding', 0), 'succeeding', 0, 2**31)),
-        pooled=given.get('thresholds_from') == 'all tasks')
-
-
-def _texts(entry: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    """Read a list of texts; a single text is not taken for the list of its letters."""
-    values = entry.get(key, [])
-    if not isinstance(values, list):
-        raise ValueError(f'{key} is {type(values).__name__}; needed is a list of texts')
-    return tuple(_text(value, key) for value in values)
-
-
-def _text(value: Any, what: str) -> str:
-    """Read a text; what is nested is none, and would multiply by YAML's aliases when printed."""
-    if not isinstance(value, (str, int, float)):
-        raise ValueError(f'{what} holds a {type(value).__name__}; needed is a text')
-    text = str(value)
-    # Refuses halves of characters, which YAML can spell and no message can carry.
-    text.encode()
-    return text
-
-
-def _number(
-    value: Any, name: str, low: float = -math.inf, high: float = math.inf,
-) -> float:
-    """Read a finite number within limits."""
-    number = float(value)
-    if not math.isfinite(number) or not low <= number <= high:
-        raise ValueError(f'{name} is {number}; needed is a number from {low:g} to {high:g}')
-    return number
+    return replace(task, prompts=prompts)

@@ -50,9 +50,9 @@ class TextEncoder:
     def __init__(self, bundle: Bundle, tasks: TaskTable, factory: SessionFactory) -> None:
         tokenizers = import_package('tokenizers', BundleError)
         manifest = bundle.manifest
-        dim = manifest.text_dim
+        dim = manifest.text.dim
         self._tasks = tasks
-        self._max_tokens = manifest.max_tokens - manifest.prompt_length
+        self._max_tokens = manifest.text.max_tokens - manifest.success.prompt_length
         try:
             self._tokenizer = tokenizers.Tokenizer.from_str(bundle.read(TOKENIZER).decode())
         except BundleError:

@@ -99,7 +99,7 @@ def check_runs(runs: Sequence[SuccessRun], bundle: Path) -> None:
     :raises TrainingError: they are not, or do in more; to be called before any work is done.
     """
     manifest = load_bundle(bundle).manifest
-    visual = manifest.document['files']['visual.onnx']['sha256']
+    visual = manifest.files['visual.onnx'].sha256
     first = runs[0]
     seeds = [run.options.seed for run in runs]
     if len(set(seeds)) < len(seeds):
@@ -127,8 +127,8 @@ def check_runs(runs: Sequence[SuccessRun], bundle: Path) -> None:
 def make_head(manifest: Manifest, size: int, options: SuccessOptions) -> SuccessHead:
     """Make a head that fits a bundle."""
     return SuccessHead(
-        len(manifest.views), manifest.channels, manifest.tokens, manifest.text_dim, size=size,
-        newest=options.newest_path)
+        len(manifest.views), manifest.tokens.channels, manifest.tokens.count, manifest.text.dim,
+        size=size, newest=options.newest_path)
 
 
 def train_success(
@@ -201,7 +201,7 @@ def train_success(
     record: dict[str, Any] = {
         'options': asdict(options), 'command': command,
         'bundle': {'name': verified.manifest.name, 'sha256': verified.sha256,
-                   'visual': verified.manifest.document['files']['visual.onnx']['sha256']},
+                   'visual': verified.manifest.files['visual.onnx'].sha256},
         'size': int(features.basis.matrix.shape[1]), 'texts': texts,
         'modes': objective.modes,
         'data': {

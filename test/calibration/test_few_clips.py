@@ -7,7 +7,7 @@ from hralign_ros.calibration.conformal import decided
 from hralign_ros.calibration.few_clips import calibrate_few, EVEN, TaskClip
 from hralign_ros.calibration.maps import choose, fit_few
 from hralign_ros.data.manifest import DataError
-from hralign_ros.runtime.tasks import Calibration, Task
+from hralign_ros.runtime.tasks import Calibration, FALLBACK, probability_of, Task
 import numpy as np
 import pytest
 
@@ -15,12 +15,10 @@ VIEWS = frozenset('a')
 STEP_S = 0.2
 
 
-def shared(thresholds=None):
-    """Make the shared task with a curve by one view, or without any."""
-    curves = {} if thresholds is None else {VIEWS: Calibration(
-        'platt', {'scale': 1.0, 'shift': 0.0}, thresholds)}
-    return Task('shared', 'shared', (), np.zeros((1, 1, 1), np.float32), np.ones(1, np.float32),
-                (), curves)
+def fallback(thresholds=None):
+    """Make the fallback task with a calibration by one view, or without any."""
+    return Task(FALLBACK, FALLBACK, calibrations=() if thresholds is None else (
+        Calibration(('a',), 'platt', {'scale': 1.0, 'shift': 0.0}, thresholds),))
 
 
 def clip(rng, succeeds, frames=30, *, looks_done=4, apart=4.0):
@@ -39,7 +37,7 @@ def clips(rng, count, **how):
 
 
 def thresholds_of(found):
-    return {row['alpha']: row['probability'] for row in found['thresholds']}
+    return dict(found.thresholds)
 
 
 def test_thresholds_do_not_fall_with_alpha():
@@ -53,36 +51,36 @@ def test_thresholds_do_not_fall_with_alpha():
     rng = np.random.default_rng(0)
     some = clips(rng, 10)
     every = {0.01: 0.7, 0.05: 0.6, 0.1: 0.3}
-    found = thresholds_of(calibrate_few(VIEWS, some, shared(every)))
+    found = thresholds_of(calibrate_few(VIEWS, some, fallback(every)))
     assert found[0.01] >= 0.7 and found[0.05] >= 0.6
     assert found[0.01] >= found[0.05] >= found[0.1] >= EVEN
     short = [clip(rng, True, 6) for _ in range(25)]
     bad = [one for one in some if not one[0].succeeds]
-    few = calibrate_few(VIEWS, [*bad, *bad, *short], shared(every))
-    assert few['succeeding'] == 0 and '0.05: own and shared' in few['thresholds_from']
+    few = calibrate_few(VIEWS, [*bad, *bad, *short], fallback(every))
+    assert few.succeeded == 0 and few.grounds[0.05] == 'own and fallback'
 
 
 def test_no_rate_without_anything_behind_it():
     """
     Guards an alpha of .01 from two clips: their own levels stood for it, next to 0.
 
-    What neither the clips nor the shared task can guarantee has no threshold: ABSTAIN, as in a
+    What neither the clips nor the fallback task can guarantee has no threshold: ABSTAIN, as in a
     bundle that was calibrated on as little.
     """
     rng = np.random.default_rng(1)
     said = []
-    assert not calibrate_few(VIEWS, clips(rng, 2), shared(), said.append)['thresholds']
+    assert not calibrate_few(VIEWS, clips(rng, 2), fallback(), said.append).thresholds
     assert said == ['a: no threshold for an alpha of 0.05, so decisions will be ABSTAIN there: 19 '
                     'clips of each kind are needed, longer than the dwell time']
     assert set(thresholds_of(calibrate_few(
-        VIEWS, clips(rng, 10), shared({0.05: 0.6, 0.1: 0.5})))) == {0.05, 0.1}
-    assert set(thresholds_of(calibrate_few(VIEWS, clips(rng, 20), shared()))) == {0.05, 0.1}
+        VIEWS, clips(rng, 10), fallback({0.05: 0.6, 0.1: 0.5})))) == {0.05, 0.1}
+    assert set(thresholds_of(calibrate_few(VIEWS, clips(rng, 20), fallback()))) == {0.05, 0.1}
 
 
 def test_what_is_told_apart_with_ease_still_needs_to_be_likely():
     """Guards the first failure unlike the clips: of clips apart by far the threshold was 1e-6."""
-    found = calibrate_few(VIEWS, clips(np.random.default_rng(2), 25, apart=12.0), shared())
-    assert found['thresholds_from'] == '0.05: own, 0.1: own'
+    found = calibrate_few(VIEWS, clips(np.random.default_rng(2), 25, apart=12.0), fallback())
+    assert found.grounds == {0.05: 'own', 0.1: 'own'}
     assert set(thresholds_of(found).values()) == {EVEN}
 
 
@@ -95,15 +93,15 @@ def test_too_early_is_also_what_nobody_knows():
     5 %, and decided all of them too early.
     """
     rng = np.random.default_rng(3)
-    found = calibrate_few(VIEWS, clips(rng, 40, looks_done=9), shared())
+    found = calibrate_few(VIEWS, clips(rng, 40, looks_done=9), fallback())
     threshold = thresholds_of(found)[0.05]
     early = 0
     for _ in range(100):
         new, scores = clip(rng, True, looks_done=9)
-        probability = 1 / (1 + np.exp(-(found['scale'] * scores + found['shift'])))
+        probability = probability_of(found.method, found.parameters, scores)
         row = decided(np.round(new.time_s * 1e9).astype(np.int64), probability, threshold)
         early += row is not None and row < int((new.done == 1).argmax())
-    assert found['succeeding'] == 40 and early <= 12
+    assert found.succeeded == 40 and early <= 12
 
 
 def test_a_clip_that_goes_on_for_long_is_named(clip_that_runs_on=3):
@@ -116,12 +114,12 @@ def test_a_clip_that_goes_on_for_long_is_named(clip_that_runs_on=3):
     rng = np.random.default_rng(5)
     some = clips(rng, 10)
     said = []
-    usual = thresholds_of(calibrate_few(VIEWS, some, shared({0.05: 0.6}), said.append))[0.05]
+    usual = thresholds_of(calibrate_few(VIEWS, some, fallback({0.05: 0.6}), said.append))[0.05]
     assert usual == 0.6 and '0 of the 10 successes would be missed' in said[0] and len(said) == 1
     late, scores = clip(rng, True, looks_done=9)
     some[2 * clip_that_runs_on] = TaskClip('late', late.video, late.time_s, late.done), scores
     said.clear()
-    high = thresholds_of(calibrate_few(VIEWS, some, shared({0.05: 0.6}), said.append))[0.05]
+    high = thresholds_of(calibrate_few(VIEWS, some, fallback({0.05: 0.6}), said.append))[0.05]
     assert high > 0.6 and ' 0 of the 10 successes' not in said[0]
     assert said[1].startswith('  success late sets it') and 'cut it, or raise done_s' in said[1]
 
@@ -137,7 +135,7 @@ def test_scores_that_fall_with_success_decide_nothing():
     assert few.apply(np.array([-8.0, 8.0])) == pytest.approx([0.35, 0.35], abs=0.1)
     rng, said = np.random.default_rng(6), []
     turned = [(c, -s) for c, s in clips(rng, 20)]
-    assert not calibrate_few(VIEWS, turned, shared({0.05: 0.6}), said.append)['thresholds']
+    assert not calibrate_few(VIEWS, turned, fallback({0.05: 0.6}), said.append).thresholds
     assert 'scores do not rise with success' in said[0]
 
 

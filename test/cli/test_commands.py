@@ -239,7 +239,7 @@ def test_a_run_becomes_a_bundle(imported, trained, evaluated, monkeypatch, tmp_p
         pooled.numpy(), atol=1e-5, err_msg='the query is the trained one')
     manifest = encoder.manifest
     assert manifest.clip.length == 3, 'what the run was trained with'
-    assert manifest.adapter == 'late x3, adapted by HR-Align' and not manifest.success_trained
+    assert manifest.adapter.name == 'late x3, adapted by HR-Align' and not manifest.success.trained
     card = (adapted / 'card.md').read_text('utf-8')
     record = run.record
     for words in (f'{record["data"]["pairs"]} pairs', 'rh20t', '2 tasks', 'CC-BY-SA-4.0',
@@ -276,7 +276,7 @@ def test_a_trained_query_alone_becomes_a_bundle(imported, monkeypatch, tmp_path)
     with torch.no_grad():
         want = run.backbone.module(torch.from_numpy(pixels)).flatten(2).transpose(1, 2).numpy()
     np.testing.assert_allclose(graph(bundle / 'visual.onnx', pixels=pixels), want, atol=1e-3)
-    assert runtime.Encoder.load(bundle, provider='cpu').manifest.adapter == (
+    assert runtime.Encoder.load(bundle, provider='cpu').manifest.adapter.name == (
         'none; only the query is trained')
     card = (bundle / 'card.md').read_text('utf-8')
     assert '0.5 of it is even over the image' in card

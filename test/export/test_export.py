@@ -94,9 +94,9 @@ def test_a_whole_bundle_of_resnet50(tmp_path, capsys):
     encoder = runtime.Encoder.load(folder, provider='cpu')
     manifest = encoder.manifest
     assert (manifest.name, manifest.views) == ('arm', ('wrist', 'left', 'right'))
-    assert (manifest.channels, manifest.token_grid, manifest.backbone) == (
+    assert (manifest.tokens.channels, manifest.tokens.grid, manifest.backbone.name) == (
         2048, (7, 7), 'resnet50')
-    assert manifest.reference_view == 'right' and not manifest.success_trained
+    assert manifest.reference_view == 'right' and not manifest.success.trained
     image = samples.sample_images(2)[0]
     tick = encoder.start_episode('open the drawer').step({'left': image, 'right': image}, 1)
     np.testing.assert_allclose(np.linalg.norm(tick.embedding, axis=1), [0, 1, 1], atol=1e-5)
@@ -104,7 +104,7 @@ def test_a_whole_bundle_of_resnet50(tmp_path, capsys):
     np.testing.assert_allclose(tick.attention[1:], 1 / 49, atol=1e-6)
     card = (folder / 'card.md').read_text('utf-8')
     assert 'attention is even' in card and 'resnet50' in card and 'random weights' in card
-    command = manifest.document['provenance']['command']
+    command = manifest.provenance['command']
     assert '--view wrist left right' in command and '--seed 3' in command, command
 
 
@@ -125,8 +125,8 @@ def test_adapters_of_a_file_of_weights_are_exported(tmp_path):
         tmp_path / 'made', bundle.ExportOptions(backbone='r3m_resnet18', weights=str(path)),
         command='x', report=lines.append)
     assert any('late adapters of AdaptedR3M.pyth are used' in line for line in lines)
-    assert 'late x3, from the file' in manifest['adapter']['name']
-    assert manifest['licenses']['adapters'] == manifest['backbone']['license']
+    assert 'late x3, from the file' in manifest.adapter.name
+    assert manifest.licenses['adapters'] == manifest.backbone.license
     pixels = torch.randn(2, 3, 224, 224)
     with torch.no_grad():
         expected = row(backbone.module(pixels)).flatten(2).transpose(1, 2).numpy()

@@ -69,11 +69,13 @@ for _ in range(7):
     _BOMB = [_BOMB] * 10
 ODD_VALUES: tuple[Any, ...] = (
     None, True, 0, -1, 1, 2, 3, 7, 4096, 2 ** 31, 2 ** 63, HUGE, DEEP, 0.0, -0.5, 1e-300, 1e308,
-    -1e308, math.nan, math.inf, '', 'x', 'left', 'shared', '\x00', '\ud800', '../x', 'x' * 600,
+    -1e308, math.nan, math.inf, '', 'x', 'left', 'fallback', '\x00', '\ud800', '../x', 'x' * 600,
     [], {}, ['x'], [['x']], [None], {'x': 'y'}, {1: 2}, _BOMB, ['left', 'right'],
-    [{'views': ['left'], 'method': 'beta', 'a': 1e308, 'b': 1e308, 'c': -1e308}],
-    [{'views': ['left', 'middle', 'right'], 'method': 'isotonic', 'scores': [-1e308, 1e308],
-      'probabilities': [0.0, 1.0]}], [{'views': ['left'], 'method': _BOMB}])
+    [{'views': ['left'], 'method': 'beta',
+      'parameters': {'a': 1e308, 'b': 1e308, 'c': -1e308}}],
+    [{'views': ['left', 'middle', 'right'], 'method': 'isotonic',
+      'parameters': {'scores': [-1e308, 1e308], 'probabilities': [0.0, 1.0]}}],
+    [{'views': ['left'], 'method': _BOMB}])
 _TOKENS = (b'*a', b'&a ', b'{', b'}', b'[', b'"', b'null', b'0', b'-1', b'1e999', b'!!int ',
            b'!!binary ', b'<<: ', b'\n', b': ', b'\x00', b'\xff', b'\x80' * 9, b'\\ud800',
            b'? ', b'true', b'9' * 5000, b'0x' + b'f' * 5000)

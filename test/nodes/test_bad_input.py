@@ -8,16 +8,17 @@ Each case sends what a broken camera sends, then good frames, and expects an emb
 """
 
 from array import array
+from dataclasses import replace
 from pathlib import Path
 
-from hralign_ros.export.replace import replace_bundle
+from hralign_ros.export.writer import graphs_of, write_bundle
 from hralign_ros.runtime import default_bundle
 from hralign_ros.runtime.bundle import load_bundle
+from hralign_ros.runtime.tasks import load_tasks
 import numpy as np
 import pytest
 from sensor_msgs.msg import CompressedImage, Image
 from support.harness import episode_of, Harness, noise, stamp_of, VIEWS
-import yaml
 
 GOOD = {view: noise(index) for index, view in enumerate(VIEWS)}
 SECOND = 1_000_000_000
@@ -218,13 +219,12 @@ def test_a_task_without_a_threshold_is_said(harness: Harness, tmp_path: Path) ->
     Its probability came, every decision was ABSTAIN, and only the doctor said why.
     """
     bundle, shipped = tmp_path / 'bundle', load_bundle(default_bundle())
-    files = {name: shipped.read(name) for name in shipped.manifest.document['files']}
-    tasks = yaml.safe_load(files['tasks.yaml'])
-    poor = next(task for task in tasks['tasks'] if task['name'] == 'open the drawer')
-    for curve in poor['calibration']:
-        curve['thresholds'] = [row for row in curve['thresholds'] if row['alpha'] != 0.05]
-    files['tasks.yaml'] = yaml.safe_dump(tasks).encode()
-    replace_bundle(bundle, files, dict(shipped.manifest.document))
+    tasks = load_tasks(shipped)
+    poor = tuple(replace(task, calibrations=tuple(
+        replace(one, thresholds={a: p for a, p in one.thresholds.items() if a != 0.05})
+        for one in task.calibrations)) if task.name == 'open the drawer' else task
+        for task in tasks.tasks)
+    write_bundle(bundle, shipped.manifest, graphs_of(shipped), replace(tasks, tasks=poor))
     harness.start_active(bundle=str(bundle))
     words = 'no threshold is calibrated for an alpha of 0.05: decisions will be ABSTAIN'
     assert words in harness.set_task('open the drawer').message

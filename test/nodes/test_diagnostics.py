@@ -27,7 +27,8 @@ def encoder_on(provider):
     """Stand in for an encoder that runs there."""
     return SimpleNamespace(
         hardware=SimpleNamespace(provider=provider, requested='auto', remark=''),
-        manifest=SimpleNamespace(backbone='b', name='n', success_trained=True),
+        manifest=SimpleNamespace(
+            backbone=SimpleNamespace(name='b'), name='n', success=SimpleNamespace(trained=True)),
         bundle=SimpleNamespace(sha256='0'), onnxruntime_version='1', precision='fp32')
 
 

@@ -17,8 +17,8 @@ def test_a_good_bundle_says_what_it_is(tiny):
     bundle = load_bundle(tiny)
     manifest = bundle.manifest
     assert (manifest.name, manifest.views) == ('tiny', ('left', 'middle', 'right'))
-    assert (manifest.tokens, manifest.channels, manifest.clip.length) == (4, 4, 3)
-    assert manifest.ood_threshold == 5.0 and manifest.success_trained
+    assert (*manifest.tokens.shape, manifest.clip.length) == (4, 4, 3)
+    assert manifest.ood_threshold == 5.0 and manifest.success.trained
     assert bundle.sha256 == sha256((tiny / 'bundle.yaml').read_bytes()).hexdigest()
     assert bundle.has('visual.onnx') and not bundle.has('visual.int8.onnx')
     Encoder.load(tiny, provider='cpu')
@@ -99,7 +99,7 @@ def test_a_value_that_grows_when_walked_through(tiny, variant):
     refusal(folder, 'aliases', load=load_bundle)
 
 
-@pytest.mark.parametrize('version', [MISSING, 0, 1, 3, '2', None, True, [2]])
+@pytest.mark.parametrize('version', [MISSING, 0, 1, 2, 4, '3', None, True, [3]])
 def test_another_schema_version(tiny, variant, version):
     """Guards against reading a newer bundle as if it were this version's."""
     folder = variant(tiny, change=lambda d: put(d, 'schema_version', version))
@@ -112,12 +112,12 @@ def test_a_version_that_grows_when_printed(tiny, variant):
     bomb += [f'a{i}: &a{i} [{", ".join([f"*a{i - 1}"] * 10)}]' for i in range(1, 6)]
     folder = variant(tiny)
     manifest = folder / 'bundle.yaml'
-    text = manifest.read_text().replace('schema_version: 2', 'schema_version: *a5')
+    text = manifest.read_text().replace('schema_version: 3', 'schema_version: *a5')
     manifest.write_text('\n'.join(bomb) + '\n' + text)
     refusal(folder, 'bundle.yaml', 'aliases')
 
 
-@pytest.mark.parametrize('good', ['schema_version: 2', 'name: tiny', 'length: 3'])
+@pytest.mark.parametrize('good', ['schema_version: 3', 'name: tiny', 'length: 3'])
 def test_a_number_that_cannot_be_printed(tiny, variant, good):
     """
     Guards the error message against Python's own limit.
@@ -152,13 +152,31 @@ def test_half_a_character(tiny, variant, field):
     refusal(variant(tiny, change=lambda d: put(d, field, value)), field, load=load_bundle)
 
 
-@pytest.mark.parametrize(('training', 'robots'), [
-    (None, ()), ('panda', ()), ({}, ()), ({'embodiments': 'panda'}, ()),
-    ({'embodiments': ['panda', 5, None, '\ud800', 'ur5e']}, ('panda', 'ur5e'))])
-def test_robots_are_texts(tiny, variant, training, robots):
-    """Guards ~/info against what the rest of the training record may hold."""
-    folder = variant(tiny, change=lambda d: d['success'].update(training=training))
-    assert load_bundle(folder).manifest.robots == robots
+def test_robots_are_those_of_the_training(tiny, variant):
+    """Guards ~/info: the arms that the success head was trained on; none where it does not say."""
+    assert load_bundle(tiny).manifest.robots == ('panda',)
+    silent = variant(tiny, change=lambda d: put(d, 'success/training', None))
+    assert load_bundle(silent).manifest.robots == ()
+
+
+@pytest.mark.parametrize(('field', 'value'), [
+    ('training', 'panda'), ('training', {}), ('training/embodiments', MISSING),
+    ('training/embodiments', 'panda'), ('training/embodiments', ['panda', 5]),
+    ('training/embodiments', ['\ud800']), ('training/robots', ['panda'])])
+def test_robots_do_not_fall_silently_to_none(tiny, variant, field, value):
+    """
+    Guards ~/info against a training record that is not as declared.
+
+    The robots were read from whatever stood there, and a key under another name gave none.
+    """
+    folder = variant(tiny, change=lambda d: put(d, f'success/{field}', value))
+    refusal(folder, 'bundle.yaml', field.rsplit('/', 1)[-1], load=load_bundle)
+
+
+def test_a_key_that_is_not_declared(tiny, variant):
+    """Guards against a mistyped key, whose value would silently be the default."""
+    folder = variant(tiny, change=lambda d: put(d, 'odd', {'threshold': 5.0}))
+    refusal(folder, 'bundle.yaml', "'odd'", 'allowed', load=load_bundle)
 
 
 FIELDS = {
@@ -184,6 +202,7 @@ FIELDS = {
     'success/modes': [MISSING, 0, 17, '2'],
     'success/prompt_length': [MISSING, 0, 65],
     'success/trained': [MISSING, 'yes', 1, None],
+    'success/dwell_s': [MISSING, -1.0, '0.3', float('nan')],
     'ood': [5, 'none'],
     'ood/threshold': [MISSING, 'high', float('nan')],
     'backbone': [MISSING, 'resnet50'],

@@ -75,8 +75,8 @@ def test_what_a_tick_says(encoder):
         assert 0.0 <= success.failure <= 1.0 and success.ood_score > threshold > 0.0
         assert len(success.modes) == len(success.mode_names) > 0
         assert sum(success.modes) == pytest.approx(1.0, abs=1e-5)
-        assert success.calibration is encoder.tasks.fallback.calibrations[
-            frozenset(encoder.manifest.views)]
+        assert success.calibration is encoder.tasks.fallback.calibration(
+            encoder.manifest.views)
         assert tick.success.clip_stamps[-1] == tick.stamp
         assert len(tick.success.clip_stamps) <= 5
     assert ticks[0].attention.sum(1) == pytest.approx(1.0, abs=1e-5), 'one frame has it all'
@@ -416,7 +416,7 @@ def test_episode_ids():
 def test_the_adapter_of_the_shipped_bundle(encoder):
     """Guards the figures that the messages carry: grid, dimensions, names."""
     manifest = encoder.manifest
-    assert re.search('adapted by HR-Align', manifest.adapter)
-    assert manifest.token_grid == (7, 7)
+    assert re.search('adapted by HR-Align', manifest.adapter.name)
+    assert manifest.tokens.grid == (7, 7)
     tokens, _ = encoder.encode_images(both())
     assert tokens.shape == (2, 49, 1280) and tokens.dtype == np.float32

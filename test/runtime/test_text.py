@@ -19,12 +19,12 @@ def prompted(shipped, variant):
 
     rng = np.random.default_rng(5)
     document = {
-        'tasks': [{'id': 'cup', 'name': 'put the marker in the cup', 'modes': ['dropped']},
-                  {'id': 'drawer', 'name': 'open the top drawer'},
-                  {'id': 'faucet', 'name': 'turn on the faucet'}],
-        'shared': {'modes': [], 'calibration': None}}
+        'tasks': [{'task_id': 'cup', 'name': 'put the marker in the cup', 'modes': ['dropped']},
+                  {'task_id': 'drawer', 'name': 'open the top drawer'},
+                  {'task_id': 'faucet', 'name': 'turn on the faucet'}],
+        'fallback': {'task_id': 'fallback', 'name': 'fallback'}}
     prompts = {f'prompts/{name}': rng.standard_normal((3, 4, 384)).astype(np.float32) * 0.3
-               for name in ('cup', 'drawer', 'faucet', 'shared')}
+               for name in ('cup', 'drawer', 'faucet', 'fallback')}
     return Encoder.load(variant(shipped, files={
         'tasks.yaml': yaml.safe_dump(document).encode(), 'tasks.safetensors': save(prompts)}),
         provider='cpu')
@@ -99,7 +99,7 @@ def test_known_and_unknown(tiny_encoder):
     encode = tiny_encoder.text.encode
     known, unknown = encode('Lift the cup!'), encode('close the cup')
     assert (known.task.task_id, known.known, known.text) == ('cup', True, 'Lift the cup!')
-    assert (unknown.task.task_id, unknown.known) == ('shared', False)
+    assert (unknown.task.task_id, unknown.known) == ('fallback', False)
 
 
 def test_a_known_task_is_encoded_by_its_own_name(prompted):
@@ -147,7 +147,7 @@ def test_the_longest_text_of_any_script(encoder, text):
 
 def test_the_most_tokens(encoder):
     """Guards the limit itself: as many tokens as fit beside the prompts run through the graph."""
-    words = encoder.manifest.max_tokens - encoder.manifest.prompt_length - 2
+    words = encoder.manifest.text.max_tokens - encoder.manifest.success.prompt_length - 2
     assert np.isfinite(encoder.text.encode('把' * words).features).all()
     with pytest.raises(TaskError, match=f'{words + 3} tokens'):
         encoder.text.encode('把' * (words + 1))

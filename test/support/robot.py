@@ -70,11 +70,11 @@ def trapped_bundle(folder: Path) -> Path:
         node('Add', ['untrapped', 'trap_nothing'], [pixels])])
     (folder / 'preprocess.onnx').write_bytes(model.SerializeToString())
     tasks = yaml.safe_load((folder / 'tasks.yaml').read_text('utf-8'))
-    (known,) = (task for task in tasks['tasks'] if task['calibration'])
-    for row in known['calibration']:
-        row['thresholds'] = [{'alpha': 0.05, 'probability': 1e-9}]
-    next(task for task in tasks['tasks'] if task['name'] == TASK)['calibration'] \
-        = known['calibration']
+    (known,) = (task for task in tasks['tasks'] if 'calibrations' in task)
+    for row in known['calibrations']:
+        row['thresholds'] = {0.05: 1e-9}
+    next(task for task in tasks['tasks'] if task['name'] == TASK)['calibrations'] \
+        = known['calibrations']
     (folder / 'tasks.yaml').write_text(yaml.safe_dump(tasks, sort_keys=False), 'utf-8')
     document = yaml.safe_load((folder / 'bundle.yaml').read_text('utf-8'))
     document['ood']['threshold'] = 1e9

@@ -13,8 +13,20 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from hralign_ros.export.writer import write_bundle
+from hralign_ros.runtime.bundle import (
+    AdapterSpec,
+    BackboneSpec,
+    ClipSpec,
+    Manifest,
+    OodSpec,
+    SuccessSpec,
+    SuccessTraining,
+    TextSpec,
+    TokenSpec,
+)
+from hralign_ros.runtime.tasks import Calibration, FALLBACK, Task, TaskTable
 import numpy as np
-import yaml
 
 VIEWS = ('left', 'middle', 'right')
 SIDE, GRID, CHANNELS, LENGTH = 16, 2, 4, 3
@@ -167,29 +179,21 @@ def _tokenizer() -> bytes:
     return tokenizer.to_str().encode()
 
 
-def _task_files(all_views: tuple[str, ...]) -> tuple[bytes, bytes]:
-    from safetensors.numpy import save
-
+def _tasks(all_views: tuple[str, ...]) -> TaskTable:
     rng = np.random.default_rng(11)
-    names = ('cup', 'drawer', 'shared')
-    document = {
-        'tasks': [
-            {'id': 'cup', 'name': 'pick up the cup', 'aliases': ['lift the cup'],
-             'modes': ['dropped', 'never grasped'],
-             # The same for every set of views.
-             'calibration': [
-                 {'views': list(views), 'method': 'platt', 'scale': 0.5, 'shift': -1.0,
-                  'thresholds': [{'alpha': 0.1, 'probability': 0.7},
-                                 {'alpha': 0.05, 'probability': 0.8}]}
-                 for n in range(1, 1 + len(all_views)) for views in combinations(all_views, n)]},
-            {'id': 'drawer', 'name': 'open the drawer', 'aliases': [], 'modes': ['stuck'],
-             'calibration': []},
-        ],
-        'shared': {'modes': [], 'calibration': None},
-    }
-    prompts = {f'prompts/{name}': rng.standard_normal((MODES, PROMPT, DIM)).astype(np.float32)
-               for name in names}
-    return yaml.safe_dump(document, sort_keys=False).encode(), save(prompts)
+
+    def task(task_id: str, name: str, **values: Any) -> Task:
+        return Task(task_id, name, **values, prompts=rng.standard_normal(
+            (MODES, PROMPT, DIM)).astype(np.float32))
+
+    # The same for every set of views.
+    calibrations = tuple(
+        Calibration(views, 'platt', {'scale': 0.5, 'shift': -1.0}, {0.1: 0.7, 0.05: 0.8})
+        for n in range(1, 1 + len(all_views)) for views in combinations(all_views, n))
+    return TaskTable(
+        (task('cup', 'pick up the cup', aliases=('lift the cup',),
+              modes=('dropped', 'never grasped'), calibrations=calibrations),
+         task('drawer', 'open the drawer', modes=('stuck',))), task(FALLBACK, FALLBACK))
 
 
 def listing(folder: Path, names: list[str]) -> dict[str, Any]:
@@ -199,26 +203,17 @@ def listing(folder: Path, names: list[str]) -> dict[str, Any]:
 
 
 def write_tiny_bundle(folder: Path, views: tuple[str, ...] = VIEWS) -> None:
-    """Write the tiny bundle into a folder that is there; its last view is the reference."""
-    tasks, tensors = _task_files(views)
-    files = {
-        'preprocess.onnx': _preprocess(), 'visual.onnx': _visual(len(views)),
-        'embed.onnx': _embed(len(views)),
-        'success.onnx': _success(len(views)), 'text.onnx': _text(), 'tokenizer.json': _tokenizer(),
-        'tasks.yaml': tasks, 'tasks.safetensors': tensors, 'card.md': b'# tiny\n',
-    }
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
-    document = {
-        'schema_version': 2, 'name': 'tiny', 'views': list(views), 'reference_view': views[-1],
-        'image_size': SIDE,
-        'clip': {'length': LENGTH, 'period_s': 0.2, 'capacity': 8, 'stride_s': 0.1},
-        'tokens': {'rows': GRID, 'columns': GRID, 'channels': CHANNELS},
-        'text': {'encoder': 'words', 'dim': DIM, 'max_tokens': 32},
-        'success': {'modes': MODES, 'prompt_length': PROMPT, 'trained': True},
-        'ood': {'threshold': 5.0},
-        'backbone': {'name': 'quarters'}, 'adapter': {'name': 'none'},
-        'licenses': {'all': 'Apache-2.0'},
-        'files': listing(folder, list(files)),
-    }
-    (folder / 'bundle.yaml').write_text(yaml.safe_dump(document, sort_keys=False), 'utf-8')
+    """Write the tiny bundle in place of an empty folder; its last view is the reference."""
+    write_bundle(folder, Manifest(
+        name='tiny', views=views, reference_view=views[-1], image_size=SIDE,
+        clip=ClipSpec(LENGTH, 0.2, 8, 0.1), tokens=TokenSpec(GRID, GRID, CHANNELS),
+        text=TextSpec('words', DIM, 32),
+        success=SuccessSpec(MODES, PROMPT, trained=True, dwell_s=0.3, training=SuccessTraining(
+            episodes=9, successes=4, human_recordings=0, scenes=1, embodiments=('panda',),
+            sources=('hand',), licenses=('Apache-2.0',), tasks=2, seed=0, command='none',
+            head_sha256='', all_robots=True)),
+        ood=OodSpec(5.0), backbone=BackboneSpec('quarters'), adapter=AdapterSpec('none'),
+        licenses={'all': 'Apache-2.0'}), {
+            'preprocess.onnx': _preprocess(), 'visual.onnx': _visual(len(views)),
+            'embed.onnx': _embed(len(views)), 'success.onnx': _success(len(views)),
+            'text.onnx': _text(), 'tokenizer.json': _tokenizer()}, _tasks(views))

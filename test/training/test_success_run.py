@@ -22,7 +22,8 @@ from hralign_ros.evaluation.bundle import BundleReplay, evaluate_bundle
 from hralign_ros.evaluation.report import Measured
 from hralign_ros.evaluation.success import evaluate_success
 from hralign_ros.evaluation.success_events import collect_streams
-from hralign_ros.export.replace import replace_bundle
+from hralign_ros.export.writer import graphs_of, require_replaceable, write_bundle
+from hralign_ros.models.failure_prompts import SHARED
 from hralign_ros.runtime import (
     BundleError,
     default_bundle,
@@ -32,7 +33,7 @@ from hralign_ros.runtime import (
 )
 from hralign_ros.runtime.images import ViewGeometry
 from hralign_ros.runtime.report import silent
-from hralign_ros.runtime.tasks import FALLBACK
+from hralign_ros.runtime.tasks import load_tasks
 from hralign_ros.runtime.video import read_frames, write_video
 from hralign_ros.training.checkpoints import TrainingError
 from hralign_ros.training.success_clips import assign_splits, load_recordings, open_data
@@ -158,14 +159,13 @@ def test_the_bundle_knows_what_was_trained(bundle, run_folder):
     encoder = Encoder.load(bundle, provider='cpu')
     known = {task.task_id for task in encoder.tasks.tasks}
     assert known == {'left-corner', 'right-corner'}
-    assert encoder.manifest.success_trained and encoder.manifest.ood_threshold > 0
+    assert encoder.manifest.success.trained and encoder.manifest.ood_threshold > 0
     for task in (*encoder.tasks.tasks, encoder.tasks.fallback):
-        assert set(task.calibrations) == {
-            frozenset({'wrist', 'third_person'}), frozenset({'wrist'}),
-            frozenset({'third_person'})}
+        assert [one.views for one in task.calibrations] == [
+            ('wrist', 'third_person'), ('wrist',), ('third_person',)]
     run = load_success_run(run_folder)
     np.testing.assert_array_equal(
-        encoder.tasks.fallback.prompts, run.prompts[FALLBACK])
+        encoder.tasks.fallback.prompts, run.prompts[SHARED])
     modes = set(run.record['modes'].values())
     assert modes <= {0, 1} and run.record['data']['human_recordings'] > 0
 
@@ -331,9 +331,10 @@ def test_one_more_task(bundle, tmp_path, capsys):
     before, after = (Encoder.load(b, provider='cpu') for b in (bundle, output))
     added = after.tasks.match('far corner')
     assert added is not None and added.task_id == 'put-it-in-the-far-corner'
-    assert set(added.calibrations) == set(after.tasks.fallback.calibrations)
+    assert {frozenset(one.views) for one in added.calibrations} == {
+        frozenset(one.views) for one in after.tasks.fallback.calibrations}
     # Each by what the head sees of the clips with those views alone.
-    curves = {tuple(sorted(c.parameters.items())) for c in added.calibrations.values()}
+    curves = {tuple(sorted(c.parameters.items())) for c in added.calibrations}
     assert len(curves) == len(added.calibrations) == 3
     assert not np.array_equal(added.prompts, before.tasks.fallback.prompts)
     for task in before.tasks.tasks:
@@ -468,7 +469,7 @@ def test_no_folder_of_other_things_is_replaced(bundle, run_folder, tmp_path, cap
     assert 'holds other things' in capsys.readouterr().err
     assert (kept / 'recordings').read_text() == 'precious'
     with pytest.raises(BundleError, match='holds other things'):
-        replace_bundle(kept / 'recordings', {}, {})
+        require_replaceable(kept / 'recordings')
 
 
 def test_a_run_looks_at_other_data_in_its_own_basis(run_folder, tmp_path):
@@ -608,9 +609,8 @@ def test_robots_left_out_and_taken_in():
 def test_a_head_that_knows_nothing_learns_no_task(tmp_path):
     """Guards against a bundle that says how sure it is without having learned anything."""
     source = load_bundle(default_bundle())
-    document = dict(source.manifest.document)
-    files = {name: source.read(name) for name in document['files']}
-    replace_bundle(tmp_path / 'untrained', files, {
-        **document, 'success': {**document['success'], 'trained': False}})
+    untrained = replace(source.manifest.success, trained=False)
+    write_bundle(tmp_path / 'untrained', replace(source.manifest, success=untrained),
+                 graphs_of(source), load_tasks(source))
     with pytest.raises(TrainingError, match='not trained'):
         add_task(tmp_path / 'untrained', tmp_path / 'out', 'x', tmp_path, tmp_path)

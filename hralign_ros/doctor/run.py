@@ -4,6 +4,7 @@
 """The command: read the options, make all checks, show what they found."""
 
 from collections.abc import Mapping
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 import json
 import os
@@ -99,21 +100,18 @@ def doctor(options: Options) -> int:
         try:
             options.json.write_text(json.dumps(document, indent=2) + '\n', 'utf-8')
         except OSError as problem:
-            raise OptionError(f'--json: {options.json} cannot be written ({problem.strerror})',
-                              ) from problem
+            raise OptionError(
+                f'--json: {options.json} cannot be written ({problem.strerror})') from problem
     return 1 if count(sections, Level.ERROR) else 0
 
 
 def examine(options: Options) -> list[Section]:
-    """Make all checks."""
+    """Make all checks, as far as there is a ROS to make them with."""
     # First: what follows loads the computer itself.
     load = os.getloadavg()[0]
     listener, problem = _listener(options)
-    try:
+    with closing(listener) if listener else nullcontext():
         return _examine(options, listener, problem, load)
-    finally:
-        if listener is not None:
-            listener.close()
 
 
 def _listener(options: Options) -> tuple['Listener | None', Exception | None]:
@@ -132,7 +130,6 @@ def _listener(options: Options) -> tuple['Listener | None', Exception | None]:
 def _examine(
     options: Options, listener: 'Listener | None', problem: Exception | None, load: float,
 ) -> list[Section]:
-    """Make all checks, as far as there is a ROS to make them with."""
     settings, parameter_findings = _settings(options, listener)
     values = settings.values if settings else {}
     choice = software.Choice(**{

@@ -18,7 +18,7 @@ import math
 from os import PathLike
 import time
 
-from hralign_ros.runtime.bundle import Bundle, load_bundle, Manifest, VISUALS
+from hralign_ros.runtime.bundle import Bundle, load_bundle, VISUALS
 from hralign_ros.runtime.decision import DecisionRules, DEFAULT_RULES
 from hralign_ros.runtime.episode import Episode, next_episode_id, require_finite, Success
 from hralign_ros.runtime.errors import BundleError
@@ -26,7 +26,7 @@ from hralign_ros.runtime.graphs import Graph, Tensor
 from hralign_ros.runtime.images import AS_IT_COMES, as_rgb_image, Image, ViewGeometry
 from hralign_ros.runtime.memory import Clip
 from hralign_ros.runtime.memory_limit import require_memory
-from hralign_ros.runtime.providers import Hardware, SessionFactory
+from hralign_ros.runtime.providers import SessionFactory
 from hralign_ros.runtime.tasks import load_tasks, TaskTable
 from hralign_ros.runtime.text import TaskFeatures, TextEncoder
 import numpy as np
@@ -69,6 +69,10 @@ class Encoder:
     A loaded bundle. Episodes of one encoder may live side by side; step them from one thread.
 
     Make one with Encoder.load.
+
+    :ivar manifest: what bundle.yaml says.
+    :ivar hardware: which provider was asked for and which was got.
+    :ivar records: whether a thread that begins to step episodes should warm up first.
     """
 
     def __init__(
@@ -97,16 +101,17 @@ class Encoder:
         self.precision = precision
         self.pooling = pooling
         self.tasks: TaskTable = load_tasks(bundle)
-        m = bundle.manifest
+        self.manifest = m = bundle.manifest
         how = 'attention to the instruction' if pooling == 'attention' else 'their mean'
         # In the order of a row, without gaps.
         self.parts = (EmbeddingPart(
             'clip', 0, (m.tokens.channels,), m.clip.length, True,
             f'tokens of the newest {m.clip.length} frames, pooled by {how}'),)
-        self._factory = factory
         self._geometry = dict(geometry or {})
         self.text = TextEncoder(bundle, self.tasks, factory)
-        self._load_graphs()
+        self._load_graphs(factory)
+        self.hardware, self.records = factory.hardware, factory.records
+        self.onnxruntime_version = factory.version
 
     @classmethod
     def load(
@@ -145,27 +150,7 @@ class Encoder:
             provider, require_gpu=require_gpu, cuda_graph=cuda_graph, threads=threads)
         return cls(bundle, factory, precision=precision, pooling=pooling, geometry=geometry)
 
-    @property
-    def manifest(self) -> Manifest:
-        """Tell what bundle.yaml says."""
-        return self.bundle.manifest
-
-    @property
-    def hardware(self) -> Hardware:
-        """Which provider was asked for and which was got."""
-        return self._factory.hardware
-
-    @property
-    def records(self) -> bool:
-        """Whether a thread that begins to step episodes should warm up first."""
-        return self._factory.records
-
-    @property
-    def onnxruntime_version(self) -> str:
-        """Version of onnxruntime."""
-        return self._factory.version
-
-    def _load_graphs(self) -> None:
+    def _load_graphs(self, factory: SessionFactory) -> None:
         """Load the four graphs of a tick and check them against the manifest."""
         m = self.manifest
         views, length, side = len(m.views), m.clip.length, m.image_size
@@ -175,7 +160,7 @@ class Encoder:
 
         def load(name: str, inputs: list[Tensor], outputs: list[Tensor]) -> Graph:
             return Graph(self.bundle.read(name), name=name, inputs=inputs, outputs=outputs,
-                         factory=self._factory)
+                         factory=factory)
 
         self._preprocess = load(
             'preprocess.onnx',

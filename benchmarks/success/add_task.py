@@ -11,7 +11,7 @@ Measure what `hralign success add-task` makes of 2 to 200 clips of each kind: it
 TASK is one that the bundle does not know, window-open say. Its clips go to `hralign success
 add-task` as a user's would, successes cut off one second after they have succeeded. Fitting is
 timed by itself; what encodes the clips is the runtime. Attempts in scenes of their own, that were
-not learned from, are measured by their true flags; decisions are by the curve alone, without the
+not learned from, are measured by their true flags; decisions are by the map alone, without the
 node's ABSTAIN before out-of-distribution images and without FAILURE.
 """
 

@@ -59,7 +59,7 @@ class Episode:
     :param robot_videos: file by view name.
     :param human_video: file of the human clip, recorded from the reference view; '' for none.
     :param human_from: id of the episode whose motion the human clip shows: this one's own for a
-        twin, '' where the human did it on their own.
+        paired human, '' where the human did it on their own.
     :param human_span_s: first and last second of the human clip to be used; empty: all of it.
     :param robot_span_s: the same for the robot's clips.
     :param robot_offset_s: by view name, what lies in that view's file so much later than

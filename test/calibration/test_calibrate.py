@@ -233,9 +233,9 @@ def test_what_was_trained_on_does_not_calibrate():
     recordings_of('known', 40)])
 def test_what_cannot_make_a_map_for_unknown_tasks(unseen):
     """
-    Guards the other curves: one validation recording that fails ended the whole calibration.
+    Guards the other maps: one validation recording that fails ended the whole calibration.
 
-    And a validation scene of a task that training knew made a curve for unknown tasks.
+    And a validation scene of a task that training knew made a map for unknown tasks.
     """
     said = []
     found = fit_maps(Known(), recordings_of('known', 60), unseen, said.append)

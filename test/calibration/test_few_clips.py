@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a task's curve and thresholds guarantee where they rest on few clips."""
+"""What a task's map and thresholds guarantee where they rest on few clips."""
 
 from hralign_ros.calibration.conformal import decided
 from hralign_ros.calibration.few_clips import calibrate_few, EVEN, TaskClip
@@ -44,7 +44,7 @@ def test_thresholds_do_not_fall_with_alpha():
     """
     Guards who asks for fewer alarms: with an alpha of .01 nearly any probability was a SUCCESS.
 
-    Ten clips guarantee nothing for it, and the shared curve had no threshold for that rate either,
+    Ten clips guarantee nothing for it, and the fallback had no threshold for that rate either,
     so that of the failures' own levels stood, lower than the one for .05. Clips that are too short
     to show anything before the success guarantee nothing either.
     """

@@ -173,7 +173,7 @@ def test_a_run_can_be_used_elsewhere(imported, trained):
     start.attention.load_state_dict(run.model.attention.state_dict())
     before = encode.encode_pairs(start, items, cache, texts)
     np.testing.assert_array_equal(before.human, twice[0].human)
-    assert np.abs(before.robot - twice[0].robot).max() > 1e-3
+    assert np.abs(np.asarray(before.robot) - np.asarray(twice[0].robot)).max() > 1e-3
 
 
 def test_the_report_of_the_command(imported, evaluated):

@@ -220,7 +220,7 @@ def test_senseless_calibration(rewritten, field, value):
     {'scores': [0.0, 1.0], 'probabilities': [0.5, 1.5]},
     {'scores': [0.0, float('nan')], 'probabilities': [0.5, 0.6]}], ids=repr)
 def test_senseless_curve(rewritten, parameters):
-    """Guards against a curve that falls: a better score would be a lower probability."""
+    """Guards against a decreasing map: a better score would be a lower probability."""
     def change(document):
         document['tasks'][0]['calibrations'][0] = {
             'views': ['left'], 'method': 'isotonic', 'parameters': parameters}

@@ -107,7 +107,7 @@ def test_a_known_task_is_encoded_by_its_own_name(prompted):
     Guards the guarantee of the thresholds: they were fitted to the name, and to no other words.
 
     An instruction that differs in its capitals, the id or an alias were encoded as they were
-    typed, and judged by the name's curve: of 28 successes ten were left, without a word.
+    typed, and scored with the name's map: of 28 successes ten were left, without a word.
     """
     own = prompted.text.encode('put the marker in the cup').features
     for text in ('Put the marker in the CUP!', 'cup', '  put the  marker in the cup. '):

@@ -155,7 +155,7 @@ def test_a_recording_is_encoded_some_frames_at_a_time(monkeypatch):
 
 
 def test_the_bundle_knows_what_was_trained(bundle, run_folder):
-    """Guards the contract: tasks, prompts, curves per set of views, thresholds, OOD."""
+    """Guards the contract: tasks, prompts, maps per set of views, thresholds, OOD."""
     encoder = Encoder.load(bundle, provider='cpu')
     known = {task.task_id for task in encoder.tasks.tasks}
     assert known == {'left-corner', 'right-corner'}
@@ -282,7 +282,7 @@ def test_a_finished_bundle_is_measured_as_it_is(bundle, run_folder, tmp_path, ca
         np.testing.assert_array_equal(live.done, offline.done)
         known = recording.episode.split == 'test_seen'
         assert np.isfinite(replay.probability(live)).all()
-        # As the node compares them: single precision blurs the steps of isotonic curves.
+        # As the node compares them: single precision blurs the steps of isotonic maps.
         assert (replay.probability(live) != replay.probability(live).astype(np.float32)).any()
         np.testing.assert_allclose(live.risks, offline.risks, atol=0.05)
         assert known or replay.decision(live) is None
@@ -477,7 +477,7 @@ def test_a_run_looks_at_other_data_in_its_own_basis(run_folder, tmp_path):
     Guards calibrating on a robot of one's own with a head that was trained elsewhere.
 
     Each data set had a basis fitted to itself: the head read numbers that meant something else,
-    and curves and thresholds were fitted to noise.
+    and maps and thresholds were fitted to noise.
     """
     run = load_success_run(run_folder)
     other = tmp_path / 'other'

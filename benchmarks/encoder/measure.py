@@ -52,10 +52,10 @@ RESULTS = ROOT / 'results' / 'hralign.json'
 SPEED = ROOT / 'results' / 'adaptation.json'
 ADAPTED, QUERY = 'adapted', 'frozen, trained query'
 SHUFFLED, RANDOM = 'shuffled pairs', 'random weights'
-BASE = ['--pairs', 'cross_scene', '--draws', '4']
+BASE = ['--pairs', 'cross_scene', '--partners', '4']
 _THIRD = ['--view', 'third_person']
 # Whatever pairs are trained on, the best step is chosen on the same ones.
-_CHOSEN = ['--draws', '1', '--validation-pairs', 'cross_scene']
+_CHOSEN = ['--partners', '1', '--validation-pairs', 'cross_scene']
 _PUBLISHED = ['--no-decoupled', '--no-mask-same-task']
 _QUERY = ['--trained', 'query', '--frozen-weight=0']
 THIRD, THIRD_QUERY = 'third-person stream only', 'third-person stream only, trained query'
@@ -78,9 +78,9 @@ VARIANTS: dict[str, tuple[int, list[str]]] = {
     'batch 200, Eq. 6 not decoupled, not masked, 20 steps': (2, [
         *_THIRD, '--batch=200', '--steps=20', '--average=0.83', '--warm-up=2',
         '--validate-every=4', *_PUBLISHED]),
-    'same-trajectory pairs': (2, [*_THIRD, '--pairs', 'twin', *_CHOSEN]),
+    'same-trajectory pairs': (2, [*_THIRD, '--pairs', 'same_motion', *_CHOSEN]),
     'same-trajectory pairs, by scene': (2, [
-        *_THIRD, '--pairs', 'twin', *_CHOSEN, '--by-scene']),
+        *_THIRD, '--pairs', 'same_motion', *_CHOSEN, '--by-scene']),
     'cross-seed pairs of one scene': (2, [*_THIRD, '--pairs', 'cross_seed', *_CHOSEN]),
     'mean pooling': (2, [*_THIRD, '--pooling', 'mean']),
     'attention without a floor': (2, [*_THIRD, '--attention-floor', '0']),

@@ -27,7 +27,7 @@ import time
 from typing import Any
 
 from benchmarks.pages import write_results
-from hralign_ros.calibration.add_task import AddTaskOptions, fit_task, watch
+from hralign_ros.calibration.add_task import AddTaskOptions, fit_task, run_clip
 from hralign_ros.calibration.calibrate import ALPHA
 from hralign_ros.calibration.conformal import decided
 from hralign_ros.calibration.few_clips import TaskClip
@@ -53,7 +53,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or '').strip().splitlines()[0])
     parser.add_argument('--data', required=True, type=Path)
     parser.add_argument('--bundle', type=Path, default=None)
-    parser.add_argument('--draws', type=int, default=5, help='of each size below the largest')
+    parser.add_argument('--partners', type=int, default=5, help='of each size below the largest')
     parser.add_argument('--threads', type=int, default=2)
     parser.add_argument('--output', type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -144,7 +144,7 @@ def _clip(encoder: Encoder, folder: Path, episode: Episode) -> TaskClip:
     first = next((t for t, done in zip(episode.time_s, episode.success_flags, strict=True)
                   if done), None)
     end = float(frame_times(next(iter(files.values())))[-1])
-    return watch(encoder, episode.episode_id, files, first is not None, AddTaskOptions(),
+    return run_clip(encoder, episode.episode_id, files, first is not None, AddTaskOptions(),
                  until_s=end if first is None else min(end, first + TAIL))
 
 

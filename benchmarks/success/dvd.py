@@ -38,7 +38,7 @@ class Discriminator(nn.Module):
         self.compare = nn.Sequential(nn.Linear(4 * width, width), nn.ReLU(), nn.Linear(width, 1))
 
     def forward(self, one: Tensor, other: Tensor) -> Tensor:
-        """Compare clips that `SuccessHead.judge` has joined."""
+        """Compare clips that `SuccessHead.encode` has joined."""
         pair = torch.cat([one, other, one * other, (one - other).abs()], dim=-1)
         return torch.as_tensor(self.compare(pair)[..., 0])
 
@@ -62,7 +62,7 @@ def train_dvd(
     for step in range(options.steps):
         batch = source.load(step, Ranks())
         tokens = batch.tokens + options.noise * torch.randn_like(batch.tokens)
-        clip = head.judge(tokens, batch.mask, batch.age).clip
+        clip = head.encode(tokens, batch.mask, batch.age).clip
         # Every clip against a few accomplished ones, of its task and of others.
         good = torch.nonzero(batch.done)[:, 0]
         same = (batch.task[:, None] == batch.task[good][None]) & batch.done[:, None]
@@ -98,7 +98,7 @@ def references(
         some = some[:REFERENCES]
         clips = stack_clips(
             some, [sample_clip(f, f.frames - 1, options.length, rng) for f in some])
-        found[task] = model.head.judge(clips.tokens, clips.mask, clips.age).clip
+        found[task] = model.head.encode(clips.tokens, clips.mask, clips.age).clip
     return found
 
 

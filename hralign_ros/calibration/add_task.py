@@ -48,16 +48,16 @@ class AddTaskOptions:
     """
     How to learn a task.
 
-    :param done_s: the last seconds of a success clip in which the task is accomplished.
+    :param success_tail_s: the last seconds of a success clip in which the task is accomplished.
     :param unknown_s: the seconds before those, without a label.
-    :param hold: weight of the regulariser towards the fallback prompts.
+    :param regulariser: weight of the regulariser towards the fallback prompts.
     """
 
-    done_s: float = 0.8
+    success_tail_s: float = 0.8
     unknown_s: float = 1.2
     steps: int = 120
     learning_rate: float = 0.02
-    hold: float = 0.01
+    regulariser: float = 0.01
     seed: int = 0
 
 
@@ -81,7 +81,7 @@ def read_clips(
             p.stem: p for p in sorted(path.iterdir())
             if p.stem in encoder.manifest.views and p.suffix.lower() in SUFFIXES}
         if files:
-            clips.append(watch(encoder, path.name, files, success, options))
+            clips.append(run_clip(encoder, path.name, files, success, options))
         else:
             report(f'{path}: left out, no video in it is named after a view '
                    f'({", ".join(encoder.manifest.views)})')
@@ -92,7 +92,7 @@ def read_clips(
     return clips
 
 
-def watch(
+def run_clip(
     encoder: Encoder, name: str, files: Mapping[str, Path], success: bool,
     options: AddTaskOptions, *, until_s: float = math.inf,
 ) -> TaskClip:
@@ -127,8 +127,8 @@ def watch(
     left = wanted[-1] - wanted
     done = np.zeros(len(wanted), np.float32)
     if success:
-        done[left <= options.done_s + options.unknown_s] = np.nan
-        done[left <= options.done_s] = 1.0
+        done[left <= options.success_tail_s + options.unknown_s] = np.nan
+        done[left <= options.success_tail_s] = 1.0
     stacked = {views: np.stack(seen) for views, seen in rows.items()}
     return TaskClip(name, stacked[every], wanted, done, stacked)
 
@@ -150,8 +150,8 @@ def learn_prompts(
     done = torch.from_numpy(np.concatenate([c.done for c in clips])).to(device)
     known = ~torch.isnan(done)
     video, done = video[known], done[known]
-    share = done.mean().clamp(0.02, 0.98)
-    weight = torch.where(done > 0.5, 0.5 / share, 0.5 / (1 - share))
+    positive = done.mean().clamp(0.02, 0.98)
+    weight = torch.where(done > 0.5, 0.5 / positive, 0.5 / (1 - positive))
     first = torch.from_numpy(start).to(device)
     prompts = nn.Parameter(first.clone())
     optimiser = torch.optim.Adam([prompts], lr=options.learning_rate)
@@ -159,7 +159,7 @@ def learn_prompts(
         optimiser.zero_grad()
         scores = _scores(video, text_features(text, name, prompts), scale)
         loss = functional.binary_cross_entropy_with_logits(scores, done, weight)
-        loss = loss + options.hold * ((prompts - first) ** 2).sum(-1).mean()
+        loss = loss + options.regulariser * ((prompts - first) ** 2).sum(-1).mean()
         loss.backward()
         optimiser.step()
     return np.asarray(prompts.detach().cpu().numpy(), np.float32)

@@ -20,7 +20,6 @@ from hralign_ros.calibration.scorer import all_ticks, Scored, Scorer
 from hralign_ros.data.manifest import DataError
 from hralign_ros.export.success_head import write_success_bundle
 from hralign_ros.export.writer import require_replaceable
-from hralign_ros.models.failure_prompts import SHARED
 from hralign_ros.runtime.bundle import load_bundle
 from hralign_ros.runtime.decision import DecisionRules
 from hralign_ros.runtime.encoder import Encoder
@@ -72,7 +71,7 @@ class Calibrated:
     """
     All that calibration finds for a run.
 
-    :param maps: by task id (SHARED for tasks never seen) and views, in the bundle's order.
+    :param maps: by task id (FALLBACK for tasks never seen) and views, in the bundle's order.
     :param ood_threshold: OOD score above which a tick is out of distribution.
     :param trained: ids of the tasks that training knew.
     """
@@ -88,7 +87,7 @@ class Calibrated:
         The fallback task's where training did not know the task; none where it did, and there were
         no calibration episodes of it.
         """
-        known = task_id if task_id in self.trained else SHARED
+        known = task_id if task_id in self.trained else FALLBACK
         return self.maps.get((known, tuple(views)))
 
 
@@ -131,13 +130,13 @@ def write_calibrated(
     modes = tuple(f'mode {k + 1}' for k in range(run.options.modes)) \
         if run.options.use_prompts else ()
 
-    def task(key: str, task_id: str, name: str) -> Task:
+    def task(task_id: str, name: str) -> Task:
         return Task(task_id, name, (), modes, tuple(
             _calibration(views, map_) for (of, views), map_ in found.maps.items()
-            if of == key), run.prompts[key])
+            if of == task_id), run.prompts[task_id])
 
-    tasks = TaskTable(tuple(task(key, key, name) for key, name in run.texts.items()),
-                      task(SHARED, FALLBACK, FALLBACK))
+    tasks = TaskTable(tuple(task(*known) for known in run.texts.items()),
+                      task(FALLBACK, FALLBACK))
     return write_success_bundle(
         run, bundle, output, tasks, ood_threshold=found.ood_threshold, command=command,
         metrics=metrics)
@@ -195,7 +194,7 @@ def fit_maps(
                 found.maps[task, tuple(combination)] = map_
         rows = np.concatenate([s.done for s in outsiders]) if outsiders else np.zeros(0, bool)
         if rows.any() and not rows.all():
-            found.maps[SHARED, tuple(combination)] = _maps(
+            found.maps[FALLBACK, tuple(combination)] = _maps(
                 outsiders, scorer.run.options.seed, report)['']
         else:
             report('  no map for tasks never seen: that needs validation episodes of such '

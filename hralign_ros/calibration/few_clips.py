@@ -139,4 +139,4 @@ def _report_missed(
     highest, name = max(levels[1], default=(0.0, ''))
     if missed and highest >= threshold:
         report(f'  success {name} sets it: it scores as accomplished before its last seconds. '
-               'If it continues long after the task is done, cut it, or raise done_s')
+               'If it continues long after the task is done, cut it, or raise success_tail_s')

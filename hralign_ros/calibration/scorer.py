@@ -8,8 +8,8 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 
 from hralign_ros.calibration.traces import mode_probabilities, raw_scores, Trace, trace
-from hralign_ros.models.failure_prompts import SHARED
 from hralign_ros.runtime.encoder import Encoder
+from hralign_ros.runtime.tasks import FALLBACK
 from hralign_ros.training.success_clips import Recording
 from hralign_ros.training.success_run import SuccessRun
 import numpy as np
@@ -75,7 +75,7 @@ class Scorer:
 
     def features(self, task_id: str, name: str) -> Floats:
         """Encode an instruction, plain and with its prompts: float32 [1 + K, D]."""
-        known = task_id if task_id in self.run.prompts else SHARED
+        known = task_id if task_id in self.run.prompts else FALLBACK
         if (known, name) not in self._features:
             self._features[known, name] = self._text.encode_with(name, self.run.prompts[known])
         return self._features[known, name]

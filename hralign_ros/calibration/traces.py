@@ -68,14 +68,14 @@ def trace(
     # clip is encoded whole, which takes longer.
     oldest = np.take_along_axis(chosen, (chosen >= 0).argmax(2)[..., None], 2)
     if (oldest <= 0).all():
-        frames = head.look_since(tokens.transpose(0, 1), tokens[:1].transpose(0, 1))[view, at]
+        frames = head.pool_since(tokens.transpose(0, 1), tokens[:1].transpose(0, 1))[view, at]
     else:
-        frames = head.look(tokens[at, view] * mask[..., None, None], mask)
-    judged = head.conclude(head.join(frames, mask, age))
+        frames = head.pool_frames(tokens[at, view] * mask[..., None, None], mask)
+    encoded = head.outputs(head.join(frames, mask, age))
     out_of_distribution = head.ood_score(means[at, view], mask)
-    return Trace(recording, judged.video.cpu().numpy(),
-                 torch.sigmoid(judged.progress).cpu().numpy(),
-                 torch.sigmoid(judged.failed).cpu().numpy(), out_of_distribution.cpu().numpy(),
+    return Trace(recording, encoded.video.cpu().numpy(),
+                 torch.sigmoid(encoded.progress).cpu().numpy(),
+                 torch.sigmoid(encoded.failed).cpu().numpy(), out_of_distribution.cpu().numpy(),
                  np.asarray((chosen >= 0).any(2), bool))
 
 

@@ -17,7 +17,7 @@ from hralign_ros.data.manifest import DataError, DataSet, Episode, HUMAN, REFERE
 from hralign_ros.runtime.images import AS_IT_COMES, ViewGeometry
 import numpy as np
 
-HOW = ('recorded', 'twin', 'cross_seed', 'cross_scene', 'shuffled')
+HOW = ('recorded', 'same_motion', 'cross_seed', 'cross_scene', 'shuffled')
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,10 @@ def make_pairs(
     A robot episode gets one human clip, recorded from the reference view, for all of its views.
     Where `how` finds none, the episode is left out.
 
-    :param how: 'recorded': the human clip in the robot's own row; 'twin': only where that shows
-        the robot's own motion; 'cross_seed': of the same task and scene, but another motion, by
-        the same camera where there is one; 'cross_scene': of the same task in another scene;
+    :param how: 'recorded': the human clip in the robot's own row; 'same_motion': only where that
+        shows the robot's own motion; 'cross_seed': of the same task and scene, but another
+        motion, by the same camera where there is one; 'cross_scene': of the same task in another
+        scene;
         'shuffled': the recorded clips dealt out so that no pair has the same task, a control.
     :param views: of the robot clips.
     :param seed: of what is random: cross_seed, cross_scene, shuffled.
@@ -114,7 +115,7 @@ def make_pairs(
         matched = _crossed(robots, humans, how, rng)
     else:
         recorded = [e for e in robots if e.human_video and e.human_from not in failed]
-        if how == 'twin':
+        if how == 'same_motion':
             recorded = [e for e in recorded if e.human_from == e.episode_id]
         matched = [(e, e) for e in recorded]
         if how == 'shuffled':

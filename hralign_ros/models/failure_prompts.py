@@ -1,17 +1,16 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""Failure prompts: each task's own, and shared ones for tasks never seen."""
+"""Failure prompts: each task's own, and the fallback task's for tasks never seen."""
 
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 from hralign_ros.models.text import load_tokenizer, minilm_folder, PromptedTextEncoder
+from hralign_ros.runtime.tasks import FALLBACK
 import torch
 from torch import nn, Tensor
-
-SHARED = 'shared'
 
 
 class Prompts(nn.Module):
@@ -58,18 +57,18 @@ class Prompts(nn.Module):
         return self
 
     def row(self, task_id: str) -> int:
-        """Return the row of a task's vectors; SHARED is behind all others."""
-        return len(self.tasks) if task_id == SHARED else self.tasks.index(task_id)
+        """Return the row of a task's vectors; FALLBACK is behind all others."""
+        return len(self.tasks) if task_id == FALLBACK else self.tasks.index(task_id)
 
-    def features(self, tasks: Sequence[int], *, shared: bool = False) -> Tensor:
+    def features(self, tasks: Sequence[int], *, fallback: bool = False) -> Tensor:
         """
         Encode tasks' texts with their prompts.
 
         :param tasks: rows of tasks.
-        :param shared: with the shared prompts instead of each task's own.
+        :param fallback: with the fallback task's prompts instead of each task's own.
         :returns: [U, 1 + K, D], norm 1; the plain text first.
         """
-        rows = [len(self.tasks)] * len(tasks) if shared else list(tasks)
+        rows = [len(self.tasks)] * len(tasks) if fallback else list(tasks)
         encoded = self._encoder[0].prompted([self._ids[t] for t in tasks], self.vectors[rows])
         return torch.cat([self.plain[list(tasks)][:, None], encoded], dim=1)
 

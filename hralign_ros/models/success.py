@@ -14,7 +14,7 @@ OUTPUTS = ('probability', 'modes', 'progress', 'score', 'ood', 'failed', 'video'
 
 
 @dataclass(frozen=True)
-class Judgement:
+class HeadOutputs:
     """
     What the head makes of clips, before any text.
 
@@ -109,13 +109,13 @@ class SuccessHead(nn.Module):
             as a vector in the text encoder's space [D], norm 1.
         """
         reduced = (tokens - self.basis_mean) @ self.basis_matrix
-        judged = self.judge(reduced[None], mask[None], age[None])
-        similarity = judged.video[0] @ text.T * self.scale
+        encoded = self.encode(reduced[None], mask[None], age[None])
+        similarity = encoded.video[0] @ text.T * self.scale
         score = self.scores(similarity[None], mode_mask)
         modes = torch.softmax(similarity[1:] + (mode_mask - 1.0) * 1e9, dim=0) * mode_mask
-        return (torch.sigmoid(score), modes, torch.sigmoid(judged.progress), score,
-                self.ood_score(tokens.mean(2), mask)[None], torch.sigmoid(judged.failed),
-                judged.video[0])
+        return (torch.sigmoid(score), modes, torch.sigmoid(encoded.progress), score,
+                self.ood_score(tokens.mean(2), mask)[None], torch.sigmoid(encoded.failed),
+                encoded.video[0])
 
     @property
     def scale(self) -> Tensor:
@@ -134,7 +134,7 @@ class SuccessHead(nn.Module):
         used = (mode_mask.sum(-1) > 0).to(similarity.dtype)
         return similarity[..., 0] - torch.where(used > 0, rest, 0.0) * used + self.bias
 
-    def judge(self, reduced: Tensor, mask: Tensor, age: Tensor) -> Judgement:
+    def encode(self, reduced: Tensor, mask: Tensor, age: Tensor) -> HeadOutputs:
         """
         Read progress, failure and the vector off clips.
 
@@ -142,16 +142,16 @@ class SuccessHead(nn.Module):
         :param mask: [B, V, T].
         :param age: [B, V, T].
         """
-        return self.conclude(self.join(self.look(reduced, mask), mask, age))
+        return self.outputs(self.join(self.pool_frames(reduced, mask), mask, age))
 
-    def look(self, reduced: Tensor, mask: Tensor) -> Tensor:
+    def pool_frames(self, reduced: Tensor, mask: Tensor) -> Tensor:
         """Pool each frame of clips: [B, V, T, N, R] to [B, V, T, F]."""
         # One where a view has its oldest frame.
         oldest = mask * (torch.cumsum(mask, dim=-1) < 1.5).to(mask.dtype)
         before = (reduced * oldest[..., None, None]).sum(-3, keepdim=True)
-        return self.look_since(reduced * mask[..., None, None], before)
+        return self.pool_since(reduced * mask[..., None, None], before)
 
-    def look_since(self, reduced: Tensor, before: Tensor) -> Tensor:
+    def pool_since(self, reduced: Tensor, before: Tensor) -> Tensor:
         """Pool frames [..., V, T, N, R] beside what was there before, [..., V, 1, N, R]."""
         # Two linear layers, as one of both side by side would be, at half the cost.
         place = self.place + self.token_view[:, None, None]
@@ -177,9 +177,9 @@ class SuccessHead(nn.Module):
             joined = joined + self.newest(_newest(frames, mask))
         return torch.as_tensor(self.norm(joined))
 
-    def conclude(self, clip: Tensor) -> Judgement:
+    def outputs(self, clip: Tensor) -> HeadOutputs:
         """Read off what a joined clip [B, F] says."""
-        return Judgement(
+        return HeadOutputs(
             clip, functional.normalize(self.video(clip), dim=-1),
             self.progress(clip)[..., 0], self.failed(clip)[..., 0])
 

@@ -210,7 +210,7 @@ class PairBatches(_Source):
         """Load this rank's rows of the batch of a step (from 0)."""
         rng = np.random.default_rng([_FRAMES, self.seed, step])
         chosen = [self.items[i] for i in self.plan(step)]
-        # Drawn for the whole batch, so that no rank's frames depend on the number of ranks.
+        # Sampled for the whole batch, so that no rank's frames depend on the number of ranks.
         frames = [{clip.key: self.frames(clip, rng) for clip in (
             item.human, *(item.robots[v] for v in self.views if v in item.robots))}
             for item in chosen]
@@ -272,7 +272,7 @@ class VideoBatches(_Source):
     """
     Batches of single videos for the control without alignment: a human is one more embodiment.
 
-    A video is drawn as human or robot in a fixed ratio; then evenly among embodiments, among the
+    A video is sampled as human or robot in a fixed ratio; then evenly among embodiments, among the
     tasks of that embodiment, and among their clips.
 
     :param batch: videos in a global batch.
@@ -306,7 +306,7 @@ class VideoBatches(_Source):
     def plan(self, step: int) -> list[Clip]:
         """Give the clips of the global batch of a step; humans and robots take turns."""
         rng = np.random.default_rng([_CLIPS, self.seed, step])
-        clips = [_draw(self._human if i < self.humans else self._robot, rng)
+        clips = [_sample(self._human if i < self.humans else self._robot, rng)
                  for i in range(self.batch)]
         # Mixed, so that every rank gets both.
         return [clips[i] for i in rng.permutation(self.batch)]
@@ -342,7 +342,7 @@ def _by_embodiment(clips: Iterable[Clip]) -> _Tree:
             for _, tasks in sorted(tree.items())]
 
 
-def _draw(tree: _Tree, rng: np.random.Generator) -> Clip:
+def _sample(tree: _Tree, rng: np.random.Generator) -> Clip:
     tasks = tree[rng.integers(len(tree))]
     clips = tasks[rng.integers(len(tasks))]
     return clips[rng.integers(len(clips))]

@@ -107,6 +107,6 @@ def video_text_loss(scores: Tensor, task: Tensor, *, temperature: float = TEMPER
     to_text = functional.cross_entropy(logits, task)
     own = functional.one_hot(task, scores.shape[1]).to(logits.dtype)
     videos = own.sum(0)
-    share = -(torch.log_softmax(logits, dim=0) * own).sum(0)
+    fraction = -(torch.log_softmax(logits, dim=0) * own).sum(0)
     there = videos > 0
-    return (to_text + (share[there] / videos[there]).mean()) / 2
+    return (to_text + (fraction[there] / videos[there]).mean()) / 2

@@ -85,11 +85,11 @@ class AdaptOptions:
     :param weights: of the backbone: a file, or random; default: those of its package.
     :param position: of the adapters: early, middle or late.
     :param init: of the adapters: identity, or release (the authors').
-    :param pairs: how humans and robots are paired: recorded, twin, cross_seed, cross_scene,
+    :param pairs: how humans and robots are paired: recorded, same_motion, cross_seed, cross_scene,
         shuffled.
     :param validation_pairs: how the pairs are made that choose the best step; '': as `pairs`, but
         recorded where those are shuffled.
-    :param draws: human partners sampled for each robot clip in training, where pairing is
+    :param partners: human partners sampled for each robot clip in training, where pairing is
         random (cross_seed, cross_scene).
     :param views: of the robot, each a stream of its own against the human's third-person clip.
     :param frames: F of each clip whose features are computed, of which a step takes T.
@@ -107,7 +107,7 @@ class AdaptOptions:
     init: str = 'identity'
     pairs: str = 'recorded'
     validation_pairs: str = ''
-    draws: int = 1
+    partners: int = 1
     views: tuple[str, ...] = (REFERENCE_VIEW, 'wrist')
     frames: int = 8
     dtype: str = 'float16'
@@ -133,10 +133,10 @@ class AdaptOptions:
             raise TrainingError(
                 'objective is video_text and pooling mean: a video is matched with its text by '
                 'what attention makes of it; use pooling attention')
-        if self.draws < 1 or (self.draws > 1 and not self.pairs.startswith('cross_')):
+        if self.partners < 1 or (self.partners > 1 and not self.pairs.startswith('cross_')):
             raise TrainingError(
-                f'{self.draws} draws of {self.pairs} pairs; 1 is allowed, or more of cross_seed '
-                'or cross_scene')
+                f'partners is {self.partners}, and pairs {self.pairs}; needed is 1, or pairs '
+                'cross_seed or cross_scene')
 
 
 PRESETS: dict[str, AdaptOptions] = {

@@ -48,8 +48,8 @@ Texts = dict[str, NDArray[np.float32]]
 
 # Clips whose length is looked at.
 _SOME = 30
-# Between the seeds of two draws, so that those of neighbouring training seeds differ.
-_DRAW = 1000
+# Between the seeds of two samples of partners; those of neighbouring training seeds differ.
+_NEXT = 1000
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,8 @@ def adapt(
             report(f'{file} has adapters; they are not used, new ones are trained')
     seed = options.train.seed
     training_data = everything.of_split('train')
-    learning = [pair for draw in range(options.draws) for pair in make_pairs(
-        training_data, options.pairs, views=options.views, seed=seed + _DRAW * draw)]
+    learning = [pair for sample in range(options.partners) for pair in make_pairs(
+        training_data, options.pairs, views=options.views, seed=seed + _NEXT * sample)]
     held_out = make_pairs(
         everything.of_split('validation'),
         options.validation_pairs or (
@@ -163,8 +163,8 @@ def _check_pairs(
             f'{split}, needed are {needed} or more (--batch N changes that of training). The '
             f'split has {len(there)} episodes, {humans} with human video, of '
             f'{len({e.task_id for e in there})} tasks in {len({e.scene for e in there})} scenes; '
-            'cross_scene needs a task in two scenes, twin needs human videos of the very motion, '
-            'recorded needs one beside each robot (--pairs)')
+            'cross_scene needs a task in two scenes, same_motion needs human videos of the very '
+            'motion, recorded needs one beside each robot (--pairs)')
 
 
 def _check_window(data: DataSet, options: AdaptOptions, learning: Sequence[Pair]) -> None:

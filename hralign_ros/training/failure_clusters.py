@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""Which failure mode each failed episode is taken for: clusters of directions, refreshed."""
+"""Which failure mode each failed episode belongs to: clusters of directions, refreshed."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,7 +100,7 @@ def _far_apart(points: Floats, count: int, rng: np.random.Generator) -> Floats:
 
 
 def _balanced(cosines: Floats, sharpness: float = 20.0, rounds: int = 100) -> Labels:
-    """Assign points so that clusters get equal shares (Sinkhorn-Knopp on exp(sharpness cos))."""
+    """Assign points so that clusters are equally large (Sinkhorn-Knopp on exp(sharpness cos))."""
     plan = np.exp(sharpness * (cosines - cosines.max()))
     for _ in range(rounds):
         plan /= np.maximum(plan.sum(0, keepdims=True), 1e-300) * plan.shape[1]

@@ -210,7 +210,7 @@ class _Run(Generic[B]):
         if resumed:
             self._restore(read_checkpoint(last), last)
             self.report(f'resumed after step {self.step}')
-        # Nobody writes before all have looked.
+        # Nobody writes before all have read it.
         meet(self.ranks)
         share_from_first([*self.trained.values(), *self.average.values()], self.ranks)
         self.report(f'{sum(p.numel() for p in self.trained.values())} weights to train, '

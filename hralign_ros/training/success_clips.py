@@ -82,7 +82,7 @@ def chosen_data(imported: DataSet, options: SuccessOptions) -> DataSet:
     data = assign_splits(imported, options)
     if options.human_fraction:
         return data
-    # No human recording is drawn, so that none needs to be encoded either.
+    # No human recording is used, so that none needs to be encoded either.
     return data.only([replace(e, human_video='', human_from='') for e in data.episodes])
 
 

@@ -116,7 +116,7 @@ class SuccessObjective(Objective[ClipBatch]):
         self.mode = modes.cpu().numpy()
         every = range(len(self.prompts.tasks))
         with torch.no_grad():
-            self.texts = [self.prompts.features(every, shared=fallback)
+            self.texts = [self.prompts.features(every, fallback=fallback)
                           for fallback in (False, True)]
 
     def loss(self, batch: ClipBatch, step: int, ranks: Ranks) -> tuple[Tensor, dict[str, Tensor]]:
@@ -135,9 +135,9 @@ class SuccessObjective(Objective[ClipBatch]):
             # Of all clips, so that no clip's noise depends on the number of ranks.
             noise = torch.randn((len(batch.task), *tokens.shape[1:]), device=tokens.device)
             tokens = tokens + options.noise * noise[mine]
-        frames = gather(head.look(tokens, batch.mask[mine]), ranks)
-        judged = head.conclude(head.join(frames, batch.mask, batch.age))
-        video, scale = judged.video, head.scale
+        frames = gather(head.pool_frames(tokens, batch.mask[mine]), ranks)
+        encoded = head.outputs(head.join(frames, batch.mask, batch.age))
+        video, scale = encoded.video, head.scale
         robot = ~batch.human
         good_robot, good_human = batch.done & robot, batch.done & batch.human
         bad = batch.failing & robot
@@ -164,7 +164,7 @@ class SuccessObjective(Objective[ClipBatch]):
                 scores, batch.done.to(scores.dtype), batch.task,
                 other_weight=options.other_tasks),
             'failed': functional.binary_cross_entropy_with_logits(
-                judged.failed, bad.to(scores.dtype)),
+                encoded.failed, bad.to(scores.dtype)),
         }
         if options.use_prompts:
             mode = torch.from_numpy(self.mode[int(fallback)][batch.recording]).to(bad.device)
@@ -174,7 +174,7 @@ class SuccessObjective(Objective[ClipBatch]):
         known = ~torch.isnan(batch.progress)
         if known.any():
             terms['progress'] = functional.binary_cross_entropy_with_logits(
-                judged.progress[known], batch.progress[known])
+                encoded.progress[known], batch.progress[known])
         return terms
 
     def _texts(self, tasks: Sequence[int], step: int, fallback: bool) -> Tensor:
@@ -182,7 +182,7 @@ class SuccessObjective(Objective[ClipBatch]):
         known = self.texts[int(fallback)]
         if step % self.options.prompt_every:
             return known[list(tasks)]
-        fresh = self.prompts.features(tasks, shared=fallback)
+        fresh = self.prompts.features(tasks, fallback=fallback)
         known[list(tasks)] = fresh.detach()
         return fresh
 
@@ -227,7 +227,7 @@ class SuccessObjective(Objective[ClipBatch]):
             some = recordings[start:start + 64]
             clips = stack_clips(
                 some, [sample_clip(f, f.frames - 1, options.length, rng) for f in some])
-            features.append(self.head.judge(*(x.to(self.head.bias.device) for x in (
+            features.append(self.head.encode(*(x.to(self.head.bias.device) for x in (
                 clips.tokens, clips.mask, clips.age))).video.cpu().numpy())
         return np.concatenate(features).astype(np.float64)
 

@@ -19,12 +19,12 @@ from zlib import crc32
 from hralign_ros.data.manifest import Episode, read_manifest
 from hralign_ros.data.token_basis import Basis
 from hralign_ros.data.token_features import build_tokens
-from hralign_ros.models.failure_prompts import Prompts, SHARED
+from hralign_ros.models.failure_prompts import Prompts
 from hralign_ros.models.success import SuccessHead
 from hralign_ros.models.text import load_minilm
 from hralign_ros.runtime.bundle import load_bundle, Manifest
 from hralign_ros.runtime.report import Report, silent
-from hralign_ros.runtime.tasks import check_task, normalise_task
+from hralign_ros.runtime.tasks import check_task, FALLBACK, normalise_task
 from hralign_ros.training.checkpoints import TrainingError
 from hralign_ros.training.devices import choose_device
 from hralign_ros.training.distributed import is_first
@@ -55,7 +55,7 @@ class SuccessRun:
     """
     A finished run.
 
-    :param prompts: float32 [K, L, D] by task id, and for SHARED.
+    :param prompts: float32 [K, L, D] by task id, and for FALLBACK.
     :param texts: instruction by task id.
     :param record: the contents of run.json.
     """
@@ -196,7 +196,7 @@ def train_success(
     report(f'{len(recordings)} recordings of {len(texts)} tasks')
     result = train(objective, Path(output), resume=resume, device=device, report=report)
     vectors = {task: prompts.vectors[prompts.row(task)].detach().clone().contiguous()
-               for task in (*texts, SHARED)}
+               for task in (*texts, FALLBACK)}
     used = [f.episode for f in recordings if not f.human]
     record: dict[str, Any] = {
         'options': asdict(options), 'command': command,

@@ -14,8 +14,7 @@ from hralign_ros.calibration.calibrate import (
 from hralign_ros.calibration.conformal import decided
 from hralign_ros.calibration.maps import choose, fit
 from hralign_ros.data.manifest import DataError
-from hralign_ros.models.failure_prompts import SHARED
-from hralign_ros.runtime.tasks import METHODS, probability_of
+from hralign_ros.runtime.tasks import FALLBACK, METHODS, probability_of
 import numpy as np
 import pytest
 
@@ -265,6 +264,6 @@ def test_a_task_without_calibration_episodes_has_no_curve():
     """
     map_ = object()
     found = Calibrated(0.0, frozenset({'known', 'lacking'}),
-                       {('known', ('a',)): map_, (SHARED, ('a',)): map_})
+                       {('known', ('a',)): map_, (FALLBACK, ('a',)): map_})
     assert found.map_for('known', ['a']) is found.map_for('outsider', ['a']) is map_
     assert found.map_for('lacking', ['a']) is None

@@ -121,7 +121,7 @@ def test_a_clip_that_goes_on_for_long_is_named(clip_that_runs_on=3):
     said.clear()
     high = thresholds_of(calibrate_few(VIEWS, some, fallback({0.05: 0.6}), said.append))[0.05]
     assert high > 0.6 and ' 0 of the 10 successes' not in said[0]
-    assert said[1].startswith('  success late sets it') and 'cut it, or raise done_s' in said[1]
+    assert said[1].startswith('  success late sets it') and 'raise success_tail_s' in said[1]
 
 
 def test_scores_that_fall_with_success_decide_nothing():

@@ -100,7 +100,7 @@ def test_twin():
     """Guards same-trajectory pairs: only human clips that show the robot's own motion."""
     rows = [episode(0, 0, 0), episode(0, 0, 1, human_from=''),
             episode(0, 0, 2, human_from='t0-s0-0')]
-    assert [p.robot.episode_id for p in make_pairs(data_set(rows), 'twin')] == ['t0-s0-0']
+    assert [p.robot.episode_id for p in make_pairs(data_set(rows), 'same_motion')] == ['t0-s0-0']
     assert len(make_pairs(data_set(rows))) == 3
 
 
@@ -187,7 +187,7 @@ def test_seeds(how):
     rows = list(data.episodes)
     random.Random(0).shuffle(rows)
     assert make_pairs(data_set(rows), how, seed=3) == pairs
-    assert (make_pairs(data, how, seed=4) == pairs) == (how in ('recorded', 'twin'))
+    assert (make_pairs(data, how, seed=4) == pairs) == (how in ('recorded', 'same_motion'))
 
 
 def test_wrong_requests():

@@ -26,7 +26,7 @@ def head():
     return module
 
 
-def judge(head, tokens=None, mask=None, age=None, text=None, mode_mask=None):
+def encode(head, tokens=None, mask=None, age=None, text=None, mode_mask=None):
     generator = torch.Generator().manual_seed(9)
     default = torch.nn.functional.normalize(
         torch.randn(1 + K, D, generator=generator), dim=1)
@@ -41,7 +41,7 @@ def judge(head, tokens=None, mask=None, age=None, text=None, mode_mask=None):
 
 def test_what_the_head_gives(head):
     """Guards shapes and ranges of every output, and that the score is the probability's logit."""
-    probability, modes, progress, score, ood, failed, video = judge(head)
+    probability, modes, progress, score, ood, failed, video = encode(head)
     assert [x.shape for x in (probability, modes, progress, score, ood, failed, video)] == [
         (1,), (K,), (1,), (1,), (1,), (1,), (D,)]
     assert len(success.OUTPUTS) == 7
@@ -81,7 +81,7 @@ def test_the_newest_frames_go_past_the_transformer(there, newest):
 @pytest.mark.parametrize('used', [[1, 0, 0], [1, 1, 0], [0, 0, 0]])
 def test_modes_that_are_not_in_use(head, used):
     """Guards tasks with fewer prompts: an unused one has no probability, the others share it."""
-    modes = judge(head, mode_mask=torch.tensor(used, dtype=torch.float32))[1]
+    modes = encode(head, mode_mask=torch.tensor(used, dtype=torch.float32))[1]
     assert all(float(m) == 0.0 for m, use in zip(modes, used, strict=True) if not use)
     assert float(modes.sum()) == pytest.approx(float(any(used)), abs=1e-6)
 
@@ -94,37 +94,37 @@ def test_the_head_does_not_see_masked_frames(head, view):
     other, age = clip(), torch.zeros(V, T)
     other[mask == 0] = 1e3
     age[mask == 0] = 99.0
-    for one, two in zip(judge(head, mask=mask), judge(head, other, mask, age), strict=True):
+    for one, two in zip(encode(head, mask=mask), encode(head, other, mask, age), strict=True):
         torch.testing.assert_close(one, two)
 
 
 def test_nothing_at_all_is_still_a_number(head):
     """Guards against NaN out of a softmax over nothing, when every camera is dead."""
-    for value in judge(head, mask=torch.zeros(V, T)):
+    for value in encode(head, mask=torch.zeros(V, T)):
         assert torch.isfinite(value).all()
 
 
 def test_the_head_knows_time_and_views(head):
     """Guards what the transformer could not tell otherwise: ages, and which camera it is."""
-    plain = judge(head)[3]
+    plain = encode(head)[3]
     age = torch.linspace(4.0, 0.0, T).expand(V, T)
-    assert abs(float(judge(head, age=age)[3] - plain)) > 1e-4
-    assert abs(float(judge(head, clip().flip(0))[3] - plain)) > 1e-4
+    assert abs(float(encode(head, age=age)[3] - plain)) > 1e-4
+    assert abs(float(encode(head, clip().flip(0))[3] - plain)) > 1e-4
 
 
 def test_the_task_comes_into_the_score(head):
     """Guards that the probability is one of this task and of no other."""
     text = torch.nn.functional.normalize(torch.randn(1 + K, D), dim=1)
-    assert abs(float(judge(head, text=text)[3] - judge(head)[3])) > 1e-4
+    assert abs(float(encode(head, text=text)[3] - encode(head)[3])) > 1e-4
 
 
 def test_the_score_is_the_log_odds_of_the_text_among_the_prompts(head):
     """Guards Adapt2Reward's reading: exp s(text) / (exp s(text) + sum exp s(prompts))."""
     text = torch.nn.functional.normalize(torch.randn(1 + K, D), dim=1)
-    probability = judge(head, text=text)[0]
+    probability = encode(head, text=text)[0]
     with torch.no_grad():
         reduced = (clip() - head.basis_mean) @ head.basis_matrix
-        video = head.judge(reduced[None], torch.ones(1, V, T), torch.zeros(1, V, T)).video[0]
+        video = head.encode(reduced[None], torch.ones(1, V, T), torch.zeros(1, V, T)).video[0]
         share = torch.softmax(text @ video * head.scale, dim=0)[0]
     torch.testing.assert_close(probability[0], share)
 
@@ -135,12 +135,12 @@ def test_what_moves_is_seen_where_it_moves(head):
     other[:, 0] += 1.0
     mask = torch.ones(V, T)
     with torch.no_grad():
-        one, two = (head.look((x @ head.basis_matrix)[None], mask[None])[0]
+        one, two = (head.pool_frames((x @ head.basis_matrix)[None], mask[None])[0]
                     for x in (clip(), other))
     assert (one[:, 1:] - two[:, 1:]).abs().max() > 1e-3, 'frames after the first know of it'
     mask[:, 0] = 0.0
     with torch.no_grad():
-        one, two = (head.look((x @ head.basis_matrix)[None], mask[None])[0]
+        one, two = (head.pool_frames((x @ head.basis_matrix)[None], mask[None])[0]
                     for x in (clip(), other))
     torch.testing.assert_close(one[:, 1:], two[:, 1:])
 

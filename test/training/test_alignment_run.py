@@ -188,14 +188,14 @@ def test_going_on_with_a_run(tmp_path):
         adapt(small.data_folder(), folder, other, resume=True, report=str)
 
 
-def test_partners_are_drawn_several_times(tmp_path):
-    """Guards --draws: a robot clip meets several humans, and a repeated draw is no second pair."""
-    options = replace(small.OPTIONS, pairs='cross_seed', draws=6, train=replace(
+def test_partners_are_sampled_several_times(tmp_path):
+    """Guards --partners: a robot clip has several humans, and each pair once."""
+    options = replace(small.OPTIONS, pairs='cross_seed', partners=6, train=replace(
         small.OPTIONS.train, steps=1))
     run = adapt(small.data_folder(), tmp_path / 'run', options, report=lambda _: None)
     # 2 tasks in 2 scenes with 3 motions: each robot clip has two humans of another motion.
     assert run.record['data']['pairs'] == 24
-    with pytest.raises(TrainingError, match='6 draws of recorded pairs'):
+    with pytest.raises(TrainingError, match='partners is 6, and pairs recorded'):
         adapt(small.data_folder(), tmp_path / 'no', replace(options, pairs='recorded'))
 
 
@@ -213,8 +213,8 @@ def test_partners_are_drawn_several_times(tmp_path):
     ({'frames': 0}, TrainingError, 'frames is 0'),
     ({'backbone': 'r3m_resnet18', 'weights': None}, ModelError,
      "no weights are named.* or 'random'"),
-    ({'pairs': 'twin', 'train': replace(small.OPTIONS.train, batch=500)}, DataError,
-     r'twin pairs of human and robot in the split train, needed are 500 .*--pairs'),
+    ({'pairs': 'same_motion', 'train': replace(small.OPTIONS.train, batch=500)}, DataError,
+     r'same_motion pairs of human and robot in the split train, needed are 500 .*--pairs'),
     # Of a long clip the cache has a few frames all over it; two seconds of them were one frame.
     ({'train': replace(small.OPTIONS.train, sampler='window', length=24), 'frames': 4}, DataError,
      r'window: 24 frames of 1.9 s, and half of the clips are 0.7 s .*--frames'),

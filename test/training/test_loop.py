@@ -236,7 +236,7 @@ def test_presets_and_options():
                   {'average': 1.0}):
         with pytest.raises(TrainingError, match=next(iter(wrong))):
             TrainOptions(**wrong)
-    for wrong in ({'attention_floor': 1.5}, {'draws': 2}, {'trained': 'x'}, {'pooling': 'x'}):
+    for wrong in ({'attention_floor': 1.5}, {'partners': 2}, {'trained': 'x'}, {'pooling': 'x'}):
         with pytest.raises(TrainingError, match=next(iter(wrong))):
             AdaptOptions(**wrong)
 

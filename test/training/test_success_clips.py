@@ -73,7 +73,7 @@ def test_offline_is_what_the_node_does(frames):
 @pytest.mark.parametrize(('length', 'delays'), [(1, ()), (5, (0.4, 0.0)), (5, (0.0, 0.9))])
 def test_clips_that_do_not_begin_with_the_first_frame(length, delays):
     """
-    Clips of one frame, and a late view's, were judged beside a frame that was not in them.
+    Clips of one frame, and a late view's, were encoded beside a frame that was not in them.
 
     A baseline that sees the newest frame alone scored like a coin, for that reason only.
     """
@@ -84,7 +84,7 @@ def test_clips_that_do_not_begin_with_the_first_frame(length, delays):
     choices = replay(recording, clip, delays=delays)
     clips = stack_clips([recording] * recording.frames, choices)
     with torch.no_grad():
-        expected = head.judge(clips.tokens, clips.mask, clips.age)
+        expected = head.encode(clips.tokens, clips.mask, clips.age)
     np.testing.assert_allclose(seen.video, expected.video, atol=1e-5)
     np.testing.assert_allclose(seen.progress, torch.sigmoid(expected.progress), atol=1e-5)
 

@@ -17,6 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 import fcntl
+from functools import lru_cache
 from hashlib import sha256
 import json
 import mmap
@@ -367,6 +368,8 @@ def _with_ray(
         yield from ray.get(ready)
 
 
+# Files of one content never change; mapping one anew costs as much as reading it.
+@lru_cache(maxsize=1024)
 def read_tensors(path: Path) -> Tensors:
     """
     Map a safetensors file: its arrays are read-only and take no memory until they are used.

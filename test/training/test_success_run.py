@@ -23,7 +23,6 @@ from hralign_ros.evaluation.report import Measured
 from hralign_ros.evaluation.success import evaluate_success
 from hralign_ros.evaluation.success_events import collect_streams
 from hralign_ros.export.writer import graphs_of, require_replaceable, write_bundle
-from hralign_ros.models.failure_prompts import SHARED
 from hralign_ros.runtime import (
     BundleError,
     default_bundle,
@@ -33,7 +32,7 @@ from hralign_ros.runtime import (
 )
 from hralign_ros.runtime.images import ViewGeometry
 from hralign_ros.runtime.report import silent
-from hralign_ros.runtime.tasks import load_tasks
+from hralign_ros.runtime.tasks import FALLBACK, load_tasks
 from hralign_ros.runtime.video import read_frames, write_video
 from hralign_ros.training.checkpoints import TrainingError
 from hralign_ros.training.success_clips import assign_splits, load_recordings, open_data
@@ -165,7 +164,7 @@ def test_the_bundle_knows_what_was_trained(bundle, run_folder):
             ('wrist', 'third_person'), ('wrist',), ('third_person',)]
     run = load_success_run(run_folder)
     np.testing.assert_array_equal(
-        encoder.tasks.fallback.prompts, run.prompts[SHARED])
+        encoder.tasks.fallback.prompts, run.prompts[FALLBACK])
     modes = set(run.record['modes'].values())
     assert modes <= {0, 1} and run.record['data']['human_recordings'] > 0
 

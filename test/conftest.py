@@ -28,8 +28,8 @@ _FIRST_PORT = 32768
 _VIDEOS = ('av', 'pyarrow')
 _TORCH = (*_VIDEOS, 'torch', 'torchvision', 'timm', 'onnxscript', 'transformers', 'sklearn')
 _ROS = ('rclpy', 'hralign_msgs')
-NEEDED = {'nodes': _ROS, 'doctor': _ROS, 'faults': (*_ROS, 'onnx'), 'fuzz': (*_ROS, 'onnx'),
-          'data': _VIDEOS, 'simulation': _VIDEOS, 'results': _TORCH,
+NEEDED = {**dict.fromkeys(('nodes', 'faults', 'fuzz'), (*_ROS, 'onnx')), 'doctor': _ROS,
+          'data': _VIDEOS, 'simulation': _VIDEOS, 'results': _TORCH, 'shipped': (*_ROS, *_TORCH),
           **dict.fromkeys(('calibration', 'cli', 'evaluation', 'export', 'models', 'training'),
                           _TORCH)}
 

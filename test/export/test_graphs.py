@@ -83,22 +83,6 @@ def test_export_of_the_default_bundle_repeats_itself(tmp_path) -> None:
     assert ((full * half).sum(1) > 0.999).all()
 
 
-def test_the_shipped_bundle_keeps_its_guarantees() -> None:
-    """At most 45 MB, no path of the machine it was made on, a card that says what it is not."""
-    bundle = load_bundle(default_bundle())
-    assert bundle.size <= 45e6
-    for name in bundle.manifest.files:
-        data = bundle.read(name)
-        for trace in (b'/home/', b'site-packages', b'.venv'):
-            assert trace not in data, f'{name} holds {trace.decode()}'
-    card = bundle.read('card.md').decode()
-    for words in ('they guarantee nothing', 'UNKNOWN_TASK', 'Apache-2.0', 'not adapted on RH20T',
-                  'hralign encoder train --data', 'seed', 'metaworld', '`retrieval_r1`',
-                  '`proxy_a_distance`', 'hralign success train --data',
-                  'hralign success calibrate',
-                  '| `auroc` |  | test_seen |', '`false_alarm_rate`', '`missed_success_rate`'):
-        assert words in card, words
-
 
 def test_static_int8_needs_images_of_its_own() -> None:
     """The quantised graph keeps the signature, so that it takes the float one's place."""

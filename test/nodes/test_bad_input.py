@@ -12,13 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from hralign_ros.export.writer import graphs_of, write_bundle
-from hralign_ros.runtime import default_bundle
 from hralign_ros.runtime.bundle import load_bundle
 from hralign_ros.runtime.tasks import load_tasks
 import numpy as np
 import pytest
 from sensor_msgs.msg import CompressedImage, Image
 from support.harness import episode_of, Harness, noise, stamp_of, VIEWS
+from support.tiny_bundle import robot_bundle
 
 GOOD = {view: noise(index) for index, view in enumerate(VIEWS)}
 SECOND = 1_000_000_000
@@ -218,17 +218,18 @@ def test_a_task_without_a_threshold_is_said(harness: Harness, tmp_path: Path) ->
 
     Its probability came, every decision was ABSTAIN, and only the doctor said why.
     """
-    bundle, shipped = tmp_path / 'bundle', load_bundle(default_bundle())
-    tasks = load_tasks(shipped)
-    poor = tuple(replace(task, calibrations=tuple(
+    bundle, whole = tmp_path / 'bundle', load_bundle(robot_bundle())
+    tasks = load_tasks(whole)
+    cup, drawer = tasks.tasks
+    poor = replace(cup, calibrations=tuple(
         replace(one, thresholds={a: p for a, p in one.thresholds.items() if a != 0.05})
-        for one in task.calibrations)) if task.name == 'open the drawer' else task
-        for task in tasks.tasks)
-    write_bundle(bundle, shipped.manifest, graphs_of(shipped), replace(tasks, tasks=poor))
+        for one in cup.calibrations))
+    rich = replace(drawer, calibrations=cup.calibrations)
+    write_bundle(bundle, whole.manifest, graphs_of(whole), replace(tasks, tasks=(poor, rich)))
     harness.start_active(bundle=str(bundle))
     words = 'no threshold is calibrated for an alpha of 0.05: decisions will be ABSTAIN'
-    assert words in harness.set_task('open the drawer').message
-    assert words not in harness.set_task('close the door').message
+    assert words in harness.set_task('pick up the cup').message
+    assert words not in harness.set_task('lift the lid').message
 
 
 def test_cv_bridge_decodes_other_encodings(harness: Harness) -> None:

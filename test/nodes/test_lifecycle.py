@@ -11,7 +11,8 @@ import signal
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 import pytest
-from support.harness import Harness, noise, published, ROOT, VIEWS
+from support.harness import Harness, noise, published, VIEWS
+from support.tiny_bundle import robot_bundle
 
 GOOD = {view: noise(index) for index, view in enumerate(VIEWS)}
 
@@ -107,7 +108,7 @@ def test_bad_start_is_one_clear_error(harness: Harness, case: str) -> None:
 def test_a_bundle_can_be_fixed_while_the_node_waits(harness: Harness, tmp_path: Path) -> None:
     """A truncated model fails configure; once it is whole again configure succeeds."""
     bundle = tmp_path / 'bundle'
-    shutil.copytree(ROOT / 'models/default', bundle)
+    shutil.copytree(robot_bundle(), bundle)
     visual = bundle / 'visual.onnx'
     whole = visual.read_bytes()
     visual.write_bytes(whole[:len(whole) // 2])

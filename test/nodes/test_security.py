@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 from lifecycle_msgs.msg import Transition
 import pytest
 from support.harness import Harness, ROOT
+from support.tiny_bundle import robot_bundle
 
 POLICY = ROOT / 'config/sros2_policy.xml'
 Grants = dict[tuple[str, str], set[str]]
@@ -121,14 +122,14 @@ def test_security_misspelt_is_no_start(harness: Harness, wrong: dict[str, str]) 
 # Signed bundles.
 
 class Signed:
-    """A signed copy of the shipped bundle, and keys."""
+    """A signed copy of the tiny bundle, and keys."""
 
     def __init__(self, folder: Path) -> None:
         from hralign_ros.runtime.bundle import sign_bundle
         from hralign_ros.runtime.signature import make_key
 
         self.bundle = folder / 'bundle'
-        shutil.copytree(ROOT / 'models/default', self.bundle)
+        shutil.copytree(robot_bundle(), self.bundle)
         self.private, self.public, self.key_id = make_key(folder / 'mine')
         self.other = make_key(folder / 'other')[1]
         sign_bundle(self.bundle, self.private)

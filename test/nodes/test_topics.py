@@ -5,13 +5,14 @@
 
 from hralign_msgs.msg import SuccessProbability, TaskEmbedding
 from hralign_ros.nodes.policy_example import parts_of
-from hralign_ros.runtime import Decision, default_bundle, load_bundle, Status
+from hralign_ros.runtime import Decision, Encoder, load_bundle, Status
 import numpy as np
 import pytest
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from support.harness import episode_of, Harness, noise, rows_of, stamp_of, VIEWS
+from support.tiny_bundle import CHANNELS, GRID, LENGTH, robot_bundle
 
 GOOD = {view: noise(index) for index, view in enumerate(VIEWS)}
 MILLISECOND = 1_000_000
@@ -28,7 +29,7 @@ def test_constants_are_the_same_everywhere() -> None:
 
 def test_stamps_are_those_of_the_pixels(harness: Harness) -> None:
     """The header has the newest frame's acquisition stamp; each view has its own; skew is told."""
-    harness.start_active(task="'open the drawer'")
+    harness.start_active(task="'pick up the cup'")
     first = harness.send_until_embedded(GOOD)[0]
     skew = 15 * MILLISECOND
     # A fast encoder answers before that: the next frame would be older than the first.
@@ -60,11 +61,10 @@ def test_stamps_are_those_of_the_pixels(harness: Harness) -> None:
         (s for s in harness.successes if s.header.stamp == message.header.stamp), None),
         'the success of the same set')
     assert episode_of(success) == episode_of(message)
-    # The task is known; noise is not what the bundle was trained on.
-    assert success.status == Status.OUT_OF_DISTRIBUTION
-    assert success.decision == Decision.ABSTAIN and success.probability_valid
+    assert success.status == Status.OK and success.probability_valid
+    assert success.decision in (Decision.RUNNING, Decision.SUCCESS)
     assert 0.0 <= success.probability <= 1.0
-    assert success.ood_valid and success.ood_score > success.ood_threshold > 0.0
+    assert success.ood_valid and 0.0 <= success.ood_score <= success.ood_threshold
     assert success.decision_threshold_valid and 0.0 < success.decision_threshold < 1.0
     assert success.decision_alpha == pytest.approx(0.05)
     assert success.failure_valid and 0.0 <= success.failure_probability <= 1.0
@@ -78,7 +78,7 @@ def test_stamps_are_those_of_the_pixels(harness: Harness) -> None:
 def test_info_is_latched_and_true(harness: Harness) -> None:
     """Whoever comes late still learns the bundle, its hash and the provider really used."""
     process = harness.start_active(provider='cpu')
-    bundle = load_bundle(default_bundle())
+    bundle, encoder = load_bundle(robot_bundle()), Encoder.load(robot_bundle(), provider='cpu')
     late = Harness(harness.folder)
     try:
         info = late.wait(lambda: late.infos, 'the latched EncoderInfo', process)[-1]
@@ -86,18 +86,15 @@ def test_info_is_latched_and_true(harness: Harness) -> None:
         late.close()
     assert info.bundle_sha256 == bundle.sha256
     assert (info.provider_requested, info.provider) == ('cpu', 'CPUExecutionProvider')
-    assert info.dim == bundle.manifest.tokens.channels and info.view_names == list(VIEWS)
-    assert list(info.token_grid) == [7, 7] and info.clip_length == 5
+    assert info.dim == CHANNELS and info.view_names == list(VIEWS)
+    assert list(info.token_grid) == [GRID, GRID] and info.clip_length == LENGTH
     (part,) = info.parts
     assert (part.name, part.offset, list(part.shape), part.frames, part.unit_norm) == (
-        'clip', 0, [info.dim], 5, True)
-    assert list(info.robots) == ['panda', 'sawyer', 'ur5e']
-    assert len(info.tasks) == 38
-    task = next(task for task in info.tasks if task.task_id == 'assembly')
-    assert task.calibrated and (task.attempts_failed, task.attempts_succeeded) == (1050, 402)
-    assert list(task.alphas) == list(info.alphas) == pytest.approx([0.01, 0.05, 0.1])
-    assert task.verdict.endswith('false-alarm rates of 0.01, 0.05, 0.1, from 1050 failed and 402 '
-                                 'successful attempts of all tasks.')
+        'clip', 0, [CHANNELS], LENGTH, True)
+    assert [task.task_id for task in info.tasks] == ['cup', 'drawer']
+    cup, drawer = info.tasks
+    assert cup.calibrated and not drawer.calibrated
+    assert list(cup.alphas) == list(info.alphas) == pytest.approx(encoder.tasks.alphas)
     assert info.licenses and info.onnxruntime_version
 
 
@@ -150,7 +147,7 @@ def test_parameters_change_together_or_not_at_all(harness: Harness) -> None:
     assert not harness.set_parameters(max_age_s=-1.0).successful, 'out of range'
     # No threshold is calibrated for it: everything would be ABSTAIN, without a word.
     refused = harness.set_parameters(alpha=0.02)
-    assert not refused.successful and '0.01, 0.05, 0.1' in refused.reason
+    assert not refused.successful and '0.05, 0.1' in refused.reason
     assert harness.set_parameters(alpha=0.1).successful
     assert harness.set_parameters(alpha=float(np.float32(0.1))).successful, 'as ~/info has it'
     # With less of it the rate of false alarms was twice what the threshold guarantees.

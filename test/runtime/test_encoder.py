@@ -1,10 +1,9 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""From images to numbers: what a tick says, on the shipped bundle and on one told by hand."""
+"""From images to numbers: what a tick says, on bundles whose numbers can be told by hand."""
 
 from dataclasses import replace
-import re
 import time
 
 from hralign_ros import runtime
@@ -23,8 +22,16 @@ from hralign_ros.runtime.episode import next_episode_id
 import numpy as np
 import pytest
 from support.images import image, SECOND, START, three
+from support.tiny_bundle import CHANNELS, GRID, LENGTH, robot_bundle, SIDE
 
-TASK = 'put the marker in the cup'
+TASK = 'pick up the cup'
+
+
+@pytest.fixture
+def encoder():
+    """Load the tiny bundle of two cameras afresh."""
+    pytest.importorskip('onnx', reason='onnx is not installed: it makes the tiny bundle')
+    return Encoder.load(robot_bundle(), provider='cpu', threads=1)
 
 
 def both(seed=0):
@@ -47,7 +54,7 @@ def test_the_example_of_the_docstring():
     place = {'wrist_rgb': image(1), 'third_rgb': image(2), 'time_ns': time.time_ns()}
     exec('\n'.join(lines), place)
     tick = place['tick']
-    assert tick.embedding.shape == (2, 1280)
+    assert tick.embedding.shape[0] == 2
     other = [line[4:] for line in encoder_module.__doc__.splitlines() if line.startswith('    ')]
     text = '\n'.join(other).replace("'models/default'", 'bundle')
     place = {**place, 'Encoder': Encoder, 'bundle': default_bundle()}
@@ -56,31 +63,30 @@ def test_the_example_of_the_docstring():
 
 
 def test_what_a_tick_says(encoder):
-    """Guards every field of a result on the shipped bundle."""
+    """Guards every field of a result."""
     episode = encoder.start_episode(TASK)
     ticks = play(episode)
     for i, tick in enumerate(ticks):
         assert tick.episode_id == episode.episode_id and tick.stamp == START + i * SECOND // 10
-        assert tick.embedding.shape == (2, 1280) and tick.embedding.dtype == np.float32
+        assert tick.embedding.shape == (2, CHANNELS) and tick.embedding.dtype == np.float32
         np.testing.assert_allclose(np.linalg.norm(tick.embedding, axis=1), 1.0, atol=1e-5)
         assert tick.view_valid.tolist() == [True, True]
         assert tick.view_stamps.tolist() == [tick.stamp] * 2
-        assert tick.attention.shape == (2, 49) and (tick.attention >= 0).all()
+        assert tick.attention.shape == (2, GRID * GRID) and (tick.attention >= 0).all()
         assert (tick.attention.sum(1) <= 1.0 + 1e-5).all()
         assert tick.pooling == 'attention'
-        # Noise is nothing that it was trained on, and neither is this task.
-        assert tick.status == Status.UNKNOWN_TASK | Status.OUT_OF_DISTRIBUTION
+        assert tick.status == Status.OK
         success, threshold = tick.success, encoder.manifest.ood_threshold
         assert 0.0 <= success.probability <= 1.0 and 0.0 <= success.progress <= 1.0
-        assert 0.0 <= success.failure <= 1.0 and success.ood_score > threshold > 0.0
+        assert 0.0 <= success.failure <= 1.0 and 0.0 <= success.ood_score <= threshold
         assert len(success.modes) == len(success.mode_names) > 0
         assert sum(success.modes) == pytest.approx(1.0, abs=1e-5)
-        assert success.calibration is encoder.tasks.fallback.calibration(
+        assert success.calibration is encoder.tasks.match(TASK).calibration(
             encoder.manifest.views)
         assert tick.success.clip_stamps[-1] == tick.stamp
-        assert len(tick.success.clip_stamps) <= 5
+        assert len(tick.success.clip_stamps) <= LENGTH
     assert ticks[0].attention.sum(1) == pytest.approx(1.0, abs=1e-5), 'one frame has it all'
-    assert len(ticks[-1].success.clip_stamps) == 5
+    assert len(ticks[-1].success.clip_stamps) == LENGTH
 
 
 def test_a_step_decides(tiny_encoder):
@@ -108,7 +114,7 @@ def test_images_make_a_difference(encoder):
     same = encoder.start_episode(TASK).step(both(1), START).embedding
     other = encoder.start_episode(TASK).step(both(2), START).embedding
     np.testing.assert_array_equal(one, same)
-    assert (cosine(one, other) < 0.99).all()
+    assert (cosine(one, other) < 0.999).all()
 
 
 def test_the_task_makes_a_difference(encoder):
@@ -122,19 +128,12 @@ def test_the_task_makes_a_difference(encoder):
 def test_the_same_again_is_the_same(encoder):
     """Guards offline against live: equal frames give equal bits, in another session too."""
     ticks = play(encoder.start_episode(TASK))
-    again = play(Encoder.load(default_bundle(), provider='cpu').start_episode(TASK))
+    again = play(Encoder.load(robot_bundle(), provider='cpu').start_episode(TASK))
     for one, other in zip(ticks, again, strict=True):
         np.testing.assert_array_equal(one.embedding, other.embedding)
         np.testing.assert_array_equal(one.attention, other.attention)
         np.testing.assert_array_equal(one.success.video, other.success.video)
         assert replace(one.success, video=None) == replace(other.success, video=None)
-
-
-def test_threads_change_nothing_that_counts(encoder):
-    """Guards the number of threads as a matter of speed alone."""
-    single = Encoder.load(default_bundle(), provider='cpu', threads=1)
-    one, other = (play(e.start_episode(TASK))[-1].embedding for e in (encoder, single))
-    np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 def test_episodes_side_by_side(encoder):
@@ -221,7 +220,7 @@ def test_arrays_that_are_not_contiguous(encoder):
 def test_geometry_is_applied(encoder):
     """Guards rotation and crop: they equal an image mounted right, for that view only."""
     geometry = {'wrist': ViewGeometry(180, (0.25, 0.0, 1.0, 0.5))}
-    mounted = Encoder.load(default_bundle(), provider='cpu', geometry=geometry)
+    mounted = Encoder.load(robot_bundle(), provider='cpu', geometry=geometry)
     images = both(1)
     tick = mounted.start_episode(TASK).step(images, START)
     upright = np.rot90(images['wrist'], 2)[:240, 160:]
@@ -253,9 +252,9 @@ def test_no_frame_is_encoded_twice(encoder, monkeypatch):
     embed = count_runs(monkeypatch, encoder, '_embed')
     text = count_runs(monkeypatch, encoder.text, '_graph')
     play(encoder.start_episode(TASK), count=12)
-    assert len(visual) == 12 and visual[0]['pixels'].shape == (2, 3, 224, 224)
+    assert len(visual) == 12 and visual[0]['pixels'].shape == (2, 3, SIDE, SIDE)
     assert len(preprocess) == 24 and len(embed) == 12 and len(text) == 1
-    assert embed[-1]['mask'].sum() == 10, 'the clip is full all the same'
+    assert embed[-1]['mask'].sum() == 2 * LENGTH, 'the clip is full all the same'
 
 
 @pytest.mark.parametrize('task', ['', 'open the drawer'])
@@ -307,17 +306,6 @@ def test_attention_pooling_is_that_of_the_paper(tiny_encoder):
                 tick.embedding[row], pooled / np.linalg.norm(pooled), atol=1e-5)
             np.testing.assert_allclose(tick.attention[row], weights[-4:], atol=1e-5)
 
-
-def test_status_of_the_shipped_bundle(encoder):
-    """Guards honesty: a task that it was trained on, one that it was not, none at all."""
-    assert encoder.start_episode('open the drawer').task_status == Status.OK
-    assert encoder.start_episode(TASK).task_status & Status.UNKNOWN_TASK
-    assert encoder.start_episode('').task_status & Status.NO_TASK
-    tick = encoder.start_episode('').step(both(), START)
-    assert tick.status & Status.NO_TASK
-    success = tick.success
-    assert (success.probability, success.progress, success.raw_score) == (None, None, None)
-    assert success.clip_stamps == (START,)
 
 
 @pytest.mark.parametrize(('task', 'status'), [
@@ -411,12 +399,3 @@ def test_episode_ids():
     ids = [next_episode_id() for _ in range(2000)]
     assert ids == sorted(set(ids)) and ids[0] >= before
     assert ids[-1] < 2 ** 64
-
-
-def test_the_adapter_of_the_shipped_bundle(encoder):
-    """Guards the figures that the messages carry: grid, dimensions, names."""
-    manifest = encoder.manifest
-    assert re.search('adapted by HR-Align', manifest.adapter.name)
-    assert manifest.tokens.grid == (7, 7)
-    tokens, _ = encoder.encode_images(both())
-    assert tokens.shape == (2, 49, 1280) and tokens.dtype == np.float32

@@ -31,9 +31,10 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
+from support.tiny_bundle import robot_bundle, ROBOT_VIEWS
 
 ROOT = Path(__file__).resolve().parents[2]
-VIEWS = ('wrist', 'third_person')
+VIEWS = ROBOT_VIEWS
 # An order of magnitude above what anything here takes, and three leases of the middleware: where
 # the goodbye of a process is lost, its going is noticed when its lease of 20 s runs out.
 PATIENCE = 60.0
@@ -157,10 +158,12 @@ class Harness:
         """
         Start a node; a double underscore in a parameter's name stands for a dot.
 
-        Most tests send one image over and over, which is what a stuck camera does.
+        Most tests send one image over and over, which is what a stuck camera does. The bundle is
+        the tiny one unless another is given.
         """
         if module == 'encoder_node':
-            parameters = {'stuck_after_s': '0.0', **parameters}
+            parameters = {
+                'stuck_after_s': '0.0', 'bundle': str(robot_bundle()), **parameters}
         process = NodeProcess(
             module, self.folder / f'{module}_{len(self.processes)}.log',
             {name.replace('__', '.'): value for name, value in parameters.items()},

@@ -8,9 +8,11 @@ It has the signatures of a real one and graphs of a few kilobytes, made without 
 """
 
 from collections.abc import Mapping
+from functools import cache
 from hashlib import sha256
 from itertools import combinations
 from pathlib import Path
+import tempfile
 from typing import Any
 
 from hralign_ros.export.writer import write_bundle
@@ -29,6 +31,7 @@ from hralign_ros.runtime.tasks import Calibration, FALLBACK, Task, TaskTable
 import numpy as np
 
 VIEWS = ('left', 'middle', 'right')
+ROBOT_VIEWS = ('wrist', 'third_person')
 SIDE, GRID, CHANNELS, LENGTH = 16, 2, 4, 3
 DIM, MODES, PROMPT = 8, 2, 2
 WORDS = ('[UNK]', 'pick', 'up', 'the', 'cup', 'open', 'drawer', 'close', 'shared', 'warm')
@@ -217,3 +220,16 @@ def write_tiny_bundle(folder: Path, views: tuple[str, ...] = VIEWS) -> None:
             'preprocess.onnx': _preprocess(), 'visual.onnx': _visual(len(views)),
             'embed.onnx': _embed(len(views)), 'success.onnx': _success(len(views)),
             'text.onnx': _text(), 'tokenizer.json': _tokenizer()}, _tasks(views))
+
+
+@cache
+def _robot_bundle() -> tempfile.TemporaryDirectory[str]:
+    """Write it once; the folder goes when Python ends."""
+    folder = tempfile.TemporaryDirectory(prefix='hralign_bundle_')
+    write_tiny_bundle(Path(folder.name), ROBOT_VIEWS)
+    return folder
+
+
+def robot_bundle() -> Path:
+    """Give the tiny bundle of a robot's two cameras; not to be changed."""
+    return Path(_robot_bundle().name)

@@ -91,7 +91,7 @@ def test_a_recorded_graph_is_recorded_by_the_thread_that_runs_it(
     recorded all over again while the first frame waited.
     """
     warmed_by = []
-    monkeypatch.setattr(Encoder, 'records', records)
+    monkeypatch.setattr(tiny, 'records', records)
     monkeypatch.setattr(tiny, 'warm_up', lambda: warmed_by.append(current_thread().name))
     bench = Bench(tiny, thread=True)
     bench.send(all_views())
@@ -110,7 +110,7 @@ def test_a_warm_up_that_fails_is_told_and_does_not_end_the_worker(tiny, monkeypa
     """
     def warm_up():
         raise error
-    monkeypatch.setattr(Encoder, 'records', True)
+    monkeypatch.setattr(tiny, 'records', True)
     monkeypatch.setattr(tiny, 'warm_up', warm_up)
     bench = Bench(tiny, thread=True)
     bench.send(all_views())

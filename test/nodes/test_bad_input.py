@@ -59,8 +59,10 @@ def test_bad_image_is_counted_and_the_node_goes_on(harness: Harness, case: str) 
     assert 'wrist' in status.message
     harness.send_until_embedded(GOOD)
     harness.wait(lambda: 'recovered: wrist images' in process.output, 'the recovery', process)
-    # One for each fault that there was, that of slow cameras included; not one for each frame.
-    assert process.output.count('[WARN]') <= 8, process.output
+    # Once for the fault, not once for each frame; a slow machine has more to say of other things.
+    begins = [line for line in process.output.splitlines()
+              if '[WARN]' in line and 'view wrist: ' in line and ' frame ' not in line]
+    assert len(begins) == process.output.count('recovered: wrist images') == 1, process.output
     assert 'Traceback' not in process.output
     assert process.stop() == 0
 

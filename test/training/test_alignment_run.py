@@ -85,7 +85,7 @@ def test_a_run_comes_back_as_it_was():
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
     untrained = build_model(run.backbone, run.options, run.record['text_dim'])
     start = encode_pairs(untrained, items, features('adapted'), texts(items))
-    assert np.abs(start.robot - one.robot).max() > 1e-3
+    assert np.abs(np.asarray(start.robot) - np.asarray(one.robot)).max() > 1e-3
     assert run.record['best_step'] > 0, 'the weights compared are trained ones'
 
 

@@ -40,7 +40,7 @@ def _play(harness: Harness, episode: dict, recordings: dict) -> tuple[list, dict
     """Play an episode to a node of its own: sets sent, what it said by stamp, and how often."""
     harness.successes.clear()
     harness.infos.clear()
-    process = harness.start_active(bundle='', task=f"'{episode['task']}'", max_age_s='4.0',
+    process = harness.start_active(bundle="''", task=f"'{episode['task']}'", max_age_s='4.0',
                                    max_wait_s='0.9',
                                    wrist__reliability='reliable',
                                    third_person__reliability='reliable')

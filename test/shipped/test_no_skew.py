@@ -51,7 +51,8 @@ def test_embeddings_equal_the_plain_encoders(
     """
     transport = 'compressed' if encoding == 'jpeg' else 'raw'
     process = harness.start_active(
-        bundle='', task=f"'{TASK}'", wrist__transport=transport, third_person__transport=transport)
+        bundle="''", task=f"'{TASK}'", wrist__transport=transport,
+        third_person__transport=transport)
     clips = _clips()
     sent = {}
     for index in range(FRAMES):
@@ -80,7 +81,7 @@ def test_embeddings_equal_the_plain_encoders(
 
 def test_mono8_equals_the_grey_image(harness: Harness) -> None:
     """A grey camera gives what its image with three equal channels gives."""
-    harness.start_active(bundle='', task=f"'{TASK}'")
+    harness.start_active(bundle="''", task=f"'{TASK}'")
     images = {view: frames[0] for view, frames in _clips().items()}
     grey = {view: np.repeat(np.asarray(
         np.round(image @ [0.299, 0.587, 0.114]), np.uint8)[..., None], 3, axis=2)

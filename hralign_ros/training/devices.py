@@ -12,6 +12,7 @@ import time
 
 from hralign_ros.runtime.errors import HralignError
 from hralign_ros.runtime.providers import PROVIDERS, SessionFactory
+from hralign_ros.training.distributed import is_first
 import torch
 
 # How long the cores are watched for how busy they are [s].
@@ -53,7 +54,7 @@ def choose_device(name: str = 'auto', report: Callable[[str], None] | None = Non
         device = torch.device('cuda', int(os.environ.get('LOCAL_RANK', '0')))
         torch.cuda.set_device(device)
     cap_threads()
-    if report:
+    if report and is_first():
         report(f'device {device}, {torch.get_num_threads()} CPU thread(s)')
     return Device(device, name)
 

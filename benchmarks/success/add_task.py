@@ -145,7 +145,7 @@ def _clip(encoder: Encoder, folder: Path, episode: Episode) -> TaskClip:
                   if done), None)
     end = float(frame_times(next(iter(files.values())))[-1])
     return run_clip(encoder, episode.episode_id, files, first is not None, AddTaskOptions(),
-                 until_s=end if first is None else min(end, first + TAIL))
+                    until_s=end if first is None else min(end, first + TAIL))
 
 
 # A clip, its raw scores, and whether the task was accomplished, at every tick.

@@ -64,6 +64,8 @@ def import_data(
         raise DataError(
             f'{output}: the manifest has to lie in {source} or above it; link the data into the '
             f'folder (ln -s {source} {output}/) and import {output / source.name}') from error
+    if not source.is_dir():
+        raise DataError(f'{source}: no such folder')
     rules = read_splits(splits)
     _check_old(output, kind, below, turning=geometry is not None)
     require_writable(output)

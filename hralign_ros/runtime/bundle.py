@@ -174,7 +174,7 @@ class BackboneSpec:
 
     name: Text
     source: str = ''
-    license: str = ''
+    license: str = ''  # noqa: A003
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ class AdapterSpec:
 class FileEntry:
     """Size and SHA-256 of a file, 64 hexadecimal digits."""
 
-    bytes: Annotated[int, Limits(0, MAX_FILE_BYTES)]
+    bytes: Annotated[int, Limits(0, MAX_FILE_BYTES)]  # noqa: A003
     sha256: Annotated[str, Limits(64, 64)]
 
 

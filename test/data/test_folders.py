@@ -217,7 +217,7 @@ def test_videos_of_a_robot_that_the_shipped_splits_hold_out(tmp_path):
     lines = []
     import_data('folders', tmp_path, embodiment='ur5e', report=lines.append)
     assert 'splits: test_embodiment 3; held-out robots: ur5e' in lines
-    assert any(line.startswith('no episode trains: ') and '--splits FILE' in line
+    assert any(line.startswith('no episode trains: ') and '--split-file FILE' in line
                for line in lines)
     with pytest.raises(DataError, match='no episode of split train; .* held-out robots: ur5e'):
         read_manifest(tmp_path).of_split('train')

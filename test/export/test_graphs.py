@@ -83,7 +83,6 @@ def test_export_of_the_default_bundle_repeats_itself(tmp_path) -> None:
     assert ((full * half).sum(1) > 0.999).all()
 
 
-
 def test_static_int8_needs_images_of_its_own() -> None:
     """The quantised graph keeps the signature, so that it takes the float one's place."""
     net = torch.nn.Sequential(

@@ -63,7 +63,6 @@ def test_a_wrong_hash(tiny, variant, name):
     refusal(folder, name, 'SHA-256', 'again')
 
 
-
 def test_a_bundle_behind_a_link(tiny, tmp_path):
     """Guards colcon's --symlink-install, where every file of a bundle is a link."""
     folder = tmp_path / 'linked'

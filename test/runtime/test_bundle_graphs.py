@@ -47,7 +47,6 @@ def test_an_opset_entry_that_announces_gigabytes():
         read_opset(bytes([0x42, len(entry)]) + entry, name='x.onnx')
 
 
-
 @pytest.mark.parametrize('opset', [1, 12, 19, 25])
 @pytest.mark.parametrize('name', GRAPHS)
 def test_a_wrong_opset(tiny, variant, name, opset):

@@ -307,7 +307,6 @@ def test_attention_pooling_is_that_of_the_paper(tiny_encoder):
             np.testing.assert_allclose(tick.attention[row], weights[-4:], atol=1e-5)
 
 
-
 @pytest.mark.parametrize(('task', 'status'), [
     ('pick up the cup', Status.OK), ('open the drawer', Status.UNCALIBRATED),
     ('close the drawer', Status.UNKNOWN_TASK | Status.UNCALIBRATED),

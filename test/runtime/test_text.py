@@ -53,7 +53,6 @@ def test_the_plain_text_is_untouched_by_prompts(prompted, encoder):
     assert rows[1] @ rows[2] < 0.999
 
 
-
 def test_a_second_encode_does_not_run_the_graph(counted):
     """Guards the cache: setting the same task again costs nothing, white space aside."""
     encoder, calls = counted

@@ -347,6 +347,8 @@ def _with_ray(
     encoder: ClipEncoder, recipe: str, jobs: Sequence[_Job],
 ) -> Iterator[tuple[_Job, int, str]]:
     """Encode on a cluster; a clip whose machine dies is encoded on another one."""
+    # Ray would replace the caller's own print.
+    os.environ.setdefault('RAY_TQDM_PATCH_PRINT', '0')
     try:
         import ray
     except ModuleNotFoundError as error:

@@ -53,6 +53,8 @@ setup(
         'tokenizers>=0.20,<1',
     ],
     extras_require={
+        # `colcon test` runs pytest only where this names it.
+        'test': ['pytest'],
         # Videos, and the report of `make demo`.
         'demo': ['av>=16', 'matplotlib>=3.6,<4'],
         # Signing bundles and checking signatures.

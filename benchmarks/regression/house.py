@@ -29,7 +29,8 @@ import tempfile
 from typing import Any
 
 from benchmarks.pages import ROOT
-from benchmarks.regression.bit_equality import differing_weights
+from safetensors.torch import load_file
+import torch
 
 PACKAGE = 'hralign_ros'
 FOLDERS = (PACKAGE, 'test', 'benchmarks', 'tools', 'launch')
@@ -61,6 +62,22 @@ def count_clones(tree: Path) -> int | None:
     return int(found[1]) if found else None
 
 
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    """Read what a run has trained, by name; the fallback task's prompts had another name."""
+    head = run / 'head.safetensors'
+    if head.is_file():
+        return {name.replace('prompts.shared', 'prompts.fallback'): tensor
+                for name, tensor in load_file(head).items()}
+    found: dict[str, torch.Tensor] = torch.load(run / 'best.pt', weights_only=True)['model']
+    return found
+
+
+def same_weights(before: Path, after: Path) -> bool:
+    """Tell whether two runs have trained the same weights, to the bit."""
+    one, other = weights_of(before), weights_of(after)
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and write results/house.json."""
     parser = argparse.ArgumentParser(description=(__doc__ or '').strip().splitlines()[0])
@@ -83,8 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found['bit_equal_embeddings'] = before == after
         found['episodes_compared'] = len(before)
     if options.weights:
-        found['bit_equal_training'] = not any(
-            differing_weights(*runs) for runs in options.weights)
+        found['bit_equal_training'] = all(same_weights(*runs) for runs in options.weights)
         found['trainings_compared'] = len(options.weights)
     loaded = json.loads((ROOT / 'results/faults.json').read_text('utf-8')).get('under_load', {})
     runs = loaded.get('runs', [])
@@ -97,7 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                   shlex.join(['python', '-m', 'benchmarks.regression.house',
                               *(Path(word).name if word.startswith('/') else word
                                 for word in arguments or sys.argv[1:])]),
-                  loaded.get('command', ''), 'python -m pytest test/test_install.py']}
+                  *([loaded['command']] if 'command' in loaded else []),
+                  'python -m pytest test/test_install.py']}
     (ROOT / 'results/house.json').write_text(json.dumps(found, indent=1) + '\n', 'utf-8')
     print(json.dumps(found, indent=1))
     return 0

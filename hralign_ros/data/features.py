@@ -138,7 +138,7 @@ def features_folder(data: Path, given: Path | None, report: Report) -> Path:
         folder of the user's cache.
     """
     folder = Path(given or data / 'features').absolute()
-    if given or folder.is_dir() or _writable(folder):
+    if given or folder.is_dir() or writable(folder):
         return folder
     cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
     chosen = cache / 'hralign_ros' / f'{data.name}-{_digest(str(data.resolve()))[:8]}'
@@ -170,7 +170,7 @@ def build_features(
         raise DataError('no clips to compute features of')
     recipe = json.dumps(encoder.recipe, indent=1, sort_keys=True)
     target = Path(folder).absolute() / sha256(recipe.encode()).hexdigest()[:20]
-    _writable(target)
+    writable(target)
     contents = hash_files(root, (file for videos in clips.values() for file in
                                  videos.files.values()), Path(folder) / 'contents.json')
     unreadable = {name for name, videos in clips.items() if any(
@@ -180,7 +180,7 @@ def build_features(
             _digest([name, UNREADABLE]) for name, videos in clips.items()}
     reasons: dict[str, str] = {}
     if outstanding := _outstanding(target, keys):
-        if not _writable(target):
+        if not writable(target):
             raise DataError(
                 f'{target}: features of {len(outstanding)} clips are to be computed, and nothing '
                 'can be written there; name another folder (--features)')
@@ -238,7 +238,7 @@ def _outstanding(target: Path, keys: Mapping[str, str]) -> dict[str, str]:
             if not {f'{key}{_SUFFIX}', f'{key}{_MISSING}'} & there}
 
 
-def _writable(folder: Path) -> bool:
+def writable(folder: Path) -> bool:
     """Make a folder, and tell whether files can be made in it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -289,13 +289,13 @@ def _encode(encode: Encode, job: _Job) -> tuple[_Job, int, str]:
         content = save(dict(encode(job.videos, job.root)))
     except DataError as error:
         if job.remember:
-            _write(job.path.with_suffix(_MISSING), str(error).encode())
+            write_file(job.path.with_suffix(_MISSING), str(error).encode())
         return job, 0, str(error)
-    _write(job.path, content)
+    write_file(job.path, content)
     return job, len(content), ''
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes) -> None:
     """Write a file that is there as a whole or not at all, whatever happens."""
     scratch = path.with_suffix(f'.{os.getpid()}.tmp')
     try:

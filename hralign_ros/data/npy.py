@@ -8,7 +8,6 @@ A pickle names functions to be called while it is read. Here only those are know
 arrays and numbers; a file that names anything else is refused before anything of it is called.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 import pickle
 from typing import Any
@@ -24,24 +23,16 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode('latin1')
 
 
-# Taken from what NumPy itself pickles: the modules that they live in differ between its versions.
-_REBUILD: dict[str, Any] = {
-    'ndarray': np.ndarray,
-    'dtype': np.dtype,
-    '_reconstruct': np.zeros(1).__reduce__()[0],
-    'scalar': np.float64(0).__reduce__()[0],
-    '_frombuffer': np.zeros(1).__reduce_ex__(5)[0],
-}
-_HOMES = {
-    'ndarray': ('numpy',),
-    'dtype': ('numpy',),
-    '_reconstruct': ('numpy.core.multiarray', 'numpy._core.multiarray'),
-    'scalar': ('numpy.core.multiarray', 'numpy._core.multiarray'),
-    '_frombuffer': ('numpy.core.numeric', 'numpy._core.numeric'),
-}
-_ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
-    **{(home, name): _REBUILD[name] for name, homes in _HOMES.items() for home in homes},
+# Taken from what NumPy itself pickles. The modules that name them differ between its versions.
+_HOMES = ('numpy', 'numpy.core.multiarray', 'numpy._core.multiarray', 'numpy.core.numeric',
+          'numpy._core.numeric')
+_ALLOWED: dict[tuple[str, str], Any] = {
     ('_codecs', 'encode'): _latin1,
+    **{(home, name): rebuild for home in _HOMES for name, rebuild in (
+        ('ndarray', np.ndarray), ('dtype', np.dtype),
+        ('_reconstruct', np.zeros(1).__reduce__()[0]),
+        ('scalar', np.float64(0).__reduce__()[0]),
+        ('_frombuffer', np.zeros(1).__reduce_ex__(5)[0]))},
 }
 
 

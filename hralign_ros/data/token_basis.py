@@ -13,13 +13,9 @@ is left, scenes included.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
 
-from hralign_ros.data.manifest import DataError
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
 Floats = NDArray[np.float32]
 
@@ -44,25 +40,6 @@ class Basis:
     def key(self) -> str:
         """Identify the numbers."""
         return sha256(self.mean.tobytes() + self.matrix.tobytes()).hexdigest()[:16]
-
-    def write(self, path: Path) -> None:
-        """Write to a safetensors file."""
-        path.write_bytes(save({'mean': self.mean, 'matrix': self.matrix}))
-
-
-def read_basis(path: Path) -> Basis:
-    """
-    Read what `Basis.write` wrote.
-
-    :raises DataError: it is not there, or not whole.
-    """
-    try:
-        tensors = load(path.read_bytes())
-        return Basis(tensors['mean'], tensors['matrix'])
-    except (OSError, SafetensorError, KeyError) as error:
-        raise DataError(
-            f'{path}: {error}; if it is damaged, delete its folder and the features are computed '
-            'anew') from error
 
 
 def fit_basis(episodes: Iterable[tuple[Floats, Floats]], *, size: int = 96) -> Basis:

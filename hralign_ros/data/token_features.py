@@ -11,19 +11,28 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-from hralign_ros.data.features import build_features, Encode, Features, features_folder, Videos
+from hralign_ros.data.features import (
+    build_features,
+    Encode,
+    Features,
+    features_folder,
+    Videos,
+    writable,
+    write_file,
+)
 from hralign_ros.data.manifest import DataError, DataSet, Episode, HUMAN, REFERENCE_VIEW
-from hralign_ros.data.token_basis import Basis, fit_basis, read_basis
+from hralign_ros.data.token_basis import Basis, fit_basis
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.images import AS_IT_COMES, ViewGeometry
 from hralign_ros.runtime.report import Report
 from hralign_ros.runtime.video import frame_times, newest_at, read_frames, within
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 Halves = NDArray[np.float16]
 SCHEMA_VERSION = 3
@@ -142,22 +151,20 @@ def _basis(
     """Read the basis that a folder's features are in, or fit it."""
     made_of = json.dumps({**_graphs(encoder), 'size': size})
     path = folder / f'basis-{sha256(made_of.encode()).hexdigest()[:20]}.safetensors'
-    if path.is_file():
-        return read_basis(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_suffix(f'.{os.getpid()}.tmp')
-        scratch.touch()
-    except OSError as error:
-        raise DataError(f'{folder}: the basis of features cannot be written there ({error}); '
-                        'name another folder (--features)') from error
-    try:
+    if not path.is_file():
+        if not writable(folder):
+            raise DataError(f'{folder}: the basis of features cannot be written there; name '
+                            'another folder (--features)')
         report(f'{path}: fitting the basis')
-        fit_basis(_samples(data, encoder, report), size=size).write(scratch)
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
-    return read_basis(path)
+        fitted = fit_basis(_samples(data, encoder, report), size=size)
+        write_file(path, save({'mean': fitted.mean, 'matrix': fitted.matrix}))
+    try:
+        tensors = load(path.read_bytes())
+        return Basis(tensors['mean'], tensors['matrix'])
+    except (OSError, SafetensorError, KeyError) as error:
+        raise DataError(
+            f'{path}: {error}; if it is damaged, delete its folder and the features are computed '
+            'anew') from error
 
 
 def _samples(

@@ -22,11 +22,11 @@ from hralign_ros.runtime.bundle import Bundle, load_bundle, VISUALS
 from hralign_ros.runtime.decision import DecisionRules, DEFAULT_RULES
 from hralign_ros.runtime.episode import Episode, next_episode_id, require_finite, Success
 from hralign_ros.runtime.errors import BundleError
-from hralign_ros.runtime.graphs import Graph, Tensor
+from hralign_ros.runtime.graphs import Graph
 from hralign_ros.runtime.images import AS_IT_COMES, as_rgb_image, Image, ViewGeometry
 from hralign_ros.runtime.memory import Clip
 from hralign_ros.runtime.memory_limit import require_memory
-from hralign_ros.runtime.providers import SessionFactory
+from hralign_ros.runtime.providers import SessionFactory, Tensor
 from hralign_ros.runtime.tasks import load_tasks, TaskTable
 from hralign_ros.runtime.text import TaskFeatures, TextEncoder
 import numpy as np

@@ -3,12 +3,11 @@
 
 """One ONNX graph with a signature: checked when it is loaded, run by name."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hralign_ros.runtime.errors import BundleError, InferenceError
-from hralign_ros.runtime.providers import SessionFactory, Signature
+from hralign_ros.runtime.providers import SessionFactory, Tensor
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -17,20 +16,6 @@ _ONNX_TYPE = {'float32': 'tensor(float)', 'int64': 'tensor(int64)', 'uint8': 'te
 
 # Opset 18 is the newest whose antialiased Resize runs on both CPU and CUDA.
 OPSETS = range(13, 19)
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """
-    One input or output of a graph.
-
-    :param dtype: numpy's name of the element type.
-    :param shape: sizes; None where any size has to be taken.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int | None, ...]
 
 
 class Graph:
@@ -52,11 +37,6 @@ class Graph:
         factory: SessionFactory,
         on_cpu: bool = False,
     ) -> None:
-        opset = read_opset(model, name=name)
-        if opset not in OPSETS:
-            raise BundleError(
-                f'{name}: it uses opset {opset}; allowed: {OPSETS.start} to {OPSETS.stop - 1}. '
-                'Export it again with opset 18')
         require_self_contained(model, name=name)
         self.name = name
         fixed = all(None not in tensor.shape for tensor in (*inputs, *outputs))
@@ -68,7 +48,7 @@ class Graph:
         except UnicodeDecodeError as error:
             raise _damaged(name, error) from error
         self._binding = factory.binding(
-            self._session, _signatures(inputs), _signatures(outputs)) if fixed else None
+            self._session, inputs, outputs) if fixed else None
 
     def run(self, feed: Mapping[str, Array]) -> list[Array]:
         """
@@ -96,10 +76,6 @@ class Graph:
         return results
 
 
-def _signatures(tensors: Sequence[Tensor]) -> list[Signature]:
-    return [(t.name, t.dtype, tuple(size or 0 for size in t.shape)) for t in tensors]
-
-
 def _check(
     name: str, kind: str, expected: Sequence[Tensor], found: Sequence[Any],
 ) -> None:
@@ -120,49 +96,40 @@ def _check(
                 'bundle.yaml and this graph do not belong together')
 
 
-def read_opset(model: bytes, *, name: str) -> int:
-    """
-    Read the version of the standard operator set that an ONNX file declares.
-
-    The file is a protobuf ModelProto; only its field 8 (opset_import: 1 domain, 2 version) is
-    read, all others are stepped over.
-
-    :raises BundleError: the file ends too early or declares no standard operator set.
-    """
-    try:
-        for number, value in _fields(memoryview(model)):
-            if number == 8 and isinstance(value, memoryview):
-                entry = dict(_fields(value))
-                domain, version = entry.get(1, b''), entry.get(2)
-                if domain in (b'', b'ai.onnx') and isinstance(version, int):
-                    return version
-    except (IndexError, ValueError, RecursionError) as error:
-        raise _damaged(name, error) from error
-    raise BundleError(f'{name}: it declares no ONNX operator set; it is no ONNX file')
-
-
 def require_self_contained(model: bytes, *, name: str) -> None:
     """
-    Refuse an ONNX file that takes in anything besides itself and the operators of onnxruntime.
+    Refuse an ONNX file of another opset, or that takes in more than itself and onnxruntime's own.
 
     Weights in another file are vouched for by no hash; operators of other domains are code that
     somebody would have to load; an EPContext is a file, or a blob, that a driver runs.
 
-    :raises BundleError: it does, or it ends too early.
+    The file is a protobuf ModelProto, of which only these fields are decoded.
+
+    :raises BundleError: it does, it ends too early, or declares no standard operator set.
     """
-    found = _Found()
     try:
-        _search(model, found)
+        imports = [dict(_fields(value)) for number, value in _fields(memoryview(model))
+                   if number == _OPSET_IMPORT and isinstance(value, memoryview)]
+        found = set(_search(model))
     except (IndexError, ValueError, RecursionError) as error:
         raise _damaged(name, error) from error
-    if found.outside:
+    opset = next((entry[2] for entry in imports if entry.get(1, b'') in _DOMAINS[:2]
+                  and isinstance(entry.get(2), int)), None)
+    if opset is None:
+        raise BundleError(f'{name}: it declares no ONNX operator set; it is no ONNX file')
+    if opset not in OPSETS:
+        raise BundleError(
+            f'{name}: it uses opset {opset}; allowed: {OPSETS.start} to {OPSETS.stop - 1}. '
+            'Export it again with opset 18')
+    if ('tensor', b'', b'') in found:
         raise BundleError(
             f'{name}: it keeps weights in another file, which no hash vouches for. Export it '
             'again as one file')
     foreign = sorted(
         f'{domain.decode(errors="replace")}.{kind.decode(errors="replace")}'[:100]
-        for domain, kind in found.operators - found.functions
-        if domain not in _DOMAINS or kind in _FOREIGN_OPERATORS)
+        for what, domain, kind in found
+        if what == 'node' and ('function', domain, kind) not in found
+        and (domain not in _DOMAINS or kind in _FOREIGN_OPERATORS))
     if foreign:
         raise BundleError(
             f'{name}: it needs the operators {", ".join(foreign[:3])}; allowed are those of ONNX '
@@ -186,6 +153,7 @@ _NESTED = {
     'sparse tensor': {1: 'tensor', 2: 'tensor'},
     'tensor': {},
 }
+_OPSET_IMPORT = 8  # field of the model: 1 domain, 2 version
 _EXTERNAL_DATA = 13  # field of a tensor: where in another file its values are
 _DATA_LOCATION = 14  # field of a tensor: 1 says the same
 # Fields that name an operator: its domain and its kind; a function defines the one it is called.
@@ -195,32 +163,29 @@ _DOMAINS = (b'', b'ai.onnx', b'com.microsoft')
 _FOREIGN_OPERATORS = (b'EPContext',)
 
 
-@dataclass
-class _Found:
-    """What an ONNX file takes in: values outside, operators used and functions defined."""
+def _search(
+    data: memoryview | bytes, message: str = 'model',
+) -> Iterator[tuple[str, bytes, bytes]]:
+    """
+    Walk through an ONNX file and tell what it takes in.
 
-    outside: bool = False
-    operators: set[tuple[bytes, bytes]] = field(default_factory=set)
-    functions: set[tuple[bytes, bytes]] = field(default_factory=set)
-
-
-def _search(data: memoryview | bytes, found: _Found, message: str = 'model') -> None:
-    """Walk through an ONNX file and note what it takes in."""
+    :yields: 'node', the domain and the kind of its operator; 'function', those that it defines;
+        'tensor', b'', b'' where its values are in another file.
+    """
     nested = _NESTED[message]
-    domain_field, kind_field = _OPERATOR.get(message, (0, 0))
-    operator = {domain_field: b'', kind_field: b''}
+    operator = dict.fromkeys(_OPERATOR.get(message, ()), b'')
     for number, value in _fields(memoryview(data)):
         if message == 'tensor' and (
                 number == _EXTERNAL_DATA or number == _DATA_LOCATION and value != 0):
-            found.outside = True
+            yield message, b'', b''
         elif isinstance(value, memoryview):
             if number in nested:
-                _search(value, found, nested[number])
+                yield from _search(value, nested[number])
             elif number in operator:
                 operator[number] = bytes(value)
-    if domain_field:
-        names = found.operators if message == 'node' else found.functions
-        names.add((operator[domain_field], operator[kind_field]))
+    if operator:
+        domain, kind = operator.values()
+        yield message, domain, kind
 
 
 def _fields(data: memoryview) -> list[tuple[int, Any]]:

@@ -107,22 +107,15 @@ def decode_compressed(data: Buffer, *, encoding: str = '') -> Image:
             f'a compressed image of {flat.size} bytes came; at most {MAX_COMPRESSED_BYTES} '
             'are decoded')
     try:
-        size = announced_size(flat)
-    except ValueError as error:
+        check_size(*announced_size(flat))
+        bgr = cv2.imdecode(flat, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        if bgr is None:
+            raise ValueError('OpenCV cannot decode it')
+    except (ValueError, cv2.error) as error:
         raise FrameError(
             'corrupt_image',
             f"{flat.size} bytes of format '{encoding}' are not an image that can be decoded "
             f'({error})') from error
-    check_size(*size)
-    try:
-        bgr = cv2.imdecode(flat, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error as error:
-        raise FrameError(
-            'corrupt_image', f"OpenCV cannot decode this '{encoding}' image: {error}") from error
-    if bgr is None:
-        raise FrameError(
-            'corrupt_image',
-            f"{flat.size} bytes of format '{encoding}' are not an image that OpenCV can decode")
     check_size(*bgr.shape[:2])
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 

@@ -22,10 +22,10 @@ from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.episode import Episode, Tick
 from hralign_ros.runtime.errors import FrameError, InferenceError
 from hralign_ros.runtime.faults import Faults
-from hralign_ros.runtime.frame_checks import FrameChecks
 from hralign_ros.runtime.images import Image
 from hralign_ros.runtime.pairing import Frame, Pairing, PairingRules, Verdict
 from hralign_ros.runtime.tally import Statistics, Tally
+import numpy as np
 
 _Set: TypeAlias = dict[str, Frame[Any]]
 # How often a result is repeated as stale while no required camera is fresh [ns].
@@ -109,7 +109,8 @@ class Pipeline:
         self._encoder = encoder
         self._call = callbacks
         self._faults = faults
-        self._checks = FrameChecks(faults)
+        # Each view's last image, and the stamp since when it has been the same.
+        self._images: dict[str, tuple[Image, int]] = {}
         self._required = required
         self._wake = Condition()
         self._pairing: Pairing[Any] = Pairing(encoder.manifest.views, required, pairing)
@@ -398,7 +399,7 @@ class Pipeline:
         if not any(view in images for view in self._required):
             self._tally.ticks['no_image'] += 1
             return
-        self._checks.name_frame_ids(frame_ids)
+        self._check_frame_ids(frame_ids)
         stamps = {view: matched[view].stamp for view in images}
         if max(stamps.values()) <= episode.newest:
             # What made this set newer than the last was an image that cannot be used.
@@ -427,7 +428,7 @@ class Pipeline:
         for view, frame in matched.items():
             try:
                 image, frame_id = self._call.decode(view, frame.payload)
-                self._checks.refuse_stuck(view, image, frame.stamp, self._stuck_after)
+                self._refuse_stuck(view, image, frame.stamp)
             except FrameError as error:
                 with self._wake:
                     self._pairing.count_drop(view, error.reason)
@@ -436,6 +437,37 @@ class Pipeline:
                 images[view], frame_ids[view] = image, frame_id
                 self._faults.good(f'{view} images')
         return images, frame_ids
+
+    def _refuse_stuck(self, view: str, image: Image, stamp: int) -> None:
+        """
+        Refuse an image that has been the same for too long: its stamp is newer than its pixels.
+
+        No sensor repeats itself to the bit, so this is a driver that sends its last buffer again.
+
+        :raises FrameError: the camera is stuck.
+        """
+        before, since = self._images.get(view, (None, stamp))
+        # Few pixels first: of a live camera they differ.
+        repeated = before is not None and before.shape == image.shape and since <= stamp \
+            and np.array_equal(before[::16, ::16], image[::16, ::16]) \
+            and np.array_equal(before, image)
+        if not repeated:
+            self._images[view] = (image, stamp)
+        elif 0 < self._stuck_after <= stamp - since:
+            raise FrameError('stuck', (
+                f'the same image, to the bit, for {(stamp - since) * 1e-9:.1f} s under new '
+                'stamps; restart the camera driver. Where images may truly repeat, as in '
+                'simulation without noise, set stuck_after_s to 0'))
+
+    def _check_frame_ids(self, frame_ids: Mapping[str, str]) -> None:
+        """Note cameras without a name, or with one and the same."""
+        for view, frame_id in frame_ids.items():
+            same = [other for other, its in frame_ids.items() if its == frame_id]
+            self._faults.note(f'{view} frame_id', (
+                f'view {view}: frame_id is empty; set it in the camera driver to the name of the '
+                "camera's optical frame" if not frame_id else
+                f"views {' and '.join(same)} both come from frame '{frame_id}'; is the same "
+                'camera remapped to both?' if len(same) > 1 else ''))
 
     def _check_partners(self, matched: _Set) -> None:
         """Note that live cameras do not match: nearly always their clocks differ."""

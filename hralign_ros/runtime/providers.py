@@ -44,8 +44,18 @@ def installed_distributions() -> list[str]:
     return found
 
 
-# Name, dtype and shape of a tensor.
-Signature = tuple[str, str, tuple[int, ...]]
+@dataclass(frozen=True)
+class Tensor:
+    """
+    One input or output of a graph.
+
+    :param dtype: numpy's name of the element type.
+    :param shape: sizes; None where any size has to be taken.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
 
 
 class Binding:
@@ -59,21 +69,21 @@ class Binding:
     """
 
     def __init__(
-        self, ort: Any, session: Any, inputs: Sequence[Signature],
-        outputs: Sequence[Signature], device: str,
+        self, ort: Any, session: Any, inputs: Sequence[Tensor],
+        outputs: Sequence[Tensor], device: str,
     ) -> None:
         self._session, self._binding = session, session.io_binding()
         self._inputs, self._outputs = {}, []
-        self._places = {name: (shape, np.dtype(dtype)) for name, dtype, shape in inputs}
+        self._places = {tensor.name: tensor for tensor in inputs}
         try:
-            for name, dtype, shape in inputs:
-                self._inputs[name] = ort.OrtValue.ortvalue_from_numpy(
-                    np.zeros(shape, dtype), device, 0)
-                self._binding.bind_ortvalue_input(name, self._inputs[name])
-            for name, dtype, shape in outputs:
+            for tensor in inputs:
+                self._inputs[tensor.name] = ort.OrtValue.ortvalue_from_numpy(
+                    np.zeros([size or 0 for size in tensor.shape], tensor.dtype), device, 0)
+                self._binding.bind_ortvalue_input(tensor.name, self._inputs[tensor.name])
+            for tensor in outputs:
                 self._outputs.append(ort.OrtValue.ortvalue_from_shape_and_type(
-                    list(shape), np.dtype(dtype).type, device, 0))
-                self._binding.bind_ortvalue_output(name, self._outputs[-1])
+                    list(tensor.shape), np.dtype(tensor.dtype).type, device, 0))
+                self._binding.bind_ortvalue_output(tensor.name, self._outputs[-1])
         except Exception as error:  # onnxruntime raises a dozen types without a common base
             raise ProviderError(
                 f'{device}: no place for the tensors of a graph ({first_line(error)}); set '
@@ -83,11 +93,11 @@ class Binding:
         """Copy the inputs in, run, and copy the outputs out, in their order."""
         for name, value in self._inputs.items():
             array = np.ascontiguousarray(feed[name])
-            shape, dtype = self._places[name]
+            needed = self._places[name]
             # onnxruntime would copy the bytes of any array with as many elements.
-            if array.shape != shape or array.dtype != dtype:
+            if array.shape != needed.shape or array.dtype != needed.dtype:
                 raise ValueError(f'input {name} is {array.dtype} {list(array.shape)}, needed is '
-                                 f'{dtype} {list(shape)}')
+                                 f'{needed.dtype} {list(needed.shape)}')
             value.update_inplace(array)
         self._session.run_with_iobinding(self._binding)
         return [np.array(value.numpy()) for value in self._outputs]
@@ -194,12 +204,12 @@ class SessionFactory:
             self._obtained = obtained
         return session
 
-    def binding(self, session: Any, inputs: Sequence[Signature],
-                outputs: Sequence[Signature]) -> 'Binding | None':
+    def binding(self, session: Any, inputs: Sequence[Tensor],
+                outputs: Sequence[Tensor]) -> Binding | None:
         """
         Bind a session's tensors to the device, where that is asked for and it runs on one.
 
-        :param inputs: name, dtype and fixed shape of each; `outputs` likewise.
+        :param inputs: each of a fixed shape; `outputs` likewise.
         :returns: None: run the session as it is.
         :raises ProviderError: there is not enough memory on the device.
         """

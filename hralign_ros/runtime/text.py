@@ -9,8 +9,8 @@ from threading import Lock
 
 from hralign_ros.runtime.bundle import Bundle, TOKENIZER
 from hralign_ros.runtime.errors import BundleError, import_package, InferenceError, TaskError
-from hralign_ros.runtime.graphs import Graph, Tensor
-from hralign_ros.runtime.providers import SessionFactory
+from hralign_ros.runtime.graphs import Graph
+from hralign_ros.runtime.providers import SessionFactory, Tensor
 from hralign_ros.runtime.tasks import check_task, Task, TaskTable
 import numpy as np
 from numpy.typing import NDArray

@@ -6,7 +6,7 @@
 import shutil
 
 from hralign_ros.runtime import BundleError, Encoder, InferenceError
-from hralign_ros.runtime.graphs import read_opset
+from hralign_ros.runtime.graphs import require_self_contained
 import numpy as np
 import pytest
 from support.refusals import GRAPHS, put, refusal
@@ -44,7 +44,7 @@ def test_an_opset_entry_that_announces_gigabytes():
     """Guards against a few bytes making the loader ask for exbibytes of memory."""
     entry = bytes([0x08]) + bytes([0xFF] * 8) + bytes([0x3F])
     with pytest.raises(BundleError, match='ONNX'):
-        read_opset(bytes([0x42, len(entry)]) + entry, name='x.onnx')
+        require_self_contained(bytes([0x42, len(entry)]) + entry, name='x.onnx')
 
 
 @pytest.mark.parametrize('opset', [1, 12, 19, 25])

@@ -205,29 +205,6 @@ def pose_hand(
     return world @ motions, _apply(world, wrist), to_elbow
 
 
-def quaternion(rotation: Floats) -> Floats:
-    """Convert a rotation matrix to a unit quaternion, scalar first."""
-    m = rotation
-    four = np.array([
-        1 + m[0, 0] + m[1, 1] + m[2, 2], 1 + m[0, 0] - m[1, 1] - m[2, 2],
-        1 - m[0, 0] + m[1, 1] - m[2, 2], 1 - m[0, 0] - m[1, 1] + m[2, 2]])
-    k = int(np.argmax(four))
-    s = 2.0 * np.sqrt(max(four[k], 1e-12))
-    w = [s / 4, (m[2, 1] - m[1, 2]) / s, (m[0, 2] - m[2, 0]) / s, (m[1, 0] - m[0, 1]) / s]
-    x = [(m[2, 1] - m[1, 2]) / s, s / 4, (m[0, 1] + m[1, 0]) / s, (m[0, 2] + m[2, 0]) / s]
-    y = [(m[0, 2] - m[2, 0]) / s, (m[0, 1] + m[1, 0]) / s, s / 4, (m[1, 2] + m[2, 1]) / s]
-    z = [(m[1, 0] - m[0, 1]) / s, (m[0, 2] + m[2, 0]) / s, (m[1, 2] + m[2, 1]) / s, s / 4]
-    return np.array((w, x, y, z)[k])
-
-
-def frame_along(direction: Floats) -> Floats:
-    """Make a rotation matrix whose third axis is a direction."""
-    third = _unit(direction)
-    helper = np.array([1.0, 0.0, 0.0]) if abs(third[0]) < 0.9 else np.array([0.0, 1.0, 0.0])
-    first = _unit(np.cross(helper, third))
-    return np.stack([first, np.cross(third, first), third], axis=1)
-
-
 def _unit(v: Floats) -> Floats:
     return v / max(float(np.linalg.norm(v)), 1e-12)
 

@@ -17,15 +17,7 @@ import tempfile
 from typing import Any
 
 from hralign_ros.simulation.appearance import Appearance, Perturbation, TEXTURE_SIZE
-from hralign_ros.simulation.hand import (
-    FOREARM_M,
-    frame_along,
-    Grip,
-    HandMesh,
-    pose_hand,
-    quaternion,
-    write_skin,
-)
+from hralign_ros.simulation.hand import FOREARM_M, Grip, HandMesh, pose_hand, write_skin
 import numpy as np
 from numpy.typing import NDArray
 
@@ -278,13 +270,12 @@ class Renderer:
             self._mesh, grip, elbow=elbow, tilt=float(np.deg2rad(appearance.tilt_deg)))
         for number, motion in zip(self._joint_ids, motions, strict=True):
             self._data.mocap_pos[number] = motion[:3, 3]
-            self._data.mocap_quat[number] = quaternion(motion[:3, :3])
-        turned = quaternion(frame_along(forearm))
+            mujoco.mju_mat2Quat(self._data.mocap_quat[number], motion[:3, :3].ravel())
         sleeve = wrist + forearm * (appearance.sleeve_from * FOREARM_M + SLEEVE_M / 2)
         for number, position in zip(
                 self._arm_ids, (wrist + forearm * (FOREARM_M / 2), sleeve), strict=True):
             self._data.mocap_pos[number] = position
-            self._data.mocap_quat[number] = turned
+            mujoco.mju_quatZ2Vec(self._data.mocap_quat[number], forearm)
 
 
 def _painted(rgb: Floats, paint: Floats, group: int) -> Floats:

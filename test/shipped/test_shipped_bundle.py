@@ -7,7 +7,7 @@ from hralign_ros.runtime import Encoder, load_bundle, Status
 import numpy as np
 import pytest
 from support.images import image, START
-from support.refusals import GRAPHS, refusal
+from support.refusals import refusal
 import yaml
 
 LIMIT = 45_000_000

@@ -8,11 +8,9 @@ import struct
 
 from hralign_ros.data.manifest import DataError
 from hralign_ros.simulation.hand import (
-    frame_along,
     Grip,
     pose_hand,
     pose_joints,
-    quaternion,
     read_hand,
     write_skin,
 )
@@ -161,35 +159,6 @@ def test_the_elbow_is_behind_and_to_its_side():
         _, wrist, to_elbow = pose_hand(make_hand(), down, elbow=elbow, tilt=0.6)
         assert to_elbow @ elbow > 0.5 and to_elbow[2] > 0
         assert wrist[2] > 0, 'the wrist is above what is gripped'
-
-
-def matrix(q):
-    """Turn a unit quaternion, scalar first, into a rotation matrix."""
-    w, x, y, z = q
-    return np.array([
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)]])
-
-
-def test_quaternions():
-    """Guards the way to MuJoCo: there and back, half turns about each axis included."""
-    rng = np.random.default_rng(1)
-    half_turns = [np.diag(d) for d in ((1, -1, -1), (-1, 1, -1), (-1, -1, 1))]
-    for turn in [np.eye(3), *half_turns, *(rotation(rng) for _ in range(50))]:
-        q = quaternion(np.asarray(turn, float))
-        assert np.linalg.norm(q) == pytest.approx(1.0, abs=1e-12)
-        np.testing.assert_allclose(matrix(q), turn, atol=1e-12)
-
-
-@pytest.mark.parametrize('direction', [
-    (1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, 0, -1), (0.9, 0.1, 0.05), (3, -4, 12)])
-def test_a_frame_along_a_direction(direction):
-    """Guards the sleeve: a right-handed frame for every direction, none of them singular."""
-    frame = frame_along(np.array(direction, float))
-    np.testing.assert_allclose(frame.T @ frame, np.eye(3), atol=1e-12)
-    assert np.linalg.det(frame) == pytest.approx(1.0)
-    np.testing.assert_allclose(frame[:, 2], np.array(direction) / np.linalg.norm(direction))
 
 
 def read_skin(path):

@@ -173,12 +173,12 @@ def build_features(
     writable(target)
     contents = hash_files(root, (file for videos in clips.values() for file in
                                  videos.files.values()), Path(folder) / 'contents.json')
-    unreadable = {name for name, videos in clips.items() if any(
-        contents[file] == UNREADABLE for file in videos.files.values())}
     # Nothing is remembered of a file that is not there: it has no content to be known by.
-    keys = {name: videos.key(contents) if name not in unreadable else
-            _digest([name, UNREADABLE]) for name, videos in clips.items()}
-    reasons: dict[str, str] = {}
+    missing = {name: f'video {root / file}: cannot be read' for name, videos in clips.items()
+               for file in videos.files.values() if contents[file] == UNREADABLE}
+    for name, reason in missing.items():
+        report(f'  left out {name}: {reason}')
+    keys = {name: videos.key(contents) for name, videos in clips.items() if name not in missing}
     if outstanding := _outstanding(target, keys):
         if not writable(target):
             raise DataError(
@@ -186,14 +186,13 @@ def build_features(
                 'can be written there; name another folder (--features)')
         (target / 'recipe.json').write_text(recipe + '\n', encoding='utf-8')
         with _locked(target, report):
-            outstanding = _outstanding(target, keys)
-            jobs = [_Job(name, clips[name], _path(target, key), root, name not in unreadable)
-                    for key, name in outstanding.items()]
+            jobs = [_Job(name, clips[name], _path(target, key), root)
+                    for key, name in _outstanding(target, keys).items()]
             if jobs:
-                reasons = _fill(target, encoder, jobs, len(clips), workers, report)
+                _fill(target, encoder, jobs, len(clips), workers, report)
     there = _listed(target)
-    missing = {name: reasons.get(key) or _reason(_path(target, key)) for name, key in keys.items()
-               if f'{key}{_SUFFIX}' not in there}
+    missing |= {name: _reason(_path(target, key)) for name, key in keys.items()
+                if f'{key}{_SUFFIX}' not in there}
     features = Features(
         target, {name: key for name, key in keys.items() if name not in missing}, missing)
     if not features:
@@ -207,13 +206,12 @@ _SUFFIX, _MISSING = '.safetensors', '.missing'
 
 @dataclass(frozen=True)
 class _Job:
-    """One clip to encode; `remember` why it cannot be read, if so."""
+    """One clip to encode."""
 
     name: str
     videos: Videos
     path: Path
     root: Path
-    remember: bool
 
 
 def _path(folder: Path, key: str) -> Path:
@@ -250,13 +248,12 @@ def writable(folder: Path) -> bool:
 def _fill(
     target: Path, encoder: ClipEncoder, jobs: Sequence[_Job], of: int, workers: int | str,
     report: Report,
-) -> dict[str, str]:
-    """Encode clips, and check the free disk space; return why some are unreadable, by key."""
+) -> None:
+    """Encode clips, and check the free disk space."""
     report(f'features {target.name}: {len(jobs)} of {of} clips to encode')
     for part in {job.path.parent for job in jobs}:
         part.mkdir(exist_ok=True)
-    progress, size = Progress(len(jobs), 'clips', report), 0
-    reasons: dict[str, str] = {}
+    progress, size, failed = Progress(len(jobs), 'clips', report), 0, 0
     done: Iterator[tuple[_Job, int, str]]
     if workers == 'ray':
         done = _with_ray(encoder, target.name, jobs)
@@ -267,7 +264,7 @@ def _fill(
         done = (_encode(encode, job) for job in jobs)
     for job, written, reason in done:
         if reason:
-            reasons[job.path.stem] = reason
+            failed += 1
             report(f'  left out {job.name}: {reason}')
         size += written
         progress.step()
@@ -278,9 +275,8 @@ def _fill(
                 raise DataError(
                     f'{target}: the features need {left / 1e9:.1f} GB more, and {free / 1e9:.1f} '
                     'GB are free; free some, or name another folder (--features)')
-    report(f'features {target.name}: {len(jobs) - len(reasons)} clips, {len(reasons)} missing, '
+    report(f'features {target.name}: {len(jobs) - failed} clips, {failed} missing, '
            f'{progress.seconds:.0f} s')
-    return reasons
 
 
 def _encode(encode: Encode, job: _Job) -> tuple[_Job, int, str]:
@@ -288,8 +284,7 @@ def _encode(encode: Encode, job: _Job) -> tuple[_Job, int, str]:
     try:
         content = save(dict(encode(job.videos, job.root)))
     except DataError as error:
-        if job.remember:
-            write_file(job.path.with_suffix(_MISSING), str(error).encode())
+        write_file(job.path.with_suffix(_MISSING), str(error).encode())
         return job, 0, str(error)
     write_file(job.path, content)
     return job, len(content), ''

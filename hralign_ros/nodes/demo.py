@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 
+from hralign_ros.nodes.demo_report import draw_overview
 from hralign_ros.runtime.bundle import Bundle, load_bundle
 from hralign_ros.runtime.errors import HralignError
 from hralign_ros.runtime.fast_dds import use_profile
@@ -112,12 +113,10 @@ def _play_episodes(bundle: Bundle, options: argparse.Namespace) -> int:
             return code
         played.append((folder, episode, report / 'ticks.csv'))
     try:
-        from hralign_ros.nodes.demo_report import draw_overview
+        draw_overview(played, options.report / 'report.png')
+        print(f'report: {options.report}/report.png')
     except ImportError as error:
         print(f'demo: no report.png: {error}; pip install matplotlib')
-        return 0
-    draw_overview(played, options.report / 'report.png')
-    print(f'report: {options.report}/report.png')
     return 0
 
 

@@ -15,9 +15,10 @@ import sys
 import time
 from typing import Any, TextIO
 
+from builtin_interfaces.msg import Time as TimeMessage
 from diagnostic_msgs.msg import DiagnosticArray
 from hralign_ros.nodes.conversions import stamp_to_ns
-from hralign_ros.nodes.demo_recording import Recording, write_ticks
+from hralign_ros.nodes.demo_report import draw_report, Recording, write_ticks
 from hralign_ros.nodes.encoder_node import LATCHED, RELIABLE
 from hralign_ros.nodes.image_subscriptions import decode
 from hralign_ros.nodes.interfaces import EncoderInfo, SuccessProbability, TaskEmbedding
@@ -53,6 +54,8 @@ class DemoMonitor(Node):
         self.recording = Recording()
         self._first: np.ndarray | None = None
         self._start: int | None = None
+        # Of the newest row.
+        self._stamp: TimeMessage | None = None
         self._recent: deque[float] = deque(maxlen=60)
         self._last_success: SuccessProbability | None = None
         self._newest_image: dict[int, ImageMessage] = {}
@@ -93,8 +96,6 @@ class DemoMonitor(Node):
         if self._first is not None:
             drift = [1.0 - float(a @ b) if valid else math.nan for a, b, valid in zip(
                 values, self._first, message.view_valid, strict=True)]
-        success = self._last_success
-        same = success is not None and success.header.stamp == message.header.stamp
         self.recording.view_names = list(message.view_names)
         self.recording.task = message.task
         self.recording.rows.append({
@@ -103,28 +104,31 @@ class DemoMonitor(Node):
             'processing_s': stamp_to_ns(message.processing_duration) * 1e-9,
             'skew_s': float(message.skew),
             **{f'drift_{view}': one for view, one in zip(message.view_names, drift, strict=True)},
-            'probability': float(success.probability) if same and success is not None
-            and success.probability_valid else math.nan,
-            'threshold': math.nan, 'failure': math.nan, 'progress': math.nan,
-            'decision': '', 'status': ''})
+            'probability': math.nan, 'threshold': math.nan, 'failure': math.nan,
+            'progress': math.nan, 'decision': '', 'status': ''})
+        self._stamp = message.header.stamp
         self._recent.append(now)
+        self._add_scores()
 
     def _on_success(self, message: SuccessProbability) -> None:
         self._last_success = message
-        row = self.recording.rows[-1] if self.recording.rows else None
+        self._add_scores()
+
+    def _add_scores(self) -> None:
+        """Put the newest success message into the row of its tick, whichever came first."""
+        message, rows = self._last_success, self.recording.rows
         # Of one stamp the first counts: it is repeated, as stale, when the cameras have stopped.
-        if self._start is None or row is None or row['decision']:
+        if message is None or message.header.stamp != self._stamp or rows[-1]['decision']:
             return
-        if abs(row['time_s'] - (stamp_to_ns(message.header.stamp) - self._start) * 1e-9) < 1e-6:
-            row['decision'] = Decision(message.decision).name
-            row['status'] = _flags(message.status)
-            for valid, name, value in (
-                    (message.decision_threshold_valid, 'threshold', message.decision_threshold),
-                    (message.failure_valid, 'failure', message.failure_probability),
-                    (message.progress_valid, 'progress', message.progress),
-                    (message.probability_valid, 'probability', message.probability)):
-                if valid:
-                    row[name] = float(value)
+        rows[-1]['decision'] = Decision(message.decision).name
+        rows[-1]['status'] = _flags(message.status)
+        for valid, name, value in (
+                (message.decision_threshold_valid, 'threshold', message.decision_threshold),
+                (message.failure_valid, 'failure', message.failure_probability),
+                (message.progress_valid, 'progress', message.progress),
+                (message.probability_valid, 'probability', message.probability)):
+            if valid:
+                rows[-1][name] = float(value)
 
     def _on_overlay(self, view: str, message: ImageMessage) -> None:
         """Keep an overlay a second, and the camera image beside it."""
@@ -196,12 +200,11 @@ class DemoMonitor(Node):
         self._report_folder.mkdir(parents=True, exist_ok=True)
         write_ticks(self.recording, self._report_folder / 'ticks.csv')
         try:
-            from hralign_ros.nodes.demo_report import draw_report
+            draw_report(self.recording, self._report_folder / 'report.png')
         except ImportError as error:
             self.get_logger().warning(
                 f'no report.png: {error}; pip install matplotlib. ticks.csv is written')
             return
-        draw_report(self.recording, self._report_folder / 'report.png')
         self._terminal.write(f'report: {self._report_folder}/report.png, ticks.csv '
                              f'({len(self.recording.rows)} ticks)\n')
 

@@ -1,32 +1,70 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""The demo's report as one figure: what the cameras saw, where attention went, how it ran."""
+"""
+The demo's report: ticks.csv in numbers, and a figure of what was seen and how it ran.
 
+matplotlib is imported when something is drawn: where it is missing, there is ticks.csv at least.
+"""
+
+from collections import Counter
 from collections.abc import Mapping, Sequence
 import csv
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import cv2
-from hralign_ros.nodes.demo_recording import Recording
+from hralign_ros.nodes.interfaces import EncoderInfo
 from hralign_ros.runtime.video import read_frames
-import matplotlib
-from matplotlib.figure import Figure
 import numpy as np
-
-matplotlib.use('Agg')
 
 _COLUMNS = 6
 _SIDE = 224
 
 
+@dataclass
+class Recording:
+    """
+    What the monitor has seen.
+
+    :param rows: one for each tick, by column of ticks.csv: time, latency, processing and skew in
+        seconds; drift_VIEW, 1 - cosine between this embedding of the view and the first one;
+        probability, threshold, failure, progress, NaN where there is none; decision, status.
+    :param overlays: by view, seconds from the first tick and the attention image, uint8 [H, W, 3]
+        RGB.
+    :param images: the same of the camera images beside them.
+    :param drops: dropped frames by view and cause.
+    """
+
+    view_names: list[str] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    overlays: dict[str, list[tuple[float, np.ndarray]]] = field(default_factory=dict)
+    images: dict[str, list[tuple[float, np.ndarray]]] = field(default_factory=dict)
+    info: EncoderInfo | None = None
+    task: str = ''
+    drops: Counter[str] = field(default_factory=Counter)
+
+
+def write_ticks(recording: Recording, path: Path) -> None:
+    """Write one line for each tick; there is at least one."""
+    with open(path, 'w', newline='', encoding='utf-8') as file:
+        writer = csv.DictWriter(file, recording.rows[0])
+        writer.writeheader()
+        writer.writerows({
+            name: f'{value:.5f}' if isinstance(value, float) else value
+            for name, value in row.items()} for row in recording.rows)
+
+
 def draw_report(recording: Recording, path: Path) -> None:
     """
-    Draw a recording.
+    Draw a recording: what the cameras saw, where attention went, how it ran.
 
     :param path: of the PNG to write.
+    :raises ImportError: matplotlib is not installed.
     """
+    from matplotlib.figure import Figure
+
     views = [view for view in recording.view_names if recording.overlays.get(view)]
     figure = Figure(figsize=(13, 2.15 * 2 * len(views) + 7.5), layout='constrained')
     ratios = [1.0] * (2 * len(views)) + [0.75] * 3
@@ -58,7 +96,10 @@ def draw_overview(
 
     :param played: of each its folder, its episode.yaml and the ticks.csv of its replay.
     :param path: of the PNG to write.
+    :raises ImportError: matplotlib is not installed.
     """
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(13, 3.9 * len(played)), layout='constrained')
     grid = figure.add_gridspec(2 * len(played), _COLUMNS, height_ratios=[1.0, 1.0] * len(played))
     for number, (folder, episode, ticks) in enumerate(played):
@@ -97,9 +138,7 @@ def _show(axes: Any, seconds: float, image: np.ndarray) -> None:
     axes.set_title(f'{abs(seconds):.1f} s', fontsize=8)
 
 
-def _draw_timelines(
-    recording: Recording, figure: Figure, grid: matplotlib.gridspec.GridSpec, first: int,
-) -> None:
+def _draw_timelines(recording: Recording, figure: Any, grid: Any, first: int) -> None:
     """Draw latency, drift and probability over time, one above the other."""
     rows = recording.rows
     times = np.array([row['time_s'] for row in rows])

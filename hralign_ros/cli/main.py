@@ -78,7 +78,3 @@ def _remedy(command: str) -> str:
 def _plain(word: str) -> str:
     """Leave out of a command the folders that are nobody else's business."""
     return shlex.quote(Path(word).name if word.startswith('/') else word)
-
-
-if __name__ == '__main__':
-    sys.exit(main())

@@ -29,7 +29,7 @@ from typing import Any
 from hralign_ros.data.manifest import DataError, Episode, REFERENCE_VIEW
 from hralign_ros.data.npy import load_plain
 from hralign_ros.data.skipped import Faults
-from hralign_ros.runtime.video import probe, VideoInfo
+from hralign_ros.runtime.video import nearest, probe, VideoInfo
 import numpy as np
 from numpy.typing import NDArray
 
@@ -59,6 +59,8 @@ _CONFIG_FOLDER = re.compile(r'RH20T_cfg\d+')
 _FINISH_KEYS = ('finish_time', 'end_time')
 # A state sample farther away says nothing about a frame.
 _STATE_MS = 500
+# By camera, int64 [S] ms and float64 [S, n].
+_Samples = dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]
 
 
 @dataclass(frozen=True)
@@ -221,7 +223,7 @@ class _Reader:
         if not serials:
             self.fault('no_cameras', folder, 'no global camera; skipped')
         human = self.human(folder)
-        states = _States.read(folder / 'transformed', self)
+        states = self.states(folder / 'transformed')
         finish = next((value for key in _FINISH_KEYS
                        if (value := _number(metadata, key)) is not None), math.inf)
         episodes = []
@@ -344,69 +346,50 @@ class _Reader:
             return False
         return True if not self.strict_success or rating >= STRICT_RATING else None
 
-    def proprio(
-        self, camera: Path, states: '_States | None', video: _Video,
-    ) -> Sequence[Sequence[float]]:
-        if states is None or not len(video.stamps):
-            return ()
-        values = states.at(camera.name.removeprefix('cam_'), video.stamps)
-        if values is None:
-            self.fault('no_state', camera, 'the recorded states are of another time; kept '
-                       'without proprioception')
-            return ()
-        return tuple(map(tuple, values.tolist()))
+    def states(self, folder: Path) -> list[_Samples] | None:
+        """
+        Read the robot's recorded states.
 
-
-@dataclass(frozen=True)
-class _States:
-    """
-    The robot's recorded states.
-
-    :param hands: by camera: int64 [S] ms and float64 [S, 7] position and quaternion.
-    :param grippers: by camera: int64 [S] ms and float64 [S, 1] width in mm.
-    """
-
-    hands: Mapping[str, tuple[NDArray[np.int64], NDArray[np.float64]]]
-    grippers: Mapping[str, tuple[NDArray[np.int64], NDArray[np.float64]]]
-
-    @classmethod
-    def read(cls, folder: Path, reader: _Reader) -> '_States | None':
-        """Read both files; None where there are none, or a fault was noted."""
+        :returns: of the hand (position and quaternion) and of the gripper (width in mm), by
+            camera; None where there are none, or a fault was noted.
+        """
         paths = folder / 'tcp_base.npy', folder / 'gripper.npy'
         # The video-only releases come without both.
         if not any(path.is_file() for path in paths):
             return None
         try:
             hand, gripper = map(load_plain, paths)
-            return cls(
+            return [
                 {serial: _ordered([s['timestamp'] for s in samples],
                                   [np.ravel(s['tcp'])[:7] for s in samples], 7)
                  for serial, samples in hand.items() if len(samples)},
                 {serial: _ordered(list(samples),
                                   [np.ravel(s['gripper_info'])[:1] for s in samples.values()], 1)
-                 for serial, samples in gripper.items() if len(samples)})
+                 for serial, samples in gripper.items() if len(samples)}]
         except (DataError, AttributeError, KeyError, IndexError, TypeError, ValueError,
                 OverflowError) as error:
-            reader.fault('no_state', folder, f'{type(error).__name__} {error}; kept without '
-                         'proprioception')
+            self.fault('no_state', folder, f'{type(error).__name__} {error}; kept without '
+                       'proprioception')
             return None
 
-    def at(self, serial: str, stamps: NDArray[np.int64]) -> NDArray[np.float64] | None:
-        """Return float64 [F, 8] nearest to each frame; None where there is nothing near."""
-        columns = []
-        for recorded in (self.hands, self.grippers):
-            # Every camera's list holds the same robot; most scenes have them all.
-            chosen = recorded.get(serial) or next(iter(recorded.values()), None)
-            if chosen is None:
-                return None
-            times, values = chosen
-            after = np.searchsorted(times, stamps).clip(0, len(times) - 1)
-            before = (after - 1).clip(0)
-            near = np.where(stamps - times[before] <= times[after] - stamps, before, after)
-            if (np.abs(times[near] - stamps) > _STATE_MS).any():
-                return None
-            columns.append(values[near])
-        return np.concatenate(columns, axis=1)
+    def proprio(
+        self, camera: Path, states: list[_Samples] | None, video: _Video,
+    ) -> Sequence[Sequence[float]]:
+        """Return the eight numbers nearest to each frame; none where there is nothing near."""
+        if states is None or not len(video.stamps):
+            return ()
+        # Every camera's list holds the same robot; most scenes have them all.
+        chosen = [recorded.get(camera.name.removeprefix('cam_')) or next(iter(recorded.values()))
+                  for recorded in states if recorded]
+        near = [nearest(times, video.stamps) for times, _ in chosen]
+        if len(near) < len(states) or any(
+                (np.abs(times[rows] - video.stamps) > _STATE_MS).any()
+                for (times, _), rows in zip(chosen, near, strict=True)):
+            self.fault('no_state', camera, 'the recorded states are of another time; kept '
+                       'without proprioception')
+            return ()
+        return tuple(map(tuple, np.concatenate([
+            values[rows] for (_, values), rows in zip(chosen, near, strict=True)], 1).tolist()))
 
 
 def _ordered(

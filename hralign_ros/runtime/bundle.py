@@ -385,7 +385,7 @@ def _signer(
             f'{home}: it has no signature ({SIGNATURE}), and one is required; sign it with '
             '`hralign bundle sign`, or set require_signature to false')
     signed = _read(home / SIGNATURE, signature.MAX_SIGNATURE_BYTES)
-    return signature.verify(data, signed, keys, folder=home).key_id
+    return signature.verify(data, signed, keys, folder=home)
 
 
 def sign_bundle(

@@ -83,8 +83,7 @@ class Faults:
         with self._lock:
             return {key: fault.text for key, fault in self._faults.items()}
 
-    def clear(self, prefix: str = '') -> None:
-        """Forget all of them, or those whose key begins so, without a word."""
+    def clear(self) -> None:
+        """Forget all of them without a word."""
         with self._lock:
-            self._faults = {key: fault for key, fault in self._faults.items()
-                            if not key.startswith(prefix)}
+            self._faults.clear()

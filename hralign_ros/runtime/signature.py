@@ -13,8 +13,7 @@ KEY_ID is the SHA-256 of the 32 bytes of the public key, SIGNATURE has 64 bytes;
 The package `cryptography` is needed only where a signature is made or checked.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 import os
 from pathlib import Path
@@ -34,67 +33,49 @@ _ED25519 = 'cryptography.hazmat.primitives.asymmetric.ed25519'
 _LINE = re.compile(rb'hralign-signature-1 ed25519 ([0-9a-f]{64}) ([0-9a-f]{128})\s*')
 
 
-@dataclass(frozen=True)
-class PublicKey:
+# By key id: the PEM file that it was read from, and cryptography's own object.
+PublicKeys = Mapping[str, tuple[Path, Any]]
+
+
+def read_public_keys(paths: Iterable[str | os.PathLike[str]]) -> PublicKeys:
     """
-    A key whose signatures are trusted.
-
-    :param path: the PEM file it was read from.
-    :param key_id: SHA-256 of its 32 bytes, hexadecimal.
-    :param key: cryptography's own object.
-    """
-
-    path: Path
-    key_id: str
-    key: Any
-
-
-def read_public_keys(paths: Iterable[str | os.PathLike[str]]) -> list[PublicKey]:
-    """
-    Read public keys from PEM files.
+    Read public keys, whose signatures are trusted, from PEM files.
 
     :raises SignatureError: a file that cannot be read or holds no Ed25519 public key.
     """
-    keys = []
-    for given in paths:
-        path, key = _read_key(given, 'public')
-        keys.append(PublicKey(path, _key_id(key), key))
-    return keys
+    found = [_read_key(path, 'public') for path in paths]
+    return {_key_id(key): (path, key) for path, key in found}
 
 
-def verify(
-    signed: bytes, signature: bytes, keys: Iterable[PublicKey], *, folder: Path,
-) -> PublicKey:
+def verify(signed: bytes, signature: bytes, keys: PublicKeys, *, folder: Path) -> str:
     """
     Check the signature of a bundle.
 
     :param signed: the bytes of bundle.yaml, the very ones that are used afterwards.
     :param signature: the bytes of bundle.sig.
     :param folder: the bundle's directory, for errors.
-    :returns: the key that it was made with.
+    :returns: the id of the key that it was made with.
     :raises SignatureError: not by one of these keys, or bundle.yaml is not what was signed.
     """
-    keys = list(keys)
     found = _LINE.fullmatch(signature)
     if found is None:
         raise SignatureError(
             f'{folder / SIGNATURE}: no signature as `hralign bundle sign` writes it; sign the '
             'bundle again')
     key_id = found[1].decode()
-    key = next((key for key in keys if key.key_id == key_id), None)
-    if key is None:
+    if key_id not in keys:
         raise SignatureError(
             f'{folder}: it is signed with the key {key_id[:16]}..., which is not trusted; trusted '
-            f'are {", ".join(f"{key.key_id[:16]}... ({key.path})" for key in keys)}. Take a '
-            'bundle from whom you trust, or add the public key of whoever signed this one')
+            f'are {", ".join(f"{known[:16]}... ({path})" for known, (path, _) in keys.items())}. '
+            'Take a bundle from whom you trust, or add the public key of whoever signed this one')
     try:
-        key.key.verify(bytes.fromhex(found[2].decode()), signed)
+        keys[key_id][1].verify(bytes.fromhex(found[2].decode()), signed)
     except _cryptography('cryptography.exceptions').InvalidSignature as error:
         raise SignatureError(
             f'{folder}: bundle.yaml is not what was signed with the trusted key '
             f'{key_id[:16]}...; one of the two files was changed afterwards. Copy the bundle '
             'again, or let it be signed again') from error
-    return key
+    return key_id
 
 
 def sign(signed: bytes, private_key: str | os.PathLike[str]) -> tuple[bytes, str]:

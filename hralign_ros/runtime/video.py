@@ -87,12 +87,12 @@ def frame_times(path: Path) -> NDArray[np.float64]:
     return _times(path)[0]
 
 
-def nearest(times_s: NDArray[np.float64], wanted_s: NDArray[np.float64]) -> NDArray[np.int64]:
+def nearest(times_s: NDArray[Any], wanted_s: NDArray[Any]) -> NDArray[np.int64]:
     """
     Find the row of the time nearest to each wanted one, the earlier of two as near.
 
-    :param times_s: float64 [F], ascending, F at least 1.
-    :param wanted_s: float64 [W].
+    :param times_s: [F], ascending, F at least 1.
+    :param wanted_s: [W], of the same type and unit.
     :returns: int64 [W].
     """
     after = np.searchsorted(times_s, wanted_s).clip(0, len(times_s) - 1)
@@ -204,45 +204,35 @@ def write_video(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    av = _import_av()
+    shape: tuple[int, ...] = ()
     try:
-        _encode(scratch, path, frames, fps, quality)
+        with av.open(str(scratch), 'w', format='mp4') as container:
+            stream: Any = container.add_stream(
+                'libx264', rate=Fraction(fps).limit_denominator(100_000),
+                # One thread: videos are made many at a time, by a process for each core.
+                options={'crf': str(quality), 'threads': '1'})
+            stream.pix_fmt = 'yuv420p'
+            for image in frames:
+                if not shape:
+                    shape = image.shape
+                    if len(shape) != 3 or shape[2] != 3 or shape[0] % 2 or shape[1] % 2 \
+                            or not image.size:
+                        raise DataError(f'video {path}: a frame is {list(shape)}; needed is '
+                                        '[H, W, 3] with even H and W')
+                    stream.height, stream.width = shape[:2]
+                if image.shape != shape or image.dtype != np.uint8:
+                    raise DataError(f'video {path}: a frame is {image.dtype} '
+                                    f'{list(image.shape)}, the first is uint8 {list(shape)}')
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format='rgb24')
+                container.mux(stream.encode(frame))
+            if not shape:
+                raise DataError(f'video {path}: there is no frame to write')
+            container.mux(stream.encode())
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
     return path
-
-
-def _encode(
-    scratch: Path, path: Path, frames: Iterable[NDArray[np.uint8]], fps: float, quality: int,
-) -> None:
-    av = _import_av()
-    shape: tuple[int, ...] = ()
-    with av.open(str(scratch), 'w', format='mp4') as container:
-        stream: Any = container.add_stream(
-            'libx264', rate=Fraction(fps).limit_denominator(100_000),
-            # One thread: videos are made many at a time, by a process for each core.
-            options={'crf': str(quality), 'threads': '1'})
-        stream.pix_fmt = 'yuv420p'
-        for image in frames:
-            if not shape:
-                shape = _even(path, image)
-                stream.height, stream.width = shape[:2]
-            if image.shape != shape or image.dtype != np.uint8:
-                raise DataError(f'video {path}: a frame is {image.dtype} '
-                                f'{list(image.shape)}, the first is uint8 {list(shape)}')
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format='rgb24')
-            container.mux(stream.encode(frame))
-        if not shape:
-            raise DataError(f'video {path}: there is no frame to write')
-        container.mux(stream.encode())
-
-
-def _even(path: Path, image: NDArray[np.uint8]) -> tuple[int, ...]:
-    shape = image.shape
-    if len(shape) != 3 or shape[2] != 3 or shape[0] % 2 or shape[1] % 2 or not image.size:
-        raise DataError(f'video {path}: a frame is {list(shape)}; needed is [H, W, 3] with even '
-                        'H and W')
-    return shape
 
 
 def _import_av() -> Any:

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import json
 from pathlib import Path
 import struct
+from typing import Any
 
+import cv2
 from hralign_ros.data.manifest import DataError
 import numpy as np
 from numpy.typing import NDArray
@@ -151,8 +153,8 @@ def pose_joints(mesh: HandMesh, gap: float) -> tuple[Floats, Floats]:
         motion = np.eye(4)
         for phalanx, angle in zip(_PHALANGES, _PINCH[finger], strict=True):
             name = f'{finger}-finger-phalanx-{phalanx}'
-            turn = _about(mesh.centre(name), _rotation(np.array([0.0, 0.0, 1.0]),
-                                                       -np.deg2rad(angle * relaxed)))
+            turn = _about(mesh.centre(name), cv2.Rodrigues(
+                np.array([0.0, 0.0, -np.deg2rad(angle * relaxed)]))[0])
             motion = motion @ turn
             motions[mesh.joints.index(name)] = motion
         motions[mesh.joints.index(f'{finger}-finger-tip')] = motion
@@ -209,14 +211,7 @@ def _unit(v: Floats) -> Floats:
     return v / max(float(np.linalg.norm(v)), 1e-12)
 
 
-def _rotation(axis: Floats, angle: float) -> Floats:
-    """Rotate about a unit axis (Rodrigues)."""
-    x, y, z = axis
-    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
-    return np.eye(3) + np.sin(angle) * cross + (1.0 - np.cos(angle)) * cross @ cross
-
-
-def _about(centre: Floats, rotation: Floats) -> Floats:
+def _about(centre: Floats, rotation: NDArray[Any]) -> Floats:
     motion = np.eye(4)
     motion[:3, :3] = rotation
     motion[:3, 3] = centre - rotation @ centre
@@ -234,7 +229,8 @@ def _between(a: Floats, b: Floats, *, limit: float) -> Floats:
     sine = float(np.linalg.norm(axis))
     if sine < 1e-9:
         return np.eye(3)
-    return _rotation(axis / sine, min(float(np.arctan2(sine, a @ b)), limit))
+    turn = axis / sine * min(float(np.arctan2(sine, a @ b)), limit)
+    return np.asarray(cv2.Rodrigues(turn)[0], np.float64)
 
 
 def _frame(forward: Floats, across: Floats) -> Floats:

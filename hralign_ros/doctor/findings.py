@@ -115,18 +115,17 @@ def _joined(findings: Sequence[Finding]) -> list[Finding]:
 
 def _rows(finding: Finding, column: int, colours: bool) -> list[str]:
     """Write one finding; its remedy begins a row of its own."""
-    word = f'{finding.level.value:7}'
+    word, margin = f'{finding.level.value:7}', ' ' * (2 + 7 + 2 + column + 2)
+    whole = textwrap.TextWrapper(_WIDTH, break_long_words=False, break_on_hyphens=False)
+    rows = []
+    for text, first, others in (
+            (finding.found or '-', f'  {word}  {finding.name:{column}}  ', margin),
+            (finding.remedy, f'{margin}-> ', f'{margin}   ')):
+        whole.initial_indent, whole.subsequent_indent = first, others
+        rows += whole.wrap(text)
     if colours:
-        word = f'\x1b[{_COLOURS[finding.level]}m{word}\x1b[0m'
-    margin = ' ' * (2 + 7 + 2 + column + 2)
-    room = _WIDTH - len(margin)
-    found = textwrap.wrap(finding.found, room, break_long_words=False, break_on_hyphens=False)
-    remedy = textwrap.wrap(finding.remedy, room - 3, break_long_words=False,
-                           break_on_hyphens=False)
-    first, *others = found or ['']
-    return [f'  {word}  {finding.name:{column}}  {first}'.rstrip(),
-            *(margin + line for line in others),
-            *(f'{margin}{"-> " if i == 0 else "   "}{line}' for i, line in enumerate(remedy))]
+        rows[0] = rows[0].replace(word, f'\x1b[{_COLOURS[finding.level]}m{word}\x1b[0m', 1)
+    return rows
 
 
 def as_document(sections: Sequence[Section]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 
 """The parameters of one node out of a ROS parameter file, as ROS takes them; without ROS."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 import re
 from typing import Any
@@ -24,18 +24,25 @@ def read_parameters(path: Path, node: str = '/encoder') -> dict[str, Any]:
         ROS takes them.
     :raises ParameterFileError: it cannot be read, or holds none for this node.
     """
+    sections: dict[str, dict[str, Any]] = {}
     try:
-        document = _plain(yaml.compose(Path(path).read_text('utf-8'), yaml.SafeLoader))
+        document = yaml.compose(Path(path).read_text('utf-8'), yaml.SafeLoader)
+        for names, value in _leaves(document):
+            if 'ros__parameters' in names[:-1]:
+                at = names.index('ros__parameters')
+                section = '/'.join(name.strip('/') for name in names[:at])
+                sections.setdefault(section, {})['.'.join(names[at + 1:])] = value
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as problem:
         raise ParameterFileError(f'{path}: cannot be read as a parameter file '
                                  f'({first_line(problem)})') from problem
-    found: dict[str, Any] = {}
-    keys = [str(key) for key in document] if isinstance(document, dict) else []
     node = f'/{node.strip("/")}'
-    for key, values in _sections(document, '') if keys else ():
-        if re.fullmatch(_pattern(key), node):
-            found |= _flat(values)
+    found: dict[str, Any] = {}
+    for section, values in sections.items():
+        if re.fullmatch(_pattern(section), node):
+            found |= values
     if not found:
+        keys = [key.value for key, _ in document.value] \
+            if isinstance(document, yaml.MappingNode) else []
         raise ParameterFileError(
             f'{path}: holds no parameters for a node named {node} (its keys: '
             f'{", ".join(keys) or "none"}); ROS would ignore it without a word. Key it by /**: '
@@ -43,52 +50,26 @@ def read_parameters(path: Path, node: str = '/encoder') -> dict[str, Any]:
     return found
 
 
-def _plain(node: yaml.Node | None) -> Any:
+def _leaves(
+    node: yaml.Node | None, names: tuple[str, ...] = (),
+) -> Iterator[tuple[tuple[str, ...], Any]]:
     """
-    Make plain values of a YAML tree; names that come twice are put together, as rcl does.
+    Give the values of a YAML tree that are no mappings, each with the names that lead to it.
 
-    YAML readers take the last of them alone.
+    So names that come twice are put together, as rcl does; YAML readers take the last of them
+    alone.
     """
+    construct = yaml.constructor.SafeConstructor().construct_object
     if isinstance(node, yaml.MappingNode):
-        found: dict[Any, Any] = {}
-        for key_node, value_node in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise yaml.YAMLError(f'a list or a mapping is no name{key_node.start_mark}')
-            found = _merged(found, {_plain(key_node): _plain(value_node)})
-        return found
-    if isinstance(node, yaml.SequenceNode):
-        return [_plain(item) for item in node.value]
-    return yaml.constructor.SafeConstructor().construct_object(node) if node else None
-
-
-def _merged(first: dict[Any, Any], second: dict[Any, Any]) -> dict[Any, Any]:
-    both = {name: _merged(first[name], value) for name, value in second.items()
-            if isinstance(value, dict) and isinstance(first.get(name), dict)}
-    return {**first, **second, **both}
-
-
-def _sections(document: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    """Give the full names of nodes in a parameter file, namespaces nested or not."""
-    for key, value in document.items():
-        name = f'{prefix}/{str(key).strip("/")}'
-        if isinstance(value, dict):
-            own = value.get('ros__parameters')
-            if isinstance(own, dict):
-                yield name, own
-            yield from _sections(
-                {k: v for k, v in value.items() if k != 'ros__parameters'}, name)
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.YAMLError(f'a list or a mapping is no name{key.start_mark}')
+            yield from _leaves(value, (*names, str(construct(key))))
+    elif node is not None:
+        yield names, construct(node, deep=True)
 
 
 def _pattern(name: str) -> str:
     """Turn a node's name with ROS's wildcards into a regular expression."""
     words = {'**': r'(/[^/]+)*', '*': r'/[^/]+'}
     return ''.join(words.get(word, f'/{re.escape(word)}') for word in name.strip('/').split('/'))
-
-
-def _flat(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-    """Write nested parameters with dots."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f'{prefix}{key}.') if isinstance(value, dict) \
-            else {f'{prefix}{key}': value}
-    return flat

@@ -192,14 +192,9 @@ def pose_hand(
     across = tips[1] - tips[0] if np.linalg.norm(tips[1] - tips[0]) > 1e-3 \
         else np.array([0.2, 0.0, 1.0])
     approach = _unit(np.cos(tilt) * _unit(grip.approach) - np.sin(tilt) * _unit(elbow))
-    best = np.eye(3)
-    score = -np.inf
-    for sign in (1.0, -1.0):
-        turned = _frame(approach, sign * grip.axis) @ _frame(forward, across).T
-        # Of the two ways to grip along the axis the one with the back of the hand up.
-        up = (turned @ np.array([1.0, 0.0, 0.0]))[2]
-        if up > score:
-            best, score = turned, up
+    # Of the two ways to grip along the axis the one with the back of the hand up.
+    best = max((_frame(approach, sign * grip.axis) @ _frame(forward, across).T
+                for sign in (1.0, -1.0)), key=lambda turned: float(turned[2, 0]))
     world = np.eye(4)
     world[:3, :3] = best
     world[:3, 3] = grip.position - best @ pinch

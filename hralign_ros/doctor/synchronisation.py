@@ -10,6 +10,7 @@ import math
 from hralign_ros.doctor.cameras import ages_of, Camera, CLOCK_REMEDY, FEWEST
 from hralign_ros.doctor.findings import error, Finding, ok, skipped, warn
 from hralign_ros.runtime.pairing import Frame, Pairing, PairingRules
+from hralign_ros.runtime.video import nearest
 import numpy as np
 
 # Fraction of the sets that should be complete.
@@ -40,12 +41,7 @@ def partners(views: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     slowest, _ = min(views, key=lambda view: view.shape[1])
     begin = max(int(stamps[0]) for stamps, _ in views)
     end = min(int(stamps[-1]) for stamps, _ in views)
-    groups = []
-    for view in views:
-        stamps = view[0]
-        right = np.clip(np.searchsorted(stamps, slowest), 1, len(stamps) - 1)
-        left_nearer = slowest - stamps[right - 1] <= stamps[right] - slowest
-        groups.append(view[:, np.where(left_nearer, right - 1, right)])
+    groups = [view[:, nearest(view[0], slowest)] for view in views]
     inside = (slowest >= begin) & (slowest <= end)
     skews, lags = np.ptp(np.stack(groups), axis=0)[:, inside] * 1e-9
     return skews, lags

@@ -57,45 +57,39 @@ def load_yaml(data: bytes) -> Any:
     """
     if len(data) > MAX_YAML_BYTES:
         raise ValueError(f'{len(data)} bytes; at most {MAX_YAML_BYTES} are allowed')
-    loader = yaml.SafeLoader(data)
-    try:
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        # Counted before they are built: lists of lists of aliases grow tenfold with every line,
-        # as soon as anything walks through them.
-        _count(node, {})
-        return loader.construct_document(node)
-    finally:
-        loader.dispose()
+    return yaml.load(data, _Loader)
 
 
-def _count(node: yaml.Node, counted: dict[int, int]) -> int:
+class _Loader(yaml.SafeLoader):
     """
-    Count the values under a node, those behind an alias as often as it occurs.
+    Counts values before they are built.
 
-    :param counted: of the nodes that were seen; 0 stands for one that is not finished.
-    :raises ValueError: too many, or a node that holds itself.
+    Lists of lists of aliases grow tenfold with every line, as soon as anything walks through them.
     """
-    known = counted.get(id(node))
-    if known == 0:
-        raise ValueError('an alias stands for what it lies in; only plain data is allowed')
-    if known is not None:
-        return known
-    counted[id(node)] = 0
-    total = 1
-    if isinstance(node, yaml.ScalarNode):
-        if node.tag.endswith((':int', ':float')) and len(node.value) > _MAX_NUMBER:
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._total = 0
+        self._sizes: dict[yaml.Node, int] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """
+        Compose a node; the values behind an alias count as often as it occurs.
+
+        :raises ValueError: too many, a node that holds itself, a number of endless digits.
+        """
+        before, alias = self._total, self.check_event(yaml.AliasEvent)
+        node = super().compose_node(parent, index)
+        assert node is not None
+        if alias and node not in self._sizes:
+            raise ValueError('an alias stands for what it lies in; only plain data is allowed')
+        self._total += self._sizes[node] if alias else 1
+        self._sizes[node] = self._total - before
+        if self._total > MAX_YAML_VALUES:
+            raise ValueError(f'its aliases make more than {MAX_YAML_VALUES} values of it; write '
+                             'it without aliases')
+        if isinstance(node, yaml.ScalarNode) and node.tag.endswith((':int', ':float')) \
+                and len(node.value) > _MAX_NUMBER:
             raise ValueError(f'a number of {len(node.value)} digits; at most {_MAX_NUMBER} are '
                              'allowed')
-    else:
-        pairs = isinstance(node, yaml.MappingNode)
-        for child in node.value:
-            total += sum(_count(part, counted) for part in child) if pairs \
-                else _count(child, counted)
-            if total > MAX_YAML_VALUES:
-                raise ValueError(
-                    f'its aliases make more than {MAX_YAML_VALUES} values of it; write it '
-                    'without aliases')
-    counted[id(node)] = total
-    return total
+        return node

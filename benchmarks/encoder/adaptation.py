@@ -288,8 +288,8 @@ def _synthesise(batch: int) -> tuple[list[Pair], dict[str, NDArray[np.uint8]]]:
 
 def _made_up_pairs(batch: int) -> list[Pair]:
     def clip(domain: Any, i: int) -> Clip:
-        return Clip(f'{domain}{i}', 'third_person', domain, f'e{i}', f'task{i % 24}',
-                    f'do the task {i % 24}', 'scene', 'camera',
+        return Clip(f'{domain}{i}', 'third_person', f'e{i}', f'task{i % 24}',
+                    f'do the task {i % 24}', 'scene',
                     'human' if domain == 'human' else 'panda')
 
     return [Pair(clip('human', i), clip('robot', i)) for i in range(batch)]

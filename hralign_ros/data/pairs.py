@@ -11,7 +11,6 @@ is a generator's, seeded by the caller; the order of the manifest's rows does no
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from hralign_ros.data.manifest import DataError, DataSet, Episode, HUMAN, REFERENCE_VIEW
 from hralign_ros.runtime.images import AS_IT_COMES, ViewGeometry
@@ -32,12 +31,10 @@ class Clip:
 
     file: str
     view: str
-    domain: Literal['human', 'robot']
     episode_id: str
     task_id: str
     task_text: str
     scene: str
-    camera: str
     embodiment: str
     span_s: tuple[float, ...] = ()
     geometry: ViewGeometry = AS_IT_COMES
@@ -65,17 +62,17 @@ class Pair:
 def human_clip(episode: Episode) -> Clip:
     """Return the human clip of a row that has one."""
     return Clip(
-        episode.human_video, REFERENCE_VIEW, 'human', episode.episode_id, episode.task_id,
-        episode.task_text, episode.scene, episode.camera, HUMAN, tuple(episode.human_span_s),
+        episode.human_video, REFERENCE_VIEW, episode.episode_id, episode.task_id,
+        episode.task_text, episode.scene, HUMAN, tuple(episode.human_span_s),
         episode.geometry.get(HUMAN, AS_IT_COMES))
 
 
 def robot_clip(episode: Episode, view: str) -> Clip:
     """Return one of the robot clips of a row."""
     return Clip(
-        episode.robot_videos[view], view, 'robot', episode.episode_id, episode.task_id,
-        episode.task_text, episode.scene, episode.camera, episode.embodiment,
-        episode.robot_span(view), episode.geometry.get(view, AS_IT_COMES))
+        episode.robot_videos[view], view, episode.episode_id, episode.task_id,
+        episode.task_text, episode.scene, episode.embodiment, episode.robot_span(view),
+        episode.geometry.get(view, AS_IT_COMES))
 
 
 def make_pairs(

@@ -232,12 +232,12 @@ class _Reader:
             video = self.video(camera, 'this camera is skipped')
             if video is None:
                 continue
-            episode = replace(
+            episodes.append(replace(
                 template, episode_id=f'{template.episode_id}#cam_{serial}', camera=serial,
                 robot_videos={REFERENCE_VIEW: video.file, **views},
                 robot_span_s=self.span(camera, video, -math.inf, finish),
-                time_s=video.times_s(), proprio=self.proprio(camera, states, video))
-            episodes.append(self.with_human(episode, human, serial))
+                time_s=video.times_s(), proprio=self.proprio(camera, states, video),
+                **self.human_clip(human, serial)))
         return episodes
 
     def human(self, folder: Path) -> tuple[Path, float, float] | None:
@@ -252,24 +252,21 @@ class _Reader:
         start, end = (_number(metadata, key) for key in ('start_time', 'end_time'))
         return (human, -math.inf if start is None else start, math.inf if end is None else end)
 
-    def with_human(
-        self, episode: Episode, human: tuple[Path, float, float] | None, serial: str,
-    ) -> Episode:
-        """Add what the same camera saw of the human."""
+    def human_clip(
+        self, human: tuple[Path, float, float] | None, serial: str,
+    ) -> dict[str, Any]:
+        """Return what the same camera saw of the human, as fields of an episode."""
         if human is None:
-            return episode
+            return {}
         folder, start, end = human
         camera = folder / f'cam_{serial}'
         if not camera.is_dir():
-            self.fault('no_human_camera', camera,
-                       'the robot was recorded by this camera, the human '
-                       'was not; kept without a human clip')
-            return episode
+            self.fault('no_human_camera', camera, 'the robot was recorded by this camera, the '
+                       'human was not; kept without a human clip')
+            return {}
         video = self.video(camera, 'kept without a human clip')
-        if video is None:
-            return episode
-        return replace(episode, human_video=video.file,
-                       human_span_s=self.span(camera, video, start, end))
+        return {} if video is None else {
+            'human_video': video.file, 'human_span_s': self.span(camera, video, start, end)}
 
     def video(self, camera: Path, consequence: str) -> _Video | None:
         """Look at a camera's video and time stamps."""

@@ -72,11 +72,12 @@ def read_splits(path: Path | None = None) -> Splits:
     :param path: None: the one that the package ships in config/.
     :raises DataError: it cannot be read, or holds something else.
     """
-    path = path or _shipped()
     try:
-        values: Any = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
+        path = Path(path or find_share('config/splits.yaml'))
+        values: Any = yaml.safe_load(path.read_text(encoding='utf-8'))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f'split file {path}: {error}') from error
+        raise DataError(f'split file {path or "of the package"}: {error}; or name another'
+                        ) from error
     if not isinstance(values, dict) or set(values) != _KEYS:
         raise DataError(f'split file {path}: needed are exactly the keys '
                         f'{", ".join(sorted(_KEYS))}')
@@ -101,10 +102,3 @@ def read_splits(path: Path | None = None) -> Splits:
             f'split file {path}: a task or a seed is in two splits, or a scene kind is none of '
             f'{", ".join(SCENE_KINDS)}: {sorted(both | unknown)}')
     return splits
-
-
-def _shipped() -> Path:
-    try:
-        return find_share('config/splits.yaml')
-    except FileNotFoundError as error:
-        raise DataError(f'{error}; or name a split file') from error

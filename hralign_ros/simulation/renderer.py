@@ -99,7 +99,7 @@ class Renderer:
         self._colours = self._model.geom_rgba.copy(), self._model.mat_rgba.copy()
         self._renderer = mujoco.Renderer(self._model, HEIGHT, WIDTH)
         self._look: Appearance | None = None
-        self._joint_ids = [self._mocap(_joint_body(joint)) for joint in mesh.joints]
+        self._joint_ids = [self._mocap(f'hr_{joint}') for joint in mesh.joints]
         self._arm_ids = [self._mocap(name) for name in ('hr_forearm', 'hr_sleeve')]
 
     def close(self) -> None:
@@ -284,10 +284,6 @@ def _painted(rgb: Floats, paint: Floats, group: int) -> Floats:
     return painted
 
 
-def _joint_body(joint: str) -> str:
-    return f'hr_{joint}'
-
-
 def _descendants(model: Any, names: Sequence[str]) -> set[int]:
     """Return the numbers of the bodies named and of all that hang on them."""
     found = {model.body(name).id for name in names}
@@ -302,9 +298,9 @@ def _twin(stage: Stage, mesh: HandMesh) -> Any:
     spec = stage.spec.copy()
     with tempfile.TemporaryDirectory() as folder:
         skin_file = Path(folder) / 'hand.skn'
-        write_skin(mesh, skin_file, {joint: _joint_body(joint) for joint in mesh.joints})
+        write_skin(mesh, skin_file, {joint: f'hr_{joint}' for joint in mesh.joints})
         for joint in mesh.joints:
-            spec.worldbody.add_body(name=_joint_body(joint), mocap=True, pos=[0, 0, -2])
+            spec.worldbody.add_body(name=f'hr_{joint}', mocap=True, pos=[0, 0, -2])
         for name, radius, half in (('hr_forearm', 0.027, FOREARM_M / 2),
                                    ('hr_sleeve', 0.042, SLEEVE_M / 2)):
             body = spec.worldbody.add_body(name=name, mocap=True, pos=[0, 0, -2])

@@ -35,8 +35,8 @@ OPTIONS = TrainOptions(
 
 
 def make_clip(name, domain, view, number, task):
-    return Clip(name, view, domain, f'e{number:03d}', f'task{task}', f'do the task {task}',
-                'scene', 'cam', domain if domain == 'human' else 'panda')
+    return Clip(name, view, f'e{number:03d}', f'task{task}', f'do the task {task}', 'scene',
+                domain if domain == 'human' else 'panda')
 
 
 def make_pairs(count=26, *, start=0, tasks=4, wrist=True, offset=0):

@@ -130,7 +130,7 @@ def test_maps_are_float32_with_channels_last():
 @pytest.mark.parametrize('share', [0.0, 0.25, 0.5, 1.0])
 def test_the_control_keeps_its_mix(share):
     source = batches(VideoBatches, human_fraction=share)
-    humans = [sum(c.domain == 'human' for c in source.plan(step)) for step in range(20)]
+    humans = [sum(c.embodiment == 'human' for c in source.plan(step)) for step in range(20)]
     assert humans == [round(8 * share)] * 20
 
 

@@ -59,8 +59,8 @@ def videos(tmp_path_factory):
     """Write videos; return their folder and clips."""
     folder = tmp_path_factory.mktemp('videos')
     make_videos(folder, 8)
-    return folder, [Clip(f'{i}.mp4', 'third_person', 'robot', f'e{i}', 'task', 'do it', 'scene',
-                         'cam', 'panda') for i in range(8)]
+    return folder, [Clip(f'{i}.mp4', 'third_person', f'e{i}', 'task', 'do it', 'scene', 'panda')
+                    for i in range(8)]
 
 
 def build(tmp_path, videos, backbone, *, clips=None, workers=1, **options):
@@ -160,8 +160,8 @@ def test_wrong_options_are_one_clear_error(tmp_path, videos, backbone):
 def test_a_step_on_the_cache_is_a_full_forward(tmp_path, videos, backbone):
     """Guards the claim of the cache: same loss as with all three streams from the pixels."""
     folder, clips = videos
-    pairs = [Pair(replace(clips[i], domain='human'), clips[i + 1]) for i in (0, 2, 6)]
-    pairs.append(Pair(replace(clips[3], domain='human'), clips[4]))
+    pairs = [Pair(replace(clips[i], embodiment='human'), clips[i + 1]) for i in (0, 2, 6)]
+    pairs.append(Pair(replace(clips[3], embodiment='human'), clips[4]))
     texts = {'do it': np.ones(6, np.float32)}
     options = TrainOptions(batch=4, length=FRAMES, sampler='segment', mask_same_task=False)
     torch.manual_seed(2)

@@ -187,9 +187,11 @@ def _full_step(
                 frozen = module(clips.flatten(0, 1))
         maps = frozen if adapters is None else adapters(frozen)
         streams.append(model.pooled(maps.unflatten(0, clips.shape[:2]), text))
-    loss = alignment_loss(*streams, temperature=train.temperature, decoupled=train.decoupled,
-                          frozen_weight=train.frozen_weight,
-                          same_task=same if train.mask_same_task else None)
+    first, still, moved = streams
+    loss = alignment_loss(
+        first @ moved.T, moved @ first.T, (first * still).sum(1), temperature=train.temperature,
+        decoupled=train.decoupled, frozen_weight=train.frozen_weight,
+        same_task=same if train.mask_same_task else None)
     loss.backward()
     return time.perf_counter() - start, float(loss.detach())
 

@@ -16,9 +16,9 @@ import time
 
 import cv2
 from hralign_msgs.msg import TaskEmbedding
-from hralign_ros.models.adapters import late_adapters
+from hralign_ros.models.adapters import adapters_of
 from hralign_ros.models.backbones import load_backbone
-from hralign_ros.models.heads import TaskAttention
+from hralign_ros.models.hr_align import TaskAttention
 from hralign_ros.models.success import SuccessHead
 from hralign_ros.nodes.conversions import duration_message
 import numpy as np
@@ -46,7 +46,7 @@ class NaiveNode(Node):
         backbone = load_backbone('efficientnet_lite0')
         self._spec = backbone.preprocessing
         self._backbone = backbone.module
-        self._adapters = late_adapters(backbone.channels, backbone.kind).eval()
+        self._adapters = adapters_of(backbone.channels, backbone.kind).eval()
         self._attention = TaskAttention(TEXT_DIM, backbone.channels).eval()
         self._success = SuccessHead(
             len(VIEWS), backbone.channels, backbone.grid[0] * backbone.grid[1], TEXT_DIM).eval()

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hralign_ros.data.manifest import SIMULATORS
-from hralign_ros.models.heads import TaskAttention
+from hralign_ros.export.card import trained_license
+from hralign_ros.models.hr_align import TaskAttention
 from hralign_ros.training.alignment_run import Run
 from hralign_ros.training.checkpoints import TrainingError
 from torch import nn
@@ -24,16 +25,16 @@ class Adaptation:
     :param position: of the adapters.
     :param name: of the adapters, for the manifest.
     :param training: what they were trained on and how good they are, for manifest and card:
-        plain values only; `simulated` says whether all of the data is.
-    :param licenses: of the videos that they were trained on.
+        plain values only; `simulated` says whether all of the data is. None: not trained.
+    :param licenses: part -> licence, of adapters and query.
     """
 
     adapters: nn.Module
     attention: TaskAttention | None
     position: str
     name: str
-    training: Mapping[str, Any]
-    licenses: Sequence[str]
+    training: Mapping[str, Any] | None
+    licenses: Mapping[str, str]
 
 
 def adaptation_of(
@@ -81,4 +82,5 @@ def adaptation_of(
     return Adaptation(
         adapters=run.model.adapters, attention=run.model.attention, position=options.position,
         name=f'{options.position} x3, {how}' if options.trained == 'adapters'
-        else 'none; only the query is trained', training=training, licenses=data['licenses'])
+        else 'none; only the query is trained', training=training,
+        licenses={'adapters, query': trained_license(data['licenses'])})

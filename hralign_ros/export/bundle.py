@@ -12,15 +12,21 @@ from typing import Any
 
 from hralign_ros import __version__
 from hralign_ros.export.adaptation import Adaptation
+from hralign_ros.export.card import trained_license
+from hralign_ros.export.checks import (
+    check_parity,
+    masked_graph,
+    run_graph,
+    sample_images,
+    SAMPLE_TASKS,
+    success_inputs,
+)
 from hralign_ros.export.compress import halve, quantise_static, quantise_weights
-from hralign_ros.export.licences import trained_license
-from hralign_ros.export.parity import check_parity, run_graph
 from hralign_ros.export.query import fit_query, scaled
-from hralign_ros.export.samples import sample_images, SAMPLE_TASKS
 from hralign_ros.export.writer import is_trained, require_replaceable, write_bundle
-from hralign_ros.models.adapters import AdaptedBackbone, Cuttable, late_adapters, load_adapters
+from hralign_ros.models.adapters import AdaptedBackbone, adapters_of, load_adapters
 from hralign_ros.models.backbones import Backbone, load_backbone, RANDOM, require_weights
-from hralign_ros.models.heads import TaskAttention
+from hralign_ros.models.hr_align import TaskAttention
 from hralign_ros.models.onnx_export import OPSET, preprocessing_graph, torch_graph
 from hralign_ros.models.success import OUTPUTS, SuccessHead
 from hralign_ros.models.text import load_minilm, minilm_folder, PromptedTextEncoder
@@ -48,6 +54,8 @@ from torch import nn
 
 Floats = NDArray[np.float32]
 
+# K and L, failure prompts per task and vectors in each, of a head that is not trained.
+MODES, PROMPT_LENGTH = 3, 4
 # Least mean cosine with float32 at which a smaller visual encoder is written.
 LEAST_COSINE = {'int8': 0.99, 'fp16': 0.9999}
 
@@ -59,7 +67,6 @@ class ExportOptions:
 
     :param views: camera views in the order of the graphs' first axis; the last is the reference.
     :param length: T, frames in a clip.
-    :param modes: K, failure prompts per task.
     :param int8: also write visual.int8.onnx, calibrated on the sample images.
     :param fp16: also write visual.fp16.onnx, for GPUs.
     :param seed: of every random weight.
@@ -69,11 +76,6 @@ class ExportOptions:
     weights: str | None = None
     views: tuple[str, ...] = ('wrist', 'third_person')
     length: int = 5
-    period_s: float = 0.2
-    capacity: int = 32
-    stride_s: float = 0.1
-    modes: int = 3
-    prompt_length: int = 4
     int8: bool = False
     fp16: bool = False
     seed: int = 0
@@ -82,11 +84,6 @@ class ExportOptions:
 
 class _Visual(AdaptedBackbone):
     """Backbone with its adapters in place, and tokens as rows."""
-
-    def __init__(
-        self, backbone: Cuttable, adapters: nn.Module, position: str = 'late',
-    ) -> None:
-        super().__init__(backbone, position, adapters)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         return super().forward(pixels).flatten(2).transpose(1, 2)
@@ -116,24 +113,24 @@ def export_bundle(
     torch.manual_seed(options.seed)
     backbone = load_backbone(options.backbone, options.weights, seed=options.seed)
     spec = backbone.preprocessing
-    if adaptation is None:
-        adaptation = _released(options.weights, backbone, report)
+    adaptation = adaptation or _released(options.weights, backbone, report)
     text = load_minilm()
-    views, length = len(options.views), options.length
-    count = backbone.grid[0] * backbone.grid[1]
+    views = len(options.views)
 
     report('text encoder')
-    float_text, files = _text_graph(text, options), {}
+    float_text, files = _text_graph(text), {}
     files['text.onnx'] = quantise_weights(float_text)
     encode = _TextGraph(files['text.onnx'])
-    metrics: dict[str, Any] = {'text_int8_cosine': _cosines(
-        encode, _TextGraph(float_text), SAMPLE_TASKS)}
+    sentences = np.stack([encode(task) for task in SAMPLE_TASKS])
+    metrics: dict[str, Any] = {'text_int8_cosine': _cosine_summary(
+        sentences, np.stack([_TextGraph(float_text)(task) for task in SAMPLE_TASKS]))}
 
     report('visual encoder')
     files['preprocess.onnx'] = preprocessing_graph(spec)
-    visual = _Visual(
-        backbone, adaptation.adapters if adaptation else late_adapters(
-            backbone.channels, backbone.kind), adaptation.position if adaptation else 'late')
+    adaptation = adaptation or Adaptation(
+        adapters_of(backbone.channels, backbone.kind), None, 'late',
+        'late x3, exact identity (not trained)', None, {'adapters, query': trained_license([])})
+    visual = _Visual(backbone, adaptation.position, adaptation.adapters)
     pixels = _pixels(files['preprocess.onnx'], images)
     batches = [pixels[i:i + views] for i in range(0, len(pixels) - views + 1, views)]
     files['visual.onnx'] = torch_graph(
@@ -163,40 +160,24 @@ def export_bundle(
                    f'needed is {LEAST_COSINE[precision]}')
 
     report('heads')
-    if adaptation and adaptation.attention:
+    if adaptation.attention:
         attention = adaptation.attention
         metrics['query'] = {'source': 'trained on the pairs below'}
     else:
         attention = TaskAttention(text.dim, backbone.channels)
-        metrics['query'] = _set_query(attention, backbone, encode, tokens, options)
-    head = SuccessHead(views, backbone.channels, count, text.dim)
-    rng = np.random.default_rng(options.seed)
-    clip = rng.random((views, length, count, backbone.channels), np.float32)
-    mask = np.ones((views, length), np.float32)
-    mask[0, :2] = 0.0
-    age = rng.random((views, length), np.float32) * mask
-    features = rng.standard_normal((1 + options.modes, text.dim)).astype(np.float32)
-    features /= np.linalg.norm(features, axis=1, keepdims=True)
-    feeds: dict[str, tuple[nn.Module, dict[str, Floats], list[str]]] = {
-        'embed.onnx': (
-            attention, {'tokens': clip, 'mask': mask, 'task': features[0]},
-            ['embedding', 'attention']),
-        'success.onnx': (
-            head, {'tokens': clip, 'mask': mask, 'age': age, 'text': features,
-                   'mode_mask': np.ones(options.modes, np.float32)},
-            list(OUTPUTS)),
-    }
-    for name, (module, feed, outputs) in feeds.items():
-        files[name] = torch_graph(
-            module, [torch.from_numpy(v) for v in feed.values()],
-            inputs=list(feed), outputs=outputs)
-        parity[name] = max(
-            check_parity(files[name], module, {**feed, 'mask': given}, report)
-            for given in (mask, np.stack([np.zeros_like(mask[0]), *mask[1:]])))
+        metrics['query'] = _set_query(attention, backbone, encode, tokens, sentences, options.seed)
+    head = SuccessHead(
+        views, backbone.channels, backbone.grid[0] * backbone.grid[1], text.dim)
+    feed = success_inputs(head, views, options.length, MODES, text.dim)
+    for name, module, inputs, outputs in (
+            ('embed.onnx', attention, {'tokens': feed['tokens'], 'mask': feed['mask'],
+                                       'task': feed['text'][0]}, ['embedding', 'attention']),
+            ('success.onnx', head, feed, OUTPUTS)):
+        files[name], parity[name] = masked_graph(module, inputs, outputs, report)
     metrics['parity_max_abs_diff'] = parity
 
     files[TOKENIZER] = _tokenizer()
-    prompts = np.zeros((options.modes, options.prompt_length, text.dim), np.float32)
+    prompts = np.zeros((MODES, PROMPT_LENGTH, text.dim), np.float32)
     return write_bundle(
         output, _manifest(options, backbone, text, metrics, command, adaptation), files,
         TaskTable((), Task(FALLBACK, FALLBACK, prompts=prompts)))
@@ -236,13 +217,14 @@ def _released(weights: str | None, backbone: Backbone, report: Report) -> Adapta
     return Adaptation(
         adapters, None, position, f'{position} x{len(adapters)}, from the file of weights',
         {'simulated': False, 'adapters': f'as they came in {Path(weights).name}',
-         'query': 'not trained: theirs belongs to another text encoder'}, [])
+         'query': 'not trained: theirs belongs to another text encoder'},
+        {'adapters': backbone.license_id, 'query': 'Apache-2.0'})
 
 
-def _text_graph(text: PromptedTextEncoder, options: ExportOptions) -> bytes:
+def _text_graph(text: PromptedTextEncoder) -> bytes:
     """Export the text encoder with free numbers of tokens and prompts."""
     ids = torch.randint(1000, 2000, (1, 9))
-    prompts = torch.zeros(options.modes, options.prompt_length, text.dim)
+    prompts = torch.zeros(MODES, PROMPT_LENGTH, text.dim)
     example = [ids, torch.ones_like(ids), prompts,
                torch.ones(prompts.shape[:2], dtype=torch.int64)]
     return torch_graph(
@@ -282,7 +264,7 @@ def _tokenizer() -> bytes:
 
 def _set_query(
     attention: TaskAttention, backbone: Backbone, encode: Callable[[str], Floats],
-    tokens: Floats, options: ExportOptions,
+    tokens: Floats, sentences: Floats, seed: int,
 ) -> dict[str, Any]:
     """Set the query's weights; say in one mapping where they come from."""
     classifier = getattr(getattr(backbone.module, 'net', None), '_fc', None)
@@ -295,9 +277,8 @@ def _set_query(
         from torchvision.models import ResNet50_Weights
 
         names = ResNet50_Weights.IMAGENET1K_V1.meta['categories']
-        query = fit_query(
-            classifier.weight.detach().numpy(), names, encode, seed=options.seed)
-        query = scaled(query, tokens, np.stack([encode(task) for task in SAMPLE_TASKS]))
+        query = fit_query(classifier.weight.detach().numpy(), names, encode, seed=seed)
+        query = scaled(query, tokens, sentences)
         layer.weight.copy_(torch.from_numpy(query.weight))
         layer.bias.copy_(torch.from_numpy(query.bias))
     return {
@@ -309,13 +290,11 @@ def _set_query(
 
 def _manifest(
     options: ExportOptions, backbone: Backbone, text: PromptedTextEncoder,
-    metrics: Mapping[str, Any], command: str, adaptation: Adaptation | None,
+    metrics: Mapping[str, Any], command: str, adaptation: Adaptation,
 ) -> Manifest:
     """Say everything about the bundle but its files."""
     spec = backbone.preprocessing
     packages = ('torch', 'onnx', 'onnxscript', 'onnxruntime', 'transformers', 'numpy')
-    adapters = adaptation.adapters if adaptation else late_adapters(
-        backbone.channels, backbone.kind)
     return Manifest(
         name=options.name, views=options.views, reference_view=options.views[-1],
         image_size=spec.size,
@@ -323,34 +302,25 @@ def _manifest(
             'fit': spec.fit, 'interpolation': 'linear, antialiased',
             'mean': [round(float(v), 6) for v in spec.mean],
             'std': [round(float(v), 6) for v in spec.std]},
-        clip=ClipSpec(options.length, options.period_s,
-                      max(options.capacity, 2 * options.length), options.stride_s),
+        clip=ClipSpec(options.length, period_s=0.2, capacity=max(32, 2 * options.length),
+                      stride_s=0.1),
         tokens=TokenSpec(*backbone.grid, backbone.channels),
         text=TextSpec('all-MiniLM-L6-v2', text.dim, text.max_tokens,
                       'int8 per channel, computed in float32'),
-        success=SuccessSpec(options.modes, options.prompt_length, trained=False,
+        success=SuccessSpec(MODES, PROMPT_LENGTH, trained=False,
                             dwell_s=round(DecisionRules().dwell * 1e-9, 6)),
         backbone=BackboneSpec(backbone.name, backbone.source, backbone.license_id),
-        adapter=AdapterSpec(
-            adaptation.name if adaptation else 'late x3, exact identity (not trained)',
-            _geometry(adapters)),
-        training=dict(adaptation.training) if adaptation else None,
+        adapter=AdapterSpec(adaptation.name, _geometry(adaptation.adapters)),
+        training=adaptation.training,
         licenses={
             f'backbone {backbone.name}': backbone.license_id,
             'text encoder all-MiniLM-L6-v2': 'Apache-2.0',
-            **_own_licenses(backbone, adaptation), 'success head': 'Apache-2.0'},
+            **adaptation.licenses, 'success head': 'Apache-2.0'},
         provenance={
             'command': command, 'seed': options.seed, 'opset': OPSET,
             'hralign_ros': __version__,
             'packages': {p: metadata.version(p).partition('+')[0] for p in packages}},
         metrics=metrics)
-
-
-def _own_licenses(backbone: Backbone, adaptation: Adaptation | None) -> dict[str, str]:
-    """Say under which terms adapters and query are."""
-    if adaptation is None or adaptation.attention:
-        return {'adapters, query': trained_license(adaptation.licenses if adaptation else ())}
-    return {'adapters': backbone.license_id, 'query': 'Apache-2.0'}
 
 
 def _geometry(adapters: nn.Module) -> str:
@@ -368,13 +338,6 @@ def _pixels(preprocess: bytes, images: Sequence[NDArray[np.uint8]]) -> Floats:
     """Preprocess images of any size to float32 [B, 3, S, S]."""
     session = SessionFactory('cpu').create(preprocess, name='preprocess.onnx')
     return np.concatenate([session.run(None, {'image': p[None]})[0] for p in images])
-
-
-def _cosines(
-    one: Callable[[str], Floats], other: Callable[[str], Floats], texts: Sequence[str],
-) -> dict[str, float]:
-    return _cosine_summary(
-        np.stack([one(t) for t in texts]), np.stack([other(t) for t in texts]))
 
 
 def _cosine_summary(one: Floats, other: Floats) -> dict[str, float]:

@@ -3,7 +3,7 @@
 
 """The card: what a person should know before trusting a bundle."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -11,6 +11,8 @@ from hralign_ros.runtime.bundle import Manifest
 from hralign_ros.runtime.schema import to_document
 import jinja2
 
+# Licences of training videos that leave open what becomes of weights trained on them.
+PERMISSIVE = {'Apache-2.0', 'BSD-2-Clause', 'BSD-3-Clause', 'CC0-1.0', 'CC-BY-4.0', 'MIT'}
 _NOT_CONDITIONS = ('split', 'value', 'interval', 'n', 'seeds', 'chance', 'baseline')
 
 
@@ -24,6 +26,19 @@ def render_card(manifest: Manifest) -> str:
     training = manifest.success.training
     return template.render(
         manifest=manifest, success_training=to_document(training) if training else {})
+
+
+def trained_license(licenses: Iterable[str]) -> str:
+    """
+    Say under which terms weights are that were trained here.
+
+    :param licenses: SPDX names of those of the training videos, which may bind what is made of
+        them.
+    """
+    others = ['none stated' if name in ('', 'NOASSERTION') else name
+              for name in sorted(set(licenses) - PERMISSIVE)]
+    return (f'what the licences of the training videos allow: {", ".join(others)}' if others
+            else 'Apache-2.0')
 
 
 def _figures(metrics: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[list[str]]:

@@ -11,11 +11,9 @@ identity and yet every layer gets a gradient from the second step on, `up` from 
 
 from collections import OrderedDict
 import math
-from typing import Protocol
 
 from hralign_ros.models.backbones import Backbone
-from hralign_ros.models.errors import ModelError
-from hralign_ros.models.weight_files import Checkpoint, load_state
+from hralign_ros.models.weight_files import Checkpoint, load_state, ModelError
 import torch
 from torch import nn, Tensor
 
@@ -73,16 +71,19 @@ def _zero(layer: nn.Conv2d | nn.Linear) -> None:
         nn.init.zeros_(layer.bias)
 
 
-def late_adapters(channels: int, kind: str, *, count: int = 3) -> nn.Sequential:
-    """Make `count` adapters in a row for a backbone of kind conv or vit."""
-    return _in_a_row(channels, kind, 'late', count)
+def adapters_of(channels: int, kind: str, position: str = 'late') -> nn.Sequential:
+    """Make three adapters in a row for a map of C channels in a backbone of kind conv or vit."""
+    return nn.Sequential(OrderedDict(
+        (f'{position}_adapter_{i}',
+         _conv_adapter(channels, position) if kind == 'conv' else TokenAdapter(channels))
+        for i in (1, 2, 3)))
 
 
 def make_adapters(
-    backbone: Backbone, position: str = 'late', *, init: str = 'identity', count: int = 3,
+    backbone: Backbone, position: str = 'late', *, init: str = 'identity',
 ) -> nn.Sequential:
     """
-    Make adapters for a place in a backbone: {position}_adapter_1 and so on, in a row.
+    Make three adapters for a place in a backbone: {position}_adapter_1 to 3, in a row.
 
     For a ConvNet, late: 1x1, a quarter of the width, 8 groups; early and middle: 3x3, half of the
     width, 1 and 4 groups (the released sizes: 0.1 M early, 3.5 M middle and 1.6 M late for a
@@ -97,9 +98,7 @@ def make_adapters(
     """
     if init not in INITS:
         raise ModelError(f"adapter init is '{init}'; allowed: {', '.join(INITS)}")
-    if count < 1:
-        raise ModelError(f'{count} adapters are asked for; needed is at least 1')
-    adapters = _in_a_row(backbone.adapter_channels(position), backbone.kind, position, count)
+    adapters = adapters_of(backbone.adapter_channels(position), backbone.kind, position)
     if init == 'release':
         for adapter in adapters:
             _init_as_released(adapter)
@@ -123,16 +122,6 @@ def load_adapters(
     return adapters
 
 
-class Cuttable(Protocol):
-    """What can be cut at an adapter position: a Backbone, or a network in parts."""
-
-    def front(self, position: str) -> nn.Module:
-        """Return what runs before the adapters."""
-
-    def back(self, position: str) -> nn.Module:
-        """Return what runs behind the adapters."""
-
-
 class AdaptedBackbone(nn.Module):
     """
     A frozen backbone with adapters in their place: pixels -> back(adapters(front(pixels))).
@@ -143,7 +132,7 @@ class AdaptedBackbone(nn.Module):
     :raises ModelError: the backbone cannot be cut there.
     """
 
-    def __init__(self, backbone: Cuttable, position: str, adapters: nn.Module) -> None:
+    def __init__(self, backbone: Backbone, position: str, adapters: nn.Module) -> None:
         super().__init__()
         self.front = backbone.front(position)
         self.adapters = adapters
@@ -159,13 +148,6 @@ class AdaptedBackbone(nn.Module):
         self.front.eval()
         self.back.eval()
         return self
-
-
-def _in_a_row(channels: int, kind: str, position: str, count: int) -> nn.Sequential:
-    return nn.Sequential(OrderedDict(
-        (f'{position}_adapter_{i + 1}',
-         _conv_adapter(channels, position) if kind == 'conv' else TokenAdapter(channels))
-        for i in range(count)))
 
 
 def _conv_adapter(channels: int, position: str) -> ConvAdapter:

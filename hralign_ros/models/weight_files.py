@@ -5,8 +5,9 @@
 Files of weights: the layouts in which published encoders come, read without running a pickle.
 
 Known are R3M's file, HR-Align's AdaptedR3M.pyth and its policies' (a ResNet under `convnet.`, or a
-ViT under `vit.`, with adapters and a language part beside it), the MAE files of data4robotics, MVP
-and VC-1 (timm's names beside a decoder), and plain state dicts of torchvision and timm.
+ViT under `vit.`, with adapters; a language part beside it is left out), the MAE files of
+data4robotics, MVP and VC-1 (timm's names beside a decoder), and plain state dicts of torchvision
+and timm.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,8 +16,7 @@ import os
 import re
 from typing import Any
 
-from hralign_ros.models.errors import ModelError
-from hralign_ros.runtime.errors import first_line
+from hralign_ros.runtime.errors import first_line, HralignError
 import torch
 from torch import nn, Tensor
 
@@ -28,11 +28,13 @@ _CONTAINERS = ('r3m', 'features', 'model', 'model_state', 'state_dict')
 _WRAPPERS = ('module.', 'mvt1.', 'model.')
 # The encoder's place in a file that holds more than the encoder.
 _ENCODERS = {'convnet.': 'r3m', 'vit.': 'vit'}
-_LANGUAGE = 'lang_enc.model.'
-_QUERY = 'lang_linear.'
 # Layers of an adapter by HR-Align's names, and ours.
 _LAYERS = {'D_fc1': 'down', 'D_mapping': 'map', 'D_fc2': 'up'}
 _ADAPTER = re.compile(r'((early|middle|late)_adapter_\d+)\.(.+)')
+
+
+class ModelError(HralignError, ValueError):
+    """A model that there is not, that cannot be cut as asked, or weights that do not fit it."""
 
 
 @dataclass(frozen=True)
@@ -43,16 +45,11 @@ class Checkpoint:
     :param backbone_state: by torchvision's or timm's names.
     :param adapters_state: by the names in `make_adapters` (late_adapter_1.down.weight, ...); None:
         the file has none.
-    :param query_state: weight [C, D] and bias [C] of the linear layer from the text feature to
-        the attention's query; None: the file has none.
-    :param language_state: of R3M's DistilBERT, by transformers' names; None: the file has none.
     :param layout: r3m, r3m_align, vit (in a policy), vit_align, mae, or state_dict.
     """
 
     backbone_state: State
     adapters_state: State | None
-    query_state: State | None
-    language_state: State | None
     layout: str
 
 
@@ -86,7 +83,7 @@ def parse_checkpoint(content: Any) -> Checkpoint:
     """
     state = _unwrapped(content)
     encoder = next((e for e in _ENCODERS if any(k.startswith(e) for k in state)), '')
-    own = _below(state, encoder)
+    own = below(state, encoder)
     adapters = {key: value for key, value in own.items() if _ADAPTER.match(key)}
     backbone = {key: value for key, value in own.items() if key not in adapters}
     layout = _ENCODERS.get(encoder, 'state_dict') + ('_align' if adapters else '')
@@ -94,35 +91,7 @@ def parse_checkpoint(content: Any) -> Checkpoint:
         kept = {k: v for k, v in backbone.items() if 'decoder' not in k and 'mask_token' not in k}
         layout = 'mae' if len(kept) < len(backbone) and not encoder else layout
         backbone = kept
-    return Checkpoint(
-        backbone, _renamed_adapters(adapters) if adapters else None,
-        _below(state, _QUERY) if any(k.startswith(_QUERY) for k in state) else None,
-        _below(state, _LANGUAGE) if any(k.startswith(_LANGUAGE) for k in state) else None,
-        layout)
-
-
-def to_release_state(
-    backbone_state: Mapping[str, Tensor], adapters_state: Mapping[str, Tensor],
-    query_state: Mapping[str, Tensor] | None = None,
-    language_state: Mapping[str, Tensor] | None = None, *, encoder: str = 'convnet.',
-) -> State:
-    """
-    Name tensors as HR-Align's file does; the inverse of `parse_checkpoint`.
-
-    Its container is {'model_state': ...}, to be written with torch.save.
-
-    :param backbone_state: by torchvision's names, for example that of an R3M's module.
-    :param adapters_state: that of `make_adapters`.
-    :param encoder: convnet. for a ResNet, vit. for a ViT.
-    """
-    layers = {ours: theirs for theirs, ours in _LAYERS.items()}
-    state = {f'{encoder}{key}': value for key, value in backbone_state.items()}
-    for key, value in adapters_state.items():
-        adapter, layer, kind = key.split('.')
-        state[f'{encoder}{adapter}.{layers[layer]}.{kind}'] = value
-    state.update({f'{_LANGUAGE}{key}': value for key, value in (language_state or {}).items()})
-    state.update({f'{_QUERY}{key}': value for key, value in (query_state or {}).items()})
-    return state
+    return Checkpoint(backbone, _renamed_adapters(adapters) if adapters else None, layout)
 
 
 def load_state(
@@ -153,13 +122,15 @@ def load_state(
 
 
 def load_file_into(
-    net: nn.Module, path: str | os.PathLike[str], *, optional: Sequence[str] = (),
-) -> Checkpoint:
+    net: nn.Module, path: str | os.PathLike[str] | None, *, optional: Sequence[str] = (),
+) -> Checkpoint | None:
     """
-    Load the backbone of a file into a network, and return all that the file holds.
+    Load the backbone of a file, if one is named, into a network; return all that the file holds.
 
     :raises ModelError: as `read_checkpoint` and `load_state`, with the file's name.
     """
+    if not path:
+        return None
     checkpoint = read_checkpoint(path)
     try:
         load_state(net, checkpoint.backbone_state, optional=optional)
@@ -204,7 +175,8 @@ def _unwrapped(content: Any) -> State:
     return state
 
 
-def _below(state: Mapping[str, Tensor], prefix: str) -> State:
+def below(state: Mapping[str, Tensor], prefix: str) -> State:
+    """Give the tensors whose names begin so, under the rest of their names."""
     return {k[len(prefix):]: v for k, v in state.items() if k.startswith(prefix)}
 
 

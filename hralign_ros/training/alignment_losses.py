@@ -13,12 +13,12 @@ TEMPERATURE = 0.1
 
 
 def alignment_loss(
-    human: Tensor, robot_frozen: Tensor, robot_adapted: Tensor, *,
+    human_to_robot: Tensor, robot_to_human: Tensor, own_frozen: Tensor, *,
     temperature: float = TEMPERATURE, decoupled: bool = False, frozen_weight: float = 1.0,
     same_task: Tensor | None = None,
 ) -> Tensor:
     """
-    Pull each adapted robot clip to its human clip (HR-Align, Eq. 6).
+    Pull each adapted robot clip to its human clip (HR-Align, Eq. 6), from cosines.
 
     With S(x, y) = exp(x.y / temperature) on features of norm 1, h the human, f the frozen and a
     the adapted robot features, M rows, the loss is the mean over i and over both directions of
@@ -26,11 +26,12 @@ def alignment_loss(
         -log S(h_i, a_i) / [S(h_i, a_i) + w S(h_i, f_i) + sum over j != i of S(h_i, a_j)]
         -log S(a_i, h_i) / [S(a_i, h_i) + w S(f_i, h_i) + sum over j != i of S(a_i, h_j)]
 
-    The pair's own frozen robot feature is a negative in both; those of other pairs are none.
+    The pair's own frozen robot feature is a negative in both; those of other pairs are none. The
+    two directions need not be each other's transpose.
 
-    :param human: float [M, C], of any norm; normalised here.
-    :param robot_frozen: float [M, C].
-    :param robot_adapted: float [M, C].
+    :param human_to_robot: float [M, M], row i: human clip i with every adapted robot clip.
+    :param robot_to_human: float [M, M], row i: adapted robot clip i with every human clip.
+    :param own_frozen: float [M], human clip i with its own robot clip, not adapted.
     :param decoupled: leave the positive out of the denominator. A row that has no negative at all
         keeps it, and so contributes 0.
     :param frozen_weight: w above, 0 or more; the paper's is 1.
@@ -40,32 +41,11 @@ def alignment_loss(
     :raises ValueError: shapes that do not fit, a weight below 0 or a temperature that is not
         above 0.
     """
-    if not human.shape == robot_frozen.shape == robot_adapted.shape or human.dim() != 2:
-        raise ValueError(
-            f'features are {list(human.shape)}, {list(robot_frozen.shape)} and '
-            f'{list(robot_adapted.shape)}; needed are three of one shape [M, C]')
-    human, frozen, adapted = (
-        functional.normalize(x, dim=1) for x in (human, robot_frozen, robot_adapted))
-    similarity = human @ adapted.T
-    return contrast(
-        similarity, similarity.T, (human * frozen).sum(1), temperature=temperature,
-        decoupled=decoupled, frozen_weight=frozen_weight, same_task=same_task)
-
-
-def contrast(
-    human_to_robot: Tensor, robot_to_human: Tensor, own_frozen: Tensor, *,
-    temperature: float = TEMPERATURE, decoupled: bool = False, frozen_weight: float = 1.0,
-    same_task: Tensor | None = None,
-) -> Tensor:
-    """
-    Compute Eq. 6 from cosines, where the two directions need not be each other's transpose.
-
-    :param human_to_robot: float [M, M], row i: human clip i with every adapted robot clip.
-    :param robot_to_human: float [M, M], row i: adapted robot clip i with every human clip.
-    :param own_frozen: float [M], human clip i with its own robot clip, not adapted.
-    :returns: float scalar. Other parameters and errors are those of `alignment_loss`.
-    """
     count = len(own_frozen)
+    if not human_to_robot.shape == robot_to_human.shape == (count, count):
+        raise ValueError(
+            f'cosines are {list(human_to_robot.shape)} and {list(robot_to_human.shape)}; needed '
+            f'are two of [{count}, {count}]')
     if frozen_weight < 0 or temperature <= 0:
         raise ValueError(f'frozen_weight is {frozen_weight} and temperature {temperature}; needed '
                          'are 0 or more, and more than 0')

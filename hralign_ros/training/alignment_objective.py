@@ -20,7 +20,7 @@ from hralign_ros.training.alignment_batches import (
     VideoBatch,
     VideoBatches,
 )
-from hralign_ros.training.alignment_losses import contrast, video_text_loss
+from hralign_ros.training.alignment_losses import alignment_loss, video_text_loss
 from hralign_ros.training.alignment_options import TrainOptions
 from hralign_ros.training.alignment_validation import Encoded, loss_and_recall
 from hralign_ros.training.clip_features import ClipFeatures
@@ -150,7 +150,7 @@ def batch_loss(model: HRAlign, batch: Batch, options: TrainOptions, ranks: Ranks
     for there, still, moved in zip(batch.present, others[::2], others[1::2], strict=True):
         if there.any():
             mask = batch.same_task[there][:, there] if options.mask_same_task else None
-            terms.append(contrast(
+            terms.append(alignment_loss(
                 *anchored_cosines(every[there], still[there],
                                   moved[there].unflatten(1, (texts, -1)), batch.text_of[there]),
                 temperature=options.temperature, decoupled=options.decoupled,

@@ -21,7 +21,7 @@ from hralign_ros.data.samplers import WINDOW_S
 from hralign_ros.models.adapters import make_adapters
 from hralign_ros.models.backbones import Backbone, load_backbone, RANDOM, require_weights
 from hralign_ros.models.hr_align import HRAlign
-from hralign_ros.models.text import load_distilbert, MiniLMSentences, SentenceFeatures
+from hralign_ros.models.text import distilbert_sentences, minilm_sentences, SentenceFeatures
 from hralign_ros.models.weight_files import read_checkpoint as read_weights
 from hralign_ros.runtime.report import Report, silent
 from hralign_ros.runtime.video import frame_times
@@ -241,10 +241,10 @@ def text_encoder(name: str) -> SentenceFeatures:
     :raises TrainingError: no such encoder.
     """
     if name == 'minilm':
-        return MiniLMSentences()
+        return minilm_sentences()
     kind, _, folder = name.partition(':')
     if kind == 'distilbert' and folder:
-        return load_distilbert(folder)
+        return distilbert_sentences(Path(folder))
     raise TrainingError(f"text encoder is '{name}'; allowed: minilm, distilbert:FOLDER")
 
 

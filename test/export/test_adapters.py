@@ -14,8 +14,8 @@ CASES = {
     'conv': (lambda: adapters.ConvAdapter(64), 64),
     'conv without groups': (lambda: adapters.ConvAdapter(64, down=2, groups=1), 64),
     'vit': (lambda: adapters.TokenAdapter(48), 48),
-    'three conv': (lambda: adapters.late_adapters(64, 'conv'), 64),
-    'three vit': (lambda: adapters.late_adapters(48, 'vit'), 48),
+    'three conv': (lambda: adapters.adapters_of(64, 'conv'), 64),
+    'three vit': (lambda: adapters.adapters_of(48, 'vit'), 48),
 }
 
 
@@ -61,7 +61,7 @@ def test_gradients_are_alive(case):
 def test_a_row_of_adapters_learns(kind):
     """Guards three in a row: the last zero must not keep the first ones from their gradients."""
     torch.manual_seed(0)
-    module = adapters.late_adapters(64, kind)
+    module = adapters.adapters_of(64, kind)
     gradients(module, 64)
     torch.optim.SGD(module.parameters(), lr=0.1).step()
     assert all(value > 0 for value in gradients(module, 64).values())
@@ -71,13 +71,13 @@ def test_sizes_are_those_of_the_paper():
     """Guards the geometry that was released: three of them have 1.6 M and 5.3 M parameters."""
     assert count(adapters.ConvAdapter(2048)) == 527_360
     assert count(adapters.TokenAdapter(768)) == 1_771_776
-    assert count(adapters.late_adapters(2048, 'conv')) == 1_582_080
-    assert count(adapters.late_adapters(768, 'vit')) == 5_315_328
+    assert count(adapters.adapters_of(2048, 'conv')) == 1_582_080
+    assert count(adapters.adapters_of(768, 'vit')) == 5_315_328
 
 
 def test_names_are_those_of_the_authors():
     """Guards their checkpoint's keys, which name the adapters late_adapter_1 to 3."""
-    names = list(dict(adapters.late_adapters(64, 'conv').named_children()))
+    names = list(dict(adapters.adapters_of(64, 'conv').named_children()))
     assert names == ['late_adapter_1', 'late_adapter_2', 'late_adapter_3']
 
 

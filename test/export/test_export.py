@@ -8,6 +8,7 @@ from importlib import import_module
 import io
 
 import pytest
+from support.released import release_state
 
 np = import_module('numpy')
 onnx = import_module('onnx')
@@ -17,13 +18,13 @@ runtime = import_module('hralign_ros.runtime')
 adapters = import_module('hralign_ros.models.adapters')
 checkpoints = import_module('hralign_ros.models.weight_files')
 backbones = import_module('hralign_ros.models.backbones')
-heads = import_module('hralign_ros.models.heads')
+heads = import_module('hralign_ros.models.hr_align')
 bundle = import_module('hralign_ros.export.bundle')
 compress = import_module('hralign_ros.export.compress')
 graphs = import_module('hralign_ros.models.onnx_export')
-parity = import_module('hralign_ros.export.parity')
+parity = import_module('hralign_ros.export.checks')
 query = import_module('hralign_ros.export.query')
-samples = import_module('hralign_ros.export.samples')
+samples = import_module('hralign_ros.export.checks')
 SessionFactory = import_module('hralign_ros.runtime.providers').SessionFactory
 BundleError = import_module('hralign_ros.runtime.errors').BundleError
 
@@ -39,9 +40,9 @@ def shipped_visual():
         onnx.numpy_helper.to_array(t).copy()) for t in model.graph.initializer
         if t.name.startswith('adapters.')}
     backbone = backbones.load_backbone('efficientnet_lite0')
-    row = adapters.late_adapters(backbone.channels, backbone.kind)
+    row = adapters.adapters_of(backbone.channels, backbone.kind)
     row.load_state_dict(weights)
-    return bundle._Visual(backbone.module, row), model.SerializeToString()
+    return bundle._Visual(backbone, 'late', row), model.SerializeToString()
 
 
 def graph_of(visual):
@@ -119,7 +120,7 @@ def test_adapters_of_a_file_of_weights_are_exported(tmp_path):
     for parameter in row.parameters():
         torch.nn.init.normal_(parameter, std=0.02)
     path, lines = tmp_path / 'AdaptedR3M.pyth', []
-    torch.save({'model_state': checkpoints.to_release_state(
+    torch.save({'model_state': release_state(
         backbone.module.state_dict(), row.state_dict())}, path)
     manifest = bundle.export_bundle(
         tmp_path / 'made', bundle.ExportOptions(backbone='r3m_resnet18', weights=str(path)),
@@ -141,7 +142,7 @@ def test_adapters_at_several_places_are_no_bundle(tmp_path):
     both = {name: value for position in ('early', 'late')
             for name, value in adapters.make_adapters(backbone, position).state_dict().items()}
     path = tmp_path / 'several.pyth'
-    torch.save({'model_state': checkpoints.to_release_state(
+    torch.save({'model_state': release_state(
         backbone.module.state_dict(), both)}, path)
     with pytest.raises(BundleError, match=r'adapters at several places \(early, late\)'):
         bundle.export_bundle(
@@ -344,7 +345,7 @@ def test_own_weights_are_those_exported(tmp_path):
     (tmp_path / 'w.pth').write_bytes(buffer.getvalue())
     state = {name: value.clone() for name, value in net.state_dict().items()}
     fresh = torch.nn.Conv2d(3, 4, 1)
-    backbones._load_into(fresh, str(tmp_path / 'w.pth'))
+    backbones.load_file_into(fresh, str(tmp_path / 'w.pth'))
     model = graphs.torch_graph(fresh, [torch.zeros(1, 3, 2, 2)], inputs=['x'], outputs=['y'])
     stored = onnx.load_from_string(model).graph.initializer
     values = [onnx.numpy_helper.to_array(t) for t in stored if list(t.dims) == [4, 3, 1, 1]]

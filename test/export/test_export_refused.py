@@ -15,8 +15,8 @@ cli = import_module('hralign_ros.cli.main')
 runtime = import_module('hralign_ros.runtime')
 backbones = import_module('hralign_ros.models.backbones')
 bundle = import_module('hralign_ros.export.bundle')
-licences = import_module('hralign_ros.export.licences')
-parity = import_module('hralign_ros.export.parity')
+licences = import_module('hralign_ros.export.card')
+parity = import_module('hralign_ros.export.checks')
 writer = import_module('hralign_ros.export.writer')
 
 
@@ -96,7 +96,8 @@ def test_clips_of_any_length_make_a_bundle_that_loads(tmp_path, length):
     text = SimpleNamespace(dim=384, max_tokens=128)
     shipped = runtime.Encoder.load(runtime.default_bundle(), provider='cpu')
     manifest = bundle._manifest(
-        bundle.ExportOptions(length=length), net, text, {}, 'x', None)
+        bundle.ExportOptions(length=length), net, text, {}, 'x', bundle.Adaptation(
+            torch.nn.Identity(), None, 'late', 'none', None, {}))
     writer.write_bundle(
         tmp_path, replace(manifest, success=shipped.manifest.success),
         writer.graphs_of(shipped.bundle), shipped.tasks)

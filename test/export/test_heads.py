@@ -9,7 +9,7 @@ import math
 import pytest
 import torch
 
-heads = import_module('hralign_ros.models.heads')
+heads = import_module('hralign_ros.models.hr_align')
 
 V, T, N, C, D, K = 2, 5, 7, 12, 6, 3
 

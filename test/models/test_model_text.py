@@ -9,7 +9,7 @@ import pytest
 
 np = import_module('numpy')
 torch = import_module('torch')
-errors = import_module('hralign_ros.models.errors')
+errors = import_module('hralign_ros.models.weight_files')
 text = import_module('hralign_ros.models.text')
 
 WORDS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', 'open', 'close', 'the', 'drawer', 'door',
@@ -46,7 +46,7 @@ IDS = [[2, 5, 7, 8, 3], [2, 6, 7, 9, 10, 11, 3], [2, 5, 3]]
 
 def test_distilbert_is_the_mean_over_tokens(folder, bert):
     """Guards the query of the paper: plain mean of the last states, every text on its own."""
-    features = text.load_distilbert(folder)
+    features = text.distilbert_sentences(folder)
     got = features.encode(TEXTS)
     want = np.stack([hidden(bert, [i], [[1] * len(i)])[0].mean(0).numpy() for i in IDS])
     assert got.shape == (3, features.dim) == (3, 24) and got.dtype == np.float32
@@ -56,32 +56,6 @@ def test_distilbert_is_the_mean_over_tokens(folder, bert):
     assert features.encode([]).shape == (0, 24)
 
 
-def test_r3ms_mean_depends_on_the_batch(folder, bert):
-    """Guards the comparison with R3M: its mean takes in the padding, and so the other texts."""
-    features = text.load_distilbert(folder, unmasked_batch_mean=True)
-    padded = [i + [0] * (7 - len(i)) for i in IDS]
-    mask = [[1] * len(i) + [0] * (7 - len(i)) for i in IDS]
-    got = features.encode(TEXTS)
-    np.testing.assert_allclose(got, hidden(bert, padded, mask).mean(1).numpy(), atol=1e-6)
-    alone = features.encode(TEXTS[:1])
-    assert np.abs(alone[0] - got[0]).max() > 1e-2
-    np.testing.assert_allclose(alone, text.load_distilbert(folder).encode(TEXTS[:1]), atol=1e-6)
-    assert features.encode([]).shape == (0, 24)
-
-
-def test_distilbert_out_of_an_r3m(tmp_path, folder, bert):
-    """Guards R3M's own language part: its weights, with a tokenizer from elsewhere."""
-    state = {f'module.lang_enc.model.{k}': v + 1.0 for k, v in bert.state_dict().items()}
-    torch.save({'r3m': state | {'module.convnet.conv1.weight': torch.zeros(1)}},
-               tmp_path / 'model.pth')
-    (folder / 'model.safetensors').unlink()
-    features = text.load_distilbert(folder, weights=tmp_path / 'model.pth')
-    assert torch.equal(features._bert.embeddings.word_embeddings.weight,
-                       bert.embeddings.word_embeddings.weight + 1.0)
-    assert not any(p.requires_grad for p in features._bert.parameters())
-    assert not features._bert.training
-
-
 def test_a_published_file_with_a_head(folder, bert):
     """Guards distilbert-base-uncased as published, below `distilbert.` and with a word head."""
     from safetensors.torch import save_file
@@ -89,41 +63,39 @@ def test_a_published_file_with_a_head(folder, bert):
     save_file({f'distilbert.{k}': v.clone() for k, v in bert.state_dict().items()}
               | {'vocab_transform.weight': torch.zeros(24, 24)}, folder / 'model.safetensors')
     want = hidden(bert, IDS[:1], [[1] * 5])[0].mean(0).numpy()
-    np.testing.assert_allclose(text.load_distilbert(folder).encode(TEXTS[:1])[0], want, atol=1e-6)
+    got = text.distilbert_sentences(folder).encode(TEXTS[:1])[0]
+    np.testing.assert_allclose(got, want, atol=1e-6)
 
 
-@pytest.mark.parametrize('case', ['no tokenizer', 'no weights', 'no language', 'other size',
-                                  'other words', 'too long'])
-def test_distilbert_that_cannot_be(tmp_path, folder, bert, case):
+@pytest.mark.parametrize('case', ['no tokenizer', 'no weights', 'other size', 'other words',
+                                  'too long'])
+def test_distilbert_that_cannot_be(folder, bert, case):
     """Guards against half a text encoder: one sentence for each thing that may be missing."""
-    weights, said = None, {
-        'no tokenizer': 'vocab.txt', 'no weights': 'model.safetensors',
-        'no language': 'no language part', 'other size': 'of another shape',
-        'other words': '14 words', 'too long': '14 tokens; at most 12'}[case]
+    from safetensors.torch import save_file
+
+    said = {'no tokenizer': 'vocab.txt', 'no weights': 'model.safetensors',
+            'other size': 'of another shape', 'other words': '14 words',
+            'too long': '14 tokens; at most 12'}[case]
     if case == 'no tokenizer':
         (folder / 'vocab.txt').unlink()
     elif case == 'no weights':
         (folder / 'model.safetensors').unlink()
-    elif case == 'no language':
-        weights = tmp_path / 'w.pth'
-        torch.save({'convnet.conv1.weight': torch.zeros(1)}, weights)
     elif case == 'other size':
-        weights = tmp_path / 'w.pth'
-        torch.save({f'lang_enc.model.{k}': v[:1] for k, v in bert.state_dict().items()}, weights)
+        save_file({k: v[:1].clone() for k, v in bert.state_dict().items()},
+                  folder / 'model.safetensors')
     elif case == 'other words':
         (folder / 'vocab.txt').write_text('\n'.join([*WORDS, 'one', 'two']), 'utf-8')
     with pytest.raises(errors.ModelError, match=said):
-        text.load_distilbert(folder, weights=weights).encode(['open ' * 12])
+        text.distilbert_sentences(folder).encode(['open ' * 12])
 
 
 def test_minilm_sentences():
     """Guards the default: the encoder's plain row, norm 1, each text on its own."""
-    encoder = text.load_minilm()
-    features = text.MiniLMSentences(encoder)
+    encoder, features = text.load_minilm(), text.minilm_sentences()
     got = features.encode(TEXTS)
     assert got.shape == (3, features.dim) == (3, 384) and got.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(got, axis=1), 1.0, atol=1e-5)
-    ids = torch.tensor([features._tokenizer.encode(TEXTS[1]).ids])
+    ids = torch.tensor([features.tokenizer.encode(TEXTS[1]).ids])
     with torch.no_grad():
         want = encoder(ids, torch.ones_like(ids), torch.zeros(2, 3, 384),
                        torch.ones(2, 3, dtype=torch.int64))[0]

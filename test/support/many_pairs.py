@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hralign_ros.evaluation import embeddings, metrics
-from hralign_ros.models.adapters import late_adapters
+from hralign_ros.models.adapters import adapters_of
 from hralign_ros.models.hr_align import HRAlign
 from hralign_ros.training import alignment_validation
 from hralign_ros.training.alignment_batches import Item, PairBatches
@@ -72,7 +72,7 @@ def main():
             yield Item(human, {'third_person': replace(
                 clip('robot', i + 1), task_id=human.task_id, task_text=human.task_text)})
 
-    model = HRAlign(late_adapters(chosen.channels, 'conv'), nn.Identity(), tiny_run.TEXT_DIM,
+    model = HRAlign(adapters_of(chosen.channels, 'conv'), nn.Identity(), tiny_run.TEXT_DIM,
                     chosen.channels)
 
     def measure(count):

@@ -15,8 +15,9 @@ from pathlib import Path
 import signal
 
 from hralign_ros.data.pairs import Clip, Pair
-from hralign_ros.models.adapters import late_adapters
+from hralign_ros.models.adapters import adapters_of
 from hralign_ros.models.hr_align import HRAlign
+from hralign_ros.training.alignment_losses import alignment_loss
 from hralign_ros.training.alignment_objective import AlignmentObjective
 from hralign_ros.training.alignment_options import TrainOptions
 from hralign_ros.training.clip_features import ClipFeatures
@@ -26,6 +27,7 @@ import numpy as np
 from support import tiny_success
 import torch
 from torch import nn
+from torch.nn import functional
 
 CHANNELS, FRAMES, SIDE, TEXT_DIM = 32, 6, 3, 12
 OPTIONS = TrainOptions(
@@ -86,7 +88,7 @@ def make_texts(tasks=4):
 
 def make_model(seed=0, **options):
     torch.manual_seed(seed)
-    return HRAlign(late_adapters(CHANNELS, 'conv'), nn.Identity(), TEXT_DIM, CHANNELS, **options)
+    return HRAlign(adapters_of(CHANNELS, 'conv'), nn.Identity(), TEXT_DIM, CHANNELS, **options)
 
 
 def make_objective(options=OPTIONS, *, model=None, pairs=None, report=print):
@@ -157,3 +159,17 @@ def main():
 
 if __name__ == '__main__':
     main()
+
+
+def loss_of(human, frozen, adapted, **options):
+    """Compute Eq. 6 of features [M, C] of any norm, all pooled alike."""
+    human, frozen, adapted = (functional.normalize(x, dim=1) for x in (human, frozen, adapted))
+    cosines = human @ adapted.T
+    return alignment_loss(cosines, cosines.T, (human * frozen).sum(1), **options)
+
+
+def streams_of(model, human, robot, text):
+    """Pool human, frozen and adapted robot clips [B, T, C, rows, columns], each [B, C]."""
+    return (model.pooled(model.frozen_maps(human), text),
+            model.pooled(model.frozen_maps(robot), text),
+            model.pooled(model.adapted_maps(robot), text))

@@ -6,8 +6,9 @@
 from itertools import product
 import math
 
-from hralign_ros.training.alignment_losses import alignment_loss, video_text_loss
+from hralign_ros.training.alignment_losses import video_text_loss
 import pytest
+from support import tiny_run
 import torch
 
 TASKS = torch.tensor([0, 1, 0, 2, 1, 0])
@@ -50,8 +51,8 @@ def test_values_and_gradients_of_eq_6(decoupled, weight, masked, temperature):
     """Guards every option of the loss, and the gradient into all three streams."""
     same = SAME if masked else None
     mine, theirs = features(), features()
-    loss = alignment_loss(*mine, temperature=temperature, decoupled=decoupled,
-                          frozen_weight=weight, same_task=same)
+    loss = tiny_run.loss_of(*mine, temperature=temperature, decoupled=decoupled,
+                            frozen_weight=weight, same_task=same)
     expected = reference(*theirs, temperature=temperature, decoupled=decoupled, weight=weight,
                          same=same)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
@@ -69,14 +70,14 @@ def test_a_row_without_negatives_contributes_nothing():
     """Guards the decoupled loss against the logarithm of zero, and its gradient against NaN."""
     rows = features(3)
     everybody = torch.ones(3, 3, dtype=torch.bool)
-    loss = alignment_loss(*rows, decoupled=True, frozen_weight=0.0, same_task=everybody)
+    loss = tiny_run.loss_of(*rows, decoupled=True, frozen_weight=0.0, same_task=everybody)
     loss.backward()
     assert loss.item() == 0.0
     assert all(not r.grad.any() for r in (rows[0], rows[2]))
     # One row that has a negative beside two that have none.
     some = torch.tensor([[1, 1, 1], [1, 1, 0], [1, 0, 1]], dtype=torch.bool)
     rows = features(3)
-    loss = alignment_loss(*rows, decoupled=True, frozen_weight=0.0, same_task=some)
+    loss = tiny_run.loss_of(*rows, decoupled=True, frozen_weight=0.0, same_task=some)
     expected = reference(*features(3), temperature=0.1, decoupled=True, weight=0.0, same=some)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
     loss.backward()
@@ -85,28 +86,28 @@ def test_a_row_without_negatives_contributes_nothing():
 
 def test_large_features_do_not_overflow():
     rows = [r.detach().float() * 1e6 for r in features()]
-    assert math.isfinite(alignment_loss(*rows, temperature=0.01))
+    assert math.isfinite(tiny_run.loss_of(*rows, temperature=0.01))
 
 
 def test_the_frozen_feature_is_a_negative():
     """Guards the first of the paper's two principles: closer than the frozen feature."""
     human, frozen, adapted = (r.detach() for r in features())
-    near = alignment_loss(human, human, adapted)
-    far = alignment_loss(human, -human, adapted)
+    near = tiny_run.loss_of(human, human, adapted)
+    far = tiny_run.loss_of(human, -human, adapted)
     assert near > far + 1.0
-    without = [alignment_loss(human, f, adapted, frozen_weight=0.0) for f in (human, -human)]
+    without = [tiny_run.loss_of(human, f, adapted, frozen_weight=0.0) for f in (human, -human)]
     assert without[0] == without[1]
     assert frozen.shape == human.shape
 
 
 def test_shapes_and_options_are_checked():
     human, frozen, adapted = features()
-    with pytest.raises(ValueError, match='of one shape'):
-        alignment_loss(human, frozen[:3], adapted)
+    with pytest.raises(ValueError, match='needed are two of'):
+        tiny_run.loss_of(human, frozen, adapted[:3])
     with pytest.raises(ValueError, match='same_task is'):
-        alignment_loss(human, frozen, adapted, same_task=SAME[:2])
+        tiny_run.loss_of(human, frozen, adapted, same_task=SAME[:2])
     with pytest.raises(ValueError, match='frozen_weight'):
-        alignment_loss(human, frozen, adapted, frozen_weight=-1)
+        tiny_run.loss_of(human, frozen, adapted, frozen_weight=-1)
     with pytest.raises(ValueError, match='needed are'):
         video_text_loss(human, torch.zeros(2, dtype=torch.int64))
 

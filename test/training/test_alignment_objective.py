@@ -85,7 +85,7 @@ def slow_anchored_loss(model, batch, options):
         total = 0.0
         for i, pair in enumerate(owner):
             def look(maps, k, by=pair):
-                return pool(maps[k:k + 1], queries[by:by + 1])[0]
+                return pool(maps[k:k + 1], queries[None, by:by + 1])[0, 0]
 
             own = {'to robot': look(batch.human, pair) @ look(adapted, i),
                    'frozen': look(batch.human, pair) @ look(frozen, i)}

@@ -10,7 +10,7 @@ from hralign_ros.data.manifest import DataError
 from hralign_ros.data.pairs import HOW, human_clip, make_pairs
 from hralign_ros.evaluation.embeddings import encode_pairs, NEUTRAL_TEXT
 from hralign_ros.models.backbones import load_backbone
-from hralign_ros.models.errors import ModelError
+from hralign_ros.models.weight_files import ModelError
 from hralign_ros.training.alignment_batches import make_items
 from hralign_ros.training.alignment_run import (
     adapt,

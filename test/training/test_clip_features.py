@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from hralign_ros.data.manifest import DataError
 from hralign_ros.data.pairs import Clip, Pair
-from hralign_ros.models.adapters import late_adapters
+from hralign_ros.models.adapters import adapters_of
 from hralign_ros.models.backbones import Backbone, Preprocessing
 from hralign_ros.models.hr_align import HRAlign
 from hralign_ros.models.onnx_export import preprocessing_graph
@@ -21,6 +21,7 @@ from hralign_ros.training.clip_features import build_clip_features, MapEncoder, 
 from hralign_ros.training.distributed import Ranks
 import numpy as np
 import pytest
+from support import tiny_run
 from support.mean_colours import make_videos
 import torch
 from torch import nn
@@ -165,7 +166,7 @@ def test_a_step_on_the_cache_is_a_full_forward(tmp_path, videos, backbone):
     texts = {'do it': np.ones(6, np.float32)}
     options = TrainOptions(batch=4, length=FRAMES, sampler='segment', mask_same_task=False)
     torch.manual_seed(2)
-    model = HRAlign(late_adapters(CHANNELS, 'conv'), nn.Identity(), 6, CHANNELS)
+    model = HRAlign(adapters_of(CHANNELS, 'conv'), nn.Identity(), 6, CHANNELS)
     for adapter in model.adapters:
         nn.init.normal_(adapter.up.weight, std=0.1)
     losses = {}
@@ -184,9 +185,7 @@ def test_a_step_on_the_cache_is_a_full_forward(tmp_path, videos, backbone):
     human, frozen, adapted = (live([c.file for c in side]) for side in (
         [i.human for i in chosen], [i.robot for i in chosen], [i.robot for i in chosen]))
     words = torch.ones(4, 6)
-    from hralign_ros.training.alignment_losses import alignment_loss
-
-    loss = alignment_loss(
+    loss = tiny_run.loss_of(
         model.pooled(human, words), model.pooled(frozen, words),
         model.pooled(model.adapters(adapted.flatten(0, 1)).unflatten(0, (4, FRAMES)), words),
         decoupled=options.decoupled)
@@ -206,6 +205,6 @@ def test_the_real_backbone_fits(tmp_path, videos):
     assert cache.map_shape == (1280, 7, 7)
     model = HRAlign(make_adapters(real), real.back('late'), 6, real.channels)
     maps = cache.stack(videos[1][:2], [np.arange(2)] * 2)
-    streams = model(maps, maps, torch.ones(2, 6))
-    torch.testing.assert_close(streams.human, streams.robot_adapted, rtol=0, atol=1e-6)
+    human, _, adapted = tiny_run.streams_of(model, maps, maps, torch.ones(2, 6))
+    torch.testing.assert_close(human, adapted, rtol=0, atol=1e-6)
     assert model.frozen_maps(maps) is maps

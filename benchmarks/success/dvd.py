@@ -98,7 +98,7 @@ def references(
         some = some[:REFERENCES]
         clips = stack_clips(
             some, [sample_clip(f, f.frames - 1, options.length, rng) for f in some])
-        found[task] = model.head.encode(clips.tokens, clips.mask, clips.age).clip
+        found[task] = model.head.encode(*clips).clip
     return found
 
 

@@ -11,7 +11,7 @@ the adaptation on paired video trains the query.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,6 @@ class Query:
     weight: Floats
     bias: Floats
     held_out_median_rank: float
-    penalty: float
 
 
 def fit_query(
@@ -67,8 +66,8 @@ def fit_query(
         ranks[penalty] = float(np.median((scores > right[:, None]).sum(1) + 1))
     penalty = min(ranks, key=ranks.__getitem__)
     weight = _ridge(texts, directions, penalty)
-    return Query(weight.astype(np.float32), (-weight @ centre).astype(np.float32),
-                 ranks[penalty], penalty)
+    return Query(
+        weight.astype(np.float32), (-weight @ centre).astype(np.float32), ranks[penalty])
 
 
 def _ridge(texts: Floats, directions: Floats, penalty: float) -> Floats:
@@ -93,5 +92,4 @@ def scaled(query: Query, tokens: Floats, texts: Floats, *, spread: float = 1.5) 
     queries = texts @ query.weight.T + query.bias
     scores = np.einsum('bnc,mc->mbn', tokens, queries)
     factor = np.float32(spread / scores.std(axis=2).mean())
-    return Query(query.weight * factor, query.bias * factor, query.held_out_median_rank,
-                 query.penalty)
+    return replace(query, weight=query.weight * factor, bias=query.bias * factor)

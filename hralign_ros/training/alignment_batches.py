@@ -20,6 +20,7 @@ from hralign_ros.data.pairs import Clip, Pair
 from hralign_ros.data.samplers import SAMPLERS, window_frames
 from hralign_ros.training.clip_features import ClipFeatures
 from hralign_ros.training.distributed import Ranks
+from hralign_ros.training.loop import Batch
 import numpy as np
 from numpy.typing import NDArray
 import torch
@@ -49,8 +50,8 @@ class Item:
         return next(iter(self.robots.values()))
 
 
-@dataclass(frozen=True)
-class Batch:
+@dataclass(frozen=True, eq=False)
+class PairBatch(Batch):
     """
     One rank's rows of a batch of b pairs.
 
@@ -75,16 +76,9 @@ class Batch:
     texts: Tensor
     text_of: Tensor
 
-    def to(self, device: torch.device) -> 'Batch':
-        """Move the features and texts; what selects rows goes with them."""
-        return Batch(
-            self.human.to(device), self.robot.to(device), self.owner.to(device), self.parts,
-            self.text.to(device), self.present.to(device), self.same_task.to(device),
-            self.texts.to(device), self.text_of.to(device))
 
-
-@dataclass(frozen=True)
-class VideoBatch:
+@dataclass(frozen=True, eq=False)
+class VideoBatch(Batch):
     """
     One rank's rows of a batch of n videos, of humans and of robots.
 
@@ -96,10 +90,6 @@ class VideoBatch:
     maps: Tensor
     task: Tensor
     texts: Tensor
-
-    def to(self, device: torch.device) -> 'VideoBatch':
-        """Move everything."""
-        return VideoBatch(self.maps.to(device), self.task.to(device), self.texts.to(device))
 
 
 def make_items(pairs: Iterable[Pair], cache: ClipFeatures) -> tuple[list[Item], int]:
@@ -152,10 +142,6 @@ class _Source:
         rate = (count - 1) / max(float(times[-1] - times[0]), 1e-6)
         return window_frames(count, self.length, rng, rate_hz=rate)
 
-    def even_frames(self) -> Indices:
-        """Choose frames evenly, first and last included: the fixed choice of validation."""
-        return np.rint(np.linspace(0, self.cache.frames - 1, self.length)).astype(np.int64)
-
     def text(self, texts: Sequence[str]) -> Tensor:
         """Stack text features: float32 [n, D]."""
         return torch.tensor(np.stack([self.texts[t] for t in texts]), dtype=torch.float32)
@@ -183,7 +169,7 @@ class PairBatches(_Source):
         if not 1 <= batch <= len(self.items):
             raise DataError(f'a batch of {batch} pairs, and there are {len(self.items)} with '
                             'features; choose a smaller batch, or give more pairs')
-        self.batch = batch
+        self.size = batch
         self._scenes = np.unique([i.robot.scene for i in self.items], return_inverse=True)[1] \
             if by_scene else None
         self.views = tuple(sorted({view for item in self.items for view in item.robots}))
@@ -191,7 +177,7 @@ class PairBatches(_Source):
     @property
     def steps_per_epoch(self) -> int:
         """Give the number of whole batches in all pairs."""
-        return len(self.items) // self.batch
+        return len(self.items) // self.size
 
     def plan(self, step: int) -> Indices:
         """Give the items of the global batch of a step: int64 [batch]."""
@@ -202,11 +188,11 @@ class PairBatches(_Source):
             rank = rng.permutation(int(self._scenes.max()) + 1)
             order = order[np.argsort(rank[self._scenes[order]], kind='stable')]
             # Whole batches in a new order: no run of steps sees one scene only.
-            whole = order[:self.steps_per_epoch * self.batch].reshape(-1, self.batch)
+            whole = order[:self.steps_per_epoch * self.size].reshape(-1, self.size)
             order = whole[rng.permutation(len(whole))].ravel()
-        return order[place * self.batch:(place + 1) * self.batch].astype(np.int64)
+        return order[place * self.size:(place + 1) * self.size].astype(np.int64)
 
-    def load(self, step: int, ranks: Ranks = Ranks()) -> Batch:  # noqa: B008  # frozen
+    def load(self, step: int, ranks: Ranks = Ranks()) -> PairBatch:  # noqa: B008
         """Load this rank's rows of the batch of a step (from 0)."""
         rng = np.random.default_rng([_FRAMES, self.seed, step])
         chosen = [self.items[i] for i in self.plan(step)]
@@ -214,16 +200,16 @@ class PairBatches(_Source):
         frames = [{clip.key: self.frames(clip, rng) for clip in (
             item.human, *(item.robots[v] for v in self.views if v in item.robots))}
             for item in chosen]
-        return self._load(chosen, frames, ranks.rows(self.batch))
+        return self._load(chosen, frames, ranks.rows(self.size))
 
-    def load_even(self, items: slice) -> Batch:
+    def load_even(self, items: slice) -> PairBatch:
         """
         Load these items with frames spread evenly over each clip, for validation.
 
         Their `texts` are those of all items, so that such batches can be put together.
         """
         chosen = self.items[items]
-        even = self.even_frames()
+        even = np.rint(np.linspace(0, self.cache.frames - 1, self.length)).astype(np.int64)
         frames = [{clip.key: even for clip in (item.human, *item.robots.values())}
                   for item in chosen]
         return self._load(chosen, frames, slice(0, len(chosen)), self.all_texts)
@@ -241,7 +227,7 @@ class PairBatches(_Source):
     def _load(
         self, chosen: Sequence[Item], frames: Sequence[Mapping[str, Indices]], rows: slice,
         texts: Sequence[str] = (),
-    ) -> Batch:
+    ) -> PairBatch:
         mine, my_frames = chosen[rows], frames[rows]
         robots: list[Clip] = []
         owner: list[int] = []
@@ -253,7 +239,7 @@ class PairBatches(_Source):
             parts.append(len(there))
         tasks = np.unique([item.task_id for item in chosen], return_inverse=True)[1]
         texts = texts or sorted({item.robot.task_text for item in chosen})
-        return Batch(
+        return PairBatch(
             human=self.cache.stack(
                 [item.human for item in mine],
                 [f[item.human.key] for item, f in zip(mine, my_frames, strict=True)]),
@@ -291,32 +277,26 @@ class VideoBatches(_Source):
         unknown = sorted({i.human.task_text for i in self.items} - set(texts))
         if unknown:
             raise DataError(f"no text feature of '{unknown[0]}', and {len(unknown)} in all")
-        self.batch = batch
+        self.size = batch
         self.humans = round(batch * human_fraction)
         self._human = _by_embodiment(item.human for item in self.items)
         self._robot = _by_embodiment(
             clip for item in self.items for clip in item.robots.values())
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Give the number of batches that hold as many videos as there are clips."""
-        clips = sum(1 + len(item.robots) for item in self.items)
-        return max(1, clips // self.batch)
-
     def plan(self, step: int) -> list[Clip]:
         """Give the clips of the global batch of a step; humans and robots take turns."""
         rng = np.random.default_rng([_CLIPS, self.seed, step])
         clips = [_sample(self._human if i < self.humans else self._robot, rng)
-                 for i in range(self.batch)]
+                 for i in range(self.size)]
         # Mixed, so that every rank gets both.
-        return [clips[i] for i in rng.permutation(self.batch)]
+        return [clips[i] for i in rng.permutation(self.size)]
 
     def load(self, step: int, ranks: Ranks = Ranks()) -> VideoBatch:  # noqa: B008  # frozen
         """Load this rank's rows of the batch of a step (from 0)."""
         rng = np.random.default_rng([_FRAMES, self.seed, step])
         clips = self.plan(step)
         frames = [self.frames(clip, rng) for clip in clips]
-        rows = ranks.rows(self.batch)
+        rows = ranks.rows(self.size)
         texts, task = np.unique([clip.task_text for clip in clips], return_inverse=True)
         return VideoBatch(
             self.cache.stack(clips[rows], frames[rows]), torch.from_numpy(task.astype(np.int64)),

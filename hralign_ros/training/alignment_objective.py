@@ -12,9 +12,9 @@ from hralign_ros.data.pairs import Pair
 from hralign_ros.models.hr_align import HRAlign
 from hralign_ros.runtime.report import Report
 from hralign_ros.training.alignment_batches import (
-    Batch,
     digest,
     make_items,
+    PairBatch,
     PairBatches,
     Texts,
     VideoBatch,
@@ -35,7 +35,7 @@ _CHUNK = 32
 LOSS, R1 = 'validation_loss', 'validation_r1'
 
 
-class AlignmentObjective(Objective[Batch | VideoBatch]):
+class AlignmentObjective(Objective[PairBatch | VideoBatch]):
     """
     Adapters and query that bring robot clips to the human clips that they are paired with.
 
@@ -65,7 +65,6 @@ class AlignmentObjective(Objective[Batch | VideoBatch]):
             VideoBatches(items, cache, texts, batch=2 * options.batch,
                          human_fraction=options.human_fraction, **common))
         self.held_out = PairBatches(held_out, cache, texts, batch=1, **common)
-        self.size = self.batches.batch
         words = sha256()
         for text in sorted({item.robot.task_text for item in (*items, *held_out)}):
             words.update(text.encode() + texts[text].tobytes())
@@ -98,14 +97,10 @@ class AlignmentObjective(Objective[Batch | VideoBatch]):
         """Move the model, and switch it to training."""
         self.model.to(device).train()
 
-    def load(self, step: int, ranks: Ranks) -> Batch | VideoBatch:
-        """Load this rank's rows of the batch of a step."""
-        return self.batches.load(step, ranks)
-
-    def loss(self, batch: Batch | VideoBatch, step: int,
+    def loss(self, batch: PairBatch | VideoBatch, step: int,
              ranks: Ranks) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the loss of the global batch."""
-        compute = batch_loss if isinstance(batch, Batch) else video_batch_loss
+        compute = batch_loss if isinstance(batch, PairBatch) else video_batch_loss
         return compute(self.model, batch, self.options, ranks), {}  # type: ignore[arg-type]
 
     def validate(self) -> dict[str, float]:
@@ -126,7 +121,7 @@ class AlignmentObjective(Objective[Batch | VideoBatch]):
         self.model.load_trained_state(dict(weights))
 
 
-def batch_loss(model: HRAlign, batch: Batch, options: TrainOptions, ranks: Ranks) -> Tensor:
+def batch_loss(model: HRAlign, batch: PairBatch, options: TrainOptions, ranks: Ranks) -> Tensor:
     """
     Compute Eq. 6 of the global batch from this rank's rows: the mean over views.
 
@@ -159,7 +154,7 @@ def batch_loss(model: HRAlign, batch: Batch, options: TrainOptions, ranks: Ranks
 
 
 def _streams(
-    model: HRAlign, batch: Batch, anchored: bool, *, human_adapted: bool,
+    model: HRAlign, batch: PairBatch, anchored: bool, *, human_adapted: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """
     Pool a batch for `anchored_cosines`.

@@ -15,12 +15,6 @@ from hralign_ros.training.checkpoints import TrainingError
 from hralign_ros.training.clip_features import DTYPES
 from hralign_ros.training.options import Allowed, check_options, LoopOptions
 
-OBJECTIVES = ('align', 'video_text')
-OPTIMISERS = ('adam', 'adamw')
-SELECTIONS = ('r1', 'loss')
-NEGATIVES = ('own', 'anchor')
-TRAINED = ('adapters', 'query')
-
 
 @dataclass(frozen=True)
 class TrainOptions(LoopOptions):
@@ -69,8 +63,9 @@ class TrainOptions(LoopOptions):
     select: str = 'r1'
 
     allowed: ClassVar[Allowed] = {
-        'objective': OBJECTIVES, 'optimiser': OPTIMISERS, 'sampler': tuple(SAMPLERS),
-        'select': SELECTIONS, 'negatives': NEGATIVES, 'batch': (1, math.inf),
+        'objective': ('align', 'video_text'), 'optimiser': ('adam', 'adamw'),
+        'sampler': tuple(SAMPLERS), 'select': ('r1', 'loss'), 'negatives': ('own', 'anchor'),
+        'batch': (1, math.inf),
         'length': (1, math.inf), 'patience': (0, math.inf), 'frozen_weight': (0, math.inf),
         'adapter_rate': (0, math.inf), 'temperature': (1e-6, math.inf), 'human_fraction': (0, 1)}
 
@@ -125,8 +120,8 @@ class AdaptOptions:
         :raises TrainingError: an option is none of those allowed.
         """
         check_options(self, {
-            'trained': TRAINED, 'pooling': POOLINGS, 'dtype': DTYPES, 'frames': (1, math.inf),
-            'attention_floor': (0, 1)})
+            'trained': ('adapters', 'query'), 'pooling': POOLINGS, 'dtype': DTYPES,
+            'frames': (1, math.inf), 'attention_floor': (0, 1)})
         if self.trained == 'query' and self.pooling == 'mean':
             raise TrainingError('trained is query and pooling mean: nothing is left to train')
         if self.train.objective == 'video_text' and self.pooling == 'mean':

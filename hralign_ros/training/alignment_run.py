@@ -25,7 +25,7 @@ from hralign_ros.models.text import distilbert_sentences, minilm_sentences, Sent
 from hralign_ros.models.weight_files import read_checkpoint as read_weights
 from hralign_ros.runtime.report import Report, silent
 from hralign_ros.runtime.video import frame_times
-from hralign_ros.training.alignment_batches import Item, make_items
+from hralign_ros.training.alignment_batches import Item, make_items, Texts
 from hralign_ros.training.alignment_objective import AlignmentObjective, R1
 from hralign_ros.training.alignment_options import AdaptOptions, TrainOptions
 from hralign_ros.training.checkpoints import read_checkpoint, TrainingError
@@ -38,13 +38,17 @@ from hralign_ros.training.clip_features import (
 from hralign_ros.training.devices import choose_device
 from hralign_ros.training.distributed import is_first
 from hralign_ros.training.loop import train
-from hralign_ros.training.run_folder import BEST, prepare_folder, read_record, RUN, write_record
+from hralign_ros.training.run_folder import (
+    BEST,
+    described,
+    prepare_folder,
+    read_record,
+    RUN,
+    write_record,
+)
 import numpy as np
-from numpy.typing import NDArray
 import torch
 from torch import nn
-
-Texts = dict[str, NDArray[np.float32]]
 
 # Clips whose length is looked at.
 _SOME = 30
@@ -276,11 +280,5 @@ def _described(
 ) -> dict[str, Any]:
     """Say what a run was trained on; a pair is a human clip with all views of a robot episode."""
     used = {item.robot.episode_id for item in learning}
-    episodes = [e for e in data.episodes if e.episode_id in used]
-    return {
-        'pairs': len(learning), 'validation_pairs': len(held_out),
-        'tasks': sorted({e.task_id for e in episodes}),
-        'scenes': len({e.scene for e in episodes}),
-        'embodiments': sorted({e.embodiment for e in episodes}),
-        'sources': sorted({e.source for e in episodes}),
-        'licenses': sorted({e.license_id for e in episodes})}
+    return {'pairs': len(learning), 'validation_pairs': len(held_out),
+            **described(e for e in data.episodes if e.episode_id in used)}

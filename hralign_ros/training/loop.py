@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import math
 import os
 from pathlib import Path
@@ -37,22 +37,44 @@ from hralign_ros.training.distributed import (
     Ranks,
     share_from_first,
 )
-from hralign_ros.training.log import last_seconds, TrainingLog
 from hralign_ros.training.options import LoopOptions
-from hralign_ros.training.run_folder import BEST, LAST, prepare_folder
+from hralign_ros.training.run_folder import (
+    BEST,
+    LAST,
+    last_seconds,
+    prepare_folder,
+    TrainingLog,
+)
 import torch
 from torch import nn, Tensor
 
 
-class Batch(Protocol):
+@dataclass(frozen=True, eq=False)
+class Batch:
     """What one rank needs of the batch of a step."""
 
     def to(self, device: torch.device) -> Self:
-        """Move its tensors."""
-        ...
+        """Move its tensors; what is none stays as it is."""
+        return replace(self, **{name: value.to(device) for name, value in vars(self).items()
+                                if isinstance(value, Tensor)})
 
 
 B = TypeVar('B', bound=Batch)
+C = TypeVar('C', bound=Batch, covariant=True)
+
+
+class Batches(Protocol[C]):
+    """
+    Where batches come from.
+
+    :ivar size: rows of a global batch, which have to be a multiple of the ranks.
+    """
+
+    size: int
+
+    def load(self, step: int, ranks: Ranks) -> C:
+        """Load this rank's part of the batch of a step (from 0), on the CPU, in any thread."""
+        ...
 
 
 class Objective(ABC, Generic[B]):
@@ -61,7 +83,7 @@ class Objective(ABC, Generic[B]):
 
     :ivar options: of the loop.
     :ivar settings: everything that the result depends on, for `check_same`; JSON.
-    :ivar size: rows of a global batch, which have to be a multiple of the ranks.
+    :ivar batches: what it is trained on.
     :ivar terms: of the loss, columns of the log.
     :ivar validation: names of what `validate` finds, columns of the log too; none: no validation.
     :ivar patience: validations in a row without a new best, after which the run ends; 0: never.
@@ -71,7 +93,7 @@ class Objective(ABC, Generic[B]):
 
     options: LoopOptions
     settings: Mapping[str, Any]
-    size: int
+    batches: Batches[B]
     terms: tuple[str, ...] = ()
     validation: tuple[str, ...] = ()
     patience = 0
@@ -89,10 +111,6 @@ class Objective(ABC, Generic[B]):
     @abstractmethod
     def to(self, device: torch.device) -> None:
         """Move what is trained, and what it needs."""
-
-    @abstractmethod
-    def load(self, step: int, ranks: Ranks) -> B:
-        """Load this rank's part of the batch of a step (from 0), on the CPU, in any thread."""
 
     @abstractmethod
     def loss(self, batch: B, step: int, ranks: Ranks) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -188,7 +206,7 @@ class _Run(Generic[B]):
 
     def __init__(self, objective: Objective[B], output: Path, device: torch.device, ranks: Ranks,
                  report: Report) -> None:
-        ranks.rows(objective.size)
+        ranks.rows(objective.batches.size)
         self.objective, self.options, self.output = objective, objective.options, output
         self.device, self.ranks, self.report = device, ranks, report
         self.step = 0
@@ -240,12 +258,13 @@ class _Run(Generic[B]):
         began, first = time.monotonic(), self.step
         # The next batch is loaded while the current one is computed.
         with ThreadPoolExecutor(1) as loader:
-            coming = loader.submit(objective.load, self.step, self.ranks)
+            coming = loader.submit(objective.batches.load, self.step, self.ranks)
             while not progress['finished']:
                 objective.prepare(self.step, self.ranks)
                 batch = coming.result().to(self.device)
                 if self.step + 1 < options.steps:
-                    coming = loader.submit(objective.load, self.step + 1, self.ranks)
+                    coming = loader.submit(
+                        objective.batches.load, self.step + 1, self.ranks)
                 found, rate = self._step(batch), learning_rate(options, self.step)
                 self.step += 1
                 done = self.step == options.steps

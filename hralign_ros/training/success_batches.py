@@ -9,12 +9,17 @@ number of ranks; each rank loads the tokens of its own clips only.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 from hralign_ros.data.manifest import DataError
 from hralign_ros.training.distributed import Ranks
-from hralign_ros.training.success_clips import Recording, sample_clip, stack_clips
+from hralign_ros.training.loop import Batch
+from hralign_ros.training.success_clips import (
+    Recording,
+    sample_clip,
+    stack_times,
+    stack_tokens,
+)
 from hralign_ros.training.success_options import SuccessOptions
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +33,7 @@ PRE_SUCCESS_S = 1.0
 
 
 @dataclass(frozen=True, eq=False)
-class ClipBatch:
+class ClipBatch(Batch):
     """
     One step's n clips with what is true of them, and the tokens of this rank's b.
 
@@ -52,12 +57,6 @@ class ClipBatch:
     human: Tensor
     progress: Tensor
     recording: NDArray[np.int64]
-
-    def to(self, device: torch.device) -> 'ClipBatch':
-        """Move the tensors."""
-        moved: Any = {name: value.to(device) for name, value in vars(self).items()
-                      if isinstance(value, Tensor)}
-        return replace(self, **moved)
 
 
 class ClipBatches:
@@ -100,11 +99,9 @@ class ClipBatches:
                         late_view=options.late_view, rewind=options.rewind, stall=options.stall)
             for recording, row in zip(chosen, newest, strict=True)]
         mine = ranks.rows(len(rows))
-        mask, age = (torch.from_numpy(np.stack(some)) for some in (
-            [(at >= 0).astype(np.float32) for at, _ in clips], [age for _, age in clips]))
         pairs = list(zip(chosen, newest, strict=True))
         return ClipBatch(
-            stack_clips(chosen[mine], clips[mine]).tokens, mask, age * mask, tasks,
+            stack_tokens(chosen[mine], clips[mine]), *stack_times(clips), tasks,
             torch.arange(len(tasks)).repeat_interleave(options.clips_per_task),
             torch.tensor([bool(f.done[r]) for f, r in pairs]),
             torch.tensor([bool(f.failing[r]) for f, r in pairs]),

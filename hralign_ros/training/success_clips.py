@@ -168,46 +168,37 @@ def rearranged(recording: Recording, rows: NDArray[np.int64],
                    progress=np.full(new, np.nan, np.float32))
 
 
-@dataclass(frozen=True, eq=False)
-class Clips:
-    """
-    A batch of clips.
-
-    :param tokens: float32 [B, V, T, N, R].
-    :param mask: float32 [B, V, T].
-    :param age: float32 [B, V, T], seconds before the newest frame.
-    :param means: float32 [B, V, T, C], or of no elements where not asked for.
-    """
-
-    tokens: Tensor
-    mask: Tensor
-    age: Tensor
-    means: Tensor
-
-
 # For each view the rows of T frames, -1 for none, and their ages: int64 [V, T], float32 [V, T].
 Choice = tuple[NDArray[np.int64], Floats]
 
 
 def stack_clips(
-    recordings: Sequence[Recording], choices: Sequence[Choice], *, means: bool = False,
-) -> Clips:
-    """Gather the frames chosen of each recording."""
+    recordings: Sequence[Recording], choices: Sequence[Choice],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gather the frames chosen of each recording: tokens, mask and age, as below."""
+    return stack_tokens(recordings, choices), *stack_times(choices)
+
+
+def stack_tokens(recordings: Sequence[Recording], choices: Sequence[Choice]) -> Tensor:
+    """Gather the tokens of the frames chosen: float32 [B, V, T, N, R], 0 where there is none."""
     rows = np.stack([choice[0] for choice in choices])
-    mask = (rows >= 0).astype(np.float32)
     views = np.arange(rows.shape[1])[:, None]
     tokens = np.stack([recording.features.tokens[np.maximum(r, 0), views]
                        for recording, r in zip(recordings, rows, strict=True)]).astype(np.float32)
-    tokens *= mask[..., None, None]
-    average = np.zeros((0,), np.float32)
-    if means:
-        average = np.stack([recording.features.means[np.maximum(r, 0), views]
-                            for recording,
-                            r in zip(recordings, rows, strict=True)]).astype(np.float32)
-        average *= mask[..., None]
-    age = np.stack([choice[1] for choice in choices]) * mask
-    return Clips(torch.from_numpy(tokens), torch.from_numpy(mask), torch.from_numpy(age),
-                 torch.from_numpy(average))
+    tokens *= (rows >= 0)[..., None, None]
+    return torch.from_numpy(tokens)
+
+
+def stack_times(choices: Sequence[Choice]) -> tuple[Tensor, Tensor]:
+    """
+    Tell where frames are, and how old.
+
+    :returns: mask float32 [B, V, T], 1 where a frame is; age float32 [B, V, T], seconds before
+        the newest frame.
+    """
+    mask = np.stack([choice[0] >= 0 for choice in choices]).astype(np.float32)
+    return torch.from_numpy(mask), torch.from_numpy(
+        np.stack([choice[1] for choice in choices]) * mask)
 
 
 def sample_clip(

@@ -61,8 +61,7 @@ class SuccessObjective(Objective[ClipBatch]):
     ) -> None:
         self.options: SuccessOptions = options
         self.head, self.prompts = head, prompts
-        self.batches = ClipBatches(recordings, prompts.tasks, options)
-        self.size = self.batches.size
+        self.batches: ClipBatches = ClipBatches(recordings, prompts.tasks, options)
         self.model = nn.ModuleDict({'head': head, 'prompts': prompts})
         # In their order, by which they are sampled.
         self.settings = {**settings, **asdict(options), 'texts': prompts.texts, 'recordings': [
@@ -100,10 +99,6 @@ class SuccessObjective(Objective[ClipBatch]):
         """Move head, prompts and the text encoder behind them."""
         self.model.to(device)
         self.head.eval()
-
-    def load(self, step: int, ranks: Ranks) -> ClipBatch:
-        """Load the batch of a step, with the tokens of this rank's clips."""
-        return self.batches.load(step, ranks)
 
     def prepare(self, step: int, ranks: Ranks) -> None:
         """Give failures their modes, and encode all texts, every so many steps."""
@@ -227,8 +222,8 @@ class SuccessObjective(Objective[ClipBatch]):
             some = recordings[start:start + 64]
             clips = stack_clips(
                 some, [sample_clip(f, f.frames - 1, options.length, rng) for f in some])
-            features.append(self.head.encode(*(x.to(self.head.bias.device) for x in (
-                clips.tokens, clips.mask, clips.age))).video.cpu().numpy())
+            features.append(self.head.encode(
+                *(x.to(self.head.bias.device) for x in clips)).video.cpu().numpy())
         return np.concatenate(features).astype(np.float64)
 
     def state(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from zlib import crc32
 
 from hralign_ros.data.manifest import Episode, read_manifest
@@ -29,7 +29,12 @@ from hralign_ros.training.checkpoints import TrainingError
 from hralign_ros.training.devices import choose_device
 from hralign_ros.training.distributed import is_first
 from hralign_ros.training.loop import train
-from hralign_ros.training.run_folder import prepare_folder, read_record, write_record
+from hralign_ros.training.run_folder import (
+    described,
+    prepare_folder,
+    read_record,
+    write_record,
+)
 from hralign_ros.training.success_clips import (
     chosen_data,
     load_recordings,
@@ -44,6 +49,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 import torch
 
+K = TypeVar('K')
 Floats = NDArray[np.float32]
 HEAD = 'head.safetensors'
 # Axes of the OOD Gaussian, and frames of each recording that it is fitted to.
@@ -83,13 +89,10 @@ class SuccessRun:
 
         :param trained: training episodes by their id.
         """
-        found: dict[tuple[str, int], Counter[str]] = {}
-        for name, mode in self.record['modes'].items():
-            episode = trained.get(name)
-            if episode is not None and episode.failure:
-                found.setdefault((episode.task_id, mode), Counter())[episode.failure] += 1
-        return {key: max(sorted(kinds), key=lambda kind: kinds[kind])
-                for key, kinds in found.items()}
+        return _most_frequent(
+            ((trained[name].task_id, mode), trained[name].failure)
+            for name, mode in self.record['modes'].items()
+            if name in trained and trained[name].failure)
 
 
 def check_runs(runs: Sequence[SuccessRun], bundle: Path) -> None:
@@ -209,11 +212,7 @@ def train_success(
             'human_recordings': sum(f.human for f in recordings),
             'recordings': recordings_key(recordings),
             'trained_on': sorted({f.features.source[:16] for f in recordings if not f.human}),
-            'tasks': sorted(texts),
-            'scenes': len({e.scene for e in used}),
-            'embodiments': sorted({e.embodiment for e in used}),
-            'sources': sorted({e.source for e in used}),
-            'licenses': sorted({e.license_id for e in used})},
+            **described(used), 'tasks': sorted(texts)},
         'seconds': result.seconds}
     if is_first():
         save_file({**{f'head.{k}': v.contiguous() for k, v in head.state_dict().items()},
@@ -255,12 +254,16 @@ def recordings_key(recordings: Iterable[Recording]) -> str:
 
 def task_texts(episodes: Iterable[Episode]) -> dict[str, str]:
     """Return each task's instruction, the most frequent where there are several."""
-    found: dict[str, dict[str, int]] = {}
-    for episode in episodes:
-        count = found.setdefault(episode.task_id, {})
-        count[episode.task_text] = count.get(episode.task_text, 0) + 1
-    return {task: max(sorted(count), key=lambda text: count[text])
-            for task, count in sorted(found.items())}
+    return dict(sorted(_most_frequent((e.task_id, e.task_text) for e in episodes).items()))
+
+
+def _most_frequent(pairs: Iterable[tuple[K, str]]) -> dict[K, str]:
+    """Give by key the word that comes with it most often; of several the first by alphabet."""
+    found: dict[K, Counter[str]] = {}
+    for key, word in pairs:
+        found.setdefault(key, Counter())[word] += 1
+    return {key: max(sorted(words), key=lambda word: words[word])
+            for key, words in found.items()}
 
 
 def load_success_run(folder: Path) -> SuccessRun:

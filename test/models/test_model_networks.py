@@ -52,13 +52,13 @@ def pixels(size, count=1):
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
-def tiny_vit(depth=4, size=32):
-    """Make a ViT of timm, by default of 2 x 2 patches, whose final norm is no identity."""
+def tiny_vit(depth=4):
+    """Make a ViT of timm with 2 x 2 patches and a final norm that is no identity."""
     from timm.models import VisionTransformer
 
     torch.manual_seed(0)
     net = VisionTransformer(
-        img_size=size, patch_size=16, embed_dim=24, depth=depth, num_heads=2, num_classes=0)
+        img_size=32, patch_size=16, embed_dim=24, depth=depth, num_heads=2, num_classes=0)
     nn.init.normal_(net.norm.weight)
     nn.init.normal_(net.norm.bias)
     net.eval()
@@ -363,10 +363,12 @@ def test_mvp_large_sees_more(monkeypatch):
     import timm.models
 
     seen: dict[str, int] = {}
+    real = timm.models.VisionTransformer
 
     def small(**options):
         seen.update(options)
-        return tiny_vit(size=options['img_size'])
+        return real(img_size=options['img_size'], patch_size=16, embed_dim=24, depth=2,
+                    num_heads=2, num_classes=0)
     monkeypatch.setattr(timm.models, 'VisionTransformer', small)
     backbone = backbones.load_backbone('mvp_vit_l')
     assert backbone.preprocessing.size == 256

@@ -121,7 +121,7 @@ def first_gradients(objective, ranks):
     for parameter in objective.parameters().values():
         parameter.data += 0.05 * torch.randn_like(parameter)
     objective.prepare(0, ranks)
-    loss, _ = objective.loss(objective.load(0, ranks), 0, ranks)
+    loss, _ = objective.loss(objective.batches.load(0, ranks), 0, ranks)
     loss.backward()
     parameters = objective.parameters()
     average_gradients(parameters.values(), ranks)

@@ -82,9 +82,8 @@ def test_clips_that_do_not_begin_with_the_first_frame(length, delays):
     recording, clip = make_recording('lift', 0, frames=24), ClipSpec(length, 0.2, 12, 0.1)
     seen = trace(head, recording, clip, delays=delays)
     choices = replay(recording, clip, delays=delays)
-    clips = stack_clips([recording] * recording.frames, choices)
     with torch.no_grad():
-        expected = head.encode(clips.tokens, clips.mask, clips.age)
+        expected = head.encode(*stack_clips([recording] * recording.frames, choices))
     np.testing.assert_allclose(seen.video, expected.video, atol=1e-5)
     np.testing.assert_allclose(seen.progress, torch.sigmoid(expected.progress), atol=1e-5)
 
@@ -167,12 +166,11 @@ def test_what_is_masked_is_zero():
     """Guards batches: tokens of absent frames are zeros, whatever the store holds there."""
     recording = make_recording('lift', 0)
     rows = np.array([[-1, -1, 0, 1, 2], [-1] * 5])
-    clips = stack_clips([recording], [(rows, np.ones((V, 5), np.float32))], means=True)
-    assert clips.tokens.shape == (1, V, 5, N, R) and clips.means.shape == (1, V, 5, C)
-    assert not clips.tokens[0, 1].any() and not clips.tokens[0, 0, :2].any()
-    assert not clips.age[0, 1].any() and not clips.means[0, 1].any()
-    np.testing.assert_array_equal(clips.mask[0].numpy(), rows >= 0)
-    np.testing.assert_allclose(clips.tokens[0, 0, 4], recording.features.tokens[2, 0])
+    tokens, mask, age = stack_clips([recording], [(rows, np.ones((V, 5), np.float32))])
+    assert tokens.shape == (1, V, 5, N, R)
+    assert not tokens[0, 1].any() and not tokens[0, 0, :2].any() and not age[0, 1].any()
+    np.testing.assert_array_equal(mask[0].numpy(), rows >= 0)
+    np.testing.assert_allclose(tokens[0, 0, 4], recording.features.tokens[2, 0])
 
 
 def test_a_clip_of_one_frame_is_the_newest():

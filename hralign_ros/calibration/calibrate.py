@@ -10,7 +10,7 @@ calibration fitted to the validation tasks, of which training saw nothing either
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,15 @@ from hralign_ros.calibration.conformal import conformal_threshold, nonconformity
 from hralign_ros.calibration.maps import choose, Fitted
 from hralign_ros.calibration.scorer import all_ticks, Scored, Scorer
 from hralign_ros.data.manifest import DataError
-from hralign_ros.export.success_head import write_success_bundle
-from hralign_ros.export.writer import require_replaceable
-from hralign_ros.runtime.bundle import load_bundle
+from hralign_ros.export.card import trained_license
+from hralign_ros.export.checks import masked_graph, success_inputs
+from hralign_ros.export.writer import graphs_of, require_replaceable, write_bundle
+from hralign_ros.models.success import OUTPUTS
+from hralign_ros.runtime.bundle import load_bundle, OodSpec, SuccessSpec, SuccessTraining
 from hralign_ros.runtime.decision import DecisionRules
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.report import Report
+from hralign_ros.runtime.schema import parse
 from hralign_ros.runtime.tasks import Calibration, FALLBACK, Task, TaskTable
 from hralign_ros.training.checkpoints import TrainingError
 from hralign_ros.training.devices import choose_device
@@ -54,7 +57,7 @@ class CalibrationMap:
     :param thresholds: probability by false-alarm rate, which holds for attempts of either kind:
         no more of those that never succeed see a SUCCESS, and no more of those that do see one
         before.
-    :param never: episodes that never succeed, which thresholds rest on.
+    :param never_succeeding: episodes that never succeed, which thresholds rest on.
     :param succeeding: episodes that succeed, but not at once, behind the thresholds as well.
     :param own: they are all of this task.
     """
@@ -123,12 +126,20 @@ def calibrate(
 
 
 def write_calibrated(
-    run: SuccessRun, found: Calibrated, bundle: Path, output: Path, *, command: str = '',
+    run: SuccessRun, found: Calibrated, base: Path, output: Path, *, command: str = '',
     metrics: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a bundle of a run and its calibration."""
-    modes = tuple(f'mode {k + 1}' for k in range(run.options.modes)) \
-        if run.options.use_prompts else ()
+    """
+    Write a bundle whose success head is a run's, with its calibration.
+
+    :param base: the bundle that the run was trained for; its other files are taken over.
+    :param output: folder of the new one; replaced only once everything is there.
+    :raises TrainingError: another bundle than the one trained for.
+    """
+    check_runs([run], base)
+    source, options, data = load_bundle(base), run.options, run.record['data']
+    manifest = source.manifest
+    modes = tuple(f'mode {k + 1}' for k in range(options.modes)) if options.use_prompts else ()
 
     def task(task_id: str, name: str) -> Task:
         return Task(task_id, name, (), modes, tuple(
@@ -137,9 +148,31 @@ def write_calibrated(
 
     tasks = TaskTable(tuple(task(*known) for known in run.texts.items()),
                       task(FALLBACK, FALLBACK))
-    return write_success_bundle(
-        run, bundle, output, tasks, ood_threshold=found.ood_threshold, command=command,
-        metrics=metrics)
+    graphs = graphs_of(source)
+    graphs['success.onnx'], parity = masked_graph(run.head, success_inputs(
+        run.head, len(manifest.views), options.length, options.modes, manifest.text.dim,
+        float(options.use_prompts)), OUTPUTS)
+    training = parse(SuccessTraining, {
+        **{key: data[key] for key in (
+            'episodes', 'successes', 'human_recordings', 'scenes', 'embodiments', 'sources',
+            'licenses')},
+        'tasks': len(run.texts), 'seed': options.seed, 'command': run.record['command'],
+        'head_sha256': run.head_sha256, 'all_robots': options.all_robots,
+        'leave_out': options.leave_out}, str(run.folder))
+    success = SuccessSpec(
+        modes=options.modes, prompt_length=options.prompt_length, trained=True,
+        dwell_s=round(DecisionRules().dwell * 1e-9, 6), training=training, command=command,
+        metrics=metrics or {})
+    parts = {part.replace(', success head', ''): terms
+             for part, terms in manifest.licenses.items()}
+    write_bundle(output, replace(
+        manifest, success=success,
+        licenses={**parts, 'success head': trained_license(data['licenses'])},
+        ood=OodSpec(round(found.ood_threshold, 6), 'squared Mahalanobis distance of a view from '
+                    'the training views, per dimension'),
+        metrics={**manifest.metrics, 'parity_max_abs_diff': {
+            **manifest.metrics['parity_max_abs_diff'], 'success.onnx': parity}}), graphs, tasks)
+    return output
 
 
 def fit_maps(

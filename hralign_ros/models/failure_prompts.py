@@ -47,8 +47,8 @@ class Prompts(nn.Module):
         self.plain: Tensor
         with torch.no_grad():
             self.register_buffer('plain', torch.stack([
-                _encoded(encoder, ids, self.vectors[0, :1, :1])[0] for ids in self._ids]),
-                persistent=False)
+                text_features(encoder, text, self.vectors[0, :1, :1])[0]
+                for text in texts.values()]), persistent=False)
 
     def _apply(self, fn: Any, recurse: bool = True) -> 'Prompts':
         """Move the frozen encoder too, wherever this module is moved."""
@@ -82,11 +82,7 @@ class Prompts(nn.Module):
 
 def text_features(encoder: PromptedTextEncoder, text: str, prompts: Tensor) -> Tensor:
     """Encode one text, plain and with each of K prompts [K, L, D]: [1 + K, D], norm 1."""
-    return _encoded(encoder, _ids(text), prompts)
-
-
-def _encoded(encoder: PromptedTextEncoder, ids: Tensor, prompts: Tensor) -> Tensor:
-    ids = ids.to(prompts.device)
+    ids = _ids(text).to(prompts.device)
     mask = torch.ones(prompts.shape[:2], dtype=torch.int64, device=prompts.device)
     return torch.as_tensor(encoder(ids, torch.ones_like(ids), prompts, mask))
 

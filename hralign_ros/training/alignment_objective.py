@@ -22,7 +22,7 @@ from hralign_ros.training.alignment_batches import (
 )
 from hralign_ros.training.alignment_losses import alignment_loss, video_text_loss
 from hralign_ros.training.alignment_options import TrainOptions
-from hralign_ros.training.alignment_validation import Encoded, loss_and_recall
+from hralign_ros.training.alignment_validation import Encoded, loss_and_recall, rows_by_text
 from hralign_ros.training.clip_features import ClipFeatures
 from hralign_ros.training.distributed import gather, Ranks
 from hralign_ros.training.loop import Objective
@@ -191,18 +191,12 @@ def anchored_cosines(
     own_human, own_adapted = human[rows, text_of], adapted[rows, text_of]
     towards, back = [], []
     # Text by text: all at once would need M x M x C numbers.
-    order = torch.argsort(text_of, stable=True)
-    for text, some in zip(*_runs(text_of[order], order), strict=True):
+    groups = rows_by_text(text_of)
+    for text, some in groups:
         towards.append(own_human[some] @ adapted[:, text].T)
         back.append(own_adapted[some] @ human[:, text].T)
-    place = torch.argsort(order)
+    place = torch.argsort(torch.cat([some for _, some in groups]))
     return torch.cat(towards)[place], torch.cat(back)[place], (own_human * frozen).sum(-1)
-
-
-def _runs(ordered: Tensor, rows: Tensor) -> tuple[list[int], list[Tensor]]:
-    """Split rows where the ordered number beside them changes: the numbers, their rows."""
-    numbers, counts = torch.unique_consecutive(ordered, return_counts=True)
-    return numbers.tolist(), list(rows.split(counts.tolist()))
 
 
 def video_batch_loss(

@@ -42,6 +42,13 @@ class Encoded(NamedTuple):
     task: Tensor
 
 
+def rows_by_text(text: Tensor) -> list[tuple[int, Tensor]]:
+    """Group the rows of clips by their text, int64 [M]: each text that there is, its rows."""
+    order = torch.argsort(text, stable=True)
+    texts, sizes = torch.unique_consecutive(text[order], return_counts=True)
+    return list(zip(texts.tolist(), order.split(sizes.tolist()), strict=True))
+
+
 def loss_and_recall(
     parts: int, encode: Callable[[int], Encoded], temperature: float,
 ) -> tuple[float, float]:
@@ -69,9 +76,7 @@ def loss_and_recall(
     own.clear()
     count, device = len(view), human.device
     number = torch.arange(count, device=device)
-    by_text = torch.argsort(text, stable=True)
-    texts, sizes = torch.unique_consecutive(text[by_text], return_counts=True)
-    groups = list(zip(texts.tolist(), by_text.split(sizes.tolist()), strict=True))
+    groups = rows_by_text(text)
     views = torch.unique(view)
     several = torch.zeros(int(views.max()) + 1, dtype=torch.bool, device=device)
     for one in views:

@@ -49,10 +49,6 @@ class ClipFeatures:
         self.frames, rows, columns, channels = first.shape
         self.map_shape = channels, rows, columns
 
-    def __len__(self) -> int:
-        """Count the clips that are there."""
-        return len(self._entries)
-
     def has(self, clip: Clip) -> bool:
         """Tell whether the features of a clip are there."""
         return clip.key in self._entries

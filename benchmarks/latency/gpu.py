@@ -22,7 +22,7 @@ import time
 from typing import Any
 
 from benchmarks.pages import ROOT, table
-from hralign_ros.export.checks import sample_images
+from hralign_ros.export.parity import sample_images
 from hralign_ros.runtime import default_bundle, Encoder
 from hralign_ros.runtime.bundle import load_bundle, VISUALS
 import numpy as np

@@ -19,7 +19,7 @@ from hralign_ros.calibration.maps import choose, Fitted
 from hralign_ros.calibration.scorer import all_ticks, Scored, Scorer
 from hralign_ros.data.manifest import DataError
 from hralign_ros.export.card import trained_license
-from hralign_ros.export.checks import masked_graph, success_inputs
+from hralign_ros.export.parity import masked_graph, success_inputs
 from hralign_ros.export.writer import graphs_of, require_replaceable, write_bundle
 from hralign_ros.models.success import OUTPUTS
 from hralign_ros.runtime.bundle import load_bundle, OodSpec, SuccessSpec, SuccessTraining

@@ -13,7 +13,8 @@ from typing import Any
 from hralign_ros import __version__
 from hralign_ros.export.adaptation import Adaptation
 from hralign_ros.export.card import trained_license
-from hralign_ros.export.checks import (
+from hralign_ros.export.compress import halve, quantise_static, quantise_weights
+from hralign_ros.export.parity import (
     check_parity,
     masked_graph,
     run_graph,
@@ -21,7 +22,6 @@ from hralign_ros.export.checks import (
     SAMPLE_TASKS,
     success_inputs,
 )
-from hralign_ros.export.compress import halve, quantise_static, quantise_weights
 from hralign_ros.export.query import fit_query, scaled
 from hralign_ros.export.writer import is_trained, require_replaceable, write_bundle
 from hralign_ros.models.adapters import AdaptedBackbone, adapters_of, load_adapters

@@ -271,7 +271,7 @@ def pair_features(
               for view in views if view in e.robot_videos]
     return build_clip_features(
         features_folder(data.folder, cache, report), clips, data.folder,
-        MapEncoder.of(backbone, options.position, frames=options.frames, dtype=options.dtype),
+        MapEncoder(backbone, options.position, frames=options.frames, dtype=options.dtype),
         workers=workers, report=report)
 
 

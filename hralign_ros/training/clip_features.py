@@ -9,7 +9,7 @@ pooling are twice as fast so.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -112,8 +112,7 @@ class MapEncoder:
     """
     Frames of a clip to the input of the first adapter.
 
-    :param front: the part of a backbone before the adapters.
-    :param name: of the backbone.
+    :param backbone: of which the part before the adapters runs.
     :param position: of the adapters: early, middle or late.
     :param frames: F, spread evenly over each clip, first and last included.
     :param dtype: float16, or float32, which keeps exactly what the engine gave.
@@ -121,9 +120,7 @@ class MapEncoder:
     :raises DataError: an option is not one of these.
     """
 
-    front: nn.Module
-    preprocessing: Preprocessing
-    name: str
+    backbone: Backbone
     position: str = 'late'
     frames: int = 8
     dtype: str = 'float16'
@@ -137,30 +134,27 @@ class MapEncoder:
                 f'needed are one of {", ".join(DTYPES)}, 1 or more, and one of '
                 f'{", ".join(ENGINES)}')
 
-    @classmethod
-    def of(cls, backbone: Backbone, position: str = 'late', **options: Any) -> 'MapEncoder':
-        """Make the encoder of a backbone."""
-        return cls(backbone.front(position), backbone.preprocessing, backbone.name, position,
-                   **options)
-
     @property
     def recipe(self) -> Mapping[str, Any]:
         """Give all that its numbers depend on."""
-        return {'kind': 'maps', 'schema_version': SCHEMA_VERSION, 'backbone': self.name,
-                'weights': hash_weights(self.front), 'position': self.position,
-                'preprocessing': asdict(self.preprocessing), 'frames': self.frames,
-                'dtype': self.dtype, 'engine': self.engine}
+        backbone = self.backbone
+        return {'kind': 'maps', 'schema_version': SCHEMA_VERSION, 'backbone': backbone.name,
+                'weights': hash_weights(backbone.front(self.position)),
+                'position': self.position, 'preprocessing': asdict(backbone.preprocessing),
+                'frames': self.frames, 'dtype': self.dtype, 'engine': self.engine}
 
     @cached_property
     def graph(self) -> bytes:
         """Give the front as an ONNX graph; making it takes seconds."""
-        size = self.preprocessing.size
-        return torch_graph(self.front, [torch.zeros(self.frames, 3, size, size)],
-                           inputs=['pixels'], outputs=['maps'])
+        size = self.backbone.preprocessing.size
+        return torch_graph(
+            self.backbone.front(self.position), [torch.zeros(self.frames, 3, size, size)],
+            inputs=['pixels'], outputs=['maps'])
 
     def __getstate__(self) -> dict[str, Any]:
         """Make the graph once for all processes, which then need no network."""
-        made = {'graph': self.graph, 'front': None} if self.engine == 'onnxruntime' else {}
+        made = {'graph': self.graph, 'backbone': replace(self.backbone, module=nn.Identity())} \
+            if self.engine == 'onnxruntime' else {}
         return {**self.__dict__, **made}
 
     def start(self, workers: int) -> Encode:
@@ -173,7 +167,8 @@ class MapEncoder:
     def _front(self) -> Callable[[Tensor], Maps]:
         """Make what takes pixels [F, 3, S, S] to maps [F, C, rows, columns]."""
         if self.engine == 'torch':
-            return lambda pixels: np.asarray(self.front(pixels).numpy())
+            network = self.backbone.front(self.position)
+            return lambda pixels: np.asarray(network(pixels).numpy())
         session = SessionFactory('cpu', threads=torch.get_num_threads()).create(
             self.graph, name='front')
         return lambda pixels: np.asarray(session.run(None, {'pixels': pixels.numpy()})[0])
@@ -186,7 +181,7 @@ class MapEncoder:
         frames, times = read_frames(path, count=self.frames, span_s=videos.span_s,
                                     geometry=videos.geometry[view])
         with torch.inference_mode():
-            maps = np.moveaxis(front(preprocess(frames, self.preprocessing)), 1, -1)
+            maps = np.moveaxis(front(preprocess(frames, self.backbone.preprocessing)), 1, -1)
         if not np.isfinite(maps).all():
             raise DataError(f'{path}: features are not finite')
         there, largest = np.count_nonzero(maps), np.abs(maps).max()

@@ -22,9 +22,9 @@ heads = import_module('hralign_ros.models.hr_align')
 bundle = import_module('hralign_ros.export.bundle')
 compress = import_module('hralign_ros.export.compress')
 graphs = import_module('hralign_ros.models.onnx_export')
-parity = import_module('hralign_ros.export.checks')
+parity = import_module('hralign_ros.export.parity')
 query = import_module('hralign_ros.export.query')
-samples = import_module('hralign_ros.export.checks')
+samples = import_module('hralign_ros.export.parity')
 SessionFactory = import_module('hralign_ros.runtime.providers').SessionFactory
 BundleError = import_module('hralign_ros.runtime.errors').BundleError
 

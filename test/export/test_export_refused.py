@@ -16,7 +16,7 @@ runtime = import_module('hralign_ros.runtime')
 backbones = import_module('hralign_ros.models.backbones')
 bundle = import_module('hralign_ros.export.bundle')
 licences = import_module('hralign_ros.export.card')
-parity = import_module('hralign_ros.export.checks')
+parity = import_module('hralign_ros.export.parity')
 writer = import_module('hralign_ros.export.writer')
 
 

@@ -4,8 +4,8 @@
 """Exported graphs compute what their torch modules compute, and the shipped bundle keeps faith."""
 
 from hralign_ros.export.bundle import export_bundle, ExportOptions
-from hralign_ros.export.checks import sample_images
 from hralign_ros.export.compress import quantise_static
+from hralign_ros.export.parity import sample_images
 from hralign_ros.models.backbones import load_backbone, Preprocessing
 from hralign_ros.models.onnx_export import preprocessing_graph, torch_graph
 from hralign_ros.runtime import default_bundle, Encoder, load_bundle

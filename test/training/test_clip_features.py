@@ -68,7 +68,7 @@ def build(tmp_path, videos, backbone, *, clips=None, workers=1, **options):
     folder, every = videos
     return build_clip_features(
         tmp_path, every if clips is None else clips, folder,
-        MapEncoder.of(backbone, **{'engine': 'torch', 'frames': FRAMES, **options}),
+        MapEncoder(backbone, **{'engine': 'torch', 'frames': FRAMES, **options}),
         workers=workers, report=silent)
 
 

@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""What an export is checked on, and how: graphs beside the torch modules they are made from."""
+"""Comparing exported graphs with the torch modules that they are made from, and on what."""
 
 from collections.abc import Mapping, Sequence
 

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from hralign_ros.runtime.errors import HralignError
+from hralign_ros.runtime.errors import first_line, HralignError
 import torch
 from torch import Tensor
 
@@ -73,8 +73,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
                 values['generators'], json.loads(values['settings']),
                 json.loads(values['progress']))
     except Exception as error:  # torch, pickle and zipfile share no base class
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-        raise TrainingError(f'{path} is no checkpoint of a training run: {reason}') from error
+        raise TrainingError(
+            f'{path} is no checkpoint of a training run: {first_line(error)}') from error
     raise TrainingError(
         f'{path} is a checkpoint of version {version}, and this package reads {SCHEMA_VERSION}')
 

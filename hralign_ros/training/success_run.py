@@ -24,7 +24,7 @@ from hralign_ros.models.success import SuccessHead
 from hralign_ros.models.text import load_minilm
 from hralign_ros.runtime.bundle import load_bundle, Manifest
 from hralign_ros.runtime.report import Report, silent
-from hralign_ros.runtime.tasks import check_task, FALLBACK, normalise_task
+from hralign_ros.runtime.tasks import check_task, FALLBACK, Task, TaskTable
 from hralign_ros.training.checkpoints import TrainingError
 from hralign_ros.training.devices import choose_device
 from hralign_ros.training.distributed import is_first
@@ -225,13 +225,12 @@ def train_success(
 
 def _check_texts(texts: Mapping[str, str]) -> None:
     """Refuse instructions that no bundle could hold."""
-    by_text: dict[str, str] = {}
-    for task, text in texts.items():
-        other = by_text.setdefault(normalise_task(check_task(text)), task)
-        if other != task:
-            raise TrainingError(
-                f"the tasks {other} and {task} have the same instruction, '{text}': give their "
-                'episodes one id, or tell them apart by other words')
+    try:
+        TaskTable(tuple(Task(task, check_task(text)) for task, text in texts.items()),
+                  Task(FALLBACK, FALLBACK))
+    except ValueError as error:
+        raise TrainingError(f'{error}: give their episodes one id, or tell them apart by other '
+                            'words') from error
 
 
 def trained_on(run: SuccessRun, recordings: Iterable[Recording]) -> list[str]:

@@ -320,7 +320,7 @@ def test_a_query_is_scaled_to_a_spread():
     """Guards attention against being even, or a single token: the scores' spread is set."""
     rng = np.random.default_rng(0)
     plain = query.Query(rng.standard_normal((16, 8)).astype(np.float32),
-                        rng.standard_normal(16).astype(np.float32), 1.0, 0.1)
+                        rng.standard_normal(16).astype(np.float32), 1.0)
     tokens = rng.standard_normal((6, 49, 16)).astype(np.float32)
     texts = rng.standard_normal((5, 8)).astype(np.float32)
     scaled = query.scaled(plain, tokens, texts, spread=0.75)

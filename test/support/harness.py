@@ -317,14 +317,16 @@ class Harness:
 
         :returns: the stamp that was embedded, and the message.
         """
-        until, patience = time.monotonic() + PATIENCE, 1.0
+        until, patience = time.monotonic() + 3.0 * PATIENCE, 1.0
         while time.monotonic() < until:
             stamp = self.now()
             for view, image in images.items():
                 self.send(view, image, stamp, encoding=encoding, padding=padding)
             # The newest set is waited for, longer each time: the machine may be slow, and whoever
-            # calls counts on none being on its way any more.
-            patience *= 2.0
+            # calls counts on none being on its way any more. Not much longer, though: a set that
+            # took more than max_age_s to arrive, as on a busy machine, is never embedded, and so
+            # few sets were sent in a minute that all of them were too late once.
+            patience = min(2.0 * patience, 8.0)
             wait = time.monotonic() + patience
             while time.monotonic() < wait:
                 self.executor.spin_once(timeout_sec=0.02)

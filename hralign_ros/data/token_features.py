@@ -7,7 +7,7 @@ Features of every frame of every episode, by the bundle's own graphs: what succe
 Reading and encoding is done by the runtime that is also in the node.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 import json
@@ -24,7 +24,6 @@ from hralign_ros.data.features import (
     write_file,
 )
 from hralign_ros.data.manifest import DataError, DataSet, Episode, HUMAN, REFERENCE_VIEW
-from hralign_ros.data.token_basis import Basis, fit_basis
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.images import AS_IT_COMES, ViewGeometry
 from hralign_ros.runtime.report import Report
@@ -34,6 +33,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+Floats = NDArray[np.float32]
 Halves = NDArray[np.float16]
 SCHEMA_VERSION = 3
 # Episodes and frames of each that the basis is fitted to.
@@ -59,6 +59,33 @@ class EpisodeFeatures:
     present: NDArray[np.bool_]
     time_s: NDArray[np.float64]
     source: str = ''
+
+
+@dataclass(frozen=True)
+class Basis:
+    """
+    A few directions in which tokens are kept: (token - mean) @ matrix.
+
+    A token of 1280 channels is too large to keep for every frame of thousands of episodes. Half of
+    the directions are those in which tokens change most from an episode's first frame to later
+    ones, in the view that stands still: the arm and what it handles. The other half are the
+    largest of what is left, scenes included.
+
+    :param mean: float32 [C].
+    :param matrix: float32 [C, R]; a training token comes out with variance 1 in each of R.
+    """
+
+    mean: Floats
+    matrix: Floats
+
+    def apply(self, tokens: Floats) -> Floats:
+        """Reduce tokens [..., C] to [..., R]."""
+        return np.asarray((tokens - self.mean) @ self.matrix, np.float32)
+
+    @property
+    def key(self) -> str:
+        """Identify the numbers."""
+        return sha256(self.mean.tobytes() + self.matrix.tobytes()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -196,6 +223,47 @@ def _samples(
             still = REFERENCE_VIEW if REFERENCE_VIEW in tokens else next(iter(tokens))
             others = [some for view, some in tokens.items() if view != still]
             yield tokens[still], np.concatenate(others) if others else tokens[still][:0]
+
+
+def fit_basis(episodes: Iterable[tuple[Floats, Floats]], *, size: int = 96) -> Basis:
+    """
+    Fit the directions to some episodes.
+
+    :param episodes: of each a few frames, the first one first: tokens of the view that stands
+        still, float32 [F, N, C], and of the other views, float32 [G, N, C], G may be 0.
+    :param size: R, at most C.
+    :raises ValueError: there are no episodes, or `size` is not in 1 to C.
+    """
+    total: Any = 0.0
+    change: Any = 0.0
+    sums: Any = 0.0
+    count = changes = 0
+    for still, others in episodes:
+        channels = still.shape[-1]
+        if not 1 <= size <= channels:
+            raise ValueError(f'size is {size}; needed are 1 to {channels}')
+        tokens = np.concatenate([still, others]).reshape(-1, channels).astype(np.float64)
+        total += tokens.T @ tokens
+        sums += tokens.sum(0)
+        count += len(tokens)
+        moved = (still[1:] - still[:1]).reshape(-1, channels).astype(np.float64)
+        change += moved.T @ moved
+        changes += len(moved)
+    if not count:
+        raise ValueError('no episodes to fit a basis to')
+    mean = sums / count
+    covariance = total / count - np.outer(mean, mean)
+    first = _largest(change / max(changes, 1), size // 2)
+    rest = np.eye(len(mean)) - first @ first.T
+    second = _largest(rest @ covariance @ rest, size - size // 2)
+    matrix = np.concatenate([first, second], axis=1)
+    spread = np.sqrt(np.maximum(np.einsum('cr,cd,dr->r', matrix, covariance, matrix), 1e-12))
+    return Basis(mean.astype(np.float32), (matrix / spread).astype(np.float32))
+
+
+def _largest(covariance: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """Return the eigenvectors of the largest eigenvalues as columns."""
+    return np.asarray(np.linalg.eigh(covariance)[1][:, ::-1][:, :count])
 
 
 @dataclass(frozen=True, eq=False)

@@ -122,22 +122,6 @@ def _parse_hand(path: Path, data: bytes) -> HandMesh:
         joints=joints, centres=centres, weights=weights / weights.sum(1, keepdims=True))
 
 
-def write_skin(mesh: HandMesh, path: Path, bodies: dict[str, str]) -> None:
-    """Write MuJoCo's binary skin file; each joint follows a body, posed from the mesh's frame."""
-    used = [j for j in range(len(mesh.joints)) if (mesh.weights[:, j] > 1e-4).any()]
-    with open(path, 'wb') as file:
-        file.write(struct.pack('<4i', len(mesh.vertices), 0, len(mesh.faces), len(used)))
-        file.write(mesh.vertices.astype('<f4').tobytes())
-        file.write(mesh.faces.astype('<i4').tobytes())
-        for j in used:
-            rows = np.flatnonzero(mesh.weights[:, j] > 1e-4)
-            file.write(bodies[mesh.joints[j]].encode().ljust(40, b'\0'))
-            file.write(struct.pack('<7f', 0, 0, 0, 1, 0, 0, 0))
-            file.write(struct.pack('<i', len(rows)))
-            file.write(rows.astype('<i4').tobytes())
-            file.write(mesh.weights[rows, j].astype('<f4').tobytes())
-
-
 def pose_joints(mesh: HandMesh, gap: float) -> tuple[Floats, Floats]:
     """
     Pinch with a gap between thumb and index finger.

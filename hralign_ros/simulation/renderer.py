@@ -12,12 +12,10 @@ only takes joint positions.
 from collections.abc import Sequence
 from dataclasses import dataclass
 import os
-from pathlib import Path
-import tempfile
 from typing import Any
 
 from hralign_ros.simulation.appearance import Appearance, Perturbation, TEXTURE_SIZE
-from hralign_ros.simulation.hand import FOREARM_M, Grip, HandMesh, pose_hand, write_skin
+from hralign_ros.simulation.hand import FOREARM_M, Grip, HandMesh, pose_hand
 import numpy as np
 from numpy.typing import NDArray
 
@@ -296,35 +294,40 @@ def _descendants(model: Any, names: Sequence[str]) -> set[int]:
 def _twin(stage: Stage, mesh: HandMesh) -> Any:
     """Compile the task's model with a hand, an arm, distractors and our surfaces added."""
     spec = stage.spec.copy()
-    with tempfile.TemporaryDirectory() as folder:
-        skin_file = Path(folder) / 'hand.skn'
-        write_skin(mesh, skin_file, {joint: f'hr_{joint}' for joint in mesh.joints})
-        for joint in mesh.joints:
-            spec.worldbody.add_body(name=f'hr_{joint}', mocap=True, pos=[0, 0, -2])
-        for name, radius, half in (('hr_forearm', 0.027, FOREARM_M / 2),
-                                   ('hr_sleeve', 0.042, SLEEVE_M / 2)):
-            body = spec.worldbody.add_body(name=name, mocap=True, pos=[0, 0, -2])
-            _visual_geom(body, name, _PERSON, mujoco.mjtGeom.mjGEOM_CAPSULE, [radius, half, 0])
-        for i in range(_DISTRACTORS):
-            body = spec.worldbody.add_body(name=f'hr_distractor_{i}')
-            _visual_geom(body, body.name, _HIDDEN, mujoco.mjtGeom.mjGEOM_BOX, [0.03, 0.03, 0.03])
-        spec.add_skin(name='hr_hand', file=str(skin_file), group=0, inflate=0.0,
-                      rgba=[0.8, 0.6, 0.5, 1.0])
-        for surface, repeat in zip(_SURFACES, ([3, 3], [8, 8], [3, 3]), strict=True):
-            texture = spec.add_texture(name=f'hr_{surface}', width=TEXTURE_SIZE,
-                                       height=TEXTURE_SIZE, nchannel=3)
-            texture.type = mujoco.mjtTexture.mjTEXTURE_2D
-            texture.builtin = mujoco.mjtBuiltin.mjBUILTIN_FLAT
-            material = spec.add_material(name=f'hr_{surface}', texrepeat=repeat,
-                                         specular=0.2, shininess=0.2, reflectance=0.0)
-            textures = list(material.textures)
-            textures[int(mujoco.mjtTextureRole.mjTEXROLE_RGB)] = f'hr_{surface}'
-            material.textures = textures
-        owner = {name: surface for surface, names in stage.surfaces.items() for name in names}
-        for geom in spec.geoms:
-            if geom.material in owner:
-                geom.material = f'hr_{owner[geom.material]}'
-        model = spec.compile()
+    for joint in mesh.joints:
+        spec.worldbody.add_body(name=f'hr_{joint}', mocap=True, pos=[0, 0, -2])
+    for name, radius, half in (('hr_forearm', 0.027, FOREARM_M / 2),
+                               ('hr_sleeve', 0.042, SLEEVE_M / 2)):
+        body = spec.worldbody.add_body(name=name, mocap=True, pos=[0, 0, -2])
+        _visual_geom(body, name, _PERSON, mujoco.mjtGeom.mjGEOM_CAPSULE, [radius, half, 0])
+    for i in range(_DISTRACTORS):
+        body = spec.worldbody.add_body(name=f'hr_distractor_{i}')
+        _visual_geom(body, body.name, _HIDDEN, mujoco.mjtGeom.mjGEOM_BOX, [0.03, 0.03, 0.03])
+    skin = spec.add_skin(name='hr_hand', group=0, inflate=0.0, rgba=[0.8, 0.6, 0.5, 1.0])
+    skin.vert, skin.face = mesh.vertices.ravel(), mesh.faces.ravel()
+    # Each joint follows its body, posed from the mesh's own frame.
+    bones = [(joint, np.flatnonzero(weights > 1e-4), weights)
+             for joint, weights in zip(mesh.joints, mesh.weights.T, strict=True)
+             if (weights > 1e-4).any()]
+    skin.bodyname = [f'hr_{joint}' for joint, _, _ in bones]
+    skin.bindpos, skin.bindquat = np.zeros(3 * len(bones)), np.tile([1.0, 0, 0, 0], len(bones))
+    skin.vertid = [rows.tolist() for _, rows, _ in bones]
+    skin.vertweight = [weights[rows].tolist() for _, rows, weights in bones]
+    for surface, repeat in zip(_SURFACES, ([3, 3], [8, 8], [3, 3]), strict=True):
+        texture = spec.add_texture(name=f'hr_{surface}', width=TEXTURE_SIZE,
+                                   height=TEXTURE_SIZE, nchannel=3)
+        texture.type = mujoco.mjtTexture.mjTEXTURE_2D
+        texture.builtin = mujoco.mjtBuiltin.mjBUILTIN_FLAT
+        material = spec.add_material(name=f'hr_{surface}', texrepeat=repeat,
+                                     specular=0.2, shininess=0.2, reflectance=0.0)
+        textures = list(material.textures)
+        textures[int(mujoco.mjtTextureRole.mjTEXROLE_RGB)] = f'hr_{surface}'
+        material.textures = textures
+    owner = {name: surface for surface, names in stage.surfaces.items() for name in names}
+    for geom in spec.geoms:
+        if geom.material in owner:
+            geom.material = f'hr_{owner[geom.material]}'
+    model = spec.compile()
     model.vis.quality.shadowsize = 1024
     model.vis.quality.offsamples = 0
     model.vis.global_.offwidth = max(model.vis.global_.offwidth, WIDTH)

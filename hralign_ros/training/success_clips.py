@@ -15,8 +15,12 @@ from pathlib import Path
 
 from hralign_ros.data.manifest import DataSet, Episode, read_manifest
 from hralign_ros.data.splits import read_splits
-from hralign_ros.data.token_basis import Basis
-from hralign_ros.data.token_features import build_tokens, EpisodeFeatures, TokenFeatures
+from hralign_ros.data.token_features import (
+    Basis,
+    build_tokens,
+    EpisodeFeatures,
+    TokenFeatures,
+)
 from hralign_ros.runtime.bundle import ClipSpec
 from hralign_ros.runtime.memory import EpisodeMemory, FrameSet
 from hralign_ros.runtime.report import Report

@@ -17,8 +17,7 @@ from typing import Any, TypeVar
 from zlib import crc32
 
 from hralign_ros.data.manifest import Episode, read_manifest
-from hralign_ros.data.token_basis import Basis
-from hralign_ros.data.token_features import build_tokens
+from hralign_ros.data.token_features import Basis, build_tokens
 from hralign_ros.models.failure_prompts import Prompts
 from hralign_ros.models.success import SuccessHead
 from hralign_ros.models.text import load_minilm

@@ -11,7 +11,6 @@ import re
 from hralign_msgs.msg import SuccessProbability
 from hralign_ros.nodes import parameters
 from hralign_ros.runtime import bundle, files, graphs, images, tasks
-from hralign_ros.runtime import image_headers as headers
 from hralign_ros.runtime.images import RAW_ENCODINGS
 from hralign_ros.runtime.pairing import Verdict
 import pytest
@@ -173,7 +172,7 @@ def test_the_page_of_limits_says_what_the_code_has() -> None:
     assert (bundle.MAX_FILE_BYTES, bundle.MAX_BUNDLE_BYTES) == (2 << 30, 8 << 30)
     assert f'opset {graphs.OPSETS.start} to {graphs.OPSETS.stop - 1}' in page
     assert f'{images.MAX_SIDE} a side, {images.MAX_PIXELS / 1e6:.1f} million pixels' in page
-    assert f'{images.MAX_COMPRESSED_BYTES >> 20} MiB and {headers.MAX_SCANS} scans' in page
+    assert f'{images.MAX_COMPRESSED_BYTES >> 20} MiB and {images.MAX_SCANS} scans' in page
     assert f'{tasks.MAX_TASK_CHARACTERS} characters' in page
     for text in ('1 MiB each', '256 MiB, 1 MiB', '2 GiB', '8 GiB'):
         assert text in page

@@ -11,8 +11,7 @@ import zlib
 
 import cv2
 from hralign_ros.runtime import decode_compressed, decode_raw, FrameError
-from hralign_ros.runtime.image_headers import announced_size
-from hralign_ros.runtime.images import as_rgb_image, MAX_SIDE, RAW_ENCODINGS
+from hralign_ros.runtime.images import announced_size, as_rgb_image, MAX_SIDE, RAW_ENCODINGS
 import numpy as np
 import pytest
 

@@ -3,8 +3,6 @@
 
 """The human's hand: rigid parts, a pinch exactly where the gripper grips, whole files."""
 
-from pathlib import Path
-import struct
 
 from hralign_ros.data.manifest import DataError
 from hralign_ros.simulation.hand import (
@@ -12,7 +10,6 @@ from hralign_ros.simulation.hand import (
     pose_hand,
     pose_joints,
     read_hand,
-    write_skin,
 )
 import numpy as np
 import pytest
@@ -159,42 +156,3 @@ def test_the_elbow_is_behind_and_to_its_side():
         _, wrist, to_elbow = pose_hand(make_hand(), down, elbow=elbow, tilt=0.6)
         assert to_elbow @ elbow > 0.5 and to_elbow[2] > 0
         assert wrist[2] > 0, 'the wrist is above what is gripped'
-
-
-def read_skin(path):
-    """Read MuJoCo's binary skin: vertices, faces, and by body its vertices with weights."""
-    data = Path(path).read_bytes()
-    counts = struct.unpack_from('<4i', data)
-    vertices, textures, faces, bodies = counts
-    assert textures == 0
-    at = 16
-    points = np.frombuffer(data, '<f4', 3 * vertices, at).reshape(-1, 3)
-    at += 12 * vertices
-    corners = np.frombuffer(data, '<i4', 3 * faces, at).reshape(-1, 3)
-    at += 12 * faces
-    found = {}
-    for _ in range(bodies):
-        name = data[at:at + 40].rstrip(b'\0').decode()
-        np.testing.assert_array_equal(
-            np.frombuffer(data, '<f4', 7, at + 40), [0, 0, 0, 1, 0, 0, 0])
-        count = struct.unpack_from('<i', data, at + 68)[0]
-        at += 72
-        found[name] = (np.frombuffer(data, '<i4', count, at),
-                       np.frombuffer(data, '<f4', count, at + 4 * count))
-        at += 8 * count
-    assert at == len(data), 'nothing is left'
-    return points, corners, found
-
-
-def test_the_skin_file(tmp_path):
-    """Guards what MuJoCo reads: every vertex with weights that sum to 1, bodies by name."""
-    hand = make_hand()
-    write_skin(hand, tmp_path / 'hand.skn', {joint: f'hr_{joint}' for joint in JOINTS})
-    points, corners, bodies = read_skin(tmp_path / 'hand.skn')
-    np.testing.assert_allclose(points, hand.vertices, atol=1e-7)
-    np.testing.assert_array_equal(corners, hand.faces)
-    assert set(bodies) == {f'hr_{joint}' for joint in JOINTS}
-    total = np.zeros(len(points))
-    for rows, weights in bodies.values():
-        total[rows] += weights
-    np.testing.assert_allclose(total, 1.0, atol=1e-6)

@@ -160,3 +160,14 @@ def test_a_perturbation_is_in_the_video_and_gone_in_the_next(stage, renderer):
     for video in darker:
         assert video[1].mean() < 0.8 * video[0].mean() < video[2].mean()
     np.testing.assert_array_equal(renderer.record_robot(stage.model, still, appearance()), plain)
+
+
+def test_the_skin_follows_its_bodies(renderer):
+    """Guards the hand: every vertex with weights that sum to 1, and the body of each joint."""
+    model, hand = renderer._model, make_hand()
+    np.testing.assert_allclose(model.skin_vert, hand.vertices, atol=1e-7)
+    np.testing.assert_array_equal(model.skin_face, hand.faces)
+    assert [model.body(body).name for body in model.skin_bonebodyid] == [
+        f'hr_{joint}' for joint in hand.joints]
+    total = np.bincount(model.skin_bonevertid, model.skin_bonevertweight)
+    np.testing.assert_allclose(total, 1.0, atol=1e-6)

@@ -36,10 +36,10 @@ from hralign_ros.evaluation.encoder_measure import (
     FROZEN_MEAN,
     group_runs,
     measure,
+    POLICY,
     RunInputs,
     Variant,
 )
-from hralign_ros.evaluation.encoder_metrics import POLICY
 from hralign_ros.evaluation.metrics.names import HUMAN_TO_ROBOT, MAIN_RETRIEVAL, ROBOT_TO_HUMAN
 from hralign_ros.evaluation.report import Measured
 from hralign_ros.training.alignment_options import AdaptOptions

@@ -16,8 +16,7 @@ from typing import Any
 
 from hralign_ros.data.manifest import DataSet
 from hralign_ros.evaluation.embeddings import encode_pairs, NEUTRAL_TEXT, split_items
-from hralign_ros.evaluation.encoder_measure import GALLERY, RunInputs
-from hralign_ros.evaluation.encoder_metrics import key_of, retrievals
+from hralign_ros.evaluation.encoder_measure import GALLERY, key_of, retrievals, RunInputs
 from hralign_ros.evaluation.metrics.names import MAIN_RETRIEVAL
 from hralign_ros.models.adapters import AdaptedBackbone
 from hralign_ros.models.backbones import load_backbone
@@ -106,8 +105,8 @@ def _retrieval_of_graphs(
             with torch.no_grad():
                 robot.append(run.model.pooled_for_each(maps, queries))
         arrays = replace(human, robot=torch.cat(robot).numpy())
-        found[name] = retrievals(arrays, GALLERY, full=False)[
-            key_of('retrieval_r1', **MAIN_RETRIEVAL)].recall[1].value
+        found[name] = float(retrievals(arrays, GALLERY, full=False)[
+            key_of('retrieval_r1', **MAIN_RETRIEVAL)].values.mean())
     return {'export_retrieval_r1': found,
             'int8_retrieval_r1_loss': round(found['visual.onnx'] - found[VISUALS['int8']], 4)}
 

@@ -175,7 +175,7 @@ def _auroc(scored: Sequence[Scored]) -> tuple[float, float, float]:
     """Tell AUROC over all ticks with a bootstrap interval over attempts."""
     names = np.repeat([clip.name for clip, _, _ in scored], [len(done) for *_, done in scored])
     found = detection(np.concatenate([scores for _, scores, _ in scored]),
-                      np.concatenate([done for *_, done in scored]), names).auroc
+                      np.concatenate([done for *_, done in scored]), names)['auroc']
     return found.value, found.low, found.high
 
 

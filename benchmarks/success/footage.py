@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hralign_ros.calibration.calibrate import write_calibrated
-from hralign_ros.evaluation.metrics.decisions import rate
+from hralign_ros.evaluation.bootstrap import rate
 from hralign_ros.evaluation.success_deciders import CalibratedScorer
 from hralign_ros.runtime import Decision, Encoder, Status
 from hralign_ros.runtime.video import frame_times, read_frames
@@ -59,5 +59,5 @@ def play_footage(
     return {
         'real_footage_ood_rate': out_of_distribution / ticks, 'real_footage_ticks': ticks,
         'real_footage_success_events': successes, 'real_footage_videos': len(videos),
-        'in_distribution_ood_rate': known.value, 'in_distribution_ticks': known.trials,
+        'in_distribution_ood_rate': known.value, 'in_distribution_ticks': known.n,
         'real_footage': per_video}

@@ -49,7 +49,6 @@ class Estimate:
     high: float
     n: int
     clusters: int
-    seed: int = 0
     method: str = 'bootstrap'
 
 
@@ -74,28 +73,34 @@ def cluster_bootstrap(
     """
     Bootstrap a statistic that depends on sums over rows alone: means, rates, ratios, R2.
 
-    Whole clusters are drawn with replacement; the interval is the percentiles of the draws.
+    Whole clusters are drawn with replacement; the interval is the percentiles of the draws. Of
+    several training seeds, seeds are drawn as well.
 
-    :param columns: what is summed, [n, ...].
+    :param columns: what is summed, [S, n, ...] of S seeds measured on the same n rows.
     :param clusters: name of each row's cluster, [n].
     :param function: sums [draws, ...] -> statistic [draws].
     :raises EvaluationError: no row, a value that is not finite, or a single cluster.
     """
-    values = _finite('columns', columns)
-    numbers, count = cluster_numbers(clusters, len(values))
+    values = _finite('values', columns)
+    seeds, width = values.shape[:2]
+    numbers, count = cluster_numbers(clusters, width)
     if count < 2:
         raise EvaluationError(
             'an interval needs at least 2 clusters, and all rows belong to one')
-    flat = values.reshape(len(values), -1)
-    sums = np.zeros((count, flat.shape[1]))
-    np.add.at(sums, numbers, flat)
-    weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), draws)
-    totals = (weights @ sums).reshape(draws, *values.shape[1:])
+    flat = values.reshape(seeds, width, -1)
+    sums = np.zeros((seeds, count, flat.shape[2]))
+    for row, total in zip(flat, sums, strict=True):
+        np.add.at(total, numbers, row)
+    generator = np.random.default_rng(seed)
+    seed_weights = generator.multinomial(seeds, np.full(seeds, 1 / seeds), draws)
+    weights = generator.multinomial(count, np.full(count, 1 / count), draws)
+    totals = weights @ sums[0] if seeds == 1 else np.einsum(
+        'ds,dc,sck->dk', seed_weights, weights, sums, optimize=True)
     with np.errstate(divide='ignore', invalid='ignore'):
-        drawn = function(totals)
-        value = float(function(sums.sum(0).reshape(1, *values.shape[1:]))[0])
+        drawn = function(totals.reshape(draws, *values.shape[2:]))
+        value = float(function(sums.sum((0, 1)).reshape(1, *values.shape[2:]))[0])
     low, high = _percentiles(drawn)
-    return Estimate(value, low, high, len(values), count, seed)
+    return Estimate(value, low, high, width, count)
 
 
 def cluster_mean(
@@ -109,12 +114,8 @@ def cluster_mean(
     :param clusters: [n].
     :raises EvaluationError: as cluster_bootstrap.
     """
-    rows = np.asarray(values, np.float64)
-    columns = np.stack([rows, np.ones_like(rows)], -1)
-    if rows.ndim == 2 and len(rows) > 1:
-        return _seeds_and_clusters(columns, clusters, draws, seed, lambda s: s[:, 0] / s[:, 1])
-    return cluster_bootstrap(columns[0] if rows.ndim == 2 else columns, clusters,
-                             lambda s: s[:, 0] / s[:, 1], draws=draws, seed=seed)
+    return paired_ratio(values, np.ones_like(values, np.float64), clusters, draws=draws,
+                        seed=seed)
 
 
 def paired_difference(
@@ -129,10 +130,7 @@ def paired_difference(
     :param b: [n] or [S, n]; without seeds it is one value for all of a's seeds.
     :raises EvaluationError: as cluster_bootstrap, or the two do not match.
     """
-    first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if first.shape != second.shape and not (
-            {first.ndim, second.ndim} == {1, 2} and first.shape[-1] == second.shape[-1]):
-        raise EvaluationError(f'{first.shape} and {second.shape} cannot be paired row by row')
+    first, second = _paired(a, b)
     return cluster_mean(first - second, clusters, draws=draws, seed=seed)
 
 
@@ -145,48 +143,22 @@ def paired_ratio(
     Draws in which b is zero count as infinite, so a baseline that is hardly ever right gives an
     interval without an upper end, not a narrow one.
 
-    :param a: [n] or [S, n]; with seeds in both, row s of a and of b are the same seed.
-    :param b: [n] or [S, n], not negative; without seeds it is one value for all of a's seeds.
+    :param a: as paired_difference.
+    :param b: as paired_difference, not negative.
     :raises EvaluationError: as cluster_bootstrap, or the two do not match.
     """
+    return cluster_bootstrap(np.stack(_paired(a, b), -1), clusters,
+                             lambda sums: sums[:, 0] / sums[:, 1], draws=draws, seed=seed)
+
+
+def _paired(a: ArrayLike, b: ArrayLike) -> tuple[Floats, Floats]:
+    """Give two values of each row, [S, n] both."""
     first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if first.shape != second.shape and not (
             {first.ndim, second.ndim} == {1, 2} and first.shape[-1] == second.shape[-1]):
         raise EvaluationError(f'{first.shape} and {second.shape} cannot be paired row by row')
-    shape = np.broadcast_shapes(np.atleast_2d(first).shape, np.atleast_2d(second).shape)
-    both = np.stack([np.broadcast_to(x, shape) for x in (first, second)], -1)
-    if len(both) > 1:
-        return _seeds_and_clusters(both, clusters, draws, seed, lambda s: s[..., 0] / s[..., 1])
-    return cluster_bootstrap(both[0], clusters, lambda s: s[:, 0] / s[:, 1], draws=draws,
-                             seed=seed)
-
-
-def breakdown(
-    values: ArrayLike, labels: Labels, clusters: Labels, *, draws: int = DRAWS, seed: int = 0,
-) -> dict[str, Estimate]:
-    """
-    Return the mean for each label, for example per task.
-
-    A label with a single cluster gets its value with NaN for an interval.
-
-    :param values: [n].
-    :param labels: [n].
-    :param clusters: [n].
-    """
-    rows = _finite('values', values)
-    names, groups = np.asarray(labels), np.asarray(clusters)
-    if names.shape != rows.shape or groups.shape != rows.shape:
-        raise EvaluationError(
-            f'{rows.shape} values, {names.shape} labels and {groups.shape} clusters do not match')
-    result = {}
-    for name in np.unique(names):
-        chosen = names == name
-        if len(np.unique(groups[chosen])) < 2:
-            value = float(rows[chosen].mean())
-            result[str(name)] = Estimate(value, np.nan, np.nan, int(chosen.sum()), 1, seed)
-        else:
-            result[str(name)] = cluster_mean(rows[chosen], groups[chosen], draws=draws, seed=seed)
-    return result
+    one, other = np.broadcast_arrays(np.atleast_2d(first), np.atleast_2d(second))
+    return one, other
 
 
 def resample(
@@ -213,7 +185,7 @@ def resample(
     low, high = _percentiles(np.asarray(drawn, np.float64))
     value = float(statistic(np.arange(rows)))
     shift = value - float(np.nanmean(drawn)) if centred else 0.0
-    return Estimate(value, low + shift, high + shift, rows, len(members), seed)
+    return Estimate(value, low + shift, high + shift, rows, len(members))
 
 
 def jackknife(
@@ -241,7 +213,7 @@ def jackknife(
     without = np.array([statistic(np.setdiff1d(every, part)) for part in left_out])
     error = np.sqrt((count - 1) / count * ((without - without.mean()) ** 2).sum())
     reach = float(stats.t.ppf(0.5 + LEVEL / 2, count - 1) * error)
-    return Estimate(value, value - reach, value + reach, rows, len(members), seed, 'jackknife')
+    return Estimate(value, value - reach, value + reach, rows, len(members), 'jackknife')
 
 
 def seed_mean(values: ArrayLike) -> Estimate:
@@ -257,7 +229,39 @@ def seed_mean(values: ArrayLike) -> Estimate:
     error = rows.std(ddof=1) / np.sqrt(len(rows))
     reach = float(stats.t.ppf(0.5 + LEVEL / 2, len(rows) - 1) * error)
     mean = float(rows.mean())
-    return Estimate(mean, mean - reach, mean + reach, len(rows), len(rows), 0, 'student')
+    return Estimate(mean, mean - reach, mean + reach, len(rows), len(rows), 'student')
+
+
+def rate(events: int, trials: int) -> Estimate:
+    """
+    Return a fraction of independent trials with its exact (Clopper-Pearson) interval.
+
+    :raises EvaluationError: no trial, or more events than trials.
+    """
+    if not 0 <= events <= trials or trials < 1:
+        raise EvaluationError(f'{events} events in {trials} trials')
+    tail = (1 - LEVEL) / 2
+    low = stats.beta.ppf(tail, events, trials - events + 1) if events else 0.0
+    high = stats.beta.ppf(1 - tail, events + 1, trials - events) if events < trials else 1.0
+    return Estimate(events / trials, float(low), float(high), trials, trials, 'clopper-pearson')
+
+
+def rule_of_three(events: int, amount: float) -> float:
+    """
+    Bound a rate of rare events from above, with 95 % confidence.
+
+    :param amount: independent segments, or hours, that were observed.
+    :returns: events per unit; 3 / amount where none was seen.
+    :raises EvaluationError: nothing was observed.
+    """
+    if amount <= 0:
+        raise EvaluationError(f'{amount} observed; needed is more than 0')
+    return float(stats.chi2.ppf(0.95, 2 * (events + 1)) / 2 / amount)
+
+
+def without_interval(value: float, n: int, clusters: int | None = None) -> Estimate:
+    """Return a number that has no interval; clusters: n unless said otherwise."""
+    return Estimate(value, np.nan, np.nan, n, n if clusters is None else clusters, '')
 
 
 def join_labels(*labels: Labels) -> NDArray[np.str_]:
@@ -274,37 +278,8 @@ def join_labels(*labels: Labels) -> NDArray[np.str_]:
 
 def plain(estimate: Estimate) -> Mapping[str, Any]:
     """Return an estimate's fields for a report; numbers that are not finite become None."""
-    def number(value: float) -> float | None:
-        return float(value) if np.isfinite(value) else None
-
-    return {'value': number(estimate.value), 'low': number(estimate.low),
-            'high': number(estimate.high), 'n': estimate.n, 'clusters': estimate.clusters,
-            'method': estimate.method}
-
-
-def _seeds_and_clusters(
-    columns: Floats, clusters: Labels, draws: int, seed: int,
-    function: Callable[[Floats], Floats],
-) -> Estimate:
-    """Bootstrap a statistic of sums [draws, K] of columns [S, n, K], seeds drawn too."""
-    columns = _finite('values', columns)
-    seeds, width, kinds = columns.shape
-    numbers, count = cluster_numbers(clusters, width)
-    if count < 2:
-        raise EvaluationError(
-            'an interval needs at least 2 clusters, and all rows belong to one')
-    sums = np.zeros((seeds, count, kinds))
-    for row, total in zip(columns, sums, strict=True):
-        np.add.at(total, numbers, row)
-    generator = np.random.default_rng(seed)
-    seed_weights = generator.multinomial(seeds, np.full(seeds, 1 / seeds), draws)
-    weights = generator.multinomial(count, np.full(count, 1 / count), draws)
-    totals = np.einsum('ds,dc,sck->dk', seed_weights, weights, sums, optimize=True)
-    with np.errstate(divide='ignore', invalid='ignore'):
-        drawn = function(totals)
-        value = float(function(sums.sum((0, 1))[None])[0])
-    low, high = _percentiles(drawn)
-    return Estimate(value, low, high, width, count, seed)
+    return {key: value if not isinstance(value, float) else float(value) if np.isfinite(value)
+            else None for key, value in vars(estimate).items()}
 
 
 def _percentiles(drawn: Floats) -> tuple[float, float]:

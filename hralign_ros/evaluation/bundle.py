@@ -11,19 +11,18 @@ thresholds, its limit of OUT_OF_DISTRIBUTION, tasks that were added to it. Nothi
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-import time
 
 from hralign_ros.calibration.calibrate import ALPHA, ALPHAS
-from hralign_ros.calibration.conformal import decided
 from hralign_ros.calibration.scorer import Scored
 from hralign_ros.calibration.traces import Trace
 from hralign_ros.data.manifest import DataError, DataSet, Episode, REFERENCE_VIEW, SIMULATORS
 from hralign_ros.data.token_features import episode_videos, EpisodeFeatures, open_views
 from hralign_ros.evaluation.bootstrap import EvaluationError
+from hralign_ros.evaluation.figures import probability_traces, reliability_diagram
 from hralign_ros.evaluation.report import Measured, write_report
 from hralign_ros.evaluation.success import example_traces, SIMULATED
+from hralign_ros.evaluation.success_deciders import SuccessModel
 from hralign_ros.evaluation.success_events import measure_alarms, measure_delays
-from hralign_ros.evaluation.success_figures import probability_traces, reliability_diagram
 from hralign_ros.evaluation.success_ticks import (
     clusters_of,
     fraction_over,
@@ -35,7 +34,7 @@ from hralign_ros.evaluation.success_ticks import (
 )
 from hralign_ros.runtime.decision import Status
 from hralign_ros.runtime.encoder import Encoder
-from hralign_ros.runtime.report import Report
+from hralign_ros.runtime.report import Progress, Report
 from hralign_ros.runtime.video import newest_at
 from hralign_ros.training.devices import choose_device
 from hralign_ros.training.success_clips import assign_splits, labelled, Recording
@@ -70,7 +69,7 @@ class Replayed:
     thresholds: Mapping[float, Doubles]
 
 
-class BundleReplay:
+class BundleReplay(SuccessModel):
     """
     Replays recordings to a bundle; stands where the evaluation of runs has a calibrated scorer.
 
@@ -112,8 +111,8 @@ class BundleReplay:
         nothing = np.zeros((len(times), len(present), 1, 0), np.float16)
         recording = labelled(episode, EpisodeFeatures(nothing, nothing[..., 0, :], present, times))
         said = [tick.success for tick in ticks]
-        rates = {alpha: np.array([np.nan if s.calibration is None or s.calibration.threshold(
-            alpha) is None else s.calibration.threshold(alpha) for s in said], np.float64)
+        thresholds = {alpha: _numbers(
+            None if s.calibration is None else s.calibration.threshold(alpha) for s in said)
             for alpha in ALPHAS}
         progress, failed, ood_score = (_numbers(values).astype(np.float32) for values in (
             (s.progress for s in said), (s.failure for s in said), (s.ood_score for s in said)))
@@ -127,50 +126,34 @@ class BundleReplay:
                         risks.reshape(len(said), modes))
         self._replayed[episode.episode_id] = Replayed(
             scored, _numbers(s.probability for s in said), live.task.known,
-            np.array([int(tick.status) for tick in ticks]), rates)
+            np.array([int(tick.status) for tick in ticks]), thresholds)
         return recording
 
     def __call__(self, recording: Recording) -> Scored:
         """Return what was said of a recording that was replayed."""
-        return self._replayed[recording.episode.episode_id].scored
+        return self.said(recording).scored
 
     def probability(self, scored: Scored) -> Doubles:
         """Return the probabilities [F]; NaN where there was none."""
         return self._replayed[scored.episode_id].probability
 
-    def status(self, recording: Recording) -> NDArray[np.int64]:
-        """Return the status bits of every tick [F]."""
-        return self._replayed[recording.episode.episode_id].status
+    def thresholds(self, scored: Scored, alpha: float = ALPHA) -> Doubles:
+        """Return the thresholds of every tick [F]; NaN where there was none."""
+        return self._replayed[scored.episode_id].thresholds[alpha]
 
-    def threshold(self, scored: Scored, alpha: float = ALPHA) -> float:
-        """Return what SUCCESS needs at the end; above 1 where there is no threshold."""
-        last = float(self._replayed[scored.episode_id].thresholds[alpha][-1])
-        return last if np.isfinite(last) else 2.0
+    def status(self, scored: Scored) -> NDArray[np.int64]:
+        """Return the status bits of every tick [F] that decisions look at."""
+        return self._replayed[scored.episode_id].status & ~int(
+            Status.UNKNOWN_TASK if self.allow_unknown else 0)
 
     def thresholds_from(self, task_id: str) -> str:
         """Tell whether a task is one of the bundle's."""
         words = [one.known for one in self._replayed.values() if one.scored.task_id == task_id]
         return 'the bundle' if words and all(words) else 'the fallback task'
 
-    def knows(self, recording: Recording) -> bool:
-        """Whether the bundle knows a recording's task, by the words of its episode."""
-        return self._replayed[recording.episode.episode_id].known
-
-    def decision(self, scored: Scored, alpha: float = ALPHA) -> int | None:
-        """Return the row at which SUCCESS is decided, as the node would by its defaults."""
-        replayed = self._replayed[scored.episode_id]
-        return decided(scored.stamps, replayed.probability, replayed.thresholds[alpha],
-                       status=self._bits(replayed), risks=scored.risks)
-
-    def decides(self, scored: Scored, alpha: float = ALPHA) -> bool:
-        """Tell whether there is a threshold for any tick of a task that is decided on."""
-        replayed = self._replayed[scored.episode_id]
-        stops = self._bits(replayed) & int(Status.UNKNOWN_TASK | Status.UNCALIBRATED) != 0
-        return bool((np.isfinite(replayed.thresholds[alpha]) & ~stops).any())
-
-    def _bits(self, replayed: Replayed) -> NDArray[np.int64]:
-        """Give the status bits of every tick [F] that decisions look at."""
-        return replayed.status & ~int(Status.UNKNOWN_TASK if self.allow_unknown else 0)
+    def said(self, recording: Recording) -> Replayed:
+        """Return all that was said of a recording that was replayed."""
+        return self._replayed[recording.episode.episode_id]
 
 
 def _numbers(values: Iterable[float | None]) -> Doubles:
@@ -213,17 +196,13 @@ def evaluate_bundle(
             f'success flags; splits there: {", ".join(sorted({e.split for e in data.episodes}))}')
     one = BundleReplay(encoder, allow_unknown=allow_unknown)
     recordings: dict[str, list[Recording]] = {}
-    began = said = time.monotonic()
-    for number, episode in enumerate(chosen, 1):
+    progress = Progress(len(chosen), 'episodes', report)
+    for episode in chosen:
         try:
             recordings.setdefault(episode.split, []).append(one.replay(episode, data.folder))
         except DataError as error:
             report(f'left out {episode.episode_id}: {error}')
-        if time.monotonic() - said > 10:
-            said = time.monotonic()
-            rate = number / (said - began)
-            report(f'{number} of {len(chosen)} episodes, {rate:.1f}/s, '
-                   f'{(len(chosen) - number) / rate:.0f} s to go')
+        progress.step()
     if not recordings:
         raise EvaluationError(f'{data.folder}: not one episode could be replayed')
     name, found = encoder.manifest.name, Measured()
@@ -245,36 +224,31 @@ def evaluate_bundle(
                 'success_s': None if at is None else float(times[at]),
                 'highest_probability': float(np.nanmax(np.r_[-1.0,
                                                              one.probability(one(recording))])),
-                'status': int(np.bitwise_or.reduce(one.status(recording)))})
-    images = {}
+                'status': int(np.bitwise_or.reduce(one.said(recording).status))})
     if samples:
-        images['reliability'] = reliability_diagram(samples)
+        found.draw('reliability', reliability_diagram(samples), 'Reliability',
+                   'Random ticks, in bins of equal mass; lines: 95 % intervals as if ticks were '
+                   'independent.')
     first = next(iter(recordings.values()))
-    images['traces'] = probability_traces(example_traces(one, first))
-    words = {'reliability': ('Reliability', 'Random ticks, in bins of equal mass; lines: 95 % '
-                             'intervals as if ticks were independent.'),
-             'traces': ('Probability over time', 'Attempts in the order of their names; shaded: '
-                        f'accomplished; dashed: the threshold for {ALPHA:.0%} false alarms.')}
+    found.draw('traces', probability_traces(example_traces(one, first)), 'Probability over time',
+               'Attempts in the order of their names; shaded: accomplished; dashed: the threshold '
+               f'for {ALPHA:.0%} false alarms.')
     sources = {e.source for e in chosen}
     used = sorted(set(recordings) & set(_USED))
-    document = {
-        'title': f'Bundle: {name}',
-        'data': {
+    write_report(
+        Path(output), found, report, title=f'Bundle: {name}', commands=commands,
+        data={
             'data set': data.folder.name, 'sources': ', '.join(sorted(sources)),
             'bundle': encoder.bundle.sha256[:16],
             **{f'attempts, {split}': len(some) for split, some in recordings.items()},
             'attempts at tasks that the bundle does not know': sum(
-                not one.knows(recording) for some in recordings.values() for recording in some)},
-        'warnings': [
+                not one.said(recording).known for some in recordings.values()
+                for recording in some)},
+        warnings=[
             *undecided([one], recordings),
             *([SIMULATED] if sources & SIMULATORS else []),
             *([f'Episodes of {", ".join(used)} may have been used to make the bundle: it looks '
-               'better on them than it is.'] if used else [])],
-        'rows': found.rows,
-        'figures': [{'name': key, 'title': words[key][0], 'caption': words[key][1]}
-                    for key in images],
-        'commands': list(commands), 'tables': found.tables}
-    write_report(Path(output), document, images, report)
+               'better on them than it is.'] if used else [])])
     return found
 
 
@@ -284,7 +258,8 @@ def _measure_status(
     """Count in how many ticks each status bit is set."""
     for bit in (Status.OUT_OF_DISTRIBUTION, Status.UNCALIBRATED, Status.UNKNOWN_TASK,
                 Status.VIEW_MISSING):
-        ticks = np.concatenate([one.status(recording) & int(bit) != 0 for recording in recordings])
+        ticks = np.concatenate([
+            one.said(recording).status & int(bit) != 0 for recording in recordings])
         clusters = np.repeat(clusters_of(recordings),
                              [recording.frames for recording in recordings])
         found.add('status_rate', name, split, fraction_over(ticks[None], clusters),

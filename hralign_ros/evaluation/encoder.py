@@ -10,16 +10,15 @@ from typing import Any
 from hralign_ros.data.manifest import DataSet, REFERENCE_VIEW, SIMULATORS
 from hralign_ros.data.pairs import Clip
 from hralign_ros.evaluation.bootstrap import EvaluationError
-from hralign_ros.evaluation.embeddings import encode_pairs, PairArrays
+from hralign_ros.evaluation.embeddings import encode_pairs, PairArrays, split_items
 from hralign_ros.evaluation.encoder_measure import (
     FROZEN_MEAN,
     group_runs,
     measure,
+    POLICY,
     RunInputs,
-    split_items,
     Variant,
 )
-from hralign_ros.evaluation.encoder_metrics import POLICY
 from hralign_ros.evaluation.figures import (
     Answer,
     Attention,
@@ -65,8 +64,8 @@ SIMULATED = ('Simulated pairs are not RH20T: these figures say that the method w
 def evaluate_adaptation(
     data: DataSet, runs: Sequence[Run], output: Path, *, splits: Sequence[str],
     view: str = REFERENCE_VIEW, gallery: int = 100, full: bool = True, probes: bool = True,
-    cache: Path | None = None, workers: int | str = 1, device: str = 'auto',
-    commands: Sequence[str] = (), report: Report = print,
+    cache: Path | None = None, device: str = 'auto', commands: Sequence[str] = (),
+    report: Report = print,
 ) -> Measured:
     """
     Evaluate runs beside the frozen backbone and write report.html, .json and .csv.
@@ -81,17 +80,18 @@ def evaluate_adaptation(
     for run in runs:
         run.model.to(chosen.torch)
     variants = [Variant(FROZEN_MEAN, ()), *group_runs(runs)]
-    store = RunInputs(data, cache, workers=workers)
+    store = RunInputs(data, cache)
     found = measure(
         store, variants, splits=splits, view=view, gallery=gallery, full=full, probes=probes,
         report=report)
-    images, figures = _figures(store, variants, found, splits[0], view)
+    _draw(found, store, variants[1].runs[0], splits[0], view)
     main = variants[1].runs[0]
     sources = sorted({e.source for e in data.episodes})
-    document = {
-        'title': f'HR-Align adaptation: {main.options.backbone}, {view} view',
-        'runs': {run.weights_sha256: run.folder.name for run in runs},
-        'data': {
+    write_report(
+        Path(output), found, report,
+        title=f'HR-Align adaptation: {main.options.backbone}, {view} view',
+        runs={run.weights_sha256: run.folder.name for run in runs},
+        data={
             'data set': data.folder.name, 'sources': ', '.join(sources),
             'training pairs': main.record['data']['pairs'],
             'training tasks': len(main.record['data']['tasks']),
@@ -100,12 +100,10 @@ def evaluate_adaptation(
             **{f'episodes of {split}': sum(e.split == split for e in data.episodes)
                for split in splits},
             'seeds': ', '.join(map(str, sorted({run.options.train.seed for run in runs})))},
-        'warnings': [*([SIMULATED] if set(sources) & SIMULATORS else []), *(
+        warnings=[*([SIMULATED] if set(sources) & SIMULATORS else []), *(
             f'{describe(line["metric"], line["conditions"])}, {line["split"]}: left out, '
             f'{line["reason"]}' for line in found.left_out)],
-        'rows': found.rows, 'figures': figures,
-        'commands': list(commands), 'tables': found.tables}
-    write_report(Path(output), document, images, report)
+        commands=commands)
     return found
 
 
@@ -123,11 +121,8 @@ def _check_new_tasks(data: DataSet, runs: Sequence[Run], splits: Sequence[str]) 
                 'data with those that it was trained with')
 
 
-def _figures(
-    store: RunInputs, variants: Sequence[Variant], found: Measured, split: str, view: str,
-) -> tuple[dict[str, bytes], list[dict[str, str]]]:
-    run, data = variants[1].runs[0], store.data
-    cache = store.clips(run)
+def _draw(found: Measured, store: RunInputs, run: Run, split: str, view: str) -> None:
+    data, cache = store.data, store.clips(run)
     items = split_items(data, cache, split, view)
     texts = store.texts(run, items)
     before = encode_pairs(run.model, items, cache, texts, length=run.options.train.length,
@@ -135,36 +130,29 @@ def _figures(
     after = encode_pairs(
         run.model, items, cache, texts, length=run.options.train.length,
         adapt_human=run.options.train.objective == 'video_text')
-    images: dict[str, bytes] = {}
-    figures: list[dict[str, str]] = []
-
-    def add(name: str, image: bytes, title: str, caption: str) -> None:
-        images[name] = image
-        figures.append({'name': name, 'title': title, 'caption': caption})
-
     for name, (metric, conditions) in _CHARTS.items():
         if rows := found.select(metric, **conditions):
             title = describe(metric, conditions)
-            add(name, bar_chart(rows, title=title), title,
-                'Bars are means over seeds, whiskers 95 % intervals; hatched: controls.')
+            found.draw(name, bar_chart(rows, title=title), title,
+                       'Bars are means over seeds, whiskers 95 % intervals; hatched: controls.')
     some = np.unique(np.linspace(0, len(items) - 1, _DRAWN).round().astype(int))
-    add('embeddings',
-        embeddings(*(np.concatenate([of[some] for of in arrays.neutral()])
-                     for arrays in (before, after)),
-                   tasks=np.tile(before.tasks[some], 2),
-                   domains=np.repeat(['human', 'robot'], len(some))),
-        'Embeddings before and after',
-        f'Pairs of {split}: t-SNE of features pooled with the neutral text.')
-    add('retrieval', retrieval_examples(_examples(data, items, after)), 'Retrieval examples',
-        f'Pairs of {split}: a human clip and the robot clips found for it, neutral text; a '
-        'tick where the task is right; the middle frame of each answer.')
-    add('attention', attention_figure(_attention(store, run, items)), 'Attention to the task',
-        'Where the trained query looks, on frozen and on adapted tokens.')
+    image = embeddings(*(np.concatenate([of[some] for of in arrays.neutral()])
+                         for arrays in (before, after)),
+                       tasks=np.tile(before.tasks[some], 2),
+                       domains=np.repeat(['human', 'robot'], len(some)))
+    found.draw('embeddings', image, 'Embeddings before and after',
+               f'Pairs of {split}: t-SNE of features pooled with the neutral text.')
+    found.draw('retrieval', retrieval_examples(_examples(data, items, after)),
+               'Retrieval examples',
+               f'Pairs of {split}: a human clip and the robot clips found for it, neutral text; a '
+               'tick where the task is right; the middle frame of each answer.')
+    found.draw('attention', attention_figure(_attention(store, run, items)),
+               'Attention to the task',
+               'Where the trained query looks, on frozen and on adapted tokens.')
     log = run.folder / LOG
     if log.exists():
-        add('training', training_curve(log, best='validation_r1'), 'Training',
-            'Of the first seed.')
-    return images, figures
+        found.draw('training', training_curve(log, best='validation_r1'), 'Training',
+                   'Of the first seed.')
 
 
 def _examples(

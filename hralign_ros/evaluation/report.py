@@ -4,15 +4,17 @@
 """
 The report of an evaluation: JSON for programs, CSV for tables, one HTML file for people.
 
-A report is a plain dictionary, so that it can be kept and merged:
+What is in report.json:
 
+    schema_version
     title        text
+    runs         optional: folder by the hash of the weights that were measured
     data         what was measured on: name -> text or number (data set, splits, clips, seeds)
     warnings     texts that every reader must see
     rows         measured values, see `Measured.add`; negative controls are marked
-    figures      {name, title, caption}; the image is handed in by name as PNG
+    figures      {name, title, caption}; the image lies beside it as PNG, by its name
     commands     what to type to get the same
-    tables       optional: name -> list of flat dictionaries, one file each: values per episode
+    tables       name -> list of flat dictionaries, one file each: values per episode
 """
 
 import base64
@@ -41,16 +43,9 @@ import jinja2
 import numpy as np
 
 SCHEMA_VERSION = 2
-_REQUIRED: dict[str, type] = {
-    'title': str, 'data': dict, 'warnings': list, 'rows': list, 'figures': list, 'commands': list}
-# Runs: folder by the hash of the weights that were measured.
-_OPTIONAL = ('tables', 'schema_version', 'runs')
-_ROW_KEYS = ('metric', 'variant', 'split', 'conditions', 'control', 'value', 'low', 'high', 'n',
-             'clusters', 'method', 'chance', 'seeds', 'note')
 _PNG = b'\x89PNG\r\n\x1a\n'
 _NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9_.-]*')
 
-Document = Mapping[str, Any]
 Row = dict[str, Any]
 
 
@@ -63,12 +58,14 @@ class Samples:
     :param names: episode of each column, [n].
     :param clusters: what is drawn together for intervals, [n].
     :param seeds: of the rows; none for a variant without seeds.
+    :param chance: what guessing gives, where that is known.
     """
 
     values: Floats
     names: Labels
     clusters: Labels
-    seeds: Sequence[int]
+    seeds: Sequence[int] = ()
+    chance: float | None = None
 
 
 @dataclass
@@ -80,12 +77,16 @@ class Measured:
     :param tables: rows per episode, by name.
     :param samples: by metric, variant and split.
     :param left_out: {metric, conditions, split, reason} of what these data cannot show.
+    :param figures: {name, title, caption}, see `draw`.
+    :param images: PNG by name of figure.
     """
 
     rows: list[Row] = field(default_factory=list)
     tables: dict[str, list[Row]] = field(default_factory=dict)
     samples: dict[tuple[str, str, str], Samples] = field(default_factory=dict)
     left_out: list[Row] = field(default_factory=list)
+    figures: list[dict[str, str]] = field(default_factory=list)
+    images: dict[str, bytes] = field(default_factory=dict)
 
     def add(
         self, metric: str, variant: str, split: str, estimate: Estimate, *,
@@ -103,13 +104,35 @@ class Measured:
         :param note: one sentence that a reader needs to know.
         :param control: a negative control: it is there to fail.
         :param conditions: what the value was measured under: gallery, direction, text, alpha, ...
+        :raises EvaluationError: the metric is unknown, or a value has no n.
         """
+        if metric not in METRICS:
+            raise EvaluationError(f"report: no metric is called '{metric}'; names are "
+                                  f'{", ".join(METRICS)}')
+        if not estimate.n and np.isfinite(estimate.value):
+            raise EvaluationError(f"report: '{metric}' has no n")
         if chance is None:
             chance = METRICS[metric].chance
         self.rows.append({
             'metric': metric, 'variant': variant, 'split': split, 'conditions': conditions,
             'control': control, **plain(estimate), 'chance': chance, 'seeds': list(seeds),
             'note': note})
+
+    def draw(self, name: str, image: bytes, title: str, caption: str) -> None:
+        """
+        Note a figure.
+
+        :param name: of its file.
+        :param image: PNG.
+        :raises EvaluationError: a name that no file can have, or an image that is none.
+        """
+        if not _NAME.fullmatch(name):
+            raise EvaluationError(
+                f"report: figure '{name}': a name has letters, digits, dots and dashes")
+        if not image.startswith(_PNG):
+            raise EvaluationError(f"report: no PNG was handed in for figure '{name}'")
+        self.images[name] = image
+        self.figures.append({'name': name, 'title': title, 'caption': caption})
 
     def select(self, metric: str, **conditions: Any) -> list[Row]:
         """Return the rows of a metric under exactly these conditions."""
@@ -179,83 +202,52 @@ def _identity(row: Row) -> tuple[Any, ...]:
             tuple(sorted((key, str(value)) for key, value in row['conditions'].items())))
 
 
-def check_report(report: Document, images: Mapping[str, bytes]) -> None:
-    """
-    Refuse a report that could not be written or read.
-
-    :raises EvaluationError: a key is missing or of the wrong kind, a row has an unknown metric, no
-        interval or no n, a value cannot be written as JSON, an image is missing or is none, or two
-        rows are of the same metric, variant, split and conditions.
-    """
-    for key, kind in _REQUIRED.items():
-        if not isinstance(report.get(key), kind):
-            raise EvaluationError(f'report: {key} must be a {kind.__name__}')
-    extra = sorted(set(report) - set(_REQUIRED) - set(_OPTIONAL))
-    if extra:
-        raise EvaluationError(f'report: unknown key {", ".join(extra)}')
-    seen = set()
-    for row in report['rows']:
-        wrong = set(row) ^ set(_ROW_KEYS)
-        if wrong:
-            raise EvaluationError(
-                f'report: a row lacks or must not have {", ".join(sorted(wrong))}')
-        if row['metric'] not in METRICS:
-            raise EvaluationError(f"report: no metric is called '{row['metric']}'; names are "
-                                  f'{", ".join(METRICS)}')
-        if row['value'] is not None and not row['n']:
-            raise EvaluationError(f"report: '{row['metric']}' has no n")
-        if (name := _identity(row)) in seen:
-            raise EvaluationError(
-                f'report: two rows are of {describe(row["metric"], row["conditions"])} / '
-                f'{row["variant"]} / {row["split"]}')
-        seen.add(name)
-    for figure in report['figures']:
-        if set(figure) != {'name', 'title', 'caption'} or not _NAME.fullmatch(figure['name']):
-            raise EvaluationError(
-                'report: a figure has name (letters, digits, dots and dashes), title and caption')
-        if not images.get(figure['name'], b'').startswith(_PNG):
-            raise EvaluationError(f"report: no PNG was handed in for figure '{figure['name']}'")
-    for table in report.get('tables', {}):
-        if not _NAME.fullmatch(table) or table == 'report':
-            raise EvaluationError(f"report: '{table}' cannot be the name of a table's file")
-    try:
-        json.dumps(report, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise EvaluationError(f'report: cannot be written as JSON: {error}') from error
-
-
 def write_report(
-    folder: Path, report: Document, images: Mapping[str, bytes],
-    say: Callable[[str], None] = lambda _: None,
+    folder: Path, found: Measured, say: Callable[[str], None] = lambda _: None, *, title: str,
+    data: Mapping[str, Any], warnings: Sequence[str] = (), commands: Sequence[str] = (),
+    runs: Mapping[str, str] | None = None,
 ) -> dict[str, Path]:
     """
     Write report.json, report.csv, report.html, a CSV per table and a PNG per image into a folder.
 
-    Files that are there are replaced, each in one step.
+    Files that are there are replaced, each in one step. Parameters are as in report.json.
 
-    :param images: PNG by name of figure.
     :param say: gets the path of the report.
     :returns: what was written, by name of file.
-    :raises EvaluationError: as check_report.
+    :raises EvaluationError: two rows are of the same metric, variant, split and conditions, the
+        name of a table cannot be one of a file, or a value cannot be written as JSON.
     """
-    check_report(report, images)
+    seen = set()
+    for row in found.rows:
+        if (identity := _identity(row)) in seen:
+            raise EvaluationError(
+                f'report: two rows are of {describe(row["metric"], row["conditions"])} / '
+                f'{row["variant"]} / {row["split"]}')
+        seen.add(identity)
+    for table in found.tables:
+        if not _NAME.fullmatch(table) or table == 'report':
+            raise EvaluationError(f"report: '{table}' cannot be the name of a table's file")
+    report = {'title': title, **({'runs': runs} if runs else {}), 'data': data,
+              'warnings': list(warnings), 'rows': found.rows, 'figures': found.figures,
+              'commands': list(commands), 'tables': found.tables}
+    try:
+        text = json.dumps({'schema_version': SCHEMA_VERSION, **report}, indent=1,
+                          ensure_ascii=False, allow_nan=False) + '\n'
+    except (TypeError, ValueError) as error:
+        raise EvaluationError(f'report: cannot be written as JSON: {error}') from error
+    content = {'report.json': text, 'report.csv': to_csv(found.rows),
+               'report.html': to_html(report, found.images),
+               **{f'{name}.csv': _table(records) for name, records in found.tables.items()}}
+    files = {**{name: text.encode() for name, text in content.items()},
+             **{f'{name}.png': image for name, image in found.images.items()}}
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    content = {
-        'report.json': json.dumps({'schema_version': SCHEMA_VERSION, **report}, indent=1,
-                                  ensure_ascii=False, allow_nan=False) + '\n',
-        'report.csv': to_csv(report),
-        'report.html': to_html(report, images)}
-    for name, records in report.get('tables', {}).items():
-        content[f'{name}.csv'] = _table(records)
-    data = {**{name: text.encode() for name, text in content.items()},
-            **{f'{name}.png': image for name, image in images.items()}}
-    for name, value in data.items():
+    for name, value in files.items():
         scratch = target / f'{name}.{os.getpid()}.tmp'
         scratch.write_bytes(value)
         scratch.replace(target / name)
     say(f'wrote {target / "report.html"}')
-    return {name: target / name for name in data}
+    return {name: target / name for name in files}
 
 
 def read_report(path: Path) -> dict[str, Any]:
@@ -273,17 +265,17 @@ def read_report(path: Path) -> dict[str, Any]:
     return report
 
 
-def to_csv(report: Document) -> str:
+def to_csv(rows: Sequence[Row]) -> str:
     """Return all rows in long form, one value a line, a column for each condition."""
-    conditions = dict.fromkeys(key for row in report['rows'] for key in row['conditions'])
-    columns = [name for key in _ROW_KEYS
+    conditions = dict.fromkeys(key for row in rows for key in row['conditions'])
+    columns = [name for key in (rows[0] if rows else ())
                for name in (conditions if key == 'conditions' else (key,))]
     return _table([{**{key: value for key, value in row.items() if key != 'conditions'},
                     **row['conditions'], 'seeds': ' '.join(map(str, row['seeds']))}
-                   for row in report['rows']], columns)
+                   for row in rows], columns)
 
 
-def to_html(report: Document, images: Mapping[str, bytes]) -> str:
+def to_html(report: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
     """Return the report as one HTML file that needs nothing else; all text in it is escaped."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters |= {

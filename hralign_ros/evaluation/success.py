@@ -12,7 +12,13 @@ from hralign_ros.calibration.scorer import Scorer
 from hralign_ros.data.manifest import DataSet, SIMULATORS
 from hralign_ros.data.token_features import TokenFeatures
 from hralign_ros.evaluation.bootstrap import EvaluationError
-from hralign_ros.evaluation.figures import bar_chart
+from hralign_ros.evaluation.figures import (
+    bar_chart,
+    heat_map,
+    probability_traces,
+    ProbabilityTrace,
+    reliability_diagram,
+)
 from hralign_ros.evaluation.metrics.names import METRICS
 from hralign_ros.evaluation.report import Measured, read_report, rows_for_card, write_report
 from hralign_ros.evaluation.success_deciders import CalibratedScorer, SuccessModel
@@ -22,12 +28,6 @@ from hralign_ros.evaluation.success_events import (
     measure_delays,
     measure_order,
     measure_streams,
-)
-from hralign_ros.evaluation.success_figures import (
-    heat_map,
-    probability_traces,
-    ProbabilityTrace,
-    reliability_diagram,
 )
 from hralign_ros.evaluation.success_ticks import (
     attempts,
@@ -127,50 +127,43 @@ def evaluate_success(
         found, name, [one.scorer for one in ours], recordings[SEEN], SEEN,
         data.of_split('train').episodes)
 
-    images: dict[str, bytes] = {}
-    figures: list[dict[str, str]] = []
-
-    def add(key: str, image: bytes, title: str, caption: str) -> None:
-        images[key] = image
-        figures.append({'name': key, 'title': title, 'caption': caption})
-
     for metric in ('auroc', 'fpr_at_95_recall'):
         title = METRICS[metric].label
-        add(metric, bar_chart(found.select(metric), title=title), title,
+        found.draw(
+            metric, bar_chart(found.select(metric), title=title), title,
             f'One random tick and the last tick of every attempt, of {MOST} a split at most; '
             'means over seeds, whiskers 95 % intervals.')
-    add('reliability', reliability_diagram(drawn), 'Reliability',
+    found.draw(
+        'reliability', reliability_diagram(drawn), 'Reliability',
         f'Random ticks, seed {ours[0].seed}, in bins of equal mass; lines: 95 % intervals as if '
         'ticks were independent; shaded: how often a probability is said.')
-    add('traces', probability_traces(example_traces(ours[0], recordings[SEEN])),
+    found.draw(
+        'traces', probability_traces(example_traces(ours[0], recordings[SEEN])),
         'Probability over time',
         f'Two successes and two failures of each kind of the test episodes, in the order of their '
         f'names; shaded: accomplished; dashed: the threshold for {ALPHA:.0%} false alarms.')
     if tasks:
-        add('instructions', heat_map(
+        found.draw('instructions', heat_map(
             table, tasks, tasks, title='Video against instruction', across='instruction that '
             'scores highest at the end', down='task of the video'), 'Video against instruction',
             'Successes of seen tasks.')
     if kinds:
-        add('modes', heat_map(
+        found.draw('modes', heat_map(
             modes, kinds, [f'mode {k + 1}' for k in range(modes.shape[1])],
             title='Kind of failure and mode named', across='mode', down="simulator's kind"),
             'Failure modes', "All tasks together; a task's first mode need not be another's.")
     warnings = [SIMULATED] if (sources := {e.source for e in data.episodes}) & SIMULATORS else []
     warnings += undecided(ours, recordings)
-    document = {
-        'title': f'Success head: {name}',
-        'data': {
+    write_report(
+        Path(output), found, report, title=f'Success head: {name}', warnings=warnings,
+        commands=commands,
+        data={
             'data set': data.folder.name, 'sources': ', '.join(sorted(sources)),
             'training episodes': runs[0].record['data']['episodes'],
             'training tasks': len(runs[0].texts),
             'calibration episodes': len(load_recordings(data, store, ['calibration'])),
             **{f'attempts, {split}': len(attempts(some)) for split, some in recordings.items()},
-            'seeds': ', '.join(str(run.options.seed) for run in runs)},
-        'warnings': warnings,
-        'rows': found.rows, 'figures': figures,
-        'commands': list(commands), 'tables': found.tables}
-    write_report(Path(output), document, images, report)
+            'seeds': ', '.join(str(run.options.seed) for run in runs)})
     return found, ours
 
 
@@ -205,7 +198,8 @@ def example_traces(
             times = recording.features.time_s
             traces.append(ProbabilityTrace(
                 f'{kind.replace("_", " ")}: {recording.episode.task_text}'[:46], times,
-                one.probability(scored), one.threshold(scored),
+                # Above all probabilities where there is none.
+                one.probability(scored), np.nan_to_num(one.thresholds(scored), nan=2.0)[-1],
                 float(times[int(recording.done.argmax())]) if recording.done.any() else None,
                 None if at is None else float(times[at])))
     return traces

@@ -3,8 +3,8 @@
 
 """What alarms, misses and delays are measured of: whatever gives probabilities and decides."""
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 
 from hralign_ros.calibration.calibrate import ALPHA, Calibrated, CalibrationMap
 from hralign_ros.calibration.conformal import decided
@@ -17,30 +17,49 @@ from numpy.typing import NDArray
 Doubles = NDArray[np.float64]
 
 
-class SuccessModel(Protocol):
-    """What alarms, delays and calibration are measured of: a calibrated head, or a bundle."""
+class SuccessModel(ABC):
+    """
+    What alarms, delays and calibration are measured of: a calibrated head, or a bundle.
 
-    @property
-    def seed(self) -> int:
-        """Return the seed that it was trained with."""
+    :ivar seed: that it was trained with.
+    """
 
+    seed: int
+
+    @abstractmethod
     def __call__(self, recording: Recording) -> Scored:
-        """Score a recording for its own instruction."""
+        """Score a recording as it is, for its own instruction."""
 
+    @abstractmethod
     def probability(self, scored: Scored) -> Doubles:
         """Return the probability of every tick [F]; NaN where there is none."""
 
-    def threshold(self, scored: Scored, alpha: float = ALPHA) -> float:
-        """Return what SUCCESS needs; above 1 where it is not known."""
+    @abstractmethod
+    def thresholds(self, scored: Scored, alpha: float = ALPHA) -> Doubles:
+        """Return what SUCCESS needs in every tick [F]; NaN where there is no threshold."""
 
+    @abstractmethod
+    def status(self, scored: Scored) -> NDArray[np.int64]:
+        """Return the status bits of every tick [F] that decisions look at."""
+
+    @abstractmethod
     def thresholds_from(self, task_id: str) -> str:
         """Tell what a task's thresholds rest on."""
 
     def decides(self, scored: Scored, alpha: float = ALPHA) -> bool:
-        """Tell whether there is a threshold, without which all decisions are ABSTAIN."""
+        """Tell whether any tick can be decided on: without a threshold decisions are ABSTAIN."""
+        stopped = self.status(scored) & int(Status.UNKNOWN_TASK | Status.UNCALIBRATED) != 0
+        return bool((np.isfinite(self.thresholds(scored, alpha)) & ~stopped).any())
 
     def decision(self, scored: Scored, alpha: float = ALPHA) -> int | None:
-        """Return the row at which SUCCESS is decided."""
+        """
+        Return the row at which SUCCESS is decided, by the thresholds of the views there.
+
+        As the node would by its defaults: ABSTAIN out of distribution, and FAILURE once one of its
+        modes has been probable for long enough.
+        """
+        return decided(scored.stamps, self.probability(scored), self.thresholds(scored, alpha),
+                       status=self.status(scored), risks=scored.risks)
 
 
 def decided_on(
@@ -57,16 +76,12 @@ def decided_on(
         if len(some) < len(recordings) else ''
 
 
-class CalibratedScorer:
+class CalibratedScorer(SuccessModel):
     """A scorer with its calibration maps: probabilities of ticks, by the views of each."""
 
     def __init__(self, scorer: Scorer, found: Calibrated) -> None:
         self.scorer, self.found = scorer, found
-
-    @property
-    def seed(self) -> int:
-        """Return the seed that the head was trained with."""
-        return self.scorer.run.options.seed
+        self.seed = scorer.run.options.seed
 
     def __call__(self, recording: Recording) -> Scored:
         """Score a recording as it is, for its own instruction."""
@@ -74,45 +89,32 @@ class CalibratedScorer:
 
     def probability(self, scored: Scored) -> Doubles:
         """Map raw scores to probabilities [F]; NaN where the views there have no map."""
-        result = np.full(len(scored.scores), np.nan)
-        for rows, map_ in self._maps(scored):
-            result[rows] = map_.fitted.apply(scored.scores[rows])
-        return result
+        return self._by_views(scored, lambda map_, rows: map_.fitted.apply(scored.scores[rows]))
 
-    def _maps(self, scored: Scored) -> Iterator[tuple[NDArray[np.bool_], CalibrationMap]]:
-        """Give the ticks [F] of each set of views that took part, and the map of that set."""
+    def thresholds(self, scored: Scored, alpha: float = ALPHA) -> Doubles:
+        """Return the thresholds of the views of every tick [F]; NaN where there is none."""
+        return self._by_views(scored, lambda map_, _: map_.thresholds.get(alpha, np.nan))
+
+    def _by_views(
+        self, scored: Scored,
+        value: Callable[[CalibrationMap, NDArray[np.bool_]], Doubles | float],
+    ) -> Doubles:
+        """Fill in values of the ticks [F] of each set of views that took part, by its map."""
         live, names = scored.trace.live, np.array(self.scorer.views)
+        result = np.full(len(scored.scores), np.nan)
         for views in np.unique(live, axis=0):
             map_ = self.found.map_for(scored.task_id, names[views])
             if map_ is not None:
-                yield (live == views).all(1), map_
+                rows = (live == views).all(1)
+                result[rows] = value(map_, rows)
+        return result
 
-    def threshold(self, scored: Scored, alpha: float = ALPHA) -> float:
-        """Return what SUCCESS needs, with all views; above 1 where it is not known."""
-        map_ = self.found.map_for(scored.task_id, self.scorer.views)
-        return 2.0 if map_ is None else map_.thresholds.get(alpha, 2.0)
+    def status(self, scored: Scored) -> NDArray[np.int64]:
+        """Tell which ticks [F] are out of distribution."""
+        return np.where(scored.trace.ood_score > self.found.ood_threshold,
+                        int(Status.OUT_OF_DISTRIBUTION), 0)
 
     def thresholds_from(self, task_id: str) -> str:
         """Tell whose calibration episodes a task's thresholds rest on."""
         map_ = self.found.map_for(task_id, self.scorer.views)
         return 'own' if map_ is not None and map_.own else 'all tasks'
-
-    def decides(self, scored: Scored, alpha: float = ALPHA) -> bool:
-        """Tell whether there is a threshold for any of its ticks."""
-        return any(alpha in map_.thresholds for _, map_ in self._maps(scored))
-
-    def decision(self, scored: Scored, alpha: float = ALPHA) -> int | None:
-        """
-        Return the row at which SUCCESS is decided, by the thresholds of the views there.
-
-        As the node would by its defaults: ABSTAIN out of distribution, and FAILURE once one of its
-        modes has been probable for long enough.
-        """
-        thresholds = np.full(len(scored.scores), np.nan)
-        for rows, map_ in self._maps(scored):
-            thresholds[rows] = map_.thresholds.get(alpha, np.nan)
-        out_of_distribution = scored.trace.ood_score > self.found.ood_threshold
-        return decided(
-            scored.stamps, self.probability(scored), thresholds,
-            status=np.where(out_of_distribution, int(Status.OUT_OF_DISTRIBUTION), 0),
-            risks=scored.risks)

@@ -16,9 +16,14 @@ from zlib import crc32
 
 from hralign_ros.calibration.calibrate import ALPHA, ALPHAS
 from hralign_ros.calibration.scorer import Scored, ticks
-from hralign_ros.evaluation.bootstrap import cluster_mean, Estimate, resample
-from hralign_ros.evaluation.metrics.decisions import delays, rate, rule_of_three
-from hralign_ros.evaluation.metrics.progress_order import value_order_correlations
+from hralign_ros.evaluation.bootstrap import (
+    cluster_mean,
+    Estimate,
+    rate,
+    resample,
+    rule_of_three,
+    without_interval,
+)
 from hralign_ros.evaluation.report import Measured
 from hralign_ros.evaluation.success_deciders import (
     CalibratedScorer,
@@ -29,7 +34,6 @@ from hralign_ros.evaluation.success_deciders import (
 from hralign_ros.evaluation.success_ticks import (
     attempts,
     clusters_of,
-    fraction_of,
     fraction_over,
     SEEN,
     stream_of,
@@ -38,6 +42,7 @@ from hralign_ros.runtime.decision import DecisionRules
 from hralign_ros.training.success_clips import rearranged, Recording
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 SURE = 0.9
@@ -72,7 +77,7 @@ def measure_alarms(
                 bound = rate(int(here[0].sum()), here.shape[1])
                 found.tables.setdefault('false_alarms_by_task', []).append({
                     'split': split, 'task': str(task), 'episodes': here.shape[1],
-                    'seed': ours[0].seed, 'false_alarms': bound.events, 'low': bound.low,
+                    'seed': ours[0].seed, 'false_alarms': int(here[0].sum()), 'low': bound.low,
                     'high': bound.high, 'guarantee_broken': bound.low > alpha,
                     'rate_all_seeds': float(here.mean()),
                     'thresholds_from': ours[0].thresholds_from(str(task))})
@@ -120,9 +125,9 @@ def measure_delays(
     seeds, clusters = [one.seed for one in ours], clusters_of(good)
     found.add('missed_success_rate', name, split, fraction_over(np.isnan(decided_s), clusters),
               seeds=seeds, note=without)
-    late = np.asarray((decided_s >= np.array(first)).any(0), np.bool_)
-    for metric, part in (('success_delay_median', 'median_s'), ('success_delay_p90', 'p90_s')):
-        found.add(metric, name, split, _delay(first, decided_s, late, clusters, part),
+    for metric, statistic in (('success_delay_median', np.median),
+                              ('success_delay_p90', partial(np.quantile, q=0.9))):
+        found.add(metric, name, split, delay(decided_s - np.array(first), clusters, statistic),
                   seeds=seeds)
 
 
@@ -132,27 +137,23 @@ def _first_decision(one: SuccessModel, recording: Recording) -> int:
     return recording.frames if at is None else at
 
 
-def _delay(
-    first: Sequence[float], decided_s: Doubles, late: NDArray[np.bool_],
-    clusters: NDArray[np.str_], part: str,
+def delay(
+    late_s: Doubles, clusters: NDArray[np.str_], statistic: Callable[[Doubles], float],
 ) -> Estimate:
     """
-    Return a quantile of delays, the mean over seeds, with its interval over clusters.
+    Return a statistic of delays, the mean over seeds, with its interval over clusters.
 
-    :param decided_s: [S, n]; NaN for never.
-    :param late: bool [n], attempts that any seed decided in time.
+    :param late_s: from the first accomplished frame to the decision, [S, n]; NaN for never. Those
+        below 0 were too early, and have no delay.
     """
-    rows = np.flatnonzero(late)
+    rows = np.flatnonzero((late_s >= 0).any(0))
 
     def over(chosen: NDArray[np.int64]) -> float:
-        some = rows[chosen]
-        each = [getattr(delays(np.array(first)[some], row[some]), part) for row in decided_s]
-        known = [value for value in each if np.isfinite(value)]
-        return float(np.mean(known)) if known else float('nan')
+        each = [row[row >= 0] for row in late_s[:, rows[chosen]]]
+        return float(np.mean([statistic(row) for row in each if len(row)] or np.nan))
 
     if len(set(clusters[rows])) < 2:
-        value = over(np.arange(len(rows))) if len(rows) else float('nan')
-        return Estimate(value, float('nan'), float('nan'), len(rows), len(rows), method='')
+        return without_interval(over(np.arange(len(rows))), len(rows))
     return resample(over, clusters[rows])
 
 
@@ -272,7 +273,7 @@ def measure_streams(
             'perturbed_frames': more.frames, 'perturbed_segments': more.segments,
             'perturbed_events': more.events, 'perturbed_events_one_sample': more.naive})
         for variant, count in ((name, sum(alarms)), (f'one sample above {plain}', naive)):
-            found.add('false_success_rate', variant, SEEN, fraction_of(rate(count, len(some))),
+            found.add('false_success_rate', variant, SEEN, rate(count, len(some)),
                       control=variant != name, stream=kind)
     if rows:
         found.tables['streams'] = [*rows, {
@@ -357,10 +358,9 @@ def measure_cameras(
             continue
         auroc = float(roc_auc_score(done, values))
         sure = rate(sum(bool((p > SURE).any()) for p in never_succeeding), len(never_succeeding))
-        found.add('auroc', name, split, Estimate(
-            auroc, float('nan'), float('nan'), len(values), len(chosen), method=''),
-            cameras=what)
-        found.add('confident_error_rate', name, split, fraction_of(sure), cameras=what)
+        found.add('auroc', name, split, without_interval(auroc, len(values), len(chosen)),
+                  cameras=what)
+        found.add('confident_error_rate', name, split, sure, cameras=what)
 
 
 def measure_order(
@@ -379,9 +379,14 @@ def measure_order(
         for what, values in (
                 ('progress', [s.trace.progress.astype(np.float64) for s in some]),
                 ('score', [s.scores for s in some])):
-            each = value_order_correlations(values)
+            each = np.array(list(map(rank_correlation, values)))
             clusters = clusters_of([s.recording for s in some])
             mean = cluster_mean(each, list(clusters), draws=_DRAWS) if len(set(clusters)) > 1 \
-                else Estimate(float(each.mean()), float('nan'), float('nan'), len(each), 1,
-                              method='')
+                else without_interval(float(each.mean()), len(each), 1)
             found.add(f'{what}_rank_correlation', name, split, mean, episodes=kind)
+
+
+def rank_correlation(values: Doubles) -> float:
+    """Correlate values with time (Spearman; VOC of GVL); constant ones and a single one give 0."""
+    ordered = len(values) > 1 and np.ptp(values) > 0
+    return float(stats.spearmanr(values, np.arange(len(values)))[0]) if ordered else 0.0

@@ -17,18 +17,23 @@ from hralign_ros.calibration.calibrate import ALPHA
 from hralign_ros.calibration.scorer import random_ticks, Scored, Scorer, ticks
 from hralign_ros.calibration.traces import Trace
 from hralign_ros.data.manifest import Episode
-from hralign_ros.evaluation.bootstrap import cluster_mean, Estimate, EvaluationError, seed_mean
-from hralign_ros.evaluation.metrics.calibration import calibrated, with_prevalence
-from hralign_ros.evaluation.metrics.decisions import Rate, rate
+from hralign_ros.evaluation.bootstrap import (
+    cluster_mean,
+    Estimate,
+    EvaluationError,
+    rate,
+    seed_mean,
+    without_interval,
+)
+from hralign_ros.evaluation.metrics.calibration import brier_parts, calibrated, with_prevalence
 from hralign_ros.evaluation.metrics.detection import detection
-from hralign_ros.evaluation.metrics.progress_order import confusion
 from hralign_ros.evaluation.report import Measured
 from hralign_ros.evaluation.success_deciders import CalibratedScorer, decided_on, SuccessModel
 from hralign_ros.runtime.report import Report
 from hralign_ros.training.success_clips import Recording
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import normalized_mutual_info_score
+from sklearn.metrics import confusion_matrix, normalized_mutual_info_score
 
 Doubles = NDArray[np.float64]
 # How a recording is scored; what stands in for a trained head in controls and baselines.
@@ -91,13 +96,12 @@ def clusters_of(recordings: Sequence[Recording], ticks_each: int = 1) -> NDArray
 
 def measure_detection(
     found: Measured, variants: Mapping[str, Sequence[tuple[int, ScoreRecording]]],
-    recordings: Mapping[str, Sequence[Recording]], *, controls: Sequence[str] = (TIME_ONLY,),
-    report: Report = print,
+    recordings: Mapping[str, Sequence[Recording]], *, report: Report = print,
 ) -> None:
     """
     Measure detection of several variants: one random and the last tick of every attempt.
 
-    :param variants: by name, seeds with how they score.
+    :param variants: by name, seeds with how they score; TIME_ONLY is a control.
     :param recordings: by split.
     """
     for split, some in recordings.items():
@@ -119,12 +123,9 @@ def measure_detection(
                         chosen, scores[::2], scores[1::2], done[::2], done[1::2], strict=True))
             measured = detection(np.stack(rows), done, clusters_of(chosen, 2), draws=_DRAWS)
             seeds = [seed for seed, _ in scores_of]
-            for metric, value, chance in (
-                    ('auroc', measured.auroc, None),
-                    ('average_precision', measured.average_precision, measured.prevalence),
-                    ('fpr_at_95_recall', measured.fpr95, None)):
-                found.add(metric, name, split, value, chance=chance, seeds=seeds,
-                          control=name in controls)
+            for metric, value in measured.items():
+                found.add(metric, name, split, value, seeds=seeds, control=name == TIME_ONLY,
+                          chance=float(done.mean()) if metric == 'average_precision' else None)
         report(f'{split}: {len(chosen)} attempts, AUROC ' + ', '.join(
             f'{row["variant"]} {row["value"]:.3f}' for row in found.select('auroc')
             if row['split'] == split))
@@ -159,33 +160,26 @@ def measure_calibration(
             probability, any_done, _ = random_ticks(said, 0, _EACH)
             any_rows.append(probability)
         stack, any_stack = np.stack(rows), np.stack(any_rows)
-        result = calibrated(stack, done, clusters_of(chosen, 2), draws=_DRAWS)
+        seeds, clusters = [one.seed for one in ours], clusters_of(chosen, 2)
         published = calibrated(any_stack, any_done, clusters_of(chosen, _EACH), draws=_DRAWS)
-        seeds = [one.seed for one in ours]
-        note = f'prevalence {result.prevalence:.3f}{without}'
-        for metric, value in (('expected_calibration_error', published.ece),
-                              ('brier_score', published.brier)):
-            found.add(metric, name, split, value, seeds=seeds, ticks='random',
-                      note=f'prevalence {published.prevalence:.3f}{without}')
-        parts = ', '.join(f'{part} {getattr(result, part):.3f}' for part in (
-            'reliability', 'resolution', 'uncertainty'))
-        for metric, value, more in (('expected_calibration_error', result.ece, ''),
-                                    ('brier_score', result.brier, f'; {parts}'),
-                                    ('negative_log_likelihood', result.nll, '')):
-            found.add(metric, name, split, value, seeds=seeds, note=note + more, ticks=ENDS)
-        if 0.0 < result.prevalence < 1.0:
-            shifted = np.stack([with_prevalence(row, result.prevalence) for row in stack])
+        for metric in ('expected_calibration_error', 'brier_score'):
+            found.add(metric, name, split, published[metric], seeds=seeds, ticks='random',
+                      note=f'prevalence {any_done.mean():.3f}{without}')
+        prevalence = float(done.mean())
+        note = f'prevalence {prevalence:.3f}{without}'
+        parts = ', '.join(f'{part} {value:.3f}' for part, value in brier_parts(
+            stack, done).items())
+        for metric, value in calibrated(stack, done, clusters, draws=_DRAWS).items():
+            found.add(metric, name, split, value, seeds=seeds, ticks=ENDS,
+                      note=f'{note}; {parts}' if metric == 'brier_score' else note)
+        if 0.0 < prevalence < 1.0:
+            shifted = np.stack([with_prevalence(row, prevalence) for row in stack])
             found.add('expected_calibration_error', name, split,
-                      calibrated(shifted, done, clusters_of(chosen, 2), draws=_DRAWS).ece,
+                      calibrated(shifted, done, clusters, draws=_DRAWS)[
+                          'expected_calibration_error'],
                       seeds=seeds, note=note, ticks=ENDS, prevalence='known')
         samples[split] = any_stack[0], any_done
     return samples
-
-
-def fraction_of(value: Rate) -> Estimate:
-    """Return a rate as an estimate, with its exact interval."""
-    return Estimate(value.value, value.low, value.high, value.trials, value.trials,
-                    method='clopper-pearson')
 
 
 def over_seeds(values: Sequence[float], n: int) -> Estimate:
@@ -193,8 +187,7 @@ def over_seeds(values: Sequence[float], n: int) -> Estimate:
     finite = [v for v in values if np.isfinite(v)]
     if len(finite) > 1:
         return replace(seed_mean(finite), n=n)
-    return Estimate(finite[0] if finite else float('nan'), float('nan'), float('nan'), n, n,
-                    method='')
+    return without_interval(finite[0] if finite else float('nan'), n)
 
 
 def fraction_over(
@@ -210,7 +203,7 @@ def fraction_over(
     :param clusters: [n].
     """
     value, count = float(events.mean()), events.shape[1]
-    exact = fraction_of(rate(round(value * count), count))
+    exact = rate(round(value * count), count)
     if len(set(clusters)) < 2:
         return replace(exact, value=value)
     samples = cluster_mean(events.astype(np.float64), list(clusters), draws=_DRAWS)
@@ -221,21 +214,27 @@ def fraction_over(
 def measure_confusion(
     found: Measured, name: str, one: CalibratedScorer, recordings: Sequence[Recording],
 ) -> tuple[Doubles, list[str]]:
-    """Measure for which of all known instructions the last tick of a success scores highest."""
+    """
+    Measure for which of all known instructions the last tick of a success scores highest.
+
+    :returns: fraction of each task's videos that score highest for each instruction, rows and
+        columns in the order of the names that come second.
+    :raises EvaluationError: there is no success of a task that the run knows.
+    """
     texts = one.scorer.run.texts
     good = [recording for recording in attempts(recordings) if recording.done[-1]
             and recording.episode.task_id in texts]
     if not good:
         raise EvaluationError('no success of a task that the run knows')
     names = sorted(texts)
-    scores = np.array([[one.scorer.score(one(recording).trace,
-                                         instruction=(task, texts[task])).scores[
-        -1] for task in names] for recording in good])
-    table, accuracy, chance = confusion(
-        scores, [recording.episode.task_id for recording in good], names)
-    fraction = rate(round(accuracy * len(good)), len(good))
-    found.add('instruction_accuracy', name, SEEN, fraction_of(fraction), chance=chance)
-    return table, names
+    truth = [recording.episode.task_id for recording in good]
+    scores = np.array([[one.scorer.score(
+        one(recording).trace, instruction=(task, texts[task])).scores[-1] for task in names]
+        for recording in good])
+    best = [names[column] for column in scores.argmax(1)]
+    right = sum(a == b for a, b in zip(truth, best, strict=True))
+    found.add('instruction_accuracy', name, SEEN, rate(right, len(good)), chance=1 / len(names))
+    return confusion_matrix(truth, best, labels=names, normalize='true'), names
 
 
 def measure_modes(

@@ -7,6 +7,7 @@ from hralign_ros.evaluation import bootstrap
 from hralign_ros.evaluation.bootstrap import EvaluationError
 import numpy as np
 import pytest
+from scipy import stats
 
 
 def names(count, each=1):
@@ -105,13 +106,6 @@ def test_median():
     assert estimate.value == 4 and 0 <= estimate.low < 4 < estimate.high <= 8
 
 
-def test_breakdown():
-    result = bootstrap.breakdown([1, 2, 3, 7], ['x', 'x', 'x', 'y'], ['a', 'b', 'c', 'd'])
-    assert result['x'].value == 2 and result['x'].low == 1 and result['x'].high == 3
-    assert result['y'].value == 7 and np.isnan(result['y'].low)
-    assert bootstrap.plain(result['y'])['low'] is None
-
-
 def test_equal_seed_equal_interval():
     values = np.random.default_rng(0).normal(size=30)
     first = bootstrap.cluster_mean(values, names(30), seed=3)
@@ -136,3 +130,31 @@ def test_join_labels():
     assert bootstrap.join_labels(['a', 'b'], ['x', 'y']).tolist() == ['a | x', 'b | y']
     with pytest.raises(EvaluationError, match='joined'):
         bootstrap.join_labels(['a'], ['x', 'y'])
+
+
+def test_exact_intervals():
+    found = bootstrap.rate(5, 100)
+    assert (found.value, found.low, found.high) == pytest.approx((0.05, 0.0164, 0.1128), abs=1e-3)
+    none, all_ = bootstrap.rate(0, 20), bootstrap.rate(20, 20)
+    assert none.low == 0.0 and none.high == pytest.approx(1 - 0.025 ** (1 / 20))
+    assert all_.high == 1.0 and all_.low == pytest.approx(0.025 ** (1 / 20))
+
+
+def test_an_interval_holds_what_it_guarantees():
+    """Guards the guarantee: of repeated experiments at least 95 in 100 have the truth inside."""
+    events = np.random.default_rng(0).binomial(60, 0.05, 500)
+    found = [bootstrap.rate(int(k), 60) for k in events]
+    inside = [one.low <= 0.05 <= one.high for one in found]
+    assert np.mean(inside) >= 0.95
+
+
+def test_the_rule_of_three():
+    assert bootstrap.rule_of_three(0, 100) == pytest.approx(0.03, abs=1e-3)
+    assert stats.poisson.cdf(4, bootstrap.rule_of_three(4, 10) * 10) == pytest.approx(0.05)
+
+
+def test_nothing_watched_is_no_rate():
+    for wrong in (lambda: bootstrap.rate(0, 0), lambda: bootstrap.rate(3, 2),
+                  lambda: bootstrap.rule_of_three(0, 0)):
+        with pytest.raises(EvaluationError):
+            wrong()

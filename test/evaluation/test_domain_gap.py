@@ -3,9 +3,9 @@
 
 """Domain gap against cases worked out by hand or by another way of computing them."""
 
-from hralign_ros.evaluation import metrics
 from hralign_ros.evaluation.bootstrap import EvaluationError
 import hralign_ros.evaluation.metrics.classifiers as classify
+from hralign_ros.evaluation.metrics.domain_gap import proxy_a_distance
 from hralign_ros.evaluation.metrics.rows import group_folds
 import numpy as np
 import pytest
@@ -19,15 +19,13 @@ GROUPS = np.repeat(ids(10, 'g'), 10)
 def test_proxy_distance_of_equal_and_of_separate_domains(classifier):
     human, robot = noise(100, 6), noise(100, 6, seed=1)
     options = {'groups_h': GROUPS, 'groups_r': GROUPS, 'classifier': classifier}
-    equal = metrics.proxy_a_distance(human, robot, **options)
-    assert equal.distance.value == pytest.approx(0.0, abs=0.35)
-    assert equal.error.value == pytest.approx(0.5, abs=0.09)
-    assert equal.distance.value == pytest.approx(2 * (1 - 2 * equal.error.value))
-    separate = metrics.proxy_a_distance(human, robot + 6.0, **options)
-    assert separate.distance.value == 2.0 and separate.error.value == 0.0
-    control = metrics.proxy_a_distance(human, robot + 6.0, shuffled=True, **options)
-    assert control.distance.value == pytest.approx(0.0, abs=0.4) and control.shuffled
-    assert (equal.distance.n, equal.distance.clusters) == (200, 10)
+    equal = proxy_a_distance(human, robot, **options)
+    assert equal.value == pytest.approx(0.0, abs=0.35)
+    separate = proxy_a_distance(human, robot + 6.0, **options)
+    assert separate.value == 2.0
+    control = proxy_a_distance(human, robot + 6.0, shuffled=True, **options)
+    assert control.value == pytest.approx(0.0, abs=0.4)
+    assert (equal.n, equal.clusters) == (200, 10)
 
 
 def test_an_mlp_sees_what_a_line_cannot():
@@ -37,9 +35,9 @@ def test_an_mlp_sees_what_a_line_cannot():
     human, robot = x[product], x[~product]
     options = {'groups_h': ids(10)[np.arange(len(human)) % 10],
                'groups_r': ids(10)[np.arange(len(robot)) % 10]}
-    assert metrics.proxy_a_distance(human, robot, **options).distance.value < 0.5
-    assert metrics.proxy_a_distance(
-        human, robot, classifier='mlp', **options).distance.value > 1.5
+    assert proxy_a_distance(human, robot, **options).value < 0.5
+    assert proxy_a_distance(
+        human, robot, classifier='mlp', **options).value > 1.5
 
 
 def test_groups_are_never_in_two_folds():
@@ -53,28 +51,28 @@ def test_groups_are_never_in_two_folds():
     offsets = 20 * noise(20, 30)
     human = np.repeat(offsets[:10], 10, axis=0) + noise(100, 30)
     robot = np.repeat(offsets[10:], 10, axis=0) + noise(100, 30, seed=2)
-    known = metrics.proxy_a_distance(human, robot, groups_h=GROUPS, groups_r=GROUPS)
-    leaky = metrics.proxy_a_distance(human, robot, groups_h=ids(100, 'h'),
+    known = proxy_a_distance(human, robot, groups_h=GROUPS, groups_r=GROUPS)
+    leaky = proxy_a_distance(human, robot, groups_h=ids(100, 'h'),
                                      groups_r=ids(100, 'r'))
-    assert leaky.distance.low > 1.5 and known.distance.high < 1.2
+    assert leaky.low > 1.5 and known.high < 1.2
 
 
 def test_error_is_balanced():
     """A domain of a tenth of the clips counts as much as the other."""
     human, robot = noise(200, 3), noise(20, 3, seed=1)
-    found = metrics.proxy_a_distance(human, robot, groups_h=np.repeat(ids(10), 20),
+    found = proxy_a_distance(human, robot, groups_h=np.repeat(ids(10), 20),
                                      groups_r=np.repeat(ids(10), 2))
-    assert found.error.value > 0.3
-    wrong = found.wrong
-    assert found.error.value == pytest.approx((wrong[:200].mean() + wrong[200:].mean()) / 2)
+    # Who calls all of them human is wrong in half of the cases, and not in a tenth.
+    assert found.value < 0.8
 
 
 def test_the_smaller_domain_is_learned_too():
     """Guards the weights: without them a tenth of the clips would be given up as noise."""
     human, robot = noise(400, 3), noise(40, 3, seed=1) + 1.0
-    found = metrics.proxy_a_distance(human, robot, groups_h=np.repeat(ids(10), 40),
+    found = proxy_a_distance(human, robot, groups_h=np.repeat(ids(10), 40),
                                      groups_r=np.repeat(ids(10), 4))
-    assert found.wrong[400:].mean() < 0.4 and found.error.value < 0.3
+    # An error of less than 0.3: half of the smaller domain given up is 0.25 at least.
+    assert found.value > 0.8
 
 
 def test_the_span_of_few_rows_changes_nothing():
@@ -92,10 +90,10 @@ def test_the_span_of_few_rows_changes_nothing():
 def test_what_proxy_distance_refuses():
     x = noise(10, 4)
     with pytest.raises(EvaluationError, match='2 group'):
-        metrics.proxy_a_distance(x, x, groups_h=['a'] * 10, groups_r=['b'] * 10)
+        proxy_a_distance(x, x, groups_h=['a'] * 10, groups_r=['b'] * 10)
     with pytest.raises(EvaluationError, match='one domain'):
-        metrics.proxy_a_distance(x, x, groups_h=['a'] * 10, groups_r=['b'] * 10, folds=2)
+        proxy_a_distance(x, x, groups_h=['a'] * 10, groups_r=['b'] * 10, folds=2)
     with pytest.raises(EvaluationError, match='allowed are'):
-        metrics.proxy_a_distance(x, x, groups_h=ids(10), groups_r=ids(10), classifier='svm')
+        proxy_a_distance(x, x, groups_h=ids(10), groups_r=ids(10), classifier='svm')
     with pytest.raises(EvaluationError, match='robot 3'):
-        metrics.proxy_a_distance(x, x[:, :3], groups_h=ids(10), groups_r=ids(10))
+        proxy_a_distance(x, x[:, :3], groups_h=ids(10), groups_r=ids(10))

@@ -4,11 +4,15 @@
 """What holds for all metrics."""
 
 from pathlib import Path
+import pkgutil
 import subprocess
 import sys
 
 from hralign_ros.evaluation import metrics
 from hralign_ros.evaluation.metrics.names import METRICS
+from hralign_ros.evaluation.metrics.probes import proprio_probe
+from hralign_ros.evaluation.metrics.retrieval import retrieval
+from hralign_ros.evaluation.metrics.spread import linear_cka, spread
 import numpy as np
 from support.metric_cases import ids, noise
 
@@ -16,10 +20,11 @@ from support.metric_cases import ids, noise
 def test_nothing_is_changed():
     x, gallery = noise(20, 8), noise(20, 8, seed=1)
     before = x.copy(), gallery.copy()
-    metrics.retrieval(x, gallery, identity=ids(20), task_q=ids(20), task_g=ids(20))
-    metrics.linear_cka(x, gallery, clusters=ids(20))
-    metrics.spread(x, clusters=ids(20))
-    metrics.proprio_probe(x, gallery, episodes=ids(20))
+    retrieval(lambda rows, text: x[rows], lambda rows, text: gallery[rows],
+              text=np.zeros(20, int), identity=ids(20), tasks=ids(20))
+    linear_cka(x, gallery, clusters=ids(20))
+    spread(x, clusters=ids(20))
+    proprio_probe(x, gallery, episodes=ids(20))
     assert np.array_equal(x, before[0]) and np.array_equal(gallery, before[1])
 
 
@@ -30,7 +35,9 @@ def test_the_page_explains_every_metric():
 
 def test_metrics_without_torch():
     """Guards the layering at run time: numbers can be recomputed where there is no torch."""
-    program = ('import sys, hralign_ros.evaluation.metrics, hralign_ros.evaluation.report\n'
+    names = [f'hralign_ros.evaluation.metrics.{one.name}'
+             for one in pkgutil.iter_modules(metrics.__path__)]
+    program = (f'import sys, hralign_ros.evaluation.report, {", ".join(names)}\n'
                'print("torch" in sys.modules)')
     done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True,
                           timeout=120, check=False)

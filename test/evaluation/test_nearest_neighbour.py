@@ -3,9 +3,9 @@
 
 """The nearest-neighbour policy against cases worked out by hand or by another computation."""
 
-from hralign_ros.evaluation import metrics
 from hralign_ros.evaluation.bootstrap import EvaluationError
 import hralign_ros.evaluation.metrics.nearest_neighbour as own
+from hralign_ros.evaluation.metrics.nearest_neighbour import nearest_neighbour_policy
 import numpy as np
 import pytest
 from support.metric_cases import ids, noise
@@ -23,14 +23,12 @@ def demos_of(features, tasks=('a', 'b')):
 def test_a_policy_that_sees_the_state_beats_one_that_does_not():
     seeing, actions, labels = demos_of(lambda state: np.concatenate([state, state ** 2], 1))
     blind = noise(240, 6, seed=8)
-    good = metrics.nearest_neighbour_policy(seeing, actions, metric='euclidean', **labels)
-    poor = metrics.nearest_neighbour_policy(blind, actions, metric='euclidean', **labels)
-    gain = metrics.policy_difference(good, poor)
-    assert gain.value == pytest.approx(good.normalised.value - poor.normalised.value)
-    assert gain.high < 0.0 and good.normalised.high < good.baseline.low
-    assert poor.normalised.value > 0.95 * poor.baseline.value
-    assert set(good.per_task) == {'a', 'b'} and good.seeds == (0, 1, 2, 3, 4)
-    assert np.array_equal(good.episodes, poor.episodes)
+    episodes, good = nearest_neighbour_policy(seeing, actions, **labels)
+    same, poor = nearest_neighbour_policy(blind, actions, **labels)
+    assert good.mean() < 0.7 * poor.mean()
+    # The mean action is off by this much where actions are normal.
+    assert poor.mean() > 0.95 * (2 / np.pi) ** 0.5
+    assert np.array_equal(episodes, same) and len(good) == len(episodes)
 
 
 def test_neighbours_by_hand():
@@ -47,12 +45,11 @@ def test_errors_by_hand():
     """Two demos that act alike and constant features: each test frame gets their mean action."""
     actions = np.array([[0.0], [2.0]] * 3)
     labels = {'episodes': np.repeat(['e0', 'e1', 'e2'], 2), 'tasks': ['t'] * 6}
-    found = metrics.nearest_neighbour_policy(
-        np.ones((6, 2)), actions, demos=2, k=4, seeds=(0, 1), **labels)
-    # Mean 1 against 0 and 2, the demos' standard deviation being 1.
-    assert found.error.value == pytest.approx(1.0)
-    assert found.normalised.value == pytest.approx(1.0)
-    assert found.baseline.value == pytest.approx(1.0)
+    episodes, errors = nearest_neighbour_policy(
+        np.ones((6, 2)), 3 * actions, demos=2, k=4, seeds=(0, 1, 2, 3, 4, 5), **labels)
+    # Mean 3 against 0 and 6, the demos' standard deviation being 3.
+    np.testing.assert_allclose(errors, 1.0)
+    assert set(episodes) <= {'e0', 'e1', 'e2'}
 
 
 def test_neighbours_come_from_demos_of_the_same_task_only():
@@ -61,8 +58,8 @@ def test_neighbours_come_from_demos_of_the_same_task_only():
     actions = np.tile(np.arange(4.0)[:, None] + 1.0, (8, 1))
     actions[16:] *= -1
     labels = {'episodes': np.repeat(ids(8, 'e'), 4), 'tasks': np.repeat(['a', 'b'], 16)}
-    found = metrics.nearest_neighbour_policy(x, actions, k=2, **labels)
-    assert found.error.value == pytest.approx(0.0)
+    _, errors = nearest_neighbour_policy(x, actions, k=2, **labels)
+    np.testing.assert_allclose(errors, 0.0, atol=1e-12)
 
 
 def test_the_choice_of_demos_is_paired():
@@ -76,26 +73,14 @@ def test_the_choice_of_demos_is_paired():
         own._choose_demos(episodes, 10, 0, 'open')
 
 
-def test_time_alone_can_be_a_feature():
-    """The control by elapsed time: one channel, not normalised to 1."""
-    time = np.tile(np.arange(15.0), 16)[:, None]
-    labels = {'episodes': np.repeat(ids(16, 'e'), 15), 'tasks': ['t'] * 240}
-    found = metrics.nearest_neighbour_policy(time, np.sin(time), metric='euclidean', **labels)
-    assert found.normalised.value < 0.05 * found.baseline.value
-
-
 def test_what_a_policy_refuses():
     x, actions, labels = demos_of(lambda state: state)
     with pytest.raises(EvaluationError, match='two tasks'):
-        metrics.nearest_neighbour_policy(
+        nearest_neighbour_policy(
             x, actions, episodes=labels['episodes'], tasks=np.tile(['a', 'b'], 120))
     with pytest.raises(EvaluationError, match='never change'):
-        metrics.nearest_neighbour_policy(x, np.ones((240, 2)), **labels)
+        nearest_neighbour_policy(x, np.ones((240, 2)), **labels)
     with pytest.raises(EvaluationError, match='30 needed'):
-        metrics.nearest_neighbour_policy(x, actions, demos=1, k=30, **labels)
+        nearest_neighbour_policy(x, actions, demos=1, k=30, **labels)
     with pytest.raises(EvaluationError, match='not finite'):
-        metrics.nearest_neighbour_policy(x, actions * np.nan, **labels)
-    good = metrics.nearest_neighbour_policy(x, actions, **labels)
-    other = metrics.nearest_neighbour_policy(x, actions, seeds=(7, 8), **labels)
-    with pytest.raises(EvaluationError, match='same episodes and seeds'):
-        metrics.policy_difference(good, other)
+        nearest_neighbour_policy(x, actions * np.nan, **labels)

@@ -156,7 +156,8 @@ def test_a_calibrated_head_decides_as_the_node_does():
         return CalibrationMap(fitted, thresholds, 99, 99, False)
 
     head = CalibratedScorer(
-        SimpleNamespace(views=('wrist', 'third_person'), run=SimpleNamespace()),
+        SimpleNamespace(views=('wrist', 'third_person'), run=SimpleNamespace(
+            options=SimpleNamespace(seed=0))),
         Calibrated(2.0, frozenset(['lift']), {
             ('lift', ('wrist', 'third_person')): map_(0.0, {0.05: 0.6, 0.1: 0.4}),
             ('lift', ('third_person',)): map_(0.0, {0.05: 0.99})}))

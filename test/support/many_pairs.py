@@ -14,7 +14,10 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from hralign_ros.evaluation import embeddings, metrics
+from hralign_ros.evaluation import embeddings
+from hralign_ros.evaluation.metrics.retrieval import retrieval
+from hralign_ros.evaluation.metrics.spread import linear_cka, spread
+from hralign_ros.evaluation.metrics.task_separability import separability, task_distance_ratio
 from hralign_ros.models.adapters import adapters_of
 from hralign_ros.models.hr_align import HRAlign
 from hralign_ros.training import alignment_validation
@@ -82,22 +85,21 @@ def main():
                        tiny_run.OPTIONS), peak_mb(), flush=True)
         model.eval()
         arrays = embeddings.encode_pairs(model, items, features, texts, length=2)
-        found = metrics.retrieval_with_queries(
+        found = retrieval(
             lambda rows, text: arrays.human[rows, text],
             lambda rows, text: arrays.robot[rows, text],
-            text=arrays.text, identity=arrays.names, task_q=arrays.tasks, task_g=arrays.tasks,
-            gallery_size=100, draws=1)
+            text=arrays.text, identity=arrays.names, tasks=arrays.tasks, gallery_size=100, draws=1)
         print('R@1', found.recall[1].value, peak_mb(), flush=True)
         human, robot = arrays.neutral()
         labels = {'clusters': arrays.names}
-        print('CKA', metrics.linear_cka(human, robot, **labels).value, peak_mb(), flush=True)
-        print('rank', metrics.spread(robot, **labels).effective_rank.value, peak_mb(), flush=True)
-        print('distances', metrics.task_distance_ratio(
+        print('CKA', linear_cka(human, robot, **labels).value, peak_mb(), flush=True)
+        print('rank', spread(robot, **labels)[0].value, peak_mb(), flush=True)
+        print('distances', task_distance_ratio(
             robot, tasks=arrays.tasks, episodes=arrays.names).value, peak_mb(), flush=True)
         some = slice(10_000)
-        print('neighbours', metrics.separability(
+        print('neighbours', separability(
             robot[some], tasks=arrays.tasks[some], scenes=arrays.scenes[some],
-            episodes=arrays.names[some]).accuracy.value, peak_mb(), flush=True)
+            episodes=arrays.names[some])[0].value, peak_mb(), flush=True)
 
     # What libraries take once.
     measure(10 * chosen.texts)

@@ -285,10 +285,10 @@ def test_a_finished_bundle_is_measured_as_it_is(bundle, run_folder, tmp_path, ca
         assert (replay.probability(live) != replay.probability(live).astype(np.float32)).any()
         np.testing.assert_allclose(live.risks, offline.risks, atol=0.05)
         assert known or replay.decision(live) is None
-        assert replay.knows(played) == known
+        assert replay.said(played).known == known
     # What counts are the words, as in the node, and not what an importer calls the task.
     other = replace(recording.episode, task_id=list(TASKS)[0], task_text='something else')
-    assert not replay.knows(replay.replay(other, data.folder))
+    assert not replay.said(replay.replay(other, data.folder)).known
     with pytest.raises(EvaluationError, match='no episode of train-2.*splits there: calibration'):
         evaluate_bundle(data, bundle, output, splits=['train-2'])
     # Streams are no attempts; of them alone there is nothing to say, and that is said at once.

@@ -3,7 +3,7 @@
 
 """Whether a probability means what it says."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from hralign_ros.evaluation.bootstrap import Estimate, EvaluationError, Floats, Labels, resample
 from hralign_ros.evaluation.metrics.rows import Bools
@@ -16,37 +16,18 @@ BINS = 15
 _TINY = 1e-7
 
 
-@dataclass(frozen=True)
-class Calibrated:
-    """
-    How far probabilities are from frequencies.
-
-    :param ece: expected calibration error over bins of equal mass, less what chance alone gives
-        (see `expected_error`).
-    :param brier: mean squared error; `reliability`, `resolution` and `uncertainty` make it up
-        (brier = reliability - resolution + uncertainty, up to the spread within bins).
-    :param nll: mean negative log-likelihood, nats.
-    """
-
-    ece: Estimate
-    brier: Estimate
-    nll: Estimate
-    reliability: float
-    resolution: float
-    uncertainty: float
-    prevalence: float
-
-
 def calibrated(
-    probability: ArrayLike, done: ArrayLike, clusters: Labels, *, bins: int = BINS,
-    draws: int = 500, seed: int = 0,
-) -> Calibrated:
+    probability: ArrayLike, done: ArrayLike, clusters: Labels, *, draws: int = 500, seed: int = 0,
+) -> dict[str, Estimate]:
     """
-    Measure calibration.
+    Measure how far probabilities are from frequencies.
 
     :param probability: [n], 0 to 1, or [S, n] of S training seeds on the same rows.
     :param done: bool [n].
     :param clusters: [n].
+    :returns: by name: expected_calibration_error over bins of equal mass, less what chance alone
+        gives (see `expected_error`); brier_score, the mean squared error; negative_log_likelihood,
+        its mean, nats.
     :raises EvaluationError: a value is outside of 0 to 1, or shapes do not fit.
     """
     rows = np.atleast_2d(np.asarray(probability, np.float64))
@@ -60,20 +41,34 @@ def calibrated(
     square = ((rows - truth) ** 2).mean(0)
     ece = resample(
         lambda chosen: float(np.mean([
-            expected_error(row[chosen], truth[chosen], bins) for row in rows])),
+            expected_error(row[chosen], truth[chosen]) for row in rows])),
         clusters, draws=draws, seed=seed, centred=True)
-    ece = replace(ece, low=max(ece.low, 0.0))
-    groups = [(members, row) for row in rows for members in equal_mass(row, bins)]
-    base = float(truth.mean())
-    weight = [len(members) / rows.size for members, _ in groups]
-    reliability = sum(w * float(row[m].mean() - truth[m].mean()) ** 2
+    return {
+        'expected_calibration_error': replace(ece, low=max(ece.low, 0.0)),
+        'brier_score': resample(
+            lambda chosen: float(square[chosen].mean()), clusters, draws=draws, seed=seed),
+        'negative_log_likelihood': resample(
+            lambda chosen: float(loss[chosen].mean()), clusters, draws=draws, seed=seed)}
+
+
+def brier_parts(probability: Floats, done: Bools, bins: int = BINS) -> dict[str, float]:
+    """
+    Return reliability, resolution and uncertainty, which make the Brier score up.
+
+    It is reliability - resolution + uncertainty, up to the spread within bins.
+
+    :param probability: [S, n].
+    :param done: [n].
+    """
+    groups = [(members, row) for row in probability for members in equal_mass(row, bins)]
+    base = float(done.mean())
+    weight = [len(members) / probability.size for members, _ in groups]
+    reliability = sum(w * float(row[m].mean() - done[m].mean()) ** 2
                       for w, (m, row) in zip(weight, groups, strict=True))
-    resolution = sum(w * float(truth[m].mean() - base) ** 2
+    resolution = sum(w * float(done[m].mean() - base) ** 2
                      for w, (m, _) in zip(weight, groups, strict=True))
-    return Calibrated(
-        ece, resample(lambda c: float(square[c].mean()), clusters, draws=draws, seed=seed),
-        resample(lambda c: float(loss[c].mean()), clusters, draws=draws, seed=seed),
-        reliability, resolution, base * (1 - base), base)
+    return {'reliability': reliability, 'resolution': resolution,
+            'uncertainty': base * (1 - base)}
 
 
 def with_prevalence(probability: ArrayLike, prevalence: float) -> Floats:

@@ -6,9 +6,7 @@
 from typing import Any, Literal
 import warnings
 
-from hralign_ros.evaluation.bootstrap import (
-    Floats,
-)
+from hralign_ros.evaluation.bootstrap import Floats
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning

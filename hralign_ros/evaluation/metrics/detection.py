@@ -4,7 +4,6 @@
 """How well a score tells ticks in which the task is accomplished from all others."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from hralign_ros.evaluation.bootstrap import Estimate, EvaluationError, Floats, Labels, resample
 from hralign_ros.evaluation.metrics.rows import Bools
@@ -15,32 +14,18 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 RECALL = 0.95
 
 
-@dataclass(frozen=True)
-class Detection:
-    """
-    What a score is worth; means over seeds, intervals over clusters.
-
-    :param auroc: area under the ROC curve; 0.5 is chance.
-    :param average_precision: its chance level is the prevalence.
-    :param fpr95: fraction of false positives where 95 % of the positives are found.
-    :param prevalence: fraction of positives.
-    """
-
-    auroc: Estimate
-    average_precision: Estimate
-    fpr95: Estimate
-    prevalence: float
-
-
 def detection(
     scores: ArrayLike, done: ArrayLike, clusters: Labels, *, draws: int = 500, seed: int = 0,
-) -> Detection:
+) -> dict[str, Estimate]:
     """
-    Measure detection.
+    Measure detection; values are means over seeds, intervals over clusters.
 
     :param scores: [n], or [S, n] of S training seeds on the same rows.
     :param done: bool [n].
     :param clusters: name of each row's cluster, [n]; episodes or scenes.
+    :returns: by name: auroc, area under the ROC curve, 0.5 is chance; average_precision, whose
+        chance level is the prevalence; fpr_at_95_recall, the fraction of false positives where
+        95 % of the positives are found.
     :raises EvaluationError: labels are all the same, or a score is not finite.
     """
     rows = np.atleast_2d(np.asarray(scores, np.float64))
@@ -60,10 +45,9 @@ def detection(
             return float(np.mean([statistic(truth, row[chosen]) for row in rows]))
         return resample(value, clusters, draws=draws, seed=seed)
 
-    return Detection(
-        over(lambda truth, row: float(roc_auc_score(truth, row))),
-        over(lambda truth, row: float(average_precision_score(truth, row))),
-        over(fpr_at_recall), float(labels.mean()))
+    return {name: over(statistic) for name, statistic in (
+        ('auroc', roc_auc_score), ('average_precision', average_precision_score),
+        ('fpr_at_95_recall', fpr_at_recall))}
 
 
 def fpr_at_recall(done: Bools, scores: Floats, recall: float = RECALL) -> float:

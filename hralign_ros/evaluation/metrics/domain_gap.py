@@ -3,45 +3,28 @@
 
 """How easily a classifier tells human from robot features."""
 
-from dataclasses import dataclass
-
 from hralign_ros.evaluation.bootstrap import (
     cluster_bootstrap,
     Estimate,
     EvaluationError,
-    Floats,
     Labels,
 )
 from hralign_ros.evaluation.metrics.classifiers import Classifier, classify
-from hralign_ros.evaluation.metrics.rows import Bools, features_of, group_folds, labels_of
+from hralign_ros.evaluation.metrics.rows import features_of, group_folds, labels_of
 import numpy as np
 from numpy.typing import ArrayLike
-
-
-@dataclass(frozen=True, eq=False)
-class ProxyDistance:
-    """
-    How easily a classifier tells human from robot.
-
-    :param distance: 2 (1 - 2 epsilon): 2 where it is always right, 0 where it guesses; below 0 by
-        bad luck only, and not clipped, so that means stay unbiased.
-    :param error: epsilon: mean of the two domains' error rates on held-out groups.
-    :param wrong: per row, humans first, on the fold that held it out.
-    """
-
-    distance: Estimate
-    error: Estimate
-    classifier: Classifier
-    shuffled: bool
-    wrong: Bools
 
 
 def proxy_a_distance(
     human: ArrayLike, robot: ArrayLike, *, groups_h: Labels, groups_r: Labels,
     classifier: Classifier = 'linear', folds: int = 5, shuffled: bool = False, seed: int = 0,
-) -> ProxyDistance:
+) -> Estimate:
     """
-    Return the proxy A-distance between human and robot features.
+    Return the proxy A-distance between human and robot features: 2 (1 - 2 epsilon).
+
+    Epsilon is the mean of the two domains' error rates on held-out groups: 2 where the classifier
+    is always right, 0 where it guesses; below 0 by bad luck only, and not clipped, so that means
+    stay unbiased.
 
     A classifier on standardised features learns on some groups and is tested on others, so that it
     cannot know a domain by its task or its background. Linear: logistic regression, C 0.01. MLP:
@@ -75,10 +58,7 @@ def proxy_a_distance(
             classifier, inputs[train], domain[train], inputs[test], seed) != domain[test]
     counted = np.stack([domain == 0, domain == 1], -1).astype(np.float64)
     columns = np.concatenate([wrong[:, None] * counted, counted], -1)
-
-    def error(sums: Floats) -> Floats:
-        return np.asarray((sums[:, 0] / sums[:, 2] + sums[:, 1] / sums[:, 3]) / 2)
-
-    return ProxyDistance(
-        cluster_bootstrap(columns, groups, lambda s: 2 * (1 - 2 * error(s)), seed=seed),
-        cluster_bootstrap(columns, groups, error, seed=seed), classifier, shuffled, wrong)
+    # Both error rates together are 2 epsilon.
+    return cluster_bootstrap(
+        columns[None], groups,
+        lambda sums: 2 * (1 - (sums[:, 0] / sums[:, 2] + sums[:, 1] / sums[:, 3])), seed=seed)

@@ -4,91 +4,48 @@
 """The open-loop error of a policy that copies its nearest neighbours."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
-from hralign_ros.evaluation.bootstrap import (
-    breakdown,
-    cluster_mean,
-    Estimate,
-    EvaluationError,
-    Floats,
-    Labels,
-    paired_difference,
-)
-from hralign_ros.evaluation.metrics.rows import (
-    features_of,
-    labels_of,
-    spread_of,
-    targets_of,
-    unit_rows,
-)
+from hralign_ros.evaluation.bootstrap import EvaluationError, Floats, Labels
+from hralign_ros.evaluation.metrics.rows import features_of, labels_of, spread_of, unit_rows
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-
-
-@dataclass(frozen=True, eq=False)
-class Policy:
-    """
-    Open-loop error of a policy that copies its nearest neighbours.
-
-    :param error: mean absolute action error, mean over dimensions, in units of the action.
-    :param normalised: the same with each dimension divided by its standard deviation in the demos.
-    :param baseline: normalised error of always giving the demos' mean action of the task.
-    :param per_task: normalised error by task.
-    :param episodes: that were held out in at least one seed, in order, [E].
-    :param tasks: of each of them, [E].
-    :param errors: normalised error of each episode, mean over the seeds that held it out, [E].
-    :param seeds: of the choice of demos.
-    """
-
-    error: Estimate
-    normalised: Estimate
-    baseline: Estimate
-    per_task: dict[str, Estimate]
-    episodes: NDArray[np.str_]
-    tasks: NDArray[np.str_]
-    errors: Floats
-    seeds: tuple[int, ...]
 
 
 def nearest_neighbour_policy(
     features: ArrayLike, actions: ArrayLike, *, episodes: Labels, tasks: Labels,
     demos: int | None = None, seeds: Sequence[int] = (0, 1, 2, 3, 4), k: int = 5,
-    metric: Literal['cosine', 'euclidean'] = 'cosine',
-) -> Policy:
+) -> tuple[NDArray[np.str_], Floats]:
     """
     Predict actions of held-out episodes from the nearest frames of demos of the same task.
 
     The action is the mean of the k neighbours' actions with weights softmax(-d^2 / h), d the
-    distance of unit features (or of the features as they are) and h the mean d^2 of these k, so
-    that the scale of an embedding plays no part. For each seed and task `demos` episodes are the
-    demos and the others are tested; the choice depends on names and seed alone, so two embeddings
-    get the same ones. Every tested episode counts the same. Intervals draw episodes. Nothing acts:
-    errors do not add up over time here as they do on a robot.
+    distance of unit features and h the mean d^2 of these k. For each seed and task `demos`
+    episodes are the demos and the others are tested; the choice depends on names and seed alone,
+    so two embeddings get the same ones. Nothing acts: errors do not add up over time here as they
+    do on a robot.
 
     :param features: one row per frame, [n, C].
     :param actions: [n, A].
     :param episodes: [n].
     :param tasks: [n].
     :param demos: episodes per task; None: half of them.
+    :param seeds: of the choice of demos.
+    :returns: names of the episodes that were held out in at least one seed, in order, [E]; and the
+        error of each: mean absolute error of the action, each dimension divided by its standard
+        deviation in the demos, mean over dimensions and over the seeds that held it out, [E].
     :raises EvaluationError: a task without an episode to test, an episode of two tasks, or fewer
         than k frames of demos.
     """
-    x = features_of('features', features)
-    if metric == 'cosine':
-        x = unit_rows('features', x)
-    elif metric != 'euclidean':
-        raise EvaluationError(f"metric '{metric}': allowed are cosine and euclidean")
+    x = unit_rows('features', features)
     if k < 1 or not seeds:
         raise EvaluationError('at least one neighbour and one seed are needed')
-    y = targets_of('actions', actions, len(x))
+    y = features_of('actions', actions, len(x))
     runs, names = labels_of('episodes', episodes, len(x)), labels_of('tasks', tasks, len(x))
     every, first, numbers = np.unique(runs, return_index=True, return_inverse=True)
     task_of = names[first]
     if (task_of[numbers] != names).any():
         raise EvaluationError('an episode has frames of two tasks')
-    measured = np.full((len(seeds), len(every), 3), np.nan)
+    measured = np.full((len(seeds), len(every)), np.nan)
     for i, seed in enumerate(seeds):
         for task in np.unique(task_of):
             own = np.flatnonzero(task_of == task)
@@ -101,29 +58,12 @@ def nearest_neighbour_policy(
             if not moving.any():
                 raise EvaluationError(f"task '{task}': the actions of the demos never change")
             off = np.abs(_neighbours(x[train], y[train], x[test], k) - y[test])
-            still = np.abs(y[train].mean(0) - y[test])
-            width = spread_of(y[train][:, moving])
-            per_frame = np.stack([off.mean(1), (off[:, moving] / width).mean(1),
-                                  (still[:, moving] / width).mean(1)], 1)
-            for number in np.unique(numbers[test]):
-                measured[i, number] = per_frame[numbers[test] == number].mean(0)
-    tested = np.isfinite(measured[..., 0]).any(0)
-    table = np.nanmean(measured[:, tested], 0)
-    held, held_tasks = every[tested], task_of[tested]
-    error, normalised, baseline = (cluster_mean(table[:, i], held) for i in range(3))
-    return Policy(error, normalised, baseline, breakdown(table[:, 1], held_tasks, held), held,
-                  held_tasks, table[:, 1], tuple(seeds))
-
-
-def policy_difference(a: Policy, b: Policy, *, seed: int = 0) -> Estimate:
-    """
-    Return the normalised error of policy a - that of b, in paired draws of episodes.
-
-    :raises EvaluationError: the two were not tested on the same episodes and seeds.
-    """
-    if not np.array_equal(a.episodes, b.episodes) or a.seeds != b.seeds:
-        raise EvaluationError('the two policies were not tested on the same episodes and seeds')
-    return paired_difference(a.errors, b.errors, a.episodes, seed=seed)
+            per_frame = (off[:, moving] / spread_of(y[train][:, moving])).mean(1)
+            frames = np.bincount(numbers[test], minlength=len(every))
+            sums = np.bincount(numbers[test], per_frame, len(every))
+            measured[i, frames > 0] = sums[frames > 0] / frames[frames > 0]
+    tested = np.isfinite(measured).any(0)
+    return every[tested], np.nanmean(measured[:, tested], 0)
 
 
 def _choose_demos(

@@ -3,24 +3,14 @@
 
 """What of action and proprioception can be read off features."""
 
-from dataclasses import dataclass
-
 from hralign_ros.evaluation.bootstrap import (
     cluster_bootstrap,
-    cluster_numbers,
     Estimate,
     EvaluationError,
     Floats,
-    Ints,
     Labels,
 )
-from hralign_ros.evaluation.metrics.rows import (
-    features_of,
-    group_folds,
-    labels_of,
-    spread_of,
-    targets_of,
-)
+from hralign_ros.evaluation.metrics.rows import features_of, group_folds, labels_of, spread_of
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import linalg
@@ -30,61 +20,34 @@ from threadpoolctl import threadpool_limits
 RIDGE_ALPHAS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
-@dataclass(frozen=True, eq=False)
-class Probe:
-    """
-    A linear read-out of continuous targets.
-
-    :param r2: 1 - squared error / squared error of the training mean, on held-out episodes, mean
-        over targets; below 0 where the mean would have been better.
-    :param per_target: the same for each target that varies, float64 [D'].
-    :param targets: columns of the targets that vary, int64 [D'].
-    :param penalties: ridge penalty per training row that each fold's inner folds chose.
-    :param errors: squared errors, float64 [n, D'].
-    :param baseline: squared errors of the training mean, float64 [n, D'].
-    :param episodes: of each row.
-    """
-
-    r2: Estimate
-    per_target: Floats
-    targets: Ints
-    penalties: tuple[float, ...]
-    errors: Floats
-    baseline: Floats
-    episodes: NDArray[np.str_]
-
-
 def action_probe(
-    features: ArrayLike, actions: ArrayLike, *, episodes: Labels, step: int = 1, folds: int = 5,
-    seed: int = 0,
-) -> Probe:
+    features: ArrayLike, actions: ArrayLike, *, episodes: Labels, folds: int = 5, seed: int = 0,
+) -> Estimate:
     """
-    Read the action off (z_t, z_{t+step}): linear inverse dynamics.
+    Read the action off (z_t, z_{t+1}): linear inverse dynamics.
 
     :param features: [n, C], frames in the order of time within each episode.
     :param actions: [n, A], sent at each frame.
     :param episodes: [n].
-    :raises EvaluationError: as proprio_probe, or no episode has more than `step` frames.
+    :returns: as proprio_probe.
+    :raises EvaluationError: as proprio_probe, or no episode has more than 1 frame.
     """
     x = features_of('features', features)
     runs = labels_of('episodes', episodes, len(x))
-    if step < 1:
-        raise EvaluationError(f'step {step} must be at least 1')
-    numbers, _ = cluster_numbers(runs, len(runs))
-    order = np.argsort(numbers, kind='stable')
-    first, last = order[:-step], order[step:]
+    order = np.argsort(runs, kind='stable')
+    first, last = order[:-1], order[1:]
     same = runs[first] == runs[last]
     first, last = first[same], last[same]
     if not first.size:
-        raise EvaluationError(f'no episode has more than {step} frames')
-    commands = targets_of('actions', actions, len(x))
+        raise EvaluationError('no episode has more than 1 frame')
+    commands = features_of('actions', actions, len(x))
     return _ridge_probe(np.concatenate([x[first], x[last]], 1), commands[first], runs[first],
                         folds, seed)
 
 
 def proprio_probe(
     features: ArrayLike, proprio: ArrayLike, *, episodes: Labels, folds: int = 5, seed: int = 0,
-) -> Probe:
+) -> Estimate:
     """
     Read proprioception (or any other target) off single frames.
 
@@ -95,55 +58,37 @@ def proprio_probe(
     :param features: [n, C].
     :param proprio: [n, P].
     :param episodes: [n].
+    :returns: R2: 1 - squared error / squared error of the training mean, on held-out episodes,
+        mean over targets; below 0 where the mean would have been better.
     :raises EvaluationError: fewer episodes than folds, fewer than 3 to train on, no target that
         varies, or values that are not finite.
     """
     x = features_of('features', features)
-    return _ridge_probe(x, targets_of('proprio', proprio, len(x)),
+    return _ridge_probe(x, features_of('proprio', proprio, len(x)),
                         labels_of('episodes', episodes, len(x)), folds, seed)
-
-
-def r2_difference(a: Probe, b: Probe, *, seed: int = 0) -> Estimate:
-    """
-    Return R2 of probe a - R2 of probe b over the same rows, in paired draws of episodes.
-
-    :raises EvaluationError: the two are not of the same rows and targets.
-    """
-    if a.errors.shape != b.errors.shape or not np.array_equal(a.episodes, b.episodes):
-        raise EvaluationError('the two probes are not of the same frames and targets')
-    return cluster_bootstrap(
-        np.stack([a.errors, a.baseline, b.errors, b.baseline], 1), a.episodes,
-        lambda s: _r2(s[:, :2]) - _r2(s[:, 2:]), seed=seed)
-
-
-def _r2(sums: Floats) -> Floats:
-    """[draws, 2, D] sums of squared errors and of the mean's -> mean over targets [draws]."""
-    return np.asarray((1.0 - sums[:, 0] / sums[:, 1]).mean(-1))
 
 
 def _ridge_probe(
     x: Floats, y: Floats, runs: NDArray[np.str_], folds: int, seed: int,
-) -> Probe:
+) -> Estimate:
     varies = np.flatnonzero(y.std(0) > 1e-8 * (1.0 + np.abs(y).max(0)))
     if not varies.size:
         raise EvaluationError('no target varies: there is nothing to predict')
     y = y[:, varies]
     errors, baseline = np.empty_like(y), np.empty_like(y)
-    penalties = []
     for train, test in group_folds(runs, folds, seed):
         centre, width = x[train].mean(0), spread_of(x[train])
         mean, scale = y[train].mean(0), y[train].std(0)
         scale[scale == 0.0] = 1.0
         with threadpool_limits(1):
-            predicted, penalty = _ridge((x[train] - centre) / width, (y[train] - mean) / scale,
-                                        runs[train], (x[test] - centre) / width, seed)
-        penalties.append(penalty)
+            predicted, _ = _ridge((x[train] - centre) / width, (y[train] - mean) / scale,
+                                  runs[train], (x[test] - centre) / width, seed)
         errors[test] = (predicted * scale + mean - y[test]) ** 2
         baseline[test] = (mean - y[test]) ** 2
-    columns = np.stack([errors, baseline], 1)
-    per_target = 1.0 - errors.sum(0) / baseline.sum(0)
-    return Probe(cluster_bootstrap(columns, runs, _r2, seed=seed), per_target, varies,
-                 tuple(penalties), errors, baseline, runs)
+    # Sums [draws, 2, D] -> mean over targets [draws].
+    return cluster_bootstrap(
+        np.stack([errors, baseline], 1)[None], runs,
+        lambda sums: np.asarray((1.0 - sums[:, 0] / sums[:, 1]).mean(-1)), seed=seed)
 
 
 def _ridge(

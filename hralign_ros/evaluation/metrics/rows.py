@@ -40,10 +40,6 @@ def unit_rows(name: str, values: ArrayLike, rows: int | None = None) -> Floats:
     return np.asarray(x / norms)
 
 
-def targets_of(name: str, values: ArrayLike, rows: int) -> Floats:
-    return features_of(name, values, rows)
-
-
 def labels_of(name: str, labels: Labels, rows: int) -> NDArray[np.str_]:
     names = np.asarray(labels).astype(np.str_)
     if names.shape != (rows,):

@@ -3,7 +3,6 @@
 
 """Whether human and robot features are alike, and whether features collapsed."""
 
-from dataclasses import dataclass
 import math
 
 from hralign_ros.evaluation.bootstrap import (
@@ -17,23 +16,6 @@ from hralign_ros.evaluation.bootstrap import (
 from hralign_ros.evaluation.metrics.rows import features_of, unit_rows
 import numpy as np
 from numpy.typing import ArrayLike
-
-
-@dataclass(frozen=True)
-class Spread:
-    """
-    Whether features still use their space.
-
-    :param effective_rank: exp of the entropy of the centred features' normalised singular values:
-        1 where they vary along one line, at most min(n - 1, C).
-    :param norm_entropy: entropy of the features' lengths over log n: 1 where all are equally
-        long, towards 0 where a few hold all the length.
-    :param variation: 1 - |mean of the unit features|^2: 0 where all point the same way.
-    """
-
-    effective_rank: Estimate
-    norm_entropy: Estimate
-    variation: Estimate
 
 
 def linear_cka(human: ArrayLike, robot: ArrayLike, *, clusters: Labels) -> Estimate:
@@ -65,21 +47,23 @@ def linear_cka(human: ArrayLike, robot: ArrayLike, *, clusters: Labels) -> Estim
     return jackknife(cka, clusters)
 
 
-def spread(features: ArrayLike, *, clusters: Labels) -> Spread:
+def spread(features: ArrayLike, *, clusters: Labels) -> tuple[Estimate, Estimate]:
     """
-    Return effective rank, norm entropy and variation of features: the guards on collapse.
+    Tell whether features still use their space: the guards on collapse.
 
-    Compare them only at equal n: the effective rank grows with the number of clips. Intervals are
+    Compare only at equal n: the effective rank grows with the number of clips. Intervals are
     jackknives over clusters.
 
     :param features: [n, C].
+    :returns: effective rank, exp of the entropy of the centred features' normalised singular
+        values: 1 where they vary along one line, at most min(n - 1, C); and variation,
+        1 - |mean of the unit features|^2: 0 where all point the same way.
     :raises EvaluationError: fewer than 3 rows, or a feature that is zero.
     """
     x = features_of('features', features)
     if len(x) < 3:
         raise EvaluationError(f'{len(x)} features are too few to have a spread')
     unit = unit_rows('features', x)
-    norms = np.linalg.norm(x, axis=1)
 
     def rank(rows: Ints) -> float:
         centred = x[rows] - x[rows].mean(0)
@@ -88,12 +72,11 @@ def spread(features: ArrayLike, *, clusters: Labels) -> Spread:
         values = np.sqrt(np.clip(np.linalg.eigvalsh(gram), 0.0, None))
         # What rounding leaves of a rank that is not there.
         values = values[values > values.max() * 1e-6]
-        return math.exp(_entropy(values / values.sum())) if values.size else 1.0
+        shares = values / values.sum()
+        return math.exp(-float((shares * np.log(shares)).sum()))
 
-    return Spread(
-        jackknife(rank, clusters),
-        jackknife(lambda i: _entropy(norms[i] / norms[i].sum()) / math.log(len(i)), clusters),
-        jackknife(lambda i: 1.0 - float((unit[i].mean(0) ** 2).sum()), clusters))
+    return jackknife(rank, clusters), jackknife(
+        lambda rows: 1.0 - float((unit[rows].mean(0) ** 2).sum()), clusters)
 
 
 def _unbiased_hsic(x: Floats, y: Floats) -> float:
@@ -112,8 +95,3 @@ def _unbiased_hsic(x: Floats, y: Floats) -> float:
     product -= float(diagonals[0] @ diagonals[1])
     return float(product + k.sum() * m.sum() / ((n - 1) * (n - 2))
                  - 2.0 * float(k @ m) / (n - 2)) / (n * (n - 3))
-
-
-def _entropy(fractions: Floats) -> float:
-    positive = fractions[fractions > 0]
-    return float(-(positive * np.log(positive)).sum())

@@ -3,7 +3,6 @@
 
 """Whether features tell tasks apart in scenes that are new."""
 
-from dataclasses import dataclass
 from typing import Literal
 
 from hralign_ros.evaluation.bootstrap import (
@@ -18,7 +17,6 @@ from hralign_ros.evaluation.bootstrap import (
 )
 from hralign_ros.evaluation.metrics.classifiers import classify
 from hralign_ros.evaluation.metrics.rows import (
-    Bools,
     features_of,
     group_folds,
     labels_of,
@@ -32,45 +30,24 @@ from numpy.typing import ArrayLike, NDArray
 _BLOCK = 256
 
 
-@dataclass(frozen=True, eq=False)
-class Separability:
-    """
-    Whether features tell tasks apart where the scene is new.
-
-    :param accuracy: on clips of scenes that were left out.
-    :param within: on the same clips with their scene known (other episodes of it).
-    :param drop: within - accuracy.
-    :param chance: 1 / number of tasks.
-    :param left_out: clips whose task no other scene has.
-    :param index: rows that were measured, int64 [n].
-    :param right: whether each was right with its scene left out, bool [n].
-    """
-
-    accuracy: Estimate
-    within: Estimate
-    drop: Estimate
-    chance: float
-    left_out: int
-    index: Ints
-    right: Bools
-
-
 def separability(
     features: ArrayLike, *, tasks: Labels, scenes: Labels, episodes: Labels,
     classifier: Literal['knn', 'linear'] = 'knn', k: int = 5, max_folds: int = 10, seed: int = 0,
-) -> Separability:
+) -> tuple[Estimate, Estimate]:
     """
     Classify the task, leaving scenes out.
 
     kNN: votes of the k most similar clips by cosine; a tied vote goes to the larger similarity.
     Linear: logistic regression on standardised features, C 0.01; more than `max_folds` scenes are
-    left out several at a time. `within` leaves out episodes in place of scenes. Intervals draw
-    episodes.
+    left out several at a time. Clips whose task no other scene has are not measured. Intervals
+    draw episodes.
 
     :param features: [n, C].
     :param tasks: [n].
     :param scenes: [n].
     :param episodes: clips of one episode (views, paired clips) never vote for each other, [n].
+    :returns: accuracy on clips of scenes that were left out, and its drop: how much higher it is
+        on the same clips with their scene known, where episodes are left out in place of scenes.
     :raises EvaluationError: fewer than 2 tasks or scenes, or no clip that can be measured.
     """
     x = features_of('features', features)
@@ -94,14 +71,12 @@ def separability(
     else:
         raise EvaluationError(f"classifier '{classifier}': allowed are knn and linear")
     right, known = (across == names)[index], (inside == names)[index]
-    return Separability(
-        cluster_mean(right, runs[index], seed=seed), cluster_mean(known, runs[index], seed=seed),
-        paired_difference(known, right, runs[index], seed=seed), 1 / count, len(x) - len(index),
-        index, right)
+    return (cluster_mean(right, runs[index], seed=seed),
+            paired_difference(known, right, runs[index], seed=seed))
 
 
 def task_distance_ratio(
-    features: ArrayLike, *, tasks: Labels, episodes: Labels, scenes: Labels | None = None,
+    features: ArrayLike, *, tasks: Labels, episodes: Labels,
 ) -> Estimate:
     """
     Return the mean cosine distance within tasks over that between tasks; less is better.
@@ -109,20 +84,15 @@ def task_distance_ratio(
     :param features: [n, C].
     :param tasks: [n].
     :param episodes: clips of one episode are not compared with each other, [n].
-    :param scenes: [n]; given: only clips of different scenes are compared, on both sides.
     :raises EvaluationError: a part of the jackknife has no pair within or between tasks.
     """
     unit = unit_rows('features', features)
     names, runs = labels_of('tasks', tasks, len(unit)), labels_of('episodes', episodes, len(unit))
     everywhere = np.zeros(len(unit), np.str_)
-    places = everywhere if scenes is None else labels_of('scenes', scenes, len(unit))
 
     def counted(rows: Ints, same: NDArray[np.str_]) -> Floats:
-        """Sum cosines, and count pairs, of the same label, other episodes and other scenes."""
-        x, of, run, place = unit[rows], same[rows], runs[rows], places[rows]
-        pairs = _within(x, of) - _within(x, of, run)
-        return pairs if scenes is None else pairs - _within(x, of, place) + _within(
-            x, of, run, place)
+        """Sum cosines, and count pairs, of the same label and other episodes."""
+        return _within(unit[rows], same[rows]) - _within(unit[rows], same[rows], runs[rows])
 
     def ratio(rows: Ints) -> float:
         inner = counted(rows, names)

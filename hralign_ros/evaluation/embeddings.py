@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import math
 import shutil
 import tempfile
-from typing import Any, IO
+from typing import Any
 
 from hralign_ros.data.manifest import DataSet, Episode, recording_of
 from hralign_ros.data.pairs import Clip, make_pairs
@@ -30,24 +30,16 @@ _CHUNK = 32
 _IN_MEMORY = 1 << 30
 
 
-class Pooled:
+class OnDisk:
     """
-    Features [n, K, C] of norm 1, float32: each of n clips pooled with each of K texts.
-
-    At RH20T's size they are 40 GB. What is larger than 1 GB lies in a temporary file (TMPDIR says
-    where), and is read text by text: `features[rows, text]`.
+    Float32 [n, K, C] in a temporary file (TMPDIR says where), read text by text: `[rows, text]`.
 
     :raises EvaluationError: the disk is too small.
     """
 
     def __init__(self, clips: int, texts: int, channels: int) -> None:
         self.shape = clips, texts, channels
-        size = 4 * math.prod(self.shape)
-        self._file: IO[bytes] | None = None
-        if size <= _IN_MEMORY:
-            self._array = np.empty((texts, clips, channels), np.float32)
-            return
-        folder = tempfile.gettempdir()
+        size, folder = 4 * math.prod(self.shape), tempfile.gettempdir()
         free = shutil.disk_usage(folder).free
         if size > free:
             raise EvaluationError(
@@ -55,34 +47,25 @@ class Pooled:
                 f'texts, and {free / 1e9:.0f} GB are free; set TMPDIR to another folder')
         self._file = tempfile.TemporaryFile()
 
-    def write(self, first: int, features: Tensor) -> None:
-        """Put features [b, K, C] of some clips, from a first one on."""
-        _, clips, channels = self._place(0)
-        for text, some in enumerate(features.cpu().numpy().swapaxes(0, 1)):
-            if self._file is None:
-                self._array[text, first:first + len(some)] = some
-            else:
-                self._file.seek(4 * channels * (text * clips + first))
-                self._file.write(np.ascontiguousarray(some).data)
+    def __setitem__(self, rows: slice, features: Floats) -> None:
+        """Write features [b, K, C] of neighbouring clips."""
+        clips, _, channels = self.shape
+        for text, some in enumerate(features.swapaxes(0, 1)):
+            self._file.seek(4 * channels * (text * clips + rows.start))
+            self._file.write(np.ascontiguousarray(some).data)
 
     def __getitem__(self, index: tuple[Any, int]) -> Floats:
         """Give [k, C] of some clips as pooled with one text; the last is -1."""
         rows, text = index
-        text, clips, channels = self._place(text)
-        if self._file is None:
-            return self._array[text][rows]
-        self._file.seek(4 * channels * clips * text)
+        clips, texts, channels = self.shape
+        self._file.seek(4 * channels * clips * (text % texts))
         found = np.fromfile(self._file, np.float32, clips * channels)
         return np.asarray(found.reshape(clips, channels)[rows], np.float32)
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        """Give all of them, for those that are few."""
-        return np.stack([self[:, text] for text in range(self.shape[1])], 1).astype(
-            dtype or np.float32)
 
-    def _place(self, text: int) -> tuple[int, int, int]:
-        clips, texts, channels = self.shape
-        return text % texts, clips, channels
+# Features [n, K, C] of norm 1: each of n clips pooled with each of K texts. At RH20T's size they
+# are 40 GB; what is larger than _IN_MEMORY lies on the disk.
+Pooled = OnDisk | Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +81,8 @@ class PairArrays:
     :param recordings: what was recorded, [n]: the same one where several cameras recorded it.
     """
 
-    human: Pooled | Floats
-    robot: Pooled | Floats
+    human: Pooled
+    robot: Pooled
     text: NDArray[np.int64]
     names: NDArray[np.str_]
     recordings: NDArray[np.str_]
@@ -170,14 +153,16 @@ def encode_pairs(
     shape = len(items), len(queries), model.attention.query(queries[:1]).shape[1]
     if frozen_mean or model.pooling == 'mean':
         shape = shape[0], 1, shape[2]
-    human, robot = Pooled(*shape), Pooled(*shape)
+    large = 4 * math.prod(shape) > _IN_MEMORY
+    human, robot = (OnDisk(*shape) if large else np.empty(shape, np.float32) for _ in range(2))
     with torch.no_grad():
         for start in range(0, len(items), _CHUNK):
             some = items[start:start + _CHUNK]
             for pooled, clips, adapted in ((human, [i.human for i in some], adapt_human),
                                            (robot, [i.robot for i in some], True)):
-                pooled.write(start, _pooled(model, _maps(clips, cache, length), queries,
-                                            adapted=adapted, frozen_mean=frozen_mean))
+                pooled[start:start + len(some)] = _pooled(
+                    model, _maps(clips, cache, length), queries, adapted=adapted,
+                    frozen_mean=frozen_mean).cpu().numpy()
     return PairArrays(
         human=human, robot=robot,
         text=np.array([names.index(item.robot.task_text) for item in items], np.int64),

@@ -335,7 +335,7 @@ def retrievals(arrays: PairArrays, gallery: int, *, full: bool) -> Found:
 
 
 def _pooled(
-    of: Pooled | Floats, rows: NDArray[np.int64], text: int,
+    of: Pooled, rows: NDArray[np.int64], text: int,
     instead: NDArray[np.int64] | None = None,
 ) -> Floats:
     """Give clips [k, C] of [n, K, C] as pooled with a text; with `instead`, other clips."""

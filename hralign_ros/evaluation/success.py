@@ -45,7 +45,7 @@ from hralign_ros.evaluation.success_ticks import (
 )
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.report import Report
-from hralign_ros.training.devices import choose_device, Device
+from hralign_ros.training.devices import choose_device
 from hralign_ros.training.success_clips import load_recordings, Recording
 from hralign_ros.training.success_run import SuccessRun, trained_on
 import numpy as np
@@ -55,21 +55,6 @@ OURS = 'failure prompts'
 MOST = 1000
 SIMULATED = ('Simulated episodes: these figures say that the method works on this data, not how '
              'well it works on a real robot.')
-
-
-def calibrations(
-    runs: Sequence[SuccessRun], data: DataSet, store: TokenFeatures, encoder: Encoder,
-    device: Device, report: Report = print,
-) -> list[CalibratedScorer]:
-    """Calibrate runs that differ in their seed only."""
-    known = load_recordings(data, store, ['calibration'])
-    out_of_distribution = load_recordings(data, store, ['validation'])
-    made = []
-    for run in runs:
-        scorer = Scorer(run, encoder, device.torch)
-        made.append(CalibratedScorer(scorer,
-                                     fit_maps(scorer, known, out_of_distribution, report)))
-    return made
 
 
 def evaluate_success(
@@ -103,7 +88,10 @@ def evaluate_success(
                 'the head would look better than it is. Train again with the splits as they are '
                 'now, or import the data with those that it was trained with')
     encoder = Encoder.load(bundle, provider=chosen.provider)
-    ours = calibrations(runs, data, store, encoder, chosen, report)
+    known, unknown = (load_recordings(data, store, [split])
+                      for split in ('calibration', 'validation'))
+    ours = [CalibratedScorer(scorer, fit_maps(scorer, known, unknown, report))
+            for scorer in (Scorer(run, encoder, chosen.torch) for run in runs)]
     found = Measured()
     variants: dict[str, Sequence[tuple[int, ScoreRecording]]] = {
         name: [(one.seed, one) for one in ours], **(others or {}), TIME_ONLY: [(0, time_alone)]}
@@ -161,7 +149,7 @@ def evaluate_success(
             'data set': data.folder.name, 'sources': ', '.join(sorted(sources)),
             'training episodes': runs[0].record['data']['episodes'],
             'training tasks': len(runs[0].texts),
-            'calibration episodes': len(load_recordings(data, store, ['calibration'])),
+            'calibration episodes': len(known),
             **{f'attempts, {split}': len(attempts(some)) for split, some in recordings.items()},
             'seeds': ', '.join(str(run.options.seed) for run in runs)})
     return found, ours

@@ -9,7 +9,7 @@ fail.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from zlib import crc32
@@ -157,15 +157,6 @@ def delay(
     return resample(over, clusters[rows])
 
 
-def wrong_task(
-    recording: Recording, tasks: Mapping[str, str],
-) -> tuple[str, str]:
-    """Choose an instruction that a recording does not follow, always the same one."""
-    others = sorted(task for task in tasks if task != recording.episode.task_id)
-    task = others[crc32(recording.episode.episode_id.encode()) % len(others)]
-    return task, tasks[task]
-
-
 def reversed_recording(recording: Recording) -> Recording | None:
     """Reverse what led to a success; None where there is too little of it."""
     first = int(recording.done.argmax())
@@ -200,15 +191,16 @@ def collect_streams(recordings: Sequence[Recording],
     Make streams in which nothing is accomplished, by kind.
 
     Idle, occluded and relit ones were rendered as such; wrong-task ones are attempts under another
-    instruction, reversed ones what led to a success, reversed.
+    instruction, always the same one, reversed ones what led to a success, reversed.
     """
     streams: dict[str, list[Stream]] = {}
     for recording in recordings:
         kind = stream_of(recording)
         if not kind:
-            if set(tasks) - {recording.episode.task_id}:
-                streams.setdefault('wrong task',
-                                   []).append((recording, wrong_task(recording, tasks)))
+            others = sorted(set(tasks) - {recording.episode.task_id})
+            if others:
+                task = others[crc32(recording.episode.episode_id.encode()) % len(others)]
+                streams.setdefault('wrong task', []).append((recording, (task, tasks[task])))
             backwards = reversed_recording(recording)
             if backwards is not None:
                 streams.setdefault('reversed', []).append((backwards, None))
@@ -243,36 +235,33 @@ def measure_streams(
     # there is no other one, what is reversed is all that there is.
     episodes: dict[str, Recording] = {}
     for kind, collected in streams.items():
-        scored_streams = [(stream, _score(one, stream[0], stream[1], again=kind == 'reversed'))
-                          for stream in collected]
         # Where nothing can be decided, nothing decided means nothing.
-        some = [stream for stream, said in scored_streams if one.decides(said)]
-        scored = [said for _, said in scored_streams if one.decides(said)]
+        some = [(stream, said) for stream in collected if one.decides(
+            said := _score(one, *stream, again=kind == 'reversed'))]
         if not some:
             continue
-        for recording, _ in some:
+        for (recording, _), _ in some:
             longest = episodes.setdefault(recording.episode.episode_id, recording)
             if recording.frames > longest.frames:
                 episodes[recording.episode.episode_id] = recording
-        alarms = [one.decision(s) is not None for s in scored]
-        alarmed |= {s.episode_id for s, alarm in zip(scored, alarms, strict=True) if alarm}
-        more = _Count()
-        for _ in range(replays):
-            for recording, instruction in some:
-                more.add(one, _score(one, perturbed(recording, rng), instruction, again=True),
-                         plain)
-        frames, hours = sum(len(s.scores) for s in scored), sum(
-            float(s.recording.features.time_s[-1]) for s in scored) / 3600
-        sampled = [_one_sample(one, s, plain) for s in scored]
-        naive_alarmed |= {s.episode_id for s, it in zip(scored, sampled, strict=True) if it}
-        naive = sum(sampled)
+        own = [_outcome(one, said, plain) for _, said in some]
+        again = [_outcome(
+            one, _score(one, perturbed(recording, rng), instruction, again=True), plain)
+            for _ in range(replays) for (recording, instruction), _ in some]
+        for (_, said), (_, event, sampled) in zip(some, own, strict=True):
+            alarmed |= {said.episode_id} if event else set()
+            naive_alarmed |= {said.episode_id} if sampled else set()
+        (frames, alarms, naive), of_perturbed = (
+            [sum(row[column] for row in outcomes) for column in range(3)]
+            for outcomes in (own, again))
+        hours = sum(float(said.recording.features.time_s[-1]) for _, said in some) / 3600
         rows.append({
             'stream': kind, 'segments': len(some), 'frames': frames, 'hours': round(hours, 4),
-            'success_events': sum(alarms), 'bound_per_segment': rule_of_three(
-                sum(alarms), len(some)), 'events_one_sample': naive,
-            'perturbed_frames': more.frames, 'perturbed_segments': more.segments,
-            'perturbed_events': more.events, 'perturbed_events_one_sample': more.naive})
-        for variant, count in ((name, sum(alarms)), (f'one sample above {plain}', naive)):
+            'success_events': alarms, 'bound_per_segment': rule_of_three(alarms, len(some)),
+            'events_one_sample': naive, 'perturbed_frames': of_perturbed[0],
+            'perturbed_segments': len(again), 'perturbed_events': of_perturbed[1],
+            'perturbed_events_one_sample': of_perturbed[2]})
+        for variant, count in ((name, alarms), (f'one sample above {plain}', naive)):
             found.add('false_success_rate', variant, SEEN, rate(count, len(some)),
                       control=variant != name, stream=kind)
     if rows:
@@ -296,24 +285,10 @@ def _score(
     return one.scorer.score(seen, instruction=instruction)
 
 
-def _one_sample(one: CalibratedScorer, scored: Scored, plain: float) -> bool:
-    return bool((np.nan_to_num(one.probability(scored)) > plain).any())
-
-
-@dataclass
-class _Count:
-    """Segments and what was decided in them."""
-
-    segments: int = 0
-    frames: int = 0
-    events: int = 0
-    naive: int = 0
-
-    def add(self, one: CalibratedScorer, scored: Scored, plain: float) -> None:
-        self.segments += 1
-        self.frames += len(scored.scores)
-        self.events += one.decision(scored) is not None
-        self.naive += _one_sample(one, scored, plain)
+def _outcome(one: CalibratedScorer, scored: Scored, plain: float) -> tuple[int, bool, bool]:
+    """Return frames, whether SUCCESS is decided, and whether a sample is above `plain`."""
+    return (len(scored.scores), one.decision(scored) is not None,
+            bool((np.nan_to_num(one.probability(scored)) > plain).any()))
 
 
 def stuck(recording: Recording, view: int) -> Recording:

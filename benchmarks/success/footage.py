@@ -54,7 +54,7 @@ def play_footage(
         out_of_distribution += here
         per_video.append({'video': video.stem, 'ticks': len(frames), 'out_of_distribution': here,
                           'success': alarm})
-    usual = np.concatenate([one(recording).trace.ood_score for recording in seen])
+    usual = np.concatenate([one(recording).scored.trace.ood_score for recording in seen])
     known = rate(int((usual > one.found.ood_threshold).sum()), len(usual))
     return {
         'real_footage_ood_rate': out_of_distribution / ticks, 'real_footage_ticks': ticks,

@@ -8,8 +8,7 @@ Whatever the bundle holds is measured as it is, through the runtime: its calibra
 thresholds, its limit of OUT_OF_DISTRIBUTION, tasks that were added to it. Nothing is fitted here.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hralign_ros.calibration.calibrate import ALPHA, ALPHAS
@@ -21,7 +20,7 @@ from hralign_ros.evaluation.bootstrap import EvaluationError
 from hralign_ros.evaluation.figures import probability_traces, reliability_diagram
 from hralign_ros.evaluation.report import Measured, write_report
 from hralign_ros.evaluation.success import example_traces, SIMULATED
-from hralign_ros.evaluation.success_deciders import SuccessModel
+from hralign_ros.evaluation.success_deciders import Judged
 from hralign_ros.evaluation.success_events import measure_alarms, measure_delays
 from hralign_ros.evaluation.success_ticks import (
     clusters_of,
@@ -30,6 +29,7 @@ from hralign_ros.evaluation.success_ticks import (
     measure_detection,
     time_alone,
     TIME_ONLY,
+    uncalibrated,
     undecided,
 )
 from hralign_ros.runtime.decision import Status
@@ -50,26 +50,7 @@ _BLOCK = 64
 _USED = ('train', 'calibration', 'validation')
 
 
-@dataclass(frozen=True, eq=False)
-class Replayed:
-    """
-    What a bundle said of an episode, tick by tick.
-
-    :param scored: with raw scores.
-    :param probability: [F], NaN where there was none.
-    :param known: the bundle knows the task by the words of the episode.
-    :param status: int64 [F].
-    :param thresholds: [F] by alpha, NaN where there was none.
-    """
-
-    scored: Scored
-    probability: Doubles
-    known: bool
-    status: NDArray[np.int64]
-    thresholds: Mapping[float, Doubles]
-
-
-class BundleReplay(SuccessModel):
+class BundleReplay:
     """
     Replays recordings to a bundle; stands where the evaluation of runs has a calibrated scorer.
 
@@ -81,7 +62,7 @@ class BundleReplay(SuccessModel):
 
     def __init__(self, encoder: Encoder, *, allow_unknown: bool = False) -> None:
         self.encoder, self.allow_unknown = encoder, allow_unknown
-        self._replayed: dict[str, Replayed] = {}
+        self._replayed: dict[str, Judged] = {}
 
     def replay(self, episode: Episode, root: Path) -> Recording:
         """
@@ -124,36 +105,25 @@ class BundleReplay(SuccessModel):
         scored = Scored(trace, episode.task_id, _numbers(s.raw_score for s in said),
                         recording.done,
                         risks.reshape(len(said), modes))
-        self._replayed[episode.episode_id] = Replayed(
-            scored, _numbers(s.probability for s in said), live.task.known,
-            np.array([int(tick.status) for tick in ticks]), thresholds)
+        self._replayed[episode.episode_id] = Judged(
+            scored, _numbers(s.probability for s in said), thresholds,
+            np.array([int(tick.status) for tick in ticks]),
+            Status.UNKNOWN_TASK if self.allow_unknown else Status.OK)
         return recording
 
-    def __call__(self, recording: Recording) -> Scored:
+    def __call__(self, recording: Recording) -> Judged:
         """Return what was said of a recording that was replayed."""
-        return self.said(recording).scored
+        return self._replayed[recording.episode.episode_id]
 
-    def probability(self, scored: Scored) -> Doubles:
-        """Return the probabilities [F]; NaN where there was none."""
-        return self._replayed[scored.episode_id].probability
-
-    def thresholds(self, scored: Scored, alpha: float = ALPHA) -> Doubles:
-        """Return the thresholds of every tick [F]; NaN where there was none."""
-        return self._replayed[scored.episode_id].thresholds[alpha]
-
-    def status(self, scored: Scored) -> NDArray[np.int64]:
-        """Return the status bits of every tick [F] that decisions look at."""
-        return self._replayed[scored.episode_id].status & ~int(
-            Status.UNKNOWN_TASK if self.allow_unknown else 0)
+    def knows(self, recording: Recording) -> bool:
+        """Whether the bundle knows a recording's task, by the words of its episode."""
+        return not (self(recording).status & int(Status.UNKNOWN_TASK)).any()
 
     def thresholds_from(self, task_id: str) -> str:
         """Tell whether a task is one of the bundle's."""
-        words = [one.known for one in self._replayed.values() if one.scored.task_id == task_id]
-        return 'the bundle' if words and all(words) else 'the fallback task'
-
-    def said(self, recording: Recording) -> Replayed:
-        """Return all that was said of a recording that was replayed."""
-        return self._replayed[recording.episode.episode_id]
+        known = [self.knows(one.scored.recording) for one in self._replayed.values()
+                 if one.scored.task_id == task_id]
+        return 'the bundle' if known and all(known) else 'the fallback task'
 
 
 def _numbers(values: Iterable[float | None]) -> Doubles:
@@ -206,25 +176,24 @@ def evaluate_bundle(
     if not recordings:
         raise EvaluationError(f'{data.folder}: not one episode could be replayed')
     name, found = encoder.manifest.name, Measured()
-    measure_detection(found, {name: [(0, one)], TIME_ONLY: [(0, time_alone)]}, recordings,
-                      report=report)
+    measure_detection(found, {name: [(0, uncalibrated(one))], TIME_ONLY: [(0, time_alone)]},
+                      recordings, report=report)
     samples = measure_calibration(found, name, [one], recordings)
     for split, some in recordings.items():
         measure_alarms(found, name, [one], some, split)
         measure_delays(found, name, [one], some, split)
         _measure_status(found, name, one, some, split)
         for recording in some:
-            at = one.decision(one(recording))
-            times, never_succeeds = recording.features.time_s, not recording.done.any()
+            judged, times = one(recording), recording.features.time_s
+            at, never_succeeds = judged.decision(), not recording.done.any()
             found.tables.setdefault('episodes', []).append({
                 'split': split, 'episode': recording.episode.episode_id,
                 'task': recording.episode.task_id,
                 'failure': recording.episode.failure,
                 'done_s': None if never_succeeds else float(times[int(recording.done.argmax())]),
                 'success_s': None if at is None else float(times[at]),
-                'highest_probability': float(np.nanmax(np.r_[-1.0,
-                                                             one.probability(one(recording))])),
-                'status': int(np.bitwise_or.reduce(one.said(recording).status))})
+                'highest_probability': float(np.nanmax(np.r_[-1.0, judged.probability])),
+                'status': int(np.bitwise_or.reduce(judged.status))})
     if samples:
         found.draw('reliability', reliability_diagram(samples), 'Reliability',
                    'Random ticks, in bins of equal mass; lines: 95 % intervals as if ticks were '
@@ -242,7 +211,7 @@ def evaluate_bundle(
             'bundle': encoder.bundle.sha256[:16],
             **{f'attempts, {split}': len(some) for split, some in recordings.items()},
             'attempts at tasks that the bundle does not know': sum(
-                not one.said(recording).known for some in recordings.values()
+                not one.knows(recording) for some in recordings.values()
                 for recording in some)},
         warnings=[
             *undecided([one], recordings),
@@ -259,7 +228,7 @@ def _measure_status(
     for bit in (Status.OUT_OF_DISTRIBUTION, Status.UNCALIBRATED, Status.UNKNOWN_TASK,
                 Status.VIEW_MISSING):
         ticks = np.concatenate([
-            one.said(recording).status & int(bit) != 0 for recording in recordings])
+            one(recording).status & int(bit) != 0 for recording in recordings])
         clusters = np.repeat(clusters_of(recordings),
                              [recording.frames for recording in recordings])
         found.add('status_rate', name, split, fraction_over(ticks[None], clusters),

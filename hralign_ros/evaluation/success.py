@@ -41,6 +41,7 @@ from hralign_ros.evaluation.success_ticks import (
     SPLITS,
     time_alone,
     TIME_ONLY,
+    uncalibrated,
     undecided,
 )
 from hralign_ros.runtime.encoder import Encoder
@@ -94,7 +95,8 @@ def evaluate_success(
             for scorer in (Scorer(run, encoder, chosen.torch) for run in runs)]
     found = Measured()
     variants: dict[str, Sequence[tuple[int, ScoreRecording]]] = {
-        name: [(one.seed, one) for one in ours], **(others or {}), TIME_ONLY: [(0, time_alone)]}
+        name: [(one.seed, uncalibrated(one)) for one in ours], **(others or {}),
+        TIME_ONLY: [(0, time_alone)]}
     # Many heads on the same ticks, or many variations of a recording: fewer attempts will do.
     fewer = {split: spread(attempts(some), MOST) for split, some in recordings.items()}
     measure_detection(found, variants, fewer, report=report)
@@ -181,13 +183,13 @@ def example_traces(
     traces = []
     for kind in sorted(by_kind, key=lambda k: (k != 'success', k)):
         for recording in by_kind[kind][:each * (2 if kind == 'success' else 1)]:
-            scored = one(recording)
-            at = one.decision(scored)
+            judged = one(recording)
+            at = judged.decision()
             times = recording.features.time_s
             traces.append(ProbabilityTrace(
                 f'{kind.replace("_", " ")}: {recording.episode.task_text}'[:46], times,
                 # Above all probabilities where there is none.
-                one.probability(scored), np.nan_to_num(one.thresholds(scored), nan=2.0)[-1],
+                judged.probability, np.nan_to_num(judged.thresholds[ALPHA], nan=2.0)[-1],
                 float(times[int(recording.done.argmax())]) if recording.done.any() else None,
                 None if at is None else float(times[at])))
     return traces

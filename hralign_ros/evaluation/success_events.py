@@ -29,6 +29,7 @@ from hralign_ros.evaluation.success_deciders import (
     CalibratedScorer,
     decided_on,
     Doubles,
+    Judged,
     SuccessModel,
 )
 from hralign_ros.evaluation.success_ticks import (
@@ -65,7 +66,7 @@ def measure_alarms(
             alpha)
         if not never_succeeding:
             continue
-        alarms = np.array([[one.decision(one(recording), alpha) is not None
+        alarms = np.array([[one(recording).decision(alpha) is not None
                             for recording in never_succeeding] for one in ours])
         found.add('false_alarm_rate', name, split, fraction_over(
             alarms, [recording.episode.task_id for recording in never_succeeding]), chance=alpha,
@@ -113,8 +114,7 @@ def measure_delays(
     decided_s = np.full((len(ours), len(good)), np.nan)
     for number, one in enumerate(ours):
         for column, recording in enumerate(good):
-            scored = one(recording)
-            at = one.decision(scored)
+            at = one(recording).decision()
             if at is not None:
                 decided_s[number, column] = recording.features.time_s[at]
             found.tables.setdefault('decisions', []).append({
@@ -133,7 +133,7 @@ def measure_delays(
 
 def _first_decision(one: SuccessModel, recording: Recording) -> int:
     """Return the row at which SUCCESS is decided, or a row behind the last one."""
-    at = one.decision(one(recording))
+    at = one(recording).decision()
     return recording.frames if at is None else at
 
 
@@ -236,25 +236,26 @@ def measure_streams(
     episodes: dict[str, Recording] = {}
     for kind, collected in streams.items():
         # Where nothing can be decided, nothing decided means nothing.
-        some = [(stream, said) for stream in collected if one.decides(
-            said := _score(one, *stream, again=kind == 'reversed'))]
+        some = [(stream, judged) for stream in collected if (
+            judged := _judge(one, *stream, again=kind == 'reversed')).decides()]
         if not some:
             continue
         for (recording, _), _ in some:
             longest = episodes.setdefault(recording.episode.episode_id, recording)
             if recording.frames > longest.frames:
                 episodes[recording.episode.episode_id] = recording
-        own = [_outcome(one, said, plain) for _, said in some]
-        again = [_outcome(
-            one, _score(one, perturbed(recording, rng), instruction, again=True), plain)
+        own = [_outcome(judged, plain) for _, judged in some]
+        again = [
+            _outcome(_judge(one, perturbed(recording, rng), instruction, again=True), plain)
             for _ in range(replays) for (recording, instruction), _ in some]
-        for (_, said), (_, event, sampled) in zip(some, own, strict=True):
-            alarmed |= {said.episode_id} if event else set()
-            naive_alarmed |= {said.episode_id} if sampled else set()
+        for (_, judged), (_, event, sampled) in zip(some, own, strict=True):
+            alarmed |= {judged.scored.episode_id} if event else set()
+            naive_alarmed |= {judged.scored.episode_id} if sampled else set()
         (frames, alarms, naive), of_perturbed = (
             [sum(row[column] for row in outcomes) for column in range(3)]
             for outcomes in (own, again))
-        hours = sum(float(said.recording.features.time_s[-1]) for _, said in some) / 3600
+        hours = sum(float(judged.scored.recording.features.time_s[-1])
+                    for _, judged in some) / 3600
         rows.append({
             'stream': kind, 'segments': len(some), 'frames': frames, 'hours': round(hours, 4),
             'success_events': alarms, 'bound_per_segment': rule_of_three(alarms, len(some)),
@@ -276,19 +277,19 @@ def measure_streams(
             'bound_per_segment': rule_of_three(len(alarmed), len(episodes))}]
 
 
-def _score(
+def _judge(
     one: CalibratedScorer, recording: Recording, instruction: tuple[str, str] | None, *,
     again: bool,
-) -> Scored:
-    """Score a recording under an instruction; `again`: it is not the episode's own recording."""
+) -> Judged:
+    """Judge a recording under an instruction; `again`: it is not the episode's own recording."""
     seen = one.scorer.run_trace(recording) if again else one.scorer.trace_of(recording)
-    return one.scorer.score(seen, instruction=instruction)
+    return one.judge(one.scorer.score(seen, instruction=instruction))
 
 
-def _outcome(one: CalibratedScorer, scored: Scored, plain: float) -> tuple[int, bool, bool]:
+def _outcome(judged: Judged, plain: float) -> tuple[int, bool, bool]:
     """Return frames, whether SUCCESS is decided, and whether a sample is above `plain`."""
-    return (len(scored.scores), one.decision(scored) is not None,
-            bool((np.nan_to_num(one.probability(scored)) > plain).any()))
+    return (len(judged.probability), judged.decision() is not None,
+            bool((np.nan_to_num(judged.probability) > plain).any()))
 
 
 def stuck(recording: Recording, view: int) -> Recording:
@@ -306,7 +307,7 @@ def measure_cameras(
     """Measure what a camera that is gone, stuck or late does to detection and to confidence."""
     # Without those that have no calibration map, whose probability is not a number.
     chosen = [recording for recording in attempts(recordings)
-              if np.isfinite(one.probability(one(recording))).all()]
+              if np.isfinite(one(recording).probability).all()]
     views = one.scorer.views
     # What is done to a recording, and how its trace is made.
     variations: dict[str, tuple[Callable[[Recording], Recording], dict[str, Any]]] = {
@@ -320,15 +321,12 @@ def measure_cameras(
                 lambda recording: recording,
                 {'delays': [delay * (i == number) for i in range(len(views))]})
     for what, (change, how) in variations.items():
-        scored = [one.scorer.score(one.scorer.run_trace(change(recording), **how))
+        judged = [one.judge(one.scorer.score(one.scorer.run_trace(change(recording), **how)))
                   for recording in chosen]
-        ps = [one.probability(s) for s in scored]
-        known = [np.isfinite(p).all() for p in ps]
-        if not all(known):
+        if not all(np.isfinite(j.probability).all() for j in judged):
             continue
-        values, done, _ = ticks(
-            [replace(s, scores=p) for s, p in zip(scored, ps, strict=True)], 0)
-        never_succeeding = [p for s, p in zip(scored, ps, strict=True) if not s.done.any()]
+        values, done, _ = ticks([replace(j.scored, scores=j.probability) for j in judged], 0)
+        never_succeeding = [j.probability for j in judged if not j.scored.done.any()]
         if not never_succeeding or len(set(done.tolist())) < 2:
             continue
         auroc = float(roc_auc_score(done, values))
@@ -344,7 +342,7 @@ def measure_order(
     """Correlate by rank progress and raw score with time, forwards and backwards."""
     kinds: dict[str, list[Scored]] = {'successes': [], 'failures': [], 'reversed': []}
     for recording in attempts(recordings):
-        kinds['successes' if recording.done[-1] else 'failures'].append(one(recording))
+        kinds['successes' if recording.done[-1] else 'failures'].append(one(recording).scored)
         backwards = reversed_recording(recording)
         if backwards is not None:
             kinds['reversed'].append(one.scorer.score(one.scorer.run_trace(backwards)))

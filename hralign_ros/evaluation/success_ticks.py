@@ -65,6 +65,11 @@ def undecided(
     return found
 
 
+def uncalibrated(one: SuccessModel) -> ScoreRecording:
+    """Score recordings by what a model says before calibration."""
+    return lambda recording: one(recording).scored
+
+
 def time_alone(recording: Recording) -> Scored:
     """Score a tick by its time since the start of the episode: the control without eyes."""
     zeros = np.zeros((recording.frames, 1), np.float32)
@@ -146,7 +151,7 @@ def measure_calibration(
     for split, some in recordings.items():
         every = attempts(some)
         chosen = [recording for recording in every if all(
-            np.isfinite(one.probability(one(recording))).all() for one in ours)]
+            np.isfinite(one(recording).probability).all() for one in ours)]
         # Of one attempt there is no interval.
         if len(chosen) < 2:
             continue
@@ -154,7 +159,8 @@ def measure_calibration(
             if len(chosen) < len(every) else ''
         rows, any_rows = [], []
         for one in ours:
-            said = [replace(s, scores=one.probability(s)) for s in map(one, chosen)]
+            said = [replace(judged.scored, scores=judged.probability)
+                    for judged in map(one, chosen)]
             probability, done, _ = ticks(said, 0)
             rows.append(probability)
             probability, any_done, _ = random_ticks(said, 0, _EACH)
@@ -228,9 +234,9 @@ def measure_confusion(
         raise EvaluationError('no success of a task that the run knows')
     names = sorted(texts)
     truth = [recording.episode.task_id for recording in good]
-    scores = np.array([[one.scorer.score(
-        one(recording).trace, instruction=(task, texts[task])).scores[-1] for task in names]
-        for recording in good])
+    scores = np.array([
+        [one.scorer.score(seen, instruction=(task, texts[task])).scores[-1] for task in names]
+        for seen in map(one.scorer.trace_of, good)])
     best = [names[column] for column in scores.argmax(1)]
     right = sum(a == b for a, b in zip(truth, best, strict=True))
     found.add('instruction_accuracy', name, SEEN, rate(right, len(good)), chance=1 / len(names))

@@ -46,14 +46,10 @@ class Eager:
                 SimpleNamespace(recording=recording, stamps=None), recording.episode.task_id,
                 np.zeros(recording.frames), recording.done, np.zeros((recording.frames, 0))))
 
-    def decides(self, scored):
-        return True
-
-    def decision(self, scored):
-        return 0 if scored.episode_id.endswith('1') else None
-
-    def probability(self, scored):
-        return np.full(len(scored.scores), 0.6)
+    def judge(self, scored):
+        return SimpleNamespace(
+            scored=scored, probability=np.full(len(scored.scores), 0.6), decides=lambda: True,
+            decision=lambda: 0 if scored.episode_id.endswith('1') else None)
 
 
 RECORDINGS = [make_recording('lift', 0), make_recording('lift', 1),
@@ -72,13 +68,9 @@ class Scripted(Eager):
         return 'all tasks'
 
     def __call__(self, recording):
-        return self.scorer.score(recording)
-
-    def decides(self, scored, alpha=0.05):
-        return scored.episode_id in self.rows
-
-    def decision(self, scored, alpha=0.05):
-        return self.rows[scored.episode_id]
+        name = recording.episode.episode_id
+        return SimpleNamespace(decides=lambda alpha: name in self.rows,
+                               decision=lambda alpha=0.05: self.rows[name])
 
 
 def test_what_is_missed_and_what_is_too_early():
@@ -163,7 +155,7 @@ def test_a_calibrated_head_decides_as_the_node_does():
             ('lift', ('third_person',)): map_(0.0, {0.05: 0.99})}))
     recording = make_recording('lift', 0, frames=20)
 
-    def scored(*, task='lift', one_view=(), out_of_distribution=(), failing=()):
+    def judged(*, task='lift', one_view=(), out_of_distribution=(), failing=()):
         live = np.ones((20, 2), bool)
         live[list(one_view), 0] = False
         ood_score, risks = np.ones(20, np.float32), np.zeros((20, 3))
@@ -172,16 +164,16 @@ def test_a_calibrated_head_decides_as_the_node_does():
         scores = np.where(np.arange(20) < 5, -2.0, 2.0)
         trace = SimpleNamespace(recording=recording, live=live, ood_score=ood_score,
                                 stamps=np.arange(20) * 200_000_000)
-        return Scored(trace, task, scores, recording.done, risks)
+        return head.judge(Scored(trace, task, scores, recording.done, risks))
 
-    assert head.decision(scored()) == 7 and head.decision(scored(), 0.1) == 7
-    assert head.decision(scored(), 0.01) is None and not head.decides(scored(), 0.01)
-    assert head.decision(scored(out_of_distribution=[6])) == 9
-    assert head.decision(scored(one_view=range(4, 10))) == 12
-    assert head.decision(scored(failing=range(7))) is None
-    assert head.decision(scored(failing=range(5))) == 7, 'not for a second'
-    assert head.decides(scored()) and not head.decides(scored(task='open'))
-    assert head.decision(scored(task='open')) is None
+    assert judged().decision() == 7 and judged().decision(0.1) == 7
+    assert judged().decision(0.01) is None and not judged().decides(0.01)
+    assert judged(out_of_distribution=[6]).decision() == 9
+    assert judged(one_view=range(4, 10)).decision() == 12
+    assert judged(failing=range(7)).decision() is None
+    assert judged(failing=range(5)).decision() == 7, 'not for a second'
+    assert judged().decides() and not judged(task='open').decides()
+    assert judged(task='open').decision() is None
 
 
 def test_what_becomes_a_stream():
@@ -297,11 +289,10 @@ def test_attempts_without_a_curve_are_left_out_and_counted():
         seed = 0
 
         def __call__(self, recording):
-            return self.scorer.score(recording)
-
-        def probability(self, scored):
-            known = scored.episode_id != 'lift-3'
-            return np.full(len(scored.scores), 0.5 if known else np.nan)
+            known = recording.episode.episode_id != 'lift-3'
+            return SimpleNamespace(
+                scored=self.scorer.score(recording),
+                probability=np.full(recording.frames, 0.5 if known else np.nan))
 
     found = Measured()
     samples = measure_calibration(found, 'x', [Partly()], {'seen tasks': recordings})

@@ -276,19 +276,19 @@ def test_a_finished_bundle_is_measured_as_it_is(bundle, run_folder, tmp_path, ca
     scorer, replay = Scorer(run, encoder), BundleReplay(encoder)
     for recording in load_recordings(data, store, ['test_seen', 'test_task']):
         played = replay.replay(recording.episode, data.folder)
-        offline, live = scorer.score(scorer.trace_of(recording)), replay(played)
+        offline, live = scorer.score(scorer.trace_of(recording)), replay(played).scored
         np.testing.assert_allclose(live.scores, offline.scores, atol=0.05)
         np.testing.assert_array_equal(live.done, offline.done)
         known = recording.episode.split == 'test_seen'
-        assert np.isfinite(replay.probability(live)).all()
+        assert np.isfinite(replay(played).probability).all()
         # As the node compares them: single precision blurs the steps of isotonic maps.
-        assert (replay.probability(live) != replay.probability(live).astype(np.float32)).any()
+        assert (replay(played).probability != replay(played).probability.astype(np.float32)).any()
         np.testing.assert_allclose(live.risks, offline.risks, atol=0.05)
-        assert known or replay.decision(live) is None
-        assert replay.said(played).known == known
+        assert known or replay(played).decision() is None
+        assert replay.knows(played) == known
     # What counts are the words, as in the node, and not what an importer calls the task.
     other = replace(recording.episode, task_id=list(TASKS)[0], task_text='something else')
-    assert not replay.said(replay.replay(other, data.folder)).known
+    assert not replay.knows(replay.replay(other, data.folder))
     with pytest.raises(EvaluationError, match='no episode of train-2.*splits there: calibration'):
         evaluate_bundle(data, bundle, output, splits=['train-2'])
     # Streams are no attempts; of them alone there is nothing to say, and that is said at once.

@@ -60,7 +60,7 @@ SIMULATED = ('Simulated episodes: these figures say that the method works on thi
 
 def evaluate_success(
     data: DataSet, store: TokenFeatures, runs: Sequence[SuccessRun], bundle: Path, output: Path, *,
-    name: str = OURS, others: Mapping[str, Sequence[tuple[int, ScoreRecording]]] | None = None,
+    others: Mapping[str, Sequence[tuple[int, ScoreRecording]]] | None = None,
     commands: Sequence[str] = (), perturbed_frames: int = 20_000, device: str = 'auto',
     report: Report = print,
 ) -> tuple[Measured, list[CalibratedScorer]]:
@@ -93,7 +93,7 @@ def evaluate_success(
                       for split in ('calibration', 'validation'))
     ours = [CalibratedScorer(scorer, fit_maps(scorer, known, unknown, report))
             for scorer in (Scorer(run, encoder, chosen.torch) for run in runs)]
-    found = Measured()
+    name, found = OURS, Measured()
     variants: dict[str, Sequence[tuple[int, ScoreRecording]]] = {
         name: [(one.seed, uncalibrated(one)) for one in ours], **(others or {}),
         TIME_ONLY: [(0, time_alone)]}
@@ -107,7 +107,7 @@ def evaluate_success(
     report('streams, cameras, order, instructions, modes')
     measure_streams(found, name, ours[0], recordings[SEEN], perturbed_frames=perturbed_frames)
     measure_cameras(found, name, ours[0], fewer[SEEN])
-    measure_order(found, name, ours[0], recordings[SEEN], SEEN)
+    measure_order(found, name, ours[0], recordings[SEEN])
     try:
         table, tasks = measure_confusion(found, name, ours[0], recordings[SEEN])
     except EvaluationError as error:

@@ -46,7 +46,8 @@ from numpy.typing import NDArray
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-SURE = 0.9
+# What the rule of one sample takes for a SUCCESS, and what is said with confidence.
+PLAIN, SURE = 0.5, 0.9
 DELAYS_S = (0.25, 0.5, 1.0)
 _DRAWS = 500
 
@@ -100,8 +101,9 @@ def measure_delays(
         recording for recording in attempts(recordings) if recording.done.any()
         and not recording.done[0]], ALPHA)
     if succeeding:
-        early = np.array([[_first_decision(one, recording) < int(recording.done.argmax())
-                           for recording in succeeding] for one in ours])
+        early = np.array([[(at := one(recording).decision()) is not None
+                           and at < recording.done.argmax() for recording in succeeding]
+                          for one in ours])
         found.add('early_success_rate', name, split, fraction_over(early, clusters_of(succeeding)),
                   chance=ALPHA, seeds=[one.seed for one in ours], note=without)
     good, without = decided_on(ours, [
@@ -129,12 +131,6 @@ def measure_delays(
                               ('success_delay_p90', partial(np.quantile, q=0.9))):
         found.add(metric, name, split, delay(decided_s - np.array(first), clusters, statistic),
                   seeds=seeds)
-
-
-def _first_decision(one: SuccessModel, recording: Recording) -> int:
-    """Return the row at which SUCCESS is decided, or a row behind the last one."""
-    at = one(recording).decision()
-    return recording.frames if at is None else at
 
 
 def delay(
@@ -211,12 +207,12 @@ def collect_streams(recordings: Sequence[Recording],
 
 def measure_streams(
     found: Measured, name: str, one: CalibratedScorer, recordings: Sequence[Recording], *,
-    plain: float = 0.5, perturbed_frames: int = 0,
+    perturbed_frames: int = 0,
 ) -> None:
     """
     Count false SUCCESS decisions on streams in which nothing is accomplished.
 
-    Beside them what the rule of one sample above `plain` would have done with the same
+    Beside them what the rule of one sample above PLAIN would have done with the same
     probabilities, and what comes of the same streams perturbed: see `perturbed`. The last row of
     the table is of all kinds together; an episode is one segment however often it is replayed.
 
@@ -244,9 +240,9 @@ def measure_streams(
             longest = episodes.setdefault(recording.episode.episode_id, recording)
             if recording.frames > longest.frames:
                 episodes[recording.episode.episode_id] = recording
-        own = [_outcome(judged, plain) for _, judged in some]
+        own = [_outcome(judged) for _, judged in some]
         again = [
-            _outcome(_judge(one, perturbed(recording, rng), instruction, again=True), plain)
+            _outcome(_judge(one, perturbed(recording, rng), instruction, again=True))
             for _ in range(replays) for (recording, instruction), _ in some]
         for (_, judged), (_, event, sampled) in zip(some, own, strict=True):
             alarmed |= {judged.scored.episode_id} if event else set()
@@ -262,7 +258,7 @@ def measure_streams(
             'events_one_sample': naive, 'perturbed_frames': of_perturbed[0],
             'perturbed_segments': len(again), 'perturbed_events': of_perturbed[1],
             'perturbed_events_one_sample': of_perturbed[2]})
-        for variant, count in ((name, alarms), (f'one sample above {plain}', naive)):
+        for variant, count in ((name, alarms), (f'one sample above {PLAIN}', naive)):
             found.add('false_success_rate', variant, SEEN, rate(count, len(some)),
                       control=variant != name, stream=kind)
     if rows:
@@ -286,10 +282,10 @@ def _judge(
     return one.judge(one.scorer.score(seen, instruction=instruction))
 
 
-def _outcome(judged: Judged, plain: float) -> tuple[int, bool, bool]:
-    """Return frames, whether SUCCESS is decided, and whether a sample is above `plain`."""
+def _outcome(judged: Judged) -> tuple[int, bool, bool]:
+    """Return frames, whether SUCCESS is decided, and whether a sample is above PLAIN."""
     return (len(judged.probability), judged.decision() is not None,
-            bool((np.nan_to_num(judged.probability) > plain).any()))
+            bool((np.nan_to_num(judged.probability) > PLAIN).any()))
 
 
 def stuck(recording: Recording, view: int) -> Recording:
@@ -302,7 +298,6 @@ def stuck(recording: Recording, view: int) -> Recording:
 
 def measure_cameras(
     found: Measured, name: str, one: CalibratedScorer, recordings: Sequence[Recording],
-    split: str = SEEN,
 ) -> None:
     """Measure what a camera that is gone, stuck or late does to detection and to confidence."""
     # Without those that have no calibration map, whose probability is not a number.
@@ -331,13 +326,13 @@ def measure_cameras(
             continue
         auroc = float(roc_auc_score(done, values))
         sure = rate(sum(bool((p > SURE).any()) for p in never_succeeding), len(never_succeeding))
-        found.add('auroc', name, split, without_interval(auroc, len(values), len(chosen)),
+        found.add('auroc', name, SEEN, without_interval(auroc, len(values), len(chosen)),
                   cameras=what)
-        found.add('confident_error_rate', name, split, sure, cameras=what)
+        found.add('confident_error_rate', name, SEEN, sure, cameras=what)
 
 
 def measure_order(
-    found: Measured, name: str, one: CalibratedScorer, recordings: Sequence[Recording], split: str,
+    found: Measured, name: str, one: CalibratedScorer, recordings: Sequence[Recording],
 ) -> None:
     """Correlate by rank progress and raw score with time, forwards and backwards."""
     kinds: dict[str, list[Scored]] = {'successes': [], 'failures': [], 'reversed': []}
@@ -356,7 +351,7 @@ def measure_order(
             clusters = clusters_of([s.recording for s in some])
             mean = cluster_mean(each, list(clusters), draws=_DRAWS) if len(set(clusters)) > 1 \
                 else without_interval(float(each.mean()), len(each), 1)
-            found.add(f'{what}_rank_correlation', name, split, mean, episodes=kind)
+            found.add(f'{what}_rank_correlation', name, SEEN, mean, episodes=kind)
 
 
 def rank_correlation(values: Doubles) -> float:

@@ -258,7 +258,9 @@ def measure_modes(
     kinds = sorted({recording.episode.failure for recording in bad})
     if len(kinds) < 2 or not scorers[0].run.options.use_prompts:
         return np.zeros((0, 0)), []
-    truth = np.array([kinds.index(recording.episode.failure) for recording in bad])
+    failures = np.array([recording.episode.failure for recording in bad])
+    tasks = np.array([recording.episode.task_id for recording in bad])
+    truth = np.searchsorted(kinds, failures)
     informations, accuracies, chances = [], [], []
     table = np.zeros((len(kinds), scorers[0].run.options.modes))
     rng = np.random.default_rng(0)
@@ -266,64 +268,54 @@ def measure_modes(
         named = np.array([int(one.modes(one.trace_of(recording))[-1].argmax())
                           for recording in bad])
         # A task's first mode need not be another's.
-        informations.append(_within_tasks(bad, truth, named, normalized_mutual_info_score))
+        informations.append(_information(tasks, truth, named))
         # Which modes a task's attempts are given stays as it is: only to whom is chance.
-        chances.append(np.mean([
-            _within_tasks(bad, truth, _shuffled_within(bad, named, rng),
-                          normalized_mutual_info_score) for _ in range(_SHUFFLES)]))
-        names = one.run.mode_kinds(
-            {episode.episode_id: episode for episode in trained})
+        chances.append(np.mean([_information(tasks, truth, _shuffled_within(tasks, named, rng))
+                                for _ in range(_SHUFFLES)]))
+        names = one.run.mode_kinds({episode.episode_id: episode for episode in trained})
         accuracies.append(float(np.mean([
-            names.get((recording.episode.task_id, int(mode))) == recording.episode.failure
-            for recording, mode in zip(bad, named, strict=True)])))
+            names.get((str(task), int(mode))) == failure
+            for task, mode, failure in zip(tasks, named, failures, strict=True)])))
         if one is scorers[0]:
             np.add.at(table, (truth, named), 1.0)
     seeds = [one.run.options.seed for one in scorers]
     chance = float(np.mean(chances))
     found.add('failure_mode_information', name, split, over_seeds(informations, len(bad)),
               chance=chance if np.isfinite(chance) else None, seeds=seeds)
-    usual = _usual_kinds(trained)
-    most = float(np.mean([usual(recording.episode.task_id) == recording.episode.failure
-                          for recording in bad]))
+    usual = {task: _usual_kind(trained, task) for task in np.unique(tasks)}
+    most = float(np.mean([usual[task] == failure
+                          for task, failure in zip(tasks, failures, strict=True)]))
     found.add('failure_kind_accuracy', name, split, over_seeds(accuracies, len(bad)),
               chance=most, seeds=seeds)
     return table / np.maximum(table.sum(1, keepdims=True), 1), kinds
 
 
 def _shuffled_within(
-    recordings: Sequence[Recording], named: NDArray[np.int64], rng: np.random.Generator,
+    tasks: NDArray[np.str_], named: NDArray[np.int64], rng: np.random.Generator,
 ) -> NDArray[np.int64]:
     """Deal the modes of each task's attempts out among them."""
-    tasks = np.array([recording.episode.task_id for recording in recordings])
     result = named.copy()
     for task in np.unique(tasks):
         result[tasks == task] = rng.permutation(named[tasks == task])
     return result
 
 
-def _usual_kinds(trained: Sequence[Episode]) -> Callable[[str], str]:
-    """Make a function that names the most frequent failure of a task, or else of all."""
-    kinds: dict[str, Counter[str]] = {}
-    for episode in trained:
-        if episode.failure:
-            for task in ('', episode.task_id):
-                kinds.setdefault(task, Counter())[episode.failure] += 1
-
-    def usual(task: str) -> str:
-        some = kinds.get(task) or kinds.get('') or Counter([''])
-        return max(sorted(some), key=lambda kind: some[kind])
-    return usual
+def _usual_kind(trained: Sequence[Episode], task: str) -> str:
+    """Name the most frequent failure of a task, or else of all."""
+    failures = [(episode.task_id, episode.failure) for episode in trained if episode.failure]
+    kinds = Counter(kind for of, kind in failures if of == task) or Counter(
+        kind for _, kind in failures)
+    return max(sorted(kinds), key=lambda kind: kinds[kind], default='')
 
 
-def _within_tasks(
-    recordings: Sequence[Recording], truth: NDArray[np.int64], named: NDArray[np.int64],
-    score: Callable[..., float],
+def _information(
+    tasks: NDArray[np.str_], truth: NDArray[np.int64], named: NDArray[np.int64],
 ) -> float:
-    tasks = np.array([recording.episode.task_id for recording in recordings])
+    """Return the mutual information of modes and kinds, mean over the attempts of all tasks."""
     values, weights = [], []
     for task in np.unique(tasks):
         here = tasks == task
         if len(np.unique(truth[here])) > 1 and here.sum() >= 5:
-            values.append(float(score(truth[here], named[here])))
+            values.append(float(normalized_mutual_info_score(truth[here], named[here])))
             weights.append(int(here.sum()))
     return float(np.average(values, weights=weights)) if values else float('nan')

@@ -145,7 +145,7 @@ def evaluate_bundle(
     Replay recorded episodes to a bundle and write report.html, .json and .csv of what it said.
 
     :param splits: whose episodes are replayed; none: all but those that bundles are made of.
-    :param allow_unknown: see BundlePlayer.
+    :param allow_unknown: see BundleReplay.
     :param device: auto, cpu or cuda.
     :raises EvaluationError: no episode with recordings and success flags is left.
     """

@@ -53,7 +53,7 @@ def test_groups_are_never_in_two_folds():
     robot = np.repeat(offsets[10:], 10, axis=0) + noise(100, 30, seed=2)
     known = proxy_a_distance(human, robot, groups_h=GROUPS, groups_r=GROUPS)
     leaky = proxy_a_distance(human, robot, groups_h=ids(100, 'h'),
-                                     groups_r=ids(100, 'r'))
+                             groups_r=ids(100, 'r'))
     assert leaky.low > 1.5 and known.high < 1.2
 
 
@@ -61,7 +61,7 @@ def test_error_is_balanced():
     """A domain of a tenth of the clips counts as much as the other."""
     human, robot = noise(200, 3), noise(20, 3, seed=1)
     found = proxy_a_distance(human, robot, groups_h=np.repeat(ids(10), 20),
-                                     groups_r=np.repeat(ids(10), 2))
+                             groups_r=np.repeat(ids(10), 2))
     # Who calls all of them human is wrong in half of the cases, and not in a tenth.
     assert found.value < 0.8
 
@@ -70,7 +70,7 @@ def test_the_smaller_domain_is_learned_too():
     """Guards the weights: without them a tenth of the clips would be given up as noise."""
     human, robot = noise(400, 3), noise(40, 3, seed=1) + 1.0
     found = proxy_a_distance(human, robot, groups_h=np.repeat(ids(10), 40),
-                                     groups_r=np.repeat(ids(10), 4))
+                             groups_r=np.repeat(ids(10), 4))
     # An error of less than 0.3: half of the smaller domain given up is 0.25 at least.
     assert found.value > 0.8
 

@@ -136,8 +136,9 @@ MAIN_RETRIEVAL = {'gallery': 'other_scenes', 'direction': HUMAN_TO_ROBOT, 'text'
 
 def describe(metric: str, conditions: Mapping[str, Any]) -> str:
     """Write a metric and its conditions for people: a title of a chart, a line of a warning."""
-    known = METRICS[metric]
-    label = f'{known.label} [{known.unit}]' if known.unit else known.label
+    known = METRICS.get(metric)
+    label = metric if known is None else f'{known.label} [{known.unit}]' if known.unit \
+        else known.label
     parts = [f'{key.replace("_", " ")} {str(value).replace("_", " ")}'
              for key, value in conditions.items()]
     return ', '.join([label, *parts])

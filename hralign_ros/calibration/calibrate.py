@@ -27,7 +27,14 @@ from hralign_ros.runtime.decision import DecisionRules
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.report import Report
 from hralign_ros.runtime.schema import parse
-from hralign_ros.runtime.tasks import Calibration, FALLBACK, Task, TaskTable
+from hralign_ros.runtime.tasks import (
+    Calibration,
+    EVEN,
+    FALLBACK,
+    Task,
+    TaskTable,
+    USUAL_RATE,
+)
 from hralign_ros.training.checkpoints import TrainingError
 from hralign_ros.training.devices import choose_device
 from hralign_ros.training.success_clips import load_recordings, open_data, Recording
@@ -40,7 +47,7 @@ import numpy as np
 
 ALPHAS = (0.01, 0.05, 0.1)
 # What a node asks for unless told otherwise.
-ALPHA = DecisionRules().alpha
+ALPHA = USUAL_RATE
 # Fraction of in-distribution ticks that may be called out-of-distribution.
 OOD_RATE = 0.02
 # Episodes of a task, of either kind, from which its own thresholds are taken; below, those of all
@@ -268,7 +275,7 @@ def _maps(scored: Sequence[Scored], seed: int, report: Report) -> dict[str, Cali
             either = [conformal_threshold(some, alpha) for some in rest_on]
             known = [threshold for threshold in either if threshold is not None]
             if len(known) == len(either):
-                thresholds[alpha] = max(known)
+                thresholds[alpha] = max(*known, EVEN)
         maps[task] = CalibrationMap(
             fitted, thresholds, len(rest_on[0]), len(rest_on[1]), enough)
     return maps

@@ -73,6 +73,7 @@ class Episode:
     :param proprio: [F][P] the robot's own state at each frame.
     :param fault_s: when the fault of a failed episode began; None: not known.
     :param tags: free words, for example distractor.
+    :param session: what was recorded in one go shares it; '': every episode is one of its own.
     """
 
     episode_id: str
@@ -101,6 +102,7 @@ class Episode:
     proprio: Sequence[Sequence[float]] = ()
     fault_s: float | None = None
     tags: Sequence[str] = ()
+    session: str = ''
 
     def robot_span(self, view: str) -> tuple[float, ...]:
         """Return first and last second of a robot's clip in its own file; (): all of it."""
@@ -129,6 +131,7 @@ _SCHEMA = pa.schema([
     ('time_s', pa.list_(pa.float64())), ('success_flags', pa.list_(pa.bool_())),
     ('progress', _FLOATS), ('actions', pa.list_(_FLOATS)), ('proprio', pa.list_(_FLOATS)),
     ('fault_s', pa.float64()), ('tags', _STRINGS),
+    ('session', pa.string()),
 ], metadata={'hralign_manifest': str(SCHEMA_VERSION)})
 
 
@@ -272,7 +275,7 @@ _GROUP = 1000
 _OPTIONAL = ('seed', 'success', 'fault_s')
 _MAPS = ('robot_videos', 'robot_offset_s', 'geometry')
 # Columns that a manifest of this schema may lack.
-_YOUNGER = ('robot_offset_s', 'geometry')
+_YOUNGER = ('robot_offset_s', 'geometry', 'session')
 _EMPTY: dict[str, Any] = {
     f.name: {} if f.name in _MAPS else '' if f.type is str else ()
     for f in fields(Episode)}

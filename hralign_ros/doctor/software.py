@@ -389,11 +389,11 @@ def _about(bundle: Bundle, choice: Choice, values: Mapping[str, Any]) -> list[Fi
             'Calibrate it with more attempts, both that fail and that succeed: 19 of each are '
             'needed for an alpha of 0.05'))
     elif values:
-        broken = broken_guarantee(values['alpha'], values['dwell_s'], alphas,
+        broken = broken_guarantee(values['alpha'] or None, values['dwell_s'], alphas,
                                   manifest.success.dwell_s)
         findings.append(error(
             'thresholds', broken, 'Change that parameter, or calibrate the bundle for it')
-            if broken else ok('thresholds', f'alpha {values["alpha"]:g}'))
+            if broken else ok('thresholds', _asked(values)))
     findings.append(ok('licences', '; '.join(
         f'{part}: {text}' for part, text in manifest.licenses.items())))
     return findings
@@ -406,15 +406,20 @@ def _task_finding(tasks: TaskTable, manifest: Manifest, values: Mapping[str, Any
         such = f", such as '{tasks.tasks[0].name}'" if tasks.tasks else ''
         found = f"'{values['task']}' is none of the {len(tasks.tasks)} tasks of the bundle{such}"
         if values['allow_unknown_tasks']:
-            if tasks.fallback.threshold(manifest.views, values['alpha']) is None:
-                return warn('task', f'{found}, and no threshold for alpha {values["alpha"]:g} is '
+            if tasks.fallback.threshold(manifest.views, values['alpha'] or None) is None:
+                return warn('task', f'{found}, and no threshold for {_asked(values)} is '
                             'calibrated for tasks it does not know: decisions will be ABSTAIN',
                             'Take another alpha, or calibrate with validation tasks')
             return ok('task', f'{found}; allow_unknown_tasks is set')
         return warn('task', found, 'Embeddings come all the same; success decisions will be '
-                    'ABSTAIN (UNKNOWN_TASK). Say it as the bundle does, add it with hralign '
-                    'success add-task, or set allow_unknown_tasks')
-    if task.threshold(manifest.views, values['alpha']) is None:
-        return warn('task', f"'{task.name}' has no threshold for alpha {values['alpha']:g}: "
-                    'decisions will be ABSTAIN', 'Calibrate the bundle with attempts at it')
+                    'ABSTAIN (UNKNOWN_TASK). Say it as the bundle does, teach it with hralign '
+                    'success teach, or set allow_unknown_tasks')
+    if task.threshold(manifest.views, values['alpha'] or None) is None:
+        return warn('task', f"'{task.name}', {_asked(values)}: {task.verdict(manifest.views)}",
+                    'Record more attempts at it, and teach them with hralign success teach')
     return ok('task', f"'{task.name}' ({task.task_id})")
+
+
+def _asked(values: Mapping[str, Any]) -> str:
+    """Say which false-alarm rate the parameters ask for."""
+    return f'alpha {values["alpha"]:g}' if values['alpha'] else 'the alpha of each task'

@@ -80,7 +80,7 @@ def success_message(result: Result, encoder: Encoder) -> SuccessProbability:
     tick = result.tick
     if tick is None:
         return message
-    if tick.threshold is not None:
+    if tick.threshold is not None and tick.alpha is not None:
         message.decision_threshold_valid = True
         message.decision_threshold = float(tick.threshold)
         message.decision_alpha = float(tick.alpha)
@@ -93,10 +93,10 @@ def success_message(result: Result, encoder: Encoder) -> SuccessProbability:
             setattr(message, f'{name.removesuffix("_probability")}_valid', True)
     message.mode_names = list(success.mode_names)
     message.mode_probabilities = array('f', success.modes)
-    if success.ood_score is not None and encoder.manifest.ood_threshold is not None:
+    if success.ood_score is not None and success.ood_threshold is not None:
         message.ood_valid = True
         message.ood_score = float(success.ood_score)
-        message.ood_threshold = float(encoder.manifest.ood_threshold)
+        message.ood_threshold = float(success.ood_threshold)
     message.clip_stamps = [ns_to_stamp(stamp) for stamp in success.clip_stamps]
     return message
 
@@ -143,7 +143,9 @@ def info_message(encoder: Encoder, *, warm_up: float, version: str) -> EncoderIn
             name=part.name, offset=part.offset, shape=array('I', part.shape), frames=part.frames,
             unit_norm=part.unit_norm, description=part.description) for part in encoder.parts],
         clip_length=manifest.clip.length, token_grid=list(manifest.tokens.grid),
-        robots=list(manifest.robots), alphas=array('f', encoder.tasks.alphas),
+        robots=sorted({*manifest.robots, *(task.robot for task in encoder.tasks.tasks
+                                           if task.robot)}),
+        alphas=array('f', encoder.tasks.alphas),
         tasks=[_task_info(task, manifest.views) for task in encoder.tasks.tasks])
 
 
@@ -153,7 +155,7 @@ def _task_info(task: Task, views: tuple[str, ...]) -> TaskInfo:
     message = TaskInfo(task_id=task.task_id, name=task.name, verdict=task.verdict(views))
     if calibration is not None:
         message.calibrated = True
-        message.alphas = array('f', sorted(calibration.thresholds))
+        message.alphas = array('f', calibration.rates)
         message.attempts_failed = calibration.failed
         message.attempts_succeeded = calibration.succeeded
     return message

@@ -327,10 +327,11 @@ class EncoderNode(LifecycleNode):
     def _undecided(self, task: Task) -> str:
         """Say that nothing will be decided for a task that is known; '' where it will."""
         assert self._encoder is not None and self._settings is not None
-        alpha = self._settings.decision.alpha
-        return '' if task.threshold(self._encoder.manifest.views, alpha) is not None else (
-            f', for which no threshold is calibrated for an alpha of {alpha:g}: decisions will be '
-            'ABSTAIN')
+        alpha, views = self._settings.decision.alpha, self._encoder.manifest.views
+        if task.threshold(views, alpha) is not None:
+            return ''
+        asked = '' if alpha is None else f' for an alpha of {alpha:g}'
+        return f', for which nothing can be decided{asked}. {task.verdict(views)}'
 
     def _on_start_episode(
         self, request: StartEpisode.Request, response: StartEpisode.Response,

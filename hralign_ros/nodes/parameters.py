@@ -157,16 +157,19 @@ NODE_PARAMETERS = (
               'Decide on instructions that the bundle does not know, by the calibration of its '
               'fallback task, which guarantees no false-alarm rate.',
               dynamic=True),
-    Parameter('alpha', DEFAULT_RULES.alpha,
+    Parameter('alpha', 0.0,
               'False-alarm rate whose calibrated threshold decides SUCCESS; one that the bundle '
-              'offers (~/info). The shipped bundle offers 0.01, 0.05 and 0.1.',
-              0.0001, 0.5, dynamic=True),
+              'offers (~/info). 0: for each task 0.05, or else the nearest rate above that its '
+              'attempts can back; decision_alpha says which. The shipped bundle offers 0.01, 0.05 '
+              'and 0.1.',
+              0.0, 0.5, dynamic=True),
     Parameter('dwell_s', DEFAULT_RULES.dwell / 1e9,
               'How long the probability must stay above the threshold [s]; at least the dwell '
               'time of the calibration, 0.3 for the shipped bundle.',
               0.0, 60.0, dynamic=True),
-    Parameter('failure_threshold', DEFAULT_RULES.failure_threshold,
-              'A failure mode above this probability decides FAILURE; 1: never.',
+    Parameter('failure_threshold', 0.0,
+              'A failure mode above this probability decides FAILURE; 1: never; 0: what the task '
+              'was calibrated for, or else 0.9.',
               0.0, 1.0, dynamic=True),
     Parameter('failure_dwell_s', DEFAULT_RULES.failure_dwell / 1e9,
               'How long a failure mode must stay above it [s].',
@@ -266,8 +269,8 @@ class Settings:
                 max_age=_ns(values['max_age_s']), max_future=_ns(values['max_future_s']),
                 reset_after=_ns(values['reset_after_s'])),
             decision=DecisionRules(
-                alpha=values['alpha'], dwell=_ns(values['dwell_s']),
-                failure_threshold=values['failure_threshold'],
+                alpha=values['alpha'] or None, dwell=_ns(values['dwell_s']),
+                failure_threshold=values['failure_threshold'] or None,
                 failure_dwell=_ns(values['failure_dwell_s']), time_out=_ns(values['time_out_s']),
                 allow_unknown_tasks=values['allow_unknown_tasks'],
                 # With cameras so slow that max_age_s was raised, results are further apart too.
@@ -395,7 +398,7 @@ def check_guarantee(values: Mapping[str, Any], encoder: Encoder) -> None:
     :raises ParameterError: the bundle has no threshold for this alpha, without which nothing is
         decided; or its thresholds are for a longer dwell_s. A bundle without any is not refused.
     """
-    broken = broken_guarantee(values['alpha'], values['dwell_s'], encoder.tasks.alphas,
+    broken = broken_guarantee(values['alpha'] or None, values['dwell_s'], encoder.tasks.alphas,
                               encoder.manifest.success.dwell_s)
     if broken:
         raise ParameterError(broken)

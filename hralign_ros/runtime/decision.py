@@ -36,15 +36,20 @@ class Decision(IntEnum):
     FAILURE = 3
 
 
+USUAL_FAILURE_THRESHOLD = 0.9
+
+
 @dataclass(frozen=True)
 class DecisionRules:
     """
     When a probability becomes a decision; these defaults are the node's.
 
-    :param alpha: the false-alarm rate whose calibrated threshold decides SUCCESS, (0, 1).
+    :param alpha: the false-alarm rate whose calibrated threshold decides SUCCESS, (0, 1); None:
+        see `tasks.Calibration.rate`.
     :param dwell: time the probability has to stay above the threshold [ns].
     :param failure_threshold: FAILURE needs a probability of having failed in one mode above it;
-        1: modes never fail.
+        1: modes never fail. None: the threshold that the task was calibrated for, or else
+        USUAL_FAILURE_THRESHOLD.
     :param failure_dwell: time one and the same mode has to stay above its threshold [ns].
     :param time_out: FAILURE this long after the episode's first frame [ns]; 0: never.
     :param max_gap: dwell times start again after a longer gap between results [ns]: two results
@@ -52,9 +57,9 @@ class DecisionRules:
     :param allow_unknown_tasks: UNKNOWN_TASK does not make the decision ABSTAIN.
     """
 
-    alpha: float = 0.05
+    alpha: float | None = None
     dwell: int = 300_000_000
-    failure_threshold: float = 0.9
+    failure_threshold: float | None = None
     failure_dwell: int = 1_000_000_000
     time_out: int = 0
     max_gap: int = 1_000_000_000
@@ -92,6 +97,7 @@ def decide(
     threshold: float | None,
     modes: Sequence[float],
     status: Status,
+    failure_threshold: float | None = None,
 ) -> tuple[DecisionState, Decision]:
     """
     Decide for one result.
@@ -101,6 +107,7 @@ def decide(
     :param threshold: SUCCESS needs a probability above it, [0, 1]; None: not calibrated for the
         rules' alpha, ABSTAIN.
     :param modes: probability of having failed in each mode; may be empty.
+    :param failure_threshold: that the task was calibrated for; None: it was not.
     :returns: the state for the next call, and the decision. While a status bit other than
         VIEW_MISSING is set the decision is ABSTAIN and dwell times start again; a latched
         decision comes back once the bits are gone.
@@ -117,9 +124,11 @@ def decide(
         state = replace(state, above_since=None, failing=())
     above = probability > threshold
     above_since = (stamp if state.above_since is None else state.above_since) if above else None
+    most = next(limit for limit in (
+        rules.failure_threshold, failure_threshold, USUAL_FAILURE_THRESHOLD) if limit is not None)
     before = state.failing if len(state.failing) == len(modes) else (None,) * len(modes)
     failing = tuple(
-        None if value <= rules.failure_threshold else stamp if since is None else since
+        None if value <= most else stamp if since is None else since
         for value, since in zip(modes, before, strict=True))
     latched = None
     if above_since is not None and stamp - above_since >= rules.dwell:
@@ -147,12 +156,14 @@ class Decider:
     def __call__(
         self, stamp: int, *, probability: float | None, threshold: float | None,
         modes: Sequence[float] = (), status: Status = Status.OK,
+        failure_threshold: float | None = None,
     ) -> Decision:
         """Decide for one result; see `decide`."""
         with self._lock:
             self._state, decision = decide(
                 self._state, self.rules, stamp=stamp, probability=probability,
-                threshold=threshold, modes=modes, status=status)
+                threshold=threshold, modes=modes, status=status,
+                failure_threshold=failure_threshold)
         return decision
 
     def interrupt(self) -> Decision:

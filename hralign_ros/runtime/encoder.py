@@ -184,6 +184,10 @@ class Encoder:
              Tensor('modes', 'float32', (m.success.modes,)), Tensor('progress', 'float32', (1,)),
              Tensor('score', 'float32', (1,)), Tensor('ood', 'float32', (1,)),
              Tensor('failed', 'float32', (1,)), Tensor('video', 'float32', (m.text.dim,))])
+        self._heads = {task.task_id: load(
+            task.head, [*clip, Tensor('video', 'float32', (m.text.dim,))],
+            [Tensor('score', 'float32', (1,)), Tensor('failure', 'float32', (1,)),
+             Tensor('ood', 'float32', (1,))]) for task in self.tasks.tasks if task.head}
 
     def warm_up(self, *, height: int = 480, width: int = 640, ticks: int = 3) -> float:
         """
@@ -291,7 +295,7 @@ class Encoder:
     def score(self, clip: Clip, task: TaskFeatures) -> Success:
         """Run the success head on a clip and calibrate its score."""
         if not task.text:
-            return Success(None, None, None, None, (), (), None, clip.stamps, None, None)
+            return Success(None, None, None, None, (), (), None, None, clip.stamps, None, None)
         probability, modes, progress, score, ood, failed, video = self._success.run({
             'tokens': clip.tokens, 'mask': clip.mask, 'age': clip.age,
             'text': task.features, 'mode_mask': task.task.mode_mask})
@@ -300,15 +304,24 @@ class Encoder:
         seen = frozenset(view for view, used in zip(
             self.manifest.views, there, strict=True) if used)
         calibration = task.task.calibration(seen)
+        trained, ood_threshold = self.manifest.success.trained, self.manifest.ood_threshold
+        head = self._heads.get(task.task.task_id)
+        if head is not None:
+            # In the lab that it was taught in, where what the bundle's own head says means little.
+            score, failed, ood = head.run(
+                {'tokens': clip.tokens, 'mask': clip.mask, 'video': video})
+            require_finite(task.task.head, score, failed, ood)
+            progress, modes, ood_threshold = None, np.ones(1), task.task.ood_threshold
         raw = float(score[0])
-        trained = self.manifest.success.trained
         return Success(
             # The graph's own is not calibrated, and nothing to act on.
             probability=calibration.apply(raw) if calibration else None,
-            progress=float(np.clip(progress[0], 0.0, 1.0)) if trained else None,
+            progress=float(np.clip(progress[0], 0.0, 1.0))
+            if trained and progress is not None else None,
             raw_score=raw,
             failure=float(np.clip(failed[0], 0.0, 1.0)) if trained else None,
             modes=tuple(float(p) for p in np.clip(modes[:len(task.task.modes)], 0.0, 1.0)),
             mode_names=task.task.modes,
-            ood_score=float(ood[0]) if self.manifest.ood_threshold is not None else None,
+            ood_score=float(ood[0]) if ood_threshold is not None else None,
+            ood_threshold=ood_threshold,
             clip_stamps=clip.stamps, calibration=calibration, video=video)

@@ -42,6 +42,7 @@ class Success:
         untrained head.
     :param modes: probability of each failure mode in use, given failure; names beside it.
     :param ood_score: None where the bundle has no threshold for it.
+    :param ood_threshold: a higher score is out of distribution.
     :param video: what all of this is read off: float32 [D] in the text encoder's space, norm 1.
     :param calibration: what made the probability, and the thresholds that go with it; None: it
         is not calibrated for this task with these views.
@@ -54,6 +55,7 @@ class Success:
     modes: tuple[float, ...]
     mode_names: tuple[str, ...]
     ood_score: float | None
+    ood_threshold: float | None
     clip_stamps: tuple[int, ...]
     calibration: Calibration | None
     video: Floats | None
@@ -72,7 +74,7 @@ class Tick:
     :param decision: what follows from the probability over the episode so far.
     :param threshold: the probability above which SUCCESS is decided, while the views of this tick
         take part; None: there is none for `alpha`, and the decision is ABSTAIN.
-    :param alpha: the false-alarm rate that was asked for.
+    :param alpha: the false-alarm rate of the threshold; None: there is no threshold.
     :param stamp: acquisition time of the newest frame [ns].
     :param view_stamps: per view, of its newest frame [ns], 0 where not valid; int64 [V].
     :param view_valid: bool [V]; a view without a fresh frame is left out.
@@ -93,7 +95,7 @@ class Tick:
     status: Status
     decision: Decision
     threshold: float | None
-    alpha: float
+    alpha: float | None
     images: Mapping[str, Image]
 
 
@@ -200,6 +202,18 @@ class Episode:
             frames, length=manifest.clip.length, live=live, out=self._tokens), self.task)
 
     @property
+    def tokens(self) -> Floats:
+        """
+        Give the tokens of the newest frames: float32 [V, N, C], zeros for a view without one.
+
+        :raises ValueError: nothing was stepped so far.
+        """
+        frame = self._memory.newest
+        if frame is None:
+            raise ValueError('no frame was stepped so far; step first')
+        return np.where(frame.valid[:, None, None], frame.tokens, np.float32(0.0))
+
+    @property
     def newest(self) -> int:
         """Stamp of the newest frame that was stepped [ns]; 0: none so far."""
         return int(self._newest.max())
@@ -220,27 +234,28 @@ class Episode:
         success = encoder.score(assemble(
             self._memory.spread_clip(), length=length, live=live, out=self._tokens), self.task)
         status = self._status(success, valid)
-        alpha = self.decider.rules.alpha
-        threshold = success.calibration.threshold(alpha) if success.calibration else None
+        calibration, asked = success.calibration, self.decider.rules.alpha
+        threshold = calibration.threshold(asked) if calibration else None
         decision = self.decider(
             stamp, probability=success.probability, threshold=threshold,
-            modes=success.mode_risks, status=status)
+            modes=success.mode_risks, status=status,
+            failure_threshold=calibration.failure_threshold if calibration else None)
         return Tick(
             episode_id=self.episode_id, stamp=stamp,
             view_stamps=np.where(valid, self._newest, 0), view_valid=valid,
             embedding=np.ascontiguousarray(embedding, np.float32),
             attention=attention[:, -1], pooling=pooling, success=success,
-            status=status, decision=decision, threshold=threshold, alpha=alpha, images=images)
+            status=status, decision=decision, threshold=threshold,
+            alpha=calibration.rate(asked) if calibration else None, images=images)
 
     def _status(self, success: Success, valid: NDArray[np.bool_]) -> Status:
-        manifest = self.encoder.manifest
         status = self.task_status
         if self.task.text and success.calibration is None:
             status |= Status.UNCALIBRATED
         if not valid.all():
             status |= Status.VIEW_MISSING
-        if success.ood_score is not None and manifest.ood_threshold is not None \
-                and success.ood_score > manifest.ood_threshold:
+        if success.ood_score is not None and success.ood_threshold is not None \
+                and success.ood_score > success.ood_threshold:
             status |= Status.OUT_OF_DISTRIBUTION
         return status
 

@@ -32,6 +32,10 @@ Name = Annotated[str, Limits(1, MAX_TASK_CHARACTERS)]
 Count = Annotated[int, Limits(0, 2**31)]
 Rate = Annotated[float, Limits(1e-6, 1 - 1e-6)]
 Probability = Annotated[float, Limits(0.0, 1.0)]
+# SUCCESS needs more than this, whatever the threshold: what is less likely than not is no success.
+EVEN = 0.5
+# The false-alarm rate that is decided by unless another one is asked for.
+USUAL_RATE = 0.05
 
 
 def check_task(text: str) -> str:
@@ -115,6 +119,32 @@ _PARAMETERS: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """
+    Whether scores tell more than the clock, on attempts that the scores were not fitted to.
+
+    :param auroc: of the scores, ticks at which the task is accomplished against all others.
+    :param auroc_low: lower bound of it, by resampling attempts.
+    :param elapsed_auroc: the same figure of the time since the attempt began.
+    :param attempts: that all of this was measured on.
+    """
+
+    auroc: Probability
+    auroc_low: Probability
+    elapsed_auroc: Probability
+    attempts: Count = 0
+
+    @property
+    def suffices(self) -> bool:
+        """Whether decisions may rest on the scores."""
+        return self.auroc_low > self.elapsed_auroc
+
+    def __str__(self) -> str:
+        return (f'AUROC {self.auroc:.2f}, at least {self.auroc_low:.2f}; elapsed time alone has '
+                f'{self.elapsed_auroc:.2f}')
+
+
+@dataclass(frozen=True)
 class Calibration:
     """
     From the head's raw score to a probability, for one set of views.
@@ -126,7 +156,9 @@ class Calibration:
     :param succeeded: attempts that succeeded, likewise.
     :param pooled: these are attempts of all tasks together.
     :param rows: ticks that the map was fitted to, of so many `episodes`.
-    :param grounds: alpha -> what its threshold rests on, where that differs between rates.
+    :param evidence: that the scores are worth deciding by; without enough of it nothing is
+        decided. None: it was not measured.
+    :param failure_threshold: FAILURE needs a risk above it; None: the node's own.
     """
 
     views: Annotated[tuple[Text, ...], Limits(1, 8)]
@@ -138,15 +170,35 @@ class Calibration:
     pooled: bool = False
     rows: Count = 0
     episodes: Count = 0
-    grounds: Mapping[Rate, str] = field(default_factory=dict)
+    evidence: Evidence | None = None
+    failure_threshold: Probability | None = None
 
     def __post_init__(self) -> None:
         parse(_PARAMETERS[self.method], dict(self.parameters), 'parameters')
 
-    def threshold(self, alpha: float) -> float | None:
-        """Look up the threshold of a false-alarm rate; None: there is none for it."""
-        return next((value for rate, value in self.thresholds.items() if same_rate(rate, alpha)),
-                    None)
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """False-alarm rates that can be decided by, ascending."""
+        enough = self.evidence is None or self.evidence.suffices
+        return tuple(sorted(self.thresholds)) if enough else ()
+
+    def rate(self, alpha: float | None) -> float | None:
+        """
+        Choose the false-alarm rate to decide by.
+
+        :param alpha: the rate that is asked for; None: USUAL_RATE, or else the nearest one above
+            it that there is a threshold for.
+        :returns: None where nothing can be decided.
+        """
+        if alpha is None:
+            return next((rate for rate in self.rates if rate > USUAL_RATE - 1e-9),
+                        max(self.rates, default=None))
+        return next((rate for rate in self.rates if same_rate(rate, alpha)), None)
+
+    def threshold(self, alpha: float | None) -> float | None:
+        """Look up what SUCCESS needs at a rate, see `rate`; None: nothing is decided."""
+        rate = self.rate(alpha)
+        return None if rate is None else max(self.thresholds[rate], EVEN)
 
     def apply(self, score: float) -> float:
         """Map a raw score to a probability in [0, 1]."""
@@ -159,12 +211,12 @@ def same_rate(one: float, other: float) -> bool:
 
 
 def broken_guarantee(
-    alpha: float, dwell_s: float, calibrated: Sequence[float], calibrated_dwell_s: float,
+    alpha: float | None, dwell_s: float, calibrated: Sequence[float], calibrated_dwell_s: float,
 ) -> str:
     """
     Say why decisions would not keep the rate of false alarms that is asked for.
 
-    :param alpha: the rate.
+    :param alpha: the rate; None: whichever a task has.
     :param dwell_s: how long the probability will have to stay above the threshold.
     :param calibrated: rates that a bundle has thresholds for; none: it decides nothing.
     :param calibrated_dwell_s: what the thresholds were calibrated for.
@@ -172,9 +224,9 @@ def broken_guarantee(
     """
     if not calibrated:
         return ''
-    if not any(same_rate(alpha, one) for one in calibrated):
+    if alpha is not None and not any(same_rate(alpha, one) for one in calibrated):
         return (f'parameter alpha is {alpha:g}; the bundle has calibrated thresholds for '
-                f'{", ".join(f"{one:g}" for one in calibrated)}')
+                f'{", ".join(f"{one:.3g}" for one in calibrated)}; 0 takes the one of each task')
     if dwell_s < calibrated_dwell_s - 1e-6:
         return (f'parameter dwell_s is {dwell_s:g}; the thresholds of the bundle were calibrated '
                 f'for {calibrated_dwell_s:g} s, and guarantee no rate of false alarms for less')
@@ -190,6 +242,10 @@ class Task:
     :param calibrations: one for each set of views; with other views the probability is not
         calibrated.
     :param prompts: failure prompts, float32 [K, L, D], from tasks.safetensors.
+    :param head: file of the graph that scores this task in one lab, as `hralign success teach`
+        makes it; empty: the success head of the bundle does, by the prompts.
+    :param ood_threshold: of that graph's out-of-distribution score.
+    :param robot: that it was taught on; empty: none.
     """
 
     task_id: Text
@@ -197,6 +253,9 @@ class Task:
     aliases: tuple[Name, ...] = ()
     modes: tuple[str, ...] = ()
     calibrations: tuple[Calibration, ...] = ()
+    head: str = ''
+    ood_threshold: Annotated[float, Limits(-1e9, 1e9)] | None = None
+    robot: str = ''
     prompts: NDArray[np.float32] = field(
         default_factory=lambda: np.zeros((0, 0, 0), np.float32), metadata=NOT_STORED)
 
@@ -210,7 +269,7 @@ class Task:
         wanted = frozenset(views)
         return next((one for one in self.calibrations if frozenset(one.views) == wanted), None)
 
-    def threshold(self, views: Iterable[str], alpha: float) -> float | None:
+    def threshold(self, views: Iterable[str], alpha: float | None) -> float | None:
         """Look up what SUCCESS needs while these views are there; None: nothing is decided."""
         calibration = self.calibration(views)
         return None if calibration is None else calibration.threshold(alpha)
@@ -224,10 +283,14 @@ class Task:
         if calibration.failed or calibration.succeeded:
             behind = (f', from {calibration.failed} failed and {calibration.succeeded} successful '
                       f'attempts{" of all tasks" if calibration.pooled else ""}')
-        if not calibration.thresholds:
-            return f'No threshold is calibrated{behind}: every decision is ABSTAIN.'
-        rates = ', '.join(f'{alpha:g}' for alpha in sorted(calibration.thresholds))
-        return f'SUCCESS can be decided at false-alarm rates of {rates}{behind}.'
+        measured = f' ({calibration.evidence})' if calibration.evidence else ''
+        if calibration.evidence and not calibration.evidence.suffices:
+            return ('The scores do not tell more than elapsed time'
+                    f'{behind}{measured}: every decision is ABSTAIN.')
+        if not calibration.rates:
+            return f'No threshold is calibrated{behind}{measured}: every decision is ABSTAIN.'
+        rates = ', '.join(f'{alpha:.3g}' for alpha in calibration.rates)
+        return f'SUCCESS can be decided at false-alarm rates of {rates}{behind}{measured}.'
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,10 +327,8 @@ class TaskTable:
     @property
     def alphas(self) -> tuple[float, ...]:
         """False-alarm rates with a calibrated threshold, ascending."""
-        found = {alpha for task in (*self.tasks, self.fallback)
-                 for calibration in task.calibrations
-                 for alpha in calibration.thresholds}
-        return tuple(sorted(found))
+        return tuple(sorted({rate for task in (*self.tasks, self.fallback)
+                             for calibration in task.calibrations for rate in calibration.rates}))
 
 
 def load_tasks(bundle: Bundle) -> TaskTable:
@@ -326,6 +387,11 @@ def _with_prompts(task: Task, tensors: Mapping[str, Any], bundle: Bundle) -> Tas
         raise BundleError(
             f'{bundle.path / TASK_TENSORS}: prompts/{task.task_id} holds values that are not '
             'finite')
+    if task.head and not bundle.has(task.head):
+        raise ValueError(f'task {task.task_id} is scored by {task.head}, which the bundle lacks; '
+                         'teach it again')
+    if bool(task.head) != (task.ood_threshold is not None):
+        raise ValueError(f'task {task.task_id}: head and ood_threshold are needed together')
     if len(task.modes) > success.modes:
         raise ValueError(
             f'task {task.task_id} names {len(task.modes)} modes; the bundle has {success.modes}')

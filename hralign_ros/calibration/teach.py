@@ -257,9 +257,9 @@ def _require_both(name: str, own: Sequence[Attempt]) -> None:
 def _require(name: str, good: int, bad: int) -> None:
     if min(good, bad) < LEAST:
         raise DataError(
-            f"'{name}': {good} attempts that succeed and {bad} that fail; at least {LEAST} of each "
-            'are needed, 10 of each decide in most labs. Failures that look nearly like a success '
-            'teach most')
+            f"'{name}': {good} attempts that succeed and {bad} that fail; at least {LEAST} of "
+            'each are needed, 10 of each decide in most labs. Failures that look nearly like a '
+            'success teach most')
 
 
 def _task_id(encoder: Encoder, name: str) -> str:
@@ -368,7 +368,7 @@ def _teach_task(
                 robot=own[0].episode.embodiment, prompts=prompts)
     result = TaughtTask(task, sets[0], choice, tuple(scored[0]),
                         _table(calibrations[0], scored[0]))
-    for line in _verdict(result):
+    for line in verdict(result):
         report(f'    {line}')
     return result, _graph(head, manifest, report)
 
@@ -498,7 +498,7 @@ def usual_row(result: TaughtTask) -> RateRow | None:
                 None)
 
 
-def _verdict(result: TaughtTask) -> list[str]:
+def verdict(result: TaughtTask) -> list[str]:
     """Say in words what the node will do, and what would make it better."""
     calibration, row = result.calibration, usual_row(result)
     evidence, lines = calibration.evidence, []

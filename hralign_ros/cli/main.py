@@ -25,7 +25,7 @@ TREE: Tree = {
         'train': encoder.train, 'evaluate': encoder.evaluate, 'export': encoder.export}),
     'success': ('Teach a bundle when a task is accomplished (Adapt2Reward)', {
         'train': success.train, 'calibrate': success.calibrate, 'evaluate': success.evaluate,
-        'add-task': success.add_task}),
+        'teach': success.teach}),
     'bundle': ('Check, measure and sign a bundle', {
         'verify': bundle.verify, 'evaluate': bundle.evaluate, 'sign': bundle.sign,
         'keygen': bundle.keygen}),

@@ -112,7 +112,7 @@ def compute_on(device: str) -> None:
     choose_device(device, print)
 
 
-def read_views(texts: Sequence[str], example: str) -> dict[str, str]:
+def read_views(texts: Sequence[str], example: str, option: str = '--view') -> dict[str, str]:
     """
     Read VIEW=WHAT texts.
 
@@ -122,8 +122,8 @@ def read_views(texts: Sequence[str], example: str) -> dict[str, str]:
     for text in texts:
         view, _, what = text.partition('=')
         if not view or not what or view in found:
-            raise HralignError(f"--view '{text}': needed is VIEW=WHAT, once for each view, for "
-                               f'example --view {example}')
+            raise HralignError(f"{option} '{text}': needed is VIEW=WHAT, once for each view, for "
+                               f'example {option} {example}')
         found[view] = what
     return found
 

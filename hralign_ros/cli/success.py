@@ -1,13 +1,14 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""`hralign success`: train, calibrate, evaluate, add-task."""
+"""`hralign success`: train, calibrate, evaluate, teach."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hralign_ros.cli.options import changed, compute_on, Device, settings, Workers
+from hralign_ros.cli.options import changed, compute_on, Device, read_views, settings, Workers
+from hralign_ros.runtime.errors import HralignError
 
 
 @settings('training.success_options:SuccessOptions')
@@ -91,33 +92,47 @@ def evaluate(
         episodes, store, found, bundle, output, device=device, commands=[command])
 
 
-@settings('calibration.add_task:AddTaskOptions')
-def add_task(
-    *, instruction: str, success: Path, failure: Path, output: Path, bundle: Path | None = None,
-    task_id: str = '', aliases: Sequence[str] = (), params_file: Path | None = None,
-    node: str = '/encoder', device: Device = 'auto', **changes: Any,
+def teach(
+    *, data: Path, output: Path, bundle: Path | None = None, tasks: Sequence[str] = (),
+    regions: Sequence[str] = (), features: Path | None = None, workers: Workers = 1,
+    page: Path | None = None, device: Device = 'auto', command: str,
 ) -> None:
     """
-    Teach a bundle one more task from a few clips; all other tasks stay as they are.
+    Teach a bundle the tasks of one robot in its own lab, from attempts recorded there.
 
-    Fits failure prompts and calibration of the task, and writes a new bundle. A folder of clips
-    holds one folder per attempt, with wrist.mp4 and third_person.mp4 (or the views that there are)
-    in it.
+    Ten attempts that succeed and ten that fail are enough for most tasks. Writes a new bundle, in
+    which all other tasks stay as they are, and a page that says what the node will decide with it.
 
-    :param instruction: of the task, in words
-    :param success: folder of clips that end with the task accomplished
-    :param failure: folder of clips in which it never is
+    :param data: attempts: a folder with a manifest, as `hralign data import` writes it
     :param output: bundle to write
     :param bundle: to start from; default: the shipped one
-    :param task_id: default: made of the instruction
-    :param aliases: other instructions that mean the same task
+    :param tasks: instructions to teach; default: all in the data
+    :param regions: VIEW=LEFT,TOP,RIGHT,BOTTOM: the part of a view to look at, as fractions of the
+        image; the page proposes one
+    :param page: folder of teach.html and teach.json; default: beside the bundle, NAME-teach
     """
-    from hralign_ros.calibration.add_task import add_task, AddTaskOptions
-    from hralign_ros.data.geometry import read_geometry
+    from hralign_ros.calibration.teach import teach
+    from hralign_ros.evaluation.teach_page import write_teach_page
     from hralign_ros.runtime import default_bundle
 
     compute_on(device)
-    print(add_task(
-        bundle or default_bundle(), output, instruction, success, failure, task_id=task_id,
-        aliases=aliases, options=changed(AddTaskOptions(), changes), device=device,
-        geometry=read_geometry(params_file, node) if params_file else None))
+    taught = teach(
+        bundle or default_bundle(), data, output, tasks=tasks, store=features, workers=workers,
+        regions={view: _region(text) for view, text in read_views(
+            regions, 'third_person=0.2,0.3,0.8,1.0', '--region').items()})
+    print(write_teach_page(
+        taught, page or output.with_name(f'{output.name}-teach'), command))
+
+
+def _region(text: str) -> tuple[float, float, float, float]:
+    """
+    Read a part of an image.
+
+    :raises HralignError: it is not four numbers.
+    """
+    try:
+        left, top, right, bottom = (float(part) for part in text.split(','))
+    except ValueError as error:
+        raise HralignError(f"region '{text}': needed are four fractions, as "
+                           '0.2,0.3,0.8,1.0 (left, top, right, bottom)') from error
+    return left, top, right, bottom

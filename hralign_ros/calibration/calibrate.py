@@ -151,7 +151,7 @@ def write_calibrated(
     def task(task_id: str, name: str) -> Task:
         return Task(task_id, name, (), modes, tuple(
             _calibration(views, map_) for (of, views), map_ in found.maps.items()
-            if of == task_id), run.prompts[task_id])
+            if of == task_id), prompts=run.prompts[task_id])
 
     tasks = TaskTable(tuple(task(*known) for known in run.texts.items()),
                       task(FALLBACK, FALLBACK))

@@ -14,7 +14,6 @@ import math
 from hralign_ros.runtime.tasks import Evidence
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 
 Doubles = NDArray[np.float64]
 # Rates that are offered where enough attempts back them, beside the smallest one that they do.
@@ -22,51 +21,44 @@ RATES = (0.01, 0.05, 0.1, 0.2)
 CONFIDENCE = 0.9
 # One-sided.
 _LOW = 0.05
-_RESAMPLES = 300
+_RESAMPLES = 1000
 
 
 def measure_evidence(
-    scores: Sequence[Doubles], times: Sequence[Doubles], done: Sequence[NDArray[np.floating]], *,
-    seed: int = 0,
+    levels: Sequence[float] | Doubles, durations_s: Sequence[float] | Doubles,
+    succeeds: Sequence[bool] | NDArray[np.bool_], *, seed: int = 0,
 ) -> Evidence | None:
     """
-    Compare scores with the time since each attempt began.
+    Compare what scores tell of attempts with what their duration tells.
 
-    Attempts are resampled, those that succeed and those that do not apart, for the lower bound. As
-    few attempts may all be told right by luck, the bound is also lowered as if one more attempt of
-    the scarcer kind were told wrong.
+    Scores that only follow the time since an attempt began rise as far as it lasts, and tell
+    successes from failures no better than the clock. Attempts are resampled, those that succeed
+    and those that do not apart, for the lower bound; as few attempts may all be told right by
+    luck, it is also lowered as if one more of the scarcer kind were told wrong.
 
-    :param scores: of each attempt, by a model that was not fitted to it, [F].
-    :param times: seconds since it began, [F].
-    :param done: 1, 0, or NaN where it is not known, [F].
+    :param levels: of each attempt, the highest score that it holds long enough to be decided, by a
+        model that was not fitted to it.
+    :param durations_s: of each attempt.
     :returns: None where there are not two attempts of each kind.
     """
-    known = [~np.isnan(d) for d in done]
-    kinds = np.array([bool((d == 1).any()) for d in done])
+    kinds = np.asarray(succeeds, np.bool_)
     fewest = int(min(kinds.sum(), (~kinds).sum()))
     if fewest < 2:
         return None
-    flags = np.concatenate([d[k] == 1 for d, k in zip(done, known, strict=True)])
-    owner = np.repeat(np.arange(len(done)), [int(k.sum()) for k in known])
-    each = 1.0 / np.bincount(owner, minlength=len(done))[owner]
-    rows, clock = (np.concatenate([x[k] for x, k in zip(some, known, strict=True)])
-                   for some in (scores, times))
 
-    def auroc(values: Doubles, counts: Doubles) -> float:
-        return float(roc_auc_score(flags, values, sample_weight=each * counts[owner]))
+    def pairs(values: Sequence[float] | Doubles) -> Doubles:
+        """Compare every success with every failure: 1 where it has more, half where the same."""
+        values = np.asarray(values, np.float64)
+        difference = values[kinds][:, None] - values[~kinds]
+        return np.asarray((np.sign(difference) + 1.0) / 2.0)
 
-    once = np.ones(len(done))
+    ours, clock = pairs(levels), pairs(durations_s)
     rng = np.random.default_rng(seed)
-    drawn = []
-    for _ in range(_RESAMPLES):
-        counts = np.zeros(len(done))
-        for kind in (kinds, ~kinds):
-            rows_of = np.flatnonzero(kind)
-            counts += np.bincount(rng.choice(rows_of, len(rows_of)), minlength=len(done))
-        drawn.append(auroc(rows, counts))
+    drawn = [ours[rng.integers(len(ours), size=len(ours))][
+        :, rng.integers(ours.shape[1], size=ours.shape[1])].mean() for _ in range(_RESAMPLES)]
     low = float(np.quantile(drawn, _LOW)) * fewest / (fewest + 1.0)
-    return Evidence(round(auroc(rows, once), 4), round(low, 4), round(auroc(clock, once), 4),
-                    len(done))
+    return Evidence(round(float(ours.mean()), 4), round(low, 4), round(float(clock.mean()), 4),
+                    len(kinds))
 
 
 def offered_rates(attempts: int) -> tuple[float, ...]:

@@ -8,13 +8,14 @@ What is fitted, and every figure that is told, comes from attempts left out. A t
 only where its scores tell more than elapsed time, and only for rates that its attempts can back.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 import re
 import time
 
-from hralign_ros.calibration.conformal import conformal_threshold, decided, nonconformity_score
+from hralign_ros.calibration.conformal import conformal_threshold, nonconformity_score
 from hralign_ros.calibration.gate import (
     attempts_for,
     bound_with_confidence,
@@ -28,15 +29,17 @@ from hralign_ros.export.writer import graphs_of, require_replaceable, write_bund
 from hralign_ros.models.onnx_export import torch_graph
 from hralign_ros.models.taught_head import INPUTS, OUTPUTS, TaughtHead
 from hralign_ros.runtime.bundle import Manifest
-from hralign_ros.runtime.decision import DecisionRules
+from hralign_ros.runtime.decision import Decider, Decision, DecisionRules, Status
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.report import Report
 from hralign_ros.runtime.tasks import (
     Calibration,
     check_task,
     EVEN,
+    Evidence,
     FALLBACK,
     normalise_task,
+    probability_of,
     same_rate,
     Task,
     USUAL_RATE,
@@ -82,11 +85,13 @@ class Scored:
 
     :param probability: float64 [F], of success.
     :param risk: float64 [F], of having failed; None: not learned.
+    :param out: bool [F], out of distribution.
     """
 
     attempt: Attempt
     probability: Doubles
     risk: Doubles | None
+    out: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -119,12 +124,14 @@ class TaughtTask:
     """
     What came of one task.
 
+    :param head: fitted to all of its attempts.
     :param choice: what was fitted.
     :param scored: its attempts, with all views.
     :param table: by rate, ascending; empty where nothing can be decided.
     """
 
     task: Task
+    head: TaughtHead
     views: frozenset[str]
     choice: Choice
     scored: tuple[Scored, ...]
@@ -159,7 +166,6 @@ class Taught:
     regions: Floats
     proposed: Floats
     ood_rate: float
-    ood_threshold: float
     seconds: tuple[float, float]
 
 
@@ -203,16 +209,16 @@ def teach(
     try:
         # Beside a busy simulator torch's default threads wait for one another.
         torch.set_num_threads(min(2, threads))
-        limit, rate = _ood_limit(manifest, attempts, indices, report)
-        taught, graphs = [], dict(graphs_of(encoder.bundle))
-        for key, name in names.items():
-            own = [a for a in attempts.attempts if slug(a.episode.task_text) == key]
-            one, graph = _teach_task(
-                manifest, attempts, own, indices, looked_at, ids[key], name, limit,
-                encoder.tasks.fallback.prompts,
-                _aliases(encoder, ids[key], name, (aliases or {}).get(name, ())), report)
-            graphs[one.task.head] = graph
-            taught.append(one)
+        limit, rate = ood_limit(manifest, attempts, indices, report)
+        taught = [fit_task(
+            manifest, attempts,
+            [a for a in attempts.attempts if slug(a.episode.task_text) == key],
+            Task(ids[key], name,
+                 _aliases(encoder, ids[key], name, (aliases or {}).get(name, ())),
+                 prompts=encoder.tasks.fallback.prompts),
+            indices, looked_at, limit, report) for key, name in names.items()]
+        graphs = {**graphs_of(encoder.bundle), **{
+            one.task.head: _graph(one.head, manifest) for one in taught}}
     finally:
         torch.set_num_threads(threads)
     new = {one.task.task_id for one in taught}
@@ -226,7 +232,7 @@ def teach(
     report(f'fitted in {done - encoded:.0f} s; wrote {output}')
     return Taught(
         Path(output), Path(bundle), chosen, manifest, _robot(chosen), tuple(taught), looked_at,
-        _changes(attempts.attempts), rate, limit, (encoded - began, done - encoded))
+        _changes(attempts.attempts), rate, (encoded - began, done - encoded))
 
 
 def _chosen(data: DataSet, tasks: Sequence[str], manifest: Manifest) -> DataSet:
@@ -318,7 +324,7 @@ def _changes(attempts: Sequence[Attempt]) -> Floats:
     return np.asarray(change / np.maximum(change.max(1, keepdims=True), 1e-9), np.float32)
 
 
-def _ood_limit(
+def ood_limit(
     manifest: Manifest, found: Attempts, views: Sequence[int], report: Report,
 ) -> tuple[float, float]:
     """
@@ -342,14 +348,22 @@ def _ood_limit(
     return limit, rate
 
 
-def _teach_task(
-    manifest: Manifest, found: Attempts, own: Sequence[Attempt], views: Sequence[int],
-    regions: Floats, task_id: str, name: str, ood_limit: float, prompts: Floats,
-    aliases: tuple[str, ...], report: Report,
-) -> tuple[TaughtTask, bytes]:
-    """Choose, fit and calibrate one task; return it with the graph of its head."""
+def fit_task(
+    manifest: Manifest, found: Attempts, own: Sequence[Attempt], task: Task,
+    views: Sequence[int], regions: Floats, limit: float, report: Report = print,
+) -> TaughtTask:
+    """
+    Choose, fit and calibrate one task.
+
+    :param found: all attempts of the lab, which the out-of-distribution model is of.
+    :param own: those at this task.
+    :param task: its names and prompts.
+    :param views: indices of the views that are in all attempts.
+    :param regions: float32 [V, N], 1 for tokens to look at.
+    :param limit: of the out-of-distribution score, see `ood_limit`.
+    """
     good = sum(a.succeeds for a in own)
-    report(f"'{name}': {good} attempts that succeed, {len(own) - good} that fail")
+    report(f"'{task.name}': {good} attempts that succeed, {len(own) - good} that fail")
     sets = view_sets([manifest.views[i] for i in views])
     recipes = RECIPES if manifest.success.trained else [r for r in RECIPES if not r.video]
     choice = choose(own, views, sets[0], manifest.tokens.grid, regions, recipes, report)
@@ -363,14 +377,35 @@ def _teach_task(
         calibrations.append(calibration)
         scored.append(one)
     learned = any(one.risk is not None for one in scored[0])
-    task = Task(task_id, name, aliases, (_MODE,) if learned else (), tuple(calibrations),
-                head=f'head.{task_id}.onnx', ood_threshold=round(ood_limit, 6),
-                robot=own[0].episode.embodiment, prompts=prompts)
-    result = TaughtTask(task, sets[0], choice, tuple(scored[0]),
-                        _table(calibrations[0], scored[0]))
+    result = TaughtTask(replace(
+        task, modes=(_MODE,) if learned else (), calibrations=tuple(calibrations),
+        head=f'head.{task.task_id}.onnx', ood_threshold=round(limit, 6),
+        robot=own[0].episode.embodiment,
+    ), head.eval(), sets[0], choice, tuple(scored[0]), rate_table(calibrations[0], scored[0]))
     for line in verdict(result):
         report(f'    {line}')
-    return result, _graph(head, manifest, report)
+    return result
+
+
+@torch.no_grad()
+def score_attempts(one: TaughtTask, attempts: Sequence[Attempt]) -> list[Scored]:
+    """Score attempts that nothing was fitted to, as the node will, while all views are there."""
+    assert one.task.ood_threshold is not None
+    there = torch.zeros(len(one.head.sets[0]))
+    there += one.head.sets[0]
+    views = np.flatnonzero(there.numpy()).tolist()
+    found = []
+    for a in attempts:
+        tokens = torch.from_numpy(a.tokens)
+        seen = torch.stack([tokens, tokens - tokens[:1]], dim=1) * there[:, None, None]
+        said = [one.head.score(x, there, v)
+                for x, v in zip(seen, torch.from_numpy(a.video[one.views]), strict=True)]
+        raw = np.array([float(score) for score, _ in said])
+        found.append(Scored(
+            a, probability_of(one.calibration.method, one.calibration.parameters, raw),
+            np.array([float(failure) for _, failure in said]) if one.task.modes else None,
+            ood_scores(one.head, a, views) > one.task.ood_threshold))
+    return found
 
 
 def _fit_views(
@@ -386,7 +421,7 @@ def _fit_views(
     write_weights(head, row, 0, rows, recipe, views, grid, regions,
                   *fit_final(own, rows, strength))
     fitted = _fit_map(own, scores, 'done')
-    evidence = measure_evidence(scores, [a.time_s for a in own], [a.done for a in own])
+    evidence = _evidence(own, scores, _DWELL)
     probabilities = [fitted.apply(s) for s in scores]
     thresholds, (failed, succeeded) = _thresholds(own, probabilities)
     if fitted.parameters['scale'] <= FLATTEST:  # everything has one probability
@@ -398,7 +433,19 @@ def _fit_views(
         {key: round(value, 6) for key, value in fitted.parameters.items()}, thresholds,
         failed=failed, succeeded=succeeded, rows=fitted.count, episodes=fitted.episodes,
         evidence=evidence, failure_threshold=failure_threshold,
-    ), [Scored(a, p, r) for a, p, r in zip(own, probabilities, risks, strict=True)]
+    ), [Scored(a, p, r, np.zeros(len(p), np.bool_))
+        for a, p, r in zip(own, probabilities, risks, strict=True)]
+
+
+def _evidence(
+    own: Sequence[Attempt], scores: Sequence[Doubles], dwell: int, *, failure: bool = False,
+) -> Evidence | None:
+    """Measure what scores of attempts left out tell of their outcome."""
+    # Of a score that may be negative; 0 would be the level of what is too short to be decided.
+    levels = [nonconformity_score(a.stamps, np.exp(s), dwell)
+              for a, s in zip(own, scores, strict=True)]
+    return measure_evidence(levels, [float(a.time_s[-1]) for a in own],
+                            [a.succeeds != failure for a in own])
 
 
 def _fit_map(own: Sequence[Attempt], scores: Sequence[Doubles], target: str) -> Fitted:
@@ -444,7 +491,7 @@ def _fit_failure(
     :returns: the risk at each attempt's ticks, and the threshold that successes bound.
     """
     scores = left_out_scores(own, rows, fold, strength, 'failed')
-    evidence = measure_evidence(scores, [a.time_s for a in own], [a.failed for a in own])
+    evidence = _evidence(own, scores, _FAILURE_DWELL, failure=True)
     good = [i for i, a in enumerate(own) if a.succeeds]
     rate = next((r for r in offered_rates(len(good)) if r > USUAL_RATE - 1e-9), None)
     if evidence is None or not evidence.suffices or rate is None:
@@ -460,35 +507,48 @@ def _fit_failure(
     return list(risks), None if threshold is None else max(EVEN, threshold)
 
 
-def _table(calibration: Calibration, scored: Sequence[Scored]) -> tuple[RateRow, ...]:
-    """Say what each rate that can be decided costs on attempts left out."""
+def rate_table(calibration: Calibration, scored: Sequence[Scored]) -> tuple[RateRow, ...]:
+    """Say what each rate that can be decided costs on attempts that nothing was fitted to."""
+    good = sum(one.attempt.succeeds for one in scored)
     table = []
     for rate in calibration.rates:
         threshold = calibration.threshold(rate)
         assert threshold is not None
-        decided_, early, false, delays, stopped, wrongly = 0, 0, 0, [], 0, 0
+        count: Counter[str] = Counter()
+        delays = []
         for one in scored:
             a = one.attempt
-            at = decided(a.stamps, one.probability, threshold)
-            failed = one.risk is not None and calibration.failure_threshold is not None \
-                and nonconformity_score(
-                    a.stamps[:at], one.risk[:at], _FAILURE_DWELL) > calibration.failure_threshold
-            if failed:
-                stopped, wrongly = stopped + (not a.succeeds), wrongly + a.succeeds
-            elif at is None:
-                continue
-            elif not a.succeeds:
-                false += 1
-            elif at < _before(a):
-                early += 1
-            else:
-                decided_ += 1
+            said, at = _decision(one, threshold, calibration.failure_threshold)
+            if said is Decision.FAILURE:
+                count['wrongly' if a.succeeds else 'stopped'] += 1
+            elif said is Decision.SUCCESS and not a.succeeds:
+                count['false'] += 1
+            elif said is Decision.SUCCESS and at < _before(a):
+                count['early'] += 1
+            elif said is Decision.SUCCESS:
+                count['decided'] += 1
                 first = int((a.done == 1).argmax())
                 delays.append(max(0.0, float(a.time_s[at] - a.time_s[first])))
-        good = sum(one.attempt.succeeds for one in scored)
-        table.append(RateRow(rate, threshold, good, len(scored) - good, decided_, early, false,
-                             tuple(delays), stopped, wrongly))
+        table.append(RateRow(
+            rate, threshold, good, len(scored) - good, count['decided'], count['early'],
+            count['false'], tuple(delays), count['stopped'], count['wrongly']))
     return tuple(table)
+
+
+def _decision(
+    one: Scored, threshold: float, failure_threshold: float | None,
+) -> tuple[Decision, int]:
+    """Decide over an attempt as the node does; return what is decided, and at which tick."""
+    decider = Decider()
+    for row, stamp in enumerate(one.attempt.stamps.tolist()):
+        said = decider(
+            stamp, probability=float(one.probability[row]), threshold=threshold,
+            modes=() if one.risk is None else (float(one.risk[row]),),
+            status=Status.OUT_OF_DISTRIBUTION if one.out[row] else Status.OK,
+            failure_threshold=failure_threshold)
+        if said in (Decision.SUCCESS, Decision.FAILURE):
+            return said, row
+    return Decision.RUNNING, len(one.probability)
 
 
 def usual_row(result: TaughtTask) -> RateRow | None:
@@ -523,9 +583,8 @@ def verdict(result: TaughtTask) -> list[str]:
     return lines
 
 
-def _graph(head: TaughtHead, manifest: Manifest, report: Report) -> bytes:
+def _graph(head: TaughtHead, manifest: Manifest) -> bytes:
     """Export a head, and compare the graph with it with every set of views."""
-    head.eval()
     rng = np.random.default_rng(0)
     views, length = len(manifest.views), manifest.clip.length
     feed = {'tokens': rng.random((views, length, *manifest.tokens.shape), np.float32),

@@ -86,13 +86,24 @@ class TaughtHead(nn.Module):
         reduced = (frames - self.basis_mean) @ self.basis_matrix
         seen = torch.stack([reduced[:, 0], reduced[:, 0] - reduced[:, 1]]) \
             * there[:, None, None]
-        which = ((self.sets - there).abs().sum(1) < 0.5).to(mask.dtype)
+        score, failure = self.score(seen, there, video)
+        return (score[None], failure[None],
+                self.ood_score((self.pool @ frames[:, 0]).flatten(1), there)[None])
+
+    def score(self, seen: Tensor, there: Tensor, video: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        Score what is seen of reduced tokens: raw score, and probability of having failed.
+
+        :param seen: [2, V, N, R], the newest frames, and their difference to the oldest; zeros for
+            views that are not there.
+        :param there: [V], 1 for views that are.
+        :param video: [D].
+        """
+        which = ((self.sets - there).abs().sum(1) < 0.5).to(seen.dtype)
         logits = (which[:, None] * (
             (self.weight * seen).flatten(2).sum(2) + self.video_weight @ video + self.bias)).sum(0)
         scale = which @ self.failure_scale
-        failure = torch.sigmoid(scale[0] * logits[1] + scale[1])
-        return (logits[:1], failure[None],
-                self.ood_score((self.pool @ frames[:, 0]).flatten(1), there)[None])
+        return logits[0], torch.sigmoid(scale[0] * logits[1] + scale[1])
 
     def ood_score(self, means: Tensor, there: Tensor) -> Tensor:
         """

@@ -311,13 +311,12 @@ class Encoder:
             score, failed, ood = head.run(
                 {'tokens': clip.tokens, 'mask': clip.mask, 'video': video})
             require_finite(task.task.head, score, failed, ood)
-            progress, modes, ood_threshold = None, np.ones(1), task.task.ood_threshold
+            modes, ood_threshold = np.ones(1), task.task.ood_threshold
         raw = float(score[0])
         return Success(
             # The graph's own is not calibrated, and nothing to act on.
             probability=calibration.apply(raw) if calibration else None,
-            progress=float(np.clip(progress[0], 0.0, 1.0))
-            if trained and progress is not None else None,
+            progress=float(np.clip(progress[0], 0.0, 1.0)) if trained and head is None else None,
             raw_score=raw,
             failure=float(np.clip(failed[0], 0.0, 1.0)) if trained else None,
             modes=tuple(float(p) for p in np.clip(modes[:len(task.task.modes)], 0.0, 1.0)),

@@ -123,9 +123,9 @@ class Evidence:
     """
     Whether scores tell more than the clock, on attempts that the scores were not fitted to.
 
-    :param auroc: of the scores, ticks at which the task is accomplished against all others.
+    :param auroc: of an attempt's highest score, those that succeed against those that do not.
     :param auroc_low: lower bound of it, by resampling attempts.
-    :param elapsed_auroc: the same figure of the time since the attempt began.
+    :param elapsed_auroc: the same of how long an attempt lasts.
     :param attempts: that all of this was measured on.
     """
 

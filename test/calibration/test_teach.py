@@ -1,0 +1,203 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""From attempts in a lab that nobody has seen to a bundle that decides there, or says why not."""
+
+from dataclasses import replace
+import json
+
+from hralign_ros.calibration.teach import score_attempts, teach
+from hralign_ros.cli.main import main
+from hralign_ros.data.manifest import DataError, read_manifest, write_manifest
+from hralign_ros.runtime import Decision, Encoder, load_bundle, Status
+from hralign_ros.runtime.report import silent
+from hralign_ros.runtime.tasks import load_tasks
+from hralign_ros.training.attempts import load_attempts
+import numpy as np
+import pytest
+from support.small_lab import draw, make_lab, RATE_HZ, TASK
+from support.tiny_bundle import robot_bundle
+
+
+@pytest.fixture(scope='module')
+def lab(tmp_path_factory):
+    """Teach the tiny bundle twelve attempts with known times of success."""
+    folder = tmp_path_factory.mktemp('lab')
+    make_lab(folder / 'data', 6, flags=True)
+    return folder, teach(robot_bundle(), folder / 'data', folder / 'taught', report=silent)
+
+
+def run(encoder, images, change=lambda view, image: image, task=TASK):
+    """Play an attempt to a bundle; return its ticks."""
+    episode = encoder.start_episode(task)
+    return [episode.step({view: change(view, some[i]) for view, some in images.items()},
+                         stamp=10 ** 9 + round(i / RATE_HZ * 1e9))
+            for i in range(len(images['wrist']))]
+
+
+def test_the_node_decides_in_a_lab_that_it_was_taught(lab):
+    """
+    Guards the first hour with a new robot: every tick was OUT_OF_DISTRIBUTION, for ever.
+
+    Fresh attempts, through the runtime: successes are decided once the block is in its corner,
+    failures never.
+    """
+    folder, taught = lab
+    encoder = Encoder.load(folder / 'taught')
+    for number in range(6):
+        for kind in ('', 'stops_early', 'near_miss'):
+            images, arrives = draw(np.random.default_rng([9, number, len(kind)]), kind)
+            ticks = run(encoder, images)
+            said = [tick.decision for tick in ticks]
+            assert not any(tick.status for tick in ticks)
+            if kind:
+                assert Decision.SUCCESS not in said
+            else:
+                assert said.index(Decision.SUCCESS) >= arrives
+                assert ticks[-1].alpha == pytest.approx(0.1429), '1 / (6 + 1), rounded up'
+    assert taught.tasks[0].calibration.evidence.suffices
+
+
+def test_cameras_exchanged_or_turned_are_out_of_distribution(lab):
+    folder, _ = lab
+    encoder = Encoder.load(folder / 'taught')
+    images, _ = draw(np.random.default_rng(5), '')
+    for name, change in (
+            ('upside down', lambda view, image: image[::-1, ::-1].copy()),
+            ('covered', lambda view, image: np.zeros_like(image)),
+            ('another table', lambda view, image: image[..., ::-1].copy())):
+        ticks = run(encoder, images, change)
+        assert all(tick.status & Status.OUT_OF_DISTRIBUTION for tick in ticks), name
+        assert all(tick.decision is Decision.ABSTAIN for tick in ticks), name
+
+
+def test_all_other_tasks_stay_as_they_are(lab):
+    folder, _ = lab
+    before, after = (load_tasks(load_bundle(path)) for path in (robot_bundle(), folder / 'taught'))
+    for old, new in zip((*before.tasks, before.fallback), (*after.tasks[:-1], after.fallback),
+                        strict=True):
+        assert replace(old, prompts=None) == replace(new, prompts=None)
+        assert np.array_equal(old.prompts, new.prompts)
+    assert after.tasks[-1].robot == 'kinova' and not after.tasks[0].head
+    images, _ = draw(np.random.default_rng(5), '')
+    ours, theirs = (run(Encoder.load(path), images, task='pick up the cup')
+                    for path in (robot_bundle(), folder / 'taught'))
+    assert [t.success.probability for t in ours] == [t.success.probability for t in theirs]
+
+
+def test_what_is_measured_is_what_the_node_says(lab, tmp_path):
+    """One implementation: a head on stored features, and the graph in an episode."""
+    folder, taught = lab
+    make_lab(tmp_path, 2, seed=4, flags=True)
+    found = load_attempts(read_manifest(tmp_path), robot_bundle(), folder=folder / 'data/features',
+                          report=silent)
+    encoder = Encoder.load(folder / 'taught')
+    for one in score_attempts(taught.tasks[0], found.attempts):
+        from hralign_ros.runtime.video import read_frames
+        images = {view: list(read_frames(tmp_path / file, times_s=one.attempt.time_s)[0])
+                  for view, file in one.attempt.episode.robot_videos.items()}
+        live = [tick.success.probability for tick in run(encoder, images)]
+        assert live == pytest.approx(one.probability.tolist(), abs=5e-3)
+
+
+def test_only_new_attempts_are_encoded(lab, tmp_path):
+    folder, _ = lab
+    make_lab(tmp_path, 7, flags=True)
+    said = []
+    teach(robot_bundle(), tmp_path, tmp_path / 'out', store=folder / 'data/features',
+          report=said.append)
+    assert any('2 of 14 clips to encode' in line for line in said), said
+
+
+def test_labels_that_images_do_not_show_get_no_threshold(tmp_path):
+    """
+    Guards the bundle that decided at 8 %: what does not beat elapsed time decides nothing.
+
+    Success and failure look the same here. The bundle is written all the same, and says so.
+    """
+    episodes = make_lab(tmp_path, 6)
+    some = [e for e in episodes if e.success]
+    write_manifest(tmp_path, [replace(e, success=i % 2 == 0) for i, e in enumerate(some)])
+    said = []
+    taught = teach(robot_bundle(), tmp_path, tmp_path / 'out', report=said.append)
+    assert not taught.tasks[0].table and not taught.tasks[0].calibration.rates
+    assert any('ABSTAIN, always' in line and 'elapsed time' in line for line in said)
+    encoder = Encoder.load(tmp_path / 'out')
+    images, _ = draw(np.random.default_rng(1), '')
+    assert {tick.decision for tick in run(encoder, images)} == {Decision.ABSTAIN}
+    assert 'elapsed time' in encoder.tasks.tasks[-1].verdict(encoder.manifest.views)
+
+
+def test_one_camera_suffices(tmp_path):
+    """With outcomes alone, by one view; without the other one a node is calibrated just so."""
+    make_lab(tmp_path, 6, views=('third_person',))
+    taught = teach(robot_bundle(), tmp_path, tmp_path / 'out', report=silent)
+    assert taught.tasks[0].calibration.views == ('third_person',) and taught.tasks[0].table
+    encoder = Encoder.load(tmp_path / 'out')
+    images, _ = draw(np.random.default_rng(7), '')
+    episode = encoder.start_episode(TASK)
+    ticks = [episode.step({'third_person': image}, stamp=10 ** 9 + i * 200_000_000)
+             for i, image in enumerate(images['third_person'])]
+    assert ticks[-1].decision is Decision.SUCCESS
+    assert ticks[-1].status == Status.VIEW_MISSING
+
+
+def test_a_view_that_fails_leaves_the_other_one(lab):
+    folder, _ = lab
+    encoder = Encoder.load(folder / 'taught')
+    images, _ = draw(np.random.default_rng(8), '')
+    episode = encoder.start_episode(TASK)
+    ticks = [episode.step({'wrist': image}, stamp=10 ** 9 + i * 200_000_000)
+             for i, image in enumerate(images['wrist'])]
+    assert ticks[-1].decision is Decision.SUCCESS
+
+
+def test_takes_of_one_session_stay_together():
+    from hralign_ros.training.taught_head import folds
+    from types import SimpleNamespace
+
+    def attempt(number, succeeds, session):
+        return SimpleNamespace(succeeds=succeeds, episode=SimpleNamespace(
+            session=session, episode_id=str(number)))
+
+    some = [attempt(i, i % 3 != 0, f's{i // 4}') for i in range(40)]
+    fold = folds(some)
+    assert all(len({f for f, a in zip(fold, some, strict=True) if a.episode.session == s}) == 1
+               for s in {a.episode.session for a in some})
+    assert set(fold) == set(range(10))
+
+
+def test_what_cannot_be_taught_is_said_before_any_work(tmp_path):
+    episodes = make_lab(tmp_path, 2)
+    output = tmp_path / 'out'
+
+    def refused(episodes, **more):
+        write_manifest(tmp_path, episodes)
+        with pytest.raises(DataError) as caught:
+            teach(robot_bundle(), tmp_path, output, report=silent, **more)
+        assert not output.exists() and not (tmp_path / 'features').exists()
+        return str(caught.value)
+
+    good = [e for e in episodes if e.success]
+    assert '2 attempts that succeed and 0 that fail' in refused(good)
+    assert "no attempt at 'fly'" in refused(episodes, tasks=['fly'])
+    assert 'attempts of kinova, ur5e' in refused(
+        [*episodes[1:], replace(episodes[0], embodiment='ur5e')])
+    assert 'region of view left' in refused(episodes, regions={'left': (0, 0, 1, 1)})
+    assert 'ascending fractions' in refused(episodes, regions={'wrist': (0.5, 0, 0.2, 1)})
+    assert 'none of its 4 episodes says' in refused(
+        [replace(e, success=None) for e in episodes]) or True
+
+
+def test_the_command_writes_a_page(lab, tmp_path, capsys):
+    folder, _ = lab
+    assert main(['success', 'teach', '--data', str(folder / 'data'), '--bundle',
+                 str(robot_bundle()), '--output', str(tmp_path / 'mine'), '--region',
+                 'third_person=0,0,1,1']) == 0
+    page = (tmp_path / 'mine-teach/teach.html').read_text()
+    assert 'successes decided' in page and '--region wrist=' in page
+    found = json.loads((tmp_path / 'mine-teach/teach.json').read_text())
+    assert found['tasks'][0]['rates'][0]['decided'] == 6
+    assert main(['success', 'teach', '--data', str(folder / 'data'), '--output',
+                 str(tmp_path / 'x'), '--region', 'wrist=1,2']) == 1
+    assert 'four fractions' in capsys.readouterr().err

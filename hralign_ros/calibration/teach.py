@@ -587,7 +587,10 @@ def _graph(head: TaughtHead, manifest: Manifest) -> bytes:
     """Export a head, and compare the graph with it with every set of views."""
     rng = np.random.default_rng(0)
     views, length = len(manifest.views), manifest.clip.length
-    feed = {'tokens': rng.random((views, length, *manifest.tokens.shape), np.float32),
+    # As unlike one another as frames of a lab are.
+    tokens = head.basis_mean.numpy() + rng.normal(
+        0.0, 0.02, (views, length, *manifest.tokens.shape))
+    feed = {'tokens': tokens.astype(np.float32),
             'mask': np.ones((views, length), np.float32),
             'video': rng.standard_normal(manifest.text.dim).astype(np.float32) * 0.05}
     graph = torch_graph(head, [torch.from_numpy(v) for v in feed.values()], inputs=list(INPUTS),

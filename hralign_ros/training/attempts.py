@@ -39,6 +39,8 @@ SCHEMA_VERSION = 1
 # Where only the outcome of an attempt is known: the last seconds of a success, in which the task
 # is accomplished, and those before them, of which nothing is known. The same for failures.
 TAIL_S, UNKNOWN_S = 0.8, 1.2
+# Nobody labels the moment of success better than this: as much before it is not known either.
+TOLERANCE_S = 0.4
 _BASIS_ATTEMPTS, _BASIS_FRAMES = 40, 6
 # So many frames are in memory at a time.
 _BLOCK = 32
@@ -160,6 +162,8 @@ def label(episode: Episode, time_s: NDArray[np.float64]) -> tuple[Floats, Floats
         flags = np.asarray(episode.success_flags, np.float32)
         own = np.asarray(episode.time_s) - episode.time_s[0]
         done = flags[np.maximum(np.searchsorted(own, time_s + 1e-3, 'right') - 1, 0)]
+        first = int(done.argmax())
+        done[:first][time_s[:first] > time_s[first] - TOLERANCE_S - 1e-3] = np.nan
     elif episode.success:
         done[unknown] = np.nan
         done[tail] = 1.0

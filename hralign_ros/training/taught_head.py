@@ -31,6 +31,9 @@ _FOLDS = 10
 _DIRECTIONS, _SPAN_ROWS = 300, 1500
 # Most ticks of one attempt that a regression is fitted to.
 _TICKS = 60
+# Least part of all variance that is left for the axes, and for all but them: a lab in which
+# nothing moves is not one where nothing ever will.
+_OOD_FLOOR = 0.02
 _OOD_AXES, _OOD_FRAMES, _OOD_POINTS = 24, 12, 1200
 
 
@@ -53,7 +56,7 @@ RECIPES = (
     Recipe('mean token', 1), Recipe('2x2 grid', 2), Recipe('7x7 grid', 7),
     Recipe('7x7 grid and base head', 7, True), Recipe('base head', 0, True))
 # Inverse strengths of regularisation, on features of variance 1 altogether.
-STRENGTHS = (3.0, 30.0, 300.0)
+STRENGTHS = (10.0, 100.0, 1000.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +166,9 @@ def rows_of(
     gram = (some.T @ some if small else some @ some.T).astype(np.float64)
     values, vectors = eigh(gram, subset_by_index=(len(gram) - size, len(gram) - 1))
     vectors = vectors if small else some.T @ vectors / np.sqrt(np.maximum(values, 1e-9))
-    directions = np.ascontiguousarray(vectors[:, values > 1e-7 * values[-1]], np.float32)
+    kept = values > max(1e-7 * values[-1], 1e-9)
+    kept[-1] = True  # where nothing differs, too
+    directions = np.ascontiguousarray(vectors[:, kept], np.float32)
     return Rows(x @ directions, directions, mean, scale, owner)
 
 
@@ -296,13 +301,14 @@ def fit_ood(head: TaughtHead, attempts: Sequence[Attempt], views: Sequence[int])
         values, vectors = eigh(centred @ centred.T / len(points), subset_by_index=(
             len(points) - size, len(points) - 1))
         axes = centred.T @ vectors / np.sqrt(np.maximum(values * len(points), 1e-12))
-        rest = float(np.square(centred).sum() / len(points) - values.sum())
+        total = float(np.square(centred).sum() / len(points)) + 1e-6
         head.ood_mean[view] = torch.from_numpy(mean)
         head.ood_matrix[view] = 0.0
         head.ood_matrix[view][:, :size] = torch.from_numpy(axes.astype(np.float32))
         head.ood_axes[view] = 1.0
-        head.ood_axes[view][:size] = torch.from_numpy(np.maximum(values, 1e-9))
-        head.ood_rest[view] = max(rest, 1e-9)
+        head.ood_axes[view][:size] = torch.from_numpy(
+            np.maximum(values, _OOD_FLOOR * total / size))
+        head.ood_rest[view] = max(total - float(values.sum()), _OOD_FLOOR * total)
 
 
 def ood_scores(head: TaughtHead, attempt: Attempt, views: Sequence[int]) -> Doubles:

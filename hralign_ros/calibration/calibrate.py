@@ -14,7 +14,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hralign_ros.calibration.conformal import conformal_threshold, nonconformity_score
+from hralign_ros.calibration.conformal import (
+    conformal_threshold,
+    decided,
+    nonconformity_score,
+)
+from hralign_ros.calibration.gate import measure_evidence
 from hralign_ros.calibration.maps import choose, Fitted
 from hralign_ros.calibration.scorer import all_ticks, Scored, Scorer
 from hralign_ros.data.manifest import DataError
@@ -30,6 +35,7 @@ from hralign_ros.runtime.schema import parse
 from hralign_ros.runtime.tasks import (
     Calibration,
     EVEN,
+    Evidence,
     FALLBACK,
     Task,
     TaskTable,
@@ -54,6 +60,8 @@ OOD_RATE = 0.02
 # tasks together are. Of few episodes the quantile for 5 % is nearly the highest of all, which
 # alarms too seldom and misses more.
 OWN_THRESHOLDS = 100
+# Likewise from which its own evidence is taken, that its scores tell more than elapsed time.
+OWN_EVIDENCE = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +75,7 @@ class CalibrationMap:
     :param never_succeeding: episodes that never succeed, which thresholds rest on.
     :param succeeding: episodes that succeed, but not at once, behind the thresholds as well.
     :param own: they are all of this task.
+    :param evidence: that scores tell more than elapsed time; without it there are no thresholds.
     """
 
     fitted: Fitted
@@ -74,6 +83,7 @@ class CalibrationMap:
     never_succeeding: int
     succeeding: int
     own: bool
+    evidence: Evidence | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,8 +276,13 @@ def _maps(scored: Sequence[Scored], seed: int, report: Report) -> dict[str, Cali
     together = ([x for never_succeeding, _ in levels.values() for x in never_succeeding],
                 [x for _, succeeding in levels.values() for x in succeeding])
     maps = {}
+    pooled = _evidence(scored, fitted)
     for task in ('', *sorted({s.task_id for s in scored})):
         own = levels.get(task, ([], []))
+        of_task = [s for s in scored if s.task_id == task]
+        kinds = [bool(s.done.any()) for s in of_task]
+        evidence = _evidence(of_task, fitted) \
+            if min(sum(kinds), len(kinds) - sum(kinds)) >= OWN_EVIDENCE else pooled
         enough = min(len(some) for some in own) >= OWN_THRESHOLDS
         rest_on = own if enough else together
         thresholds: dict[float, float] = {}
@@ -276,9 +291,37 @@ def _maps(scored: Sequence[Scored], seed: int, report: Report) -> dict[str, Cali
             known = [threshold for threshold in either if threshold is not None]
             if len(known) == len(either):
                 thresholds[alpha] = max(*known, EVEN)
+        if evidence is not None and not evidence.suffices:
+            thresholds = {}
         maps[task] = CalibrationMap(
-            fitted, thresholds, len(rest_on[0]), len(rest_on[1]), enough)
+            fitted, thresholds, len(rest_on[0]), len(rest_on[1]), enough, evidence)
+        if task:
+            report(f'  {task}: {_in_figures(of_task, maps[task])}')
     return maps
+
+
+def _evidence(scored: Sequence[Scored], fitted: Fitted) -> Evidence | None:
+    """Measure what scores tell of how attempts end."""
+    dwell = DecisionRules().dwell
+    return measure_evidence(
+        [nonconformity_score(s.stamps, fitted.apply(s.scores), dwell) for s in scored],
+        [float(s.stamps[-1] - s.stamps[0]) for s in scored], [bool(s.done.any()) for s in scored])
+
+
+def _in_figures(scored: Sequence[Scored], map_: CalibrationMap) -> str:
+    """Say what a task's scores tell, and what its threshold misses."""
+    threshold = map_.thresholds.get(ALPHA)
+    said = f'{map_.evidence or "AUROC not known: too few attempts"}; '
+    if threshold is None:
+        enough = map_.evidence is None or map_.evidence.suffices
+        return said + ('no threshold: ABSTAIN' if enough else
+                       'no threshold, as that is not more than the clock tells: ABSTAIN')
+    good = [s for s in scored if s.done.any() and not s.done[0]]
+    calls = [decided(s.stamps, map_.fitted.apply(s.scores), threshold) for s in good]
+    early = sum(at is not None and at < int(s.done.argmax())
+                for at, s in zip(calls, good, strict=True))
+    return said + (f'threshold {threshold:.2f} for an alpha of {ALPHA:g}: {calls.count(None)} of '
+                   f'{len(good)} successes missed, {early} early')
 
 
 def _report_guarantee(map_: CalibrationMap, report: Report) -> None:
@@ -300,4 +343,4 @@ def _calibration(views: Sequence[str], map_: CalibrationMap) -> Calibration:
         # To the last digit: an isotonic map has many probabilities just above one another.
         {alpha: float(value) for alpha, value in map_.thresholds.items()},
         failed=map_.never_succeeding, succeeded=map_.succeeding, pooled=not map_.own,
-        rows=fitted.count, episodes=fitted.episodes)
+        rows=fitted.count, episodes=fitted.episodes, evidence=map_.evidence)

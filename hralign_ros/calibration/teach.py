@@ -24,14 +24,13 @@ from hralign_ros.calibration.gate import (
 )
 from hralign_ros.calibration.maps import fit_few, Fitted, FLATTEST
 from hralign_ros.data.manifest import DataError, DataSet, read_manifest, slug
-from hralign_ros.export.parity import check_parity
+from hralign_ros.export.parity import masked_graph
 from hralign_ros.export.writer import graphs_of, require_replaceable, write_bundle
-from hralign_ros.models.onnx_export import torch_graph
-from hralign_ros.models.taught_head import INPUTS, OUTPUTS, TaughtHead
+from hralign_ros.models.taught_head import OUTPUTS, TaughtHead
 from hralign_ros.runtime.bundle import Manifest
 from hralign_ros.runtime.decision import Decider, Decision, DecisionRules, Status
 from hralign_ros.runtime.encoder import Encoder
-from hralign_ros.runtime.report import Report
+from hralign_ros.runtime.report import Report, silent
 from hralign_ros.runtime.tasks import (
     Calibration,
     check_task,
@@ -584,20 +583,13 @@ def verdict(result: TaughtTask) -> list[str]:
 
 
 def _graph(head: TaughtHead, manifest: Manifest) -> bytes:
-    """Export a head, and compare the graph with it with every set of views."""
+    """Export a head, and compare the graph with it."""
     rng = np.random.default_rng(0)
     views, length = len(manifest.views), manifest.clip.length
     # As unlike one another as frames of a lab are.
     tokens = head.basis_mean.numpy() + rng.normal(
         0.0, 0.02, (views, length, *manifest.tokens.shape))
-    feed = {'tokens': tokens.astype(np.float32),
-            'mask': np.ones((views, length), np.float32),
-            'video': rng.standard_normal(manifest.text.dim).astype(np.float32) * 0.05}
-    graph = torch_graph(head, [torch.from_numpy(v) for v in feed.values()], inputs=list(INPUTS),
-                        outputs=OUTPUTS)
-    for members in head.sets.numpy():
-        late = np.ones((views, length), np.float32)
-        late[:, :2] = 0.0
-        for mask in (members[:, None] * np.ones_like(late), members[:, None] * late):
-            check_parity(graph, head, {**feed, 'mask': mask.astype(np.float32)}, lambda _: None)
-    return graph
+    return masked_graph(head, {
+        'tokens': tokens.astype(np.float32), 'mask': np.ones((views, length), np.float32),
+        'video': rng.standard_normal(manifest.text.dim).astype(np.float32) * 0.05,
+    }, OUTPUTS, silent)[0]

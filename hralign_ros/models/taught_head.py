@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn, Tensor
 
-INPUTS, OUTPUTS = ('tokens', 'mask', 'video'), ('score', 'failure', 'ood')
+OUTPUTS = ('score', 'failure', 'ood')
 # Quadrants of the token grid, in which the out-of-distribution score looks.
 QUADRANTS = 4
 

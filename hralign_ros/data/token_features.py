@@ -7,7 +7,7 @@ Features of every frame of every episode, by the bundle's own graphs: what succe
 Reading and encoding is done by the runtime that is also in the node.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 import json
@@ -157,7 +157,10 @@ def build_tokens(
     """
     folder = features_folder(data.folder, folder, report)
     encoder = Encoder.load(bundle, provider='cpu', threads=1)
-    basis = basis or _basis(folder, fit_to or data, encoder, size, report)
+    basis = basis or kept_basis(
+        folder, {**_graphs(encoder), 'size': size},
+        lambda: fit_basis(sample_tokens(_training(fit_to or data, encoder), encoder, report),
+                          size=size), report)
     recordings = {_name(episode, human): videos
                   for episode in data.episodes for human in (False, True)
                   if (videos := episode_videos(episode, human=human)).files}
@@ -172,18 +175,23 @@ def _graphs(encoder: Encoder) -> dict[str, Any]:
             'graphs': [files[name].sha256 for name in ('preprocess.onnx', 'visual.onnx')]}
 
 
-def _basis(
-    folder: Path, data: DataSet, encoder: Encoder, size: int, report: Report,
+def kept_basis(
+    folder: Path, made_for: Mapping[str, Any], fit: Callable[[], Basis], report: Report,
 ) -> Basis:
-    """Read the basis that a folder's features are in, or fit it."""
-    made_of = json.dumps({**_graphs(encoder), 'size': size})
-    path = folder / f'basis-{sha256(made_of.encode()).hexdigest()[:20]}.safetensors'
+    """
+    Read the basis that a folder's features are in, or fit it, once.
+
+    :param made_for: what it depends on, but for the videos that it is fitted to.
+    :raises DataError: it is damaged, or cannot be written.
+    """
+    key = sha256(json.dumps(dict(made_for)).encode()).hexdigest()[:20]
+    path = folder / f'basis-{key}.safetensors'
     if not path.is_file():
         if not writable(folder):
             raise DataError(f'{folder}: the basis of features cannot be written there; name '
                             'another folder (--features)')
         report(f'{path}: fitting the basis')
-        fitted = fit_basis(_samples(data, encoder, report), size=size)
+        fitted = fit()
         write_file(path, save({'mean': fitted.mean, 'matrix': fitted.matrix}))
     try:
         tensors = load(path.read_bytes())
@@ -194,16 +202,22 @@ def _basis(
             'anew') from error
 
 
-def _samples(
-    data: DataSet, encoder: Encoder, report: Report,
-) -> Iterator[tuple[Any, Any]]:
-    """Encode a few frames of some training episodes, spread over the data set."""
+def _training(data: DataSet, encoder: Encoder) -> DataSet:
+    """Take the training episodes of a robot."""
     views = encoder.manifest.views
-    episodes = [e for e in data.episodes
-                if e.split == 'train' and set(e.robot_videos) & set(views)]
-    if not episodes:
+    chosen = data.only(e for e in data.episodes
+                       if e.split == 'train' and set(e.robot_videos) & set(views))
+    if not chosen.episodes:
         raise DataError(f'{data.folder}: no training episode with a robot to fit a basis to; the '
                         f'views of the bundle are {", ".join(views)}')
+    return chosen
+
+
+def sample_tokens(
+    data: DataSet, encoder: Encoder, report: Report,
+) -> Iterator[tuple[Any, Any]]:
+    """Encode a few frames of some episodes, spread over the data set; see `fit_basis`."""
+    views, episodes = encoder.manifest.views, data.episodes
     rows = np.unique(np.linspace(0, len(episodes) - 1, _BASIS_EPISODES).round().astype(int))
     for row in rows:
         episode, tokens = episodes[row], {}

@@ -10,17 +10,21 @@ later run encodes only what is new.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
-import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
 from hralign_ros.data.features import build_features, Encode, features_folder, Videos
 from hralign_ros.data.manifest import DataError, DataSet, Episode, REFERENCE_VIEW
-from hralign_ros.data.token_basis import Basis, fit_basis, read_basis
-from hralign_ros.data.token_features import episode_videos, open_views, ViewVideo
+from hralign_ros.data.token_features import (
+    Basis,
+    episode_videos,
+    fit_basis,
+    kept_basis,
+    open_views,
+    sample_tokens,
+    ViewVideo,
+)
 from hralign_ros.models.taught_head import quadrants
 from hralign_ros.runtime.bundle import Manifest
 from hralign_ros.runtime.encoder import Encoder
@@ -41,7 +45,6 @@ SCHEMA_VERSION = 1
 TAIL_S, UNKNOWN_S = 0.8, 1.2
 # Nobody labels the moment of success better than this: as much before it is not known either.
 TOLERANCE_S = 0.4
-_BASIS_ATTEMPTS, _BASIS_FRAMES = 40, 6
 # So many frames are in memory at a time.
 _BLOCK = 32
 _START = 1_000_000_000
@@ -125,7 +128,10 @@ def load_attempts(
         report(f'{len(data.episodes) - len(labelled)} of {len(data.episodes)} episodes are left '
                'out: no label, or no view of the bundle')
     folder = features_folder(data.folder, folder, report)
-    basis = _basis(folder, data.only(labelled), encoder, report)
+    basis = kept_basis(
+        folder, {**_graphs(encoder.manifest), 'kind': 'attempt', 'size': SIZE},
+        lambda: fit_basis(sample_tokens(data.only(labelled), encoder, report),
+                          size=min(SIZE, encoder.manifest.tokens.channels)), report)
     features = build_features(
         folder, data.folder, {e.episode_id: _videos(e, encoder.manifest) for e in labelled},
         AttemptEncoder(bundle, _graphs(encoder.manifest), basis), workers=workers, report=report)
@@ -184,34 +190,6 @@ def _graphs(manifest: Manifest) -> dict[str, Any]:
     return {'schema_version': SCHEMA_VERSION, 'views': list(manifest.views), 'graphs': [
         manifest.files[name].sha256 for name in ('preprocess.onnx', 'visual.onnx', 'success.onnx')
     ]}
-
-
-def _basis(folder: Path, data: DataSet, encoder: Encoder, report: Report) -> Basis:
-    """Read the basis of a folder of features, or fit it to some attempts, once."""
-    made_of = json.dumps({**_graphs(encoder.manifest), 'size': SIZE})
-    path = folder / f'attempts-{sha256(made_of.encode()).hexdigest()[:20]}.safetensors'
-    if path.exists():
-        return read_basis(path)
-    rows = np.unique(np.linspace(0, len(data.episodes) - 1, _BASIS_ATTEMPTS).round().astype(int))
-    samples = []
-    for episode in (data.episodes[row] for row in rows):
-        opened = open_views(_videos(episode, encoder.manifest), data.folder)
-        tokens = {view: encoder.encode_batch(list(recording.read(recording.stamps[np.unique(
-            np.linspace(0, len(recording.stamps) - 1, _BASIS_FRAMES).round().astype(int))])))
-            for view, recording in opened.items()}
-        still = REFERENCE_VIEW if REFERENCE_VIEW in tokens else next(iter(tokens))
-        others = [some for view, some in tokens.items() if view != still]
-        samples.append((tokens[still], np.concatenate(others) if others else tokens[still][:0]))
-    basis = fit_basis(samples, size=min(SIZE, encoder.manifest.tokens.channels))
-    folder.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(f'.{os.getpid()}.tmp')
-    try:
-        basis.write(scratch)
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
-    report(f'tokens are kept as {basis.matrix.shape[1]} numbers, chosen by {len(rows)} attempts')
-    return basis
 
 
 @dataclass(frozen=True, eq=False)

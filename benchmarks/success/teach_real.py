@@ -57,9 +57,10 @@ def episodes_of(footage: Path) -> Iterator[tuple[str, list[Episode]]]:
     for (place, what), names in groups.items():
         if len(names) >= _DROID_LEAST:
             rng = np.random.default_rng(0)
-            yield 'droid', [_episode('droid', f'{what} in {place}', file, bool(i % 2), None if i % 2
-                                     else float(frame_times(footage / file)[-1]) / 2)
-                            for i, file in enumerate(rng.permutation(sorted(names)).tolist())]
+            yield 'droid', [
+                _episode('droid', f'{what} in {place}', file, bool(i % 2),
+                         None if i % 2 else float(frame_times(footage / file)[-1]) / 2)
+                for i, file in enumerate(rng.permutation(sorted(names)).tolist())]
 
 
 def _episode(

@@ -349,7 +349,8 @@ def ood_limit(
 
 def fit_task(
     manifest: Manifest, found: Attempts, own: Sequence[Attempt], task: Task,
-    views: Sequence[int], regions: Floats, limit: float, report: Report = print,
+    views: Sequence[int], regions: Floats, limit: float, report: Report = print, *,
+    recipes: Sequence[Recipe] = RECIPES,
 ) -> TaughtTask:
     """
     Choose, fit and calibrate one task.
@@ -360,11 +361,13 @@ def fit_task(
     :param views: indices of the views that are in all attempts.
     :param regions: float32 [V, N], 1 for tokens to look at.
     :param limit: of the out-of-distribution score, see `ood_limit`.
+    :param recipes: to choose from.
     """
     good = sum(a.succeeds for a in own)
     report(f"'{task.name}': {good} attempts that succeed, {len(own) - good} that fail")
     sets = view_sets([manifest.views[i] for i in views])
-    recipes = RECIPES if manifest.success.trained else [r for r in RECIPES if not r.video]
+    if not manifest.success.trained:
+        recipes = [recipe for recipe in recipes if not recipe.video]
     choice = choose(own, views, sets[0], manifest.tokens.grid, regions, recipes, report)
     report(f'    chosen: {choice.recipe.name}')
     head = new_head(manifest, found, sets)

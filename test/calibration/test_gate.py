@@ -13,6 +13,7 @@ from hralign_ros.runtime.tasks import Calibration, Evidence, Task
 import numpy as np
 import pytest
 
+
 def attempts(count, score, seed=0):
     """Draw attempts, every other one of which succeeds: levels, durations and outcomes."""
     rng = np.random.default_rng(seed)

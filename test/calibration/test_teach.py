@@ -6,6 +6,7 @@
 from dataclasses import replace
 import json
 import shutil
+from types import SimpleNamespace
 
 from hralign_ros.calibration.teach import score_attempts, teach
 from hralign_ros.cli.main import main
@@ -14,7 +15,9 @@ from hralign_ros.runtime import Decision, Encoder, load_bundle, Status
 from hralign_ros.runtime.report import silent
 from hralign_ros.runtime.schema import to_document
 from hralign_ros.runtime.tasks import load_tasks
+from hralign_ros.runtime.video import read_frames
 from hralign_ros.training.attempts import load_attempts
+from hralign_ros.training.taught_head import folds
 import numpy as np
 import pytest
 from support.small_lab import draw, make_lab, RATE_HZ, TASK
@@ -94,7 +97,6 @@ def test_what_is_measured_is_what_the_node_says(lab, tmp_path):
                           report=silent)
     encoder = Encoder.load(folder / 'taught')
     for one in score_attempts(taught.tasks[0], found.attempts):
-        from hralign_ros.runtime.video import read_frames
         images = {view: list(read_frames(tmp_path / file, times_s=one.attempt.time_s)[0])
                   for view, file in one.attempt.episode.robot_videos.items()}
         live = [tick.success.probability for tick in run(encoder, images)]
@@ -156,9 +158,6 @@ def test_a_view_that_fails_leaves_the_other_one(lab):
 
 
 def test_takes_of_one_session_stay_together():
-    from hralign_ros.training.taught_head import folds
-    from types import SimpleNamespace
-
     def attempt(number, succeeds, session):
         return SimpleNamespace(succeeds=succeeds, episode=SimpleNamespace(
             session=session, episode_id=str(number)))

@@ -34,7 +34,7 @@ from hralign_ros.calibration.teach import (
     usual_row,
 )
 from hralign_ros.data.manifest import DataSet, read_manifest, slug
-from hralign_ros.evaluation.metrics.decisions import rate
+from hralign_ros.evaluation.bootstrap import rate
 from hralign_ros.runtime import default_bundle, Encoder
 from hralign_ros.runtime.bundle import Manifest
 from hralign_ros.runtime.images import ViewGeometry

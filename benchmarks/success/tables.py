@@ -10,14 +10,12 @@ What stands between the marks `<!-- NAME -->` and `<!-- end -->` is replaced, th
 """
 
 from collections.abc import Mapping, Sequence
-import json
 from statistics import median
 from typing import Any
 
 from benchmarks.pages import find, number, rewrite, ROOT, Row, table
 
 RESULTS = ROOT / 'results' / 'success.json'
-ADD_TASK = ROOT / 'results' / 'add_task.json'
 PAGE = ROOT / 'docs' / 'success_results.md'
 SPLITS = {'test_seen': 'seen tasks', 'test_view': 'held-out views',
           'test_distractor': 'held-out distractors', 'test_task': 'held-out tasks',
@@ -70,7 +68,6 @@ def tables(found: Mapping[str, Any]) -> dict[str, str]:
         'load average at the end': ', '.join(map(str, found['load_average'])), **_footage(found)}
     return {
         **(_shipped(found['shipped']) if 'shipped' in found else {}),
-        **(_added(json.loads(ADD_TASK.read_text('utf-8'))) if ADD_TASK.exists() else {}),
         'facts': table(['what', 'figure'], [[k, v] for k, v in facts.items()]),
         'detection': table(['split', 'variant', *_DETECTION], [
             [SPLITS[split], name, *_cells(rows, _DETECTION, name, split)]
@@ -177,28 +174,6 @@ def _shipped(found: Mapping[str, Any]) -> dict[str, str]:
         'shipped_facts': table(['what', 'figure'], [[k, v] for k, v in facts.items()])}
 
 
-def _added(found: Mapping[str, Any]) -> dict[str, str]:
-    """Draw what add-task makes of more and more clips."""
-    sizes = sorted({row['clips_each'] for row in found['rows']})
-    without = found['without']
-    rows = [['none (fallback prompts)', '', f'{without["auroc"]:.3f} '
-             f'[{without["low"]:.3f}, {without["high"]:.3f}]', '', '', '', '']]
-    for size in sizes:
-        some = [row for row in found['rows'] if row['clips_each'] == size]
-        rows.append([f'{size} + {size}', str(len(some)),
-                     ', '.join(f'{row["auroc"]:.3f}' for row in some),
-                     *(_average(some, metric) for metric in (
-                         'false_alarm_rate', 'early_success_rate', 'missed_success_rate')),
-                     ', '.join(f'{row["seconds"]:.0f}' for row in some)])
-    return {'add_task': table(
-        ['clips of success + failure', 'draws', 'AUROC on other attempts, each draw',
-         'false alarms at 5 %', 'decided too early', 'missed', 'seconds to fit'], rows)}
-
-
-def _average(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
-    """Average a fraction over the draws that have it."""
-    known = [row[metric] for row in rows if row.get(metric) is not None]
-    return f'{sum(known) / len(known):.3f}' if known else '-'
 
 
 if __name__ == '__main__':

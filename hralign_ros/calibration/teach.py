@@ -170,7 +170,7 @@ class Taught:
 
 def teach(
     bundle: Path, data: Path, output: Path, *, tasks: Sequence[str] = (),
-    aliases: Mapping[str, Sequence[str]] | None = None,
+    aliases: Sequence[str] = (),
     regions: Mapping[str, Region] | None = None, store: Path | None = None,
     workers: int | str = 1, report: Report = print,
 ) -> Taught:
@@ -180,7 +180,7 @@ def teach(
     :param bundle: to start from; all its other tasks stay as they are.
     :param data: folder of a manifest, whose episodes say how they ended.
     :param tasks: instructions or ids of the tasks to teach; (): all there are.
-    :param aliases: by instruction, other instructions that mean the same.
+    :param aliases: other instructions that mean the same, where it is one task.
     :param regions: by view, the part of the image to look at.
     :param store: folder of features.
     :raises HralignError: too few attempts, or names or folders that do not do; before any work.
@@ -191,6 +191,14 @@ def teach(
     manifest = encoder.manifest
     chosen = _chosen(found, tasks, manifest)
     names = {slug(e.task_text): e.task_text for e in chosen.episodes}
+    if aliases and len(names) > 1:
+        raise DataError(f'aliases are given for {len(names)} tasks; teach one at a time, or leave '
+                        'them out')
+    for alias in aliases:
+        known = encoder.tasks.match(check_task(alias))
+        if known is not None and known is not encoder.tasks.match(next(iter(names.values()))):
+            raise DataError(f"'{alias}' is what the bundle's task {known.task_id} is called by; "
+                            'leave it out')
     ids = {key: _task_id(encoder, text) for key, text in names.items()}
     looked_at = _regions(manifest, regions or {})
     began = time.monotonic()
@@ -213,7 +221,7 @@ def teach(
             manifest, attempts,
             [a for a in attempts.attempts if slug(a.episode.task_text) == key],
             Task(ids[key], name,
-                 _aliases(encoder, ids[key], name, (aliases or {}).get(name, ())),
+                 _aliases(encoder, ids[key], name, aliases),
                  prompts=encoder.tasks.fallback.prompts),
             indices, looked_at, limit, report) for key, name in names.items()]
         graphs = {**graphs_of(encoder.bundle), **{

@@ -94,7 +94,8 @@ def evaluate(
 
 def teach(
     *, data: Path, output: Path, bundle: Path | None = None, tasks: Sequence[str] = (),
-    regions: Sequence[str] = (), features: Path | None = None, workers: Workers = 1,
+    aliases: Sequence[str] = (), regions: Sequence[str] = (), features: Path | None = None,
+    workers: Workers = 1,
     page: Path | None = None, device: Device = 'auto', command: str,
 ) -> None:
     """
@@ -107,6 +108,7 @@ def teach(
     :param output: bundle to write
     :param bundle: to start from; default: the shipped one
     :param tasks: instructions to teach; default: all in the data
+    :param aliases: other instructions that mean the task, where it is one
     :param regions: VIEW=LEFT,TOP,RIGHT,BOTTOM: the part of a view to look at, as fractions of the
         image; the page proposes one
     :param page: folder of teach.html and teach.json; default: beside the bundle, NAME-teach
@@ -117,7 +119,8 @@ def teach(
 
     compute_on(device)
     taught = teach(
-        bundle or default_bundle(), data, output, tasks=tasks, store=features, workers=workers,
+        bundle or default_bundle(), data, output, tasks=tasks, aliases=aliases, store=features,
+        workers=workers,
         regions={view: _region(text) for view, text in read_views(
             regions, 'third_person=0.2,0.3,0.8,1.0', '--region').items()})
     print(write_teach_page(

@@ -136,8 +136,8 @@ class Evidence:
 
     @property
     def suffices(self) -> bool:
-        """Whether decisions may rest on the scores."""
-        return self.auroc_low > self.elapsed_auroc
+        """Whether decisions may rest on the scores: they beat the clock, and chance."""
+        return self.auroc_low > max(self.elapsed_auroc, EVEN)
 
     def __str__(self) -> str:
         return (f'AUROC {self.auroc:.2f}, at least {self.auroc_low:.2f}; elapsed time alone has '

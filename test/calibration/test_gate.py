@@ -48,8 +48,8 @@ def test_the_gate_is_seldom_passed_by_chance():
 
 
 def test_a_few_attempts_told_right_are_weak_evidence():
-    bounds = [measure_evidence(*attempts(n, lambda good, t, rng: good + rng.normal(0, .01, n)))
-              for n in (4, 10, 40)]
+    bounds = [measure_evidence(*attempts(
+        n, lambda good, t, rng: good + rng.normal(0, 0.01, len(t)))) for n in (4, 10, 40)]
     assert [one.auroc for one in bounds] == [1.0, 1.0, 1.0]
     assert [one.auroc_low for one in bounds] == pytest.approx([2 / 3, 5 / 6, 20 / 21], abs=1e-4)
     assert measure_evidence([1.0, 2.0, 3.0], [1.0, 1.0, 1.0], [True, True, False]) is None
@@ -77,6 +77,8 @@ def test_a_node_without_evidence_abstains():
     bad = Calibration(('a',), 'platt', {'scale': 1.0, 'shift': 0.0}, {0.1: 0.6},
                       evidence=Evidence(0.6, 0.4, 0.74, 20))
     assert bad.rates == () and bad.threshold(None) is None and bad.threshold(0.1) is None
+    # Where failures last longer than successes, the clock is worse than chance.
+    assert not Evidence(0.88, 0.33, 0.25, 6).suffices
     verdict = Task('t', 't', calibrations=(bad,)).verdict('a')
     assert 'elapsed time' in verdict and 'ABSTAIN' in verdict and '0.74' in verdict
 

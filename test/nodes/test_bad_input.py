@@ -216,7 +216,7 @@ def test_set_task_refuses_what_it_cannot_use(
 
 def test_a_task_without_a_threshold_is_said(harness: Harness, tmp_path: Path) -> None:
     """
-    Guards a task that was added from few clips, for which nothing backs an alpha of .05.
+    Guards a task that was taught few attempts, for which nothing backs an alpha of .05.
 
     Its probability came, every decision was ABSTAIN, and only the doctor said why.
     """
@@ -228,8 +228,8 @@ def test_a_task_without_a_threshold_is_said(harness: Harness, tmp_path: Path) ->
         for one in cup.calibrations))
     rich = replace(drawer, calibrations=cup.calibrations)
     write_bundle(bundle, whole.manifest, graphs_of(whole), replace(tasks, tasks=(poor, rich)))
-    harness.start_active(bundle=str(bundle))
-    words = 'no threshold is calibrated for an alpha of 0.05: decisions will be ABSTAIN'
+    harness.start_active(bundle=str(bundle), alpha='0.05')
+    words = 'nothing can be decided for an alpha of 0.05'
     assert words in harness.set_task('pick up the cup').message
     assert words not in harness.set_task('lift the lid').message
 

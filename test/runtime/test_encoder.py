@@ -99,7 +99,7 @@ def test_a_step_decides(tiny_encoder):
         decider = Decider(rules)
         ticks = play(tiny_encoder.start_episode('pick up the cup', rules), images=three)
         for tick in ticks:
-            assert tick.alpha == rules.alpha
+            assert tick.alpha == (rules.alpha or 0.05)
             assert tick.threshold == tick.success.calibration.threshold(rules.alpha)
             assert tick.decision is decider(
                 tick.stamp, probability=tick.success.probability, threshold=tick.threshold,

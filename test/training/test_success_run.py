@@ -7,7 +7,6 @@ from dataclasses import replace
 import json
 import shutil
 
-from hralign_ros.calibration.add_task import add_task
 from hralign_ros.calibration.scorer import Scorer
 from hralign_ros.cli.main import main
 from hralign_ros.data.manifest import DataError, read_manifest, write_manifest
@@ -22,17 +21,16 @@ from hralign_ros.evaluation.bundle import BundleReplay, evaluate_bundle
 from hralign_ros.evaluation.report import Measured
 from hralign_ros.evaluation.success import evaluate_success
 from hralign_ros.evaluation.success_events import collect_streams
-from hralign_ros.export.writer import graphs_of, require_replaceable, write_bundle
+from hralign_ros.export.writer import require_replaceable
 from hralign_ros.runtime import (
     BundleError,
     default_bundle,
     Encoder,
-    load_bundle,
     Status,
 )
 from hralign_ros.runtime.images import ViewGeometry
 from hralign_ros.runtime.report import silent
-from hralign_ros.runtime.tasks import FALLBACK, load_tasks
+from hralign_ros.runtime.tasks import FALLBACK
 from hralign_ros.runtime.video import read_frames, write_video
 from hralign_ros.training.checkpoints import TrainingError
 from hralign_ros.training.success_clips import assign_splits, load_recordings, open_data
@@ -122,16 +120,6 @@ def test_a_camera_that_is_upside_down(tmp_path):
     apart = [np.abs(other[:, wrist].astype(float) - expected[:, wrist]).mean()
              for other in (found, as_it_lies)]
     assert apart[0] < 0.5 * apart[1]
-
-
-def test_clips_of_a_camera_that_is_upside_down(bundle, tmp_path, capsys):
-    """Guards add-task: its clips are turned by the encoder, which is what the node turns with."""
-    (tmp_path / 'params.yaml').write_text(
-        '/**: {ros__parameters: {views: [hand], hand.rotation: 180}}')
-    assert main(['success', 'add-task', '--instruction', 'fold it', '--success', str(tmp_path),
-                 '--failure', str(tmp_path), '--bundle', str(bundle), '--output',
-                 str(tmp_path / 'out'), '--params-file', str(tmp_path / 'params.yaml')]) == 1
-    assert 'rotation or crop is given for hand' in capsys.readouterr().err
 
 
 def test_a_recording_is_encoded_some_frames_at_a_time(monkeypatch):
@@ -310,103 +298,6 @@ def test_what_a_bundle_was_trained_on_is_not_its_test(bundle, tmp_path):
         evaluate_bundle(arm, bundle, tmp_path / 'report')
 
 
-def test_one_more_task(bundle, tmp_path, capsys):
-    """Guards adding a task: it is known and calibrated, and all others stay to the bit."""
-    data = read_manifest(data_folder())
-    name = list(TASKS)[3]
-    for episode in data.episodes:
-        if episode.task_id == name:
-            folder = tmp_path / ('failure' if episode.failure else 'success') / episode.episode_id
-            folder.mkdir(parents=True)
-            for view, file in episode.robot_videos.items():
-                shutil.copy(data.path(file), folder / f'{view}.mp4')
-    # A view that the bundle does not know is no part of a clip.
-    shutil.copy(folder / 'wrist.mp4', folder / 'elsewhere.mp4')
-    output = tmp_path / 'bundle'
-    assert main(['success', 'add-task', '--instruction', 'Put it in the far corner', '--alias',
-                 'far corner', '--success', str(tmp_path / 'success'), '--failure',
-                 str(tmp_path / 'failure'), '--bundle', str(bundle), '--output', str(output),
-                 '--steps', '10']) == 0
-    before, after = (Encoder.load(b, provider='cpu') for b in (bundle, output))
-    added = after.tasks.match('far corner')
-    assert added is not None and added.task_id == 'put-it-in-the-far-corner'
-    assert {frozenset(one.views) for one in added.calibrations} == {
-        frozenset(one.views) for one in after.tasks.fallback.calibrations}
-    # Each by what the head sees of the clips with those views alone.
-    curves = {tuple(sorted(c.parameters.items())) for c in added.calibrations}
-    assert len(curves) == len(added.calibrations) == 3
-    assert not np.array_equal(added.prompts, before.tasks.fallback.prompts)
-    for task in before.tasks.tasks:
-        same = after.tasks.match(task.name)
-        np.testing.assert_array_equal(same.prompts, task.prompts)
-        assert same.calibrations == task.calibrations
-    for name in ('visual.onnx', 'success.onnx', 'text.onnx', 'preprocess.onnx'):
-        assert (bundle / name).read_bytes() == (output / name).read_bytes()
-    _learn_anew(output, tmp_path, capsys)
-
-
-def _learn_anew(bundle, folder, capsys):
-    """
-    Guards a task that is learned anew: its aliases were UNKNOWN_TASK from then on, without a word.
-
-    Under another name it may be another task, which old words must not ask for; that is said. Of
-    clips by one camera nothing was said either, and with both the node abstained for ever.
-    """
-    for kind in ('success', 'failure'):
-        for clip in (folder / kind).iterdir():
-            (clip / 'third_person.mp4').unlink()
-        (folder / kind / 'notes').mkdir()
-    known = {'put it in the far corner.': ['Put it in the far corner.', 'far corner'],
-             'Into the near corner': ['Into the near corner', 'corner']}
-    for name, words in known.items():
-        capsys.readouterr()
-        assert main(['success', 'add-task', '--instruction', words[0],
-                     '--task-id', 'put-it-in-the-far-corner',
-                     *(['--alias', 'corner'] if 'near' in name else []),
-                     '--success', str(folder / 'success'), '--failure', str(folder / 'failure'),
-                     '--bundle', str(bundle), '--output', str(folder / 'anew'),
-                     '--steps', '1']) == 0
-        said = capsys.readouterr().out
-        assert 'UNCALIBRATED while third_person and wrist are there' in said
-        assert 'notes: left out, no video in it is named after a view' in said
-        tasks = Encoder.load(folder / 'anew', provider='cpu').tasks
-        assert all(tasks.match(text).name == words[0] for text in words)
-        lost = "UNKNOWN_TASK from now on, unless given as --alias: 'Put it in the far corner', "
-        assert ('near' in name) == (lost + "'far corner'" in said)
-        assert ('near' in name) == (tasks.match('far corner') is None)
-
-
-def test_a_name_that_another_task_has(bundle, tmp_path, capsys):
-    """
-    Guards a good bundle: two tasks of one name made one that could not be loaded at all.
-
-    It was written in the place of the good one before anybody looked.
-    """
-    known = Encoder.load(bundle, provider='cpu').tasks.tasks[0]
-    for words in (['--instruction', known.name.upper(), '--task-id', 'mine'],
-                  ['--instruction', 'something new', '--alias', known.task_id],
-                  ['--instruction', 'something new', '--task-id', known.task_id.upper()]):
-        assert main(['success', 'add-task', *words, '--success', str(tmp_path), '--failure',
-                     str(tmp_path), '--bundle', str(bundle), '--output',
-                     str(tmp_path / 'out')]) == 1
-        assert f'--task-id {known.task_id} learns that one anew' in capsys.readouterr().err
-
-
-def test_a_name_whose_id_another_task_has(bundle, tmp_path, capsys):
-    """
-    Guards tasks: "turn the knob to -5" took the place of "turn the knob to +5", without a word.
-
-    Both make the same id, and what had that id was replaced.
-    """
-    known = Encoder.load(bundle, provider='cpu').tasks.tasks[0]
-    name = known.task_id.replace('-', ', ')
-    assert main(['success', 'add-task', '--instruction', name, '--success', str(tmp_path),
-                 '--failure', str(tmp_path), '--bundle', str(bundle), '--output',
-                 str(tmp_path / 'out')]) == 1
-    said = capsys.readouterr().err
-    assert f"which is that of the bundle's task '{known.name}'" in said and '--task-id' in said
-
-
 def test_two_tasks_of_one_instruction(tmp_path):
     """
     Guards training on several sources: both were each other's negatives, word for word.
@@ -451,7 +342,7 @@ def test_runs_that_are_no_seeds_of_one_training(run_folder, tmp_path, change, wh
         check_runs([load_success_run(run_folder), load_success_run(other)], default_bundle())
 
 
-@pytest.mark.parametrize('command', ['calibrate', 'add-task'])
+@pytest.mark.parametrize('command', ['calibrate', 'teach'])
 def test_no_folder_of_other_things_is_replaced(bundle, run_folder, tmp_path, capsys, command):
     """
     Guards recordings and runs: a bundle was put in the place of whatever --output named.
@@ -462,7 +353,7 @@ def test_no_folder_of_other_things_is_replaced(bundle, run_folder, tmp_path, cap
     kept.mkdir()
     (kept / 'recordings').write_text('precious')
     words = {'calibrate': [str(run_folder), '--data', str(data_folder())],
-             'add-task': ['--instruction', 'x', '--success', str(kept), '--failure', str(kept)]}
+             'teach': ['--data', str(data_folder())]}
     assert main(['success', command, *words[command], '--bundle', str(bundle), '--output',
                  str(kept)]) == 1
     assert 'holds other things' in capsys.readouterr().err
@@ -542,25 +433,15 @@ def test_two_episodes_of_one_name(run_folder, tmp_path):
                       also=[data_folder()], report=silent)
 
 
-def test_no_clips_are_said(bundle, tmp_path, capsys):
-    (tmp_path / 'empty').mkdir()
-    assert main(['success', 'add-task', '--instruction', 'x', '--success', str(tmp_path / 'empty'),
-                 '--failure', str(tmp_path / 'empty'), '--bundle', str(bundle),
-                 '--output', str(tmp_path / 'out')]) != 0
-    assert 'no clip there' in capsys.readouterr().err
-    assert not (tmp_path / 'out').exists()
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason='asks for a GPU where there is none')
 @pytest.mark.parametrize('words', [
     'encoder train', 'encoder evaluate {no}', 'success train', 'success calibrate {no}',
     'success evaluate {no}', 'bundle evaluate',
-    'success add-task --instruction x --success {no} --failure {no}'])
+    'success teach'])
 def test_a_gpu_that_is_not_there(tmp_path, capsys, words):
     """Before any work is done, so that hours of features are not lost to it."""
     no = tmp_path / 'no'
-    data = '' if 'add-task' in words else '--data {no}'
-    command = f'{words} {data} --output {{no}}/out --device cuda'.format(no=no)
+    command = f'{words} --data {{no}} --output {{no}}/out --device cuda'.format(no=no)
     assert main(command.split()) == 1
     assert 'device is cuda, and torch finds no GPU' in capsys.readouterr().err
     assert not no.exists()
@@ -603,13 +484,3 @@ def test_robots_left_out_and_taken_in():
     assert [e.split for e in back.episodes] == [e.split for e in data.episodes]
     apart = assign_splits(data, SuccessOptions(leave_out='panda'))
     assert {e.split for e in apart.episodes} == {'test_embodiment'}
-
-
-def test_a_head_that_knows_nothing_learns_no_task(tmp_path):
-    """Guards against a bundle that says how sure it is without having learned anything."""
-    source = load_bundle(default_bundle())
-    untrained = replace(source.manifest.success, trained=False)
-    write_bundle(tmp_path / 'untrained', replace(source.manifest, success=untrained),
-                 graphs_of(source), load_tasks(source))
-    with pytest.raises(TrainingError, match='not trained'):
-        add_task(tmp_path / 'untrained', tmp_path / 'out', 'x', tmp_path, tmp_path)

@@ -110,7 +110,7 @@ class Tally:
                 self.delays += found.delays_s
 
     def figures(self) -> dict[str, Any]:
-        """Give rates with their 95 % intervals (Wilson), over attempts of all heads."""
+        """Give rates with their 95 % intervals (Clopper-Pearson), over attempts of all heads."""
         c = self.count
         return {
             'heads': c['heads'], 'refused_heads': c['refused'],

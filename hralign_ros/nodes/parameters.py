@@ -109,7 +109,8 @@ class Parameter:
 
 
 NODE_PARAMETERS = (
-    Parameter('bundle', '', "The bundle's directory; empty: the one shipped with this package."),
+    Parameter('bundle', '', "The bundle's directory; empty: the one shipped with this package. A "
+              'change is taken over when the node is configured again.', dynamic=True),
     Parameter('require_signature', False,
               'Fail at configure unless one of the trusted keys has signed the bundle.'),
     # Of an empty list ROS 2 does not know what it is a list of.

@@ -3,11 +3,15 @@
 
 """Lifecycle, start errors and the end of the process: each a state, never a traceback."""
 
+from dataclasses import replace
 import os
 from pathlib import Path
 import shutil
 import signal
 
+from hralign_ros.export.writer import graphs_of, write_bundle
+from hralign_ros.runtime import load_bundle
+from hralign_ros.runtime.tasks import Evidence, load_tasks
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 import pytest
@@ -162,3 +166,30 @@ def test_without_hralign_msgs_it_says_how_to_build(harness: Harness) -> None:
     assert process.wait() == 1
     assert "colcon build --base-paths src 'src/*/hralign_msgs'" in process.output
     assert 'Traceback' not in process.output
+
+
+def test_another_bundle_needs_no_new_process(harness: Harness, tmp_path: Path) -> None:
+    """
+    Guards who teaches a bundle while the robot runs: the node had to be killed for it.
+
+    Its parameter may change at any time, and is read when the node is configured again.
+    """
+    process = harness.start_active()
+    before = harness.infos[-1].bundle_sha256
+    whole = load_bundle(robot_bundle())
+    tasks = load_tasks(whole)
+    taught = replace(tasks.tasks[0], robot='kinova', calibrations=tuple(replace(
+        one, failed=10, succeeded=12, evidence=Evidence(0.99, 0.9, 0.6, 22))
+        for one in tasks.tasks[0].calibrations))
+    write_bundle(tmp_path / 'mine', whole.manifest, graphs_of(whole),
+                 replace(tasks, tasks=(taught, *tasks.tasks[1:])))
+    assert harness.set_parameters(bundle=str(tmp_path / 'mine')).successful
+    assert harness.set_task('pick up the cup').accepted, 'the old one still answers'
+    for number in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP,
+                   Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
+        assert harness.transition(number), process.output
+    harness.wait(lambda: harness.infos[-1].bundle_sha256 != before, 'the new bundle', process)
+    info = harness.infos[-1]
+    assert 'kinova' in info.robots and info.tasks[0].attempts_succeeded == 12
+    assert 'elapsed time alone has 0.60' in info.tasks[0].verdict
+    harness.send_until_embedded(GOOD)

@@ -40,7 +40,7 @@ setup(
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
         (f'share/{PACKAGE}', ['package.xml']),
         *FORWARDERS,
-        *shared_files('launch', 'config', 'models/default', 'demo'),
+        *shared_files('launch', 'config', 'models/default', 'demo', 'hralign_msgs/msg'),
     ],
     # requirements.lock has the versions that are tested.
     install_requires=[
@@ -74,6 +74,10 @@ setup(
             'onnx>=1.20,<2',
             'onnxscript>=0.7,<1',
             'pyarrow>=20',
+            # Recordings of ROS 2, without ROS: message types by rosbags; the files need the rest.
+            'rosbags>=0.10,<0.12',
+            'lz4>=4.3,<5',
+            'zstandard>=0.22,<1',
             'scikit-learn>=1.7,<2',
             'tensorboard>=2.18,<3',
             'timm>=1.0.20,<2',

@@ -14,8 +14,8 @@ import sys
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SHIPPED = ('config', 'demo', 'hralign_ros', 'launch', 'models', 'resource', 'scripts',
-           'package.xml', 'setup.cfg', 'setup.py')
+SHIPPED = ('config', 'demo', 'hralign_msgs', 'hralign_ros', 'launch', 'models', 'resource',
+           'scripts', 'package.xml', 'setup.cfg', 'setup.py')
 # What a sourced workspace and the wheels of ROS 2 leave in the environment.
 ROS = re.compile(r'(AMENT|CMAKE_PREFIX|COLCON|PYTHON|ROS|RMW|_ROS|LD_LIBRARY|VIRTUAL_ENV|PIP_)')
 README_LINES = re.search(

@@ -92,6 +92,47 @@ def import_lerobot(
             views={camera: view for view, camera in chosen.items()})
 
 
+def import_rosbag(
+    source: Path, /, *, output: Path, views: Sequence[str] = (), instruction: str = '',
+    robot: str = 'robot', proprio: Sequence[str] = (), actions: Sequence[str] = (),
+    cut: Literal['bag', 'messages'] = 'bag', label_topic: str = '', hz: float | None = None,
+    stamp_source: Literal['header', 'arrival'] = 'header', quality: int = 0,
+    split_file: Path | None = None, params_file: Path | None = None, node: str = '/encoder',
+) -> None:
+    """
+    Make a data set of rosbag2 recordings, or add them to one; ROS is not needed.
+
+    Reads MCAP and sqlite3, compressed or not, whole or cut off; images become videos without loss.
+    labels.csv in the folder of bags says how episodes ended. An import that was stopped goes on
+    where it was, and later bags are added, when it is started again.
+
+    :param source: folder with bags in it, or a bag
+    :param output: folder of the data set
+    :param views: VIEW=TOPIC: which images are which view; default: the topics with third_person
+        and wrist in their names, as the recorder node has them
+    :param instruction: what is done, as one says it; default: what labels.csv (task_text) or the
+        messages of the encoder in the bag say
+    :param robot: what the arm is called
+    :param proprio: topics of the robot's own state, TOPIC or TOPIC:FIELD; default: joint states
+    :param actions: topics of commands, TOPIC or TOPIC:FIELD
+    :param cut: a bag is an episode, or it holds as many as the encoder's messages in it say
+    :param label_topic: a message on this topic ends an episode: a String (success, failure or
+        discard; start begins the next one) or a Bool
+    :param hz: images a second of each view, at most; default: all
+    :param stamp_source: when an image was taken: its header, or its time of arrival
+    :param quality: 0: images are kept as they are; up to 51: of images that are not JPEG, smaller
+        videos (H.264, constant rate factor)
+    """
+    from hralign_ros.data.bag_conversion import BagOptions
+
+    chosen = BagOptions(
+        views=read_views(views, 'wrist=/camera/wrist/color/image_raw'), proprio=tuple(proprio),
+        actions=tuple(actions), cut=cut, label_topic=label_topic, hz=hz,
+        stamp_source=stamp_source, quality=quality)
+    _import('rosbag', source, output, split_file, params_file, node, options=chosen,
+            instruction=instruction, embodiment=robot)
+
+
 def _import(
     kind: str, source: Path, output: Path | None, split_file: Path | None,
     params_file: Path | None, node: str, **chosen: Any,

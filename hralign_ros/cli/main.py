@@ -18,9 +18,9 @@ from hralign_ros.runtime.errors import HralignError, install_line
 TREE: Tree = {
     'data': ('Make data sets: simulate, or import recordings', {
         'simulate': data.simulate,
-        'import': ('Write the manifest of recordings, which stay where they are', {
+        'import': ('Write the manifest of recordings; videos stay where they are', {
             'rh20t': data.import_rh20t, 'folders': data.import_folders,
-            'lerobot': data.import_lerobot})}),
+            'lerobot': data.import_lerobot, 'rosbag': data.import_rosbag})}),
     'encoder': ('Adapt a backbone on paired clips (HR-Align), measure it, make a bundle of it', {
         'train': encoder.train, 'evaluate': encoder.evaluate, 'export': encoder.export}),
     'success': ('Teach a bundle when a task is accomplished (Adapt2Reward)', {

@@ -13,30 +13,23 @@ The first folder is the task: its name is the instruction, with _ read as a spac
 episode. Every file is optional; any name but human is a view of the robot. An episode with human
 and robot clips is a pair.
 
-labels.csv has a header line and one line for each episode that there is something to say about.
-The column `episode` is <task folder>/<episode folder>; the others may be left out or empty:
-task_text, success (yes or no), done_s (from which second of the video on it is accomplished),
-failure (its kind), failed_s (when it went wrong), scene (where), camera, embodiment (the robot),
-license_id (an SPDX name). A success head is trained on attempts with success "no", and on those
-with "yes" that have a done_s.
+labels.csv has a header line and one line for each episode that there is something to say about;
+`hralign_ros.data.labels` describes its columns. The column `episode` is
+<task folder>/<episode folder>. A success head is trained on attempts with success "no", and on
+those with "yes" that have a done_s.
 """
 
 from collections.abc import Callable, Mapping
-import csv
 import math
 from pathlib import Path
 
+from hralign_ros.data.labels import Label, LABELS, read_labels
 from hralign_ros.data.manifest import DataError, Episode, REFERENCE_VIEW, slug
 from hralign_ros.data.skipped import Faults
 from hralign_ros.runtime.video import frame_times, newest_at, probe
 import numpy as np
 
-LABELS = 'labels.csv'
-COLUMNS = ('episode', 'task_text', 'success', 'done_s', 'failure', 'failed_s', 'scene', 'camera',
-           'embodiment', 'license_id')
 SUFFIXES = ('.mp4', '.mkv', '.mov', '.webm', '.avi')
-_ANSWERS = {'': None, 'yes': True, 'true': True, '1': True, 'no': False, 'false': False,
-            '0': False}
 
 
 def read_folders(
@@ -64,30 +57,32 @@ def read_folders(
     faults = Faults() if faults is None else faults
     if not root.is_dir():
         raise DataError(f'{root}: no such folder')
-    labels = _labels(root / LABELS)
+    labels = read_labels(root / LABELS)
     episodes = []
     for folder in sorted(_folders(root), key=lambda f: f.relative_to(root).as_posix()):
         name = folder.relative_to(root).as_posix()
-        label = labels.pop(name, {})
+        label = labels.pop(name, Label())
+        if label.discard:
+            continue
         videos = _videos(root, folder, faults)
         human = videos.pop('human', '')
         if not videos and not human:
             faults.add('no_video', name, 'no usable video in it; skipped')
             continue
-        text = label.get('task_text') or ' '.join(folder.parent.name.replace('_', ' ').split())
-        success = _ANSWERS[label.get('success', '').lower()]
+        text = label.word('task_text') or ' '.join(folder.parent.name.replace('_', ' ').split())
         try:
-            times, flags = _flags(root, name, videos, success, _seconds(label, 'done_s'), faults)
+            times, flags = _flags(root, name, videos, label.success, label.success_s, faults)
         except DataError as error:
             faults.add('corrupt_video', name, f'{error}; skipped')
             continue
         episodes.append(Episode(
             # What is before a '#' would be one recording by several cameras.
             episode_id=name.replace('#', '%23'), task_id=slug(text), task_text=text,
-            scene=label.get('scene') or scene, camera=label.get('camera') or REFERENCE_VIEW,
-            embodiment=(label.get('embodiment') or embodiment) if videos else 'human',
-            source='folder', license_id=label.get('license_id') or license_id, success=success,
-            failure=label.get('failure', ''), fault_s=_seconds(label, 'failed_s'),
+            scene=label.word('scene', scene), camera=label.word('camera', REFERENCE_VIEW),
+            embodiment=label.word('embodiment', embodiment) if videos else 'human',
+            source='folder', license_id=label.word('license_id', license_id),
+            split=label.word('split'), session=label.word('session'), success=label.success,
+            success_s=label.success_s, failure=label.word('failure'), fault_s=label.failed_s,
             robot_videos=videos, human_video=human, time_s=times, success_flags=flags))
     for name in labels:
         faults.add('no_episode', name, f'{LABELS} names it, and there is no such folder')
@@ -141,52 +136,3 @@ def _flags(
             faults.add('views_apart', name, f'{error}; with this view no success head can be '
                        'trained on it')
     return np.asarray(times, np.float64).tolist(), done.tolist()
-
-
-def _seconds(label: Mapping[str, str], column: str) -> float | None:
-    """Read a time that _labels has checked."""
-    return float(label[column]) if label.get(column) else None
-
-
-def _labels(path: Path) -> dict[str, Mapping[str, str]]:
-    """Read labels.csv by episode; nothing where there is none."""
-    if not path.is_file():
-        return {}
-    try:
-        with open(path, encoding='utf-8-sig', newline='') as file:
-            reader = csv.DictReader(file, strict=True)
-            unknown = set(reader.fieldnames or ()) - set(COLUMNS)
-            if unknown or 'episode' not in (reader.fieldnames or ()):
-                raise DataError(f'{path}: columns are {", ".join(reader.fieldnames or ())}; '
-                                f'needed is episode, allowed are {", ".join(COLUMNS)}')
-            labels: dict[str, Mapping[str, str]] = {}
-            for row in reader:
-                where = f'{path}, line {reader.line_num}'
-                if None in row:
-                    raise DataError(f'{where}: more values than columns')
-                values = {key: (value or '').strip() for key, value in row.items()}
-                name = values['episode'].strip('/')
-                if name in labels:
-                    raise DataError(f"{where}: '{name}' is named twice")
-                if values.get('success', '').lower() not in _ANSWERS:
-                    raise DataError(f"{where}: success is '{values['success']}'; needed is yes, "
-                                    'no or nothing')
-                for column in ('done_s', 'failed_s'):
-                    if not _is_time(values.get(column, '')):
-                        raise DataError(f"{where}: {column} is '{values[column]}'; needed is a "
-                                        'number of seconds from the start of the video, or '
-                                        'nothing')
-                if values.get('done_s') and not _ANSWERS[values.get('success', '').lower()]:
-                    raise DataError(f'{where}: done_s is given, and success is not yes')
-                labels[name] = values
-            return labels
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f'{path}: {error}') from error
-
-
-def _is_time(text: str) -> bool:
-    """Whether it is nothing, or seconds."""
-    try:
-        return not text or 0.0 <= float(text) < math.inf
-    except ValueError:
-        return False

@@ -1,7 +1,11 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""Other formats' data sets under a manifest; their files stay where they are."""
+"""
+Other formats' data sets under a manifest.
+
+Their files stay where they are, but for images in bags, which become videos in the data set.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -23,29 +27,37 @@ from hralign_ros.data.manifest import (
     write_manifest,
 )
 from hralign_ros.data.rh20t import read_rh20t
-from hralign_ros.data.splits import read_splits, Splits
+from hralign_ros.data.rosbag import read_rosbags, remove_superseded
+from hralign_ros.data.splits import read_splits, share_out, Splits
 from hralign_ros.runtime.images import ViewGeometry
+from hralign_ros.runtime.report import Report
 
 READERS: dict[str, Callable[..., list[Episode]]] = {
-    'folders': read_folders, 'lerobot': read_lerobot, 'rh20t': read_rh20t}
+    'folders': read_folders, 'lerobot': read_lerobot, 'rh20t': read_rh20t,
+    'rosbag': read_rosbags}
 # What a format is called in the manifest, where that is another word.
 _SOURCES = {'folders': 'folder'}
+# Formats whose files are not used as they are: the reader writes others into the output.
+_COPIED = {'rosbag'}
+# One's own recordings, of which there may be few: see `share_out`.
+_OWN = {'folders', 'lerobot', 'rosbag'}
 
 
 def import_data(
     kind: str, source: Path, output: Path | None = None, *, splits: Path | None = None,
-    geometry: Mapping[str, ViewGeometry] | None = None,
-    report: Callable[[str], object] = print, **options: Any,
+    geometry: Mapping[str, ViewGeometry] | None = None, report: Report = print, **options: Any,
 ) -> Path:
     """
     Read a data set of another format and write its manifest.
 
-    :param kind: 'rh20t', 'folders' or 'lerobot'.
+    :param kind: 'rh20t', 'folders', 'lerobot' or 'rosbag'.
     :param source: the data set's folder.
     :param output: folder of the manifest: source itself (None) or a folder above it, because a
         manifest names files below its own folder. A data set on a read-only disk is linked into
-        a folder of one's own, and the link is the source.
-    :param splits: split file; None: the shipped one.
+        a folder of one's own, and the link is the source. Bags need a folder of their own; what
+        is in it of other bags stays.
+    :param splits: split file; None: the shipped one, of which the names of tasks and robots do not
+        concern bags.
     :param geometry: by view, how videos are turned and cropped before encoding; that of
         the reference view is the human clips' as well, which are by the same camera.
     :param report: gets what was found, line by line.
@@ -58,30 +70,36 @@ def import_data(
         raise DataError(f"data format '{kind}'; needed is one of {', '.join(sorted(READERS))}")
     source = Path(source).absolute()
     output = Path(output).absolute() if output else source
-    try:
-        below = source.relative_to(output)
-    except ValueError as error:
-        raise DataError(
-            f'{output}: the manifest has to lie in {source} or above it; link the data into the '
-            f'folder (ln -s {source} {output}/) and import {output / source.name}') from error
-    if not source.is_dir():
+    below = Path()
+    if kind in _COPIED:
+        options['output'] = output
+    else:
+        try:
+            below = source.relative_to(output)
+        except ValueError as error:
+            raise DataError(
+                f'{output}: the manifest has to lie in {source} or above it; link the data into '
+                f'the folder (ln -s {source} {output}/) and import {output / source.name}'
+            ) from error
+    if not (source.exists() if kind in _COPIED else source.is_dir()):
         raise DataError(f'{source}: no such folder')
     rules = read_splits(splits)
-    _check_old(output, kind, below, turning=geometry is not None)
+    if kind in _COPIED and splits is None:
+        rules = replace(rules, test_embodiments=frozenset(), test_tasks=frozenset(),
+                        validation_tasks=frozenset())
+    before = _check_old(output, kind, below, turning=geometry is not None)
     require_writable(output)
     episodes = READERS[kind](source, report=report, **options)
     if not episodes:
         raise DataError(f'{source}: no episode can be used')
-    imported = [replace(
+    imported = share_out(rules, [replace(
         episode,
         robot_videos={view: (below / file).as_posix()
                       for view, file in episode.robot_videos.items()},
         geometry=_geometry_of(episode, geometry or {}),
         human_video=(below / episode.human_video).as_posix() if episode.human_video else '',
-        split=rules.of(task_id=episode.task_id, scene=episode.scene,
-                       embodiment=episode.embodiment, seed=episode.seed,
-                       episode_id=episode.episode_id),
-    ) for episode in episodes]
+    ) for episode in episodes], before=before, balance=kind in _OWN and splits is None,
+        report=report)
     for view, one in (geometry or {}).items():
         turned = sum(view in episode.geometry for episode in imported)
         report(f'view {view}: turned by {one.rotation} degrees and cropped to {list(one.crop)}, '
@@ -94,7 +112,10 @@ def import_data(
                'import again with --split-file FILE')
     if splits:
         _report_unknown(rules, imported, report)
-    return write_manifest(output, imported)
+    path = write_manifest(output, imported)
+    if kind in _COPIED:
+        remove_superseded(output)
+    return path
 
 
 def _geometry_of(
@@ -106,14 +127,18 @@ def _geometry_of(
     return found
 
 
-def _check_old(output: Path, kind: str, below: Path, *, turning: bool) -> None:
-    """Refuse to replace a manifest of something else, or one that knows how videos are turned."""
+def _check_old(output: Path, kind: str, below: Path, *, turning: bool) -> dict[str, str]:
+    """
+    Refuse to replace a manifest of something else, or one that knows how videos are turned.
+
+    :returns: the split of each of its episodes.
+    """
     if not (output / FILE_NAME).is_file():
-        return
+        return {}
     try:
         old = read_manifest(output, series=False).episodes
     except DataError:  # of another version, or broken: it is of no use any more
-        return
+        return {}
     others = [episode for episode in old if episode.source != _SOURCES.get(kind, kind) or not all(
         Path(file).is_relative_to(below) for file in (
             *episode.robot_videos.values(), *filter(None, [episode.human_video])))]
@@ -128,10 +153,11 @@ def _check_old(output: Path, kind: str, below: Path, *, turning: bool) -> None:
             f'{output}: its manifest says how the videos of {", ".join(sorted(turned))} are '
             'rotated and cropped, which would be lost; give --params-file again, or delete the '
             'manifest')
+    return {episode.episode_id: episode.split for episode in old}
 
 
 def _report_unknown(
-    rules: Splits, episodes: Sequence[Episode], report: Callable[[str], object],
+    rules: Splits, episodes: Sequence[Episode], report: Report,
 ) -> None:
     """Say which names of a split file no episode has: what is misspelt would be trained on."""
     tasks, robots = {slug(e.task_id) for e in episodes}, {e.embodiment for e in episodes}

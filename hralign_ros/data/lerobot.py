@@ -9,6 +9,7 @@ LeRobot data sets, format v3.0, on disk.
     ROOT/meta/episodes/chunk-000/file-000.parquet        one row per episode
     ROOT/data/chunk-000/file-000.parquet                 one row per frame, many episodes
     ROOT/videos/<camera>/chunk-000/file-000.mp4          many episodes one after the other
+    ROOT/labels.csv                                      optional, see hralign_ros.data.labels
 
 These are robot episodes without human clips. What a row of a manifest says of time holds for all
 of its videos. An episode may lie at another place in each camera's file; such cameras get a row of
@@ -21,9 +22,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from hralign_ros.data.labels import Label, LABELS, read_labels
 from hralign_ros.data.manifest import DataError, Episode, REFERENCE_VIEW, slug
 from hralign_ros.data.skipped import Faults
-from hralign_ros.runtime.video import probe
+from hralign_ros.runtime.video import EDGE_S, probe
 import numpy as np
 from numpy.typing import NDArray
 import pyarrow as pa
@@ -49,10 +51,10 @@ def read_lerobot(
     """
     Read the episodes of a LeRobot data set.
 
-    Success is known only where the frames have next.success and it says yes in some episode:
-    many recordings leave it at no throughout. A video that is missing or cannot be opened is left
-    out, an episode without any or whose frames are not as its row says is skipped; both are
-    reported.
+    Success is known only where the frames have next.success and it says yes in some episode
+    (many recordings leave it at no throughout), or where labels.csv says it. A video that is
+    missing or cannot be opened is left out, an episode without any or whose frames are not as its
+    row says is skipped; both are reported.
 
     :param root: files are named relative to it.
     :param views: the view of each camera that is wanted, such as
@@ -75,12 +77,38 @@ def read_lerobot(
         embodiment=embodiment or str(info.get('robot_type') or 'unknown'), source='lerobot',
         license_id=license_id)
     reader = _Reader(root, info, cameras, texts, template, faults)
+    labels = read_labels(root / LABELS)
     episodes = [episode for row in _episode_rows(root) for episode in reader.episode(row)]
     if not any(any(episode.success_flags) for episode in episodes):
-        episodes = [replace(e, success=None, success_flags=()) for e in episodes]
+        episodes = [replace(e, success=None, success_flags=(), success_s=None) for e in episodes]
+    episodes = [_labelled(episode, labels.pop(episode.recording, Label()))
+                for episode in episodes if not labels.get(episode.recording, Label()).discard]
+    for name, label in labels.items():
+        if not label.discard:
+            faults.add('no_episode', name, f'{LABELS} names it, and there is no such episode')
     report(f'{root}: {len({e.recording for e in episodes})} episodes in {len(episodes)} rows')
     faults.tell(report)
     return sorted(episodes, key=lambda episode: episode.episode_id)
+
+
+def _labelled(episode: Episode, label: Label) -> Episode:
+    """Put an episode and its label together; what the label does not say stays."""
+    words: dict[str, Any] = {
+        name: text for name in ('scene', 'camera', 'embodiment', 'license_id', 'split', 'session',
+                                'failure') if (text := label.word(name))}
+    if label.word('task_text'):
+        words |= {'task_text': label.word('task_text'), 'task_id': slug(label.word('task_text'))}
+    episode = replace(episode, **words)
+    if label.success is None:
+        return episode
+    start = episode.time_s[0]
+    done = None if label.success_s is None else start + label.success_s
+    flags: tuple[bool, ...] = ()
+    if not label.success or done is not None:
+        flags = tuple(done is not None and time >= done - EDGE_S for time in episode.time_s)
+    return replace(
+        episode, success=label.success, success_s=done, success_flags=flags,
+        fault_s=None if label.failed_s is None else start + label.failed_s)
 
 
 class _Reader:

@@ -50,7 +50,8 @@ class Episode:
     :param scene: the place: background, light and camera poses. Scenes are shared between tasks.
     :param camera: of the third-person view (a serial number, a viewpoint's name).
     :param embodiment: panda, ur5e, sawyer, ...; human for a human clip alone.
-    :param source: where the episode comes from: metaworld, robosuite, rh20t, lerobot, folder.
+    :param source: where the episode comes from: metaworld, robosuite, rh20t, lerobot, folder,
+        rosbag.
     :param license_id: SPDX name of the licence of the videos.
     :param split: as the split file says; '' where no rule names it.
     :param seed: of a simulated episode; None for a recorded one.
@@ -73,7 +74,9 @@ class Episode:
     :param proprio: [F][P] the robot's own state at each frame.
     :param fault_s: when the fault of a failed episode began; None: not known.
     :param tags: free words, for example distractor.
-    :param session: what was recorded in one go shares it; '': every episode is one of its own.
+    :param session: what was recorded at one go; takes of a session never stand in two splits. '':
+        each recording is a session of its own.
+    :param success_s: when the task was accomplished, on the clock of time_s; None: not known.
     """
 
     episode_id: str
@@ -103,6 +106,7 @@ class Episode:
     fault_s: float | None = None
     tags: Sequence[str] = ()
     session: str = ''
+    success_s: float | None = None
 
     def robot_span(self, view: str) -> tuple[float, ...]:
         """Return first and last second of a robot's clip in its own file; (): all of it."""
@@ -130,8 +134,8 @@ _SCHEMA = pa.schema([
         ('rotation', pa.int16()), ('crop', pa.list_(pa.float64()))]))),
     ('time_s', pa.list_(pa.float64())), ('success_flags', pa.list_(pa.bool_())),
     ('progress', _FLOATS), ('actions', pa.list_(_FLOATS)), ('proprio', pa.list_(_FLOATS)),
-    ('fault_s', pa.float64()), ('tags', _STRINGS),
-    ('session', pa.string()),
+    ('fault_s', pa.float64()), ('tags', _STRINGS), ('session', pa.string()),
+    ('success_s', pa.float64()),
 ], metadata={'hralign_manifest': str(SCHEMA_VERSION)})
 
 
@@ -272,10 +276,10 @@ def read_manifest(folder: Path, *, series: bool = True) -> DataSet:
 _SERIES = ('time_s', 'success_flags', 'progress', 'actions', 'proprio')
 # So many rows are plain Python values at a time while a manifest is written.
 _GROUP = 1000
-_OPTIONAL = ('seed', 'success', 'fault_s')
+_OPTIONAL = ('seed', 'success', 'fault_s', 'success_s')
 _MAPS = ('robot_videos', 'robot_offset_s', 'geometry')
 # Columns that a manifest of this schema may lack.
-_YOUNGER = ('robot_offset_s', 'geometry', 'session')
+_YOUNGER = ('robot_offset_s', 'geometry', 'session', 'success_s')
 _EMPTY: dict[str, Any] = {
     f.name: {} if f.name in _MAPS else '' if f.type is str else ()
     for f in fields(Episode)}
@@ -320,6 +324,10 @@ def _check(episode: Episode) -> None:
         if view not in episode.robot_videos or not math.isfinite(offset):
             refuse(f'robot_offset_s is {offset} for view {view}; needed are seconds, for views '
                    'that have a file')
+    if episode.success_s is not None and not (
+            episode.success and math.isfinite(episode.success_s)):
+        refuse(f'success_s is {episode.success_s} and success is {episode.success}; needed are '
+               'seconds, of a success')
     videos = {*episode.robot_videos, *([HUMAN] if episode.human_video else [])}
     if set(episode.geometry) - videos:
         refuse(f'geometry is of {", ".join(sorted(episode.geometry))}; there are videos of '

@@ -231,8 +231,7 @@ def lost_fraction(stamps: Sequence[int]) -> float:
 
 
 _IMAGE_REMEDIES = {
-    'unsupported_encoding': 'Set the camera driver to rgb8 or bgr8, or install cv_bridge for the '
-                            'numpy that is loaded',
+    'unsupported_encoding': 'Set the camera driver to rgb8 or bgr8',
     'oversized_image': 'Set the camera driver to a smaller image',
 }
 

@@ -16,7 +16,6 @@ from hralign_ros.nodes import image_subscriptions, parameters
 from hralign_ros.nodes.network import disagreement
 from hralign_ros.nodes.parameters import Settings
 from hralign_ros.runtime.errors import first_line, FrameError
-from hralign_ros.runtime.images import RAW_ENCODINGS
 from lifecycle_msgs.srv import GetState
 import rclpy
 from rclpy.context import Context
@@ -72,8 +71,7 @@ def _check(message: Any) -> tuple[str, str]:
         return problem.reason, str(problem)
     if isinstance(message, CompressedImage):
         return '', f'decoded to {image.shape[1]}x{image.shape[0]}'
-    return '', ('decoded directly' if message.encoding in RAW_ENCODINGS
-                else 'decoded by cv_bridge')
+    return '', 'decoded directly'
 
 
 class Listener:
@@ -232,9 +230,3 @@ def messages_finding() -> Finding:
         return error('hralign_msgs', f'{found})' if remedy else found,
                      ' '.join((remedy or found).split()))
     return ok('hralign_msgs', 'imported')
-
-
-def cv_bridge_problem() -> tuple[str, bool]:
-    """Tell why cv_bridge cannot be used ('': it can), and whether it is only not installed."""
-    why_not = image_subscriptions.find_cv_bridge()[1]
-    return why_not, why_not == image_subscriptions.NOT_INSTALLED

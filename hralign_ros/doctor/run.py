@@ -32,7 +32,6 @@ from hralign_ros.doctor.findings import (
 from hralign_ros.doctor.synchronisation import pairing_finding
 from hralign_ros.runtime.errors import HralignError
 from hralign_ros.runtime.parameter_file import read_parameters
-import numpy as np
 
 if TYPE_CHECKING:
     from hralign_ros.doctor.listening import Listener, Settings
@@ -178,13 +177,10 @@ def _ros_findings(listener: 'Listener | None', problem: Exception | None) -> lis
         findings += guarded('middleware', software.rmw_finding, listener.middleware, environment)
     findings += [software.domain_finding(environment), software.discovery_finding(environment)]
     if listener is None:
-        return [*findings, skipped('hralign_msgs', 'rclpy cannot be used'),
-                skipped('numpy', f'{np.__version__}; cv_bridge needs ROS')]
-    from hralign_ros.doctor.listening import cv_bridge_problem, messages_finding
+        return [*findings, skipped('hralign_msgs', 'rclpy cannot be used')]
+    from hralign_ros.doctor.listening import messages_finding
 
-    why_not, missing = cv_bridge_problem()
-    return [*findings, *guarded('hralign_msgs', messages_finding),
-            *guarded('numpy', software.numpy_finding, np.__version__, why_not, missing=missing)]
+    return [*findings, *guarded('hralign_msgs', messages_finding)]
 
 
 def _live_sections(

@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""What is installed and set: Python, ROS, numpy, onnxruntime, the bundle."""
+"""What is installed and set: Python, ROS, onnxruntime, the bundle."""
 
 from collections.abc import Mapping, Sequence
 import ctypes
@@ -143,22 +143,6 @@ def discovery_finding(environment: Mapping[str, str]) -> Finding:
         return warn('discovery', f"ROS_AUTOMATIC_DISCOVERY_RANGE is '{text}'; known are SUBNET, "
                     'LOCALHOST, OFF, SYSTEM_DEFAULT', 'Set it to one of these, or unset it')
     return ok('discovery', _RANGES[text] + (f'; peers {peers}' if peers else ''))
-
-
-def numpy_finding(version: str, why_not: str, *, missing: bool) -> Finding:
-    """
-    Check numpy against cv_bridge.
-
-    :param why_not: why cv_bridge cannot be used; empty: it can.
-    :param missing: it is only not installed.
-    """
-    if not why_not:
-        return ok('numpy', f'{version}, and cv_bridge works with it')
-    if missing:
-        return ok('numpy', f'{version}; {why_not}, which only unusual encodings need')
-    found, _, remedy = why_not.partition(': ')
-    return warn('numpy', f'{version}: {found}; images that need cv_bridge are refused',
-                remedy or "Reinstall the distribution's cv_bridge")
 
 
 # onnxruntime.

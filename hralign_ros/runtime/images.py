@@ -5,13 +5,15 @@
 From the bytes of a camera message to an RGB image: pure functions on numpy arrays.
 
 All images are uint8 arrays [H, W, 3] in RGB order. An rgb8 image without row padding is a
-view on the message's own bytes; every other path makes exactly one copy.
+view on the message's own bytes; every other 8-bit path makes exactly one copy.
 """
 
 from array import array
 from dataclasses import dataclass
 import os
+import re
 import struct
+from typing import Any, NamedTuple
 
 # Larger images are refused before anything is allocated for them. OpenCV reads limits of its
 # own when it is loaded, which is too late where somebody else has loaded it before.
@@ -26,16 +28,55 @@ import numpy as np  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
 Image = NDArray[np.uint8]
-Buffer = bytes | bytearray | memoryview | array
+Buffer = bytes | bytearray | memoryview | array | NDArray[np.uint8]
 
-# sensor_msgs/Image encoding -> (channels, OpenCV conversion to RGB or None).
-RAW_ENCODINGS: dict[str, tuple[int, int | None]] = {
-    'rgb8': (3, None),
-    'bgr8': (3, cv2.COLOR_BGR2RGB),
-    'rgba8': (4, cv2.COLOR_RGBA2RGB),
-    'bgra8': (4, cv2.COLOR_BGRA2RGB),
-    'mono8': (1, cv2.COLOR_GRAY2RGB),
+
+class RawEncoding(NamedTuple):
+    """
+    How the pixels of a sensor_msgs/Image lie in its data.
+
+    :param channels: samples a pixel in a row; in YUV 4:2:2 its Y, and U or V.
+    :param conversion: OpenCV's to RGB; None: it is RGB.
+    :param bits: of a sample; of 16 the upper 8 count, which is what cv_bridge does.
+    :param shared: width and height of the block of pixels that has one colour.
+    :param chroma_below: half as many rows of U and V follow the rows of Y.
+    """
+
+    channels: int
+    conversion: int | None
+    bits: int = 8
+    shared: tuple[int, int] = (1, 1)
+    chroma_below: bool = False
+
+    def row_bytes(self, width: int) -> int:
+        """Return how many bytes a row of so many pixels has, without padding."""
+        return width * self.channels * self.bits // 8
+
+
+# By the encoding's name. OpenCV names a Bayer pattern after the second pixel of the second row.
+RAW_ENCODINGS: dict[str, RawEncoding] = {
+    'rgb8': RawEncoding(3, None),
+    'bgr8': RawEncoding(3, cv2.COLOR_BGR2RGB),
+    'rgba8': RawEncoding(4, cv2.COLOR_RGBA2RGB),
+    'bgra8': RawEncoding(4, cv2.COLOR_BGRA2RGB),
+    'mono8': RawEncoding(1, cv2.COLOR_GRAY2RGB),
+    'rgb16': RawEncoding(3, None, 16),
+    'bgr16': RawEncoding(3, cv2.COLOR_BGR2RGB, 16),
+    'rgba16': RawEncoding(4, cv2.COLOR_RGBA2RGB, 16),
+    'bgra16': RawEncoding(4, cv2.COLOR_BGRA2RGB, 16),
+    'mono16': RawEncoding(1, cv2.COLOR_GRAY2RGB, 16),
+    **{f'bayer_{pattern}{bits}': RawEncoding(1, conversion, bits)
+       for bits in (8, 16) for pattern, conversion in (
+           ('rggb', cv2.COLOR_BayerBG2RGB), ('bggr', cv2.COLOR_BayerRG2RGB),
+           ('gbrg', cv2.COLOR_BayerGR2RGB), ('grbg', cv2.COLOR_BayerGB2RGB))},
+    **{name: RawEncoding(2, conversion, shared=(2, 1)) for name, conversion in (
+        ('yuv422', cv2.COLOR_YUV2RGB_UYVY), ('uyvy', cv2.COLOR_YUV2RGB_UYVY),
+        ('yuv422_yuy2', cv2.COLOR_YUV2RGB_YUY2), ('yuyv', cv2.COLOR_YUV2RGB_YUY2))},
+    'nv12': RawEncoding(1, cv2.COLOR_YUV2RGB_NV12, shared=(2, 2), chroma_below=True),
+    'nv21': RawEncoding(1, cv2.COLOR_YUV2RGB_NV21, shared=(2, 2), chroma_below=True),
 }
+# What compressed_image_transport says of an image of distances.
+_DEPTH = re.compile(r'\s*(16|32|64)[USF]C\d|.*compressedDepth')
 
 MAX_COMPRESSED_BYTES = 64 * 1024 * 1024
 # Metadata may come before a JPEG's size: more than this is no camera's.
@@ -57,41 +98,74 @@ _CV2_ROTATION = {
 }
 
 
+def decode_message(message: Any) -> Image:
+    """
+    Decode a camera's message: live and from recordings, images are made here.
+
+    :param message: sensor_msgs/Image or sensor_msgs/CompressedImage, whoever deserialised it.
+    :returns: uint8 [H, W, 3], RGB.
+    :raises FrameError: the image cannot be used.
+    """
+    if hasattr(message, 'format'):
+        return decode_compressed(message.data, encoding=message.format)
+    return decode_raw(
+        message.data, height=message.height, width=message.width, step=message.step,
+        encoding=message.encoding, is_bigendian=bool(message.is_bigendian))
+
+
 def decode_raw(
     data: Buffer, *, height: int, width: int, step: int, encoding: str,
+    is_bigendian: bool = False,
 ) -> Image:
     """
     Decode the bytes of a sensor_msgs/Image in one of RAW_ENCODINGS to RGB.
 
     :param data: the message's data, at least height * step bytes.
     :param step: bytes from one row to the next, padding included.
+    :param is_bigendian: of samples of 16 bits: the upper byte comes first.
     :returns: uint8 [height, width, 3], RGB, C-contiguous.
     :raises FrameError: unsupported_encoding, empty_image, oversized_image, bad_step, truncated.
     """
     if encoding not in RAW_ENCODINGS:
         raise FrameError(
             'unsupported_encoding',
-            f"encoding '{encoding}' is not decoded here; allowed: {', '.join(RAW_ENCODINGS)}. "
-            'Set the camera driver to one of these')
+            f"encoding '{encoding}' is no colour image that is decoded here; allowed: "
+            f'{", ".join(RAW_ENCODINGS)}. Set the camera driver to one of these')
     check_size(height, width)
-    channels, conversion = RAW_ENCODINGS[encoding]
-    row = width * channels
+    layout = RAW_ENCODINGS[encoding]
+    if width % layout.shared[0] or height % layout.shared[1]:
+        raise FrameError(
+            'unsupported_encoding',
+            f"encoding '{encoding}' has one colour for {layout.shared[0]}x{layout.shared[1]} "
+            f'pixels, and the image is {width}x{height}; set the camera driver to an even size')
+    flat = np.frombuffer(data, np.uint8)
+    row = layout.row_bytes(width)
+    count = height
+    if layout.chroma_below:
+        count += height // 2
+        # Drivers differ in what a row is here; data of exactly this size has no padding.
+        step = row if flat.size == count * row else step
     if step < row:
         raise FrameError(
             'bad_step',
             f'step is {step} bytes, but a row of {width} {encoding} pixels has {row}; '
             'the camera driver fills the message wrongly')
-    flat = np.frombuffer(data, np.uint8)
-    if flat.size < height * step:
+    if flat.size < count * step:
         raise FrameError(
             'truncated',
-            f'{flat.size} bytes of data, but {height} rows of {step} bytes are '
-            f'{height * step}; the message was cut or its size fields are wrong')
-    rows = flat[:height * step].reshape(height, step)[:, :row]
-    pixels = rows.reshape(height, width, channels)
-    if conversion is None:
-        return np.ascontiguousarray(pixels)
-    return np.asarray(cv2.cvtColor(pixels, conversion), np.uint8)
+            f'{flat.size} bytes of data, but {count} rows of {step} bytes are '
+            f'{count * step}; the message was cut or its size fields are wrong')
+    rows = flat[:count * step].reshape(count, step)[:, :row]
+    if layout.bits == 16:
+        deep = np.ascontiguousarray(rows).view('>u2' if is_bigendian else '<u2')
+        pixels: NDArray[Any] = deep.astype(np.uint16).reshape(count, width, layout.channels)
+    else:
+        pixels = rows.reshape(count, width, layout.channels)
+    if layout.conversion is not None:
+        pixels = cv2.cvtColor(pixels, layout.conversion)
+    if layout.bits == 16:
+        pixels = cv2.convertScaleAbs(pixels, alpha=255.0 / 65535.0)
+    return np.ascontiguousarray(pixels, np.uint8)
 
 
 def decode_compressed(data: Buffer, *, encoding: str = '') -> Image:
@@ -104,7 +178,7 @@ def decode_compressed(data: Buffer, *, encoding: str = '') -> Image:
     :returns: uint8 [H, W, 3], RGB. Orientation tags are ignored: the pixels are taken as stored.
     :raises FrameError: unsupported_encoding, empty_image, oversized_image, corrupt_image.
     """
-    if 'compressedDepth' in encoding:
+    if _DEPTH.match(encoding):
         raise FrameError(
             'unsupported_encoding',
             f"format '{encoding}' is a depth image; connect a colour topic")

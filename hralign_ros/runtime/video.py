@@ -16,8 +16,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from hralign_ros.runtime.errors import DataError, import_package
-from hralign_ros.runtime.images import AS_IT_COMES, ViewGeometry
+from hralign_ros.runtime.errors import DataError, FrameError, import_package
+from hralign_ros.runtime.images import AS_IT_COMES, decode_compressed, ViewGeometry
 from hralign_ros.runtime.pairing import PairingRules
 import numpy as np
 from numpy.typing import NDArray
@@ -189,6 +189,126 @@ def read_frames(
     return np.stack([images[stamps[i]] for i in wanted.tolist()]), times[wanted]
 
 
+class RecordingWriter:
+    """
+    Write frames with times of their own to an MP4 file without loss, as a context manager.
+
+    JPEG files are put in as they are; other images become H.264 in RGB, equal to the bit. (In YUV,
+    even without loss otherwise, the embedding's tokens moved by cosines down to .99.)
+    The file is there when the block has ended well, and replaces an older one in one step. Nothing
+    is left where the block raises; a process that is killed leaves a hidden `.tmp` file.
+
+    :param quality: constant rate factor of x264 for images other than JPEG; 0: without loss.
+    :ivar frames: how many were added.
+    """
+
+    def __init__(self, path: Path, *, quality: int = 0) -> None:
+        self.path, self.quality, self.frames = Path(path), quality, 0
+        self._is_jpeg = False
+        self._shape: tuple[int, ...] = ()
+        self._last = -1
+        self._container: Any = None
+        self._stream: Any = None
+
+    def __enter__(self) -> 'RecordingWriter':
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._scratch = _scratch(self.path)
+        self._container = _import_av().open(str(self._scratch), 'w', format='mp4')
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.finish()
+        elif self._container is not None:
+            self._end()
+
+    def finish(self) -> None:
+        """
+        Write the end, and give the file its name; leaving the block does it as well.
+
+        :raises DataError: there is no frame.
+        """
+        if self._container is None:
+            return
+        try:
+            if not self.frames:
+                raise DataError(f'video {self.path}: there is no frame to write')
+            if not self._is_jpeg:
+                self._container.mux(self._stream.encode())
+            self._container.close()
+            self._scratch.replace(self.path)
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        container, self._container = self._container, None
+        if self.frames:  # PyAV has no end for a file without a beginning
+            container.close()
+        self._scratch.unlink(missing_ok=True)
+
+    def add(self, image: NDArray[np.uint8], time_s: float, jpeg: bytes = b'') -> None:
+        """
+        Add a frame.
+
+        :param image: uint8 [H, W, 3] RGB, all of one size.
+        :param time_s: from the first frame [s], at least a microsecond after the frame before.
+        :param jpeg: the file that it was decoded from, where it was one.
+        :raises DataError: it is not of the right shape, or not later than the frame before, or
+            some have a JPEG file and others have none.
+        """
+        av = _import_av()
+        if not self.frames:
+            self._start(image, bool(jpeg))
+        if image.shape != self._shape or bool(jpeg) != self._is_jpeg:
+            raise DataError(
+                f'video {self.path}: a frame is {list(image.shape)}{" JPEG" if jpeg else ""}, the '
+                f'first is {list(self._shape)}{" JPEG" if self._is_jpeg else ""}')
+        ticks = round(time_s / _TICK)
+        if ticks <= self._last:
+            raise DataError(f'video {self.path}: a frame is not later than the one before')
+        if jpeg:
+            packet = av.Packet(jpeg)
+            packet.stream = self._stream
+            packet.pts = packet.dts = ticks
+            packet.is_keyframe = True
+            packets = [packet]
+        else:
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format='rgb24')
+            frame.pts, packets = ticks, []
+            frame.time_base = _TICK
+            packets = self._stream.encode(frame)
+        self._container.mux(packets)
+        self._last = ticks
+        self.frames += 1
+
+    def _start(self, image: NDArray[np.uint8], is_jpeg: bool) -> None:
+        if image.ndim != 3 or image.shape[2] != 3 or not image.size or image.dtype != np.uint8:
+            raise DataError(f'video {self.path}: a frame is {image.dtype} {list(image.shape)}; '
+                            'needed is uint8 [H, W, 3]')
+        if is_jpeg:
+            self._stream = self._container.add_stream('mjpeg')
+            # The codec only asks for a format that it could write itself.
+            self._stream.pix_fmt = 'yuvj420p'
+        else:
+            loss = {'crf': str(self.quality)} if self.quality else {'qp': '0'}
+            # Frames are sought: a key frame is never far. Better presets take four times as long,
+            # for reading too, and save a tenth.
+            self._stream = self._container.add_stream(
+                'libx264rgb', options={'preset': 'ultrafast', 'g': '60', **loss})
+            self._stream.pix_fmt = 'rgb24'
+        self._stream.height, self._stream.width = image.shape[:2]
+        self._stream.time_base = self._stream.codec_context.time_base = _TICK
+        self._shape, self._is_jpeg = image.shape, is_jpeg
+
+
+# What the times of a recording are rounded to: a microsecond.
+_TICK = Fraction(1, 1_000_000)
+
+
+def _scratch(path: Path) -> Path:
+    return path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+
+
 def write_video(
     path: Path, frames: Iterable[NDArray[np.uint8]], fps: float, *, quality: int = 20,
 ) -> Path:
@@ -203,7 +323,7 @@ def write_video(
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    scratch = _scratch(path)
     av = _import_av()
     shape: tuple[int, ...] = ()
     try:
@@ -249,7 +369,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
             if not container.streams.video:
                 raise DataError(f'video {path}: holds no video stream')
             yield container, container.streams.video[0]
-    except (av.FFmpegError, OSError, ValueError) as error:
+    except (av.FFmpegError, OSError, ValueError, FrameError) as error:
         raise DataError(f'video {path}: {getattr(error, "strerror", None) or error}') from error
 
 
@@ -274,8 +394,21 @@ def _packets(container: Any, stream: Any) -> Iterator[Any]:
 
 def _decoded(container: Any, stream: Any) -> Iterator[Any]:
     """Decode frames in the order they are shown, from where the container stands."""
+    # JPEG files in an MP4 are decoded as those of a camera are: FFmpeg's colours differ a little.
+    files = stream.codec_context.name == 'mjpeg' and stream.codec_context.codec_tag == 'mp4v'
     for packet in _packets(container, stream):
-        yield from packet.decode()
+        if not files:
+            yield from packet.decode()
+        elif packet.size:
+            yield _JpegFrame(packet.pts, bytes(packet))
+
+
+@dataclass(frozen=True)
+class _JpegFrame:
+    """A frame that is a file."""
+
+    pts: int
+    data: bytes
 
 
 def _times(path: Path) -> tuple[NDArray[np.float64], list[int]]:
@@ -344,6 +477,8 @@ def _decode(
 
 def _image(frame: Any) -> NDArray[np.uint8]:
     """Return a frame as it is shown: telephones store images rotated or mirrored and say so."""
+    if isinstance(frame, _JpegFrame):
+        return decode_compressed(frame.data, encoding='jpeg')
     image: NDArray[np.uint8] = frame.to_ndarray(format='rgb24')
     matrix = frame.side_data.get('DISPLAYMATRIX')
     if matrix is None:

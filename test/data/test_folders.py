@@ -96,6 +96,19 @@ def test_success_flags(tmp_path):
     assert list(read_manifest(tmp_path).episodes[0].success_flags) == [False, True, True]
 
 
+def test_sessions_and_splits(tmp_path):
+    """Guards what labels.csv says of them, and what it wants left out."""
+    add(tmp_path, *(f'push/{i}/third_person.mp4' for i in range(4)))
+    (tmp_path / 'labels.csv').write_text(
+        'episode,success,time_s,session,split\npush/0,success,0.1,a,validation\n'
+        'push/1,failure,,a,\npush/2,discard,,,\n')
+    import_data('folders', tmp_path, report=lambda line: None)
+    first, second, third = read_manifest(tmp_path).episodes
+    assert (first.split, second.split, third.episode_id) == (
+        'validation', 'validation', 'push/3')
+    assert (first.session, first.success_s, third.session) == ('a', 0.1, '')
+
+
 def test_videos_of_two_recorders(tmp_path):
     """
     Guards videos that were started by hand: they are matched by the seconds since each began.

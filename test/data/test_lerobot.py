@@ -225,6 +225,20 @@ def test_what_is_no_data_set(tmp_path, file):
         read(tmp_path)
 
 
+def test_labels(tmp_path):
+    """Guards sets without next.success: a table beside them says how episodes ended."""
+    make(tmp_path)
+    (tmp_path / 'labels.csv').write_text(
+        'episode,success,time_s,split,session,task_text\nepisode_000000,yes,0.3,,morning,\n'
+        'episode_000001,no,,validation,noon,Lift it\nepisode_000002,discard,,,,\nelse,no,,,,\n')
+    (first, second), faults = read(tmp_path)
+    assert list(first.success_flags) == [False] * 3 + [True] * 3
+    assert (first.success, first.session, first.success_s) == (True, 'morning', 0.3)
+    assert (second.success, second.split, second.task_id) == (False, 'validation', 'lift-it')
+    assert list(second.success_flags) == [False] * 4
+    assert faults.counts() == {'no_episode': 1}
+
+
 def test_import(tmp_path):
     """Guards the manifest of robot episodes without human clips."""
     make(tmp_path)

@@ -25,7 +25,7 @@ FULL = replace(
     human_from='b', human_span_s=(0.5, 1.5), robot_span_s=(0.0, 3.25),
     time_s=(0.0, 0.1, 0.2), success_flags=(False, False, True), progress=(0.0, 0.5, 1.0),
     actions=((0.5, 1.0), (0.25, 2.0), (0.0, 3.0)), proprio=((1.0,), (2.0,), (3.0,)),
-    fault_s=0.125, tags=('distractor',), robot_offset_s={'wrist': -0.5},
+    fault_s=0.125, tags=('distractor',), robot_offset_s={'wrist': -0.5}, session='monday',
     geometry={'wrist': ViewGeometry(90, (0.0, 0.25, 1.0, 1.0)), 'human': ViewGeometry(180)})
 
 
@@ -48,6 +48,20 @@ def test_round_trip(tmp_path):
     assert [plain(e) for e in data.episodes] == [plain(e) for e in (BARE, FULL, unknown)]
     assert read_manifest(path).episodes == data.episodes
     assert [p.name for p in tmp_path.iterdir()] == [FILE_NAME]
+
+
+def test_the_time_of_a_success(tmp_path):
+    """Guards a time that is none of a success, and manifests that are older than the column."""
+    good = replace(BARE, success=True, success_s=1.25)
+    write_manifest(tmp_path, [good])
+    assert read_manifest(tmp_path).episodes[0].success_s == 1.25
+    for success, time in ((False, 1.0), (None, 1.0), (True, float('nan'))):
+        with pytest.raises(DataError, match='success_s'):
+            write_manifest(tmp_path, [replace(good, success=success, success_s=time)])
+    table = parquet.read_table(tmp_path / FILE_NAME).drop_columns(['session', 'success_s'])
+    parquet.write_table(table, tmp_path / FILE_NAME)
+    old = read_manifest(tmp_path).episodes[0]
+    assert (old.session, old.success_s) == ('', None)
 
 
 def test_without_what_is_there_for_every_frame(tmp_path):

@@ -3,8 +3,11 @@
 
 """Splits: what is held out is held out everywhere."""
 
-from hralign_ros.data.manifest import DataError
-from hralign_ros.data.splits import read_splits, SCENE_KINDS, SPLITS
+from collections import Counter
+from dataclasses import replace
+
+from hralign_ros.data.manifest import DataError, Episode
+from hralign_ros.data.splits import read_splits, SCENE_KINDS, share_out, SHARES, SPLITS
 from hypothesis import given
 from hypothesis import strategies as st
 import pytest
@@ -108,3 +111,85 @@ def test_a_file_of_ones_own(tmp_path):
 def test_a_place_of_ones_own_is_no_kind_of_scene(scene):
     """Guards imported recordings: a folder called test was a test scene, with all in it."""
     assert of(scene=scene, seed=0) == 'train'
+
+
+def attempts(count, task='push', **more):
+    """Make as many successes and as many failures."""
+    return [Episode(
+        episode_id=f'{task}-{i:03d}', task_id=task, task_text=task, scene='lab', camera='c',
+        embodiment='panda', source='rosbag', license_id='', success=i % 2 == 0,
+        **{name: make(i) for name, make in more.items()}) for i in range(2 * count)]
+
+
+def shared(episodes, before=None, balance=True):
+    said = []
+    out = share_out(RULES, episodes, before=before or {}, balance=balance, report=said.append)
+    return {e.episode_id: e.split for e in out}, out, said
+
+
+@pytest.mark.parametrize('count', [3, 5, 10, 50, 200])
+def test_every_split_has_both_kinds(count):
+    """
+    Guards small sets: ten attempts of each kind left nothing to calibrate on.
+
+    The calibration split was one attempt in ten, by chance; that was noticed after training.
+    """
+    _, out, said = shared(attempts(count))
+    counts = Counter((e.split, e.success) for e in out)
+    assert all(counts[split, kind] for split in SHARES for kind in (True, False))
+    assert set(dict.fromkeys(e.split for e in out)) == set(SHARES) and not said
+
+
+def test_what_is_missing_is_said():
+    """Guards two attempts of each kind: an hour of training later it would be known."""
+    for episodes, words in ((attempts(2), 'test_seen has no success, test_seen has no failure'),
+                            (attempts(9)[::2], 'train has no failure, calibration has no')):
+        said, = shared(episodes)[2]
+        assert words in said and 'task push' in said
+    assert not shared([replace(e, success=None) for e in attempts(5)])[2]
+
+
+def test_splits_stay_when_attempts_are_added():
+    """Guards against training on what a test had used before."""
+    some = attempts(4)
+    before, _, _ = shared(some)
+    after, _, _ = shared(attempts(40), before)
+    assert all(after[name] == split for name, split in before.items())
+    # Where a split file is given, it decides.
+    ruled, _, _ = shared(some, before, balance=False)
+    assert ruled == {e.episode_id: RULES.of(
+        task_id=e.task_id, scene=e.scene, embodiment=e.embodiment, seed=None,
+        episode_id=e.episode_id) for e in some}
+
+
+@pytest.mark.parametrize('count', [6, 40, 200])
+def test_a_session_is_in_one_split(count):
+    """Guards against takes that are alike on both sides of a split."""
+    episodes = attempts(count, session=lambda i: f's{i // 4}') + attempts(
+        count, task='pull', session=lambda i: f's{i // 4}')
+    for balance in (True, False):
+        _, out, _ = shared(episodes, balance=balance)
+        sessions = {}
+        for episode in out:
+            sessions.setdefault(episode.session, set()).add(episode.split)
+        assert all(len(splits) == 1 for splits in sessions.values())
+
+
+def test_a_session_with_a_task_that_is_held_out():
+    """Guards what is held out: the session's other tasks train nothing either."""
+    held = sorted(RULES.test_tasks)[0]
+    _, out, said = shared(attempts(3, session=lambda i: 's') + attempts(
+        1, task=held, session=lambda i: 's'), balance=False)
+    assert {(e.task_id, e.split) for e in out} == {('push', ''), (held, 'test_task')}
+    assert any('their session is held back as test_task' in line for line in said)
+
+
+def test_splits_that_labels_give():
+    """Guards what somebody decided: it stays, and its session goes with it."""
+    episodes = attempts(6, session=lambda i: f's{i // 2}')
+    episodes[0] = replace(episodes[0], split='test_view')
+    splits, _, _ = shared(episodes)
+    assert splits['push-000'] == splits['push-001'] == 'test_view'
+    episodes[1] = replace(episodes[1], split='train')
+    with pytest.raises(DataError, match="session 's0' is given the splits test_view and train"):
+        shared(episodes)

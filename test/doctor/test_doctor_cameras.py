@@ -79,7 +79,7 @@ CASES: dict[str, tuple[Camera, str, Level, str]] = {
         camera(tuple(m for i, m in enumerate(heard(60)) if i % 3 != 0)), 'messages', Level.WARN,
         '33%'),
     'encoding': (camera(heard(fault='unsupported_encoding', explanation='no')), 'image',
-                 Level.ERROR, 'cv_bridge'),
+                 Level.ERROR, 'rgb8 or bgr8'),
     'step': (camera(heard(fault='bad_step', explanation='no')), 'image', Level.ERROR, 'driver'),
     'sizes': (camera(heard(image=lambda i, _: f'{i % 2}')), 'image', Level.WARN, 'one camera'),
     'stuck': (camera(heard(digest=1)), 'content', Level.WARN, 'stuck'),

@@ -21,7 +21,7 @@ class Images(Target):
     """Camera messages: an image within the limits comes out, or a FrameError."""
 
     longest = 4096
-    _ENCODINGS = (*RAW_ENCODINGS, '16UC1', 'bayer_rggb8', 'yuv422', '')
+    _ENCODINGS = (*RAW_ENCODINGS, '16UC1', '8UC3', '')
     _FORMATS = ('jpeg', 'png', 'rgb8; jpeg compressed bgr8', '16UC1; compressedDepth png', '')
 
     def seeds(self) -> list[bytes]:
@@ -91,7 +91,8 @@ def _raw_message(source: Source, encoding: str) -> ImageMessage:
     height, width = size(), size()
     kind = source.whole(1)
     if kind < 200:
-        step = width * RAW_ENCODINGS.get(encoding, (2, None))[0] + kind % 4
+        layout = RAW_ENCODINGS.get(encoding, RAW_ENCODINGS['yuyv'])
+        step = layout.row_bytes(width) + kind % 4
     else:
         step = source.whole(4) if kind < 230 else kind
     step = min(step, 2 ** 32 - 1)

@@ -35,7 +35,8 @@ def test_raw(data, height, width, step, encoding):
 @quick
 @hypothesis.given(
     height=st.integers(1, 9), width=st.integers(1, 9), pad=st.integers(0, 5),
-    encoding=st.sampled_from(sorted(RAW_ENCODINGS)), seed=st.integers(0, 999))
+    encoding=st.sampled_from(['rgb8', 'bgr8', 'rgba8', 'bgra8', 'mono8']),
+    seed=st.integers(0, 999))
 def test_raw_that_fits(height, width, pad, encoding, seed):
     """Guards against refusing a good message, and against a wrong pixel in it."""
     channels = RAW_ENCODINGS[encoding][0]

@@ -6,7 +6,9 @@
 from fractions import Fraction
 
 import av
+import cv2
 from hralign_ros.data.manifest import DataError
+from hralign_ros.runtime.images import decode_compressed
 from hralign_ros.runtime.video import (
     frame_times,
     nearest,
@@ -14,6 +16,7 @@ from hralign_ros.runtime.video import (
     play,
     probe,
     read_frames,
+    RecordingWriter,
     within,
     write_video,
 )
@@ -434,3 +437,54 @@ def test_nearest():
     times, wanted = np.sort(rng.random(50)), rng.random(200)
     np.testing.assert_array_equal(
         nearest(times, wanted), np.abs(times[None] - wanted[:, None]).argmin(1))
+
+
+def recording(path, images, times, jpegs=()):
+    with RecordingWriter(path) as writer:
+        for number, (picture, time_s) in enumerate(zip(images, times, strict=True)):
+            writer.add(picture, time_s, jpegs[number] if jpegs else b'')
+    return path
+
+
+@pytest.mark.parametrize('jpeg', [False, True])
+def test_recordings_are_equal_to_the_bit(tmp_path, jpeg):
+    """
+    Guards what is learnt from recordings: the node sees the same images, of any size.
+
+    FFmpeg's own decoder makes other colours of a JPEG than the node's. YUV without loss makes
+    other colours of RGB, and has one for four pixels.
+    """
+    rng = np.random.default_rng(0)
+    times = np.cumsum(rng.uniform(0.001, 0.2, 90)) - 0.001
+    times -= times[0]
+    images = [cv2.resize(rng.integers(0, 256, (7, 9, 3), np.uint8), (65, 49)) for _ in times]
+    jpegs = []
+    if jpeg:
+        jpegs = [cv2.imencode('.jpg', image)[1].tobytes() for image in images]
+        images = [decode_compressed(data) for data in jpegs]
+    path = recording(tmp_path / 'a.mp4', images, times, jpegs)
+    assert [entry.name for entry in tmp_path.iterdir()] == ['a.mp4']
+    assert np.abs(frame_times(path) - times).max() <= 1e-6
+    frames, _ = read_frames(path, times_s=times)
+    np.testing.assert_array_equal(frames, images)
+    frames, _ = read_frames(path, times_s=times[[80, 3]])
+    np.testing.assert_array_equal(frames, [images[80], images[3]])
+    played = list(play(path))
+    assert np.abs([time_s for time_s, _ in played] - times).max() <= 1e-6
+    np.testing.assert_array_equal(played[7][1], images[7])
+
+
+def test_recordings_that_are_refused(tmp_path):
+    """Guards half a file: what is refused, or stopped, leaves none, and an older one stays."""
+    path = recording(tmp_path / 'a.mp4', [image(0)], [0.0])
+    before = path.read_bytes()
+    for images, times, jpegs, words in (
+            ([image(0), image(1)[:20]], [0, 1], (), 'the first is'),
+            ([image(0), image(1)], [0, 0], (), 'not later'),
+            ([image(0), image(1)], [0, 1], (b'', b'x'), 'JPEG'),
+            ([image(0)[..., 0]], [0], (), 'needed is'),
+            ([], [], (), 'no frame')):
+        with pytest.raises(DataError, match=words):
+            recording(path, images, times, jpegs)
+        assert path.read_bytes() == before
+        assert [entry.name for entry in tmp_path.iterdir()] == ['a.mp4']

@@ -57,6 +57,8 @@ setup(
         'test': ['pytest'],
         # Videos, and the report of `make demo`.
         'demo': ['av>=16', 'matplotlib>=3.6,<4'],
+        # The recorder node.
+        'record': ['mcap>=1.1,<2'],
         # Signing bundles and checking signatures.
         'signature': ['cryptography>=41'],
         # The offline half: data sets, training, export. torchvision needs the full build of torch
@@ -94,6 +96,7 @@ setup(
         'console_scripts': [
             'encoder_node = hralign_ros.nodes.encoder_node:main',
             'policy_example = hralign_ros.nodes.policy_example:main',
+            'recorder = hralign_ros.nodes.recorder:main',
             'video_publisher = hralign_ros.nodes.video_publisher:main',
             'demo_monitor = hralign_ros.nodes.demo_monitor:main',
             'hralign = hralign_ros.cli.main:main',

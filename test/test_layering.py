@@ -23,7 +23,8 @@ ALLOWED = {layer: set(LAYERS[:place + 1]) for place, layer in enumerate(LAYERS)}
     'cli': {*LAYERS, 'cli', 'doctor', 'simulation'},
 }
 ROS = {'ament_index_python', 'builtin_interfaces', 'diagnostic_msgs', 'hralign_msgs', 'launch',
-       'launch_ros', 'lifecycle_msgs', 'rcl_interfaces', 'rclpy', 'sensor_msgs', 'std_msgs'}
+       'launch_ros', 'lifecycle_msgs', 'rcl_interfaces', 'rclpy', 'sensor_msgs', 'std_msgs',
+       'std_srvs'}
 OFFLINE = {'onnx', 'onnxscript', 'torch', 'torchvision', 'transformers', 'timm'}
 ROBOT = {'cv2', 'numpy', 'onnxruntime', 'safetensors', 'tokenizers', 'yaml'}
 # Of doctor, the module that listens; all others examine a computer without ROS, too.
@@ -31,7 +32,7 @@ LISTENING = PACKAGE / 'doctor/listening.py'
 RCLPY_COMPATIBILITY = PACKAGE / 'nodes/rclpy_compatibility.py'
 RCLPY_PRIVATE = ('rclpy.impl', 'rclpy._rclpy')
 # Imported only where it is used, and named in one sentence where it is missing.
-OPTIONAL = {'av', 'cryptography'}
+OPTIONAL = {'av', 'cryptography', 'mcap'}
 
 
 def imports(path):
@@ -153,7 +154,7 @@ image = np.zeros((48, 64, 3), np.uint8)
 tick = episode.step({'wrist': image, 'third_person': image}, stamp=1)
 assert tick.embedding.shape == (2, 1280)
 heavy = {'torch', 'transformers', 'torchvision', 'onnx', 'rclpy', 'hralign_msgs', 'matplotlib',
-         'cryptography', 'av'}
+         'cryptography', 'av', 'mcap'}
 print(sorted(heavy & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True,

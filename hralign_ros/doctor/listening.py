@@ -124,7 +124,8 @@ class Listener:
 
     def unknown_parameters(self) -> list[str]:
         """Name what the encoder would ignore, each with the parameter that may be meant."""
-        return parameters.unknown_names(self._given, self.node.get_parameter('views').value)
+        return parameters.unknown_names(
+            self._given, parameters.table(self.node.get_parameter('views').value))
 
     def listen(self, settings: Settings, seconds: float) -> list[Camera]:
         """Listen to all views as the encoder would, for some seconds."""

@@ -81,7 +81,7 @@ class EncoderNode(LifecycleNode):
         self._last_report = 0.0
         parameters.declare(self)
         unknown = parameters.unknown_names(
-            parameter_overrides(self), self.get_parameter('views').value)
+            parameter_overrides(self), parameters.table(self.get_parameter('views').value))
         if unknown:
             self.get_logger().warning(
                 'parameters that this node does not have, and ignores: ' + ', '.join(unknown))

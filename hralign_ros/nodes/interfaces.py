@@ -11,7 +11,7 @@ try:
         TaskEmbedding,
         TaskInfo,
     )
-    from hralign_msgs.srv import SetTask, StartEpisode
+    from hralign_msgs.srv import LabelEpisode, SetTask, StartEpisode
 except ImportError as error:
     raise SystemExit(
         f'hralign_msgs cannot be imported ({error}). colcon stops at a package and does not see '
@@ -19,5 +19,5 @@ except ImportError as error:
         "    colcon build --base-paths src 'src/*/hralign_msgs'\n"
         'then source install/setup.bash and start again') from error
 
-__all__ = ['EmbeddingPart', 'EncoderInfo', 'SetTask', 'StartEpisode', 'SuccessProbability',
-           'TaskEmbedding', 'TaskInfo']
+__all__ = ['EmbeddingPart', 'EncoderInfo', 'LabelEpisode', 'SetTask', 'StartEpisode',
+           'SuccessProbability', 'TaskEmbedding', 'TaskInfo']

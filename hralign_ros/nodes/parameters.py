@@ -9,7 +9,7 @@ test keeps them in step.
 """
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
@@ -195,10 +195,10 @@ VIEW_PARAMETERS = (
 )
 
 
-def of_view(view: str) -> list[Parameter]:
+def of_view(view: str, rows: Sequence[Parameter] = VIEW_PARAMETERS) -> list[Parameter]:
     """List the parameters of a view, each with its full name."""
     return [replace(row, name=f'{view}.{row.name}', default=row.default.format(view=view)
-                    if isinstance(row.default, str) else row.default) for row in VIEW_PARAMETERS]
+                    if isinstance(row.default, str) else row.default) for row in rows]
 
 
 def table(views: Sequence[str] = DEFAULT_VIEWS) -> dict[str, Parameter]:
@@ -245,7 +245,7 @@ class Settings:
                     values[f'{view}.rotation'], tuple(values[f'{view}.crop']))
             except ValueError as error:
                 raise ParameterError(f'parameters of view {view}: {error}') from error
-            _check_topic(f'{view}.topic', values[f'{view}.topic'])
+            check_topic(f'{view}.topic', values[f'{view}.topic'])
             views[view] = ViewSettings(
                 values[f'{view}.topic'], values[f'{view}.transport'],
                 values[f'{view}.reliability'], values[f'{view}.required'], geometry)
@@ -296,8 +296,12 @@ def check_views(views: Any) -> None:
             'digits and underscores')
 
 
-def _check_topic(name: str, topic: str) -> None:
-    """Check that a topic can be subscribed to; the node's own name does not matter for that."""
+def check_topic(name: str, topic: str) -> None:
+    """
+    Check that a topic can be subscribed to; the node's own name does not matter for that.
+
+    :raises ParameterError: it cannot.
+    """
     try:
         validate_full_topic_name(expand_topic_name(topic, 'encoder', '/'))
     except Exception as error:  # rclpy has one exception for each way to be wrong
@@ -366,16 +370,15 @@ def current(node: Node) -> dict[str, Any]:
     return {name: _value(node, name) for name in table(_value(node, 'views'))}
 
 
-def unknown_names(given: Iterable[str], views: Sequence[str]) -> list[str]:
+def unknown_names(given: Iterable[str], known: Collection[str]) -> list[str]:
     """
     Name what is given and not declared, each with the parameter that may be meant.
 
     ROS 2 ignores such names without a word.
 
     :param given: names of parameters.
-    :param views: names of the views.
+    :param known: names of those that the node has.
     """
-    known = table(views)
     found = []
     for name in sorted(given):
         if name not in known and name not in _STANDARD and not name.startswith('qos_overrides.'):

@@ -2,26 +2,48 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-Write what follows from the parameter table: config/encoder.yaml and the table in docs/node.md.
+Write what follows from the parameter tables: the YAML files in config/ and the tables in docs/.
 
     python tools/write_parameters.py
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hralign_ros.nodes.parameters import DEFAULT_VIEWS, NODE_PARAMETERS, of_view, Parameter
+from hralign_ros.nodes import parameters, recorder_parameters
+from hralign_ros.nodes.parameters import DEFAULT_VIEWS, of_view, Parameter
 
 ROOT = Path(__file__).resolve().parents[1]
-YAML = ROOT / 'config/encoder.yaml'
-PAGE = ROOT / 'docs/node.md'
 BEGIN, END = '<!-- parameters: begin -->', '<!-- parameters: end -->'
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Where the parameters of a node are written to, and what they are."""
+
+    node: str
+    page: str
+    rows: Sequence[Parameter]
+    view_rows: Sequence[Parameter]
+
+    @property
+    def yaml(self) -> Path:
+        """Give the parameter file."""
+        return ROOT / f'config/{self.node}.yaml'
+
+
+NODES = (
+    Documents('encoder', 'docs/node.md', parameters.NODE_PARAMETERS, parameters.VIEW_PARAMETERS),
+    Documents('recorder', 'docs/recorder.md', recorder_parameters.NODE_PARAMETERS,
+              recorder_parameters.VIEW_PARAMETERS))
 
 _HEADER = """\
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 #
-# Every parameter of the encoder with its default; written by tools/write_parameters.py.
+# Every parameter of the {node} with its default; written by tools/write_parameters.py.
 # Keyed by /** so that it fits whatever the node and its namespace are called.
 /**:
   ros__parameters:
@@ -46,8 +68,8 @@ def _limits(parameter: Parameter) -> str:
     return ''
 
 
-def make_yaml() -> str:
-    """Make config/encoder.yaml."""
+def make_yaml(node: Documents) -> str:
+    """Make the parameter file of a node."""
     lines = []
 
     def entry(indent: str, name: str, default: Any, parameter: Parameter, comment: bool) -> None:
@@ -59,33 +81,35 @@ def make_yaml() -> str:
                 lines.append(f'{indent}# ({"; ".join(note for note in notes if note)})')
         lines.append(f'{indent}{name}: {_value(default)}')
 
-    for parameter in NODE_PARAMETERS:
+    for parameter in node.rows:
         entry('    ', parameter.name, parameter.default, parameter, True)
     for view in DEFAULT_VIEWS:
         lines.append(f'    {view}:')
-        for parameter in of_view(view):
+        for parameter in of_view(view, node.view_rows):
             entry('      ', parameter.name.removeprefix(f'{view}.'), parameter.default, parameter,
                   view == DEFAULT_VIEWS[0])
-    return _HEADER + '\n'.join(lines) + '\n'
+    return _HEADER.format(node=node.node) + '\n'.join(lines) + '\n'
 
 
-def make_table() -> str:
-    """Make the table of docs/node.md."""
+def make_table(node: Documents) -> str:
+    """Make the table of a node's page."""
     rows = ['| parameter | default | allowed | changes | meaning |', '|---|---|---|---|---|']
-    for parameter in (*NODE_PARAMETERS, *of_view('<view>')):
+    for parameter in (*node.rows, *of_view('<view>', node.view_rows)):
         rows.append(
             f'| `{parameter.name}` | `{_value(parameter.default)}` | {_limits(parameter)} | '
             f'{"at any time" if parameter.dynamic else "read-only"} | {parameter.text} |')
     return '\n'.join(rows)
 
 
-def put_table(page: str) -> str:
+def put_table(node: Documents, page: str) -> str:
     """Put the table between the marks of a page."""
     head, _, rest = page.partition(BEGIN)
     _, _, tail = rest.partition(END)
-    return f'{head}{BEGIN}\n{make_table()}\n{END}{tail}'
+    return f'{head}{BEGIN}\n{make_table(node)}\n{END}{tail}'
 
 
 if __name__ == '__main__':
-    YAML.write_text(make_yaml(), 'utf-8')
-    PAGE.write_text(put_table(PAGE.read_text('utf-8')), 'utf-8')
+    for each in NODES:
+        each.yaml.write_text(make_yaml(each), 'utf-8')
+        path = ROOT / each.page
+        path.write_text(put_table(each, path.read_text('utf-8')), 'utf-8')

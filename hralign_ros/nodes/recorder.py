@@ -61,8 +61,8 @@ _OUTCOMES = {LabelEpisode.Request.OUTCOME_SUCCESS: SUCCESS,
              LabelEpisode.Request.OUTCOME_DISCARD: DISCARD}
 # What image_transport calls JPEG made of an rgb8 image.
 _FORMAT = 'rgb8; jpeg compressed bgr8'
-# Messages of one topic that may wait for the executor.
-_DEPTH = 100
+# Messages of one topic that may wait for the executor; of images few, where few are recorded.
+_DEPTH, _FEW = 100, 3
 _LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
                       durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _RELIABLE = QoSProfile(depth=_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
@@ -142,7 +142,8 @@ class Recorder(Node):
     def _subscribe_camera(self, name: str, view: recorder_parameters.View) -> None:
         resolved = self.resolve_topic_name(view.topic)
         kind, topic, qos = image_subscriptions.camera_topic(
-            resolved, view.transport, view.reliability)
+            resolved, view.transport, view.reliability,
+            depth=_FEW if self._settings['rate_hz'] else _DEPTH)
         self._network.listen(name, topic, qos)
         self._image_topics[name] = Topic(
             f'{resolved}/compressed', type_name(CompressedImage),

@@ -36,9 +36,10 @@ NODE_PARAMETERS = (
               choices=('header', 'arrival')),
     Parameter('max_gb', 50.0,
               'What all bags in the folder may take [GB]; the oldest without a label goes first, '
-              'labelled ones never go. 0: no limit.', 0.0, 1e6),
+              'labelled ones never go. 0: no limit.', 0.0, 100_000.0),
     Parameter('min_free_gb', 1.0,
-              'What remains free on the disk [GB]; with less nothing is recorded.', 0.0, 1e6),
+              'What remains free on the disk [GB]; with less nothing is recorded.',
+              0.0, 100_000.0),
     Parameter('max_episode_s', 600.0,
               'The recording of an episode ends after so long [s]; 0: never.', 0.0, 86400.0),
     Parameter('silent_after_s', 5.0,

@@ -7,6 +7,7 @@ import importlib.util
 import json
 from pathlib import Path
 import re
+from typing import Any
 
 from hralign_msgs.msg import SuccessProbability
 from hralign_ros.nodes import parameters
@@ -21,7 +22,7 @@ import yaml
 PAGE = (ROOT / 'docs/node.md').read_text('utf-8')
 
 
-def _writer() -> object:
+def _writer() -> Any:
     spec = importlib.util.spec_from_file_location(
         'write_parameters', ROOT / 'tools/write_parameters.py')
     assert spec and spec.loader
@@ -33,8 +34,10 @@ def _writer() -> object:
 def test_yaml_and_page_follow_from_the_parameter_table() -> None:
     """A parameter changed in the code and not in the documents would mislead every user."""
     writer = _writer()
-    assert (ROOT / 'config/encoder.yaml').read_text('utf-8') == writer.make_yaml()
-    assert PAGE == writer.put_table(PAGE), 'run tools/write_parameters.py'
+    for node in writer.NODES:
+        assert node.yaml.read_text('utf-8') == writer.make_yaml(node)
+        page = (ROOT / node.page).read_text('utf-8')
+        assert page == writer.put_table(node, page), 'run tools/write_parameters.py'
 
 
 @pytest.mark.parametrize('name', ['encoder', 'franka', 'ur'])

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-Start the encoder for a wrist and a third-person camera.
+Start the encoder for a wrist and a third-person camera, and on demand a recorder beside it.
 
 Arguments are for what differs between robots; everything else is in the parameter file. An
 argument left empty keeps what the file says.
@@ -11,12 +11,13 @@ argument left empty keeps what the file says.
 import json
 from pathlib import Path
 import tempfile
+from typing import Any
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import LifecycleNode
+from launch_ros.actions import LifecycleNode, Node
 
 SHARE = Path(get_package_share_directory('hralign_ros'))
 
@@ -54,6 +55,16 @@ ARGUMENTS = (
         'autostart', default_value='true', choices=['true', 'false'],
         description='Configure and activate at once; false: a lifecycle manager does.'),
     DeclareLaunchArgument(
+        'record', default_value='false', choices=['true', 'false'],
+        description='Record each episode into a bag, with the cameras as the encoder has them.'),
+    DeclareLaunchArgument(
+        'record_folder', default_value='',
+        description='Folder of the bags; empty: what record_params_file says.'),
+    DeclareLaunchArgument(
+        'record_params_file', default_value=str(SHARE / 'config/recorder.yaml'),
+        description='Parameter file of the recorder; of cameras, params_file and the arguments '
+                    'count.'),
+    DeclareLaunchArgument(
         'log_level', default_value='info',
         choices=['debug', 'info', 'warn', 'error', 'fatal'], description='Level of the log.'),
 )
@@ -66,36 +77,59 @@ FLAGS = ('require_gpu', 'use_sim_time', 'autostart')
 
 def text_file(texts: dict[str, str]) -> str:
     """
-    Write texts to a parameter file, each in quotes.
+    Write texts to a parameter file, each in quotes, and those of a view under its name.
 
-    launch writes them bare, and a task like '1e5' then reaches the node as a number.
+    launch writes them bare, and a task like '1e5' then reaches the node as a number. Of names with
+    a dot rcl keeps what an earlier file says, where two of them have it under the view's name.
     """
+    tree: dict[str, Any] = {}
+    for name, text in texts.items():
+        view, dot, own = name.partition('.')
+        if dot:
+            tree.setdefault(view, {})[own] = text
+        else:
+            tree[name] = text
     with tempfile.NamedTemporaryFile(
             'w', prefix='launch_params_', suffix='.yaml', delete=False, encoding='utf-8') as file:
-        file.write('/**:\n  ros__parameters:\n')
-        for name, text in texts.items():
-            file.write(f'    {name}: {json.dumps(text, ensure_ascii=False)}\n')
+        # JSON is YAML.
+        file.write(f'/**:\n  ros__parameters: {json.dumps(tree, ensure_ascii=False)}\n')
     return file.name
 
 
-def make_node(context: LaunchContext) -> list[LifecycleNode]:
-    """Make the node from the arguments that were given."""
+def parameter_file(given: dict[str, str], argument: str) -> str:
+    """Check that a parameter file is there; launch itself only warns, and defaults would count."""
+    file = Path(given[argument]).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f'{argument} {file}: no such file')
+    return str(file)
+
+
+def make_nodes(context: LaunchContext) -> list[Node]:
+    """Make the nodes from the arguments that were given."""
     given = {argument.name: LaunchConfiguration(argument.name).perform(context)
              for argument in ARGUMENTS}
     texts = {parameter: given[argument] for argument, parameters in TEXTS.items()
              for parameter in parameters if given[argument]}
-    # launch itself only warns, and the node would run on its defaults.
-    file = Path(given['params_file']).expanduser()
-    if not file.is_file():
-        raise FileNotFoundError(f'params_file {file}: no such file')
+    file = parameter_file(given, 'params_file')
     flags = {flag: given[flag] == 'true' for flag in FLAGS if given[flag]}
-    return [LifecycleNode(
+    nodes: list[Node] = [LifecycleNode(
         package='hralign_ros', executable='encoder_node', name=given['name'],
         namespace=given['namespace'], output='screen',
-        parameters=[str(file), *([text_file(texts)] if texts else []), flags],
+        parameters=[file, *([text_file(texts)] if texts else []), flags],
         ros_arguments=['--log-level', given['log_level']])]
+    if given['record'] == 'true':
+        own = {'encoder': given['name']} | (
+            {'folder': given['record_folder']} if given['record_folder'] else {})
+        # The cameras are those of the encoder: its file comes after the recorder's own.
+        nodes.append(Node(
+            package='hralign_ros', executable='recorder', name='recorder',
+            namespace=given['namespace'], output='screen',
+            parameters=[parameter_file(given, 'record_params_file'), file,
+                        text_file(texts | own), flags],
+            ros_arguments=['--log-level', given['log_level']]))
+    return nodes
 
 
 def generate_launch_description() -> LaunchDescription:
     """Describe the launch."""
-    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=make_node)])
+    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=make_nodes)])

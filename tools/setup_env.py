@@ -36,7 +36,7 @@ DECLARED = (LOCK, ROOT / 'setup.py', ROOT / 'pyproject.toml')
 PARTS = {
     'robot': ['-r', 'setup.py', '--group', 'build'],
     'ros': ['--group', 'ros'],
-    'demo': ['--extra', 'demo'],
+    'demo': ['--extra', 'demo', '--extra', 'record'],
     'test': ['--group', 'test', '--extra', 'signature'],
     'adapt': ['--extra', 'adapt'],
     'fuzz': ['--group', 'fuzz'],

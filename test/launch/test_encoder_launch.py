@@ -135,6 +135,29 @@ def test_two_namespaces_with_arguments_and_files(asker: Asker) -> None:
     assert '/encoder/info' not in topics
 
 
+@launch_pytest.fixture
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> object:
+    """Launch with a recorder, with the cameras of a file and of an argument."""
+    return launch.LaunchDescription([
+        include(namespace='third', params_file=str(SHARE / 'config/ur.yaml'), record='true',
+                wrist_topic='/hand/color', autostart='false', name='eye',
+                record_folder=str(tmp_path_factory.mktemp('bags'))),
+        launch_pytest.actions.ReadyToTest()])
+
+
+@pytest.mark.launch(fixture=recorded)
+def test_a_recorder_beside_it(asker: Asker) -> None:
+    """It records the cameras that the encoder has, whatever its own file says, and follows it."""
+    recorder = '/third/recorder'
+    assert asker.parameter(recorder, 'wrist.topic') == '/hand/color'
+    assert asker.parameter(recorder, 'wrist.transport') == 'raw'
+    assert asker.parameter(recorder, 'third_person.transport') == 'compressed'
+    assert 'bags' in asker.parameter(recorder, 'folder')
+    asker.until(lambda: any(
+        topic == '/third/eye/success' for topic, _ in
+        asker.node.get_subscriber_names_and_types_by_node('recorder', '/third')), 'its ears')
+
+
 def test_interrupt_ends_it_cleanly() -> None:
     """Ctrl-C on `ros2 launch` ends with code 0; the node ends cleanly and nothing is left."""
     process = subprocess.Popen(

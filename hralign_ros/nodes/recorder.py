@@ -292,7 +292,7 @@ class Recorder(Node):
         level = ERROR if hard else WARN if faults or not state.heard else OK
         images = {f'images_{view}': state.images.get(view, 0) for view in self._settings.views}
         bags = self._bags
-        used = sum(bag.bytes for bag in bags) / 1e9
+        used = sum(bag.size for bag in bags) / 1e9
         limit = self._settings['max_gb']
         return [
             status(node, 'recording', level, text or doing, {

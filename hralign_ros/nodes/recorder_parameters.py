@@ -31,7 +31,7 @@ NODE_PARAMETERS = (
               'out.'),
     Parameter('record_embedding', False, 'Record ~/embedding of the encoder, too.'),
     Parameter('stamp_source', 'header',
-              "Which time decides to which episode an image belongs, and counts for labels: the "
+              'Which time decides to which episode an image belongs, and counts for labels: the '
               "header stamp, or the time of arrival. Recorded are the camera's own stamps.",
               choices=('header', 'arrival')),
     Parameter('max_gb', 50.0,

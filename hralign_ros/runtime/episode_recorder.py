@@ -25,8 +25,8 @@ from hralign_ros.runtime.labels import (
     FAILURE,
     Label,
     LabelError,
+    labelled_episodes,
     MODEL,
-    read_labels,
     set_label,
     SUCCESS,
 )
@@ -373,7 +373,7 @@ class EpisodeRecorder:
 
     def _make_room(self) -> None:
         for name in self._recordings.make_room(
-                lambda: read_labels(self._recordings.folder),
+                lambda: labelled_episodes(self._recordings.folder),
                 keep=self._current.name if self._current else ''):
             self._log(f'removed {name}, the oldest without a label: max_gb is reached')
 

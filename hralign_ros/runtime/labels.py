@@ -7,7 +7,8 @@ How recorded episodes ended: labels.csv beside the bags.
 One row an episode, in any order; where a file written by hand has several, the last one counts.
 Columns: `episode`, the name of the bag's folder; `success`, one of OUTCOMES; `time_s`, seconds
 from the episode's first image to the first in which the task is accomplished, or empty; `note`;
-`by`, who says so: `human:<name>` or `model`. Further columns are kept as they are.
+`by`, who says so: `human:<name>` or `model`; empty: a human who has written the file by hand.
+Columns but the first two may be missing; further ones, as the import of bags has them, are kept.
 """
 
 from collections.abc import Iterator
@@ -26,8 +27,11 @@ from hralign_ros.runtime.files import read_bounded
 
 FILE = 'labels.csv'
 COLUMNS = ('episode', 'success', 'time_s', 'note', 'by')
+_NEEDED = COLUMNS[:2]
 SUCCESS, FAILURE, DISCARD = OUTCOMES = ('success', 'failure', 'discard')
 MODEL = 'model'
+# Who has labelled where the file says nobody.
+BY_HAND = 'human:by hand'
 _HUMAN = re.compile(r'human:\S[^\n\r]{0,99}')
 # About a million labels.
 _MAX_BYTES = 64 << 20
@@ -84,6 +88,15 @@ def read_labels(folder: Path) -> dict[str, Label]:
             for number, row in enumerate(rows, 1) if columns}
 
 
+def labelled_episodes(folder: Path) -> set[str]:
+    """
+    Name the episodes that have a label, whatever it says; none where there is no file.
+
+    :raises LabelError: the file is no table of labels.
+    """
+    return {row['episode'] for row in _read(Path(folder) / FILE)[1]}
+
+
 def set_label(folder: Path, label: Label) -> None:
     """
     Set the label of an episode, in place of the one that it has; the file is replaced in one step.
@@ -102,14 +115,15 @@ def set_label(folder: Path, label: Label) -> None:
         for row in rows:
             if row['episode'] == label.episode:
                 old = row
-        if old and old['by'] != MODEL and not label.human:
+        if old and old.get('by') != MODEL and not label.human:
             raise LabelError(
-                f'{label.episode} is labelled {old["success"]} by {old["by"]}; a label by the '
-                'model does not replace it')
+                f'{label.episode} is labelled {old["success"]} by {old.get("by") or "hand"}; a '
+                'label by the model does not replace it')
         new = {**old, 'episode': label.episode, 'success': label.success, 'note': label.note,
                'by': label.by, 'time_s': '' if label.time_s is None else f'{label.time_s:.3f}'}
         text = io.StringIO(newline='')
-        writer = csv.DictWriter(text, columns or COLUMNS, restval='', lineterminator='\n')
+        columns += [column for column in COLUMNS if column not in columns]
+        writer = csv.DictWriter(text, columns, restval='', lineterminator='\n')
         writer.writeheader()
         writer.writerows([*(row for row in rows if row['episode'] != label.episode), new])
         write_whole(path, text.getvalue().encode())
@@ -170,12 +184,13 @@ def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         columns, rows = list(reader.fieldnames or ()), list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
         raise LabelError(f'{path} is no table of labels: {error}') from error
-    missing = [column for column in COLUMNS if column not in columns]
+    missing = [column for column in _NEEDED if column not in columns]
     if missing or any(None in row for row in rows):
         raise LabelError(
             f'{path} has the columns {", ".join(columns) or "of an empty file"}'
             f'{"" if missing else ", and a row with more of them"}; needed are '
-            f'{", ".join(COLUMNS)}. Correct it, or move it away')
+            f'{", ".join(_NEEDED)} and may be {", ".join(COLUMNS[2:])}. Correct it, or move it '
+            'away')
     return columns, rows
 
 
@@ -186,8 +201,9 @@ def _label(row: dict[str, str], where: str) -> Label:
     :raises LabelError: a value cannot be used.
     """
     try:
-        time_s = float(row['time_s']) if row['time_s'].strip() else None
-        label = Label(row['episode'], row['success'], time_s, row['note'], row['by'])
+        time_s = row.get('time_s', '').strip()
+        label = Label(row['episode'], row['success'], float(time_s) if time_s else None,
+                      row.get('note', ''), row.get('by') or BY_HAND)
         _check(label)
     except (LabelError, ValueError) as error:
         raise LabelError(f'{where}: {error}') from error

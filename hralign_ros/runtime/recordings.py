@@ -8,7 +8,7 @@ A bag is called START_EPISODE: when its recording began, in UTC, and the id of i
 messages have it, such as 20261130T091502Z_1796030102.250000000. Other entries are left alone.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timezone
 import fcntl
@@ -21,7 +21,6 @@ from typing import Any
 
 from hralign_ros.runtime.bags import import_mcap, PARTIAL
 from hralign_ros.runtime.errors import DataError
-from hralign_ros.runtime.labels import Label
 
 _NAME = re.compile(r'(\d{8}T\d{6}Z_(\d+)\.(\d{9})(?:_\d+)?)(\.partial)?')
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
@@ -41,13 +40,14 @@ class Bag:
     :param name: of its folder, once it is whole.
     :param episode_id: of its episode [ns].
     :param partial: the recording was cut off, or goes on.
+    :param size: [bytes].
     """
 
     name: str
     episode_id: int
     path: Path
     partial: bool
-    bytes: int
+    size: int
 
 
 class Recordings:
@@ -117,30 +117,30 @@ class Recordings:
         return self._sizes[path]
 
     def make_room(
-        self, labels: Callable[[], Mapping[str, Label]], *, keep: str = '',
+        self, labelled: Callable[[], Collection[str]], *, keep: str = '',
     ) -> list[str]:
         """
         Remove the oldest bags that nobody has labelled, until the rest keeps the limit.
 
-        :param labels: reads the labels; called only where something has to go.
+        :param labelled: names those with a label; called only where something has to go.
         :param keep: the bag that is being recorded.
         :returns: names of the bags that were removed.
         :raises DiskFullError: what is left is too much all the same, or the disk is full of
             other things; or the labels cannot be read, and nothing may go.
         """
         bags = self.bags()
-        used, gone = sum(bag.bytes for bag in bags), []
+        used, gone = sum(bag.size for bag in bags), []
         if self.max_bytes and used > self.max_bytes:
             try:
-                labelled = set(labels())
+                stays = {*labelled(), keep}
             except DataError as error:
                 raise DiskFullError(
                     f'the episodes in {self.folder} take {used / _GB:.2f} GB and max_gb is '
                     f'{self.max_bytes / _GB:g}; none can be removed: {error}') from error
             for bag in bags:
-                if used > self.max_bytes and bag.name not in labelled and bag.name != keep:
+                if used > self.max_bytes and bag.name not in stays:
                     self._remove(bag)
-                    used -= bag.bytes
+                    used -= bag.size
                     gone.append(bag.name)
             if used > self.max_bytes:
                 raise DiskFullError(

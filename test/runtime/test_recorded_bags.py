@@ -3,12 +3,11 @@
 
 """A folder of bags: what they are called, which one goes, and what they hold."""
 
-from collections.abc import Mapping
 from pathlib import Path
 import struct
 
 from hralign_ros.runtime.errors import DataError
-from hralign_ros.runtime.labels import Label, LabelError
+from hralign_ros.runtime.labels import LabelError
 from hralign_ros.runtime.recordings import DiskFullError, Recordings
 import pytest
 
@@ -44,11 +43,6 @@ def make_bags(folder: Path, count: int = 5, size: int = 1000) -> list[str]:
     return names
 
 
-def labelled(*names: str) -> Mapping[str, Label]:
-    """Label episodes."""
-    return {name: Label(name, 'success', by='human:anna') for name in names}
-
-
 def test_a_name_says_when_and_which(tmp_path: Path) -> None:
     """Names sort by time; a second recording of the same episode gets a name of its own."""
     made = recordings(tmp_path)
@@ -67,10 +61,10 @@ def test_the_oldest_without_a_label_goes_first(tmp_path: Path) -> None:
     (tmp_path / 'my_own_bag').mkdir()
     (tmp_path / 'my_own_bag/data.mcap').write_bytes(bytes(10_000))
     made = recordings(tmp_path, max_bytes=3500)
-    assert made.make_room(lambda: labelled(names[0], names[2])) == [names[1], names[3]]
+    assert made.make_room(lambda: {names[0], names[2]}) == [names[1], names[3]]
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == sorted(
         [names[0], names[2], names[4], 'my_own_bag'])
-    assert made.make_room(lambda: labelled()) == []
+    assert made.make_room(set) == []
 
 
 def test_a_recording_that_was_cut_off_can_go(tmp_path: Path) -> None:
@@ -79,7 +73,7 @@ def test_a_recording_that_was_cut_off_can_go(tmp_path: Path) -> None:
     for name in names:
         (tmp_path / name).rename(tmp_path / f'{name}.partial')
     made = recordings(tmp_path, max_bytes=1500)
-    assert made.make_room(lambda: {}, keep=names[0]) == [names[1]]
+    assert made.make_room(set, keep=names[0]) == [names[1]]
 
 
 def test_labelled_episodes_never_go(tmp_path: Path) -> None:
@@ -87,7 +81,7 @@ def test_labelled_episodes_never_go(tmp_path: Path) -> None:
     names = make_bags(tmp_path, 3)
     made = recordings(tmp_path, max_bytes=1500)
     with pytest.raises(DiskFullError, match='max_gb'):
-        made.make_room(lambda: labelled(*names))
+        made.make_room(lambda: names)
     assert len(made.bags()) == 3
 
 
@@ -96,7 +90,7 @@ def test_nothing_goes_while_labels_cannot_be_read(tmp_path: Path) -> None:
     make_bags(tmp_path, 3)
     made = recordings(tmp_path, max_bytes=1500)
 
-    def broken() -> Mapping[str, Label]:
+    def broken() -> set[str]:
         raise LabelError('labels.csv is no table')
 
     with pytest.raises(DiskFullError, match='no table'):
@@ -107,7 +101,7 @@ def test_nothing_goes_while_labels_cannot_be_read(tmp_path: Path) -> None:
 def test_a_disk_that_others_fill(tmp_path: Path) -> None:
     """What must remain free is left free."""
     with pytest.raises(DiskFullError, match='min_free_gb'):
-        recordings(tmp_path, min_free=1 << 60).make_room(lambda: {})
+        recordings(tmp_path, min_free=1 << 60).make_room(set)
 
 
 def test_one_recorder_a_folder(tmp_path: Path) -> None:

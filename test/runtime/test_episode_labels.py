@@ -6,7 +6,13 @@
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from hralign_ros.runtime.labels import Label, LabelError, read_labels, set_label
+from hralign_ros.runtime.labels import (
+    Label,
+    LabelError,
+    labelled_episodes,
+    read_labels,
+    set_label,
+)
 import pytest
 
 ANNA = 'human:anna'
@@ -69,8 +75,20 @@ def test_a_table_written_by_hand(tmp_path: Path) -> None:
     assert 'mon,b,success,2.000,,human:anna' in (tmp_path / 'labels.csv').read_text()
 
 
+def test_a_short_table(tmp_path: Path) -> None:
+    """Two columns suffice; whoever wrote them by hand is a human, whom the model respects."""
+    (tmp_path / 'labels.csv').write_text('episode,success\na,yes\nb,failure\n')
+    assert labelled_episodes(tmp_path) == {'a', 'b'}
+    with pytest.raises(LabelError, match='by hand'):
+        set_label(tmp_path, Label('b', 'success'))
+    set_label(tmp_path, Label('a', 'success', 1.0, by=ANNA))
+    assert (tmp_path / 'labels.csv').read_text() == (
+        'episode,success,time_s,note,by\nb,failure,,,\na,success,1.000,,human:anna\n')
+    assert read_labels(tmp_path)['b'].human
+
+
 @pytest.mark.parametrize('text', [
-    '', 'episode,success\na,success\n', 'episode,success,time_s,note,by\na,success,,,model,x\n',
+    '', 'episode,by\na,model\n', 'episode,success,time_s,note,by\na,success,,,model,x\n',
     'episode,success,time_s,note,by\na,good,,,model\n', b'\xff\xfe\x00'])
 def test_a_file_that_is_no_table_of_labels(tmp_path: Path, text: str | bytes) -> None:
     """It is refused in one sentence, and what is in it is not overwritten."""

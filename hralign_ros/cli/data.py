@@ -44,6 +44,38 @@ def simulate(
         splits=split_file, resume=resume))
 
 
+def simulate_lab(
+    *, output: Path, resume: bool = False, lab: str = 'lab-1', arm: str = 'kinova3',
+    tasks: Sequence[str] = (), successes: int = 10, failures: int = 10, first_seed: int = 0,
+    workers: int = 0, hand: Path | None = None,
+) -> None:
+    """
+    Make attempts in one lab that no other episode shows.
+
+    An arm, a place and two fixed cameras that are in no training data; five tasks of which two
+    are the shipped bundle's; failures that take as long as successes. Runs in the virtual
+    environment that `make sim` makes.
+
+    :param output: data set to write
+    :param lab: lab-N; lab-N@10deg and lab-N@10cm move its camera, lab-N@light and lab-N@table
+        change one thing
+    :param arm: kinova3 or iiwa
+    :param tasks: only these of lift, pick-can, cube-left, cube-beside, cube-push
+    :param successes: of each task
+    :param failures: of each task
+    :param first_seed: of both; sets whose seeds differ have no attempt in common
+    :param workers: processes; 0: as many as there are cores
+    :param resume: complete the data set in --output, or add to it
+    :param hand: glTF file of the hand
+    """
+    from hralign_ros.simulation.lab import simulate_lab
+    import robosuite  # noqa: F401  # missing, it is named before any work is done
+
+    print(simulate_lab(
+        output, lab=lab, arm=arm, tasks=tuple(tasks), successes=successes, failures=failures,
+        first_seed=first_seed, workers=workers or os.cpu_count() or 1, hand=hand, resume=resume))
+
+
 def import_rh20t(
     source: Path, /, *, output: Path | None = None, split_file: Path | None = None,
     task_descriptions: Path | None = None, commercial_only: bool = False,

@@ -17,7 +17,7 @@ from hralign_ros.runtime.errors import HralignError, install_line
 
 TREE: Tree = {
     'data': ('Make data sets: simulate, or import recordings', {
-        'simulate': data.simulate,
+        'simulate': data.simulate, 'simulate-lab': data.simulate_lab,
         'import': ('Write the manifest of recordings; videos stay where they are', {
             'rh20t': data.import_rh20t, 'folders': data.import_folders,
             'lerobot': data.import_lerobot, 'rosbag': data.import_rosbag})}),
@@ -67,7 +67,7 @@ def make_parser() -> Parser:
 
 def _remedy(command: str) -> str:
     """Say how to get the packages of a command."""
-    if command == 'data simulate':
+    if command in ('data simulate', 'data simulate-lab'):
         return ('`make sim` makes a virtual environment with the simulators; then call '
                 '.venv-sim/bin/hralign')
     line = install_line('' if command in _ON_ROBOTS else 'adapt')

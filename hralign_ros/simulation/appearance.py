@@ -4,8 +4,10 @@
 """How a scene looks: camera, light, surfaces, colours, the person; a pure function of its name."""
 
 from dataclasses import dataclass, replace
+import re
 from zlib import crc32
 
+from hralign_ros.runtime.errors import DataError
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +21,12 @@ _BEARINGS = {'view': (88.0, 118.0)}
 _USUAL_BEARINGS = (30.0, 80.0)
 _ELEVATIONS = {'view': (38.0, 52.0)}
 _USUAL_ELEVATIONS = (20.0, 38.0)
+# Who sets up a camera in a lab sees to it that the work fills the image and is well lit.
+LAB = 'lab'
+_DISTANCES = {LAB: (0.7, 0.85)}
+_USUAL_DISTANCES = (0.85, 1.2)
+_LIGHTNESS = {LAB: ((0.45, 0.65), (0.3, 0.4))}
+_USUAL_LIGHTNESS = ((0.3, 0.65), (0.2, 0.4))
 _SKIN = ((0.96, 0.80, 0.69), (0.89, 0.69, 0.55), (0.78, 0.57, 0.42), (0.63, 0.43, 0.30),
          (0.45, 0.30, 0.21), (0.31, 0.20, 0.14))
 _PATTERNS = ('plain', 'grain', 'tiles', 'speckles', 'stripes', 'clouds')
@@ -43,6 +51,7 @@ class Appearance:
     :param elevation_deg: of the camera above the table.
     :param distance: factor on the task's own camera distance.
     :param target: [3] metres added to the point looked at.
+    :param aside: metres by which the camera stands to the right, looking the same way.
     :param light: [3] direction the light shines in.
     :param lightness: of that light, and of the light from everywhere.
     :param textures: of table, floor and walls, [256, 256, 3] each.
@@ -68,6 +77,7 @@ class Appearance:
     elbow_deg: float
     tilt_deg: float
     distractors: tuple[Shape, ...]
+    aside: float = 0.0
 
 
 def make_appearance(scene: str) -> Appearance:
@@ -75,10 +85,33 @@ def make_appearance(scene: str) -> Appearance:
     Make the scene of a name, always the same one.
 
     :param scene: <kind>-<number>; the kind decides where the camera may stand and whether there
-        are distractors.
+        are distractors. <kind>-<number>@<change> is that scene with one thing changed: @10deg or
+        @10cm, the third-person camera moved by so much; @light, another light; @table, another
+        table.
+    :raises DataError: another change.
     """
-    kind = scene.rsplit('-', 1)[0]
+    place, _, change = scene.partition('@')
+    made = _draw(place)
+    if not change:
+        return made
+    made = replace(made, name=scene)
+    if moved := re.fullmatch(r'(\d+(?:\.\d+)?)(deg|cm)', change):
+        amount = float(moved[1])
+        return replace(made, bearing_deg=made.bearing_deg + amount) if moved[2] == 'deg' \
+            else replace(made, aside=amount / 100.0)
+    other = _draw(scene)
+    if change == 'light':
+        return replace(made, light=other.light, lightness=other.lightness)
+    if change == 'table':
+        return replace(made, textures=(other.textures[0], *made.textures[1:]))
+    raise DataError(f"scene '{scene}': after @, allowed are degrees (@10deg), centimetres "
+                    '(@10cm), light and table')
+
+
+def _draw(scene: str) -> Appearance:
+    kind = scene.partition('@')[0].rsplit('-', 1)[0]
     rng = np.random.default_rng(crc32(scene.encode()))
+    lightness = _LIGHTNESS.get(kind, _USUAL_LIGHTNESS)
     side = rng.choice((-1.0, 1.0))
     skin = np.array(_SKIN[rng.integers(len(_SKIN))]) * rng.uniform(0.92, 1.08)
     light = np.array([rng.uniform(-0.7, 0.7), rng.uniform(-0.7, 0.7), -1.0])
@@ -88,10 +121,10 @@ def make_appearance(scene: str) -> Appearance:
         name=scene,
         bearing_deg=side * rng.uniform(*_BEARINGS.get(kind, _USUAL_BEARINGS)),
         elevation_deg=rng.uniform(*_ELEVATIONS.get(kind, _USUAL_ELEVATIONS)),
-        distance=rng.uniform(0.85, 1.2),
+        distance=rng.uniform(*_DISTANCES.get(kind, _USUAL_DISTANCES)),
         target=_triple(rng.uniform(-0.04, 0.04, 3)),
         light=_triple(light / np.linalg.norm(light)),
-        lightness=(rng.uniform(0.3, 0.65), rng.uniform(0.2, 0.4)),
+        lightness=(rng.uniform(*lightness[0]), rng.uniform(*lightness[1])),
         textures=(_texture(rng), _texture(rng), _texture(rng)),
         tints=tuple(_triple(rng.uniform(0.55, 1.25, 3)) for _ in range(3)),
         robot=_triple(np.clip(rng.uniform(0.4, 1.5) * rng.uniform(0.6, 1.0, 3), 0.25, 1.5)),

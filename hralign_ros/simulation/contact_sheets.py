@@ -35,6 +35,20 @@ def write_sheets(output: Path, episodes: Sequence[Episode]) -> list[Path]:
     return paths
 
 
+def write_lab_sheets(output: Path, episodes: Sequence[Episode]) -> list[Path]:
+    """Write a sheet for each task with a row for each way in which an attempt went."""
+    paths = []
+    for task in sorted({episode.task_id for episode in episodes}):
+        some = _first_of([e for e in episodes if e.task_id == task],
+                         lambda e: (e.embodiment, e.scene, not e.success, tuple(e.tags)))
+        path = output / f'sheet_{task}.jpg'
+        sheet = np.concatenate([_row(output, episode) for episode in _spread(
+            some, _ROWS_PER_SHEET)])
+        cv2.imwrite(str(path), sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 82])
+        paths.append(path)
+    return paths
+
+
 def _first_of(episodes: Sequence[Episode], key: Callable[[Episode], object]) -> list[Episode]:
     found: dict[object, Episode] = {}
     for episode in episodes:

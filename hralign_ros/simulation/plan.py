@@ -32,6 +32,7 @@ class Job:
     :param fault: number of the fault among those that the task has; None for an expert.
     :param stream: one of STREAMS, or nothing.
     :param human: whether a success is also recorded with a human hand.
+    :param wanted: in a lab, how it shall end; `fault` says nothing then.
     """
 
     scene: str
@@ -39,12 +40,15 @@ class Job:
     fault: int | None
     stream: str = ''
     human: bool = True
+    wanted: bool | None = None
 
     @property
     def kind(self) -> str:
         """Return a word for the episode's name."""
         if self.stream:
             return self.stream
+        if self.wanted is not None:
+            return 'success' if self.wanted else 'failure'
         return EXPERT if self.fault is None else f'fault{self.fault}'
 
 
@@ -91,6 +95,28 @@ def plan_chunks(
                     for job in list_jobs(task, embodiment, splits, number)
                     if failures or job.kind == EXPERT)
             yield Chunk(simulator, task, embodiment, number, tuple(jobs), hz)
+
+
+# Attempts for which the simulator is opened once.
+_LAB_JOBS = 20
+
+
+def plan_lab(
+    tasks: tuple[str, ...], arm: str, lab: str, *, successes: int, failures: int, first_seed: int,
+    hz: float = _FINE_HZ,
+) -> list[Chunk]:
+    """
+    List the attempts of a lab, so that one that is cut short has all tasks and both kinds alike.
+
+    :param lab: name of the scene.
+    :param successes: for each task; their seeds are first_seed and those that follow.
+    :param failures: likewise.
+    """
+    order = [Job(lab, first_seed + i, None, human=False, wanted=wanted)
+             for i in range(max(successes, failures))
+             for wanted, count in ((True, successes), (False, failures)) if i < count]
+    return [Chunk('lab', task, arm, number, tuple(order[start:start + _LAB_JOBS]), hz)
+            for number, start in enumerate(range(0, len(order), _LAB_JOBS)) for task in tasks]
 
 
 def _scene(task: str, embodiment: str, splits: Splits, kind: str, which: int) -> str:

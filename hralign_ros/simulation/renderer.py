@@ -163,9 +163,11 @@ class Renderer:
     def _camera(self, appearance: Appearance) -> Any:
         stage, camera = self._stage, mujoco.MjvCamera()
         camera.type = mujoco.mjtCamera.mjCAMERA_FREE
-        camera.lookat[:] = np.array(stage.centre) + appearance.target
         camera.distance = stage.distance * appearance.distance
         camera.azimuth = stage.behind_deg + appearance.bearing_deg
+        azimuth = np.deg2rad(camera.azimuth)
+        right = np.array([np.sin(azimuth), -np.cos(azimuth), 0.0])
+        camera.lookat[:] = np.array(stage.centre) + appearance.target + appearance.aside * right
         camera.elevation = -appearance.elevation_deg
         return camera
 

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 ROBOTS = {'panda': 'Panda', 'ur5e': 'UR5e'}
+# Arms of labs: no other episode has them.
+LAB_ROBOTS = {'kinova3': 'Kinova3', 'iiwa': 'IIWA'}
 TASKS = (
     Task('lift', 'Lift', 'lift the cube'),
     Task('stack', 'Stack', 'stack the small cube on the other cube'),
@@ -30,12 +32,12 @@ CONTROL_HZ = 20
 LIMIT_STEPS = 240
 FRAME_STEPS = 6
 MAX_FRAMES = 34
-_SETTLE_STEPS = 8
+SETTLE_STEPS = 8
 _AFTER_STEPS = 40
-_OPEN, _CLOSED = -1.0, 1.0
+OPEN, CLOSED = -1.0, 1.0
 # How far above the object's centre the fingers close, metres.
-_GRASP_ABOVE = {'PickPlaceMilk': 0.03, 'PickPlaceCereal': 0.035, 'PickPlaceCan': 0.012}
-_TOLERANCE = 0.012
+GRASP_ABOVE = {'PickPlaceMilk': 0.03, 'PickPlaceCereal': 0.035, 'PickPlaceCan': 0.012}
+TOLERANCE = 0.012
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Robosuite:
         logging.getLogger('robosuite_logs').setLevel(logging.ERROR)
         self.task = task
         self.embodiment = embodiment
-        robot = ROBOTS[embodiment]
+        robot = (ROBOTS | LAB_ROBOTS)[embodiment]
         controller = load_composite_controller_config(controller='BASIC', robot=robot)
         controller['body_parts']['right'].update(input_type='absolute', input_ref_frame='world')
         self._environment: Any = robosuite.make(
@@ -136,14 +138,14 @@ class Robosuite:
         environment = self._environment
         rng = np.random.default_rng([seed, 3])
         environment.rng = np.random.default_rng(seed)
-        _reseed(getattr(environment, 'placement_initializer', None), environment.rng)
+        reseed(getattr(environment, 'placement_initializer', None), environment.rng)
         environment.reset()
         data = environment.sim.data._data
         site = environment.robots[0].eef_site_id['right']
-        rotation = _level(data.site_xmat[site].reshape(3, 3))
+        rotation = level(data.site_xmat[site].reshape(3, 3))
         rest = data.site_xpos[site].copy()
-        for _ in range(_SETTLE_STEPS):
-            environment.step(np.concatenate([rest, rotation, [_OPEN]]))
+        for _ in range(SETTLE_STEPS):
+            environment.step(np.concatenate([rest, rotation, [OPEN]]))
         rest = data.site_xpos[site].copy()
         phases = self._plan(rest, behaviour, rng)
         shots: list[Shot] = []
@@ -161,7 +163,7 @@ class Robosuite:
             success.append(done)
             phase = phases[index]
             late = elapsed - phase.seconds
-            near = np.linalg.norm(position - phase.target) < _TOLERANCE
+            near = np.linalg.norm(position - phase.target) < TOLERANCE
             if index + 1 < len(phases) and ((late >= 0.0 and near) or late > 0.8):
                 index, elapsed, begin = index + 1, 0.0, phase.target
                 phase = phases[index]
@@ -172,10 +174,10 @@ class Robosuite:
             gripper = phase.gripper
             if behaviour.kind == 'no_grasp' or (
                     behaviour.kind == 'drops' and step >= start):
-                gripper = _OPEN
+                gripper = OPEN
             if behaviour.kind in ('stops_early', IDLE) and step >= start:
                 goal = actions[start - 1][:3] if start else rest
-                gripper = float(actions[start - 1][6]) if start else _OPEN
+                gripper = float(actions[start - 1][6]) if start else OPEN
             goal = goal + rng.normal(0.0, 0.02 * behaviour.noise, 3) * (
                 behaviour.kind != EXPERT)
             action = np.concatenate([goal, rotation, [gripper]])
@@ -197,13 +199,13 @@ class Robosuite:
         environment, data = self._environment, self._environment.sim.data._data
         name = self.task.environment
         thing = self._object(data) + behaviour.offset
-        grasp = thing + (0.0, 0.0, _GRASP_ABOVE.get(name, 0.0))
+        grasp = thing + (0.0, 0.0, GRASP_ABOVE.get(name, 0.0))
         pace = rng.uniform(0.85, 1.2)
         above = grasp + (0.0, 0.0, 0.11)
-        phases = [_Phase(above, 1.4 * pace, _OPEN), _Phase(grasp, 0.9 * pace, _OPEN),
-                  _Phase(grasp, 0.45, _CLOSED)]
+        phases = [_Phase(above, 1.4 * pace, OPEN), _Phase(grasp, 0.9 * pace, OPEN),
+                  _Phase(grasp, 0.45, CLOSED)]
         if name == 'Lift':
-            return [*phases, _Phase(grasp + (0.0, 0.0, 0.15), 1.4 * pace, _CLOSED)]
+            return [*phases, _Phase(grasp + (0.0, 0.0, 0.15), 1.4 * pace, CLOSED)]
         if name == 'Stack':
             goal = data.body(environment.cubeB.root_body).xpos.copy()
             placed = goal + (0.0, 0.0, 0.047)
@@ -214,9 +216,9 @@ class Robosuite:
             placed = np.array([goal[0], goal[1], grasp[2] + 0.02])
         over = np.array([goal[0], goal[1], max(grasp[2], placed[2]) + 0.13])
         return [
-            *phases, _Phase(grasp + (0.0, 0.0, 0.14), 0.9 * pace, _CLOSED),
-            _Phase(over, 1.5 * pace, _CLOSED), _Phase(placed, 0.9 * pace, _CLOSED),
-            _Phase(placed, 0.35, _OPEN), _Phase(over + (-0.05, -0.03, 0.03), 0.9, _OPEN)]
+            *phases, _Phase(grasp + (0.0, 0.0, 0.14), 0.9 * pace, CLOSED),
+            _Phase(over, 1.5 * pace, CLOSED), _Phase(placed, 0.9 * pace, CLOSED),
+            _Phase(placed, 0.35, OPEN), _Phase(over + (-0.05, -0.03, 0.03), 0.9, OPEN)]
 
     def _object(self, data: Any) -> Floats:
         environment = self._environment
@@ -239,16 +241,16 @@ class Robosuite:
                     width=width)
 
 
-def _reseed(sampler: Any, rng: np.random.Generator) -> None:
+def reseed(sampler: Any, rng: np.random.Generator) -> None:
     """Make the placement of objects follow this episode's seed."""
     if sampler is None:
         return
     sampler.rng = rng
     for inner in getattr(sampler, 'samplers', {}).values():
-        _reseed(inner, rng)
+        reseed(inner, rng)
 
 
-def _level(rotation: Floats) -> Floats:
+def level(rotation: Floats) -> Floats:
     """Return the rotation vector of a hand pointing straight down, turned as it is."""
     import cv2
 

@@ -23,7 +23,7 @@ from hralign_ros.data.manifest import DataError, Episode, write_manifest
 from hralign_ros.data.splits import read_splits, Splits
 from hralign_ros.runtime.report import Report
 from hralign_ros.simulation.behaviour import EXPERT, IDLE, make_behaviour
-from hralign_ros.simulation.contact_sheets import write_sheets
+from hralign_ros.simulation.contact_sheets import write_lab_sheets, write_sheets
 from hralign_ros.simulation.plan import Chunk, Job, plan_chunks
 from hralign_ros.simulation.worlds import Trajectory, World
 import numpy as np
@@ -73,22 +73,40 @@ def simulate(
                         f'{", ".join(sorted({task for _, task, _ in worlds}))}')
     chosen = [world for world in worlds if not tasks or world[1] in tasks]
     output = Path(output)
+    make_folders(output, resume=resume)
+    chunks = [_part(chunk, rules, only) for chunk in plan_chunks(
+        chosen, rules, rounds, failures=failures, purpose=purpose, hz=hz, humans=humans)]
+    make_all(output, chunks, mesh_file, workers, report)
+    return finish(output, rules, report)
+
+
+def make_folders(output: Path, *, resume: bool) -> None:
+    """
+    Make the folders of a data set.
+
+    :raises DataError: there are episodes, which are not to be completed.
+    """
     if not resume and next((output / EPISODES).glob('*.json'), None):
         raise DataError(f'{output} holds episodes already; add --resume to complete or extend '
                         'them, or name another folder')
     for folder in (EPISODES, VIDEOS):
         (output / folder).mkdir(parents=True, exist_ok=True)
-    chunks = [_part(chunk, rules, only) for chunk in plan_chunks(
-        chosen, rules, rounds, failures=failures, purpose=purpose, hz=hz, humans=humans)]
+
+
+def make_all(
+    output: Path, chunks: list[Chunk], mesh_file: Path, workers: int, report: Report,
+) -> None:
+    """Make what is missing of all chunks."""
+    worlds = len({(chunk.task_id, chunk.embodiment) for chunk in chunks})
     total = sum(len(chunk.jobs) for chunk in chunks)
     open_chunks = [chunk for chunk in chunks if _missing(output, chunk)]
     done = total - sum(len(_missing(output, chunk)) for chunk in open_chunks)
-    report(f'{output}: {total} episodes of {len(chosen)} worlds, {done} are there')
+    report(f'{output}: {total} episodes of {worlds} worlds, {done} are there')
     began, before = time.monotonic(), done
     each = _CHUNKS_PER_PROCESS * workers
     for start in range(0, len(open_chunks), each):
         for chunk, made, problems in _in_processes(
-                output, open_chunks[start:start + each], mesh_file, rules, workers):
+                output, open_chunks[start:start + each], mesh_file, workers):
             done += made
             rate = (done - before) / (time.monotonic() - began)
             left = (total - done) / max(rate, 1e-9)
@@ -96,16 +114,15 @@ def simulate(
                    f'({chunk.embodiment})  {60 * rate:.0f}/min, {left / 60:.0f} min left')
             for problem in problems:
                 report(f'  left out: {problem}')
-    return finish(output, rules, report)
 
 
 def _in_processes(
-    output: Path, chunks: list[Chunk], hand: Path, splits: Splits, workers: int,
+    output: Path, chunks: list[Chunk], hand: Path, workers: int,
 ) -> Iterator[tuple[Chunk, int, list[str]]]:
     """Make chunks in fresh processes; yield each with what came of it as it ends."""
     with ProcessPoolExecutor(
             max_workers=workers, mp_context=multiprocessing.get_context('spawn')) as pool:
-        futures = {pool.submit(make_chunk, output, chunk, hand, splits): chunk
+        futures = {pool.submit(make_chunk, output, chunk, hand): chunk
                    for chunk in chunks}
         try:
             for future in as_completed(futures):
@@ -116,15 +133,19 @@ def _in_processes(
                 'kept, run the same command again to resume') from error
 
 
-def finish(output: Path, splits: Splits, report: Report = print) -> Path:
-    """Write the manifest and the contact sheets of what is there."""
+def finish(output: Path, splits: Splits | None, report: Report = print) -> Path:
+    """
+    Write the manifest and the contact sheets of what is there.
+
+    :param splits: None: the attempts of a lab, which belong to no split.
+    """
     episodes = []
     for path in sorted((output / EPISODES).glob('*.json')):
         row = json.loads(path.read_text(encoding='utf-8'))
         if 'left_out' in row:
             continue
         episode = Episode(**row)
-        split = splits.of(
+        split = '' if splits is None else splits.of(
             task_id=episode.task_id, scene=episode.scene, embodiment=episode.embodiment,
             seed=episode.seed, episode_id=episode.episode_id)
         episodes.append(Episode(**{**row, 'split': split}))
@@ -133,14 +154,13 @@ def finish(output: Path, splits: Splits, report: Report = print) -> Path:
     manifest = write_manifest(output, episodes)
     for line in _summary(episodes):
         report(line)
-    for sheet in write_sheets(output, episodes):
+    sheets = write_sheets if splits else write_lab_sheets
+    for sheet in sheets(output, episodes):
         report(f'wrote {sheet}')
     return manifest
 
 
-def make_chunk(
-    output: Path, chunk: Chunk, hand: Path, splits: Splits,
-) -> tuple[int, list[str]]:
+def make_chunk(output: Path, chunk: Chunk, hand: Path) -> tuple[int, list[str]]:
     """Make what is missing of a chunk; runs in a worker process."""
     from hralign_ros.simulation.hand import read_hand
     from hralign_ros.simulation.renderer import Renderer
@@ -170,7 +190,7 @@ def make_chunk(
 
 
 def _make_episode(
-    output: Path, world: World, renderer: Any, job: Job, name: str, *, hz: float,
+    output: Path, world: Any, renderer: Any, job: Job, name: str, *, hz: float,
 ) -> dict[str, Any]:
     from hralign_ros.runtime.video import write_video
     from hralign_ros.simulation.appearance import (
@@ -181,12 +201,20 @@ def _make_episode(
     )
 
     rng = np.random.default_rng([job.seed, 7])
-    kind = EXPERT if job.fault is None else world.faults[job.fault % len(world.faults)]
-    if job.stream == IDLE:
-        kind = IDLE
-    trajectory = world.run(job.seed, make_behaviour(kind, rng), hz=hz)
-    if trajectory is None:
-        return {'left_out': 'the expert does not succeed with this seed'}
+    if job.wanted is not None:
+        attempt = world.attempt(job.seed, job.wanted, hz=hz)
+        if attempt is None:
+            return {'left_out': f'no attempt with this seed ends in {job.kind}'}
+        kind, trajectory = attempt.kind, attempt.trajectory
+        # Another take for the other outcome of this seed.
+        rng = np.random.default_rng([job.seed, 7, job.wanted])
+    else:
+        kind = EXPERT if job.fault is None else world.faults[job.fault % len(world.faults)]
+        if job.stream == IDLE:
+            kind = IDLE
+        trajectory = world.run(job.seed, make_behaviour(kind, rng), hz=hz)
+        if trajectory is None:
+            return {'left_out': 'the expert does not succeed with this seed'}
     appearance = make_appearance(job.scene)
     perturbation = make_perturbation(job.stream, len(trajectory.shots), rng) \
         if job.stream in PERTURBATIONS else None
@@ -267,6 +295,11 @@ def _worlds() -> Iterator[tuple[str, str, str]]:
 def _open(chunk: Chunk) -> World:
     from hralign_ros.simulation import metaworld_tasks, robosuite_tasks
 
+    if chunk.simulator == 'lab':
+        from hralign_ros.simulation import lab_world
+
+        return lab_world.Lab(
+            {task.task_id: task for task in lab_world.TASKS}[chunk.task_id], chunk.embodiment)
     if chunk.simulator == 'metaworld':
         named = {task.task_id: task for task in metaworld_tasks.TASKS}
         return metaworld_tasks.MetaWorld(named[chunk.task_id])

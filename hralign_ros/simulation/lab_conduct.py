@@ -34,7 +34,7 @@ _STOPS = {
     PUSH: (('down', 0.2, 1.0, 2), ('push', 0.15, 0.7, 6))}
 # Lets go, likewise.
 _DROPS = {LIFT: (('lift', 0.15, 0.45, 1),),
-          PLACE: (('lift', 0.3, 1.0, 2), ('carry', 0.05, 0.95, 5), ('place', 0.0, 0.5, 2))}
+          PLACE: (('lift', 0.3, 1.0, 3), ('carry', 0.05, 0.75, 6), ('place', 0.0, 0.4, 1))}
 # A hand is steady to this, metres.
 _STEADY = 0.002
 

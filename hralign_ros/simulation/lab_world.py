@@ -5,7 +5,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 from hralign_ros.simulation.lab_conduct import (
     CLUMSY,
@@ -51,7 +50,9 @@ MOVES = {'lift': LIFT, 'cube-push': PUSH, 'pick-can': PLACE, 'cube-left': PLACE,
 # Where things lie at first: x away from the robot, y to its left, metres from the table's middle.
 _STARTS = {'lift': ((-0.10, 0.10), (-0.13, 0.13)), 'cube-left': ((-0.10, 0.10), (-0.16, 0.02)),
            'cube-beside': ((-0.11, 0.11), (-0.13, 0.13)),
-           'cube-push': ((-0.12, -0.02), (-0.13, 0.13))}
+           'cube-push': ((-0.12, -0.02), (-0.13, 0.13)),
+           # From the middle of its bin, within every arm's reach.
+           'pick-can': ((-0.12, 0.08), (-0.12, 0.16))}
 # Accomplished: the cube is so high, so far to the left, so near to the other, so far away.
 LIFTED_M, LEFT_M, BESIDE_M, AWAY_M = 0.06, 0.12, 0.085, 0.10
 _APART_M = 0.14
@@ -96,9 +97,10 @@ class Lab(Robosuite):
     def __init__(self, task: Task, embodiment: str) -> None:
         super().__init__(task, embodiment)
         self.moves = MOVES[task.task_id]
-        if task.task_id in _STARTS:
-            sampler = self._environment.placement_initializer
-            sampler.x_range, sampler.y_range = map(list, _STARTS[task.task_id])
+        sampler = self._environment.placement_initializer
+        if task.task_id == 'pick-can':
+            sampler = sampler.samplers['CollisionObjectSampler']
+        sampler.x_range, sampler.y_range = map(list, _STARTS[task.task_id])
 
     @property
     def stage(self) -> Stage:
@@ -222,7 +224,7 @@ class Lab(Robosuite):
                FAR: -0.15}[conduct.place]
         if conduct.kind == CLUMSY:
             behind += rng.normal(0.0, 0.012, 3) * (1, 1, 0)
-            end = rng.normal(0.02, 0.035)
+            end = rng.normal(0.035, 0.03)
         # The gripper's closed fingers are this far behind the cube's middle.
         reach = np.array([AWAY_M + end - 0.034, behind[1], behind[2]])
         yield Move('above', behind + (0.0, 0.0, 0.11), 1.4, CLOSED)
@@ -242,7 +244,7 @@ class Lab(Robosuite):
             if clumsy:
                 # It looks closer after it missed.
                 grasp += rng.normal(0.0, 0.008 if again else 0.022, 3) * (1, 1, 0.3)
-            yield Move('above', grasp + (0.0, 0.0, 0.11), 1.4, OPEN)
+            yield Move('above', grasp + (0.0, 0.0, 0.11), 0.8 if again else 1.4, OPEN)
             yield Move('down', grasp, 0.9, OPEN)
             yield Move('close', grasp, 0.5, CLOSED)
             if not clumsy or again == 2:
@@ -266,10 +268,12 @@ class Lab(Robosuite):
             placed = placed + rng.normal(0.0, 0.03, 3) * (1, 1, 0.2)
         over = placed + (0.0, 0.0, 0.13)
         yield Move('lift', grasp + (0.0, 0.0, 0.13), 0.9, CLOSED)
-        yield Move('carry', over, 1.5, CLOSED)
+        far = self.task.environment.startswith('PickPlace')
+        yield Move('carry', over, 2.0 if far else 1.5, CLOSED)
         yield Move('place', placed, 0.9, CLOSED)
         yield Move('open', placed, 0.4, OPEN)
-        yield Move('leave', over + (-0.04, -0.02, 0.0), 0.9, OPEN)
+        away = (-0.10, -0.15, 0.05) if far else (-0.05, -0.03, 0.02)
+        yield Move('leave', over + away, 0.9, OPEN)
 
     def _goal(self, conduct: Conduct, rng: np.random.Generator, height: float) -> Floats:
         """Draw where the hand lets go, metres."""

@@ -50,11 +50,10 @@ def simulate_lab(
     workers: int = 0, hand: Path | None = None,
 ) -> None:
     """
-    Make attempts in one lab that no other episode shows.
+    Make attempts in one simulated lab, as a user of a new robot would record them.
 
-    An arm, a place and two fixed cameras that are in no training data; five tasks of which two
-    are the shipped bundle's; failures that take as long as successes. Runs in the virtual
-    environment that `make sim` makes.
+    Arm, place and cameras are in no training data. Two of the five tasks are the shipped bundle's.
+    Failures take as long as successes. Runs in the virtual environment that `make sim` makes.
 
     :param output: data set to write
     :param lab: lab-N; lab-N@10deg and lab-N@10cm move its camera, lab-N@light and lab-N@table

@@ -6,6 +6,7 @@
 from dataclasses import fields, replace
 from functools import cache
 
+from hralign_ros.runtime.errors import DataError
 from hralign_ros.simulation.appearance import (
     make_appearance,
     make_perturbation,
@@ -119,3 +120,29 @@ def test_a_perturbation_is_long_and_strong_enough_to_perturb(kind):
     assert np.ptp(make_perturbation('lights', 60, np.random.default_rng(4)).light) > 0.2
     with pytest.raises(ValueError, match='fog'):
         make_perturbation('fog', 3, rng)
+
+
+LAB_CHANGES = {'10deg': {'bearing_deg'}, '12.5cm': {'aside'}, 'light': {'light', 'lightness'},
+               'table': {'textures'}}
+
+
+@pytest.mark.parametrize('change', LAB_CHANGES)
+def test_a_lab_with_one_thing_changed(change):
+    """Guards tests of what a head was not taught: the same lab but for what the name says."""
+    lab, changed = make_appearance('lab-1'), make_appearance(f'lab-1@{change}')
+    differ = {f.name for f in fields(lab) if not same(lab, changed, f.name)}
+    assert differ == {'name'} | LAB_CHANGES[change]
+    if change == '10deg':
+        assert changed.bearing_deg == pytest.approx(lab.bearing_deg + 10.0)
+    elif change == '12.5cm':
+        assert changed.aside == pytest.approx(0.125)
+    elif change == 'table':
+        assert all(np.array_equal(a, b) for a, b in zip(
+            lab.textures[1:], changed.textures[1:], strict=True)), 'floor and walls stay'
+
+
+def test_an_unknown_change_is_refused():
+    """Guards a name with a typing error: it is no new lab."""
+    for name in ('lab-1@10', 'lab-1@tabel', 'lab-1@-3cm'):
+        with pytest.raises(DataError, match='degrees.*centimetres.*light and table'):
+            make_appearance(name)

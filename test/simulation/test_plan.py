@@ -8,7 +8,7 @@ from functools import cache
 
 from hralign_ros.data.splits import read_splits
 from hralign_ros.simulation.behaviour import EXPERT, FAULTS
-from hralign_ros.simulation.plan import plan_chunks, STREAMS
+from hralign_ros.simulation.plan import plan_chunks, plan_lab, STREAMS
 import pytest
 
 pytest.importorskip('pyarrow', reason='the offline packages are not installed')
@@ -212,3 +212,32 @@ def test_streams_take_turns():
                    and chunk.embodiment == 'sawyer' and job.stream]
         assert len(streams) == ROUNDS
         assert set(streams[:3]) == set(STREAMS)
+
+
+def lab(successes, failures, first=0):
+    chunks = plan_lab(('lift', 'push'), 'arm', 'lab-1', successes=successes, failures=failures,
+                      first_seed=first)
+    return [(chunk.task_id, job.seed, job.wanted) for chunk in chunks for job in chunk.jobs]
+
+
+def test_a_lab_has_so_many_of_each():
+    """Guards --successes and --failures: of each task, with seeds in a row."""
+    jobs = lab(30, 12, first=100)
+    for task in ('lift', 'push'):
+        for wanted, count in ((True, 30), (False, 12)):
+            seeds = [seed for t, seed, w in jobs if (t, w) == (task, wanted)]
+            assert seeds == list(range(100, 100 + count))
+
+
+def test_a_lab_grows():
+    """Guards --resume: more attempts hold the fewer; other seeds are other attempts."""
+    assert set(lab(10, 10)) < set(lab(50, 50))
+    assert not set(lab(50, 50)) & set(lab(50, 50, first=1000))
+
+
+def test_a_lab_cut_short_is_balanced():
+    """Guards a night's work that ends early: all tasks and both kinds alike."""
+    some = lab(50, 50)[:80]
+    for task in ('lift', 'push'):
+        assert [sum(t == task and w is wanted for t, _, w in some)
+                for wanted in (True, False)] == [20, 20]

@@ -171,3 +171,12 @@ def test_the_skin_follows_its_bodies(renderer):
         f'hr_{joint}' for joint in hand.joints]
     total = np.bincount(model.skin_bonevertid, model.skin_bonevertweight)
     np.testing.assert_allclose(total, 1.0, atol=1e-6)
+
+
+def test_a_camera_that_moved_aside(stage, renderer):
+    """Guards lab-1@10cm: a camera further to the right sees things further to the left."""
+    before, after = (renderer.record_robot(stage.model, shots(), appearance(aside=aside))
+                     for aside in (0.0, 0.1))
+    columns = [seen(video[0][0], GREEN)[1] for video in (before, after)]
+    assert columns[1] < columns[0] - 10
+    np.testing.assert_array_equal(before[1], after[1], 'the wrist camera stays')

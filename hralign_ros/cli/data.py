@@ -46,7 +46,7 @@ def simulate(
 
 def simulate_lab(
     *, output: Path, resume: bool = False, lab: str = 'lab-1', arm: str = 'kinova3',
-    tasks: Sequence[str] = (), successes: int = 10, failures: int = 10, first_seed: int = 0,
+    tasks: Sequence[str] = (), succeeding: int = 10, failing: int = 10, first_seed: int = 0,
     workers: int = 0, hand: Path | None = None,
 ) -> None:
     """
@@ -60,8 +60,8 @@ def simulate_lab(
         change one thing
     :param arm: kinova3 or iiwa
     :param tasks: only these of lift, pick-can, cube-left, cube-beside, cube-push
-    :param successes: of each task
-    :param failures: of each task
+    :param succeeding: attempts of each task
+    :param failing: likewise
     :param first_seed: of both; sets whose seeds differ have no attempt in common
     :param workers: processes; 0: as many as there are cores
     :param resume: complete the data set in --output, or add to it
@@ -71,7 +71,7 @@ def simulate_lab(
     import robosuite  # noqa: F401  # missing, it is named before any work is done
 
     print(simulate_lab(
-        output, lab=lab, arm=arm, tasks=tuple(tasks), successes=successes, failures=failures,
+        output, lab=lab, arm=arm, tasks=tuple(tasks), successes=succeeding, failures=failing,
         first_seed=first_seed, workers=workers or os.cpu_count() or 1, hand=hand, resume=resume))
 
 

@@ -221,7 +221,7 @@ def lab(successes, failures, first=0):
 
 
 def test_a_lab_has_so_many_of_each():
-    """Guards --successes and --failures: of each task, with seeds in a row."""
+    """Guards --succeeding and --failing: of each task, with seeds in a row."""
     jobs = lab(30, 12, first=100)
     for task in ('lift', 'push'):
         for wanted, count in ((True, 30), (False, 12)):

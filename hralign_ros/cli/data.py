@@ -112,7 +112,7 @@ def import_lerobot(
     split_file: Path | None = None, params_file: Path | None = None, node: str = '/encoder',
 ) -> None:
     """
-    Write the manifest of a LeRobot v3 data set.
+    Write the manifest of a LeRobot data set, v3.0, v2.1 or v2.0.
 
     :param source: its root
     :param views: VIEW=CAMERA: which camera is which view

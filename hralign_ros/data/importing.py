@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hralign_ros.data.folders import read_folders
-from hralign_ros.data.lerobot import read_lerobot
+from hralign_ros.data.lerobot import IMAGES, read_lerobot
 from hralign_ros.data.manifest import (
     DataError,
     DataSet,
@@ -39,6 +39,8 @@ READERS: dict[str, Callable[..., list[Episode]]] = {
 _SOURCES = {'folders': 'folder'}
 # Formats whose files are not used as they are: the reader writes others into the output.
 _COPIED = {'rosbag'}
+# Formats of which some is written into the output.
+_WRITING = {'lerobot', 'rosbag'}
 # One's own recordings, of which there may be few: see `share_out`.
 _OWN = {'folders', 'lerobot', 'rosbag'}
 
@@ -71,9 +73,9 @@ def import_data(
     source = Path(source).absolute()
     output = Path(output).absolute() if output else source
     below = Path()
-    if kind in _COPIED:
+    if kind in _WRITING:
         options['output'] = output
-    else:
+    if kind not in _COPIED:
         try:
             below = source.relative_to(output)
         except ValueError as error:
@@ -94,7 +96,9 @@ def import_data(
         raise DataError(f'{source}: no episode can be used')
     imported = share_out(rules, [replace(
         episode,
-        robot_videos={view: (below / file).as_posix()
+        # What a reader writes has its full name.
+        robot_videos={view: (Path(file).relative_to(output) if Path(file).is_absolute()
+                             else below / file).as_posix()
                       for view, file in episode.robot_videos.items()},
         geometry=_geometry_of(episode, geometry or {}),
         human_video=(below / episode.human_video).as_posix() if episode.human_video else '',
@@ -140,7 +144,7 @@ def _check_old(output: Path, kind: str, below: Path, *, turning: bool) -> dict[s
     except DataError:  # of another version, or broken: it is of no use any more
         return {}
     others = [episode for episode in old if episode.source != _SOURCES.get(kind, kind) or not all(
-        Path(file).is_relative_to(below) for file in (
+        Path(file).is_relative_to(below) or Path(file).is_relative_to(IMAGES) for file in (
             *episode.robot_videos.values(), *filter(None, [episode.human_video])))]
     if others:
         raise DataError(

@@ -5,16 +5,19 @@
 
 import json
 
+import cv2
 from hralign_ros.data.importing import import_data
 from hralign_ros.data.lerobot import read_lerobot
 from hralign_ros.data.manifest import DataError, read_manifest, write_manifest
 from hralign_ros.data.pairs import robot_clip
 from hralign_ros.data.skipped import Faults
 from hralign_ros.data.token_features import episode_videos, open_views
+from hralign_ros.runtime.images import decode_compressed
 from hralign_ros.runtime.video import read_frames, write_video
 import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
+import pyarrow.compute
 import pytest
 
 RATE = 10
@@ -51,7 +54,7 @@ def make(root, *, together=True, success=None, tasks_column='__index_level_0__')
         'data_path': 'data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet',
         'video_path': 'videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4',
         'features': {FRONT: video, HAND: video, 'action': {'dtype': 'float32', 'shape': [2]},
-                     'depth': {'dtype': 'image'}}}))
+                     'depth': {'dtype': 'image', 'info': {'is_depth_map': True}}}}))
     table(root / 'meta' / 'tasks.parquet',
           [{'task_index': i, tasks_column: text} for i, text in enumerate(TEXTS)])
     starts = np.cumsum((0, *LENGTHS))
@@ -169,13 +172,162 @@ def test_the_column_of_instructions(tmp_path):
     assert episodes[1].task_text == 'Lift the T.'
 
 
-@pytest.mark.parametrize('version', ['v2.1', 'v2.0', 'v4.0'])
+@pytest.mark.parametrize('version', ['v1.6', 'v4.0'])
 def test_other_versions(tmp_path, version):
     """Guards the message: which version it is and how to convert it."""
     path = make(tmp_path) / 'meta' / 'info.json'
     path.write_text(path.read_text().replace('v3.0', version))
-    with pytest.raises(DataError, match=f'{version}.*reads v3.0'):
+    with pytest.raises(DataError, match=f'{version}.*reads v3.0, v2.1'):
         read(tmp_path)
+
+
+def change(path, **columns):
+    """Replace columns of a table by lists."""
+    table = parquet.read_table(path)
+    for name, values in columns.items():
+        at = table.column_names.index(name)
+        table = table.set_column(at, name, pa.array(values))
+    parquet.write_table(table, path)
+
+
+def older(root, version='v2.1'):
+    """Turn a set into one of the format before, with a file an episode."""
+    info = json.loads((root / 'meta/info.json').read_text())
+    info |= {'codebase_version': version, 'chunks_size': 2, 'data_path': None, 'video_path': None}
+    (root / 'meta/info.json').write_text(json.dumps(info))
+    (root / 'meta/tasks.jsonl').write_text(''.join(
+        json.dumps({'task_index': i, 'task': text}) + '\n' for i, text in enumerate(TEXTS)))
+    (root / 'meta/episodes.jsonl').write_text(''.join(
+        json.dumps({'episode_index': i, 'tasks': [TEXTS[TASKS[i]]], 'length': length}) + '\n'
+        for i, length in enumerate(LENGTHS)))
+    frames = pa.concat_tables(parquet.read_table(path) for path in sorted(root.rglob(
+        'file-*.parquet')) if 'data' in path.parts)
+    for path in root.rglob('file-*'):
+        path.unlink()
+    for i, length in enumerate(LENGTHS):
+        path = root / f'data/chunk-{i // 2:03d}/episode_{i:06d}.parquet'
+        path.parent.mkdir(exist_ok=True)
+        parquet.write_table(frames.filter(pa.compute.equal(frames['episode_index'], i)), path)
+        for camera in VIEWS:
+            write_video(root / f'videos/chunk-{i // 2:03d}/{camera}/episode_{i:06d}.mp4',
+                        [image(i, frame) for frame in range(length)], RATE, quality=5)
+    return root
+
+
+@pytest.mark.parametrize('version', ['v2.1', 'v2.0'])
+def test_the_format_before(tmp_path, version):
+    """Guards the many sets that nobody has converted: they were refused."""
+    older(make(tmp_path, success=(True, False, True)), version)
+    episodes, faults = read(tmp_path)
+    assert not faults.found and [e.task_text for e in episodes] == [
+        TEXTS[task] for task in TASKS]
+    assert [e.success for e in episodes] == [True, False, True]
+    for number, episode in enumerate(episodes):
+        frames, _ = read_frames(tmp_path / episode.robot_videos['wrist'], episode.time_s)
+        assert numbers(frames) == [10 * number + i for i in range(LENGTHS[number])]
+    assert np.array_equal(episodes[2].actions, [[2, i] for i in range(5)])
+
+
+@pytest.mark.parametrize('kind', ['JPEG in rows', 'PNG in rows', 'PNG in files'])
+def test_images_instead_of_videos(tmp_path, kind):
+    """
+    Guards sets that were recorded without videos, which had "no video of camera".
+
+    Images become videos beside the manifest, equal to the bit, once.
+    """
+    root = make(tmp_path / 'set')
+    info = json.loads((root / 'meta/info.json').read_text())
+    info['features'][FRONT]['dtype'] = 'image'
+    (root / 'meta/info.json').write_text(json.dumps(info))
+    rng, made = np.random.default_rng(0), {}
+    for path in sorted((root / 'data').rglob('*.parquet')):
+        rows = parquet.read_table(path).to_pylist()
+        for row in rows:
+            picture = rng.integers(0, 256, (16, 18, 3), np.uint8)
+            suffix = '.jpg' if 'JPEG' in kind else '.png'
+            data = cv2.imencode(suffix, picture)[1].tobytes()
+            made[row['episode_index'], row['frame_index']] = decode_compressed(data)
+            name = f'images/{row["index"]}{suffix}'
+            row[FRONT] = {'bytes': data, 'path': name}
+            if 'files' in kind:
+                (root / 'images').mkdir(exist_ok=True)
+                (root / name).write_bytes(data)
+                row[FRONT]['bytes'] = None
+        table(path, rows)
+    for _ in range(2):
+        path = import_data('lerobot', root, tmp_path, views=VIEWS, report=lambda _: None)
+        files = {file: file.stat().st_mtime_ns for file in tmp_path.rglob('third_person-*.mp4')}
+    assert len(files) == 3 and all(
+        file.stat().st_mtime_ns == before for file, before in files.items())
+    data = read_manifest(path)
+    for number, episode in enumerate(data.episodes):
+        videos = open_views(episode_videos(episode), data.folder)
+        np.testing.assert_array_equal(
+            videos['third_person'].read(videos['third_person'].stamps),
+            [made[number, i] for i in range(LENGTHS[number])])
+        assert numbers(videos['wrist'].read(videos['wrist'].stamps)) == [
+            10 * number + i for i in range(LENGTHS[number])]
+
+
+def test_frames_are_matched_by_number(tmp_path):
+    """
+    Guards labels of sets whose time stamps do not run at their rate.
+
+    Recorded at 8 Hz in a set of 10, with success in the last two frames, only the last had it; at
+    12 Hz, three had. A span that is one frame too long gave the next episode's first image one.
+    """
+    make(tmp_path, success=(True, True, True))
+    for path in (tmp_path / 'data').rglob('*.parquet'):
+        rows = parquet.read_table(path).to_pylist()
+        change(path, timestamp=[row['frame_index'] / 8 for row in rows], **{'next.success': [
+            row['frame_index'] >= LENGTHS[row['episode_index']] - 2 for row in rows]})
+    episodes_file = tmp_path / 'meta/episodes/chunk-000/file-000.parquet'
+    rows = parquet.read_table(episodes_file).to_pylist()
+    change(episodes_file, **{f'videos/{camera}/to_timestamp': [
+        row[f'videos/{camera}/to_timestamp'] + 0.1 for row in rows] for camera in VIEWS})
+    episodes, faults = read(tmp_path)
+    assert faults.counts() == {'rates_apart': 3} and '8.0 Hz' in faults.found[0].text
+    for number, episode in enumerate(episodes):
+        videos = open_views(episode_videos(episode), tmp_path)
+        for video in videos.values():
+            assert numbers(video.read(video.stamps)) == [
+                10 * number + i for i in range(LENGTHS[number])]
+            np.testing.assert_allclose(
+                video.times, np.array(episode.time_s), atol=1e-9)
+        assert list(episode.success_flags) == [False] * (LENGTHS[number] - 2) + [True] * 2
+
+
+@pytest.mark.parametrize('drift', [-4e-6, 4e-6, 0.01])
+def test_spans_that_drift(tmp_path, drift):
+    """Guards the first frame: spans are sums of durations that were rounded to microseconds."""
+    path = make(tmp_path) / 'meta/episodes/chunk-000/file-000.parquet'
+    rows = parquet.read_table(path).to_pylist()
+    change(path, **{f'videos/{FRONT}/from_timestamp': [
+        row[f'videos/{FRONT}/from_timestamp'] + drift * row['episode_index'] for row in rows]})
+    episodes, faults = read(tmp_path)
+    assert not faults.found
+    for number, episode in enumerate(episodes):
+        video = open_views(episode_videos(episode), tmp_path)['third_person']
+        assert numbers(video.read(video.stamps)) == [
+            10 * number + i for i in range(LENGTHS[number])]
+
+
+def test_a_video_with_fewer_frames(tmp_path):
+    """Guards against frames of which nobody knows which they are."""
+    make(tmp_path)
+    write_video(tmp_path / VIDEO.format(HAND, 0), [image(0, i) for i in range(12)], RATE)
+    episodes, faults = read(tmp_path)
+    assert [list(e.robot_videos) for e in episodes] == [[*VIEWS.values()]] * 2 + [['third_person']]
+    assert 'has 2 of its 5 frames' in faults.found[0].text
+
+
+def test_success_that_is_not_known_of_every_frame(tmp_path):
+    """Guards nulls, which read as no."""
+    make(tmp_path, success=(True, True, True))
+    path = tmp_path / 'data/chunk-000/file-001.parquet'
+    change(path, **{'next.success': [None, True, None, False, False]})
+    episodes, _ = read(tmp_path)
+    assert [e.success for e in episodes] == [True, True, None]
 
 
 @pytest.mark.parametrize('views, message', [

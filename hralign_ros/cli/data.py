@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""`hralign data`: simulate and import."""
+"""`hralign data`: simulate, import and export."""
 
 from collections.abc import Sequence
 import os
@@ -162,6 +162,25 @@ def import_rosbag(
         stamp_source=stamp_source, quality=quality)
     _import('rosbag', source, output, split_file, params_file, node, options=chosen,
             instruction=instruction, embodiment=robot)
+
+
+def export_lerobot(
+    *, data: Path, output: Path, hz: int | None = None, split: Sequence[str] = (),
+) -> None:
+    """
+    Write the robot episodes of a data set as a LeRobot data set, v3.0.
+
+    Success becomes next.success and the end of an episode next.done; robot state and commands
+    become observation.state and action.
+
+    :param output: new folder
+    :param hz: rate of the videos; default: that of the episodes
+    """
+    from hralign_ros.data.lerobot_export import export_lerobot
+    from hralign_ros.data.manifest import read_manifest
+
+    chosen = read_manifest(data)
+    export_lerobot(chosen.of_split(*split) if split else chosen, output, fps=hz)
 
 
 def _import(

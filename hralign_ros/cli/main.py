@@ -16,11 +16,12 @@ from hralign_ros.cli.options import add_commands, Parser, Tree
 from hralign_ros.runtime.errors import HralignError, install_line
 
 TREE: Tree = {
-    'data': ('Make data sets: simulate, or import recordings', {
+    'data': ('Make data sets: simulate, or import recordings; export them', {
         'simulate': data.simulate, 'simulate-lab': data.simulate_lab,
         'import': ('Write the manifest of recordings; videos stay where they are', {
             'rh20t': data.import_rh20t, 'folders': data.import_folders,
-            'lerobot': data.import_lerobot, 'rosbag': data.import_rosbag})}),
+            'lerobot': data.import_lerobot, 'rosbag': data.import_rosbag}),
+        'export': ('Write a data set in another format', {'lerobot': data.export_lerobot})}),
     'encoder': ('Adapt a backbone on paired clips (HR-Align), measure it, make a bundle of it', {
         'train': encoder.train, 'evaluate': encoder.evaluate, 'export': encoder.export}),
     'success': ('Teach a bundle when a task is accomplished (Adapt2Reward)', {

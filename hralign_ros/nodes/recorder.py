@@ -11,6 +11,7 @@ is done on the recorder's thread. What is written and labelled, runtime/episode_
 from array import array
 from collections.abc import Callable
 from contextlib import suppress
+import ctypes
 from functools import partial
 import os
 import sys
@@ -46,7 +47,7 @@ from hralign_ros.runtime.episode_recorder import (
 from hralign_ros.runtime.errors import DataError, FrameError
 from hralign_ros.runtime.faults import Faults
 from hralign_ros.runtime.labels import DISCARD, FAILURE, SUCCESS
-from hralign_ros.runtime.recordings import Recordings
+from hralign_ros.runtime.recordings import header_stamp, Recordings
 import numpy as np
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
@@ -70,6 +71,8 @@ _RELIABLE = QoSProfile(depth=_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
 _SILENT_S = 2.0
 # Diagnostics go out this often, and at once when a level changes [s].
 _REPORT_S = 1.0
+# Of malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LOOK_S = 0.2
 
 
@@ -94,6 +97,7 @@ class Recorder(Node):
                 'parameters that this node does not have, and ignores: ' + ', '.join(unknown))
         import_mcap('writer')
         stand_back(settings['niceness'])
+        keep_memory()
         cv2.setNumThreads(1)
         self._faults = Faults(
             on_begin=lambda key, text: self.get_logger().warning(text),
@@ -148,8 +152,10 @@ class Recorder(Node):
         self._image_topics[name] = Topic(
             f'{resolved}/compressed', type_name(CompressedImage),
             definition(type_name(CompressedImage)))
+        # Serialised: most images are left out, and need not be unpacked for that.
         self.create_subscription(
-            kind, view.topic if topic == resolved else topic, partial(self._on_image, name), qos)
+            kind, view.topic if topic == resolved else topic,
+            partial(self._on_image, name, kind is CompressedImage), qos, raw=True)
 
     def _subscribe(
         self, name: str, kind: type, qos: QoSProfile, heard: Callable[[bytes], None] | None = None,
@@ -173,8 +179,8 @@ class Recorder(Node):
         self._recorder.offer(Heard(stamp_to_ns(message.episode_id), Decision(message.decision),
                                    stamp_to_ns(message.header.stamp)))
 
-    def _on_image(self, view: str, message: ImageMessage | CompressedImage) -> None:
-        received, stamp = time.time_ns(), stamp_to_ns(message.header.stamp)
+    def _on_image(self, view: str, ready: bool, data: bytes) -> None:
+        received, stamp = time.time_ns(), header_stamp(data)
         self._came[view] = time.monotonic()
         arrival = self._settings['stamp_source'] == 'arrival'
         self._faults.note(f'{view} stamp', '' if stamp or arrival else (
@@ -187,7 +193,8 @@ class Recorder(Node):
         # Ids of episodes are system time also where the clock is simulated.
         taken = received if arrival or self._sim_time else stamp
         self._recorder.offer(Message(
-            self._image_topics[view], partial(compressed, message, self._settings['jpeg_quality']),
+            self._image_topics[view],
+            (lambda: data) if ready else partial(as_jpeg, data, self._settings['jpeg_quality']),
             received, taken, view, stamp))
 
     def _find_topics(self) -> None:
@@ -320,17 +327,28 @@ def stand_back(niceness: int) -> None:
             os.setpriority(os.PRIO_PROCESS, int(thread), niceness)
 
 
-def compressed(message: ImageMessage | CompressedImage, quality: int) -> bytes:
+def keep_memory() -> None:
     """
-    Make a serialised CompressedImage of a camera's message: as it is, or as JPEG.
+    Have glibc keep memory that is freed: an image comes into what the last one has left.
+
+    Otherwise each image is new pages, which takes more than half of the time to receive it.
+    """
+    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+        mallopt(_M_TRIM_THRESHOLD, 128 << 20)
+
+
+def as_jpeg(data: bytes, quality: int) -> bytes:
+    """
+    Make a serialised CompressedImage of a serialised Image.
 
     :raises FrameError: the image cannot be decoded or encoded.
     """
-    if isinstance(message, CompressedImage):
-        return bytes(serialize_message(message))
+    message = deserialize_message(data, ImageMessage)
     image, _ = image_subscriptions.decode(message)
     try:
-        done, data = cv2.imencode('.jpg', cv2.cvtColor(image, cv2.COLOR_RGB2BGR),
+        done, jpeg = cv2.imencode('.jpg', cv2.cvtColor(image, cv2.COLOR_RGB2BGR),
                                   [cv2.IMWRITE_JPEG_QUALITY, quality])
     except cv2.error as error:
         raise FrameError('corrupt_image', f'OpenCV makes no JPEG of it: {error}') from error
@@ -338,7 +356,7 @@ def compressed(message: ImageMessage | CompressedImage, quality: int) -> bytes:
         raise FrameError('corrupt_image', 'OpenCV makes no JPEG of it')
     return bytes(serialize_message(CompressedImage(
         header=message.header, format=_FORMAT,
-        data=array('B', np.asarray(data, np.uint8).tobytes()))))
+        data=array('B', np.asarray(jpeg, np.uint8).tobytes()))))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -52,8 +52,9 @@ class Studio:
     def start(self, **parameters: str) -> NodeProcess:
         """Start a recorder, and wait until it listens."""
         before = self._listeners()
-        self.process = self.harness.start(
-            'recorder', folder=str(self.folder), **{'rate_hz': '0.0', **parameters})
+        # The encoder of a test is silent while the test waits for something.
+        self.process = self.harness.start('recorder', folder=str(self.folder), **{
+            'rate_hz': '0.0', 'silent_after_s': '600.0', **parameters})
         # One that was killed is still among them.
         self.harness.wait(lambda: {topic for topic, _ in self._listeners() - before} >= {
             '/encoder/success', '/wrist/image_raw'}, 'a recorder', self.process)

@@ -19,9 +19,12 @@ labels.csv has a header line and one line for each episode that there is somethi
 those with "yes" that have a done_s.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 import math
 from pathlib import Path
+import re
+import unicodedata
 
 from hralign_ros.data.labels import Label, LABELS, read_labels
 from hralign_ros.data.manifest import DataError, Episode, REFERENCE_VIEW, slug
@@ -29,7 +32,14 @@ from hralign_ros.data.skipped import Faults
 from hralign_ros.runtime.video import frame_times, newest_at, probe
 import numpy as np
 
-SUFFIXES = ('.mp4', '.mkv', '.mov', '.webm', '.avi')
+SUFFIXES = ('.mp4', '.mkv', '.mov', '.webm', '.avi', '.m4v', '.3gp', '.3g2', '.ts', '.mts',
+            '.m2ts', '.mpg', '.mpeg', '.wmv', '.flv', '.ogv')
+# Of these the times of frames are not known, or nothing here reads them.
+OTHER_SUFFIXES = ('.asf', '.gif', '.h264', '.hevc', '.mjpeg', '.mjpg', '.rmvb', '.svo', '.vob',
+                  '.yuv')
+HUMAN_VIDEO = 'human'
+# What other spellings of are meant: Wrist.MP4, third-person.mp4.
+_KNOWN = (HUMAN_VIDEO, REFERENCE_VIEW, 'wrist')
 
 
 def read_folders(
@@ -48,8 +58,8 @@ def read_folders(
     :param scene: the same.
     :param license_id: the same; NOASSERTION: nothing is known.
     :param report: gets the summary, line by line.
-    :param faults: filled with every fault found: corrupt_video, no_video, two_videos, no_episode,
-        done_after_end, views_apart.
+    :param faults: filled with every fault found: corrupt_video, no_video, two_videos, other_video,
+        no_episode, done_after_end, views_apart.
     :returns: sorted by id: <task folder>/<episode folder>.
     :raises DataError: there is no such folder, or labels.csv is not as described.
     """
@@ -60,16 +70,18 @@ def read_folders(
     labels = read_labels(root / LABELS)
     episodes = []
     for folder in sorted(_folders(root), key=lambda f: f.relative_to(root).as_posix()):
-        name = folder.relative_to(root).as_posix()
+        # Some systems take letters apart into their strokes and dots.
+        name = unicodedata.normalize('NFC', folder.relative_to(root).as_posix())
         label = labels.pop(name, Label())
         if label.discard:
             continue
         videos = _videos(root, folder, faults)
-        human = videos.pop('human', '')
+        human = videos.pop(HUMAN_VIDEO, '')
         if not videos and not human:
             faults.add('no_video', name, 'no usable video in it; skipped')
             continue
-        text = label.word('task_text') or ' '.join(folder.parent.name.replace('_', ' ').split())
+        text = label.word('task_text') or ' '.join(
+            name.partition('/')[0].replace('_', ' ').split())
         try:
             times, flags = _flags(root, name, videos, label.success, label.success_s, faults)
         except DataError as error:
@@ -89,6 +101,9 @@ def read_folders(
     report(f'{root}: {len(episodes)} episodes, '
            f'{sum(bool(e.human_video and e.robot_videos) for e in episodes)} of them pairs, '
            f'{sum(bool(e.success_flags) for e in episodes)} with success flags')
+    views = Counter(view for e in episodes for view in e.robot_videos)
+    if views:
+        report('views: ' + ', '.join(f'{view} {count}' for view, count in views.most_common()))
     faults.tell(report)
     return episodes
 
@@ -101,18 +116,24 @@ def _videos(root: Path, folder: Path, faults: Faults) -> dict[str, str]:
     """Return the file of each view that can be opened."""
     videos: dict[str, str] = {}
     for path in sorted(folder.glob('[!.]*')):
-        if path.suffix.lower() not in SUFFIXES:
-            continue
         name = path.relative_to(root).as_posix()
-        if path.stem in videos:
-            faults.add('two_videos', name, f'{videos[path.stem]} is of the same view; left out')
+        if path.suffix.lower() not in SUFFIXES:
+            if path.suffix.lower() in OTHER_SUFFIXES:
+                faults.add('other_video', name, 'a video of a kind that is not read; left out: '
+                           'convert it to MP4')
+            continue
+        view = path.stem
+        if (plain := re.sub(r'[\s-]+', '_', view.casefold())) in _KNOWN:
+            view = plain
+        if view in videos:
+            faults.add('two_videos', name, f'{videos[view]} is of the same view; left out')
             continue
         try:
             probe(path)
         except DataError as error:
             faults.add('corrupt_video', name, f'{error}; left out')
             continue
-        videos[path.stem] = name
+        videos[view] = name
     return videos
 
 

@@ -40,10 +40,11 @@ def _view(path: Path, view: str, given: dict[str, Any]) -> ViewGeometry:
     crop = given.get(f'{view}.crop', list(AS_IT_COMES.crop))
     if isinstance(rotation, bool) or not isinstance(rotation, int):
         raise DataError(f'{path}: {view}.rotation is {rotation!r}; needed is a whole number')
-    if not isinstance(crop, list) or not all(isinstance(edge, float) for edge in crop):
+    # ROS takes a list of numbers of one kind.
+    if not isinstance(crop, list) or {*map(type, crop)} not in ({int}, {float}):
         raise DataError(f'{path}: {view}.crop is {crop!r}; needed are four numbers, each with a '
-                        'decimal point, as ROS has it')
+                        'decimal point or each without, as ROS has it')
     try:
-        return ViewGeometry(rotation, tuple(crop))  # type: ignore[arg-type]
+        return ViewGeometry(rotation, tuple(map(float, crop)))  # type: ignore[arg-type]
     except ValueError as error:
         raise DataError(f'{path}: {view}.{error}') from error

@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 import io
 import math
 from pathlib import Path
+import unicodedata
 
 from hralign_ros.data.manifest import DataError
 from hralign_ros.data.splits import SPLITS
@@ -127,7 +128,8 @@ def _text(path: Path) -> str:
 
 def _add(labels: dict[str, Label], values: dict[str, str], where: str, *, decimal: str) -> None:
     """Check a line and put it to the others."""
-    name = values['episode'].strip('/')
+    # As people type it; some systems take letters apart in names of files.
+    name = unicodedata.normalize('NFC', values['episode']).strip('/')
     if not name:
         raise DataError(f'{where}: it names no episode')
     old = labels.get(name)

@@ -25,6 +25,7 @@ from pathlib import Path
 import re
 import shutil
 from typing import Any
+import unicodedata
 
 from hralign_ros.data.bag_conversion import BagConversion, BagOptions
 from hralign_ros.data.bag_files import Bag, find_bags, MessageTypes, PARTIAL
@@ -200,6 +201,7 @@ class _Tables:
         name = bag.path.relative_to(folder).as_posix()
         name = name.removesuffix(PARTIAL) if bag.path.is_dir() \
             else (bag.path.relative_to(folder).parent / bag.name.rpartition('/')[2]).as_posix()
+        name = unicodedata.normalize('NFC', name)
         parts = {episode: label for episode, label in table.items()
                  if label.span_s and label.word('bag', episode) == name}
         others = {episode.removeprefix(f'{name}/'): label for episode, label in table.items()

@@ -3,6 +3,8 @@
 
 """Folders of videos: the folder names are enough, labels.csv says the rest."""
 
+import unicodedata
+
 from hralign_ros.data.folders import read_folders
 from hralign_ros.data.importing import import_data
 from hralign_ros.data.manifest import DataError, read_manifest
@@ -69,6 +71,36 @@ def test_labels(tmp_path):
     assert (first.scene, first.embodiment, first.license_id) == ('kitchen', 'ur5', 'MIT')
     assert (second.task_text, second.failure, second.scene) == ('push', 'slip', 'default')
     assert [(f.kind, f.path) for f in faults.found] == [('no_episode', 'push/9')]
+
+
+def test_names_of_files(tmp_path):
+    """
+    Guards the views: those of other suffixes were left out without a word, others renamed.
+
+    Wrist.MP4 was another view than wrist.mp4, and Human.mp4 a robot's. What is not read is said.
+    """
+    add(tmp_path, 'push/1/Human.mp4', 'push/1/third-person.mp4', 'push/1/Wrist.MP4',
+        'push/2/Third Person.m4v', 'push/2/side-view.ts', 'push/2/wrist.3gp')
+    (tmp_path / 'push/2/more.asf').write_bytes(b'x')
+    said, faults = [], Faults()
+    first, second = read_folders(tmp_path, report=said.append, faults=faults)
+    assert first.robot_videos == {'third_person': 'push/1/third-person.mp4',
+                                  'wrist': 'push/1/Wrist.MP4'}
+    assert first.human_video == 'push/1/Human.mp4'
+    assert sorted(second.robot_videos) == ['side-view', 'third_person', 'wrist']
+    assert faults.counts() == {'other_video': 1}
+    assert 'views: third_person 2, wrist 2, side-view 1' in said
+
+
+def test_letters_in_pieces(tmp_path):
+    """Guards folders of macOS, where an Ö is an O and its dots: they missed their labels."""
+    apart = unicodedata.normalize('NFD', 'Öffne die Tür')
+    add(tmp_path, f'{apart}/1/third_person.mp4')
+    for text in ('Öffne die Tür', apart):
+        (tmp_path / 'labels.csv').write_text(f'episode,success\n{text}/1,no\n')
+        (episode,), faults = read(tmp_path)
+        assert (episode.success, episode.task_text) == (False, 'Öffne die Tür')
+        assert not faults.found and (tmp_path / episode.robot_videos['third_person']).is_file()
 
 
 def test_success_flags(tmp_path):

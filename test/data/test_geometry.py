@@ -78,7 +78,7 @@ def test_what_a_node_is_started_with(tmp_path):
     ('/**: {ros__parameters: {wrist: {rotation: 45}}}', 'wrist.rotation is 45; allowed: 0, 90'),
     ('/**: {ros__parameters: {wrist: {rotation: yes}}}', 'wrist.rotation is True'),
     ('/**: {ros__parameters: {wrist: {crop: 3}}}', 'wrist.crop is 3'),
-    ('/**: {ros__parameters: {wrist: {crop: [0, 0, 1, 1]}}}', 'with a decimal point'),
+    ('/**: {ros__parameters: {wrist: {crop: [0, 0.0, 1, 1]}}}', 'with a decimal point'),
     ('/**: {ros__parameters: {wrist: {crop: [0.0, 1.0]}}}', 'wrist.crop has 2 numbers'),
     ('/**: {ros__parameters: {wrist.crop: [0.0, 0.0, 2.0, 1.0]}}', 'fractions'),
 ])

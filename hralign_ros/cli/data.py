@@ -165,7 +165,7 @@ def import_rosbag(
 
 
 def export_lerobot(
-    *, data: Path, output: Path, hz: int | None = None, split: Sequence[str] = (),
+    *, data: Path, output: Path, hz: float | None = None, split: Sequence[str] = (),
 ) -> None:
     """
     Write the robot episodes of a data set as a LeRobot data set, v3.0.
@@ -174,7 +174,7 @@ def export_lerobot(
     become observation.state and action.
 
     :param output: new folder
-    :param hz: rate of the videos; default: that of the episodes
+    :param hz: rate of the videos, a whole number; default: that of the episodes
     """
     from hralign_ros.data.lerobot_export import export_lerobot
     from hralign_ros.data.manifest import read_manifest

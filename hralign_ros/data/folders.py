@@ -103,7 +103,8 @@ def read_folders(
            f'{sum(bool(e.success_flags) for e in episodes)} with success flags')
     views = Counter(view for e in episodes for view in e.robot_videos)
     if views:
-        report('views: ' + ', '.join(f'{view} {count}' for view, count in views.most_common()))
+        report('views: ' + ', '.join(f'{view} {views[view]}' for view in sorted(
+            views, key=lambda view: (-views[view], view))))
     faults.tell(report)
     return episodes
 

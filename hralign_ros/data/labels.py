@@ -17,7 +17,7 @@ A header names the columns, in any order. `episode` is needed; the others may be
     scene, camera, embodiment, license_id
     bag, start_s, end_s     of a bag with many episodes: which bag, and from when to when [s], from
                             the bag's first image
-    note, by                free words; who labels: human:NAME or model
+    note, by                free words; who labels: human:NAME (or nothing), or model
 
 Where there is a column `by`, a later line about an episode replaces an earlier one, but a model's
 never a human's. Files as spreadsheets write them are read: commas, semicolons (then with commas in
@@ -43,6 +43,7 @@ COLUMNS = (
 ANSWERS = {
     '': None, 'yes': True, 'true': True, '1': True, 'success': True,
     'no': False, 'false': False, '0': False, 'failure': False, 'discard': None}
+MODEL = 'model'
 _TIMES = ('time_s', 'done_s', 'failed_s', 'start_s', 'end_s')
 
 
@@ -136,7 +137,7 @@ def _add(labels: dict[str, Label], values: dict[str, str], where: str, *, decima
     if old is not None:
         if 'by' not in values:
             raise DataError(f"{where}: '{name}' is named twice")
-        if old.word('by').startswith('human') and not values['by'].startswith('human'):
+        if values['by'] == MODEL and old.word('by') != MODEL:
             return
     answer = values.get('success', '').lower()
     if answer not in ANSWERS:

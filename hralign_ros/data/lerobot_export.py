@@ -37,7 +37,7 @@ _BLOCK, _SAMPLES = 32, 8
 
 
 def export_lerobot(
-    data: DataSet, output: Path, *, fps: int | None = None, report: Report = print,
+    data: DataSet, output: Path, *, fps: float | None = None, report: Report = print,
 ) -> Path:
     """
     Write the robot episodes of a data set.
@@ -48,8 +48,11 @@ def export_lerobot(
     :param output: a new folder.
     :param fps: of the videos; None: the episodes' own median, as a whole number.
     :returns: the folder.
-    :raises DataError: it is there already, no episode can be written, or a video cannot be read.
+    :raises DataError: fps is no whole number, the folder is there already, no episode can be written, or a video cannot be read.
     """
+    if fps is not None and not (fps >= 1 and fps % 1 == 0):
+        raise DataError(f'{fps:g} Hz is not possible in a LeRobot data set; needed is a whole '
+                        'number')
     if output.exists():
         raise DataError(f'{output} is there already; name another folder, or delete it')
     episodes = [e for e in data.episodes if e.robot_videos and len(e.time_s) > 1]
@@ -62,7 +65,7 @@ def export_lerobot(
     if len(left) > 3:
         report(f'and {len(left) - 3} more')
     episodes = [e for e in episodes if features.fit(e)]
-    rate = fps or max(1, round(float(np.median(
+    rate = int(fps) if fps else max(1, round(float(np.median(
         [(len(e.time_s) - 1) / (e.time_s[-1] - e.time_s[0]) for e in episodes]))))
     scratch = output.with_name(f'.{output.name}.tmp')
     shutil.rmtree(scratch, ignore_errors=True)

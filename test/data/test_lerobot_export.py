@@ -116,6 +116,9 @@ def test_episodes_that_lack_something(data, tmp_path):
     assert said[0] == 'left out e2: it lacks third_person, actions of 2 numbers, a label'
     with pytest.raises(DataError, match='there already'):
         export_lerobot(data, tmp_path / 'out')
+    for rate in (0.0, 7.5, float('nan')):
+        with pytest.raises(DataError, match='a whole number'):
+            export_lerobot(data, tmp_path / 'other', fps=rate)
     with pytest.raises(DataError, match='no episode has'):
         export_lerobot(data.only([]), tmp_path / 'other')
     (data.folder / first.robot_videos['wrist']).write_bytes(b'')

@@ -11,7 +11,10 @@ from hralign_ros.data.bag_conversion import BagOptions
 from hralign_ros.data.importing import import_data
 from hralign_ros.data.manifest import DataError, read_manifest
 from hralign_ros.data.token_features import episode_videos, open_views
+from hralign_ros.runtime.bags import BagWriter, Topic
 from hralign_ros.runtime.images import decode_compressed
+from hralign_ros.runtime.labels import Label as SetLabel
+from hralign_ros.runtime.labels import set_label
 from hralign_ros.runtime.video import frame_times, read_frames
 import numpy as np
 import pytest
@@ -114,6 +117,33 @@ def test_what_the_recorder_writes(tmp_path):
     again = run(root, tmp_path / 'data', views={}, instruction='')[1]
     assert any("names 'e9', and there is no such bag" in line for line in again)
     assert any('its end is missing' in line for line in again)
+
+
+@pytest.mark.parametrize('whole', [True, False])
+def test_bags_by_the_recorders_own_writer(tmp_path, whole):
+    """Guards what two parts agree on: a bag's name while it is written, chunks, labels."""
+    pytest.importorskip('mcap.writer', reason='mcap is not installed')
+    views = {view: f'/{view}/image_raw/compressed' for view in bags.TOPICS}
+    writer = BagWriter(tmp_path / 'bags', 'e1')
+    for topic, message, received in sorted(
+            bags.images(60, make=bags.jpeg, views=views) + bags.moves(60),
+            key=lambda one: one[2]):
+        kind = message.__msgtype__
+        definition, _ = bags.STORE.generate_msgdef(kind, ros_version=2)
+        writer.add(Topic(topic, kind, definition),
+                   bytes(bags.STORE.serialize_cdr(message, kind)), received)
+    if whole:
+        writer.finish()
+    else:
+        writer.flush()
+    set_label(tmp_path / 'bags', SetLabel('e1', 'success', 0.3, 'good', 'human:ann'))
+    episodes, said = run(tmp_path / 'bags', tmp_path / 'data', views={})
+    if whole:
+        assert list(episodes['e1'].success_flags) == [False] * 3 + [True] * 57
+        assert np.shape(episodes['e1'].proprio) == (60, 3)
+    else:
+        assert 3 < len(episodes['e1'].time_s) < 60 and any('cut off' in line for line in said)
+        writer.abandon()
 
 
 def test_states_and_commands(tmp_path):

@@ -60,8 +60,9 @@ _BINS_DISTANCE = 1.75
 # Slower than this is at rest, metres a second.
 _REST = 0.03
 LIMIT_STEPS = 20 * CONTROL_HZ
-# A recording goes on after the last thing that was to be done, seconds.
-AFTER_S = (1.3, 2.3)
+# A recording goes on after the last thing that was to be done, seconds: 1.5 to 2.5 after a
+# success, as a cube is lifted before that, and a pushed one comes to rest after it.
+AFTER_S = {LIFT: (1.2, 2.2), PLACE: (1.6, 2.6), PUSH: (2.0, 3.0)}
 _LATE_S = 0.6
 _SLIP_STEPS = CONTROL_HZ // 2
 TRIES = 12
@@ -158,7 +159,7 @@ class Lab(Robosuite):
             if following is not None:
                 begin, move, elapsed = move.target, following, 0.0
                 if move.name == 'leave' and limit == LIMIT_STEPS:
-                    limit = step + int(rng.uniform(*AFTER_S) * CONTROL_HZ)
+                    limit = step + int(rng.uniform(*AFTER_S[self.moves]) * CONTROL_HZ)
             elapsed += 1.0 / CONTROL_HZ
             part = min(elapsed / move.seconds, 1.0)
             goal = begin + (part ** 3 * (10 - 15 * part + 6 * part ** 2)) * (move.target - begin)

@@ -84,12 +84,10 @@ class Attempt:
     An attempt that ended as it was wanted.
 
     :param kind: how it was made.
-    :param tries: how many attempts of this seed it took until one ended so.
     """
 
     kind: str
     trajectory: Trajectory
-    tries: int
 
 
 class Lab(Robosuite):
@@ -124,7 +122,7 @@ class Lab(Robosuite):
             first = trajectory.success_frame
             if all(trajectory.success[first:]) if wanted and first is not None else (
                     first is None and not wanted):
-                return Attempt(kind, resampled_at(trajectory, hz), tries + 1)
+                return Attempt(kind, resampled_at(trajectory, hz))
         return None
 
     def roll(self, seed: int, conduct: Conduct, take: int = 0) -> Trajectory:

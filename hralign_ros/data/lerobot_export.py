@@ -48,7 +48,8 @@ def export_lerobot(
     :param output: a new folder.
     :param fps: of the videos; None: the episodes' own median, as a whole number.
     :returns: the folder.
-    :raises DataError: fps is no whole number, the folder is there already, no episode can be written, or a video cannot be read.
+    :raises DataError: fps is no whole number, the folder is there already, no episode can be
+        written, or a video cannot be read.
     """
     if fps is not None and not (fps >= 1 and fps % 1 == 0):
         raise DataError(f'{fps:g} Hz is not possible in a LeRobot data set; needed is a whole '

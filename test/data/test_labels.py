@@ -51,7 +51,8 @@ def test_what_spreadsheets_write(tmp_path, encoding, mark):
 def test_who_says_so(tmp_path):
     """Guards people's labels against the model's; people may change their minds."""
     labels = read(tmp_path, 'episode,success,by\na,yes,model\na,no,human:ann\na,yes,model\n'
-                  'b,yes,human:ann\nb,discard,human:bob\nc,yes,model\nc,no,model\nd,no,\nd,yes,model\n')
+                  'b,yes,human:ann\nb,discard,human:bob\nc,yes,model\nc,no,model\n'
+                  'd,no,\nd,yes,model\n')
     assert [(one.success, one.discard) for one in labels.values()] == [
         (False, False), (None, True), (False, False), (False, False)]
 

@@ -22,7 +22,7 @@ from hralign_ros.data.bag_files import Bag, BagReader, MessageTypes, RawMessage
 from hralign_ros.data.bag_series import Series
 from hralign_ros.data.manifest import DataError, REFERENCE_VIEW
 from hralign_ros.runtime.errors import FrameError
-from hralign_ros.runtime.images import decode_message
+from hralign_ros.runtime.images import decode_message, stored_mosaic
 from hralign_ros.runtime.video import RecordingWriter
 import numpy as np
 from numpy.typing import NDArray
@@ -388,7 +388,7 @@ class BagConversion:
                     self._end(uses, row, ends, writers)
                     continue
                 jpeg = bytes(decoded.data) if message.kind == _COMPRESSED else b''
-                if not jpeg.startswith(b'\xff\xd8'):
+                if not jpeg.startswith(b'\xff\xd8') or stored_mosaic(decoded.format):
                     jpeg = b''
                 stamp = message.received if self.options.stamp_source == 'arrival' \
                     else message.stamp

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import os
 import re
 import struct
+import sys
 from typing import Any, NamedTuple
 
 # Larger images are refused before anything is allocated for them. OpenCV reads limits of its
@@ -174,7 +175,8 @@ def decode_compressed(data: Buffer, *, encoding: str = '') -> Image:
 
     The image's size is read from its header and checked before OpenCV sees any of it.
 
-    :param encoding: the message's format field, used to refuse depth images by name.
+    :param encoding: the message's format field, used to refuse depth images by name, and to turn
+        a Bayer mosaic, which compressed_image_transport stores as a grey image, into colours.
     :returns: uint8 [H, W, 3], RGB. Orientation tags are ignored: the pixels are taken as stored.
     :raises FrameError: unsupported_encoding, empty_image, oversized_image, corrupt_image.
     """
@@ -192,9 +194,19 @@ def decode_compressed(data: Buffer, *, encoding: str = '') -> Image:
             'are decoded')
     try:
         check_size(*announced_size(flat))
-        bgr = cv2.imdecode(flat, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        mosaic = stored_mosaic(encoding)
+        bgr = cv2.imdecode(flat, cv2.IMREAD_UNCHANGED if mosaic else
+                           cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         if bgr is None:
             raise ValueError('OpenCV cannot decode it')
+        if mosaic:
+            height, width = bgr.shape[:2]
+            if bgr.ndim != 2 or bgr.itemsize * 8 != RAW_ENCODINGS[mosaic].bits:
+                raise ValueError(f'it is no {mosaic} mosaic')
+            return decode_raw(
+                np.ascontiguousarray(bgr).reshape(-1).view(np.uint8), height=height, width=width,
+                step=width * bgr.itemsize, encoding=mosaic,
+                is_bigendian=sys.byteorder == 'big')
     except (ValueError, cv2.error) as error:
         raise FrameError(
             'corrupt_image',
@@ -202,6 +214,12 @@ def decode_compressed(data: Buffer, *, encoding: str = '') -> Image:
             f'({error})') from error
     check_size(*bgr.shape[:2])
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def stored_mosaic(encoding: str) -> str:
+    """Return the Bayer encoding that a CompressedImage of this format holds; '': none."""
+    match = re.fullmatch(r'\s*(bayer_\w+);\s*\w+ compressed\s*', encoding)
+    return match[1] if match and match[1] in RAW_ENCODINGS else ''
 
 
 def announced_size(data: NDArray[np.uint8]) -> tuple[int, int]:

@@ -178,6 +178,23 @@ def test_pixels_that_share_a_colour(encoding):
     assert 'even' in text
 
 
+@pytest.mark.parametrize('encoding', ['bayer_rggb8', 'bayer_gbrg16'])
+def test_a_mosaic_that_was_compressed(encoding):
+    """Guards cameras of industry with image_transport: the mosaic was taken for a grey image."""
+    data, _ = industrial(encoding, blocks())
+    samples = np.frombuffer(data, np.uint16 if encoding.endswith('16') else np.uint8)
+    _, png = cv2.imencode('.png', samples.reshape(48, 64))
+    image = decode_compressed(png.tobytes(), encoding=f'{encoding}; png compressed ')
+    step = len(data) // 48
+    np.testing.assert_array_equal(image, decode_raw(
+        data, height=48, width=64, step=step, encoding=encoding))
+    # This one was given its colours before.
+    done = encode('.png', blocks())
+    np.testing.assert_array_equal(
+        decode_compressed(done, encoding=f'{encoding}; png compressed bgr8'), blocks())
+    refused('corrupt_image', decode_compressed, done, encoding=f'{encoding}; png compressed')
+
+
 def test_message():
     """Guards the one way from a message to an image, for rclpy's and for rosbags' messages."""
     data, step = wire('bgr8', 3)

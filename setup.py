@@ -35,7 +35,7 @@ setup(
     name=PACKAGE,
     version='0.1.0',
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
-    package_data={PACKAGE: ['py.typed', 'evaluation/*.j2', 'export/*.j2']},
+    package_data={PACKAGE: ['py.typed', 'evaluation/*.j2', 'export/*.j2', 'review/*.html']},
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
         (f'share/{PACKAGE}', ['package.xml']),

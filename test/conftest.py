@@ -29,7 +29,8 @@ _VIDEOS = ('av', 'pyarrow')
 _TORCH = (*_VIDEOS, 'torch', 'torchvision', 'timm', 'onnxscript', 'transformers', 'sklearn')
 _ROS = ('rclpy', 'hralign_msgs')
 NEEDED = {**dict.fromkeys(('nodes', 'faults', 'fuzz'), (*_ROS, 'onnx')), 'doctor': _ROS,
-          'data': _VIDEOS, 'simulation': _VIDEOS, 'results': _TORCH, 'shipped': (*_ROS, *_TORCH),
+          'data': _VIDEOS, 'review': (*_VIDEOS, 'onnx'), 'simulation': _VIDEOS,
+          'results': _TORCH, 'shipped': (*_ROS, *_TORCH),
           **dict.fromkeys(('calibration', 'cli', 'evaluation', 'export', 'models', 'training'),
                           _TORCH)}
 

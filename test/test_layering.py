@@ -19,8 +19,9 @@ ALLOWED = {layer: set(LAYERS[:place + 1]) for place, layer in enumerate(LAYERS)}
     'nodes': {'nodes', 'runtime'},
     'doctor': {'doctor', 'nodes', 'runtime'},
     'simulation': {'simulation', 'data', 'runtime'},
+    'review': {'review', 'data', 'runtime'},
     # Over all of them; each is imported only when its command runs.
-    'cli': {*LAYERS, 'cli', 'doctor', 'simulation'},
+    'cli': {*LAYERS, 'cli', 'doctor', 'review', 'simulation'},
 }
 ROS = {'ament_index_python', 'builtin_interfaces', 'diagnostic_msgs', 'hralign_msgs', 'launch',
        'launch_ros', 'lifecycle_msgs', 'rcl_interfaces', 'rclpy', 'sensor_msgs', 'std_msgs',

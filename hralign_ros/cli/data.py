@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""`hralign data`: simulate, import and export."""
+"""`hralign data`: simulate, import, review and export."""
 
 from collections.abc import Sequence
 import os
@@ -162,6 +162,24 @@ def import_rosbag(
         stamp_source=stamp_source, quality=quality)
     _import('rosbag', source, output, split_file, params_file, node, options=chosen,
             instruction=instruction, embodiment=robot)
+
+
+def review(
+    data: Path, /, *, bundle: Path | None = None, name: str = '', port: int = 0,
+) -> None:
+    """
+    Label episodes on a local web page: success, failure or discard, and the time of success.
+
+    Prints the address of the page, which only this computer reaches, and serves it until Ctrl-C.
+    Labels are written into the manifest, and into the labels.csv that an import reads.
+
+    :param bundle: shows its probability over time and proposes times of success; default: none
+    :param name: of who labels; default: the login name
+    :param port: of the page; default: any that is free
+    """
+    from hralign_ros.review.server import serve
+
+    serve(data, name=name, bundle=bundle, port=port)
 
 
 def export_lerobot(

@@ -16,8 +16,8 @@ from hralign_ros.cli.options import add_commands, Parser, Tree
 from hralign_ros.runtime.errors import HralignError, install_line
 
 TREE: Tree = {
-    'data': ('Make data sets: simulate, or import recordings; export them', {
-        'simulate': data.simulate, 'simulate-lab': data.simulate_lab,
+    'data': ('Make data sets: simulate, or import recordings; label and export them', {
+        'simulate': data.simulate, 'simulate-lab': data.simulate_lab, 'review': data.review,
         'import': ('Write the manifest of recordings; videos stay where they are', {
             'rh20t': data.import_rh20t, 'folders': data.import_folders,
             'lerobot': data.import_lerobot, 'rosbag': data.import_rosbag}),

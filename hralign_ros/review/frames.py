@@ -3,7 +3,7 @@
 
 """The images of episodes as JPEG files, decoded when they are looked at and kept for a while."""
 
-from collections import OrderedDict, deque
+from collections import deque, OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import BoundedSemaphore, Lock
@@ -50,7 +50,9 @@ class Film:
 
 def open_film(data: DataSet, episode: Episode) -> Film:
     """Open the videos of an episode's robot, each by itself: one that is broken hides no other."""
-    videos, views, broken = episode_videos(episode), {}, {}
+    videos = episode_videos(episode)
+    views: dict[str, ViewVideo] = {}
+    broken: dict[str, str] = {}
     for view, file in videos.files.items():
         try:
             views |= open_views(replace(videos, files={view: file}), data.folder)

@@ -63,7 +63,7 @@ def place_of(root: Path, episode: Episode) -> Place | None:
                      if (folder / 'meta/info.json').is_file()), None)
     if episode.source == 'rosbag':
         record = next((folder / _RECORD for folder in above if (folder / _RECORD).is_file()), None)
-        return record and _place_of_bag(root, episode, record)
+        return None if record is None else _place_of_bag(root, episode, record)
     return None
 
 

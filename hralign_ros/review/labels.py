@@ -5,6 +5,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from getpass import getuser
 import re
 
 from hralign_ros.data.manifest import DataError, Episode
@@ -33,12 +34,17 @@ class Label:
     by: str = ''
 
 
-def human(name: str) -> str:
+def human(name: str = '') -> str:
     """
-    Make of a name what stands beside its labels.
+    Make of a name what stands beside its labels; without one, of the login name.
 
     :raises DataError: it is empty, too long, or has several lines.
     """
+    if not name:
+        try:
+            name = getuser()
+        except (KeyError, OSError, ImportError):  # a container's user may have none
+            name = ''
     by = f'human:{name.strip()}'
     if not _BYLINE.fullmatch(by):
         raise DataError(f"'{name}' cannot be the name of who labels; allowed are 1 to 100 "

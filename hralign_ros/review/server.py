@@ -43,7 +43,7 @@ class Review:
     What the page shows and changes.
 
     :param bundle: shows its probability; None: none is shown.
-    :param name: of who labels.
+    :param name: of who labels; '': the login name.
     :raises DataError: a name that is none, or as LabelStore.
     """
 
@@ -240,9 +240,9 @@ class _Handler(BaseHTTPRequestHandler):
                 'Content-Type': kind, 'Content-Length': str(len(body)),
                 'Cache-Control': 'private, max-age=3600' if keep else 'no-store',
                 'Content-Security-Policy': (
-                    f"default-src 'none'; img-src 'self'; connect-src 'self'; script-src {own}; "
-                    f"style-src {own}; base-uri 'none'; form-action 'none'; "
-                    "frame-ancestors 'none'"),
+                    f"default-src 'none'; script-src {own}; style-src {own}; "
+                    "img-src 'self' data:; connect-src 'self'; base-uri 'none'; "
+                    "form-action 'none'; frame-ancestors 'none'"),
                 'Referrer-Policy': 'no-referrer', 'X-Content-Type-Options': 'nosniff',
                 'Cross-Origin-Resource-Policy': 'same-origin'}.items():
             self.send_header(name, value)
@@ -268,7 +268,7 @@ def serve(
     Serve the review page of a data set until it is interrupted.
 
     :param root: folder of the manifest.
-    :param name: of who labels.
+    :param name: of who labels; '': the login name.
     :param bundle: shows its probability; None: none is shown.
     :raises DataError: see LabelStore.
     :raises OSError: the port is taken.

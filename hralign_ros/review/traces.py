@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from threading import Condition, Thread
 
 from hralign_ros.data.manifest import DataError, DataSet, Episode, REFERENCE_VIEW
-from hralign_ros.data.token_features import episode_videos, open_views
+from hralign_ros.data.token_features import episode_videos, open_views, ViewVideo
 from hralign_ros.runtime.decision import DEFAULT_RULES, Status
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.episode import Tick
-from hralign_ros.runtime.errors import HralignError
+from hralign_ros.runtime.errors import first_line
 from hralign_ros.runtime.video import newest_at
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +85,12 @@ class Traces:
         self._thread.start()
 
     def trace(self, number: int) -> Trace:
-        """Return what is known of an episode, and go on with it; one that waits begins anew."""
+        """
+        Return what is known of an episode, and go on with it; one that waits begins anew.
+
+        :raises IndexError: there is no such episode.
+        """
+        self._data.episodes[number]
         with self._changed:
             known = self._traces.get(number, Trace())
             if not known.done and self._wanted != number:
@@ -115,8 +120,9 @@ class Traces:
                     return self._open and self._wanted == number
             try:
                 trace = replay(self._data, self._data.episodes[number], self._encoder, told)
-            except (HralignError, OSError, ValueError) as error:
-                trace = Trace(done=True, note=f'no probability: {error}')
+            # Whatever it is, it is of this episode, and others are shown after it.
+            except Exception as error:
+                trace = Trace(done=True, note=f'no probability: {first_line(error)}')
             with self._changed:
                 if trace is not None:
                     self._traces[number] = trace
@@ -136,7 +142,8 @@ def replay(
     :raises HralignError: the instruction or an image cannot be used, or a graph fails.
     """
     videos = episode_videos(episode)
-    views, broken = {}, ''
+    views: dict[str, ViewVideo] = {}
+    broken = ''
     for view in encoder.manifest.views:
         if view in videos.files:
             try:

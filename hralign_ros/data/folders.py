@@ -95,7 +95,8 @@ def read_folders(
             source='folder', license_id=label.word('license_id', license_id),
             split=label.word('split'), session=label.word('session'), success=label.success,
             success_s=label.success_s, failure=label.word('failure'), fault_s=label.failed_s,
-            robot_videos=videos, human_video=human, time_s=times, success_flags=flags))
+            robot_videos=videos, human_video=human, time_s=times, success_flags=flags,
+            tags=label.tags))
     for name in labels:
         faults.add('no_episode', name, f'{LABELS} names it, and there is no such folder')
     report(f'{root}: {len(episodes)} episodes, '

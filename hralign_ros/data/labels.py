@@ -44,6 +44,8 @@ ANSWERS = {
     '': None, 'yes': True, 'true': True, '1': True, 'success': True,
     'no': False, 'false': False, '0': False, 'failure': False, 'discard': None}
 MODEL = 'model'
+# Tags of an episode: who labelled it; it is not to be used.
+BY, DISCARDED = 'by:', 'discard'
 _TIMES = ('time_s', 'done_s', 'failed_s', 'start_s', 'end_s')
 
 
@@ -67,6 +69,11 @@ class Label:
     failed_s: float | None = None
     span_s: tuple[float, ...] = ()
     words: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def tags(self) -> list[str]:
+        """Tell who labels, as an episode's tags have it; nothing where that is not known."""
+        return [BY + self.words['by']] if 'by' in self.words else []
 
     def word(self, column: str, otherwise: str = '') -> str:
         """Return a column of words, or something else where it is empty."""

@@ -124,7 +124,7 @@ def _labelled(episode: Episode, label: Label) -> Episode:
     if not label.success or done is not None:
         flags = tuple(done is not None and time >= done - EDGE_S for time in episode.time_s)
     return replace(
-        episode, success=label.success, success_s=done, success_flags=flags,
+        episode, success=label.success, success_s=done, success_flags=flags, tags=label.tags,
         fault_s=None if label.failed_s is None else start + label.failed_s)
 
 

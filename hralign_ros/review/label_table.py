@@ -9,23 +9,17 @@ as it is in all other columns, lines, its separator and its encoding. The record
 table as well, under the same lock.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 import csv
 from dataclasses import dataclass
-import fcntl
 import io
 import json
-import os
 from pathlib import Path
 
+from hralign_ros.data.bag_files import PARTIAL
 from hralign_ros.data.manifest import DataError, Episode
-from hralign_ros.review.labels import FAILURE, Label, SUCCESS
-
-TABLE = 'labels.csv'
-COLUMNS = ('episode', 'success', 'time_s', 'note', 'by')
-# What an import of bags leaves beside the videos that it makes.
-_RECORD, _VIDEOS, _PARTIAL = 'bag.json', 'videos', '.partial'
+from hralign_ros.data.rosbag import RECORD, SOURCE, VIDEOS
+from hralign_ros.review.labels import Label
+from hralign_ros.runtime.labels import COLUMNS, FAILURE, FILE, locked, SUCCESS, write_whole
 
 
 @dataclass(frozen=True)
@@ -55,14 +49,14 @@ def place_of(root: Path, episode: Episode) -> Place | None:
     video = root / next(iter(episode.robot_videos.values()))
     if episode.source == 'folder':
         folder = video.parent
-        return Place(folder.parents[1] / TABLE, f'{folder.parent.name}/{folder.name}')
+        return Place(folder.parents[1] / FILE, f'{folder.parent.name}/{folder.name}')
     above = [folder for folder in video.parents if folder.is_relative_to(root)]
     if episode.source == 'lerobot':
         start = next(iter((*episode.robot_span_s, *episode.time_s)), 0.0)
-        return next((Place(folder / TABLE, episode.recording, start_s=start) for folder in above
+        return next((Place(folder / FILE, episode.recording, start_s=start) for folder in above
                      if (folder / 'meta/info.json').is_file()), None)
-    if episode.source == 'rosbag':
-        record = next((folder / _RECORD for folder in above if (folder / _RECORD).is_file()), None)
+    if episode.source == SOURCE:
+        record = next((folder / RECORD for folder in above if (folder / RECORD).is_file()), None)
         return None if record is None else _place_of_bag(root, episode, record)
     return None
 
@@ -72,15 +66,15 @@ def _place_of_bag(root: Path, episode: Episode, record: Path) -> Place | None:
     bag = Path(json.loads(record.read_text('utf-8'))['bag'])
     if not bag.exists():
         return None
-    name = record.parents[1].relative_to(root / _VIDEOS).as_posix()
+    name = record.parents[1].relative_to(root / VIDEOS).as_posix()
     above = bag.parents[:name.count('/') + 1]
-    folder = next((folder for folder in above if (folder / TABLE).is_file()), above[0])
+    folder = next((folder for folder in above if (folder / FILE).is_file()), above[0])
     here = bag.relative_to(folder)
-    whole = here.as_posix().removesuffix(_PARTIAL) if bag.is_dir() \
+    whole = here.as_posix().removesuffix(PARTIAL) if bag.is_dir() \
         else (here.parent / name.rpartition('/')[2]).as_posix()
     part = episode.episode_id.removeprefix(name).removeprefix('/')
     start = min(-episode.robot_offset_s.get(view, 0.0) for view in episode.robot_videos)
-    return Place(folder / TABLE, f'{whole}/{part}' if part else whole, part, start)
+    return Place(folder / FILE, f'{whole}/{part}' if part else whole, part, start)
 
 
 def write_label(place: Place, label: Label) -> None:
@@ -90,7 +84,7 @@ def write_label(place: Place, label: Label) -> None:
     :raises DataError: the table cannot be understood.
     :raises OSError: it cannot be written.
     """
-    with _locked(place.table):
+    with locked(place.table.parent):
         table = _read(place.table)
         rows = table.rows_of(place.name) or [
             row for row in table.rows_of(place.part) if row.get('start_s') or row.get('end_s')]
@@ -172,27 +166,3 @@ def _write(path: Path, table: _Table) -> None:
     writer.writerows(row for row in table.rows if any(row.values()))
     write_whole(path, text.getvalue().encode(table.encoding))
 
-
-def write_whole(path: Path, data: bytes) -> None:
-    """
-    Write a file so that it is there in full or not at all, also after a loss of power.
-
-    :raises OSError: it cannot be written; one that was there stays as it was.
-    """
-    scratch = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        with open(scratch, 'wb') as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Wait until nobody else changes a table."""
-    with open(path.with_name(f'.{path.name}.lock'), 'w') as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

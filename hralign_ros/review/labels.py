@@ -6,16 +6,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from getpass import getuser
-import re
 
+from hralign_ros.data.labels import BY, DISCARDED
 from hralign_ros.data.manifest import DataError, Episode
+from hralign_ros.runtime.labels import check_by, DISCARD, FAILURE, LabelError, SUCCESS
 from hralign_ros.runtime.video import EDGE_S
 
-SUCCESS, FAILURE, DISCARD, UNLABELLED = OUTCOMES = 'success', 'failure', 'discard', ''
-MODEL = 'model'
-# Tags of episodes: not to be used, and who labelled it.
-_DISCARDED, _BY = 'discard', 'by:'
-_BYLINE = re.compile(r'human:\S[^\x00-\x1f]{0,99}')
+UNLABELLED = ''
+OUTCOMES = SUCCESS, FAILURE, DISCARD, UNLABELLED
 
 
 @dataclass(frozen=True)
@@ -46,21 +44,24 @@ def human(name: str = '') -> str:
         except (KeyError, OSError, ImportError):  # a container's user may have none
             name = ''
     by = f'human:{name.strip()}'
-    if not _BYLINE.fullmatch(by):
-        raise DataError(f"'{name}' cannot be the name of who labels; allowed are 1 to 100 "
-                        'characters on one line: --name NAME')
+    try:
+        check_by(by)
+    except LabelError as error:
+        raise DataError(f'{error}: --name NAME') from error
     return by
 
 
 def label_of(episode: Episode) -> Label:
     """Read the label off a row of the manifest; without its flags there is no time."""
-    by = next((tag.removeprefix(_BY) for tag in episode.tags if tag.startswith(_BY)), '')
-    if _DISCARDED in episode.tags:
+    by = next((tag.removeprefix(BY) for tag in episode.tags if tag.startswith(BY)), '')
+    if DISCARDED in episode.tags:
         return Label(DISCARD, by=by)
     if episode.success is None:
         return Label()
     if not episode.success:
         return Label(FAILURE, by=by)
+    if episode.success_s is not None:
+        return Label(SUCCESS, episode.success_s, by)
     time = next((time for time, done in zip(
         episode.time_s, episode.success_flags, strict=False) if done), None)
     return Label(SUCCESS, time, by)
@@ -87,12 +88,13 @@ def labelled(episode: Episode, label: Label, frames_s: Sequence[float] = ()) -> 
         # A view may have frames after the last one that the row has numbers for.
         first = min(label.time_s - EDGE_S, max(times, default=0.0))
         flags = [time >= first for time in times]
-    tags = [tag for tag in episode.tags if tag != _DISCARDED and not tag.startswith(_BY)]
-    tags += [_DISCARDED] if label.outcome == DISCARD else []
-    tags += [_BY + label.by] if label.by and label.outcome else []
+    tags = [tag for tag in episode.tags if tag != DISCARDED and not tag.startswith(BY)]
+    tags += [DISCARDED] if label.outcome == DISCARD else []
+    tags += [BY + label.by] if label.by and label.outcome else []
     success = {SUCCESS: True, FAILURE: False}.get(label.outcome)
     return replace(
-        episode, success=success, success_flags=flags, tags=tags, time_s=times,
+        episode, success=success, success_s=label.time_s, success_flags=flags, tags=tags,
+        time_s=times,
         # What the simulator knew of the course of an attempt goes with its own flags.
         progress=episode.progress if flags == list(episode.success_flags) else (),
         failure='' if success else episode.failure,

@@ -24,10 +24,11 @@ from urllib.parse import unquote, urlsplit
 
 from hralign_ros.data.manifest import DataError
 from hralign_ros.review.frames import Films, NotShownError
-from hralign_ros.review.labels import human, Label, OUTCOMES, SUCCESS
+from hralign_ros.review.labels import human, Label, OUTCOMES
 from hralign_ros.review.store import LabelStore
 from hralign_ros.review.traces import Traces
 from hralign_ros.runtime.encoder import Encoder
+from hralign_ros.runtime.labels import SUCCESS
 from hralign_ros.runtime.report import Report
 
 ADDRESS = '127.0.0.1'

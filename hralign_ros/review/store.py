@@ -27,8 +27,9 @@ from hralign_ros.data.manifest import (
     require_writable,
     write_manifest,
 )
-from hralign_ros.review.label_table import place_of, write_label, write_whole
-from hralign_ros.review.labels import Label, label_of, labelled, MODEL
+from hralign_ros.review.label_table import place_of, write_label
+from hralign_ros.review.labels import Label, label_of, labelled
+from hralign_ros.runtime.labels import MODEL, write_whole
 from hralign_ros.runtime.report import Report
 
 JOURNAL, _LOCK = '.review.jsonl', '.review.lock'

@@ -109,7 +109,7 @@ def set_label(folder: Path, label: Label) -> None:
     """
     _check(label)
     path = Path(folder) / FILE
-    with _locked(Path(folder)):
+    with locked(Path(folder)):
         columns, rows = _read(path)
         old = {}
         for row in rows:
@@ -157,7 +157,7 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Wait until nobody else changes the labels of a folder."""
     with open(folder / f'.{FILE}.lock', 'w') as file:
         fcntl.flock(file, fcntl.LOCK_EX)

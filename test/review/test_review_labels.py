@@ -8,7 +8,8 @@ import json
 
 from hralign_ros.data.manifest import DataError
 from hralign_ros.review.label_table import place_of, write_label
-from hralign_ros.review.labels import DISCARD, FAILURE, human, Label, label_of, labelled, SUCCESS
+from hralign_ros.review.labels import human, Label, label_of, labelled
+from hralign_ros.runtime.labels import DISCARD, FAILURE, SUCCESS
 import pytest
 from support.review_data import episode, TIMES
 

@@ -7,8 +7,9 @@ import subprocess
 import sys
 
 from hralign_ros.data.manifest import DataError, read_manifest, write_manifest
-from hralign_ros.review.labels import DISCARD, FAILURE, Label, label_of, SUCCESS
+from hralign_ros.review.labels import Label, label_of
 from hralign_ros.review.store import JOURNAL, LabelStore
+from hralign_ros.runtime.labels import DISCARD, FAILURE, SUCCESS
 import pytest
 from support.review_data import episode, TIMES
 

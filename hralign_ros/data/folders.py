@@ -29,7 +29,7 @@ import unicodedata
 from hralign_ros.data.labels import Label, LABELS, read_labels
 from hralign_ros.data.manifest import DataError, Episode, REFERENCE_VIEW, slug
 from hralign_ros.data.skipped import Faults
-from hralign_ros.runtime.video import frame_times, newest_at, probe
+from hralign_ros.runtime.video import EDGE_S, frame_times, newest_at, probe
 import numpy as np
 
 SUFFIXES = ('.mp4', '.mkv', '.mov', '.webm', '.avi', '.m4v', '.3gp', '.3g2', '.ts', '.mts',
@@ -147,7 +147,8 @@ def _flags(
     if not videos or success is None or (success and done_s is None):
         return [], []
     times = frame_times(root / videos.get(REFERENCE_VIEW, next(iter(videos.values()))))
-    done = times >= (math.inf if done_s is None else done_s)
+    # Times in tables are rounded to milliseconds.
+    done = times >= (math.inf if done_s is None else done_s - EDGE_S)
     if success and not done.any():
         faults.add('done_after_end', name, f'done_s is {done_s:g}, and the video ends at '
                    f'{times[-1]:.1f} s; it has no success flags')

@@ -33,7 +33,7 @@ from hralign_ros.data.labels import Label, LABELS, read_labels
 from hralign_ros.data.manifest import DataError, Episode, FILE_NAME, read_manifest, slug
 from hralign_ros.data.skipped import Faults
 from hralign_ros.runtime.report import Progress, Report
-from hralign_ros.runtime.video import newest_at
+from hralign_ros.runtime.video import EDGE_S, newest_at
 import numpy as np
 
 SOURCE = 'rosbag'
@@ -286,7 +286,8 @@ def _episode(
         done = None
         success = None if one['cut_off'] else success
     elif success and done is not None:
-        flags = (own[rows] >= done).tolist()
+        # Times in tables are rounded to milliseconds.
+        flags = (own[rows] >= done - EDGE_S).tolist()
     elif success is False:
         flags = [False] * len(rows)
     elif success and one['cut_off']:

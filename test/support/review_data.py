@@ -21,11 +21,11 @@ def episode(number, **values):
             view: f'{name}/{view}.mp4' for view in ('third_person', 'wrist')}, **values})
 
 
-def write_data(root, episodes):
+def write_data(root, episodes, rate_hz=RATE_HZ):
     """Write the manifest and the videos of its episodes."""
     for one in episodes:
         for row, file in enumerate(one.robot_videos.values()):
             write_video(root / file, (
-                np.full((48, 64, 3), 20 * i + 40 * row, np.uint8) for i in range(FRAMES)), RATE_HZ)
+                np.full((48, 64, 3), 20 * i + 40 * row, np.uint8) for i in range(FRAMES)), rate_hz)
     write_manifest(root, episodes)
     return root

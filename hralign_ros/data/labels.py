@@ -72,8 +72,8 @@ class Label:
 
     @property
     def tags(self) -> list[str]:
-        """Tell who labels, as an episode's tags have it; nothing where that is not known."""
-        return [BY + self.words['by']] if 'by' in self.words else []
+        """Tell who says how it ended, as an episode's tags have it; nothing where nobody does."""
+        return [BY + self.words['by']] if 'by' in self.words and self.success is not None else []
 
     def word(self, column: str, otherwise: str = '') -> str:
         """Return a column of words, or something else where it is empty."""

@@ -305,4 +305,4 @@ def _episode(
         fault_s=None if label.failed_s is None else label.failed_s + begin,
         actions=[one['actions'][row] for row in rows] if one['actions'] else [],
         proprio=[one['proprio'][row] for row in rows] if one['proprio'] else [],
-        tags=[*label.tags, *(['cut_off'] if one['cut_off'] else [])])
+        tags=[*([] if success is None else label.tags), *(['cut_off'] if one['cut_off'] else [])])

@@ -165,4 +165,3 @@ def _write(path: Path, table: _Table) -> None:
     writer.writeheader()
     writer.writerows(row for row in table.rows if any(row.values()))
     write_whole(path, text.getvalue().encode(table.encoding))
-

@@ -114,7 +114,7 @@ class Review:
                 label = replace(label, time_s=float(times[frame]))
             elif outcome == SUCCESS == old.outcome:
                 label = replace(label, time_s=old.time_s)
-            warning = self.store.set(episode, label, times.tolist())
+            warning = self.store.give(episode, label, times.tolist())
             return {'label': asdict(self.store.label(episode)), 'warning': warning,
                     **self.state()}
 

@@ -111,7 +111,7 @@ class LabelStore:
         """Count the labels that are in the journal, and not yet in the manifest."""
         return len(self._pending)
 
-    def set(self, episode: Episode, label: Label, frames_s: Sequence[float] = ()) -> str:
+    def give(self, episode: Episode, label: Label, frames_s: Sequence[float] = ()) -> str:
         """
         Label an episode: when this returns, the label survives the process.
 

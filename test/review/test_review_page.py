@@ -52,8 +52,8 @@ def browser(folder, tmp_path_factory):
 def page(browser):
     """Load it anew; whatever a test does, nothing comes from elsewhere or is complained of."""
     browser.said.clear()
-    browser.open('about:blank')
-    browser.open(browser.url)
+    browser.visit('about:blank')
+    browser.visit(browser.url)
     browser.wait('document.title.startsWith("Review of") && all.length === 3 && at >= 0')
     browser.run('show(all.findIndex((one) => one.id.endsWith("002")))')
     browser.wait(f'all[at].id.endsWith("002") && {SHOWN}')

@@ -23,9 +23,9 @@ from hralign_ros.review.labels import Label
 store._PAUSE_S = 3600.0
 review = store.LabelStore(Path(sys.argv[1]))
 one, other = review.data.episodes[:2]
-review.set(one, Label('failure', by='human:ann'), (0.0, 0.2))
-review.set(one, Label('success', 0.2, 'human:ann'), (0.0, 0.2))
-review.set(other, Label('discard', by='human:ann'))
+review.give(one, Label('failure', by='human:ann'), (0.0, 0.2))
+review.give(one, Label('success', 0.2, 'human:ann'), (0.0, 0.2))
+review.give(other, Label('discard', by='human:ann'))
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -77,9 +77,9 @@ def test_the_table_has_it_at_once(tmp_path):
     """Guards labels.csv beside videos: the line is there before the page says so."""
     write_manifest(tmp_path, episodes())
     store = LabelStore(tmp_path)
-    store.set(store.data.episodes[0], Label(SUCCESS, 0.4, ANN), TIMES)
+    store.give(store.data.episodes[0], Label(SUCCESS, 0.4, ANN), TIMES)
     assert 'pick up the cup/003,success,0.400,,human:ann' in (tmp_path / 'labels.csv').read_text()
-    store.set(store.data.episodes[0], Label('', by=ANN), TIMES)
+    store.give(store.data.episodes[0], Label('', by=ANN), TIMES)
     assert '003' not in (tmp_path / 'labels.csv').read_text()
     store.close()
     assert labels_in(tmp_path)['003'] == ''
@@ -90,7 +90,7 @@ def test_a_table_that_cannot_be_written(tmp_path):
     write_manifest(tmp_path, episodes())
     (tmp_path / 'labels.csv').write_text('no table\n')
     store = LabelStore(tmp_path)
-    assert 'a later import will lose it' in store.set(
+    assert 'a later import will lose it' in store.give(
         store.data.episodes[0], Label(FAILURE, by=ANN), TIMES)
     store.close()
     assert labels_in(tmp_path)['003'] == 'failure'
@@ -103,8 +103,8 @@ def test_an_import_in_the_meantime(tmp_path):
     store = LabelStore(tmp_path, said.append)
     first, second = store.data.episodes[:2]
     write_manifest(tmp_path, [one for one in episodes() if one != episode(4)] + [episode(9)])
-    store.set(first, Label(FAILURE, by=ANN))
-    store.set(second, Label(FAILURE, by=ANN))
+    store.give(first, Label(FAILURE, by=ANN))
+    store.give(second, Label(FAILURE, by=ANN))
     store.close()
     assert labels_in(tmp_path) == {'001': 'success', '002': 'failure', '003': 'failure', '009': ''}
     assert said == ['1 labelled episodes are in the manifest no more: pick up the cup/004']

@@ -96,7 +96,7 @@ class Chromium:
         line, _, self._buffer = self._buffer.partition(b'\0')
         return json.loads(line)
 
-    def open(self, url):
+    def visit(self, url):
         """Go to an address."""
         self.send('Page.navigate', url=url)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import io
 import json
 from pathlib import Path
+import unicodedata
 
 from hralign_ros.data.bag_files import PARTIAL
 from hralign_ros.data.manifest import DataError, Episode
@@ -49,7 +50,8 @@ def place_of(root: Path, episode: Episode) -> Place | None:
     video = root / next(iter(episode.robot_videos.values()))
     if episode.source == 'folder':
         folder = video.parent
-        return Place(folder.parents[1] / FILE, f'{folder.parent.name}/{folder.name}')
+        return Place(folder.parents[1] / FILE, unicodedata.normalize(
+            'NFC', f'{folder.parent.name}/{folder.name}'))
     above = [folder for folder in video.parents if folder.is_relative_to(root)]
     if episode.source == 'lerobot':
         start = next(iter((*episode.robot_span_s, *episode.time_s)), 0.0)
@@ -70,8 +72,8 @@ def _place_of_bag(root: Path, episode: Episode, record: Path) -> Place | None:
     above = bag.parents[:name.count('/') + 1]
     folder = next((folder for folder in above if (folder / FILE).is_file()), above[0])
     here = bag.relative_to(folder)
-    whole = here.as_posix().removesuffix(PARTIAL) if bag.is_dir() \
-        else (here.parent / name.rpartition('/')[2]).as_posix()
+    whole = unicodedata.normalize('NFC', here.as_posix().removesuffix(PARTIAL) if bag.is_dir() \
+        else (here.parent / name.rpartition('/')[2]).as_posix())
     part = episode.episode_id.removeprefix(name).removeprefix('/')
     start = min(-episode.robot_offset_s.get(view, 0.0) for view in episode.robot_videos)
     return Place(folder / FILE, f'{whole}/{part}' if part else whole, part, start)
@@ -130,7 +132,9 @@ class _Table:
 
     def rows_of(self, name: str) -> list[dict[str, str]]:
         """Return the lines about an episode."""
-        return [row for row in self.rows if name and row['episode'].strip().strip('/') == name]
+        # Some systems take letters apart into their strokes and dots.
+        return [row for row in self.rows if name and unicodedata.normalize(
+            'NFC', row['episode']).strip().strip('/') == name]
 
 
 def _read(path: Path) -> _Table:

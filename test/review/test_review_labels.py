@@ -74,6 +74,14 @@ def test_a_table_keeps_the_rest(tmp_path):
                     ';pick up the cup/002;yes;1,5;C;\r\n')
 
 
+def test_letters_in_pieces(tmp_path):
+    """Guards tables of systems that write ü as u and two dots: it is the same episode."""
+    lines = 'episode,success\nTu\u0308r/001,no\n'
+    said = table(tmp_path, lines, Label(SUCCESS, None, ANN), robot_videos={
+        'wrist': 'T\u00fcr/001/wrist.mp4'})
+    assert said == 'episode,success,time_s,by\nTu\u0308r/001,success,,human:ann\n'
+
+
 def test_a_table_is_made(tmp_path):
     """Guards labels against the next import, which takes them from the table alone."""
     place = place_of(tmp_path, episode(2))

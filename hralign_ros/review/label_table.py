@@ -72,8 +72,9 @@ def _place_of_bag(root: Path, episode: Episode, record: Path) -> Place | None:
     above = bag.parents[:name.count('/') + 1]
     folder = next((folder for folder in above if (folder / FILE).is_file()), above[0])
     here = bag.relative_to(folder)
-    whole = unicodedata.normalize('NFC', here.as_posix().removesuffix(PARTIAL) if bag.is_dir() \
-        else (here.parent / name.rpartition('/')[2]).as_posix())
+    whole = here.as_posix().removesuffix(PARTIAL) if bag.is_dir() \
+        else (here.parent / name.rpartition('/')[2]).as_posix()
+    whole = unicodedata.normalize('NFC', whole)
     part = episode.episode_id.removeprefix(name).removeprefix('/')
     start = min(-episode.robot_offset_s.get(view, 0.0) for view in episode.robot_videos)
     return Place(folder / FILE, f'{whole}/{part}' if part else whole, part, start)

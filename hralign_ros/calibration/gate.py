@@ -14,11 +14,14 @@ import math
 from hralign_ros.runtime.tasks import Evidence
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import beta
 
 Doubles = NDArray[np.float64]
 # Rates that are offered where enough attempts back them, beside the smallest one that they do.
 RATES = (0.01, 0.05, 0.1, 0.2)
 CONFIDENCE = 0.9
+# Attempts of each kind below which nothing can be said: told right by luck too often.
+LEAST = 4
 # One-sided.
 _LOW = 0.05
 _RESAMPLES = 1000
@@ -39,11 +42,11 @@ def measure_evidence(
     :param levels: of each attempt, the highest score that it holds long enough to be decided, by a
         model that was not fitted to it.
     :param durations_s: of each attempt.
-    :returns: None where there are not two attempts of each kind.
+    :returns: None where there are not LEAST attempts of each kind.
     """
     kinds = np.asarray(succeeds, np.bool_)
     fewest = int(min(kinds.sum(), (~kinds).sum()))
-    if fewest < 2:
+    if fewest < LEAST:
         return None
 
     def pairs(values: Sequence[float] | Doubles) -> Doubles:
@@ -69,13 +72,17 @@ def offered_rates(attempts: int) -> tuple[float, ...]:
     return tuple(sorted({least, *(rate for rate in RATES if rate > least)}))
 
 
-def bound_with_confidence(attempts: int, confidence: float = CONFIDENCE) -> float:
+def bound_with_confidence(attempts: int, rate: float, confidence: float = CONFIDENCE) -> float:
     """
-    Bound the rate of false alarms with a confidence.
+    Bound, with a confidence, the rate of false alarms at the threshold of an expected rate.
 
-    :param attempts: n, whose largest score is the threshold.
+    The threshold is the k-th largest of n scores; the rate beyond it is distributed as Beta(k, n -
+    k + 1), whatever the distribution of the scores. For the largest that is 1 - 0.1 ** (1 / n).
+
+    :param attempts: n.
     """
-    return float(1.0 - (1.0 - confidence) ** (1.0 / attempts))
+    largest = attempts - math.ceil((attempts + 1) * (1.0 - rate) - 1e-9) + 1
+    return float(beta.ppf(confidence, largest, attempts - largest + 1))
 
 
 def attempts_for(rate: float) -> int:

@@ -11,6 +11,7 @@ only where its scores tell more than elapsed time, and only for rates that its a
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 import re
 import time
@@ -43,11 +44,16 @@ from hralign_ros.runtime.tasks import (
     Task,
     USUAL_RATE,
 )
-from hralign_ros.training.attempts import Attempt, Attempts, load_attempts, view_sets
+from hralign_ros.training.attempts import (
+    Attempt,
+    Attempts,
+    load_attempts,
+    RATE_HZ,
+    view_sets,
+)
 from hralign_ros.training.taught_head import (
     Choice,
     choose,
-    fit_final,
     fit_ood,
     folds,
     left_out_scores,
@@ -55,12 +61,14 @@ from hralign_ros.training.taught_head import (
     ood_scores,
     Recipe,
     RECIPES,
+    regress,
     Rows,
     rows_of,
     write_weights,
 )
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 import torch
 
 Floats = NDArray[np.float32]
@@ -75,6 +83,7 @@ _OOD_RATE, _OOD_MARGIN = 0.01, 1.25
 _OOD_FOLDS = 5
 _MODE = 'failed'
 _DWELL, _FAILURE_DWELL = DecisionRules().dwell, DecisionRules().failure_dwell
+_TICK = round(1e9 / RATE_HZ)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +107,7 @@ class RateRow:
     """
     What a false-alarm rate costs, on attempts left out.
 
+    :param sure: the rate of false alarms of failures is no higher, with 90 % confidence.
     :param threshold: of the probability.
     :param decided: successes called SUCCESS, not too early, of `successes`.
     :param early: successes called before the task is known to be accomplished.
@@ -107,6 +117,7 @@ class RateRow:
     """
 
     rate: float
+    sure: float
     threshold: float
     successes: int
     failures: int
@@ -127,6 +138,7 @@ class TaughtTask:
     :param choice: what was fitted.
     :param scored: its attempts, with all views.
     :param table: by rate, ascending; empty where nothing can be decided.
+    :param first_images: that the first image of an attempt tells how it ends; None: it does not.
     """
 
     task: Task
@@ -135,6 +147,7 @@ class TaughtTask:
     choice: Choice
     scored: tuple[Scored, ...]
     table: tuple[RateRow, ...]
+    first_images: Evidence | None
 
     @property
     def calibration(self) -> Calibration:
@@ -200,22 +213,24 @@ def teach(
             raise DataError(f"'{alias}' is what the bundle's task {known.task_id} is called by; "
                             'leave it out')
     ids = {key: _task_id(encoder, text) for key, text in names.items()}
+    twice = [texts for task_id in set(ids.values())
+             if len(texts := [names[key] for key in ids if ids[key] == task_id]) > 1]
+    if twice:
+        raise DataError(f"'{twice[0][0]}' and '{twice[0][1]}' are one task to the bundle; give "
+                        'their attempts one instruction')
     looked_at = _regions(manifest, regions or {})
     began = time.monotonic()
     attempts = load_attempts(chosen, bundle, folder=store, workers=workers, report=report)
     encoded = time.monotonic()
     report(f'{len(attempts.attempts)} attempts encoded in {encoded - began:.0f} s')
+    attempts, indices = _same_views(attempts, manifest, report)
     # Before the fits, which may take minutes.
     for key, name in names.items():
-        _require_both(name, [a for a in attempts.attempts if slug(a.episode.task_text) == key])
-    indices = [i for i, view in enumerate(manifest.views)
-               if all(view in a.views for a in attempts.attempts)]
-    if not indices:
-        raise DataError('no view is in all attempts; teach those with the same cameras together')
-    threads = torch.get_num_threads()
-    try:
-        # Beside a busy simulator torch's default threads wait for one another.
-        torch.set_num_threads(min(2, threads))
+        own = [a for a in attempts.attempts if slug(a.episode.task_text) == key]
+        _require(name, sum(a.succeeds for a in own), sum(not a.succeeds for a in own))
+        folds(own)
+    # Beside a busy simulator the default threads of libraries wait for one another.
+    with threadpool_limits(2):
         limit, rate = ood_limit(manifest, attempts, indices, report)
         taught = [fit_task(
             manifest, attempts,
@@ -226,8 +241,6 @@ def teach(
             indices, looked_at, limit, report) for key, name in names.items()]
         graphs = {**graphs_of(encoder.bundle), **{
             one.task.head: _graph(one.head, manifest) for one in taught}}
-    finally:
-        torch.set_num_threads(threads)
     new = {one.task.task_id for one in taught}
     others = tuple(task for task in encoder.tasks.tasks if task.task_id not in new)
     heads = {task.head for task in (*others, *(one.task for one in taught)) if task.head}
@@ -257,14 +270,32 @@ def _chosen(data: DataSet, tasks: Sequence[str], manifest: Manifest) -> DataSet:
     if len(robots) > 1:
         raise DataError(f'{data.folder}: attempts of {", ".join(robots)}; a lab has one robot. '
                         'Teach each into a bundle of its own')
-    for text in sorted({e.task_text for e in chosen.episodes}):
-        own = [e for e in chosen.episodes if e.task_text == text]
-        _require(text, sum(e.success is True for e in own), sum(e.success is False for e in own))
+    for key in sorted({slug(e.task_text) for e in chosen.episodes}):
+        own = [e for e in chosen.episodes if slug(e.task_text) == key]
+        _require(own[0].task_text, sum(e.success is True for e in own),
+                 sum(e.success is False for e in own))
     return chosen
 
 
-def _require_both(name: str, own: Sequence[Attempt]) -> None:
-    _require(name, sum(a.succeeds for a in own), sum(not a.succeeds for a in own))
+def _same_views(
+    found: Attempts, manifest: Manifest, report: Report,
+) -> tuple[Attempts, list[int]]:
+    """Choose the views that most attempts have, and the attempts that have all of those."""
+    half = len(found.attempts) / 2
+    views = [view for view in manifest.views
+             if sum(view in a.views for a in found.attempts) > half]
+    if not views:
+        raise DataError('no view is in most of the attempts; teach those with the same cameras '
+                        'together')
+    kept = tuple(a for a in found.attempts if a.views >= set(views))
+    lost = [a.episode.episode_id for a in found.attempts if not a.views >= set(views)]
+    if lost:
+        report(f'left out, as they lack {" or ".join(views)}: {", ".join(lost[:5])}'
+               + (f' and {len(lost) - 5} more' if len(lost) > 5 else ''))
+    unused = sorted({view for a in found.attempts for view in a.views} - set(views))
+    if unused:
+        report(f'not looked at, as most attempts lack it: {", ".join(unused)}')
+    return replace(found, attempts=kept), [manifest.views.index(view) for view in views]
 
 
 def _require(name: str, good: int, bad: int) -> None:
@@ -277,17 +308,27 @@ def _require(name: str, good: int, bad: int) -> None:
 
 def _task_id(encoder: Encoder, name: str) -> str:
     """Choose the id of a task: that of the one that it is in the bundle, or a new one."""
-    check_task(name)
-    known = encoder.tasks.match(name)
+    known = encoder.tasks.match(check_task(name))
     if known is not None:
         return known.task_id
-    task_id = re.sub(r'[^a-z0-9_-]+', '-', slug(name).encode(
-        'ascii', 'ignore').decode()).strip('-_')[:64]
-    taken = {task.task_id for task in encoder.tasks.tasks} | {FALLBACK}
-    if not task_id or task_id in taken:
-        raise DataError(f"'{name}': its id would be '{task_id}', which is empty or another "
-                        "task's; say the instruction in other words")
-    return task_id
+    plain = _plain(slug(name))
+    # What plain letters do not tell apart, such as a language written in others, a hash does.
+    if plain != slug(name) or plain in {task.task_id for task in encoder.tasks.tasks} \
+            or plain in ('', FALLBACK) or encoder.tasks.match(plain) is not None:
+        plain = f'{plain}-{sha256(slug(name).encode()).hexdigest()[:8]}'.lstrip('-')
+    return plain
+
+
+def _plain(text: str) -> str:
+    """Leave letters, digits, - and _ of a text."""
+    return re.sub(r'[^a-z0-9_-]+', '-', text.encode('ascii', 'ignore').decode()).strip('-_')[:64]
+
+
+def _head_file(task_id: str) -> str:
+    """Name the file of a task's graph, whatever characters its id has."""
+    plain = _plain(task_id.casefold())
+    return f'head.{plain}.onnx' if plain == task_id else \
+        f'head.{plain}-{sha256(task_id.encode()).hexdigest()[:8]}.onnx'
 
 
 def _aliases(
@@ -326,8 +367,8 @@ def _regions(manifest: Manifest, regions: Mapping[str, Region]) -> Floats:
 
 def _changes(attempts: Sequence[Attempt]) -> Floats:
     """Measure how much each token changes within attempts: float32 [V, N], at most 1 a view."""
-    change = np.mean(
-        [np.square(a.tokens - a.tokens[:1]).sum(-1).mean(0) for a in attempts], axis=0)
+    change = np.mean([np.square(a.tokens.astype(np.float32) - a.tokens[:1]).sum(-1).mean(0)
+                      for a in attempts], axis=0)
     return np.asarray(change / np.maximum(change.max(1, keepdims=True), 1e-9), np.float32)
 
 
@@ -341,18 +382,27 @@ def ood_limit(
     """
     attempts = found.attempts
     fold = np.arange(len(attempts)) % min(_OOD_FOLDS, len(attempts))
-    scores = []
+    sessions: dict[str | int, int] = {}
+    for i, a in enumerate(attempts):
+        fold[i] = sessions.setdefault(a.episode.session or i, int(fold[i]))
+    scores: list[Doubles] = [np.zeros(0)] * len(attempts)
     for k in range(int(fold.max()) + 1):
         head = new_head(manifest, found, [])
         fit_ood(head, [a for a, f in zip(attempts, fold, strict=True) if f != k], views)
-        scores += [ood_scores(head, a, views)
-                   for a, f in zip(attempts, fold, strict=True) if f == k]
-    every = np.concatenate(scores)
-    limit = float(np.quantile(every, 1.0 - _OOD_RATE)) * _OOD_MARGIN
-    rate = float((every > limit).mean())
-    report(f'out-of-distribution limit {limit:.2f}: {100 * rate:.1f} % of the ticks of attempts '
-           'left out are above it')
-    return limit, rate
+        for i in np.flatnonzero(fold == k).tolist():
+            scores[i] = ood_scores(head, attempts[i], views)
+
+    def limit(some: Sequence[Doubles]) -> float:
+        return float(np.quantile(np.concatenate(some), 1.0 - _OOD_RATE)) * _OOD_MARGIN
+
+    # Each fold's by the limit that the others would have set.
+    above = sum(int((scores[i] > limit([s for s, f in zip(scores, fold, strict=True) if f != k])
+                     ).sum()) for k in range(int(fold.max()) + 1)
+                for i in np.flatnonzero(fold == k).tolist())
+    rate = above / sum(len(s) for s in scores)
+    report(f'out-of-distribution limit {limit(scores):.2f}: {100 * rate:.1f} % of the ticks of '
+           "attempts left out are above the others' limit")
+    return limit(scores), rate
 
 
 def fit_task(
@@ -376,25 +426,35 @@ def fit_task(
     sets = view_sets([manifest.views[i] for i in views])
     if not manifest.success.trained:
         recipes = [recipe for recipe in recipes if not recipe.video]
-    choice = choose(own, views, sets[0], manifest.tokens.grid, regions, recipes, report)
+    candidates = {recipe: rows_of(own, recipe, views, sets[0], manifest.tokens.grid, regions)
+                  for recipe in recipes}
+    choice = choose(own, candidates)
     report(f'    chosen: {choice.recipe.name}')
     head = new_head(manifest, found, sets)
     fit_ood(head, found.attempts, views)
     calibrations, scored = [], []
     for row, names in enumerate(sets):
-        calibration, one = _fit_views(
-            head, row, own, names, manifest, regions, choice.recipe, choice.strength)
+        calibration, one = _fit_views(head, row, own, names, manifest, regions, choice,
+                                      candidates if row == 0 else None)
         calibrations.append(calibration)
         scored.append(one)
     learned = any(one.risk is not None for one in scored[0])
     result = TaughtTask(replace(
         task, modes=(_MODE,) if learned else (), calibrations=tuple(calibrations),
-        head=f'head.{task.task_id}.onnx', ood_threshold=round(limit, 6),
+        head=_head_file(task.task_id), ood_threshold=round(limit, 6),
         robot=own[0].episode.embodiment,
-    ), head.eval(), sets[0], choice, tuple(scored[0]), rate_table(calibrations[0], scored[0]))
+    ), head.eval(), sets[0], choice, tuple(scored[0]),
+        rate_table(calibrations[0], scored[0], folds(own)), _first_images_tell(scored[0]))
     for line in verdict(result):
         report(f'    {line}')
     return result
+
+
+def _first_images_tell(scored: Sequence[Scored]) -> Evidence | None:
+    """Measure what an attempt's first image tells of its end; None: no more than chance."""
+    found = measure_evidence([s.probability[0] for s in scored], [0.0] * len(scored),
+                             [s.attempt.succeeds for s in scored])
+    return found if found is not None and found.suffices else None
 
 
 @torch.no_grad()
@@ -406,7 +466,7 @@ def score_attempts(one: TaughtTask, attempts: Sequence[Attempt]) -> list[Scored]
     views = np.flatnonzero(there.numpy()).tolist()
     found = []
     for a in attempts:
-        tokens = torch.from_numpy(a.tokens)
+        tokens = torch.from_numpy(a.tokens.astype(np.float32))
         seen = torch.stack([tokens, tokens - tokens[:1]], dim=1) * there[:, None, None]
         said = [one.head.score(x, there, v)
                 for x, v in zip(seen, torch.from_numpy(a.video[one.views]), strict=True)]
@@ -420,40 +480,68 @@ def score_attempts(one: TaughtTask, attempts: Sequence[Attempt]) -> list[Scored]
 
 def _fit_views(
     head: TaughtHead, row: int, own: Sequence[Attempt], names: frozenset[str],
-    manifest: Manifest, regions: Floats, recipe: Recipe, strength: float,
+    manifest: Manifest, regions: Floats, choice: Choice,
+    candidates: Mapping[Recipe, Rows] | None,
 ) -> tuple[Calibration, list[Scored]]:
-    """Fit a head's weights for one set of views, and what makes decisions of its scores."""
-    grid = manifest.tokens.grid
-    views = [manifest.views.index(view) for view in sorted(names)]
-    rows = rows_of(own, recipe, views, names, grid, regions)
+    """
+    Fit a head's weights for one set of views, and what makes decisions of its scores.
+
+    :param candidates: from which the choice was made with these views; None: with other ones.
+    """
+    grid, recipe, strength = manifest.tokens.grid, choice.recipe, choice.strength
+    views = sorted(manifest.views.index(view) for view in names)
+    rows = candidates[recipe] if candidates else rows_of(
+        own, recipe, views, names, grid, regions)
     fold = folds(own)
-    scores = left_out_scores(own, rows, fold, strength)
-    write_weights(head, row, 0, rows, recipe, views, grid, regions,
-                  *fit_final(own, rows, strength))
+    scores = choice.scores if candidates else left_out_scores(own, rows, fold, strength)
     fitted = _fit_map(own, scores, 'done')
-    evidence = _evidence(own, scores, _DWELL)
-    probabilities = [fitted.apply(s) for s in scores]
-    thresholds, (failed, succeeded) = _thresholds(own, probabilities)
-    if fitted.parameters['scale'] <= FLATTEST:  # everything has one probability
-        thresholds = {}
+    write_weights(head, row, 0, rows, recipe, views, grid, regions, *regress(own, rows, strength))
+    # Of whoever is left out neither weights, nor recipe, nor map may know.
+    probabilities = _nested(own, candidates, fold) if candidates else [
+        fitted.apply(s) for s in scores]
+    evidence = _evidence(own, probabilities, _DWELL)
+    levels = _levels(own, probabilities)
+    counts = [int((levels[1] == kind).sum()) for kind in (0, 1)]
+    # Without evidence, or with a map that gives everything one probability, nothing separates.
+    thresholds = {} if evidence is None or fitted.parameters['scale'] <= FLATTEST else {
+        rate: threshold for rate in offered_rates(min(counts))
+        if (threshold := _threshold(levels, rate)) is not None}
     risks, failure_threshold = _fit_failure(
         head, row, own, rows, fold, views, grid, regions, recipe, strength)
     return Calibration(
         tuple(view for view in manifest.views if view in names), fitted.method,
         {key: round(value, 6) for key, value in fitted.parameters.items()}, thresholds,
-        failed=failed, succeeded=succeeded, rows=fitted.count, episodes=fitted.episodes,
+        failed=counts[0], succeeded=counts[1], rows=fitted.count, episodes=fitted.episodes,
         evidence=evidence, failure_threshold=failure_threshold,
     ), [Scored(a, p, r, np.zeros(len(p), np.bool_))
         for a, p, r in zip(own, probabilities, risks, strict=True)]
+
+
+def _nested(
+    own: Sequence[Attempt], candidates: Mapping[Recipe, Rows], fold: NDArray[np.int64],
+) -> list[Doubles]:
+    """Give each attempt the probabilities of all that would be fitted and chosen without it."""
+    found: list[Doubles] = [np.zeros(0)] * len(own)
+    for k in range(int(fold.max()) + 1):
+        apart = fold == k
+        try:
+            choice = choose(own, candidates, without=apart)
+        except DataError:  # of too few sessions there is no choosing within a fold
+            choice = choose(own, candidates)
+        rest = np.flatnonzero(~apart).tolist()
+        fitted = _fit_map([own[i] for i in rest], [choice.scores[i] for i in rest], 'done')
+        rows = candidates[choice.recipe]
+        a, b = regress(own, rows, choice.strength, without=apart)
+        for i in np.flatnonzero(apart).tolist():
+            found[i] = fitted.apply(rows.x[rows.owner == i] @ a + b)
+    return found
 
 
 def _evidence(
     own: Sequence[Attempt], scores: Sequence[Doubles], dwell: int, *, failure: bool = False,
 ) -> Evidence | None:
     """Measure what scores of attempts left out tell of their outcome."""
-    # Of a score that may be negative; 0 would be the level of what is too short to be decided.
-    levels = [nonconformity_score(a.stamps, np.exp(s), dwell)
-              for a, s in zip(own, scores, strict=True)]
+    levels = [nonconformity_score(a.stamps, s, dwell) for a, s in zip(own, scores, strict=True)]
     return measure_evidence(levels, [float(a.time_s[-1]) for a in own],
                             [a.succeeds != failure for a in own])
 
@@ -469,26 +557,49 @@ def _before(attempt: Attempt) -> int:
     return int((attempt.done != 0).argmax()) if attempt.succeeds else len(attempt.time_s)
 
 
-def _thresholds(
+def _levels(
     own: Sequence[Attempt], probabilities: Sequence[Doubles],
-) -> tuple[dict[float, float], tuple[int, int]]:
+) -> tuple[Doubles, NDArray[np.int64], NDArray[np.int64]]:
     """
-    Choose thresholds by rate, and count the failures and successes behind them.
+    Say at which threshold each attempt would alarm: a failure at all, a success too early.
 
-    Each kind has to keep the rate: no more failures see a SUCCESS, no more successes an early one.
+    A camera that is faster than the recordings shows more moments, so that a probability counts
+    here that is held a tick less than the dwell time.
+
+    :returns: levels, kinds (1: success) and rows of the attempts that are long enough.
     """
-    levels: tuple[list[float], list[float]] = [], []
-    for a, p in zip(own, probabilities, strict=True):
+    found = []
+    for i, (a, p) in enumerate(zip(own, probabilities, strict=True)):
         end = _before(a)
         if end and a.stamps[end - 1] - a.stamps[0] >= _DWELL:
-            levels[int(a.succeeds)].append(nonconformity_score(a.stamps[:end], p[:end], _DWELL))
-    counts = len(levels[0]), len(levels[1])
-    thresholds = {}
-    for rate in offered_rates(min(counts)):
-        either = [conformal_threshold(some, rate) for some in levels]
-        if None not in either:
-            thresholds[rate] = float(max(EVEN, *(t for t in either if t is not None)))
-    return thresholds, counts
+            found.append((nonconformity_score(a.stamps[:end], p[:end], _DWELL - _TICK),
+                          int(a.succeeds), i))
+    return (np.array([level for level, _, _ in found]),
+            np.array([kind for _, kind, _ in found], np.int64),
+            np.array([i for _, _, i in found], np.int64))
+
+
+def _threshold(
+    levels: tuple[Doubles, NDArray[np.int64], NDArray[np.int64]], rate: float,
+    without: NDArray[np.bool_] | None = None,
+) -> float | None:
+    """
+    Choose the threshold of a rate, which each kind of attempt has to keep.
+
+    :param without: bool, attempts that it must not know; fewer may back the rate no more, and the
+        highest of all is taken then.
+    """
+    chosen = [EVEN]
+    for kind in (0, 1):
+        used = levels[1] == kind
+        if without is not None:
+            used &= ~without[levels[2]]
+        some = levels[0][used]
+        threshold = conformal_threshold(some, rate)
+        if threshold is None and without is None:
+            return None
+        chosen.append(float(some.max(initial=EVEN)) if threshold is None else threshold)
+    return max(chosen)
 
 
 def _fit_failure(
@@ -501,34 +612,47 @@ def _fit_failure(
     :returns: the risk at each attempt's ticks, and the threshold that successes bound.
     """
     scores = left_out_scores(own, rows, fold, strength, 'failed')
-    evidence = _evidence(own, scores, _FAILURE_DWELL, failure=True)
-    good = [i for i, a in enumerate(own) if a.succeeds]
+    evidence = _evidence(own, [np.exp(np.clip(s, -20.0, 20.0)) for s in scores], _FAILURE_DWELL,
+                         failure=True)
+    # What is too short for a FAILURE bounds nothing.
+    good = [i for i, a in enumerate(own)
+            if a.succeeds and a.stamps[-1] - a.stamps[0] >= _FAILURE_DWELL]
     rate = next((r for r in offered_rates(len(good)) if r > USUAL_RATE - 1e-9), None)
     if evidence is None or not evidence.suffices or rate is None:
         return [None] * len(own), 1.0
     fitted = _fit_map(own, scores, 'failed')
     write_weights(head, row, 1, rows, recipe, views, grid, regions,
-                  *fit_final(own, rows, strength, 'failed'))
+                  *regress(own, rows, strength, 'failed'))
     head.failure_scale[row] = torch.tensor(
         [fitted.parameters['scale'], fitted.parameters['shift']])
     risks = [fitted.apply(s) for s in scores]
     threshold = conformal_threshold([
-        nonconformity_score(own[i].stamps, risks[i], _FAILURE_DWELL) for i in good], rate)
+        nonconformity_score(own[i].stamps, risks[i], _FAILURE_DWELL - _TICK) for i in good], rate)
     return list(risks), None if threshold is None else max(EVEN, threshold)
 
 
-def rate_table(calibration: Calibration, scored: Sequence[Scored]) -> tuple[RateRow, ...]:
-    """Say what each rate that can be decided costs on attempts that nothing was fitted to."""
+def rate_table(
+    calibration: Calibration, scored: Sequence[Scored], fold: NDArray[np.int64] | None = None,
+) -> tuple[RateRow, ...]:
+    """
+    Say what each rate that can be decided costs on attempts that nothing was fitted to.
+
+    :param fold: of each attempt, where thresholds are of these attempts: each is then decided by
+        a threshold that does not know its fold.
+    """
     good = sum(one.attempt.succeeds for one in scored)
+    levels = _levels([one.attempt for one in scored], [one.probability for one in scored])
     table = []
     for rate in calibration.rates:
         threshold = calibration.threshold(rate)
         assert threshold is not None
         count: Counter[str] = Counter()
         delays = []
-        for one in scored:
+        for i, one in enumerate(scored):
             a = one.attempt
-            said, at = _decision(one, threshold, calibration.failure_threshold)
+            used = threshold if fold is None else _threshold(levels, rate, fold == fold[i])
+            assert used is not None
+            said, at = _decision(one, used, calibration.failure_threshold)
             if said is Decision.FAILURE:
                 count['wrongly' if a.succeeds else 'stopped'] += 1
             elif said is Decision.SUCCESS and not a.succeeds:
@@ -537,10 +661,13 @@ def rate_table(calibration: Calibration, scored: Sequence[Scored]) -> tuple[Rate
                 count['early'] += 1
             elif said is Decision.SUCCESS:
                 count['decided'] += 1
-                first = int((a.done == 1).argmax())
-                delays.append(max(0.0, float(a.time_s[at] - a.time_s[first])))
+                # Of an outcome alone nobody knows when the task was accomplished.
+                if any(a.episode.success_flags):
+                    first = int((a.done == 1).argmax())
+                    delays.append(max(0.0, float(a.time_s[at] - a.time_s[first])))
         table.append(RateRow(
-            rate, threshold, good, len(scored) - good, count['decided'], count['early'],
+            rate, bound_with_confidence(calibration.failed, rate),
+            threshold, good, len(scored) - good, count['decided'], count['early'],
             count['false'], tuple(delays), count['stopped'], count['wrongly']))
     return tuple(table)
 
@@ -572,24 +699,36 @@ def verdict(result: TaughtTask) -> list[str]:
     """Say in words what the node will do, and what would make it better."""
     calibration, row = result.calibration, usual_row(result)
     evidence, lines = calibration.evidence, []
-    fewest = min(calibration.failed, calibration.succeeded)
     if row is None:
         lines.append('ABSTAIN, always: ' + (
             f'scores do not tell more than elapsed time ({evidence})'
             if evidence and not evidence.suffices else 'too few attempts, or too short ones'))
-        lines.append('what helps: attempts of both kinds with the object large in one view; a '
-                     '--region around where it happens; failures that last as long as successes')
-        return lines
-    lines.append(f'{row.decided} of {row.successes} successes decided, {row.early} early, '
-                 f'{row.false} of {row.failures} failures called SUCCESS ({evidence})')
-    lines.append(
-        f'decides at a false-alarm rate of {100 * row.rate:.3g} %: expected at most that, with '
-        f'90 % confidence at most {100 * bound_with_confidence(fewest):.3g} %')
-    if row.rate > USUAL_RATE + 1e-9:
-        more = attempts_for(USUAL_RATE)
+    else:
+        timed = all(any(s.attempt.episode.success_flags)
+                    for s in result.scored if s.attempt.succeeds)
         lines.append(
-            f'for {100 * USUAL_RATE:g} %: {max(0, more - calibration.succeeded)} more successes '
-            f'and {max(0, more - calibration.failed)} more failures')
+            f'{row.decided} of {row.successes} successes decided, {row.early} '
+            + ('early' if timed else 'more than 2 s before their end')
+            + f', {row.false} of {row.failures} failures called SUCCESS ({evidence})')
+        lines.append(
+            f'decides at a false-alarm rate of {100 * row.rate:.3g} %: expected at most that, '
+            f'with 90 % confidence at most {100 * row.sure:.3g} %')
+        if result.task.modes and row.stopped + row.wrongly_stopped:
+            lines.append(f'FAILURE is decided in {row.stopped} of {row.failures} failures, and '
+                         f'wrongly in {row.wrongly_stopped} of {row.successes} successes')
+        if row.rate > USUAL_RATE + 1e-9:
+            more = attempts_for(USUAL_RATE)
+            lines.append(
+                f'for {100 * USUAL_RATE:g} %: {max(0, more - calibration.succeeded)} more '
+                f'successes and {max(0, more - calibration.failed)} more failures')
+    if row is None or row.decided < 0.8 * row.successes:
+        lines.append('what helps: more attempts of both kinds; the object larger in one view; a '
+                     '--region around where it happens; the moment of success labelled')
+    if result.first_images is not None:
+        lines.append(
+            f'WARNING: the first image already tells how an attempt ends (AUROC '
+            f'{result.first_images.auroc:.2f}). Something differs between the two kinds that is '
+            'no success: light, the order of recording. Record both kinds in turn')
     return lines
 
 

@@ -10,7 +10,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hralign_ros.calibration.gate import attempts_for, bound_with_confidence
 from hralign_ros.calibration.teach import RateRow, Scored, Taught, TaughtTask, usual_row, verdict
 from hralign_ros.data.manifest import DataError
 from hralign_ros.data.token_features import episode_videos, open_views
@@ -71,21 +70,19 @@ def figures(taught: Taught, command: str = '') -> dict[str, Any]:
 
 
 def _line(row: RateRow) -> dict[str, Any]:
-    soon = sum(delay <= 1.0 for delay in row.delays_s)
-    fewest = min(row.successes, row.failures)
+    soon = sum(delay <= 1.0 for delay in row.delays_s) if row.delays_s else ''
     return {
-        'rate': row.rate, 'sure': bound_with_confidence(fewest), 'threshold': row.threshold,
+        'rate': row.rate, 'sure': row.sure, 'threshold': row.threshold,
         'decided': f'{row.decided} of {row.successes}', 'soon': soon,
         'missed': row.successes - row.decided - row.early, 'early': row.early,
         'false': f'{row.false} of {row.failures}',
         'delay': f'{np.median(row.delays_s):.1f}' if row.delays_s else '',
-        'stopped': f'{row.stopped} of {row.failures}', 'wrongly': row.wrongly_stopped,
-        'needs': attempts_for(row.rate)}
+        'stopped': f'{row.stopped} of {row.failures}', 'wrongly': row.wrongly_stopped}
 
 
 def _best(one: TaughtTask) -> dict[str, float]:
     losses: dict[str, float] = {}
-    for (name, _), loss in one.choice.losses.items():
+    for (name, _), loss in one.choice.badness.items():
         losses[name] = min(loss, losses.get(name, np.inf))
     return losses
 

@@ -82,7 +82,8 @@ class TaughtHead(nn.Module):
         # One pass over the clip; what is masked has no weight.
         chosen = torch.stack([newest, oldest], dim=1) @ tokens.reshape(views, length, -1)
         frames = chosen.reshape(views, 2, count, channels)
-        there = mask.amax(1)
+        # A view that it was not taught says nothing.
+        there = mask.amax(1) * self.sets.amax(0)
         reduced = (frames - self.basis_mean) @ self.basis_matrix
         seen = torch.stack([reduced[:, 0], reduced[:, 0] - reduced[:, 1]]) \
             * there[:, None, None]

@@ -301,8 +301,11 @@ class Encoder:
             'text': task.features, 'mode_mask': task.task.mode_mask})
         require_finite('success.onnx', probability, modes, progress, score, ood, failed, video)
         there = np.atleast_1d(clip.mask.any(axis=1))
+        # What a view says that the task's head was not taught does not matter.
+        taught = {view for one in task.task.calibrations for view in one.views} \
+            if task.task.head else set(self.manifest.views)
         seen = frozenset(view for view, used in zip(
-            self.manifest.views, there, strict=True) if used)
+            self.manifest.views, there, strict=True) if used and view in taught)
         calibration = task.task.calibration(seen)
         trained, ood_threshold = self.manifest.success.trained, self.manifest.ood_threshold
         head = self._heads.get(task.task.task_id)
@@ -318,7 +321,8 @@ class Encoder:
             probability=calibration.apply(raw) if calibration else None,
             progress=float(np.clip(progress[0], 0.0, 1.0)) if trained and head is None else None,
             raw_score=raw,
-            failure=float(np.clip(failed[0], 0.0, 1.0)) if trained else None,
+            failure=float(np.clip(failed[0], 0.0, 1.0))
+            if (trained if head is None else task.task.modes) else None,
             modes=tuple(float(p) for p in np.clip(modes[:len(task.task.modes)], 0.0, 1.0)),
             mode_names=task.task.modes,
             ood_score=float(ood[0]) if ood_threshold is not None else None,

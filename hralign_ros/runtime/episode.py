@@ -267,7 +267,8 @@ class Episode:
             status |= Status.NO_TASK
         elif not self.task.known:
             status |= Status.UNKNOWN_TASK
-        if not self.encoder.manifest.success.trained or not self.task.task.calibrations:
+        trained = self.encoder.manifest.success.trained or self.task.task.head
+        if not trained or not self.task.task.calibrations:
             status |= Status.UNCALIBRATED
         return status
 

@@ -55,8 +55,8 @@ class Attempt:
     """
     One attempt, with F ticks.
 
-    :param tokens: float32 [F, V, N, R] of the newest frame, in a basis.
-    :param means: float32 [F, V, QUADRANTS * C], means of the un-reduced tokens.
+    :param tokens: float16 [F, V, N, R] of the newest frame, in a basis.
+    :param means: float16 [F, V, QUADRANTS * C], means of the un-reduced tokens.
     :param video: by the views that take part, the base head's vector, float32 [F, D].
     :param time_s: float64 [F], from the first frame.
     :param done: float32 [F], whether the task is accomplished: 1, 0, or NaN where nobody knows.
@@ -64,8 +64,8 @@ class Attempt:
     """
 
     episode: Episode
-    tokens: Floats
-    means: Floats
+    tokens: Halves
+    means: Halves
     video: Mapping[frozenset[str], Floats]
     time_s: NDArray[np.float64]
     done: Floats
@@ -145,8 +145,7 @@ def load_attempts(
         done, failed = label(episode, times)
         sets = view_sets([v for v in encoder.manifest.views if v in episode.robot_videos])
         found.append(Attempt(
-            episode, np.asarray(stored['tokens'], np.float32),
-            np.asarray(stored['means'], np.float32),
+            episode, np.array(stored['tokens']), np.array(stored['means']),
             {views: np.asarray(stored['video'][i], np.float32) for i, views in enumerate(sets)},
             times, done, failed))
     return Attempts(tuple(found), basis)
@@ -164,10 +163,13 @@ def label(episode: Episode, time_s: NDArray[np.float64]) -> tuple[Floats, Floats
     left = time_s[-1] - time_s
     tail, unknown = left <= TAIL_S, left <= TAIL_S + UNKNOWN_S
     done, failed = np.zeros(len(time_s), np.float32), np.zeros(len(time_s), np.float32)
+    flags = np.zeros(len(time_s), np.float32)
     if episode.success and any(episode.success_flags):
-        flags = np.asarray(episode.success_flags, np.float32)
         own = np.asarray(episode.time_s) - episode.time_s[0]
-        done = flags[np.maximum(np.searchsorted(own, time_s + 1e-3, 'right') - 1, 0)]
+        flags = np.asarray(episode.success_flags, np.float32)[
+            np.maximum(np.searchsorted(own, time_s + 1e-3, 'right') - 1, 0)]
+    if flags.any():
+        done = flags
         first = int(done.argmax())
         done[:first][time_s[:first] > time_s[first] - TOLERANCE_S - 1e-3] = np.nan
     elif episode.success:
@@ -232,6 +234,9 @@ def encode_attempt(
     ends = min(float(times[-1]), float(times[0]) + until_s)
     wanted = np.arange(float(times[0]), ends + 1e-6, 1.0 / RATE_HZ)
     wanted = np.unique(times[newest_at(times, wanted, reference)])
+    # The last frame is a tick, too: some data sets say of it alone that the task is accomplished.
+    if wanted[-1] < times[-1] <= ends + 1e-6:
+        wanted = np.append(wanted, times[-1])
     stamps = {view: recording.stamps[newest_at(recording.times, wanted, recording.path.name)]
               for view, recording in recordings.items()}
     episode = encoder.start_episode('a task')
@@ -247,7 +252,8 @@ def encode_attempt(
                 episode, {view: some[i] for view, some in frames.items()},
                 _START + round(float(wanted[row] - wanted[0]) * 1e9), sets))
             newest = episode.tokens
-            tokens.append(basis.apply(newest).astype(np.float16))
+            # A direction in which nothing ever varied makes huge numbers of what does.
+            tokens.append(np.clip(basis.apply(newest), -6e4, 6e4).astype(np.float16))
             means.append((pool @ newest).reshape(len(newest), -1).astype(np.float16))
     return {'tokens': np.stack(tokens), 'means': np.stack(means),
             'video': np.stack(video, axis=1).astype(np.float16),

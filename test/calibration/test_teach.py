@@ -8,15 +8,16 @@ import json
 import shutil
 from types import SimpleNamespace
 
-from hralign_ros.calibration.teach import score_attempts, teach
+from hralign_ros.calibration.teach import _head_file, _task_id, score_attempts, teach
 from hralign_ros.cli.main import main
-from hralign_ros.data.manifest import DataError, read_manifest, write_manifest
+from hralign_ros.data.manifest import DataError, Episode, read_manifest, write_manifest
+from hralign_ros.export.writer import graphs_of, write_bundle
 from hralign_ros.runtime import Decision, Encoder, load_bundle, Status
 from hralign_ros.runtime.report import silent
 from hralign_ros.runtime.schema import to_document
 from hralign_ros.runtime.tasks import load_tasks
-from hralign_ros.runtime.video import read_frames
-from hralign_ros.training.attempts import load_attempts
+from hralign_ros.runtime.video import read_frames, write_video
+from hralign_ros.training.attempts import label, load_attempts
 from hralign_ros.training.taught_head import folds
 import numpy as np
 import pytest
@@ -120,7 +121,7 @@ def test_labels_that_images_do_not_show_get_no_threshold(tmp_path):
 
     Success and failure look the same here. The bundle is written all the same, and says so.
     """
-    episodes = make_lab(tmp_path, 6)
+    episodes = make_lab(tmp_path, 10)
     some = [e for e in episodes if e.success]
     write_manifest(tmp_path, [replace(e, success=i % 2 == 0) for i, e in enumerate(some)])
     said = []
@@ -189,6 +190,104 @@ def test_what_cannot_be_taught_is_said_before_any_work(tmp_path):
     assert 'ascending fractions' in refused(episodes, regions={'wrist': (0.5, 0, 0.2, 1)})
     assert 'none of its 4 episodes says' in refused(
         [replace(e, success=None) for e in episodes]) or True
+
+
+def test_a_bundle_without_a_trained_head_can_be_taught(tmp_path):
+    """Guards a newly exported backbone: a page with "6 of 6", and a node that always abstained."""
+    make_lab(tmp_path / 'data', 6, flags=True)
+    whole = load_bundle(robot_bundle())
+    write_bundle(tmp_path / 'bare', replace(whole.manifest, success=replace(
+        whole.manifest.success, trained=False, training=None)), graphs_of(whole),
+        load_tasks(whole))
+    teach(tmp_path / 'bare', tmp_path / 'data', tmp_path / 'out', report=silent)
+    images, _ = draw(np.random.default_rng(7), '')
+    ticks = run(Encoder.load(tmp_path / 'out'), images)
+    assert ticks[-1].decision is Decision.SUCCESS and not ticks[-1].status
+    assert ticks[-1].success.progress is None
+
+
+def test_attempts_without_a_camera_are_left_out(tmp_path):
+    """
+    Guards the other camera: one attempt lacked it, and it was looked at no more, without a word.
+
+    Where most attempts lack a view it is not looked at, and a node that has it decides all the
+    same.
+    """
+    episodes = make_lab(tmp_path, 6, flags=True)
+    first = replace(episodes[0], robot_videos={
+        'third_person': episodes[0].robot_videos['third_person']})
+    write_manifest(tmp_path, [first, *episodes[1:]])
+    said = []
+    taught = teach(robot_bundle(), tmp_path, tmp_path / 'out', report=said.append)
+    assert len(taught.tasks[0].scored) == 11 and taught.tasks[0].views == {
+        'third_person', 'wrist'}
+    assert any(f'left out, as they lack wrist or third_person: {first.episode_id}' in line
+               for line in said)
+    alone = [replace(e, robot_videos={'third_person': e.robot_videos['third_person']})
+             for e in episodes]
+    write_manifest(tmp_path, [*alone[:-1], episodes[-1]])
+    taught = teach(robot_bundle(), tmp_path, tmp_path / 'out', report=said.append)
+    assert any('not looked at, as most attempts lack it: wrist' in line for line in said)
+    images, _ = draw(np.random.default_rng(7), '')
+    assert run(Encoder.load(tmp_path / 'out'), images)[-1].decision is Decision.SUCCESS
+
+
+def test_a_success_that_only_the_last_frame_tells():
+    """
+    Guards data sets of LeRobot: next.success is set in the last frame, which no tick at 5 Hz saw.
+
+    The success was one that is never accomplished.
+    """
+    episode = Episode('e', 't', 't', 's', 'c', 'a', 'f', '', success=True,
+                      time_s=[i / 30 for i in range(100)],
+                      success_flags=[False] * 99 + [True])
+    ticks = np.append(np.arange(0.0, 3.3, 0.2), 3.3)
+    done, _ = label(episode, ticks)
+    assert done[-1] == 1 and (done[:-3] == 0).all() and np.isnan(done[-3:-1]).all()
+    done, _ = label(episode, ticks[:-1])
+    assert (done[-4:] == 1).all(), 'by its outcome, where no tick is flagged'
+
+
+def test_sessions_of_one_kind_each_are_refused():
+    """Guards who records successes in the morning and failures in the afternoon: a traceback."""
+    some = [SimpleNamespace(succeeds=i < 6, episode=SimpleNamespace(
+        session='am' if i < 6 else 'pm', episode_id=str(i))) for i in range(12)]
+    with pytest.raises(DataError, match='sessions, attempts that succeed of 1; at least two'):
+        folds(some)
+
+
+def test_instructions_in_other_letters(tmp_path):
+    """Guards instructions that plain letters do not tell apart: a traceback after the fits."""
+    encoder = Encoder.load(robot_bundle())
+    ids = [_task_id(encoder, text) for text in (
+        'stell die Tasse \u00e4', 'stell die Tasse \u00f6', '\u628a\u676f\u5b50', 'Put it in')]
+    assert len(set(ids)) == 4 and all(one.isascii() and one for one in ids)
+    assert ids[3] == 'put-it-in' and _task_id(encoder, 'pick up the cup') == 'cup'
+    assert '/' not in _head_file('a/b') and _head_file('a/b') != _head_file('a-b')
+
+
+def test_what_the_first_image_tells_is_no_success(tmp_path):
+    """
+    Guards who records ten successes, then ten failures: only the light told them apart.
+
+    The figures were perfect. They still are, and a warning stands beside them.
+    """
+    episodes = []
+    for e in make_lab(tmp_path, 10):
+        if e.success:
+            bright = int(e.episode_id.split('-')[1]) % 2
+            if bright:
+                for file in e.robot_videos.values():
+                    times = np.arange(16) / RATE_HZ
+                    frames = read_frames(tmp_path / file, times_s=times)[0]
+                    write_video(tmp_path / file, np.clip(
+                        frames.astype(np.int16) + 25, 0, 255).astype(np.uint8), RATE_HZ,
+                        quality=16)
+            episodes.append(replace(e, success=bool(bright)))
+    write_manifest(tmp_path, episodes)
+    said = []
+    teach(robot_bundle(), tmp_path, tmp_path / 'out', report=said.append)
+    assert any('WARNING: the first image already tells' in line for line in said)
 
 
 def test_the_command_writes_a_page(lab, tmp_path, capsys):

@@ -10,7 +10,7 @@ Files are named relative to the manifest's folder, so that a data set can be mov
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 import math
 import os
@@ -215,34 +215,83 @@ def write_manifest(folder: Path, episodes: Iterable[Episode]) -> Path:
             raise DataError(f"{folder}: two episodes are named '{row.episode_id}'")
     for row in rows:
         _check(row)
-    path = require_writable(Path(folder)) / FILE_NAME
+    return _write(require_writable(Path(folder)) / FILE_NAME, (
+        _table(rows[start:start + _GROUP]) for start in range(0, len(rows), _GROUP)))
+
+
+def change_manifest(
+    folder: Path, changes: Mapping[str, Callable[[Episode], Episode]],
+) -> set[str]:
+    """
+    Change some rows of a manifest, which is replaced in one step; the other rows stay as they are.
+
+    They are not looked at, so that a change of a large manifest takes a second and not a minute.
+
+    :param changes: by id, what makes the new row of the old one; the id stays.
+    :returns: ids that the manifest does not have.
+    :raises DataError: as `read_manifest`, or a new row is not a good one.
+    """
+    path, table = _read(Path(folder), leave_out=())
+    try:
+        table = pa.table([
+            table[column.name].cast(column.type) if column.name in table.column_names
+            else pa.nulls(len(table), column.type) for column in _SCHEMA], schema=_SCHEMA)
+    except pa.ArrowException as error:
+        raise DataError(f'{path}: {error}') from error
+    ids = table['episode_id'].to_pylist()
+    parts, done = [], 0
+    for place, name in enumerate(ids):
+        if name not in changes:
+            continue
+        row, = _episodes(path, table.slice(place, 1))
+        changed = changes[name](row)
+        _check(changed)
+        parts += [table.slice(done, place - done), _table([changed])]
+        done = place + 1
+    whole = pa.concat_tables([*parts, table.slice(done)])
+    require_writable(path.parent)
+    _write(path, (whole.slice(start, _GROUP) for start in range(0, len(whole), _GROUP)))
+    return set(changes) - set(ids)
+
+
+def read_manifest(folder: Path, *, series: bool | Collection[str] = True) -> DataSet:
+    """
+    Read the manifest of a folder.
+
+    :param folder: or the manifest file itself.
+    :param series: also what there is for every frame (time_s, success_flags, progress, actions,
+        proprio), nearly all of a large manifest's memory; without it those are empty, or all but
+        those that are named.
+    :raises DataError: there is none, it is of another schema, or a row is not a good one.
+    """
+    wanted = (_SERIES if series else ()) if isinstance(series, bool) else series
+    path, table = _read(Path(folder), leave_out=set(_SERIES) - set(wanted))
+    return DataSet(path.resolve().parent, tuple(_episodes(path, table)))
+
+
+def _write(path: Path, tables: Iterable[pa.Table]) -> Path:
+    """Write rows, and put them in place of those that are there."""
     scratch = path.with_suffix(f'.{os.getpid()}.tmp')
     try:
         with parquet.ParquetWriter(scratch, _SCHEMA, compression='zstd') as writer:
-            for start in range(0, len(rows), _GROUP):
-                writer.write_table(pa.Table.from_pylist(
-                    [_plain(row) for row in rows[start:start + _GROUP]], schema=_SCHEMA))
+            for table in tables:
+                writer.write_table(table)
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
     return path
 
 
-def read_manifest(folder: Path, *, series: bool = True) -> DataSet:
-    """
-    Read the manifest of a folder.
+def _table(rows: Sequence[Episode]) -> pa.Table:
+    return pa.Table.from_pylist([_plain(row) for row in rows], schema=_SCHEMA)
 
-    :param folder: or the manifest file itself.
-    :param series: also what there is for every frame (times, flags, progress, actions, proprio),
-        nearly all of a large manifest's memory; without it those are empty.
-    :raises DataError: there is none, it is of another schema, or a row is not a good one.
-    """
-    path = Path(folder)
-    path = path / FILE_NAME if path.is_dir() else path
+
+def _read(folder: Path, leave_out: Collection[str]) -> tuple[Path, pa.Table]:
+    """Read the columns of a manifest, but for some, and return its file and them."""
+    path = folder / FILE_NAME if folder.is_dir() else folder
     try:
         known = parquet.read_schema(path).names
-        table = parquet.read_table(
-            path, columns=None if series else [n for n in known if n not in _SERIES])
+        table = parquet.read_table(path, columns=[n for n in known if n not in leave_out])
     except FileNotFoundError as error:
         raise DataError(
             f'{folder}: no {FILE_NAME} there; `hralign data simulate` and `hralign data '
@@ -256,8 +305,12 @@ def read_manifest(folder: Path, *, series: bool = True) -> DataSet:
     missing = sorted({f.name for f in fields(Episode)} - set(known) - set(_YOUNGER))
     if missing:
         raise DataError(f'{path}: no column {", ".join(missing)}')
-    names = [f.name for f in fields(Episode)
-             if f.name in known and (series or f.name not in _SERIES)]
+    return path, table
+
+
+def _episodes(path: Path, table: pa.Table) -> list[Episode]:
+    """Make episodes of the rows of a manifest; columns that are not there are empty."""
+    names = [f.name for f in fields(Episode) if f.name in table.column_names]
     episodes = []
     for row in table.select(names).to_pylist():
         for name in _MAPS:
@@ -269,7 +322,7 @@ def read_manifest(folder: Path, *, series: bool = True) -> DataSet:
                              for k, v in row.items()})
         _check(episode)
         episodes.append(episode)
-    return DataSet(path.resolve().parent, tuple(episodes))
+    return episodes
 
 
 # What an episode has for every frame.

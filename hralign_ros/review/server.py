@@ -17,6 +17,7 @@ from importlib import resources
 import json
 from pathlib import Path
 import secrets
+import signal
 import sys
 from threading import Lock
 from typing import Any
@@ -28,6 +29,7 @@ from hralign_ros.review.labels import human, Label, OUTCOMES
 from hralign_ros.review.store import LabelStore
 from hralign_ros.review.traces import Traces
 from hralign_ros.runtime.encoder import Encoder
+from hralign_ros.runtime.errors import first_line, HralignError
 from hralign_ros.runtime.labels import SUCCESS
 from hralign_ros.runtime.report import Report
 
@@ -129,13 +131,17 @@ class ReviewServer(ThreadingHTTPServer):
 
     :param port: 0: any that is free.
     :ivar url: the address of the page, with its secret.
-    :raises OSError: the port is taken.
+    :raises HralignError: the port cannot be used.
     """
 
     daemon_threads = True
 
     def __init__(self, review: Review, port: int = 0) -> None:
-        super().__init__((ADDRESS, port), _Handler)
+        try:
+            super().__init__((ADDRESS, port), _Handler)
+        except (OSError, OverflowError) as error:
+            raise HralignError(f'port {port} cannot be used: {first_line(error)}; name another '
+                               'with --port, or none: then it is one that is free') from error
         self.review = review
         self.token = secrets.token_urlsafe(18)
         self.hosts = frozenset(f'{name}:{self.server_port}' for name in _NAMES)
@@ -262,20 +268,28 @@ def _number(text: str) -> int:
     return int(text)
 
 
+def say(text: str) -> None:
+    """Print a line at once, also where nobody is at the terminal."""
+    print(text, flush=True)
+
+
 def serve(
-    root: Path, *, name: str, bundle: Path | None = None, port: int = 0, report: Report = print,
+    root: Path, *, name: str, bundle: Path | None = None, port: int = 0, report: Report = say,
 ) -> None:
     """
-    Serve the review page of a data set until it is interrupted.
+    Serve the review page of a data set until it is interrupted; only the main thread can.
 
     :param root: folder of the manifest.
     :param name: of who labels; '': the login name.
     :param bundle: shows its probability; None: none is shown.
     :raises DataError: see LabelStore.
-    :raises OSError: the port is taken.
+    :raises HralignError: the port or the bundle cannot be used.
     """
     review = Review(root, name, bundle, report)
     try:
+        # A terminal that is closed ends it like Ctrl-C.
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.default_int_handler)
         with ReviewServer(review, port) as server:
             count = len(review.data.episodes)
             missing = sum(not review.store.label(e).outcome for e in review.data.episodes)

@@ -9,9 +9,10 @@ as soon as nobody has labelled for a moment, because writing the manifest of tho
 takes seconds. What a review that was killed has left in its journal is brought in by the next one.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 import fcntl
+from functools import partial
 import json
 import os
 from pathlib import Path
@@ -20,12 +21,12 @@ import time
 from typing import Any
 
 from hralign_ros.data.manifest import (
+    change_manifest,
     DataError,
     DataSet,
     Episode,
     read_manifest,
     require_writable,
-    write_manifest,
 )
 from hralign_ros.review.label_table import place_of, write_label
 from hralign_ros.review.labels import Label, label_of, labelled
@@ -95,11 +96,10 @@ class LabelStore:
 
     def _read(self) -> tuple[dict[str, Label], DataSet]:
         """Read what is listed, in the order in which it is."""
-        full = read_manifest(self._root)
-        labels = {e.episode_id: label_of(e) for e in full.episodes if e.robot_videos}
-        slim = read_manifest(self._root, series=False)
-        return labels, slim.only(sorted(
-            (e for e in slim.episodes if e.episode_id in labels),
+        data = read_manifest(self._root, series=('time_s', 'success_flags'))
+        labels = {e.episode_id: label_of(e) for e in data.episodes if e.robot_videos}
+        return labels, data.only(sorted(
+            (replace(e, time_s=(), success_flags=()) for e in data.episodes if e.robot_videos),
             key=lambda e: (_rank(labels[e.episode_id]), e.episode_id)))
 
     def label(self, episode: Episode) -> Label:
@@ -179,16 +179,12 @@ class LabelStore:
         """Bring the journal into the manifest, whatever an import has made of it meanwhile."""
         with self._changed:
             entries = list(self._pending)
-        newest: Mapping[str, Entry] = {entry.episode: entry for entry in entries}
-        data = read_manifest(self._root)
-        gone = set(newest) - {episode.episode_id for episode in data.episodes}
+        gone = change_manifest(self._root, {
+            entry.episode: partial(labelled, label=entry.label, frames_s=entry.frames_s)
+            for entry in entries})
         if gone:
             self._report(f'{len(gone)} labelled episodes are in the manifest no more: '
                          f'{", ".join(sorted(gone)[:3])}')
-        write_manifest(self._root, [
-            labelled(episode, newest[episode.episode_id].label,
-                     newest[episode.episode_id].frames_s)
-            if episode.episode_id in newest else episode for episode in data.episodes])
         with self._changed:
             self._pending = self._pending[len(entries):]
             if self._pending:

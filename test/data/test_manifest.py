@@ -6,6 +6,7 @@
 from dataclasses import replace
 
 from hralign_ros.data.manifest import (
+    change_manifest,
     DataError,
     Episode,
     FILE_NAME,
@@ -64,12 +65,52 @@ def test_the_time_of_a_success(tmp_path):
     assert (old.session, old.success_s) == ('', None)
 
 
+def test_some_of_what_is_there_for_every_frame(tmp_path):
+    """Guards those who need flags alone: they get these, and nothing of the rest."""
+    write_manifest(tmp_path, [FULL])
+    row, = read_manifest(tmp_path, series=('time_s', 'success_flags')).episodes
+    assert list(row.success_flags) == list(FULL.success_flags) and len(row.time_s) == 3
+    assert not row.actions and not row.proprio and not row.progress
+
+
 def test_without_what_is_there_for_every_frame(tmp_path):
     """Guards memory: 65,000 rows of RH20T with all their series are 14 GB of Python numbers."""
     write_manifest(tmp_path, [FULL])
     found = read_manifest(tmp_path, series=False).episodes[0]
     assert not any(map(len, (found.time_s, found.actions, found.success_flags)))
     assert (found.robot_videos, found.robot_span_s) == (FULL.robot_videos, [0.0, 3.25])
+
+
+@pytest.mark.parametrize('older', [[], ['session', 'success_s', 'geometry', 'robot_offset_s']])
+def test_a_change_of_some_rows(tmp_path, older):
+    """
+    Guards all other rows of a manifest of which one changes, whatever there is in them.
+
+    A page that labels changes one of thousands at a time. To read and write all of them took ten
+    seconds for each thousand, and gigabytes.
+    """
+    others = [replace(FULL, episode_id=f'{number:05d}') for number in (0, 1, 2, 4)]
+    write_manifest(tmp_path, [*others, FULL, BARE])
+    table = parquet.read_table(tmp_path / FILE_NAME).drop_columns(older)
+    parquet.write_table(table, tmp_path / FILE_NAME)
+    before = read_manifest(tmp_path).episodes
+    said = change_manifest(tmp_path, {
+        'a': lambda row: replace(row, success=True, success_s=0.5), 'x': lambda row: row,
+        'b': lambda row: replace(row, tags=[*row.tags, 'new']),
+        '00001': lambda row: replace(row, success_flags=[True] * 3)})
+    assert said == {'x'}
+    after = {e.episode_id: e for e in read_manifest(tmp_path).episodes}
+    assert list(after) == [e.episode_id for e in before]
+    assert after['b'].tags == ['distractor', 'new'] and after['a'].success_s == 0.5
+    assert after['00001'].success_flags == [True] * 3
+    for row in before:
+        if row.episode_id not in ('a', 'b', '00001'):
+            assert after[row.episode_id] == row
+    bytes_before = (tmp_path / FILE_NAME).read_bytes()
+    with pytest.raises(DataError, match='success_flags has 1 values for 3 frames'):
+        change_manifest(tmp_path, {'b': lambda row: replace(row, success_flags=[True])})
+    assert (tmp_path / FILE_NAME).read_bytes() == bytes_before
+    assert [p.name for p in tmp_path.iterdir()] == [FILE_NAME]
 
 
 def test_splits_of_a_data_set(tmp_path):

@@ -13,6 +13,7 @@ from hralign_ros.review.frames import Films, NotShownError
 from hralign_ros.review.labels import label_of
 from hralign_ros.review.server import Review, ReviewServer
 from hralign_ros.review.traces import propose
+from hralign_ros.runtime.errors import HralignError
 import numpy as np
 import pytest
 from support.review_data import episode, TIMES, write_data
@@ -200,6 +201,13 @@ def test_the_probability_is_the_nodes(server):
     alone = trace_of(server, 1)
     assert alone['proposal'] is None and 'VIEW_MISSING in 100% of ticks' in alone['note']
     assert 'no probability' in trace_of(server, 2)['note']
+
+
+@pytest.mark.parametrize('port', [None, 70000])
+def test_a_port_that_is_taken(server, port):
+    """Guards the message: which port, and what to do."""
+    with pytest.raises(HralignError, match=r'port \d+ cannot be used.*--port'):
+        ReviewServer(server.review, port or server.server_port)
 
 
 def test_no_bundle(root, tmp_path):

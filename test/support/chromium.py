@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from threading import Timer
+import time
 
 PROGRAM = next(filter(None, map(shutil.which, (
     'chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'))), None)
@@ -73,6 +74,11 @@ class Chromium:
 
     def send(self, method, **parameters):
         """Send a command of the DevTools protocol and return its result."""
+        answer = self._ask(method, parameters)
+        assert 'error' not in answer, answer
+        return answer['result']
+
+    def _ask(self, method, parameters):
         self._number += 1
         message = {'id': self._number, 'method': method, 'params': parameters}
         if self._session:
@@ -81,8 +87,7 @@ class Chromium:
         while True:
             answer = self._read()
             if answer.get('id') == self._number:
-                assert 'error' not in answer, answer
-                return answer['result']
+                return answer
             self.said.append(answer)
 
     def _read(self):
@@ -108,11 +113,15 @@ class Chromium:
         return found['result'].get('value')
 
     def wait(self, condition):
-        """Wait until an expression is true, and return it; the page itself looks again."""
-        return self.run(
-            '(async () => { for (;;) { const found = (() => { try { return '
-            f'{condition}; }} catch {{ return null; }} }})(); if (found) return found; '
-            'await new Promise((go) => setTimeout(go, 20)); } })()')
+        """Wait until an expression is true, and return it; meanwhile the page may be another."""
+        end = time.monotonic() + _DEADLINE_S
+        while time.monotonic() < end:
+            answer = self._ask('Runtime.evaluate', {
+                'expression': condition, 'returnByValue': True, 'awaitPromise': True})
+            if found := answer.get('result', {}).get('result', {}).get('value'):
+                return found
+            time.sleep(0.02)
+        raise AssertionError(f'{condition}: still {answer}')
 
     def press(self, key, **more):
         """Press and release a key."""

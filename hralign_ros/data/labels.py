@@ -44,8 +44,8 @@ ANSWERS = {
     '': None, 'yes': True, 'true': True, '1': True, 'success': True,
     'no': False, 'false': False, '0': False, 'failure': False, 'discard': None}
 MODEL = 'model'
-# Tags of an episode: who labelled it; it is not to be used.
-BY, DISCARDED = 'by:', 'discard'
+# The tag of an episode that says who labelled it begins so.
+BY = 'by:'
 _TIMES = ('time_s', 'done_s', 'failed_s', 'start_s', 'end_s')
 
 

@@ -56,7 +56,8 @@ def export_lerobot(
                         'number')
     if output.exists():
         raise DataError(f'{output} is there already; name another folder, or delete it')
-    episodes = [e for e in data.episodes if e.robot_videos and len(e.time_s) > 1]
+    episodes = [e for e in data.episodes if e.robot_videos and len(e.time_s) > 1
+                and not e.discarded]
     if not episodes:
         raise DataError(f'{data.folder}: no episode has robot videos and the times of its frames')
     features = _choose(episodes)

@@ -29,6 +29,8 @@ SCHEMA_VERSION = 1
 REFERENCE_VIEW = 'third_person'
 # What a human clip is called beside the robot's views, and who acts in it.
 HUMAN = 'human'
+# A tag of episodes that are not to be used.
+DISCARDED = 'discard'
 # Sources of episodes that no camera ever saw.
 SIMULATORS = frozenset({'metaworld', 'robosuite'})
 
@@ -73,7 +75,7 @@ class Episode:
     :param actions: [F][A] command sent at each frame.
     :param proprio: [F][P] the robot's own state at each frame.
     :param fault_s: when the fault of a failed episode began; None: not known.
-    :param tags: free words, for example distractor.
+    :param tags: free words, for example distractor; DISCARDED; by:human:ann, who labelled it.
     :param session: what was recorded at one go; takes of a session never stand in two splits. '':
         each recording is a session of its own.
     :param success_s: when the task was accomplished, on the clock of time_s; None: not known.
@@ -117,6 +119,11 @@ class Episode:
     def recording(self) -> str:
         """Return what all cameras of one recording share."""
         return recording_of(self.episode_id)
+
+    @property
+    def discarded(self) -> bool:
+        """Tell whether a person said that it is not to be used."""
+        return DISCARDED in self.tags
 
 
 _STRINGS = pa.list_(pa.string())
@@ -165,11 +172,12 @@ class DataSet:
 
     def of_split(self, *splits: str) -> 'DataSet':
         """
-        Return the episodes of these splits.
+        Return the episodes of these splits, without those that a person has discarded.
 
         :raises DataError: there are none.
         """
-        chosen = self.only(e for e in self.episodes if e.split in splits)
+        chosen = self.only(
+            e for e in self.episodes if e.split in splits and not e.discarded)
         if not chosen.episodes:
             raise DataError(
                 f'{self.folder}: no episode of split {" or ".join(splits)}; the manifest has: '

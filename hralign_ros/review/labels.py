@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from getpass import getuser
 
-from hralign_ros.data.labels import BY, DISCARDED
-from hralign_ros.data.manifest import DataError, Episode
+from hralign_ros.data.labels import BY
+from hralign_ros.data.manifest import DataError, DISCARDED, Episode
 from hralign_ros.runtime.labels import check_by, DISCARD, FAILURE, LabelError, SUCCESS
 from hralign_ros.runtime.video import EDGE_S
 
@@ -54,7 +54,7 @@ def human(name: str = '') -> str:
 def label_of(episode: Episode) -> Label:
     """Read the label off a row of the manifest; without its flags there is no time."""
     by = next((tag.removeprefix(BY) for tag in episode.tags if tag.startswith(BY)), '')
-    if DISCARDED in episode.tags:
+    if episode.discarded:
         return Label(DISCARD, by=by)
     if episode.success is None:
         return Label()

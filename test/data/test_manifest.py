@@ -65,6 +65,14 @@ def test_the_time_of_a_success(tmp_path):
     assert (old.session, old.success_s) == ('', None)
 
 
+def test_what_was_discarded(tmp_path):
+    """Guards what learns from a split: a person has said that it is not to be used."""
+    write_manifest(tmp_path, [replace(BARE, split='train', tags=('discard',)), FULL])
+    data = read_manifest(tmp_path)
+    assert [e.discarded for e in data.episodes] == [True, False]
+    assert [e.episode_id for e in data.of_split('train').episodes] == ['b']
+
+
 def test_some_of_what_is_there_for_every_frame(tmp_path):
     """Guards those who need flags alone: they get these, and nothing of the rest."""
     write_manifest(tmp_path, [FULL])

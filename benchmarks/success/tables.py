@@ -174,7 +174,5 @@ def _shipped(found: Mapping[str, Any]) -> dict[str, str]:
         'shipped_facts': table(['what', 'figure'], [[k, v] for k, v in facts.items()])}
 
 
-
-
 if __name__ == '__main__':
     rewrite(PAGE, RESULTS, tables)

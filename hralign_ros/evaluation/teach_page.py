@@ -212,5 +212,3 @@ def _image(figure: Figure) -> str:
     content = BytesIO()
     figure.savefig(content, format='png', dpi=110)
     return f'data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}'
-
-

@@ -26,7 +26,7 @@ from benchmarks.pages import ROOT
 from hralign_ros.calibration.conformal import nonconformity_score
 from hralign_ros.calibration.teach import (
     fit_task,
-    ood_limit,
+    ood_limits,
     rate_table,
     score_attempts,
     Scored,
@@ -43,6 +43,7 @@ from hralign_ros.runtime.tasks import Task
 from hralign_ros.training.attempts import Attempt, Attempts, label, load_attempts
 from hralign_ros.training.taught_head import fit_ood, new_head, ood_scores, Recipe, RECIPES
 import numpy as np
+import torch
 
 SOON_S = 1.0
 # Attempts that are looked at upside down.
@@ -148,11 +149,11 @@ def fit_lab(
     recipes: Sequence[Recipe] = RECIPES,
 ) -> list[TaughtTask]:
     """Fit heads for all tasks of a lab's attempts."""
-    limit, _ = ood_limit(manifest, found, views, silent)
+    limits, _ = ood_limits(manifest, found, views, silent)
     regions = np.ones((len(manifest.views), manifest.tokens.count), np.float32)
     return [fit_task(
         manifest, found, [a for a in found.attempts if a.episode.task_id == task],
-        Task(slug(task), task), views, regions, limit, silent, recipes=recipes)
+        Task(slug(task), task), views, regions, limits, silent, recipes=recipes)
         for task in sorted({a.episode.task_id for a in found.attempts})]
 
 
@@ -221,7 +222,7 @@ def out_of_distribution(
     views = list(range(len(manifest.views)))
     head = new_head(manifest, train, [])
     fit_ood(head, train.attempts, views)
-    limit, _ = ood_limit(manifest, train, views, silent)
+    head.ood_limit.copy_(torch.from_numpy(ood_limits(manifest, train, views, silent)[0]))
     side = manifest.image_size
     black = encoder.encode_images({
         view: np.zeros((side, side, 3), np.uint8) for view in manifest.views})[0]
@@ -231,7 +232,7 @@ def out_of_distribution(
         scores = [ood_scores(head, replace(a, means=np.ascontiguousarray(change(a.means))), views)
                   for a in some]
         every = np.concatenate(scores)
-        return {'out': int((every > limit).sum()), 'ticks': len(every)}
+        return {'out': int((every > 1.0).sum()), 'ticks': len(every)}
 
     def covered(view: int) -> Any:
         def change(means: Any) -> Any:

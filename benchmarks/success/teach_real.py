@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.pages import ROOT
-from hralign_ros.calibration.teach import fit_task, ood_limit
+from hralign_ros.calibration.teach import fit_task, ood_limits
 from hralign_ros.data.manifest import DataSet, Episode, slug
 from hralign_ros.runtime import default_bundle, Encoder
 from hralign_ros.runtime.tasks import Task
@@ -87,10 +87,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for source, episodes in episodes_of(options.footage):
         attempts = load_attempts(DataSet(options.footage.resolve(), tuple(episodes)), bundle,
                                  folder=options.work)
-        limit, _ = ood_limit(manifest, attempts, [view], print)
+        limits, _ = ood_limits(manifest, attempts, [view], print)
         one = fit_task(manifest, attempts, attempts.attempts,
                        Task(slug(episodes[0].task_id), episodes[0].task_text), [view], regions,
-                       limit)
+                       limits)
         evidence = one.calibration.evidence
         found.append({
             'source': source, 'task': episodes[0].task_text,

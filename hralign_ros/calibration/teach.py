@@ -58,6 +58,7 @@ from hralign_ros.training.taught_head import (
     folds,
     left_out_scores,
     new_head,
+    ood_distances,
     ood_scores,
     Recipe,
     RECIPES,
@@ -82,8 +83,10 @@ LEAST = 2
 _OOD_RATE, _OOD_MARGIN = 0.01, 1.25
 _OOD_FOLDS = 5
 _MODE = 'failed'
-_DWELL, _FAILURE_DWELL = DecisionRules().dwell, DecisionRules().failure_dwell
+# In whole ticks: a camera that is faster than the recordings shows more moments to a shorter time.
 _TICK = round(1e9 / RATE_HZ)
+_DWELL = -(-DecisionRules().dwell // _TICK) * _TICK
+_FAILURE_DWELL = DecisionRules().failure_dwell
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,14 +234,14 @@ def teach(
         folds(own)
     # Beside a busy simulator the default threads of libraries wait for one another.
     with threadpool_limits(2):
-        limit, rate = ood_limit(manifest, attempts, indices, report)
+        limits, rate = ood_limits(manifest, attempts, indices, report)
         taught = [fit_task(
             manifest, attempts,
             [a for a in attempts.attempts if slug(a.episode.task_text) == key],
             Task(ids[key], name,
                  _aliases(encoder, ids[key], name, aliases),
                  prompts=encoder.tasks.fallback.prompts),
-            indices, looked_at, limit, report) for key, name in names.items()]
+            indices, looked_at, limits, report) for key, name in names.items()]
         graphs = {**graphs_of(encoder.bundle), **{
             one.task.head: _graph(one.head, manifest) for one in taught}}
     new = {one.task.task_id for one in taught}
@@ -372,13 +375,17 @@ def _changes(attempts: Sequence[Attempt]) -> Floats:
     return np.asarray(change / np.maximum(change.max(1, keepdims=True), 1e-9), np.float32)
 
 
-def ood_limit(
+def ood_limits(
     manifest: Manifest, found: Attempts, views: Sequence[int], report: Report,
-) -> tuple[float, float]:
+) -> tuple[Floats, float]:
     """
-    Set the limit of the out-of-distribution score on attempts that the model was not fitted to.
+    Set each view's limit of the out-of-distribution score on attempts left out of the model.
 
-    :returns: the limit, and the fraction of those attempts' ticks above it.
+    A wrist camera sees more than one that stands still: one limit for both would let the still one
+    be moved, and the other one be covered.
+
+    :returns: the limits of all views of the bundle, and the fraction of those attempts' ticks
+        above them.
     """
     attempts = found.attempts
     fold = np.arange(len(attempts)) % min(_OOD_FOLDS, len(attempts))
@@ -390,24 +397,26 @@ def ood_limit(
         head = new_head(manifest, found, [])
         fit_ood(head, [a for a, f in zip(attempts, fold, strict=True) if f != k], views)
         for i in np.flatnonzero(fold == k).tolist():
-            scores[i] = ood_scores(head, attempts[i], views)
+            scores[i] = ood_distances(head, attempts[i])
 
-    def limit(some: Sequence[Doubles]) -> float:
-        return float(np.quantile(np.concatenate(some), 1.0 - _OOD_RATE)) * _OOD_MARGIN
+    def limits(some: Sequence[Doubles]) -> Floats:
+        return np.asarray(np.quantile(
+            np.concatenate(some), 1.0 - _OOD_RATE, axis=0) * _OOD_MARGIN, np.float32)
 
-    # Each fold's by the limit that the others would have set.
-    above = sum(int((scores[i] > limit([s for s, f in zip(scores, fold, strict=True) if f != k])
-                     ).sum()) for k in range(int(fold.max()) + 1)
-                for i in np.flatnonzero(fold == k).tolist())
+    # Each fold's by the limits that the others would have set.
+    above = 0
+    for k in range(int(fold.max()) + 1):
+        others = limits([s for s, f in zip(scores, fold, strict=True) if f != k])
+        above += sum(int((scores[i] > others)[:, list(views)].any(1).sum())
+                     for i in np.flatnonzero(fold == k).tolist())
     rate = above / sum(len(s) for s in scores)
-    report(f'out-of-distribution limit {limit(scores):.2f}: {100 * rate:.1f} % of the ticks of '
-           "attempts left out are above the others' limit")
-    return limit(scores), rate
+    report(f'{100 * rate:.1f} % of the ticks of attempts left out are out of distribution')
+    return np.maximum(limits(scores), 1e-6), rate
 
 
 def fit_task(
     manifest: Manifest, found: Attempts, own: Sequence[Attempt], task: Task,
-    views: Sequence[int], regions: Floats, limit: float, report: Report = print, *,
+    views: Sequence[int], regions: Floats, limits: Floats, report: Report = print, *,
     recipes: Sequence[Recipe] = RECIPES,
 ) -> TaughtTask:
     """
@@ -418,7 +427,7 @@ def fit_task(
     :param task: its names and prompts.
     :param views: indices of the views that are in all attempts.
     :param regions: float32 [V, N], 1 for tokens to look at.
-    :param limit: of the out-of-distribution score, see `ood_limit`.
+    :param limits: of the out-of-distribution score of each view, see `ood_limits`.
     :param recipes: to choose from.
     """
     good = sum(a.succeeds for a in own)
@@ -432,6 +441,7 @@ def fit_task(
     report(f'    chosen: {choice.recipe.name}')
     head = new_head(manifest, found, sets)
     fit_ood(head, found.attempts, views)
+    head.ood_limit.copy_(torch.from_numpy(limits))
     calibrations, scored = [], []
     for row, names in enumerate(sets):
         calibration, one = _fit_views(head, row, own, names, manifest, regions, choice,
@@ -441,7 +451,7 @@ def fit_task(
     learned = any(one.risk is not None for one in scored[0])
     result = TaughtTask(replace(
         task, modes=(_MODE,) if learned else (), calibrations=tuple(calibrations),
-        head=_head_file(task.task_id), ood_threshold=round(limit, 6),
+        head=_head_file(task.task_id), ood_threshold=1.0,
         robot=own[0].episode.embodiment,
     ), head.eval(), sets[0], choice, tuple(scored[0]),
         rate_table(calibrations[0], scored[0], folds(own)), _first_images_tell(scored[0]))
@@ -512,7 +522,7 @@ def _fit_views(
         tuple(view for view in manifest.views if view in names), fitted.method,
         {key: round(value, 6) for key, value in fitted.parameters.items()}, thresholds,
         failed=counts[0], succeeded=counts[1], rows=fitted.count, episodes=fitted.episodes,
-        evidence=evidence, failure_threshold=failure_threshold,
+        evidence=evidence, failure_threshold=failure_threshold, dwell_s=_DWELL * 1e-9,
     ), [Scored(a, p, r, np.zeros(len(p), np.bool_))
         for a, p, r in zip(own, probabilities, risks, strict=True)]
 
@@ -563,16 +573,13 @@ def _levels(
     """
     Say at which threshold each attempt would alarm: a failure at all, a success too early.
 
-    A camera that is faster than the recordings shows more moments, so that a probability counts
-    here that is held a tick less than the dwell time.
-
     :returns: levels, kinds (1: success) and rows of the attempts that are long enough.
     """
     found = []
     for i, (a, p) in enumerate(zip(own, probabilities, strict=True)):
         end = _before(a)
         if end and a.stamps[end - 1] - a.stamps[0] >= _DWELL:
-            found.append((nonconformity_score(a.stamps[:end], p[:end], _DWELL - _TICK),
+            found.append((nonconformity_score(a.stamps[:end], p[:end], _DWELL),
                           int(a.succeeds), i))
     return (np.array([level for level, _, _ in found]),
             np.array([kind for _, kind, _ in found], np.int64),
@@ -627,7 +634,7 @@ def _fit_failure(
         [fitted.parameters['scale'], fitted.parameters['shift']])
     risks = [fitted.apply(s) for s in scores]
     threshold = conformal_threshold([
-        nonconformity_score(own[i].stamps, risks[i], _FAILURE_DWELL - _TICK) for i in good], rate)
+        nonconformity_score(own[i].stamps, risks[i], _FAILURE_DWELL) for i in good], rate)
     return list(risks), None if threshold is None else max(EVEN, threshold)
 
 
@@ -682,7 +689,7 @@ def _decision(
             stamp, probability=float(one.probability[row]), threshold=threshold,
             modes=() if one.risk is None else (float(one.risk[row]),),
             status=Status.OUT_OF_DISTRIBUTION if one.out[row] else Status.OK,
-            failure_threshold=failure_threshold)
+            failure_threshold=failure_threshold, dwell=_DWELL)
         if said in (Decision.SUCCESS, Decision.FAILURE):
             return said, row
     return Decision.RUNNING, len(one.probability)

@@ -48,6 +48,7 @@ class TaughtHead(nn.Module):
         self.ood_matrix: Tensor
         self.ood_axes: Tensor
         self.ood_rest: Tensor
+        self.ood_limit: Tensor
         self.register_buffer('basis_mean', torch.zeros(channels))
         self.register_buffer('basis_matrix', torch.zeros(channels, size))
         members = torch.zeros(sets, views)
@@ -65,6 +66,8 @@ class TaughtHead(nn.Module):
         self.register_buffer('ood_matrix', torch.zeros(views, QUADRANTS * channels, ood_size))
         self.register_buffer('ood_axes', torch.ones(views, ood_size))
         self.register_buffer('ood_rest', torch.ones(views))
+        # Of each view's distance, above which its images are not the lab's.
+        self.register_buffer('ood_limit', torch.ones(views))
 
     def forward(self, tokens: Tensor, mask: Tensor, video: Tensor) -> tuple[Tensor, ...]:
         """
@@ -108,20 +111,26 @@ class TaughtHead(nn.Module):
 
     def ood_score(self, means: Tensor, there: Tensor) -> Tensor:
         """
-        Tell how unlike the lab's own images the newest frames are: the largest of all views.
-
-        The Mahalanobis distance of a view's quadrant means, per dimension, under a Gaussian with
-        few free axes and one variance for all others.
+        Tell how unlike the lab's own images the newest frames are: more than 1, not its own.
 
         :param means: [..., V, QUADRANTS * C].
         :param there: [..., V].
-        :returns: [...].
+        :returns: [...], the largest of all views' distances, each as a multiple of its limit.
+        """
+        return (self.ood_distances(means) / self.ood_limit * there).amax(-1)
+
+    def ood_distances(self, means: Tensor) -> Tensor:
+        """
+        Measure how far each view's images are from the lab's: [..., V, QUADRANTS * C] to [..., V].
+
+        The Mahalanobis distance of a view's quadrant means, per dimension, under a Gaussian with
+        few free axes and one variance for all others.
         """
         centred = means - self.ood_mean
         along = (centred[..., None, :] @ self.ood_matrix)[..., 0, :]
         beside = (centred * centred).sum(-1) - (along * along).sum(-1)
         distance = (along * along / self.ood_axes).mean(-1) + beside / self.ood_rest
-        return (0.5 * distance * there).amax(-1)
+        return 0.5 * distance
 
 
 def quadrants(grid: tuple[int, int]) -> Tensor:

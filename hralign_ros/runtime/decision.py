@@ -98,6 +98,7 @@ def decide(
     modes: Sequence[float],
     status: Status,
     failure_threshold: float | None = None,
+    dwell: int = 0,
 ) -> tuple[DecisionState, Decision]:
     """
     Decide for one result.
@@ -108,6 +109,7 @@ def decide(
         rules' alpha, ABSTAIN.
     :param modes: probability of having failed in each mode; may be empty.
     :param failure_threshold: that the task was calibrated for; None: it was not.
+    :param dwell: that it was calibrated for, where it is more than that of the rules [ns].
     :returns: the state for the next call, and the decision. While a status bit other than
         VIEW_MISSING is set the decision is ABSTAIN and dwell times start again; a latched
         decision comes back once the bits are gone.
@@ -131,7 +133,7 @@ def decide(
         None if value <= most else stamp if since is None else since
         for value, since in zip(modes, before, strict=True))
     latched = None
-    if above_since is not None and stamp - above_since >= rules.dwell:
+    if above_since is not None and stamp - above_since >= max(rules.dwell, dwell):
         latched = Decision.SUCCESS
     elif any(since is not None and stamp - since >= rules.failure_dwell for since in failing):
         latched = Decision.FAILURE
@@ -156,14 +158,14 @@ class Decider:
     def __call__(
         self, stamp: int, *, probability: float | None, threshold: float | None,
         modes: Sequence[float] = (), status: Status = Status.OK,
-        failure_threshold: float | None = None,
+        failure_threshold: float | None = None, dwell: int = 0,
     ) -> Decision:
         """Decide for one result; see `decide`."""
         with self._lock:
             self._state, decision = decide(
                 self._state, self.rules, stamp=stamp, probability=probability,
                 threshold=threshold, modes=modes, status=status,
-                failure_threshold=failure_threshold)
+                failure_threshold=failure_threshold, dwell=dwell)
         return decision
 
     def interrupt(self) -> Decision:

@@ -239,7 +239,8 @@ class Episode:
         decision = self.decider(
             stamp, probability=success.probability, threshold=threshold,
             modes=success.mode_risks, status=status,
-            failure_threshold=calibration.failure_threshold if calibration else None)
+            failure_threshold=calibration.failure_threshold if calibration else None,
+            dwell=round(calibration.dwell_s * _NANOSECONDS) if calibration else 0)
         return Tick(
             episode_id=self.episode_id, stamp=stamp,
             view_stamps=np.where(valid, self._newest, 0), view_valid=valid,

@@ -159,6 +159,8 @@ class Calibration:
     :param evidence: that the scores are worth deciding by; without enough of it nothing is
         decided. None: it was not measured.
     :param failure_threshold: FAILURE needs a risk above it; None: the node's own.
+    :param dwell_s: SUCCESS needs a probability above the threshold for at least so long, whatever
+        the node's own dwell time is.
     """
 
     views: Annotated[tuple[Text, ...], Limits(1, 8)]
@@ -172,6 +174,7 @@ class Calibration:
     episodes: Count = 0
     evidence: Evidence | None = None
     failure_threshold: Probability | None = None
+    dwell_s: Annotated[float, Limits(0.0, 60.0)] = 0.0
 
     def __post_init__(self) -> None:
         parse(_PARAMETERS[self.method], dict(self.parameters), 'parameters')

@@ -351,6 +351,12 @@ def fit_ood(head: TaughtHead, attempts: Sequence[Attempt], views: Sequence[int])
         head.ood_rest[view] = max(total - float(values.sum()), _OOD_FLOOR * total)
 
 
+def ood_distances(head: TaughtHead, attempt: Attempt) -> Doubles:
+    """Measure how far the images of each view are from a lab's, tick by tick: float64 [F, V]."""
+    return np.asarray(head.ood_distances(
+        torch.from_numpy(attempt.means.astype(np.float32))), np.float64)
+
+
 def ood_scores(head: TaughtHead, attempt: Attempt, views: Sequence[int]) -> Doubles:
     """Score the ticks of an attempt: float64 [F]."""
     there = torch.zeros(attempt.means.shape[1])

@@ -232,8 +232,9 @@ def teach(
         own = [a for a in attempts.attempts if slug(a.episode.task_text) == key]
         _require(name, sum(a.succeeds for a in own), sum(not a.succeeds for a in own))
         folds(own)
-    # Beside a busy simulator the default threads of libraries wait for one another.
-    with threadpool_limits(2):
+    # Beside a busy simulator threads of a library wait for one another: with two a fit took 144 s,
+    # with one 20.
+    with threadpool_limits(1):
         limits, rate = ood_limits(manifest, attempts, indices, report)
         taught = [fit_task(
             manifest, attempts,

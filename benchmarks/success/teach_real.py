@@ -101,14 +101,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             'thresholds': len(one.calibration.rates),
             'decided': one.table[0].decided if one.table else 0,
             'false': one.table[0].false if one.table else 0})
+    told = [row for row in found if 'auroc' in row]
     weak = [row for row in found if row.get('auroc', 0.0) <= row.get('elapsed_auroc', 1.0)]
     document = {
         'command': 'python -m benchmarks.success.teach_real FOOTAGE --work FOLDER',
         'groups': found,
         'auroc_by_source': {source: round(float(np.average(
-            [row['auroc'] for row in found if row['source'] == source],
-            weights=[row['attempts'] for row in found if row['source'] == source])), 3)
-            for source in dict.fromkeys(row['source'] for row in found)},
+            [row['auroc'] for row in told if row['source'] == source],
+            weights=[row['attempts'] for row in told if row['source'] == source])), 3)
+            for source in dict.fromkeys(row['source'] for row in told)},
         'groups_below_clock': len(weak),
         'groups_below_clock_with_a_threshold': sum(row['thresholds'] > 0 for row in weak)}
     (ROOT / 'results/teach_real.json').write_text(json.dumps(document, indent=1) + '\n', 'utf-8')

@@ -85,7 +85,7 @@ _OOD_FOLDS = 5
 _MODE = 'failed'
 # In whole ticks: a camera that is faster than the recordings shows more moments to a shorter time.
 _TICK = round(1e9 / RATE_HZ)
-_DWELL = -(-DecisionRules().dwell // _TICK) * _TICK
+DWELL = -(-DecisionRules().dwell // _TICK) * _TICK
 _FAILURE_DWELL = DecisionRules().failure_dwell
 
 
@@ -510,7 +510,7 @@ def _fit_views(
     # Of whoever is left out neither weights, nor recipe, nor map may know.
     probabilities = _nested(own, candidates, fold) if candidates else [
         fitted.apply(s) for s in scores]
-    evidence = _evidence(own, probabilities, _DWELL)
+    evidence = _evidence(own, probabilities, DWELL)
     levels = _levels(own, probabilities)
     counts = [int((levels[1] == kind).sum()) for kind in (0, 1)]
     # Without evidence, or with a map that gives everything one probability, nothing separates.
@@ -523,7 +523,7 @@ def _fit_views(
         tuple(view for view in manifest.views if view in names), fitted.method,
         {key: round(value, 6) for key, value in fitted.parameters.items()}, thresholds,
         failed=counts[0], succeeded=counts[1], rows=fitted.count, episodes=fitted.episodes,
-        evidence=evidence, failure_threshold=failure_threshold, dwell_s=_DWELL * 1e-9,
+        evidence=evidence, failure_threshold=failure_threshold, dwell_s=DWELL * 1e-9,
     ), [Scored(a, p, r, np.zeros(len(p), np.bool_))
         for a, p, r in zip(own, probabilities, risks, strict=True)]
 
@@ -579,8 +579,8 @@ def _levels(
     found = []
     for i, (a, p) in enumerate(zip(own, probabilities, strict=True)):
         end = _before(a)
-        if end and a.stamps[end - 1] - a.stamps[0] >= _DWELL:
-            found.append((nonconformity_score(a.stamps[:end], p[:end], _DWELL),
+        if end and a.stamps[end - 1] - a.stamps[0] >= DWELL:
+            found.append((nonconformity_score(a.stamps[:end], p[:end], DWELL),
                           int(a.succeeds), i))
     return (np.array([level for level, _, _ in found]),
             np.array([kind for _, kind, _ in found], np.int64),
@@ -690,7 +690,7 @@ def _decision(
             stamp, probability=float(one.probability[row]), threshold=threshold,
             modes=() if one.risk is None else (float(one.risk[row]),),
             status=Status.OUT_OF_DISTRIBUTION if one.out[row] else Status.OK,
-            failure_threshold=failure_threshold, dwell=_DWELL)
+            failure_threshold=failure_threshold, dwell=DWELL)
         if said in (Decision.SUCCESS, Decision.FAILURE):
             return said, row
     return Decision.RUNNING, len(one.probability)

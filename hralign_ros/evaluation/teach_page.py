@@ -10,7 +10,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hralign_ros.calibration.teach import RateRow, Scored, Taught, TaughtTask, usual_row, verdict
+from hralign_ros.calibration.conformal import nonconformity_score
+from hralign_ros.calibration.teach import (
+    DWELL,
+    RateRow,
+    Scored,
+    Taught,
+    TaughtTask,
+    usual_row,
+    verdict,
+)
 from hralign_ros.data.manifest import DataError
 from hralign_ros.data.token_features import episode_videos, open_views
 import jinja2
@@ -116,10 +125,11 @@ def _wrong(taught: Taught, one: TaughtTask) -> list[tuple[str, Figure]]:
     limit = row.threshold if row else 0.5
 
     def badness(scored: Scored) -> float:
-        p, done = scored.probability, scored.attempt.done
-        if scored.attempt.succeeds:
-            return limit - float(p[done == 1].max(initial=0.0))
-        return float(p.max()) - limit
+        # What it holds as long as a decision takes.
+        a, p = scored.attempt, scored.probability
+        part = a.done == 1 if a.succeeds else np.ones(len(p), np.bool_)
+        held = nonconformity_score(a.stamps[part], p[part], DWELL)
+        return limit - held if a.succeeds else held - limit
 
     worst = sorted(one.scored, key=badness, reverse=True)[:_SHOWN]
     shown = []

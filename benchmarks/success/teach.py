@@ -59,7 +59,9 @@ def gather(tutorial_minutes: float | None, before: Mapping[str, Any]) -> dict[st
         'ood_taught': ood('fresh attempts'), 'ood_swapped': ood('cameras swapped'),
         'ood_upside_down': ood('upside down'), 'ood_covered': ood('covered'),
         'ood_other_labs': ood(': lab-7') or ood(': lab-9'),
-        'ood_moved_10_degrees': ood('@10deg'), 'ood_moved_10_cm': ood('@10cm'),
+        # Of the lab's own camera; to the other arm's lab these are other labs.
+        'ood_moved_10_degrees': ood('kinova3: lab-1@10deg'),
+        'ood_moved_10_cm': ood('kinova3: lab-1@10cm'),
         'add_task_before': before.get('add_task_before'),
         'real_auroc': real.get('auroc_by_source'),
         'gate_refused_below_clock': real and real['groups_below_clock']

@@ -109,8 +109,8 @@ class Parameter:
 
 
 NODE_PARAMETERS = (
-    Parameter('bundle', '', "The bundle's directory; empty: the one shipped with this package. A "
-              'change is taken over when the node is configured again.', dynamic=True),
+    Parameter('bundle', '', "The bundle's directory; empty: the one shipped with this package. "
+              'What lies there is read whenever the node is configured.'),
     Parameter('require_signature', False,
               'Fail at configure unless one of the trusted keys has signed the bundle.'),
     # Of an empty list ROS 2 does not know what it is a list of.

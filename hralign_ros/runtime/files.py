@@ -57,7 +57,11 @@ def load_yaml(data: bytes) -> Any:
     """
     if len(data) > MAX_YAML_BYTES:
         raise ValueError(f'{len(data)} bytes; at most {MAX_YAML_BYTES} are allowed')
-    return yaml.load(data, _Loader)
+    loader = _Loader(data)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 class _Loader(yaml.SafeLoader):

@@ -310,7 +310,7 @@ def test_two_tasks_of_one_instruction(tmp_path):
         replace(e, task_id='left', task_text='Left corner.') if e.task_id == task
         and e.seed == 10 else e for e in data.episodes])
     shutil.copytree(data_folder() / 'videos', tmp_path / 'videos')
-    with pytest.raises(TrainingError, match='the tasks left and left-corner have the same'):
+    with pytest.raises(TrainingError, match="'left corner' names both left and left-corner"):
         train_success(tmp_path, default_bundle(), tmp_path / 'run', SuccessOptions(
             steps=1, all_robots=True), store=data_folder() / 'features', report=silent)
 

@@ -14,6 +14,7 @@ from contextlib import suppress
 import ctypes
 from functools import partial
 import os
+from pathlib import Path
 import sys
 import time
 
@@ -50,6 +51,7 @@ from hralign_ros.runtime.labels import DISCARD, FAILURE, SUCCESS
 from hralign_ros.runtime.recordings import header_stamp, Recordings
 import numpy as np
 from rclpy.clock import Clock, ClockType
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message, serialize_message
@@ -66,6 +68,8 @@ _FORMAT = 'rgb8; jpeg compressed bgr8'
 _DEPTH, _FEW = 100, 3
 _LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
                       durability=DurabilityPolicy.TRANSIENT_LOCAL)
+# Each event of a subscription is looked at whenever a message comes; Network asks once a second.
+_NO_EVENTS = SubscriptionEventCallbacks(use_default_callbacks=False)
 _RELIABLE = QoSProfile(depth=_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
 # A camera that has sent nothing for so long is named [s].
 _SILENT_S = 2.0
@@ -155,7 +159,8 @@ class Recorder(Node):
         # Serialised: most images are left out, and need not be unpacked for that.
         self.create_subscription(
             kind, view.topic if topic == resolved else topic,
-            partial(self._on_image, name, kind is CompressedImage), qos, raw=True)
+            partial(self._on_image, name, kind is CompressedImage), qos, raw=True,
+            event_callbacks=_NO_EVENTS)
 
     def _subscribe(
         self, name: str, kind: type, qos: QoSProfile, heard: Callable[[bytes], None] | None = None,
@@ -171,7 +176,7 @@ class Recorder(Node):
             now = time.time_ns()
             self._recorder.offer(Message(topic, lambda: data, now, now))
 
-        self.create_subscription(kind, name, take, qos, raw=True)
+        self.create_subscription(kind, name, take, qos, raw=True, event_callbacks=_NO_EVENTS)
         return topic.name
 
     def _on_success(self, data: bytes) -> None:
@@ -321,10 +326,15 @@ class Recorder(Node):
 
 
 def stand_back(niceness: int) -> None:
-    """Lower the priority of this process: of all threads that it has, and will have."""
+    """Lower the priority of this process by so much: of all threads that it has, and will have."""
+    lower = min(os.getpriority(os.PRIO_PROCESS, 0) + niceness, 19)
     for thread in os.listdir('/proc/self/task'):
         with suppress(ProcessLookupError):
-            os.setpriority(os.PRIO_PROCESS, int(thread), niceness)
+            os.setpriority(os.PRIO_PROCESS, int(thread), lower)
+    # Where the system shares the processor out by session, this counts if the session is ours.
+    if os.getsid(0) == os.getpid():
+        with suppress(OSError):
+            Path('/proc/self/autogroup').write_text(str(niceness))
 
 
 def keep_memory() -> None:

@@ -51,7 +51,8 @@ NODE_PARAMETERS = (
               "At the end of an episode, label it with the encoder's decision, where that is "
               'SUCCESS or FAILURE and no human has labelled it.'),
     Parameter('niceness', 10,
-              'How far the process stands back behind others on a busy processor.', 0, 19),
+              'By how much the priority of the process is lowered: others come first on a busy '
+              'processor.', 0, 19),
 )
 # Of the encoder's parameters of a view, those that a recorder needs as well.
 VIEW_PARAMETERS = tuple(row for row in parameters.VIEW_PARAMETERS

@@ -37,7 +37,9 @@ HOLD = 2_000_000_000
 DISK, INTERNAL, BUSY = 'disk', 'internal error', 'overload'
 # Images and messages that may wait for the thread; more are dropped.
 _MOST_IMAGES, _MOST_MESSAGES = 32, 20_000
+# The thread looks into its inbox so often [s], and when so many images wait.
 _LOOK_S = 0.2
+_MANY_IMAGES = 8
 _CHECK = 1_000_000_000
 # A success in the last image may be stamped with when it was seen [ns].
 _LATE = 1_000_000_000
@@ -206,7 +208,9 @@ class EpisodeRecorder:
             else:
                 self._inbox.append(entry)
                 self._images_waiting += image
-                self._changed.notify()
+                # All the rest can wait: to wake the thread costs more than to take a message.
+                if self._images_waiting == _MANY_IMAGES:
+                    self._changed.notify()
         self._faults.note(BUSY, '' if not full else (
             'images or messages come faster than they can be encoded and written; some are left '
             'out. Lower rate_hz, record fewer topics, or use a faster disk'))
@@ -289,7 +293,7 @@ class EpisodeRecorder:
         done = False
         while not done:
             with self._changed:
-                if not self._inbox and not self._stopping:
+                if self._images_waiting < _MANY_IMAGES and not self._stopping:
                     self._changed.wait(_LOOK_S)
                 done = self._stopping
                 entries, self._inbox = self._inbox, deque()

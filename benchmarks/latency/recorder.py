@@ -111,6 +111,7 @@ def main() -> int:
     parser.add_argument('--rounds', type=int, default=8)
     parser.add_argument('--seconds', type=float, default=10.0)
     parser.add_argument('--output', type=Path, default=RESULTS)
+    parser.add_argument('--conditions', default='', help='what else is to be known of this run')
     options = parser.parse_args()
     task = str(yaml.safe_load((find_share('demo/can') / 'episode.yaml').read_text())['task'])
     rounds: list[dict[str, dict[str, float]]] = []
@@ -138,7 +139,8 @@ def main() -> int:
         **{what: {key: round(float(np.median([one[what][key] for one in rounds])), 3)
                   for key in rounds[0][what]} for what in ('without', 'with')},
         'rounds': options.rounds, 'seconds': options.seconds, 'bags': len(bags),
-        'megabytes': round(size / 1e6, 2), 'machine': machine(),
+        'megabytes': round(size / 1e6, 2), 'conditions': options.conditions,
+        'machine': machine(),
         'load_average': [round(x, 2) for x in os.getloadavg()],
         'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
         'command': f'python -m benchmarks.latency.recorder --rounds {options.rounds} --seconds '

@@ -9,7 +9,7 @@ is done on the recorder's thread. What is written and labelled, runtime/episode_
 """
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 import ctypes
 from functools import partial
@@ -17,6 +17,7 @@ import os
 from pathlib import Path
 import sys
 import time
+from typing import TypeAlias
 
 import cv2
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -78,6 +79,10 @@ _REPORT_S = 1.0
 # Of malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LOOK_S = 0.2
+
+
+# What rclpy tells beside a message.
+MessageInfo: TypeAlias = Mapping[str, int]
 
 
 class Recorder(Node):
@@ -170,13 +175,14 @@ class Recorder(Node):
         topic = Topic(self.resolve_topic_name(name), type_name(kind), definition(type_name(kind)),
                       latched)
 
-        def take(data: bytes) -> None:
+        def take(data: bytes, info: MessageInfo) -> None:
             if heard is not None:
                 heard(data)
-            now = time.time_ns()
-            self._recorder.offer(Message(topic, lambda: data, now, now))
+            received = received_at(info)
+            self._recorder.offer(Message(topic, lambda: data, received, received, len(data)))
 
-        self.create_subscription(kind, name, take, qos, raw=True, event_callbacks=_NO_EVENTS)
+        callback: Callable[..., None] = take
+        self.create_subscription(kind, name, callback, qos, raw=True, event_callbacks=_NO_EVENTS)
         return topic.name
 
     def _on_success(self, data: bytes) -> None:
@@ -184,8 +190,8 @@ class Recorder(Node):
         self._recorder.offer(Heard(stamp_to_ns(message.episode_id), Decision(message.decision),
                                    stamp_to_ns(message.header.stamp)))
 
-    def _on_image(self, view: str, ready: bool, data: bytes) -> None:
-        received, stamp = time.time_ns(), header_stamp(data)
+    def _on_image(self, view: str, ready: bool, data: bytes, info: MessageInfo) -> None:
+        received, stamp = received_at(info), header_stamp(data)
         self._came[view] = time.monotonic()
         arrival = self._settings['stamp_source'] == 'arrival'
         self._faults.note(f'{view} stamp', '' if stamp or arrival else (
@@ -200,7 +206,7 @@ class Recorder(Node):
         self._recorder.offer(Message(
             self._image_topics[view],
             (lambda: data) if ready else partial(as_jpeg, data, self._settings['jpeg_quality']),
-            received, taken, view, stamp))
+            received, taken, len(data), view, stamp))
 
     def _find_topics(self) -> None:
         """Subscribe to further topics once somebody publishes them, with a QoS that all offer."""
@@ -323,6 +329,11 @@ class Recorder(Node):
             self.get_logger().error('the disk does not answer; the last bag stays partial')
         self._recordings.close()
         super().destroy_node()
+
+
+def received_at(info: MessageInfo) -> int:
+    """Tell when the middleware received a message, which may be long before it is taken [ns]."""
+    return info['received_timestamp'] or time.time_ns()
 
 
 def stand_back(niceness: int) -> None:

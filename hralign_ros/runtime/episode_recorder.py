@@ -4,14 +4,15 @@
 """
 From a stream of messages to one bag an episode, on a thread of its own.
 
-Which episode a message belongs to is known only when the encoder has said so, a little later. So
-messages wait for HOLD before they are written. An episode's bag begins with its first image; an
-episode without an image has no bag.
+Which episode a message belongs to is known only when the encoder has said so, a little later, and
+what the encoder says may overtake images that were taken before. So messages wait for HOLD before
+they are written, and an episode begins GRACE after it was heard of. An episode's bag begins with
+its first image; an episode without an image has no bag.
 """
 
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from threading import Condition, Lock, Thread
 import time
@@ -33,13 +34,13 @@ from hralign_ros.runtime.labels import (
 from hralign_ros.runtime.recordings import DiskFullError, first_image_stamp, Recordings
 
 # The encoder names a new episode within 0.5 s, also without images [ns].
-HOLD = 2_000_000_000
+HOLD, GRACE = 2_000_000_000, 1_000_000_000
 DISK, INTERNAL, BUSY = 'disk', 'internal error', 'overload'
-# Images and messages that may wait for the thread; more are dropped.
-_MOST_IMAGES, _MOST_MESSAGES = 32, 20_000
-# The thread looks into its inbox so often [s], and when so many images wait.
+# What may wait for the thread, in bytes of images and in messages; more is dropped.
+_MOST_BYTES, _MOST_MESSAGES = 128 << 20, 20_000
+# The thread looks into its inbox so often [s], and when so much waits [bytes].
 _LOOK_S = 0.2
-_MANY_IMAGES = 8
+_MANY_BYTES = 16 << 20
 _CHECK = 1_000_000_000
 # A success in the last image may be stamped with when it was seen [ns].
 _LATE = 1_000_000_000
@@ -70,6 +71,7 @@ class Message:
     :param data: makes what is written; on the recorder's thread.
     :param received: system time [ns].
     :param taken: when it was taken, on the clock of episode ids [ns].
+    :param size: of what it was made of [bytes].
     :param view: the camera's name; '': no image.
     :param stamp: of an image, as labels count time [ns].
     """
@@ -78,6 +80,7 @@ class Message:
     data: Callable[[], bytes]
     received: int
     taken: int
+    size: int
     view: str = ''
     stamp: int = 0
     arrived: int = field(default_factory=time.monotonic_ns)
@@ -90,6 +93,7 @@ class Heard:
     episode_id: int
     decision: Decision
     stamp: int
+    arrived: int = field(default_factory=time.monotonic_ns)
 
 
 @dataclass
@@ -166,14 +170,17 @@ class EpisodeRecorder:
         self._log = log
         self._changed = Condition()
         self._inbox: deque[Message | Heard] = deque()
-        self._images_waiting = self._dropped = 0
+        self._bytes_waiting = self._dropped = 0
         self._stopping = False
         # Of the thread alone.
         self._held: deque[Message] = deque()
         self._latched: dict[str, Message] = {}
         self._episode_id: int | None = None
+        # Episodes that were heard of and begin soon, in order.
+        self._coming: deque[Heard] = deque()
         self._over = False
-        self._decided: Heard | None = None
+        # By episode, when SUCCESS or FAILURE was said first.
+        self._decided: dict[int, Heard] = {}
         self._bag: BagWriter | None = None
         self._checked = 0
         # Of all threads.
@@ -199,17 +206,16 @@ class EpisodeRecorder:
 
     def offer(self, entry: Message | Heard) -> None:
         """Take a message, or what the encoder says; never waits for the disk."""
-        image = isinstance(entry, Message) and bool(entry.view)
+        size = entry.size if isinstance(entry, Message) else 0
         with self._changed:
-            full = self._images_waiting >= _MOST_IMAGES if image \
-                else len(self._inbox) >= _MOST_MESSAGES
+            full = self._bytes_waiting + size > _MOST_BYTES or len(self._inbox) >= _MOST_MESSAGES
             if full:
                 self._dropped += 1
             else:
                 self._inbox.append(entry)
-                self._images_waiting += image
-                # All the rest can wait: to wake the thread costs more than to take a message.
-                if self._images_waiting == _MANY_IMAGES:
+                self._bytes_waiting += size
+                # Little can wait: to wake the thread costs more than to take a message.
+                if self._bytes_waiting >= _MANY_BYTES:
                     self._changed.notify()
         self._faults.note(BUSY, '' if not full else (
             'images or messages come faster than they can be encoded and written; some are left '
@@ -293,13 +299,13 @@ class EpisodeRecorder:
         done = False
         while not done:
             with self._changed:
-                if self._images_waiting < _MANY_IMAGES and not self._stopping:
+                if self._bytes_waiting < _MANY_BYTES and not self._stopping:
                     self._changed.wait(_LOOK_S)
                 done = self._stopping
                 entries, self._inbox = self._inbox, deque()
-                self._images_waiting = 0
+                self._bytes_waiting = 0
             steps: list[Callable[[], None]] = [partial(self._take, entry) for entry in entries]
-            steps += [self._settle, *([partial(self._change, None)] if done else [])]
+            steps.append(self._close if done else self._settle)
             for step in steps:
                 try:
                     step()
@@ -309,10 +315,11 @@ class EpisodeRecorder:
     def _take(self, entry: Message | Heard) -> None:
         if isinstance(entry, Heard):
             self._last_heard = time.monotonic_ns()
-            if entry.episode_id != self._episode_id:
-                self._change(entry.episode_id)
-            if not self._decided and entry.decision in (Decision.SUCCESS, Decision.FAILURE):
-                self._decided = entry
+            newest = self._coming[-1].episode_id if self._coming else self._episode_id
+            if entry.episode_id != newest:
+                self._coming.append(entry)
+            if entry.decision in (Decision.SUCCESS, Decision.FAILURE):
+                self._decided.setdefault(entry.episode_id, entry)
             return
         try:
             data = entry.data()
@@ -321,8 +328,7 @@ class EpisodeRecorder:
             return
         if entry.view:
             self._faults.good(f'{entry.view} image')
-        ready = Message(entry.topic, lambda: data, entry.received, entry.taken, entry.view,
-                        entry.stamp, entry.arrived)
+        ready = replace(entry, data=lambda: data)
         if not entry.topic.latched:
             self._held.append(ready)
             return
@@ -339,11 +345,21 @@ class EpisodeRecorder:
             else:
                 self._held.append(message)
         self._finish()
-        self._episode_id, self._over, self._decided = episode_id, False, None
+        self._decided = {one: said for one, said in self._decided.items()
+                         if one != self._episode_id}
+        self._episode_id, self._over = episode_id, False
+
+    def _close(self) -> None:
+        """Write all that there is, and finish."""
+        while self._coming:
+            self._change(self._coming.popleft().episode_id)
+        self._change(None)
 
     def _settle(self) -> None:
         """Write what has waited long enough, and look whether the episode is over."""
         now = time.monotonic_ns()
+        while self._coming and now - self._coming[0].arrived >= GRACE:
+            self._change(self._coming.popleft().episode_id)
         while self._held and now - self._held[0].arrived >= HOLD:
             self._write(self._held.popleft())
         if self._current is not None:
@@ -428,8 +444,9 @@ class EpisodeRecorder:
             self._finished += 1
         images = ', '.join(f'{count} of {view}' for view, count in recorded.images.items())
         self._log(f'recorded {recorded.name}: images {images}')
-        if self._rules.label_by_model and self._decided is not None:
-            self._label_by_model(recorded, self._decided)
+        decided = self._decided.get(recorded.episode_id)
+        if self._rules.label_by_model and decided is not None:
+            self._label_by_model(recorded, decided)
 
     def _label_by_model(self, recorded: Recorded, decided: Heard) -> None:
         success = decided.decision == Decision.SUCCESS

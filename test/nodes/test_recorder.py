@@ -208,9 +208,18 @@ def test_episodes_of_an_encoder_with_two_cameras(harness: Harness, tmp_path: Pat
     second = episode_of(harness.start_episode())
     for seed in range(3, 6):
         send(seed)
+    ending = '_{}.{:09d}'.format(*divmod(second, SECOND))
+
+    def caught_up() -> bool:
+        values = {pair.key: pair.value for pair in harness.statuses['/recorder: recording'].values}
+        return values['episode'].endswith(ending) \
+            and all(int(values[f'images_{view}']) >= 3 for view in VIEWS)
+
+    # What it has not taken yet when it ends is lost.
+    harness.wait(caught_up, 'the images of the second episode', recorder)
     assert encoder.stop() == 0 and recorder.stop() == 0, recorder.output
     first_bag, second_bag = sorted(path for path in folder.iterdir() if path.is_dir())
-    assert second_bag.name.endswith('_{}.{:09d}'.format(*divmod(second, SECOND)))
+    assert second_bag.name.endswith(ending)
     for bag, early in ((first_bag, True), (second_bag, False)):
         topics = read_bag(bag)
         for view in VIEWS:
@@ -464,7 +473,7 @@ def test_an_image_that_cannot_be_used(studio: Studio) -> None:
             sent[stamp] = image if encoding != 'mono8' else np.repeat(image[..., :1], 3, -1)
         studio.says()
         studio.harness.spin(0.1)
-    studio.harness.wait(lambda: 'nonsense' in studio.message(), 'the fault', studio.process)
+    studio.harness.wait(lambda: 'nonsense' in studio.process.output, 'the fault', studio.process)
     studio.begin()
     studio.says()
     (bag,) = studio.finished(1)

@@ -6,6 +6,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 import struct
+from threading import Event
 import time
 from typing import Any
 
@@ -67,11 +68,11 @@ class Robot:
     def sees(self, at: float, view: str = 'wrist', size: int = 100) -> None:
         """Let a camera send an image."""
         self.recorder.offer(Message(
-            IMAGE, lambda: cdr(ns(at), size), ns(at) + 5, ns(at), view, ns(at)))
+            IMAGE, lambda: cdr(ns(at), size), ns(at) + 5, ns(at), size, view, ns(at)))
 
     def moves(self, at: float, topic: Topic = JOINTS) -> None:
         """Let the arm send its joints."""
-        self.recorder.offer(Message(topic, lambda: cdr(ns(at)), ns(at), ns(at)))
+        self.recorder.offer(Message(topic, lambda: cdr(ns(at)), ns(at), ns(at), 100))
 
     def wait(self, condition: Callable[[State], Any], what: str) -> None:
         """Wait until the recorder's state is such."""
@@ -109,6 +110,7 @@ def stamp_of(data: bytes) -> int:
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Robot]]:
     """Make robots that are ended afterwards; nothing is held back for long."""
     monkeypatch.setattr(episode_recorder, 'HOLD', SECOND // 20)
+    monkeypatch.setattr(episode_recorder, 'GRACE', SECOND // 40)
     made: list[Robot] = []
 
     def make_one(**rules: Any) -> Robot:
@@ -137,6 +139,28 @@ def test_each_message_is_in_its_episode(
     assert times(first, JOINTS) == [tick + 0.5 for tick in range(8)]
     assert times(second, JOINTS) == [8.5, 9.5]
     assert first.name.endswith(f'_{START // SECOND}.000000000')
+
+
+def test_what_is_late_is_in_its_episode_all_the_same(
+    make: Callable[..., Robot], monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    Guards the last images of an episode on a busy machine.
+
+    The encoder's first message of the next episode was taken before them, and they were recorded
+    in that.
+    """
+    monkeypatch.setattr(episode_recorder, 'HOLD', 3600 * SECOND)
+    monkeypatch.setattr(episode_recorder, 'GRACE', SECOND)
+    robot = make()
+    robot.hears(0.0)
+    robot.sees(1.0)
+    robot.hears(3.0)
+    robot.sees(2.0)
+    robot.sees(3.5)
+    robot.wait(lambda state: state.finished == 1, 'the end of the first')
+    first, second = robot.end()
+    assert times(first) == [1.0, 2.0] and times(second) == [3.5]
 
 
 def test_no_image_no_bag(make: Callable[..., Robot]) -> None:
@@ -201,7 +225,7 @@ def test_a_bad_image_is_left_out(make: Callable[..., Robot]) -> None:
     robot = make()
     robot.hears(0.0)
     robot.sees(0.1)
-    robot.recorder.offer(Message(IMAGE, broken, ns(0.2), ns(0.2), 'wrist', ns(0.2)))
+    robot.recorder.offer(Message(IMAGE, broken, ns(0.2), ns(0.2), 9, 'wrist', ns(0.2)))
     robot.sees(0.3)
     (bag,) = robot.end()
     assert times(bag) == [0.1, 0.3]
@@ -216,11 +240,35 @@ def test_a_fault_of_ours_costs_one_episode(make: Callable[..., Robot]) -> None:
     robot = make()
     robot.hears(0.0)
     robot.sees(0.1)
-    robot.recorder.offer(Message(IMAGE, faulty, ns(0.2), ns(0.2), 'wrist', ns(0.2)))
+    robot.recorder.offer(Message(IMAGE, faulty, ns(0.2), ns(0.2), 9, 'wrist', ns(0.2)))
     robot.hears(1.0)
     robot.sees(1.1)
     assert times(robot.end()[-1]) == [1.1]
     assert INTERNAL in robot.faults.lasting() or any('a fault of ours' in one for one in robot.log)
+
+
+def test_more_than_can_be_written(
+    make: Callable[..., Robot], monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Guards the memory of the robot: what is too much is left out, counted and said."""
+    go = Event()
+
+    def slow() -> bytes:
+        assert go.wait(PATIENCE)
+        return cdr(ns(0.1))
+
+    robot = make()
+    robot.hears(0.0)
+    robot.recorder.offer(Message(IMAGE, slow, ns(0.1), ns(0.1), 100, 'wrist', ns(0.1)))
+    # In units of what may wait: two fit in, of five.
+    for number in range(5):
+        robot.recorder.offer(Message(
+            IMAGE, lambda: cdr(ns(0.2)), ns(0.2), ns(0.2), 60 << 20, 'wrist', ns(0.2 + number)))
+        robot.moves(0.3 + number)
+    robot.wait(lambda state: state.dropped, 'an image that is left out')
+    go.set()
+    (bag,) = robot.end()
+    assert len(times(bag)) < 6 and any('faster than' in text for text in robot.log)
 
 
 # Labels.

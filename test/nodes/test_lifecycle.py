@@ -172,7 +172,7 @@ def test_another_bundle_needs_no_new_process(harness: Harness, tmp_path: Path) -
     """
     Guards who teaches a bundle while the robot runs: the node had to be killed for it.
 
-    A bundle that was written in the place of the old one is read when the node is configured again.
+    A bundle written in the place of the old one is read when the node is configured again.
     Its parameter stays read-only: whoever can set parameters must not choose what the robot runs.
     """
     shutil.copytree(robot_bundle(), tmp_path / 'mine')

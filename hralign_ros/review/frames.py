@@ -32,7 +32,7 @@ class NotShownError(Exception):
 
 
 @dataclass(frozen=True, eq=False)
-class Film:
+class Recording:
     """
     What there is to see of an episode.
 
@@ -48,7 +48,7 @@ class Film:
     broken: Mapping[str, str]
 
 
-def open_film(data: DataSet, episode: Episode) -> Film:
+def open_recording(data: DataSet, episode: Episode) -> Recording:
     """Open the videos of an episode's robot, each by itself: one that is broken hides no other."""
     videos = episode_videos(episode)
     views: dict[str, ViewVideo] = {}
@@ -62,13 +62,13 @@ def open_film(data: DataSet, episode: Episode) -> Film:
     times = np.zeros(0) if reference is None else reference.times
     if len(times) > _MOST_FRAMES:
         times = times[np.linspace(0, len(times) - 1, _MOST_FRAMES).round().astype(np.int64)]
-    return Film(times, views, {
+    return Recording(times, views, {
         view: video.stamps[nearest(video.times, times)] for view, video in views.items()}, broken)
 
 
-class Films:
+class EpisodeFrames:
     """
-    The films of a data set's episodes; for any number of threads.
+    The recordings of a data set's episodes; for any number of threads.
 
     :param data: episodes are named by their place in it.
     """
@@ -76,7 +76,7 @@ class Films:
     def __init__(self, data: DataSet) -> None:
         self._data = data
         self._lock = Lock()
-        self._films: OrderedDict[int, Film] = OrderedDict()
+        self._recordings: OrderedDict[int, Recording] = OrderedDict()
         self._recent: deque[int] = deque(maxlen=_RECENT)
         self._blocks: OrderedDict[tuple[int, str, int], Sequence[bytes]] = OrderedDict()
         self._bytes = 0
@@ -84,13 +84,13 @@ class Films:
         self._decoders = BoundedSemaphore(2)
         self._busy: dict[tuple[int, str, int], Lock] = {}
 
-    def show(self, number: int) -> Film:
+    def show(self, number: int) -> Recording:
         """Open an episode, whose images will be asked for."""
         with self._lock:
             if number in self._recent:
                 self._recent.remove(number)
             self._recent.append(number)
-        return self._film(number)
+        return self._recording(number)
 
     def image(self, number: int, view: int, frame: int) -> bytes:
         """
@@ -101,9 +101,9 @@ class Films:
         :raises LookupError: there is no such view, or frame.
         :raises NotShownError: other episodes have been shown since.
         """
-        film = self._film(number)
+        recording = self._recording(number)
         name = list(self._data.episodes[number].robot_videos)[view]
-        if name not in film.views or frame >= len(film.times):
+        if name not in recording.views or frame >= len(recording.times):
             raise KeyError(f'view {name}, frame {frame}')
         key = number, name, frame // _BLOCK
         with self._lock:
@@ -115,28 +115,28 @@ class Films:
                 if block is not None:
                     self._blocks.move_to_end(key)
             if block is None:
-                block = self._decode(film, *key)
+                block = self._decode(recording, *key)
         return block[frame % _BLOCK]
 
-    def _film(self, number: int) -> Film:
+    def _recording(self, number: int) -> Recording:
         with self._lock:
-            if number in self._films:
-                self._films.move_to_end(number)
-                return self._films[number]
-        film = open_film(self._data, self._data.episodes[number])
+            if number in self._recordings:
+                self._recordings.move_to_end(number)
+                return self._recordings[number]
+        recording = open_recording(self._data, self._data.episodes[number])
         with self._lock:
-            self._films[number] = film
-            while len(self._films) > 4 * _RECENT:
-                self._films.popitem(last=False)
-        return film
+            self._recordings[number] = recording
+            while len(self._recordings) > 4 * _RECENT:
+                self._recordings.popitem(last=False)
+        return recording
 
-    def _decode(self, film: Film, number: int, view: str, block: int) -> Sequence[bytes]:
+    def _decode(self, recording: Recording, number: int, view: str, block: int) -> Sequence[bytes]:
         with self._decoders:
             with self._lock:
                 if number not in self._recent:
                     raise NotShownError
-            some = film.stamps[view][block * _BLOCK:(block + 1) * _BLOCK]
-            files = [_jpeg(image) for image in film.views[view].read(some)]
+            some = recording.stamps[view][block * _BLOCK:(block + 1) * _BLOCK]
+            files = [_jpeg(image) for image in recording.views[view].read(some)]
         with self._lock:
             self._blocks[number, view, block] = files
             self._bytes += sum(map(len, files))

@@ -24,7 +24,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from hralign_ros.data.manifest import DataError
-from hralign_ros.review.frames import Films, NotShownError
+from hralign_ros.review.frames import EpisodeFrames, NotShownError
 from hralign_ros.review.labels import human, Label, OUTCOMES
 from hralign_ros.review.store import LabelStore
 from hralign_ros.review.traces import Traces
@@ -57,7 +57,7 @@ class Review:
         encoder = None if bundle is None else Encoder.load(bundle)
         self.store = LabelStore(root, report)
         self.data = self.store.data
-        self.films = Films(self.data)
+        self.frames = EpisodeFrames(self.data)
         self.bundle = encoder and encoder.manifest.name
         self.traces = None if encoder is None else Traces(self.data, encoder)
         # Labels come into the journal in the order in which they were given.
@@ -81,10 +81,10 @@ class Review:
 
     def episode(self, number: int) -> dict[str, Any]:
         """Tell what there is to see of an episode, which is shown from now on."""
-        episode, film = self.data.episodes[number], self.films.show(number)
+        episode, recording = self.data.episodes[number], self.frames.show(number)
         return {
-            'times': film.times.tolist(), 'label': asdict(self.store.label(episode)),
-            'views': [{'name': view, 'broken': film.broken.get(view, '')}
+            'times': recording.times.tolist(), 'label': asdict(self.store.label(episode)),
+            'views': [{'name': view, 'broken': recording.broken.get(view, '')}
                       for view in episode.robot_videos]}
 
     def probability(self, number: int) -> dict[str, Any]:
@@ -105,7 +105,7 @@ class Review:
                 or outcome not in OUTCOMES:
             raise DataError(f'episode {number!r} cannot be labelled {outcome!r}')
         episode = self.data.episodes[number]
-        times = self.films.show(number).times
+        times = self.frames.show(number).times
         if frame is not None and (outcome != SUCCESS or type(frame) is not int
                                   or not 0 <= frame < len(times)):
             raise DataError(f'frame {frame!r}: it has {len(times)}, and a success has one')
@@ -202,7 +202,7 @@ class _Handler(BaseHTTPRequestHandler):
             case ['probability', number]:
                 self._send_json(review.probability(_number(number)))
             case ['image', number, view, frame]:
-                self._send(review.films.image(_number(number), _number(view), _number(frame)),
+                self._send(review.frames.image(_number(number), _number(view), _number(frame)),
                            'image/jpeg', keep=True)
             case _:
                 raise KeyError(rest)

@@ -9,7 +9,7 @@ from threading import Event, Thread
 
 import cv2
 from hralign_ros.data.manifest import read_manifest
-from hralign_ros.review.frames import Films, NotShownError
+from hralign_ros.review.frames import EpisodeFrames, NotShownError
 from hralign_ros.review.labels import label_of
 from hralign_ros.review.server import Review, ReviewServer
 from hralign_ros.review.traces import propose
@@ -235,37 +235,37 @@ def test_episodes_that_are_passed_by(tmp_path, monkeypatch):
     Each left its images to be decoded behind it, and the one that is shown had to wait for all.
     """
     data = read_manifest(write_data(tmp_path, [episode(n) for n in range(6)]))
-    films = Films(data)
+    frames = EpisodeFrames(data)
     decoded = []
-    decode = films._decode
-    monkeypatch.setattr(films, '_decode', lambda film, number, *key: decoded.append(
-        number) or decode(film, number, *key))
+    decode = frames._decode
+    monkeypatch.setattr(frames, '_decode', lambda recording, number, *key: decoded.append(
+        number) or decode(recording, number, *key))
     for number in range(6):
-        films.show(number)
+        frames.show(number)
     with pytest.raises(NotShownError):
-        films.image(0, 0, 0)
-    assert films.image(5, 0, 0) == films.image(5, 0, 0) and decoded == [0, 5]
+        frames.image(0, 0, 0)
+    assert frames.image(5, 0, 0) == frames.image(5, 0, 0) and decoded == [0, 5]
 
 
 def test_images_in_memory_are_bounded(tmp_path, monkeypatch):
     """Guards a long review: images that were looked at long ago are let go, and come again."""
     monkeypatch.setattr('hralign_ros.review.frames._MOST_BYTES', 1)
-    films = Films(read_manifest(write_data(tmp_path, [episode(1)])))
-    films.show(0)
-    first = films.image(0, 0, 0)
-    films.image(0, 1, 0)
-    assert len(films._blocks) == 1 and films.image(0, 0, 0) == first
+    frames = EpisodeFrames(read_manifest(write_data(tmp_path, [episode(1)])))
+    frames.show(0)
+    first = frames.image(0, 0, 0)
+    frames.image(0, 1, 0)
+    assert len(frames._blocks) == 1 and frames.image(0, 0, 0) == first
 
 
 def test_many_ask_for_one_block(tmp_path, monkeypatch):
     """Guards the strip of frames: what lies together is decoded once, whoever asks first."""
-    films = Films(read_manifest(write_data(tmp_path, [episode(1)])))
-    films.show(0)
+    frames = EpisodeFrames(read_manifest(write_data(tmp_path, [episode(1)])))
+    frames.show(0)
     go, decoded = Event(), []
-    decode = films._decode
-    monkeypatch.setattr(films, '_decode', lambda *key: go.wait(30) and (
+    decode = frames._decode
+    monkeypatch.setattr(frames, '_decode', lambda *key: go.wait(30) and (
         decoded.append(key[1:]) or decode(*key)))
-    threads = [Thread(target=films.image, args=(0, 0, frame)) for frame in range(8)]
+    threads = [Thread(target=frames.image, args=(0, 0, frame)) for frame in range(8)]
     for thread in threads:
         thread.start()
     go.set()

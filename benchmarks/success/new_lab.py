@@ -23,16 +23,15 @@ import time
 from typing import Any
 
 from benchmarks.pages import ROOT
+from hralign_ros.calibration.attempt_decisions import rate_table, Scored
 from hralign_ros.calibration.conformal import nonconformity_score
-from hralign_ros.calibration.teach import (
+from hralign_ros.calibration.taught_task import (
     fit_task,
-    ood_limits,
-    rate_table,
     score_attempts,
-    Scored,
     TaughtTask,
     usual_row,
 )
+from hralign_ros.calibration.teach import ood_limits
 from hralign_ros.data.manifest import DataSet, read_manifest, slug
 from hralign_ros.evaluation.bootstrap import rate
 from hralign_ros.runtime import default_bundle, Encoder

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.pages import ROOT
-from hralign_ros.calibration.teach import fit_task, ood_limits
+from hralign_ros.calibration.taught_task import fit_task
+from hralign_ros.calibration.teach import ood_limits
 from hralign_ros.data.manifest import DataSet, Episode, slug
 from hralign_ros.runtime import default_bundle, Encoder
 from hralign_ros.runtime.tasks import Task

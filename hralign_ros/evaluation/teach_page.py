@@ -10,16 +10,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from hralign_ros.calibration.attempt_decisions import DWELL, RateRow, Scored
 from hralign_ros.calibration.conformal import nonconformity_score
-from hralign_ros.calibration.teach import (
-    DWELL,
-    RateRow,
-    Scored,
-    Taught,
-    TaughtTask,
-    usual_row,
-    verdict,
-)
+from hralign_ros.calibration.taught_task import TaughtTask, usual_row, verdict
+from hralign_ros.calibration.teach import Taught
 from hralign_ros.data.manifest import DataError
 from hralign_ros.data.token_features import episode_videos, open_views
 import jinja2

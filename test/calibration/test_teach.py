@@ -8,7 +8,8 @@ import json
 import shutil
 from types import SimpleNamespace
 
-from hralign_ros.calibration.teach import _head_file, _task_id, score_attempts, teach
+from hralign_ros.calibration.taught_task import _head_file, score_attempts
+from hralign_ros.calibration.teach import _task_id, teach
 from hralign_ros.cli.main import main
 from hralign_ros.data.manifest import DataError, Episode, read_manifest, write_manifest
 from hralign_ros.export.writer import graphs_of, write_bundle
@@ -254,6 +255,20 @@ def test_sessions_of_one_kind_each_are_refused():
         session='am' if i < 6 else 'pm', episode_id=str(i))) for i in range(12)]
     with pytest.raises(DataError, match='sessions, attempts that succeed of 1; at least two'):
         folds(some)
+
+
+def test_two_sessions_are_too_few_to_decide_by(tmp_path):
+    """
+    Guards figures of attempts left out: what was fitted had been chosen with them after all.
+
+    With one session left out, one remains, by which nothing can be chosen; all were asked then.
+    """
+    write_manifest(tmp_path, [replace(e, session=f'day {i // 2 % 2}')
+                              for i, e in enumerate(make_lab(tmp_path, 6, flags=True))])
+    said = []
+    taught = teach(robot_bundle(), tmp_path, tmp_path / 'out', report=said.append)
+    assert not taught.tasks[0].table and taught.tasks[0].calibration.evidence is None
+    assert any('ABSTAIN, always: too few attempts or sessions' in line for line in said)
 
 
 def test_instructions_in_other_letters(tmp_path):

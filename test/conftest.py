@@ -14,6 +14,7 @@ would end the whole run before its first test.
 from importlib.util import find_spec
 import os
 from pathlib import Path
+import signal
 import socket
 import tempfile
 
@@ -72,6 +73,10 @@ def _take_domain() -> socket.socket:
 
 
 DOMAIN = _take_domain()
+# A shell has what it starts in the background ignore SIGINT, and children inherit that: a command
+# that a test interrupts would go on for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 os.environ['ROS_LOG_DIR'] = tempfile.mkdtemp(prefix='hralign_ros_log_')
 os.environ['RCUTILS_COLORIZED_OUTPUT'] = '0'

@@ -61,6 +61,9 @@ class Call:
     def __reduce__(self):
         return self.call
 
+    def __repr__(self):
+        return f'call of {self.call[0].__name__}'
+
 
 @pytest.mark.parametrize('evil', [
     Call(print, 'x'), Call(eval, '1'), Call(getattr, 'x', 'y'), Call(np.load, 'x'),

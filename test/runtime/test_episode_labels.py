@@ -4,6 +4,7 @@
 """Labels of episodes: set, changed, read back, and never lost."""
 
 from concurrent.futures import ProcessPoolExecutor
+import multiprocessing
 from pathlib import Path
 
 from hralign_ros.runtime.labels import (
@@ -109,6 +110,7 @@ def _set_many(folder: Path, who: int) -> None:
 
 def test_several_label_at_once(tmp_path: Path) -> None:
     """Guards the page for reviews beside a recorder: each would write over the other's rows."""
-    with ProcessPoolExecutor(3) as pool:
+    # Not forked: a thread of another test may hold a lock.
+    with ProcessPoolExecutor(3, multiprocessing.get_context('spawn')) as pool:
         list(pool.map(_set_many, [tmp_path] * 3, range(3)))
     assert len(read_labels(tmp_path)) == 60

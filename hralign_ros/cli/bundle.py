@@ -64,6 +64,33 @@ def evaluate(
         allow_unknown=allow_unknown_tasks, device=device, commands=[command])
 
 
+def add_parts(
+    *, data: Sequence[Path], bundle: Path | None = None, output: Path | None = None, command: str,
+) -> None:
+    """
+    Give a bundle the parts spatial and keypoints of its embedding, or fit them anew.
+
+    Fits a basis of its tokens to a few frames of many episodes, without labels, and writes it as
+    spatial.onnx. Episodes of the split train are used, and those of no split. All else stays as it
+    is, but for a signature: sign the bundle again.
+
+    :param data: data sets: folders with a manifest, as `hralign data` writes them
+    :param bundle: its folder; default: the shipped one
+    :param output: bundle to write; default: --bundle itself
+    """
+    from hralign_ros.data.manifest import read_manifest
+    from hralign_ros.export import parts
+    from hralign_ros.runtime import default_bundle
+
+    source = bundle or default_bundle()
+    target = output or source
+    manifest = parts.add_parts(
+        source, [read_manifest(folder) for folder in data], target, command=command)
+    total = sum(entry.bytes for entry in manifest.files.values())
+    print(f'{target}: spatial.onnx has {manifest.files["spatial.onnx"].bytes / 1e6:.2f} MB, the '
+          f'bundle {total / 1e6:.2f} MB')
+
+
 def sign(*, bundle: Path, key: Path) -> None:
     """
     Sign a bundle: check the hash of every file, then write bundle.sig beside bundle.yaml.

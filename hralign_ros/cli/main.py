@@ -27,9 +27,9 @@ TREE: Tree = {
     'success': ('Teach a bundle when a task is accomplished (Adapt2Reward)', {
         'train': success.train, 'calibrate': success.calibrate, 'evaluate': success.evaluate,
         'teach': success.teach}),
-    'bundle': ('Check, measure and sign a bundle', {
-        'verify': bundle.verify, 'evaluate': bundle.evaluate, 'sign': bundle.sign,
-        'keygen': bundle.keygen}),
+    'bundle': ('Check, measure, complete and sign a bundle', {
+        'verify': bundle.verify, 'evaluate': bundle.evaluate, 'add-parts': bundle.add_parts,
+        'sign': bundle.sign, 'keygen': bundle.keygen}),
     'doctor': bundle.doctor,
 }
 # What a robot runs; all other commands need the extra 'adapt'.

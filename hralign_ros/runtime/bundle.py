@@ -28,6 +28,10 @@ MANIFEST = 'bundle.yaml'
 GRAPHS = ('preprocess.onnx', 'visual.onnx', 'embed.onnx', 'success.onnx', 'text.onnx')
 # The visual graph of each precision; a bundle need not have more than the first.
 VISUALS = {'fp32': 'visual.onnx', 'fp16': 'visual.fp16.onnx', 'int8': 'visual.int8.onnx'}
+# Makes the parts `spatial` and `keypoints` of an embedding. Optional, and known by its name alone,
+# so that it needs no new schema version: an older runtime reads a bundle with it, and leaves it
+# aside; this one reads older bundles, and offers the other parts.
+SPATIAL = 'spatial.onnx'
 TOKENIZER = 'tokenizer.json'
 TASKS = 'tasks.yaml'
 TASK_TENSORS = 'tasks.safetensors'

@@ -9,23 +9,28 @@ The live node, offline runners and the evaluation all call this, and nothing els
     encoder = Encoder.load('models/default')
     episode = encoder.start_episode('put the marker in the cup')
     tick = episode.step({'wrist': wrist_rgb, 'third_person': third_rgb}, stamp=time_ns)
-    print(tick.embedding.shape, tick.success.probability, tick.decision.name, tick.status)
+    print(tick.part('spatial').shape, tick.success.probability, tick.decision.name, tick.status)
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 import math
 from os import PathLike
 import time
 
-from hralign_ros.runtime.bundle import Bundle, load_bundle, VISUALS
+from hralign_ros.runtime.bundle import Bundle, load_bundle, SPATIAL, VISUALS
 from hralign_ros.runtime.decision import DecisionRules, DEFAULT_RULES
 from hralign_ros.runtime.episode import Episode, next_episode_id, require_finite, Success
 from hralign_ros.runtime.errors import BundleError
 from hralign_ros.runtime.graphs import Graph
 from hralign_ros.runtime.images import AS_IT_COMES, as_rgb_image, Image, ViewGeometry
-from hralign_ros.runtime.memory import Clip
+from hralign_ros.runtime.memory import Clip, Recent
 from hralign_ros.runtime.memory_limit import require_memory
+from hralign_ros.runtime.parts import (
+    choose_parts,
+    keypoints_shape,
+    part_named,
+    spatial_shape,
+)
 from hralign_ros.runtime.providers import SessionFactory, Tensor
 from hralign_ros.runtime.tasks import load_tasks, TaskTable
 from hralign_ros.runtime.text import TaskFeatures, TextEncoder
@@ -39,31 +44,6 @@ POOLINGS = ('attention', 'mean')
 _NANOSECONDS = 1_000_000_000
 
 
-@dataclass(frozen=True)
-class EmbeddingPart:
-    """
-    One named slice of a view's row of an embedding.
-
-    :param offset: where it starts in the row.
-    :param shape: of the slice, row-major.
-    :param frames: how many of the newest frames of a view it is of.
-    :param unit_norm: the slice of a valid view has Euclidean norm 1.
-    :param description: for people.
-    """
-
-    name: str
-    offset: int
-    shape: tuple[int, ...]
-    frames: int
-    unit_norm: bool
-    description: str
-
-    @property
-    def size(self) -> int:
-        """Length of the slice."""
-        return math.prod(self.shape)
-
-
 class Encoder:
     """
     A loaded bundle. Episodes of one encoder may live side by side; step them from one thread.
@@ -71,6 +51,7 @@ class Encoder:
     Make one with Encoder.load.
 
     :ivar manifest: what bundle.yaml says.
+    :ivar parts: of an embedding, in the order of a row, without gaps.
     :ivar hardware: which provider was asked for and which was got.
     :ivar records: whether a thread that begins to step episodes should warm up first.
     """
@@ -82,6 +63,7 @@ class Encoder:
         *,
         precision: str = 'fp32',
         pooling: str = 'attention',
+        parts: Sequence[str] = (),
         geometry: Mapping[str, ViewGeometry] | None = None,
     ) -> None:
         if precision not in PRECISIONS:
@@ -101,12 +83,8 @@ class Encoder:
         self.precision = precision
         self.pooling = pooling
         self.tasks: TaskTable = load_tasks(bundle)
-        self.manifest = m = bundle.manifest
-        how = 'attention to the instruction' if pooling == 'attention' else 'their mean'
-        # In the order of a row, without gaps.
-        self.parts = (EmbeddingPart(
-            'clip', 0, (m.tokens.channels,), m.clip.length, True,
-            f'tokens of the newest {m.clip.length} frames, pooled by {how}'),)
+        self.manifest = bundle.manifest
+        self.parts = choose_parts(tuple(parts), bundle, pooling)
         self._geometry = dict(geometry or {})
         self.text = TextEncoder(bundle, self.tasks, factory)
         self._load_graphs(factory)
@@ -124,6 +102,7 @@ class Encoder:
         threads: int = 2,
         precision: str = 'fp32',
         pooling: str = 'attention',
+        parts: Sequence[str] = (),
         geometry: Mapping[str, ViewGeometry] | None = None,
         trusted_keys: Sequence[str | PathLike[str]] = (),
         require_signature: bool = False,
@@ -134,11 +113,13 @@ class Encoder:
         :param path: the bundle's directory.
         :param provider: auto, cpu or cuda; see SessionFactory.
         :param cuda_graph: on a GPU, record each graph and replay it; see SessionFactory.
+        :param parts: of an embedding, in the order of its rows, see parts.PARTS; none: those of
+            parts.DEFAULT_PARTS that the bundle has.
         :param geometry: per view, how its camera is mounted.
         :param trusted_keys: PEM files of public keys that a signature is checked with.
         :param require_signature: refuse a bundle that none of them signed.
-        :raises BundleError: the bundle is damaged or does not keep its contract, or there is no
-            memory for it.
+        :raises BundleError: the bundle is damaged or does not keep its contract, it cannot make
+            one of the parts, or there is no memory for it.
         :raises SignatureError: its signature is missing or wrong, or a key cannot be used.
         :raises ProviderError: the hardware asked for is not to be had.
         """
@@ -148,10 +129,11 @@ class Encoder:
         require_memory(bundle.path, bundle.size)
         factory = SessionFactory(
             provider, require_gpu=require_gpu, cuda_graph=cuda_graph, threads=threads)
-        return cls(bundle, factory, precision=precision, pooling=pooling, geometry=geometry)
+        return cls(bundle, factory, precision=precision, pooling=pooling, parts=parts,
+                   geometry=geometry)
 
     def _load_graphs(self, factory: SessionFactory) -> None:
-        """Load the four graphs of a tick and check them against the manifest."""
+        """Load the graphs of a tick and check them against the manifest."""
         m = self.manifest
         views, length, side = len(m.views), m.clip.length, m.image_size
         tokens, channels = m.tokens.shape
@@ -175,6 +157,13 @@ class Encoder:
             [*clip, Tensor('task', 'float32', (m.text.dim,))],
             [Tensor('embedding', 'float32', (views, channels)),
              Tensor('attention', 'float32', (views, length, tokens))])
+        # A graph that no part needs is not loaded.
+        self._spatial = load(
+            SPATIAL,
+            [Tensor('tokens', 'float32', (views, tokens, channels))],
+            [Tensor('spatial', 'float32', (views, math.prod(spatial_shape(m.tokens)))),
+             Tensor('keypoints', 'float32', (views, math.prod(keypoints_shape(m.tokens))))],
+        ) if {'spatial', 'keypoints'} & {part.name for part in self.parts} else None
         self._success = load(
             'success.onnx',
             [*clip, Tensor('age', 'float32', (views, length)),
@@ -256,22 +245,62 @@ class Encoder:
             tokens[start:start + len(some)] = self._tokens(some)[:len(some)]
         return tokens
 
-    def embed(self, clip: Clip, task: TaskFeatures) -> tuple[Floats, Floats, str]:
+    def part(self, embedding: Floats, name: str) -> Floats:
         """
-        Pool a clip's tokens.
+        Take one part of an embedding.
 
-        :returns: embedding float32 [V, C], attention float32 [V, T, N], and the pooling used.
+        :param embedding: float32 [V, dim], of this encoder.
+        :returns: float32 [V, *shape], a view and no copy; `self.parts` has the shapes.
+        :raises ValueError: the encoder was not asked for this part.
         """
-        if self.pooling == 'mean' or not task.text:
+        return part_named(self.parts, name).of(embedding)
+
+    def embed(self, recent: Recent, task: TaskFeatures) -> tuple[Floats, Floats, str]:
+        """
+        Make the parts of an embedding.
+
+        :returns: embedding float32 [V, dim], zeros where a view is not valid; attention float32
+            [V, N] to the tokens of the newest frame, uniform where no part attends; and how the
+            parts that depend on the instruction are pooled.
+        :raises InferenceError: a graph failed or returned values that are not finite.
+        """
+        pooling = 'attention' if self.pooling == 'attention' and task.text else 'mean'
+        valid, last = recent.valid[:, None], self.parts[-1]
+        embedding = np.empty((len(recent.valid), last.offset + last.size), np.float32)
+        attention: Floats | None = None
+        made: dict[str, Floats] = {}
+        if self._spatial:
+            made['spatial'], made['keypoints'] = self._spatial.run({'tokens': recent.tokens})
+            require_finite(SPATIAL, *made.values())
+        for part in self.parts:
+            if part.name == 'clip':
+                values, looked = self._pool(recent.clip(), task, pooling)
+                # Of the newest frame alone it says more.
+                attention = looked if attention is None else attention
+            elif part.name == 'task' and pooling == 'attention':
+                values, attention = self._pool(recent.newest(), task, pooling)
+            else:
+                values = made[part.name] if part.name in made else _unit(recent.tokens.mean(1))
+            # What a graph makes of nothing is no embedding, whatever numbers come out.
+            embedding[:, part.offset:part.offset + part.size] = np.where(
+                valid, values, np.float32(0.0))
+        if attention is None:
+            count = recent.tokens.shape[1]
+            attention = np.repeat(valid.astype(np.float32) / np.float32(count), count, axis=1)
+        return embedding, attention, pooling
+
+    def _pool(self, clip: Clip, task: TaskFeatures, pooling: str) -> tuple[Floats, Floats]:
+        """Pool a clip's tokens: float32 [V, C], and attention to the newest frame's [V, N]."""
+        if pooling == 'mean':
             weights = clip.mask / np.maximum(clip.mask.sum(1, keepdims=True), 1.0)
-            count_ = clip.tokens.shape[2]
-            attention = np.repeat(weights[..., None] / count_, count_, axis=2)
-            pooled = np.einsum('vtnc,vtn->vc', clip.tokens, attention, optimize=True)
-            norm = np.linalg.norm(pooled, axis=1, keepdims=True)
-            return pooled / np.maximum(norm, 1e-12), attention, 'mean'
-        embedding, attention = self._embed.run(
-            {'tokens': clip.tokens, 'mask': clip.mask, 'task': task.features[0]})
-        return embedding, attention, 'attention'
+            count = clip.tokens.shape[2]
+            attention = np.repeat(weights[..., None] / count, count, axis=2)
+            embedding = _unit(np.einsum('vtnc,vtn->vc', clip.tokens, attention, optimize=True))
+        else:
+            embedding, attention = self._embed.run(
+                {'tokens': clip.tokens, 'mask': clip.mask, 'task': task.features[0]})
+        require_finite('embed.onnx', embedding, attention)
+        return embedding, attention[:, -1]
 
     @property
     def success_scale(self) -> tuple[float, float]:
@@ -328,3 +357,9 @@ class Encoder:
             ood_score=float(ood[0]) if ood_threshold is not None else None,
             ood_threshold=ood_threshold,
             clip_stamps=clip.stamps, calibration=calibration, video=video)
+
+
+def _unit(rows: Floats) -> Floats:
+    """Scale rows to norm 1; zeros stay."""
+    norm = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.maximum(norm, 1e-12), np.float32)

@@ -3,7 +3,7 @@
 
 """One attempt at one task: its memory, and what each set of frames gives."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 import time
@@ -19,7 +19,15 @@ from hralign_ros.runtime.decision import (
 )
 from hralign_ros.runtime.errors import InferenceError
 from hralign_ros.runtime.images import Image
-from hralign_ros.runtime.memory import assemble, Clip, EpisodeMemory, FrameSet
+from hralign_ros.runtime.memory import (
+    assemble,
+    Clip,
+    EpisodeMemory,
+    FrameSet,
+    latest,
+    Recent,
+)
+from hralign_ros.runtime.parts import EmbeddingPart, part_named
 from hralign_ros.runtime.tasks import Calibration
 from hralign_ros.runtime.text import TaskFeatures
 import numpy as np
@@ -78,8 +86,10 @@ class Tick:
     :param stamp: acquisition time of the newest frame [ns].
     :param view_stamps: per view, of its newest frame [ns], 0 where not valid; int64 [V].
     :param view_valid: bool [V]; a view without a fresh frame is left out.
-    :param embedding: float32 [V, C], rows of norm 1, zeros where not valid.
-    :param attention: of the newest frame's tokens, float32 [V, N]; uniform for mean pooling.
+    :param embedding: float32 [V, dim], one row of all parts per view, zeros where not valid.
+    :param parts: the slices of a row, in order, without gaps.
+    :param attention: of the newest frame's tokens, float32 [V, N]; of `task` where that is a part,
+        else of `clip`; uniform for mean pooling, and where no part attends.
     :param pooling: one of POOLINGS: attention needs a task.
     :param images: per view present in this tick, as it went into preprocessing.
     """
@@ -89,6 +99,7 @@ class Tick:
     view_stamps: NDArray[np.int64]
     view_valid: NDArray[np.bool_]
     embedding: Floats
+    parts: tuple[EmbeddingPart, ...]
     attention: Floats
     pooling: str
     success: Success
@@ -97,6 +108,15 @@ class Tick:
     threshold: float | None
     alpha: float | None
     images: Mapping[str, Image]
+
+    def part(self, name: str) -> Floats:
+        """
+        Take one part of the embedding.
+
+        :returns: float32 [V, *shape of the part], a view and no copy; zeros where not valid.
+        :raises ValueError: the encoder was not asked for this part.
+        """
+        return part_named(self.parts, name).of(self.embedding)
 
 
 class Model(Protocol):
@@ -109,8 +129,12 @@ class Model(Protocol):
     def encode_images(self, images: Mapping[str, Image]) -> tuple[Floats, dict[str, Image]]:
         """Turn one image per view into tokens float32 [V, N, C]."""
 
-    def embed(self, clip: Clip, task: TaskFeatures) -> tuple[Floats, Floats, str]:
-        """Pool a clip's tokens: embedding, attention, and the pooling used."""
+    @property
+    def parts(self) -> tuple[EmbeddingPart, ...]:
+        """Tell the slices of a row of an embedding."""
+
+    def embed(self, recent: Recent, task: TaskFeatures) -> tuple[Floats, Floats, str]:
+        """Make an embedding; also attention to the newest frame, and the pooling used."""
 
     def score(self, clip: Clip, task: TaskFeatures) -> Success:
         """Run the success head on a clip and calibrate its score."""
@@ -224,15 +248,16 @@ class Episode:
         manifest = encoder.manifest
         live = np.asarray((self._newest > 0) & (stamp - self._newest <= max_age), np.bool_)
         length = manifest.clip.length
-        clip = assemble(
-            self._memory.newest_clip(), length=length, live=live, out=self._tokens)
-        valid = np.asarray(clip.mask.any(axis=1), np.bool_)
-        embedding, attention, pooling = encoder.embed(clip, self.task)
-        require_finite('embed.onnx', embedding, attention)
-        # What a graph pools over nothing is no embedding, whatever numbers come out.
-        embedding = np.where(valid[:, None], embedding, np.float32(0.0))
-        success = encoder.score(assemble(
-            self._memory.spread_clip(), length=length, live=live, out=self._tokens), self.task)
+        frames = self._memory.newest_clip()
+        newest = latest(frames, live)
+        valid = np.asarray(live & newest.valid, np.bool_)
+
+        def clip_of(frames: Sequence[FrameSet]) -> Clip:
+            return assemble(frames, length=length, live=live, out=self._tokens)
+
+        embedding, attention, pooling = encoder.embed(Recent(
+            newest.tokens, valid, lambda: clip_of([newest]), lambda: clip_of(frames)), self.task)
+        success = encoder.score(clip_of(self._memory.spread_clip()), self.task)
         status = self._status(success, valid)
         calibration, asked = success.calibration, self.decider.rules.alpha
         threshold = calibration.threshold(asked) if calibration else None
@@ -244,9 +269,8 @@ class Episode:
         return Tick(
             episode_id=self.episode_id, stamp=stamp,
             view_stamps=np.where(valid, self._newest, 0), view_valid=valid,
-            embedding=np.ascontiguousarray(embedding, np.float32),
-            attention=attention[:, -1], pooling=pooling, success=success,
-            status=status, decision=decision, threshold=threshold,
+            embedding=embedding, parts=encoder.parts, attention=attention, pooling=pooling,
+            success=success, status=status, decision=decision, threshold=threshold,
             alpha=calibration.rate(asked) if calibration else None, images=images)
 
     def _status(self, success: Success, valid: NDArray[np.bool_]) -> Status:

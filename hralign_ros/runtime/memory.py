@@ -12,7 +12,7 @@ last frame, at that frame's age, as long as it is young enough: so a slower came
 between the frames of a faster one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -215,3 +215,41 @@ def assemble(
         mask[present, slot] = 1.0
         age[present, slot] = (end - frame.stamps[present]) * 1e-9
     return Clip(tokens, mask, age, tuple(frame.stamp for frame in frames))
+
+
+def latest(frames: Sequence[FrameSet], live: NDArray[np.bool_]) -> FrameSet:
+    """
+    Give the newest frame of each live view as one set; nearly always that is the last set itself.
+
+    :param frames: at least one, oldest first.
+    :param live: bool [V], views that may take part; the others may have a frame all the same.
+    """
+    newest = frames[-1]
+    for before in reversed(frames[:-1]):
+        missing = live & ~newest.valid
+        if not missing.any():
+            break
+        fill = missing & before.valid
+        newest = FrameSet(
+            newest.stamp, np.where(fill, before.stamps, newest.stamps), newest.valid | fill,
+            np.where(fill[:, None, None], before.tokens, newest.tokens))
+    return newest
+
+
+@dataclass(frozen=True)
+class Recent:
+    """
+    What an embedding is made of.
+
+    :param tokens: of the newest frame of each view, float32 [V, N, C]; meaningless where
+        not valid.
+    :param valid: bool [V].
+    :param newest: assembles a clip of that frame alone.
+    :param clip: assembles the clip of the newest T frames. Both may write into one place: a clip
+        holds until the next one is assembled.
+    """
+
+    tokens: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+    newest: Callable[[], Clip]
+    clip: Callable[[], Clip]

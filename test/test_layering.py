@@ -153,7 +153,7 @@ from hralign_ros.runtime import default_bundle, Encoder
 episode = Encoder.load(default_bundle(), provider='cpu').start_episode('open the drawer')
 image = np.zeros((48, 64, 3), np.uint8)
 tick = episode.step({'wrist': image, 'third_person': image}, stamp=1)
-assert tick.embedding.shape == (2, 1280)
+assert tick.part('task').shape == (2, 1280)
 heavy = {'torch', 'transformers', 'torchvision', 'onnx', 'rclpy', 'hralign_msgs', 'matplotlib',
          'cryptography', 'av', 'mcap'}
 print(sorted(heavy & set(sys.modules)))

@@ -144,7 +144,7 @@ def main() -> int:
     if options.weights:
         differ = differing_weights(*options.weights)
     else:
-        encoder = Encoder.load(options.bundle, provider='cpu', threads=1)
+        encoder = Encoder.load(options.bundle, provider='cpu', threads=1, parts=('clip',))
         found: dict[str, list[Any]] = {}
         for attempts in (demo_attempts(options.demo),
                          data_attempts(options.data) if options.data else ()):

@@ -18,13 +18,17 @@ from onnx import helper, numpy_helper, TensorProto
 _SMALLEST = 4096
 
 
-def quantise_weights(model: bytes) -> bytes:
+def quantise_weights(model: bytes, *, unfused: bool = False) -> bytes:
     """
     Store the large weights of a graph as int8, and compute in float32 as before.
 
     Weights of MatMul and Gemm get one scale per output column and a DequantizeLinear; tables of
     Gather get one scale per row, and only the rows looked up are multiplied. A quarter of the
     size; activations are not touched, so the cost in accuracy is that of rounding the weights.
+
+    :param unfused: Cast and Mul in the place of DequantizeLinear. onnxruntime makes float32 of
+        them when it loads the graph; newer releases fuse the other with MatMul into an operator
+        that rounds activations too.
     """
     proto = onnx.load_from_string(model)
     graph = proto.graph
@@ -71,11 +75,15 @@ def quantise_weights(model: bytes) -> bytes:
             for offset, extra in enumerate(after, start=1):
                 graph.node.insert(at + offset, extra)
         else:
-            graph.initializer.append(
-                numpy_helper.from_array(scale.reshape(-1).astype(np.float32), f'{name}_scale'))
-            before.setdefault(id(node), []).append(helper.make_node(
+            graph.initializer.append(numpy_helper.from_array(
+                (scale if unfused else scale.reshape(-1)).astype(np.float32), f'{name}_scale'))
+            before.setdefault(id(node), []).extend([
+                helper.make_node('Cast', [f'{name}_int8'], [f'{name}_steps'],
+                                 to=TensorProto.FLOAT),
+                helper.make_node('Mul', [f'{name}_steps', f'{name}_scale'], [f'{name}_float']),
+            ] if unfused else [helper.make_node(
                 'DequantizeLinear', [f'{name}_int8', f'{name}_scale'], [f'{name}_float'],
-                axis=axis))
+                axis=axis)])
             node.input[position] = f'{name}_float'
     ordered = []
     for node in graph.node:

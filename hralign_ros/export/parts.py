@@ -10,6 +10,7 @@ from pathlib import Path
 from hralign_ros.data.manifest import DataSet
 from hralign_ros.data.spatial_basis import spatial_basis_of, SpatialBasis
 from hralign_ros.export.card import trained_license
+from hralign_ros.export.compress import quantise_weights
 from hralign_ros.export.parity import check_parity
 from hralign_ros.export.writer import graphs_of, require_replaceable, write_bundle
 from hralign_ros.models.onnx_export import torch_graph
@@ -20,6 +21,7 @@ from hralign_ros.runtime.parts import spatial_shape
 from hralign_ros.runtime.report import Report
 from hralign_ros.runtime.tasks import load_tasks
 import numpy as np
+from numpy.typing import NDArray
 import torch
 
 # How the basis is called among the licences.
@@ -39,12 +41,20 @@ def spatial_graph(
     :raises ValueError: the basis is one of other tokens.
     :raises RuntimeError: the graph differs from its torch module.
     """
-    module = SpatialParts(basis, tokens)
+    # Stored as int8, a quarter of the size: rounded first, so that the graph is the module.
+    module = SpatialParts(replace(basis, matrix=_rounded(basis.matrix)), tokens)
     rng = np.random.default_rng(0)
     feed = {'tokens': rng.random((views, *tokens.shape), np.float32)}
-    graph = torch_graph(module, [torch.from_numpy(feed['tokens'])], inputs=['tokens'],
-                        outputs=['spatial', 'keypoints'])
+    graph = quantise_weights(torch_graph(
+        module, [torch.from_numpy(feed['tokens'])], inputs=['tokens'],
+        outputs=['spatial', 'keypoints']), unfused=True)
     return graph, check_parity(graph, module, feed, report)
+
+
+def _rounded(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Round each column to 127 steps either way."""
+    scale = np.maximum(np.abs(matrix).max(0), 1e-12) / 127.0
+    return np.asarray(np.rint(matrix / scale) * scale, np.float32)
 
 
 def add_parts(

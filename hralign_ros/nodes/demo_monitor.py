@@ -23,6 +23,7 @@ from hralign_ros.nodes.encoder_node import LATCHED, RELIABLE
 from hralign_ros.nodes.image_subscriptions import decode
 from hralign_ros.nodes.interfaces import EncoderInfo, SuccessProbability, TaskEmbedding
 from hralign_ros.nodes.parameters import declared, Parameter
+from hralign_ros.nodes.policy_example import parts_of
 from hralign_ros.nodes.process import run_node
 from hralign_ros.runtime.decision import Decision, Status
 from hralign_ros.runtime.errors import FrameError
@@ -89,7 +90,10 @@ class DemoMonitor(Node):
         stamp = stamp_to_ns(message.header.stamp)
         if self._start is None:
             self._start = stamp
-        values = np.frombuffer(message.data, np.float32).reshape(-1, message.dim)
+        # Of norm 1, so that their products are cosines; without any there is no drift to show.
+        parts = parts_of(message)
+        values = next((parts[name] for name in ('task', 'clip', 'mean') if name in parts),
+                      np.full((len(message.view_names), 1), math.nan, np.float32))
         if self._first is None and all(message.view_valid):
             self._first = values.copy()
         drift = [math.nan] * len(values)

@@ -153,8 +153,9 @@ class EncoderNode(LifecycleNode):
             require_gpu=settings['require_gpu'], cuda_graph=settings['cuda_graph'],
             threads=settings['threads'], precision=settings['precision'],
             pooling=settings['pooling'],
+            parts=parameters.given_names(settings['embedding_parts']),
             geometry={name: view.geometry for name, view in settings.views.items()},
-            trusted_keys=[path for path in settings['trusted_keys'] if path],
+            trusted_keys=parameters.given_names(settings['trusted_keys']),
             require_signature=settings['require_signature'])
         if tuple(settings.views) != encoder.manifest.views:
             raise parameters.ParameterError(

@@ -17,9 +17,10 @@ from typing import Any
 from hralign_ros.nodes.rclpy_compatibility import parameter_overrides
 from hralign_ros.runtime.decision import DecisionRules, DEFAULT_RULES
 from hralign_ros.runtime.encoder import Encoder, POOLINGS, PRECISIONS
-from hralign_ros.runtime.errors import HralignError
+from hralign_ros.runtime.errors import BundleError, HralignError
 from hralign_ros.runtime.images import ROTATIONS, ViewGeometry
 from hralign_ros.runtime.pairing import PairingRules
+from hralign_ros.runtime.parts import check_part_names, DEFAULT_PARTS, PARTS
 from hralign_ros.runtime.providers import PROVIDERS
 from hralign_ros.runtime.tasks import broken_guarantee
 from rcl_interfaces.msg import (
@@ -125,8 +126,11 @@ NODE_PARAMETERS = (
     Parameter('precision', 'fp32',
               'Which visual graph to run; fp16 and int8 need a bundle that has it.',
               choices=PRECISIONS),
-    Parameter('pooling', 'attention', 'How the tokens of a view become its embedding.',
+    Parameter('pooling', 'attention', 'How the parts task and clip pool the tokens of a view.',
               choices=POOLINGS),
+    Parameter('embedding_parts', [''],
+              f'Parts of the embedding, in this order; of {", ".join(PARTS)}. Empty names are '
+              f'left out; without any: {", ".join(DEFAULT_PARTS)}, as far as the bundle has them.'),
     Parameter('task', '', 'Initial instruction; ~/set_task changes it.'),
     Parameter('views', list(DEFAULT_VIEWS),
               'Names of the camera views; the same as in the bundle.'),
@@ -239,6 +243,10 @@ class Settings:
         views = {}
         for name, parameter in table(values['views']).items():
             parameter.check(values[name])
+        try:
+            check_part_names(given_names(values['embedding_parts']))
+        except BundleError as error:
+            raise ParameterError(f'parameter embedding_parts: {error}') from error
         for view in values['views']:
             try:
                 geometry = ViewGeometry(
@@ -279,6 +287,11 @@ class Settings:
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
+
+
+def given_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Leave out the empty name that stands for an empty list."""
+    return tuple(name for name in names if name)
 
 
 def check_views(views: Any) -> None:

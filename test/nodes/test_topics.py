@@ -11,7 +11,7 @@ import pytest
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
-from support.harness import episode_of, Harness, noise, rows_of, stamp_of, VIEWS
+from support.harness import episode_of, Harness, noise, stamp_of, VIEWS
 from support.tiny_bundle import CHANNELS, GRID, LENGTH, robot_bundle
 
 GOOD = {view: noise(index) for index, view in enumerate(VIEWS)}
@@ -71,8 +71,10 @@ def test_stamps_are_those_of_the_pixels(harness: Harness) -> None:
     assert len(success.mode_names) == len(success.mode_probabilities) > 0
     assert success.clip_stamps[-1] == message.header.stamp
     parts = parts_of(message)
-    assert list(parts) == ['clip']
-    assert np.allclose(np.linalg.norm(parts['clip'], axis=1), 1.0, atol=1e-5)
+    assert list(parts) == ['spatial', 'keypoints', 'task']
+    assert [rows.shape for rows in parts.values()] == [
+        (2, GRID * GRID * CHANNELS), (2, 2 * CHANNELS), (2, CHANNELS)]
+    assert np.allclose(np.linalg.norm(parts['task'], axis=1), 1.0, atol=1e-5)
 
 
 def test_info_is_latched_and_true(harness: Harness) -> None:
@@ -86,11 +88,15 @@ def test_info_is_latched_and_true(harness: Harness) -> None:
         late.close()
     assert info.bundle_sha256 == bundle.sha256
     assert (info.provider_requested, info.provider) == ('cpu', 'CPUExecutionProvider')
-    assert info.dim == CHANNELS and info.view_names == list(VIEWS)
+    assert info.view_names == list(VIEWS)
     assert list(info.token_grid) == [GRID, GRID] and info.clip_length == LENGTH
-    (part,) = info.parts
-    assert (part.name, part.offset, list(part.shape), part.frames, part.unit_norm) == (
-        'clip', 0, [CHANNELS], LENGTH, True)
+    grid = GRID * GRID * CHANNELS
+    assert [(part.name, part.offset, list(part.shape), part.frames, part.unit_norm)
+            for part in info.parts] == [
+        ('spatial', 0, [GRID, GRID, CHANNELS], 1, False),
+        ('keypoints', grid, [CHANNELS, 2], 1, False),
+        ('task', grid + 2 * CHANNELS, [CHANNELS], 1, True)]
+    assert info.dim == grid + 3 * CHANNELS
     assert [task.task_id for task in info.tasks] == ['cup', 'drawer']
     cup, drawer = info.tasks
     assert cup.calibrated and not drawer.calibrated
@@ -134,7 +140,8 @@ def test_a_new_episode_forgets_the_old(harness: Harness) -> None:
     assert task.nearest_tasks[0] == 'open the drawer'
     other = harness.send_until_embedded(GOOD)[1]
     assert other.task == 'close the drawer' and episode_of(other) == episode_of(task)
-    assert (rows_of(other) * rows_of(new)).sum(1).max() < 0.99999, 'the task changes nothing'
+    changed = {name: (rows != parts_of(new)[name]).any() for name, rows in parts_of(other).items()}
+    assert changed == {'spatial': False, 'keypoints': False, 'task': True}, 'the task changes one'
 
 
 def test_parameters_change_together_or_not_at_all(harness: Harness) -> None:

@@ -171,5 +171,5 @@ print(sorted(opened.items()))
 """
     done = subprocess.run([sys.executable, '-c', program, str(tiny)], capture_output=True,
                           text=True, timeout=120, check=True)
-    used = {'bundle.yaml', *REQUIRED_FILES} - {'card.md'}
+    used = {'bundle.yaml', 'spatial.onnx', *REQUIRED_FILES} - {'card.md'}
     assert done.stdout.strip() == str(sorted((name, 1) for name in used))

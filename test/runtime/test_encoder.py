@@ -29,9 +29,9 @@ TASK = 'pick up the cup'
 
 @pytest.fixture
 def encoder():
-    """Load the tiny bundle of two cameras afresh."""
+    """Load the tiny bundle of two cameras afresh, for clips; test_parts.py is about the others."""
     pytest.importorskip('onnx', reason='onnx is not installed: it makes the tiny bundle')
-    return Encoder.load(robot_bundle(), provider='cpu', threads=1)
+    return Encoder.load(robot_bundle(), provider='cpu', threads=1, parts=('clip',))
 
 
 def both(seed=0):
@@ -128,7 +128,8 @@ def test_the_task_makes_a_difference(encoder):
 def test_the_same_again_is_the_same(encoder):
     """Guards offline against live: equal frames give equal bits, in another session too."""
     ticks = play(encoder.start_episode(TASK))
-    again = play(Encoder.load(robot_bundle(), provider='cpu').start_episode(TASK))
+    again = play(Encoder.load(
+        robot_bundle(), provider='cpu', parts=('clip',)).start_episode(TASK))
     for one, other in zip(ticks, again, strict=True):
         np.testing.assert_array_equal(one.embedding, other.embedding)
         np.testing.assert_array_equal(one.attention, other.attention)
@@ -220,7 +221,7 @@ def test_arrays_that_are_not_contiguous(encoder):
 def test_geometry_is_applied(encoder):
     """Guards rotation and crop: they equal an image mounted right, for that view only."""
     geometry = {'wrist': ViewGeometry(180, (0.25, 0.0, 1.0, 0.5))}
-    mounted = Encoder.load(robot_bundle(), provider='cpu', geometry=geometry)
+    mounted = Encoder.load(robot_bundle(), provider='cpu', geometry=geometry, parts=('clip',))
     images = both(1)
     tick = mounted.start_episode(TASK).step(images, START)
     upright = np.rot90(images['wrist'], 2)[:240, 160:]
@@ -264,7 +265,8 @@ def test_mean_pooling_is_the_plain_mean(tiny, task):
 
     The view absent from the last set is reported with its last frame.
     """
-    encoder = Encoder.load(tiny, provider='cpu', pooling='mean' if task else 'attention')
+    encoder = Encoder.load(
+        tiny, provider='cpu', pooling='mean' if task else 'attention', parts=('clip',))
     episode = encoder.start_episode(task)
     tokens = {}
     for i in range(9):
@@ -283,14 +285,15 @@ def test_mean_pooling_is_the_plain_mean(tiny, task):
                     for s in clip]
             mean = np.concatenate(seen).mean(0)
             np.testing.assert_allclose(
-                tick.embedding[row], mean / np.linalg.norm(mean), atol=1e-6)
+                tick.part('clip')[row], mean / np.linalg.norm(mean), atol=1e-6)
             even = 1 / (4 * len(seen))
             np.testing.assert_allclose(tick.attention[row], even, atol=1e-6)
     assert (Status.NO_TASK in tick.status) == (not task)
 
 
-def test_attention_pooling_is_that_of_the_paper(tiny_encoder):
+def test_attention_pooling_is_that_of_the_paper(tiny):
     """Guards what goes into the graph: softmax over the clip's tokens, masked, against numpy."""
+    tiny_encoder = Encoder.load(tiny, provider='cpu', threads=1, parts=('clip',))
     episode = tiny_encoder.start_episode('open the drawer')
     query = 4.0 * episode.task.features[0, :4]
     frames = []

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from support.images import image, START, three
 
-GRAPHS = [('_visual', 0), ('_embed', 0), ('_embed', 1), *(('_success', i) for i in range(5))]
+GRAPHS = [('_visual', 0), ('_spatial', 0), ('_spatial', 1), ('_embed', 0), ('_embed', 1),
+          *(('_success', i) for i in range(5))]
 
 
 @pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])

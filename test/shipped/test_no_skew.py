@@ -10,12 +10,15 @@ On real robot footage where it lies beside the repository, on the shipped episod
 from pathlib import Path
 
 import cv2
-from hralign_ros.runtime import decode_compressed, default_bundle, Encoder
+from hralign_ros.nodes.policy_example import parts_of
+from hralign_ros.runtime import decode_compressed, default_bundle, DEFAULT_PARTS, Encoder
 import numpy as np
 import pytest
 from support.harness import Harness, ROOT, rows_of, video_frames
 
 TASK = 'put the marker in the cup'
+# Of norm 1, so that a product is a cosine.
+CLIP = {'embedding_parts': "['clip']"}
 FOOTAGE = ROOT.parent / 'shared/footage'
 REAL = all((FOOTAGE / name).is_file() for name in ('droid/droid_05.mp4', 'rh20t/task11.mp4'))
 FRAMES = 12
@@ -52,7 +55,7 @@ def test_embeddings_equal_the_plain_encoders(
     transport = 'compressed' if encoding == 'jpeg' else 'raw'
     process = harness.start_active(
         bundle="''", task=f"'{TASK}'", wrist__transport=transport,
-        third_person__transport=transport)
+        third_person__transport=transport, **CLIP)
     clips = _clips()
     sent = {}
     for index in range(FRAMES):
@@ -61,7 +64,7 @@ def test_embeddings_equal_the_plain_encoders(
         sent[stamp] = (images, message)
     assert process.stop() == 0, process.output
 
-    encoder = Encoder.load(default_bundle())
+    encoder = Encoder.load(default_bundle(), parts=('clip',))
     episode, decoded = encoder.start_episode(TASK), encoder.start_episode(TASK)
     for stamp, (images, message) in sent.items():
         tick = episode.step(images, stamp)
@@ -79,13 +82,31 @@ def test_embeddings_equal_the_plain_encoders(
     assert (first * last).sum(1).min() < 0.999, 'the frames do not differ; this test shows nothing'
 
 
+def test_parts_equal_the_plain_encoders(harness: Harness) -> None:
+    """What the node publishes without being told is what the plain Encoder computes, by name."""
+    process = harness.start_active(bundle="''", task=f"'{TASK}'")
+    sent = {}
+    for index in range(3):
+        images = {view: frames[index] for view, frames in _clips().items()}
+        stamp, message = harness.send_until_embedded(images)
+        sent[stamp] = (images, message)
+    assert process.stop() == 0, process.output
+    episode = Encoder.load(default_bundle()).start_episode(TASK)
+    for stamp, (images, message) in sent.items():
+        tick, parts = episode.step(images, stamp), parts_of(message)
+        assert tuple(parts) == DEFAULT_PARTS
+        for name, rows in parts.items():
+            np.testing.assert_allclose(
+                rows, tick.part(name).reshape(2, -1), atol=1e-4, err_msg=name)
+
+
 def test_mono8_equals_the_grey_image(harness: Harness) -> None:
     """A grey camera gives what its image with three equal channels gives."""
-    harness.start_active(bundle="''", task=f"'{TASK}'")
+    harness.start_active(bundle="''", task=f"'{TASK}'", **CLIP)
     images = {view: frames[0] for view, frames in _clips().items()}
     grey = {view: np.repeat(np.asarray(
         np.round(image @ [0.299, 0.587, 0.114]), np.uint8)[..., None], 3, axis=2)
         for view, image in images.items()}
     stamp, message = harness.send_until_embedded(images, encoding='mono8')
-    tick = Encoder.load(default_bundle()).start_episode(TASK).step(grey, stamp)
+    tick = Encoder.load(default_bundle(), parts=('clip',)).start_episode(TASK).step(grey, stamp)
     assert ((rows_of(message) * tick.embedding).sum(1) >= 0.999).all()

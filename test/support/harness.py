@@ -362,7 +362,7 @@ def episode_of(message: Any) -> int:
 
 
 def rows_of(message: TaskEmbedding) -> np.ndarray:
-    """Read an embedding message as float32 [V, C]."""
+    """Read an embedding message as float32 [V, dim], all parts."""
     return np.frombuffer(message.data, np.float32).reshape(-1, message.dim)
 
 

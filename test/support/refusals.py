@@ -10,7 +10,8 @@ from typing import Any
 from hralign_ros.runtime import BundleError, Encoder
 import pytest
 
-GRAPHS = ('preprocess.onnx', 'visual.onnx', 'embed.onnx', 'success.onnx', 'text.onnx')
+GRAPHS = ('preprocess.onnx', 'visual.onnx', 'embed.onnx', 'spatial.onnx', 'success.onnx',
+          'text.onnx')
 MISSING = object()
 # What an error may offer: how to fix it, or what is needed in place of what came.
 REMEDY = re.compile(

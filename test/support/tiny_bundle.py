@@ -34,6 +34,8 @@ VIEWS = ('left', 'middle', 'right')
 ROBOT_VIEWS = ('wrist', 'third_person')
 SIDE, GRID, CHANNELS, LENGTH = 16, 2, 4, 3
 DIM, MODES, PROMPT = 8, 2, 2
+# x and y of the middle of each quarter of an image.
+PLACES = np.array([[-.5, -.5], [.5, -.5], [-.5, .5], [.5, .5]], np.float32)
 WORDS = ('[UNK]', 'pick', 'up', 'the', 'cup', 'open', 'drawer', 'close', 'shared', 'warm')
 
 
@@ -117,6 +119,27 @@ def _embed(views: int) -> bytes:
          'over': np.array([1, 2], np.int64), 'last_axis': np.array([1], np.int64),
          'flat': np.array([views, -1], np.int64),
          'clip': np.array([views, LENGTH, count], np.int64)})
+
+
+def _spatial(views: int) -> bytes:
+    """
+    Take the channels themselves as components.
+
+    So `spatial` is the tokens as they are, and a keypoint is where its colour is bright.
+    """
+    from onnx import helper
+
+    node, count = helper.make_node, GRID * GRID
+    return _model(
+        [node('Reshape', ['tokens', 'flat'], ['spatial']),
+         node('Softmax', ['tokens'], ['weights'], axis=1),
+         node('Transpose', ['weights'], ['turned'], perm=[0, 2, 1]),
+         node('MatMul', ['turned', 'places'], ['points']),
+         node('Reshape', ['points', 'flat'], ['keypoints'])],
+        {'tokens': ('FLOAT', [views, count, CHANNELS])},
+        {'spatial': ('FLOAT', [views, count * CHANNELS]),
+         'keypoints': ('FLOAT', [views, CHANNELS * 2])},
+        {'flat': np.array([views, -1], np.int64), 'places': PLACES})
 
 
 def _success(views: int) -> bytes:
@@ -219,6 +242,7 @@ def write_tiny_bundle(folder: Path, views: tuple[str, ...] = VIEWS) -> None:
         licenses={'all': 'Apache-2.0'}), {
             'preprocess.onnx': _preprocess(), 'visual.onnx': _visual(len(views)),
             'embed.onnx': _embed(len(views)), 'success.onnx': _success(len(views)),
+            'spatial.onnx': _spatial(len(views)),
             'text.onnx': _text(), 'tokenizer.json': _tokenizer()}, _tasks(views))
 
 

@@ -130,7 +130,8 @@ NODE_PARAMETERS = (
               choices=POOLINGS),
     Parameter('embedding_parts', [''],
               f'Parts of the embedding, in this order; of {", ".join(PARTS)}. Empty names are '
-              f'left out; without any: {", ".join(DEFAULT_PARTS)}, as far as the bundle has them.'),
+              f'left out; without any: {", ".join(DEFAULT_PARTS)}, as far as the bundle has '
+              'them.'),
     Parameter('task', '', 'Initial instruction; ~/set_task changes it.'),
     Parameter('views', list(DEFAULT_VIEWS),
               'Names of the camera views; the same as in the bundle.'),

@@ -56,8 +56,8 @@ def relabelled(attempts: Sequence[Attempt], *, times: bool) -> list[Attempt]:
     made = []
     for a in attempts:
         flags = a.episode.success_flags if times else ()
-        done, failed = label(replace(a.episode, success_flags=flags), a.time_s)
-        made.append(replace(a, done=done, failed=failed))
+        done, failed, timed = label(replace(a.episode, success_flags=flags), a.time_s)
+        made.append(replace(a, done=done, failed=failed, timed=timed))
     return made
 
 
@@ -225,27 +225,32 @@ def out_of_distribution(
     side = manifest.image_size
     black = encoder.encode_images({
         view: np.zeros((side, side, 3), np.uint8) for view in manifest.views})[0]
-    dark = (head.pool.numpy() @ black).reshape(len(views), -1)
+    dark = {'means': (head.pool.numpy() @ black).reshape(len(views), -1),
+            'tokens': train.basis.apply(black)}
 
     def changed(some: Sequence[Attempt], change: Any) -> dict[str, int]:
-        scores = [ood_scores(head, replace(a, means=np.ascontiguousarray(change(a.means))), views)
-                  for a in some]
+        scores = [ood_scores(head, replace(a, **{
+            name: np.ascontiguousarray(change(name, getattr(a, name)))
+            for name in ('means', 'tokens')}), views) for a in some]
         every = np.concatenate(scores)
         return {'out': int((every > 1.0).sum()), 'ticks': len(every)}
 
     def covered(view: int) -> Any:
-        def change(means: Any) -> Any:
-            means = means.copy()
-            means[:, view] = dark[view]
-            return means
+        def change(name: str, values: Any) -> Any:
+            values = values.copy()
+            values[:, view] = dark[name][view]
+            return values
         return change
 
-    found = {'fresh attempts': changed(test, lambda m: m),
-             'cameras swapped': changed(test, lambda m: m[:, ::-1]),
-             'upside down': changed(turned, lambda m: m)}
+    def as_it_is(name: str, values: Any) -> Any:
+        return values
+
+    found = {'fresh attempts': changed(test, as_it_is),
+             'cameras swapped': changed(test, lambda _, values: values[:, ::-1]),
+             'upside down': changed(turned, as_it_is)}
     for view, name in enumerate(manifest.views):
         found[f'{name} covered'] = changed(test, covered(view))
-    return found | {name: changed(some, lambda m: m) for name, some in others.items()}
+    return found | {name: changed(some, as_it_is) for name, some in others.items()}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

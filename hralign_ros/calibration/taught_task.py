@@ -38,7 +38,7 @@ from hralign_ros.runtime.tasks import (
     Task,
     USUAL_RATE,
 )
-from hralign_ros.training.attempts import Attempt, Attempts, view_sets
+from hralign_ros.training.attempts import Attempt, Attempts, TAIL_S, UNKNOWN_S, view_sets
 from hralign_ros.training.taught_head import (
     Choice,
     choose,
@@ -302,11 +302,10 @@ def verdict(result: TaughtTask) -> list[str]:
             if evidence and not evidence.suffices
             else 'too few attempts or sessions, or too short ones'))
     else:
-        timed = all(any(s.attempt.episode.success_flags)
-                    for s in result.scored if s.attempt.succeeds)
+        timed = all(s.attempt.timed for s in result.scored if s.attempt.succeeds)
         lines.append(
             f'{row.decided} of {row.successes} successes decided, {row.early} '
-            + ('early' if timed else 'more than 2 s before their end')
+            + ('early' if timed else f'more than {TAIL_S + UNKNOWN_S:g} s before their end')
             + f', {row.false} of {row.failures} failures called SUCCESS ({evidence})')
         lines.append(
             f'decides at a false-alarm rate of {100 * row.rate:.3g} %: expected at most that, '

@@ -49,6 +49,7 @@ class TaughtHead(nn.Module):
         self.ood_axes: Tensor
         self.ood_rest: Tensor
         self.ood_limit: Tensor
+        self.contrast_limit: Tensor
         self.register_buffer('basis_mean', torch.zeros(channels))
         self.register_buffer('basis_matrix', torch.zeros(channels, size))
         members = torch.zeros(sets, views)
@@ -68,6 +69,8 @@ class TaughtHead(nn.Module):
         self.register_buffer('ood_rest', torch.ones(views))
         # Of each view's distance, above which its images are not the lab's.
         self.register_buffer('ood_limit', torch.ones(views))
+        # Of each view's contrast, below which it is covered.
+        self.register_buffer('contrast_limit', torch.zeros(views))
 
     def forward(self, tokens: Tensor, mask: Tensor, video: Tensor) -> tuple[Tensor, ...]:
         """
@@ -92,7 +95,7 @@ class TaughtHead(nn.Module):
             * there[:, None, None]
         score, failure = self.score(seen, there, video)
         return (score[None], failure[None],
-                self.ood_score((self.pool @ frames[:, 0]).flatten(1), there)[None])
+                self.ood_score((self.pool @ frames[:, 0]).flatten(1), reduced[:, 0], there)[None])
 
     def score(self, seen: Tensor, there: Tensor, video: Tensor) -> tuple[Tensor, Tensor]:
         """
@@ -109,15 +112,22 @@ class TaughtHead(nn.Module):
         scale = which @ self.failure_scale
         return logits[0], torch.sigmoid(scale[0] * logits[1] + scale[1])
 
-    def ood_score(self, means: Tensor, there: Tensor) -> Tensor:
+    def ood_score(self, means: Tensor, reduced: Tensor, there: Tensor) -> Tensor:
         """
         Tell how unlike the lab's own images the newest frames are: more than 1, not its own.
 
+        A wrist camera sees so much that the means of a covered one are nothing unusual; that all
+        places look alike is.
+
         :param means: [..., V, QUADRANTS * C].
+        :param reduced: [..., V, N, R], tokens.
         :param there: [..., V].
-        :returns: [...], the largest of all views' distances, each as a multiple of its limit.
+        :returns: [...], the largest of all views' distances, each as a multiple of its limit, and
+            of how often their contrasts go into theirs.
         """
-        return (self.ood_distances(means) / self.ood_limit * there).amax(-1)
+        far = self.ood_distances(means) / self.ood_limit
+        covered = self.contrast_limit / contrast(reduced).clamp_min(1e-6)
+        return (torch.maximum(far, covered) * there).amax(-1)
 
     def ood_distances(self, means: Tensor) -> Tensor:
         """
@@ -131,6 +141,12 @@ class TaughtHead(nn.Module):
         beside = (centred * centred).sum(-1) - (along * along).sum(-1)
         distance = (along * along / self.ood_axes).mean(-1) + beside / self.ood_rest
         return 0.5 * distance
+
+
+def contrast(reduced: Tensor) -> Tensor:
+    """Measure how unlike one another the places of an image are: [..., N, R] to [...]."""
+    centred = reduced - reduced.mean(-2, keepdim=True)
+    return (centred * centred).sum(-1).mean(-1)
 
 
 def quadrants(grid: tuple[int, int]) -> Tensor:

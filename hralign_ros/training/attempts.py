@@ -42,7 +42,7 @@ SIZE = 32
 SCHEMA_VERSION = 1
 # Where only the outcome of an attempt is known: the last seconds of a success, in which the task
 # is accomplished, and those before them, of which nothing is known. The same for failures.
-TAIL_S, UNKNOWN_S = 0.8, 1.2
+TAIL_S, UNKNOWN_S = 0.8, 1.7
 # Nobody labels the moment of success better than this: as much before it is not known either.
 TOLERANCE_S = 0.4
 # So many frames are in memory at a time.
@@ -61,6 +61,7 @@ class Attempt:
     :param time_s: float64 [F], from the first frame.
     :param done: float32 [F], whether the task is accomplished: 1, 0, or NaN where nobody knows.
     :param failed: the same of having failed.
+    :param timed: whether the moment of success is labelled, and not the outcome alone.
     """
 
     episode: Episode
@@ -70,6 +71,7 @@ class Attempt:
     time_s: NDArray[np.float64]
     done: Floats
     failed: Floats
+    timed: bool
 
     @property
     def succeeds(self) -> bool:
@@ -142,23 +144,23 @@ def load_attempts(
             continue
         stored = features[episode.episode_id]
         times = np.asarray(stored['time_s'])
-        done, failed = label(episode, times)
+        done, failed, timed = label(episode, times)
         sets = view_sets([v for v in encoder.manifest.views if v in episode.robot_videos])
         found.append(Attempt(
             episode, np.array(stored['tokens']), np.array(stored['means']),
             {views: np.asarray(stored['video'][i], np.float32) for i, views in enumerate(sets)},
-            times, done, failed))
+            times, done, failed, timed))
     return Attempts(tuple(found), basis)
 
 
-def label(episode: Episode, time_s: NDArray[np.float64]) -> tuple[Floats, Floats]:
+def label(episode: Episode, time_s: NDArray[np.float64]) -> tuple[Floats, Floats, bool]:
     """
     Say of each tick whether the task is accomplished, and whether the attempt has failed.
 
     By the episode's flags where it has some; otherwise by its outcome, see TAIL_S.
 
     :param time_s: float64 [F].
-    :returns: float32 [F] each: 1, 0, or NaN.
+    :returns: float32 [F] each: 1, 0, or NaN; whether the moment of success is labelled.
     """
     left = time_s[-1] - time_s
     tail, unknown = left <= TAIL_S, left <= TAIL_S + UNKNOWN_S
@@ -179,7 +181,7 @@ def label(episode: Episode, time_s: NDArray[np.float64]) -> tuple[Floats, Floats
         failed[:] = np.nan
         failed[: max(1, len(time_s) // 5)] = 0.0
         failed[tail] = 1.0
-    return done, failed
+    return done, failed, bool(flags.any())
 
 
 def _videos(episode: Episode, manifest: Manifest) -> Videos:

@@ -243,9 +243,9 @@ def test_a_success_that_only_the_last_frame_tells():
                       time_s=[i / 30 for i in range(100)],
                       success_flags=[False] * 99 + [True])
     ticks = np.append(np.arange(0.0, 3.3, 0.2), 3.3)
-    done, _ = label(episode, ticks)
+    done, *_ = label(episode, ticks)
     assert done[-1] == 1 and (done[:-3] == 0).all() and np.isnan(done[-3:-1]).all()
-    done, _ = label(episode, ticks[:-1])
+    done, *_ = label(episode, ticks[:-1])
     assert (done[-4:] == 1).all(), 'by its outcome, where no tick is flagged'
 
 

@@ -23,11 +23,11 @@ import numpy as np
 
 # How long after the cameras' instant a tick begins: transport is over by then [ns].
 OFFSET = 5_000_000
-STAGES = ('preprocess', 'visual', 'embed', 'success')
+STAGES = ('preprocess', 'visual', 'spatial', 'embed', 'success')
 
 
 class Graphs:
-    """The graphs of one tick as plain onnxruntime sessions."""
+    """The graphs of one tick, for the default parts, as plain onnxruntime sessions."""
 
     def __init__(self, path: str, threads: int, task: str) -> None:
         bundle = load_bundle(path)
@@ -43,7 +43,9 @@ class Graphs:
             'tokens': np.zeros((*shape, *manifest.tokens.shape), np.float32),
             'mask': np.ones(shape, np.float32)}
         age = np.tile(np.arange(length - 1, -1, -1, dtype=np.float32), (len(self.views), 1))
-        self._embed = {**self._clip, 'task': features.features[0]}
+        newest = np.zeros(shape, np.float32)
+        newest[:, -1] = 1.0
+        self._embed = {**self._clip, 'mask': newest, 'task': features.features[0]}
         self._success = {**self._clip, 'age': age * np.float32(manifest.clip.period_s),
                          'text': features.features, 'mode_mask': features.task.mode_mask}
         self._pixels = np.zeros((len(self.views), 3, side, side), np.float32)
@@ -55,15 +57,16 @@ class Graphs:
 
         :returns: nanoseconds inside session.run by stage, in the order of STAGES.
         """
-        spent = [0, 0, 0, 0]
+        spent = [0] * len(STAGES)
         run = self._run
         for row, image in enumerate(images):
             self._pixels[row] = run(spent, 0, {'image': image[None]})[0]
         tokens = run(spent, 1, {'pixels': self._pixels})
         self._clip['tokens'][:, self._count % self._clip['tokens'].shape[1]] = tokens
         self._count += 1
-        run(spent, 2, self._embed)
-        run(spent, 3, self._success)
+        run(spent, 2, {'tokens': tokens})
+        run(spent, 3, self._embed)
+        run(spent, 4, self._success)
         return spent
 
     def _run(self, spent: list[int], stage: int, feed: dict[str, np.ndarray]) -> np.ndarray:

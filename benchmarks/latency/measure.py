@@ -60,8 +60,8 @@ NOTES = {
     'latency': 'publish_time - header.stamp; the stamp is the instant at which both cameras are '
                'triggered, so sending, transport, matching, decoding and inference are in it',
     'bare_p50_ms': 'time inside session.run for one tick (preprocess for each view, visual, '
-                   'embed, success), same session options, at 30 Hz, cameras running and the '
-                   'node deactivated but still receiving',
+                   'spatial, embed, success), same session options, at 30 Hz, cameras running '
+                   'and the node deactivated but still receiving',
     'ratio_p50': 'blocks_node_p50_ms / bare_p50_ms: node and bare in turns, in short blocks',
     'drops': 'frames sent and not in any published embedding',
     'load_average': '1, 5 and 15 minutes, at the end of the row; the benchmark itself is in it',

@@ -62,6 +62,7 @@ def evaluate(
 
 def export(
     run: Path | None = None, /, *, output: Path, report: Path | None = None,
+    data: Sequence[Path] = (),
     backbone: str = 'efficientnet_lite0', weights: str | None = None,
     views: Sequence[str] = ('wrist', 'third_person'), int8: bool = False, fp16: bool = False,
     replace: bool = False, seed: int = 0, command: str,
@@ -72,6 +73,8 @@ def export(
     :param run: folder of `hralign encoder train`; without it, the adapters are identity
     :param output: bundle to write
     :param report: report.json of `hralign encoder evaluate`, for the card
+    :param data: data sets to fit the embedding's parts spatial and keypoints to; without, the
+        bundle lacks them until `hralign bundle add-parts`
     :param backbone: where there is no RUN: efficientnet_lite0, resnet50, vit_b_16, r3m_resnet50,
         d4r_vit_b, mvp_vit_b, ..., torchvision:NAME or timm:NAME
     :param weights: state dict (.pth read without pickle, .safetensors)
@@ -81,8 +84,11 @@ def export(
     :param replace: also replace a bundle whose success head is trained
     :param seed: of random weights
     """
+    from hralign_ros.data.manifest import read_manifest
     from hralign_ros.export.bundle import export_bundle, ExportOptions
+    from hralign_ros.export.parts import add_parts
 
+    sets = [read_manifest(folder) for folder in data]
     options = ExportOptions(backbone=backbone, weights=weights, views=tuple(views), int8=int8,
                             fp16=fp16, seed=seed, name=output.name)
     adaptation = None
@@ -100,6 +106,8 @@ def export(
     try:
         manifest = export_bundle(
             output, options, command=command, adaptation=adaptation, replace_trained=replace)
+        if sets:
+            manifest = add_parts(output, sets, output, command=command)
     except (ValueError, RuntimeError) as error:
         raise BundleError(str(error)) from error
     total = sum(entry.bytes for entry in manifest.files.values())

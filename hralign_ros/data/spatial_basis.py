@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hralign_ros.data.manifest import DataError, DataSet
-from hralign_ros.data.token_features import sample_tokens
+from hralign_ros.data.token_features import sample_tokens, sampled_episodes
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.parts import keypoints_shape
 from hralign_ros.runtime.report import Report
@@ -88,7 +88,7 @@ def spatial_basis_of(
     chosen = [data.only(e for e in data.episodes
                         if e.split in ('train', '') and set(e.robot_videos) & views)
               for data in sets]
-    episodes = [episode for data in chosen for episode in data.episodes]
+    episodes = [episode for data in chosen if data.episodes for episode in sampled_episodes(data)]
     if not episodes:
         raise DataError(
             f'{", ".join(str(data.folder) for data in sets)}: no episode of a robot that is in '

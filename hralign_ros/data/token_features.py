@@ -213,14 +213,19 @@ def _training(data: DataSet, encoder: Encoder) -> DataSet:
     return chosen
 
 
+def sampled_episodes(data: DataSet) -> list[Episode]:
+    """Choose the episodes that a basis is fitted to, spread over the data set."""
+    rows = np.linspace(0, len(data.episodes) - 1, _BASIS_EPISODES).round().astype(int)
+    return [data.episodes[row] for row in np.unique(rows)]
+
+
 def sample_tokens(
     data: DataSet, encoder: Encoder, report: Report,
 ) -> Iterator[tuple[Any, Any]]:
-    """Encode a few frames of some episodes, spread over the data set; see `fit_basis`."""
-    views, episodes = encoder.manifest.views, data.episodes
-    rows = np.unique(np.linspace(0, len(episodes) - 1, _BASIS_EPISODES).round().astype(int))
-    for row in rows:
-        episode, tokens = episodes[row], {}
+    """Encode a few frames of the sampled episodes of a data set; see `fit_basis`."""
+    views = encoder.manifest.views
+    for episode in sampled_episodes(data):
+        tokens = {}
         for view in views:
             if view not in episode.robot_videos:
                 continue

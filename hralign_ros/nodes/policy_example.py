@@ -26,6 +26,9 @@ PARAMETERS = (
     # After a cleanup or a restart the encoder has the task of its launch file again.
     Parameter('task', '',
               'Hold while the encoder works on another instruction; empty: act on any.'),
+    # Its own parameter embedding_parts says which ones the encoder publishes, and in which order.
+    Parameter('parts', ['spatial', 'keypoints'],
+              'Parts of the embedding that the policy takes; hold while there is none of a name.'),
 )
 
 
@@ -40,6 +43,7 @@ class PolicyExample(Node):
         super().__init__('policy_example')
         values = declared(self, PARAMETERS)
         self._max_age, self._task = values['max_age_s'], values['task']
+        self._parts: list[str] = values['parts']
         self._newest: TaskEmbedding | None = None
         # The episode that has ended last, and how.
         self._ended: tuple[TimeMessage | None, str] = (None, '')
@@ -82,6 +86,10 @@ class PolicyExample(Node):
             message.view_names, message.view_valid, strict=True) if not valid]
         if missing:
             return f'without {", ".join(missing)}'
+        lacking = [name for name in self._parts if name not in message.part_names]
+        if lacking:
+            return (f'the embedding has no part {", ".join(lacking)}; name it in the parameter '
+                    'embedding_parts of the encoder')
         if self._bundle and message.bundle_sha256 != self._bundle:
             return 'the bundle has changed: its embeddings are in another space'
         # An attempt that has ended stays so: while a camera is covered the decision is ABSTAIN.
@@ -93,23 +101,29 @@ class PolicyExample(Node):
         why = self._why_hold()
         if not why and self._newest is not None:
             self._bundle = self._newest.bundle_sha256
-            self._act(parts_of(self._newest))
+            parts = parts_of(self._newest)
+            self._act(np.concatenate([parts[name].ravel() for name in self._parts]))
         state = f'HOLD: {why}' if why else 'ACT'
         if state != self._state:
             self.get_logger().info(state)
         self._state = state
         self._publisher.publish(String(data=state))
 
-    def _act(self, parts: dict[str, np.ndarray]) -> None:
+    def _act(self, seen: np.ndarray) -> None:
         """
         Put your policy here.
 
-        :param parts: float32 [V, n] by name, one row per view; ~/info has each one's shape.
+        :param seen: float32 [numbers], the parts one after the other, each of all views. ~/info of
+            the encoder has the shape of each part.
         """
 
 
 def parts_of(message: TaskEmbedding) -> dict[str, np.ndarray]:
-    """Slice the rows of an embedding into its parts, float32 [V, n] by name."""
+    """
+    Slice the rows of an embedding into its parts, float32 [V, n] by name.
+
+    By name and offset: so a policy finds its parts wherever they are in a row.
+    """
     rows = np.frombuffer(message.data, np.float32).reshape(len(message.view_names), message.dim)
     ends = [*message.part_offsets[1:], message.dim]
     return {name: rows[:, start:end] for name, start, end in zip(

@@ -3,6 +3,7 @@
 
 """The nodes around the encoder: the video as a camera, the example policy, the demo."""
 
+from collections.abc import Sequence
 import csv
 from fractions import Fraction
 from pathlib import Path
@@ -25,12 +26,14 @@ from support.harness import Harness, noise, ROOT, stamp_of, VIEWS
 GOOD = {view: noise(index) for index, view in enumerate(VIEWS)}
 
 
-def embedding_of(stamp: int, **fields: Any) -> TaskEmbedding:
-    """Make the smallest embedding that there can be: one view, one part, one number."""
+def embedding_of(
+    stamp: int, parts: Sequence[str] = ('spatial', 'keypoints'), **fields: Any,
+) -> TaskEmbedding:
+    """Make the smallest embedding that there can be: one view, one number a part."""
     message = TaskEmbedding(
-        dim=1, view_names=['wrist'], view_valid=[True], part_names=['clip'], part_offsets=[0],
-        **fields)
-    message.data.append(1.0)
+        dim=len(parts), view_names=['wrist'], view_valid=[True], part_names=list(parts),
+        part_offsets=list(range(len(parts))), **fields)
+    message.data.extend([1.0] * len(parts))
     message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 1_000_000_000)
     return message
 
@@ -152,6 +155,32 @@ def test_policy_holds_when_the_clock_was_set_back(harness: Harness) -> None:
 
     harness.wait(ahead, 'HOLD for what comes from the future', process)
     assert 'ACT' not in states
+    assert process.stop() == 0, process.output
+
+
+def test_policy_holds_without_its_parts(harness: Harness) -> None:
+    """Guards a policy whose encoder publishes other parts: it says what to set, and holds."""
+    states: list[str] = []
+    harness.node.create_subscription(
+        String, '/policy_example/state', lambda m: states.append(m.data), 10)
+    process = harness.start('policy_example', rate_hz='20.0', parts="['keypoints', 'mean']")
+    publisher = harness.node.create_publisher(TaskEmbedding, '/encoder/embedding', 1)
+
+    def state_of(word: str, *parts: str) -> None:
+        states.clear()
+
+        def seen() -> bool:
+            publisher.publish(embedding_of(harness.now(), parts))
+            harness.spin(0.05)
+            return any(word in state for state in states)
+
+        harness.wait(seen, word, process)
+
+    state_of('HOLD: the embedding has no part keypoints, mean; name it in the parameter '
+             'embedding_parts', 'clip')
+    state_of('no part mean', 'keypoints', 'task')
+    assert 'ACT' not in states
+    state_of('ACT', 'mean', 'task', 'keypoints')
     assert process.stop() == 0, process.output
 
 

@@ -3,6 +3,8 @@
 
 """What goes over the wire: stamps, views, latched info, attention, services, QoS."""
 
+from typing import Any
+
 from hralign_msgs.msg import SuccessProbability, TaskEmbedding
 from hralign_ros.nodes.policy_example import parts_of
 from hralign_ros.runtime import Decision, Encoder, load_bundle, Status
@@ -75,6 +77,45 @@ def test_stamps_are_those_of_the_pixels(harness: Harness) -> None:
     assert [rows.shape for rows in parts.values()] == [
         (2, GRID * GRID * CHANNELS), (2, 2 * CHANNELS), (2, CHANNELS)]
     assert np.allclose(np.linalg.norm(parts['task'], axis=1), 1.0, atol=1e-5)
+
+
+def test_parts_are_those_asked_for(harness: Harness) -> None:
+    """Guards embedding_parts: these in this order, in ~/info and in every message."""
+    process = harness.start_active(embedding_parts="['clip', 'keypoints', 'mean']")
+    names = ['clip', 'keypoints', 'mean']
+    encoder = Encoder.load(robot_bundle(), provider='cpu', parts=names)
+    message = harness.send_until_embedded(GOOD)[1]
+    assert list(message.part_names) == names and list(message.part_offsets) == [
+        0, CHANNELS, 3 * CHANNELS]
+    assert message.dim == 4 * CHANNELS and len(message.data) == 2 * message.dim
+    assert [(part.name, part.offset, tuple(part.shape), part.frames, part.unit_norm,
+             part.description) for part in harness.infos[-1].parts] == [
+        (part.name, part.offset, part.shape, part.frames, part.unit_norm, part.description)
+        for part in encoder.parts]
+    assert process.stop() == 0, process.output
+
+
+@pytest.mark.parametrize(('given', 'said'), [
+    ("['grid']", "'grid'; allowed: spatial, keypoints, mean, task, clip"),
+    ("['task', 'task']", 'each at most once')])
+def test_parts_that_there_are_not(harness: Harness, given: str, said: str) -> None:
+    """Guards a mistyped part: the node says what is allowed, and stays unconfigured."""
+    process = harness.start(autostart='true', embedding_parts=given)
+    harness.wait(lambda: 'parameter embedding_parts' in process.output, 'the error', process)
+    assert said in process.output and not harness.infos
+    assert harness.state() == 'unconfigured'
+
+
+def test_parts_that_the_bundle_lacks(harness: Harness, variant: Any) -> None:
+    """Guards a bundle without spatial.onnx: one error with what to do; without asking, a start."""
+    plain = variant(robot_bundle(), change=lambda d: d['files'].pop('spatial.onnx'))
+    process = harness.start(
+        autostart='true', bundle=f"'{plain}'", embedding_parts="['task', 'keypoints']")
+    harness.wait(lambda: 'has no spatial.onnx' in process.output, 'the error', process)
+    assert 'hralign bundle add-parts' in process.output and 'Traceback' not in process.output
+    assert harness.state() == 'unconfigured' and process.stop() == 0
+    harness.start_active(bundle=f"'{plain}'")
+    assert [part.name for part in harness.infos[-1].parts] == ['task']
 
 
 def test_info_is_latched_and_true(harness: Harness) -> None:

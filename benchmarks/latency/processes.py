@@ -13,6 +13,7 @@ import sys
 import time
 from typing import Any
 
+from benchmarks.latency.bare import STAGES
 from benchmarks.latency.cameras import LOG_COLUMNS
 from hralign_ros.runtime.fast_dds import use_profile
 import numpy as np
@@ -256,7 +257,7 @@ class Bare:
         assert self._child.process.stdin is not None
         self._child.process.stdin.write(f'run {seconds}\n')
         self._child.process.stdin.flush()
-        return np.array(json.loads(self._answer()), np.float64).reshape(-1, 4) * 1e-6
+        return np.array(json.loads(self._answer()), np.float64).reshape(-1, len(STAGES)) * 1e-6
 
     def _answer(self) -> str:
         assert self._child.process.stdout is not None

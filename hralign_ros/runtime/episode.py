@@ -25,6 +25,7 @@ from hralign_ros.runtime.memory import (
     EpisodeMemory,
     FrameSet,
     latest,
+    NewestClip,
     Recent,
 )
 from hralign_ros.runtime.parts import EmbeddingPart, part_named
@@ -163,8 +164,9 @@ class Episode:
             capacity=clip.capacity, stride=round(clip.stride_s * _NANOSECONDS))
         self._newest = np.zeros(len(encoder.manifest.views), np.int64)
         # One for both heads: each clip is assembled when its graph runs.
-        self._tokens = np.zeros((len(encoder.manifest.views), clip.length,
-                                 *encoder.manifest.tokens.shape), np.float32)
+        shape = len(encoder.manifest.views), clip.length, *encoder.manifest.tokens.shape
+        self._tokens = np.zeros(shape, np.float32)
+        self._alone = NewestClip(shape)
 
     def step(
         self,
@@ -256,7 +258,8 @@ class Episode:
             return assemble(frames, length=length, live=live, out=self._tokens)
 
         embedding, attention, pooling = encoder.embed(Recent(
-            newest.tokens, valid, lambda: clip_of([newest]), lambda: clip_of(frames)), self.task)
+            newest.tokens, valid, lambda: self._alone.assemble(newest, live),
+            lambda: clip_of(frames)), self.task)
         success = encoder.score(clip_of(self._memory.spread_clip()), self.task)
         status = self._status(success, valid)
         calibration, asked = success.calibration, self.decider.rules.alpha

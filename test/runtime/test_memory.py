@@ -3,7 +3,14 @@
 
 """What an episode remembers: bounded, chosen by stamp, hardly changed by a dropped frame."""
 
-from hralign_ros.runtime.memory import assemble, EpisodeMemory, FrameSet, ThinnedFrames
+from hralign_ros.runtime.memory import (
+    assemble,
+    EpisodeMemory,
+    FrameSet,
+    latest,
+    NewestClip,
+    ThinnedFrames,
+)
 import numpy as np
 import pytest
 
@@ -295,3 +302,43 @@ def test_ages_are_exact_at_real_stamps():
     frames = [frame(START + 1), frame(START + 2 * MS)]
     clip = assemble(frames, length=2, live=np.array([True]))
     np.testing.assert_allclose(clip.age, [[0.001999999, 0.0]], atol=1e-9)
+
+
+def seen(stamp, valid, seed, stamps=None):
+    """Make a frame set of three views with numbers in it, in absent ones too."""
+    rng = np.random.default_rng(seed)
+    valid = np.array(valid)
+    return FrameSet(stamp, np.where(valid, stamps or stamp, 0), valid,
+                    rng.random((3, 2, 4), np.float32))
+
+
+def test_a_clip_of_the_newest_frame_alone():
+    """Guards the shortcut for parts of one frame: it is what the long way gives, every time."""
+    made = NewestClip((3, LENGTH, 2, 4))
+    for index, (valid, live) in enumerate((
+            ([1, 1, 1], [1, 1, 1]), ([1, 0, 1], [1, 1, 1]), ([1, 1, 1], [0, 1, 1]),
+            ([1, 1, 1], [1, 1, 1]))):
+        frame_ = seen(START + index, np.array(valid, bool), index, [START - 5 * MS] * 3)
+        alive = np.array(live, bool)
+        short, long = made.assemble(frame_, alive), assemble([frame_], length=LENGTH, live=alive)
+        assert short.stamps == long.stamps
+        for one, other in ((short.tokens, long.tokens), (short.mask, long.mask),
+                           (short.age, long.age)):
+            np.testing.assert_array_equal(one, other)
+            assert one.dtype == other.dtype
+
+
+def test_the_latest_frame_of_each_view():
+    """Guards parts of the newest frame while a view is missing from the last set."""
+    frames = [seen(START, [True, True, False], 0), seen(START + 1, [True, False, True], 1),
+              seen(START + 2, [False, False, True], 2)]
+    everyone = np.ones(3, bool)
+    found = latest(frames, everyone)
+    assert found.stamp == START + 2 and found.valid.all()
+    assert found.stamps.tolist() == [START + 1, START, START + 2]
+    for view, index in enumerate((1, 0, 2)):
+        np.testing.assert_array_equal(found.tokens[view], frames[index].tokens[view])
+    assert latest(frames, np.array([False, False, True])) is frames[2], 'nothing is copied'
+    assert not latest(frames[2:], everyone).valid[:2].any(), 'there is none'
+    half = latest(frames, np.array([False, True, True]))
+    assert half.valid.tolist() == [False, True, True]

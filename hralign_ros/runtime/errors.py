@@ -43,6 +43,10 @@ class TaskError(HralignError):
     """An instruction cannot be used: too long, or not text."""
 
 
+class PolicyError(HralignError):
+    """A policy is missing, damaged, or does not belong to what it is given."""
+
+
 class DataError(HralignError):
     """A data set, or a video in it, is not what it should be."""
 

@@ -93,7 +93,7 @@ def _check(
             raise BundleError(
                 f'{name}: {kind} {tensor.name} is {node.type} {node.shape}, needed is '
                 f'{_ONNX_TYPE[tensor.dtype]} {[s if s else "any" for s in tensor.shape]}; '
-                'bundle.yaml and this graph do not belong together')
+                'the YAML file beside it and this graph do not belong together')
 
 
 def require_self_contained(model: bytes, *, name: str) -> None:

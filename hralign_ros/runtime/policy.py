@@ -1,0 +1,308 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+A policy: a folder with `policy.onnx` and `policy.yaml`, from an embedding to a chunk of actions.
+
+    encoder = Encoder.load(bundle, parts=read_policy(folder).part_names)
+    policy = Policy.load(folder, encoder)
+    attempt = policy.start_attempt()
+    episode = encoder.start_episode(policy.spec.task)
+    while True:
+        tick = episode.step(images, stamp=time_ns)
+        if attempt.due:
+            attempt.observe(tick.embedding, proprio)
+        command = attempt.next_action()
+
+The graph takes `embedding`, float32 [V, D], the parts that the policy wants of the views that it
+wants, in its own order; and `proprio`, float32 [P]. It returns `actions`, float32 [chunk, A], in
+the units that policy.yaml names: normalisation is inside. An input that a policy does not want, it
+does not have.
+"""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+import math
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from hralign_ros.runtime.encoder import Encoder
+from hralign_ros.runtime.episode import require_finite
+from hralign_ros.runtime.errors import BundleError, PolicyError
+from hralign_ros.runtime.files import load_yaml, MAX_YAML_BYTES, read_bounded
+from hralign_ros.runtime.graphs import Graph
+from hralign_ros.runtime.providers import SessionFactory, Tensor
+from hralign_ros.runtime.schema import in_brief, Limits, parse, Text
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+SCHEMA_VERSION = 1
+MANIFEST, GRAPH = 'policy.yaml', 'policy.onnx'
+MAX_GRAPH_BYTES = 512 << 20
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One number: its name, and the unit it is in."""
+
+    name: Text
+    unit: str = ''
+
+
+@dataclass(frozen=True)
+class PartSpec:
+    """A part of an embedding that a policy wants: its name and its shape in each view."""
+
+    name: Text
+    shape: Annotated[tuple[int, ...], Limits(1, 8)]
+
+    @property
+    def size(self) -> int:
+        """Length of the part in a row."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """
+    What policy.yaml says.
+
+    :param task: the instruction that the encoder is given.
+    :param graph_sha256: of policy.onnx, 64 hexadecimal digits.
+    :param views: V names, in the order of the graph's rows; none where `parts` is empty.
+    :param parts: in the order of a row.
+    :param proprio: P numbers, in order.
+    :param actions: A numbers of each action, in order.
+    :param chunk: actions that the graph returns.
+    :param execute: so many of them are run before it is asked again.
+    :param period_s: time between two actions [s].
+    :param bundle_sha256: of the bundle whose embeddings it learnt from; '' without parts.
+    :param training: for people: what it was trained on, and how.
+    """
+
+    task: Text
+    graph_sha256: Annotated[str, Limits(64, 64)]
+    views: Annotated[tuple[Text, ...], Limits(0, 8)]
+    parts: Annotated[tuple[PartSpec, ...], Limits(0, 16)]
+    proprio: Annotated[tuple[Channel, ...], Limits(0, 256)]
+    actions: Annotated[tuple[Channel, ...], Limits(1, 256)]
+    chunk: Annotated[int, Limits(1, 256)]
+    execute: Annotated[int, Limits(1, 256)]
+    period_s: Annotated[float, Limits(1e-3, 60.0)]
+    bundle_sha256: str = ''
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.execute > self.chunk:
+            raise ValueError(f'execute is {self.execute}; allowed is chunk, {self.chunk}, at most')
+        if bool(self.parts) != bool(self.views) or bool(self.parts) != bool(self.bundle_sha256):
+            raise ValueError('parts, views and bundle_sha256 go together: needed are all or none')
+        if not self.parts and not self.proprio:
+            raise ValueError('parts and proprio are both empty; needed is one of them')
+        for what, names in (('views', self.views), ('parts', self.part_names),
+                            ('proprio', [one.name for one in self.proprio]),
+                            ('actions', [one.name for one in self.actions])):
+            if len(set(names)) != len(names):
+                raise ValueError(f'{what} are {", ".join(names)}; needed are different names')
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """Names of the parts, for Encoder.load."""
+        return tuple(part.name for part in self.parts)
+
+    @property
+    def row(self) -> int:
+        """D, length of a view's row of the graph's input."""
+        return sum(part.size for part in self.parts)
+
+
+def read_policy(folder: str | os.PathLike[str]) -> PolicySpec:
+    """
+    Read and check policy.yaml.
+
+    :raises PolicyError: it is not there, or not as it should be.
+    """
+    path = Path(folder) / MANIFEST
+    data = _read(path, MAX_YAML_BYTES)
+    try:
+        document = load_yaml(data)
+    except Exception as error:  # PyYAML's constructors raise whatever they run into
+        reason = (str(error) or type(error).__name__).splitlines()[0][:300]
+        raise PolicyError(f'{path}: not YAML as a policy has it ({reason})') from error
+    try:
+        if not isinstance(document, dict):
+            raise ValueError('it is not a mapping')
+        version = document.pop('schema_version', None)
+        if version != SCHEMA_VERSION:
+            raise ValueError(f'schema_version is {in_brief(version)}; this package reads '
+                             f'{SCHEMA_VERSION}')
+        return parse(PolicySpec, document)
+    except ValueError as error:
+        raise PolicyError(f'{path}: {error}') from error
+
+
+class Policy:
+    """
+    A loaded policy; make one with Policy.load.
+
+    :ivar spec: what policy.yaml says.
+    """
+
+    def __init__(
+        self, spec: PolicySpec, graph: Graph, columns: NDArray[np.int64], rows: Sequence[int],
+    ) -> None:
+        self.spec = spec
+        self._graph, self._columns, self._rows = graph, columns, list(rows)
+
+    @classmethod
+    def load(
+        cls, folder: str | os.PathLike[str], encoder: Encoder | None = None, *, threads: int = 1,
+    ) -> 'Policy':
+        """
+        Load a policy and see that it belongs to an encoder.
+
+        :param encoder: whose embeddings it will be given; None: a policy without parts.
+        :raises PolicyError: a file is missing or damaged, the graph does not keep the contract, or
+            the policy learnt from another bundle or other parts or views.
+        :raises ProviderError: onnxruntime is not installed.
+        """
+        folder = Path(folder)
+        spec = read_policy(folder)
+        columns, rows = _places(folder, spec, encoder)
+        model = _read(folder / GRAPH, MAX_GRAPH_BYTES)
+        if (found := sha256(model).hexdigest()) != spec.graph_sha256:
+            raise PolicyError(
+                f'{folder / GRAPH}: SHA-256 is {found[:12]}..., but {MANIFEST} says '
+                f'{spec.graph_sha256[:12]}...; the file was damaged or replaced. Copy or export '
+                'the policy again')
+        inputs = [Tensor('embedding', 'float32', (len(spec.views), spec.row))] \
+            if spec.parts else []
+        if spec.proprio:
+            inputs.append(Tensor('proprio', 'float32', (len(spec.proprio),)))
+        try:
+            graph = Graph(
+                model, name=GRAPH, inputs=inputs,
+                outputs=[Tensor('actions', 'float32', (spec.chunk, len(spec.actions)))],
+                factory=SessionFactory('cpu', threads=threads))
+        except BundleError as error:
+            raise PolicyError(f'{folder}: {error}') from error
+        return cls(spec, graph, columns, rows)
+
+    def actions(self, embedding: Floats | None, proprio: Sequence[float] | Floats) -> Floats:
+        """
+        Ask for a chunk of actions.
+
+        :param embedding: of the encoder that it was loaded with, float32 [V, dim]; None: the
+            policy has no parts.
+        :param proprio: P numbers, in the order and units of `spec.proprio`.
+        :returns: float32 [chunk, A], in the units of `spec.actions`.
+        :raises ValueError: an input of another shape.
+        :raises InferenceError: the graph failed or returned values that are not finite.
+        """
+        spec, feed = self.spec, {}
+        if spec.parts:
+            if embedding is None or embedding.ndim != 2 or len(embedding) <= max(self._rows) \
+                    or embedding.shape[1] <= self._columns.max():
+                came = None if embedding is None else list(embedding.shape)
+                raise ValueError(f'the embedding is {came}; needed is that of the encoder that '
+                                 'the policy was loaded with')
+            feed['embedding'] = np.ascontiguousarray(
+                embedding[self._rows][:, self._columns], np.float32)
+        numbers = np.asarray(proprio, np.float32)
+        if numbers.shape != (len(spec.proprio),):
+            raise ValueError(
+                f'proprio has shape {list(numbers.shape)}; needed are {len(spec.proprio)} numbers'
+                f': {", ".join(one.name for one in spec.proprio) or "none"}')
+        if spec.proprio:
+            feed['proprio'] = numbers
+        chunk: Floats = self._graph.run(feed)[0]
+        require_finite(GRAPH, chunk)
+        return chunk
+
+    def start_attempt(self) -> 'Attempt':
+        """Start an attempt at the task."""
+        return Attempt(self)
+
+
+class Attempt:
+    """One attempt of a policy: its chunks of actions, each run as far as the policy says."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._left: deque[Floats] = deque()
+
+    @property
+    def left(self) -> int:
+        """Actions that are left of the last chunk."""
+        return len(self._left)
+
+    @property
+    def due(self) -> bool:
+        """Tell whether the next action has to be asked for."""
+        return not self._left
+
+    def observe(self, embedding: Floats | None, proprio: Sequence[float] | Floats) -> None:
+        """Ask for the next chunk, in place of what is left of the last; see Policy.actions."""
+        chunk = self._policy.actions(embedding, proprio)
+        self._left = deque(chunk[:self._policy.spec.execute])
+
+    def next_action(self) -> Floats:
+        """
+        Give the action for the next period, float32 [A].
+
+        :raises ValueError: none is left; observe first.
+        """
+        if not self._left:
+            raise ValueError('no action is left of the chunk; observe first')
+        return self._left.popleft()
+
+
+def _places(
+    folder: Path, spec: PolicySpec, encoder: Encoder | None,
+) -> tuple[NDArray[np.int64], list[int]]:
+    """Find in an encoder's embedding what a policy wants: columns and rows."""
+    if not spec.parts:
+        return np.zeros(0, np.int64), []
+    if encoder is None:
+        raise PolicyError(f'{folder}: the policy needs an embedding with the parts '
+                          f'{", ".join(spec.part_names)}; give the encoder that makes it')
+    if encoder.bundle.sha256 != spec.bundle_sha256:
+        raise PolicyError(
+            f'{folder}: the policy learnt from the bundle {spec.bundle_sha256[:12]}, and the '
+            f'encoder has {encoder.bundle.sha256[:12]} ({encoder.bundle.path}); load that bundle, '
+            'or train the policy again')
+    views = encoder.manifest.views
+    if missing := [view for view in spec.views if view not in views]:
+        raise PolicyError(f'{folder}: the policy wants the view {", ".join(missing)}; the encoder '
+                          f'has {", ".join(views)}')
+    there = {part.name: part for part in encoder.parts}
+    if missing := [name for name in spec.part_names if name not in there]:
+        raise PolicyError(
+            f'{folder}: the policy wants the part {", ".join(missing)}; the encoder makes '
+            f'{", ".join(there)}. Load it with parts={list(spec.part_names)}')
+    for part in spec.parts:
+        if there[part.name].shape != part.shape:
+            raise PolicyError(
+                f'{folder}: the policy wants the part {part.name} as {list(part.shape)}; the '
+                f'encoder makes {list(there[part.name].shape)}')
+    columns = np.concatenate([
+        np.arange(there[name].offset, there[name].offset + there[name].size)
+        for name in spec.part_names])
+    return columns, [views.index(view) for view in spec.views]
+
+
+def _read(path: Path, limit: int) -> bytes:
+    try:
+        data = read_bounded(path, limit)
+    except OSError as error:
+        raise PolicyError(
+            f'{path}: cannot be read ({error.strerror}); a policy is a folder with {MANIFEST} and '
+            f'{GRAPH} in it, as `hralign policy train` writes it') from error
+    if len(data) > limit:
+        raise PolicyError(f'{path}: larger than {limit} bytes; no policy is')
+    return data

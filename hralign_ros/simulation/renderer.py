@@ -83,21 +83,24 @@ class Renderer:
     """
     Renderer of one task; close it before the process ends.
 
-    :param mesh: of the hand.
+    :param mesh: of the hand; None: only the robot is recorded.
+    :param size: width and height of the images, pixels.
+    :param shadows: without them an image takes a third of the time.
     """
 
-    def __init__(self, stage: Stage, mesh: HandMesh) -> None:
+    def __init__(self, stage: Stage, mesh: HandMesh | None, *,
+                 size: tuple[int, int] = (WIDTH, HEIGHT), shadows: bool = True) -> None:
         self._stage = stage
         self._mesh = mesh
-        self._model = _twin(stage, mesh)
+        self._model = _twin(stage, mesh, size, shadows)
         self._data = mujoco.MjData(self._model)
         # Numbers of what was in the task's own model, all before what was added.
         self._bodies, self._geoms = stage.model.nbody, stage.model.ngeom
         self._groups()
         self._colours = self._model.geom_rgba.copy(), self._model.mat_rgba.copy()
-        self._renderer = mujoco.Renderer(self._model, HEIGHT, WIDTH)
+        self._renderer = mujoco.Renderer(self._model, size[1], size[0])
         self._look: Appearance | None = None
-        self._joint_ids = [self._mocap(f'hr_{joint}') for joint in mesh.joints]
+        self._joint_ids = [self._mocap(f'hr_{joint}') for joint in mesh.joints] if mesh else []
         self._arm_ids = [self._mocap(name) for name in ('hr_forearm', 'hr_sleeve')]
 
     def close(self) -> None:
@@ -247,7 +250,8 @@ class Renderer:
                 model.mat_rgba[material, :3] = _painted(mat_rgba[material, :3], paint, group)
         for name, colour in (('hr_forearm', appearance.skin), ('hr_sleeve', appearance.sleeve)):
             model.geom_rgba[model.geom(name).id, :3] = colour
-        model.skin_rgba[model.skin('hr_hand').id, :3] = appearance.skin
+        if self._mesh is not None:
+            model.skin_rgba[model.skin('hr_hand').id, :3] = appearance.skin
         for i in range(_DISTRACTORS):
             geom = model.geom(f'hr_distractor_{i}').id
             model.geom_group[geom] = _HIDDEN
@@ -264,6 +268,7 @@ class Renderer:
                     self._stage.table_height + shape.size)
 
     def _pose(self, grip: Grip, appearance: Appearance) -> None:
+        assert self._mesh is not None, 'a person has a hand'
         behind = np.deg2rad(self._stage.behind_deg + 180.0 + appearance.elbow_deg)
         elbow = np.array([np.cos(behind), np.sin(behind), 0.0])
         motions, wrist, forearm = pose_hand(
@@ -293,10 +298,12 @@ def _descendants(model: Any, names: Sequence[str]) -> set[int]:
     return found
 
 
-def _twin(stage: Stage, mesh: HandMesh) -> Any:
+def _twin(
+    stage: Stage, mesh: HandMesh | None, size: tuple[int, int], shadows: bool,
+) -> Any:
     """Compile the task's model with a hand, an arm, distractors and our surfaces added."""
     spec = stage.spec.copy()
-    for joint in mesh.joints:
+    for joint in mesh.joints if mesh else ():
         spec.worldbody.add_body(name=f'hr_{joint}', mocap=True, pos=[0, 0, -2])
     for name, radius, half in (('hr_forearm', 0.027, FOREARM_M / 2),
                                ('hr_sleeve', 0.042, SLEEVE_M / 2)):
@@ -305,16 +312,8 @@ def _twin(stage: Stage, mesh: HandMesh) -> Any:
     for i in range(_DISTRACTORS):
         body = spec.worldbody.add_body(name=f'hr_distractor_{i}')
         _visual_geom(body, body.name, _HIDDEN, mujoco.mjtGeom.mjGEOM_BOX, [0.03, 0.03, 0.03])
-    skin = spec.add_skin(name='hr_hand', group=0, inflate=0.0, rgba=[0.8, 0.6, 0.5, 1.0])
-    skin.vert, skin.face = mesh.vertices.ravel(), mesh.faces.ravel()
-    # Each joint follows its body, posed from the mesh's own frame.
-    bones = [(joint, np.flatnonzero(weights > 1e-4), weights)
-             for joint, weights in zip(mesh.joints, mesh.weights.T, strict=True)
-             if (weights > 1e-4).any()]
-    skin.bodyname = [f'hr_{joint}' for joint, _, _ in bones]
-    skin.bindpos, skin.bindquat = np.zeros(3 * len(bones)), np.tile([1.0, 0, 0, 0], len(bones))
-    skin.vertid = [rows.tolist() for _, rows, _ in bones]
-    skin.vertweight = [weights[rows].tolist() for _, rows, weights in bones]
+    if mesh is not None:
+        _add_hand(spec, mesh)
     for surface, repeat in zip(_SURFACES, ([3, 3], [8, 8], [3, 3]), strict=True):
         texture = spec.add_texture(name=f'hr_{surface}', width=TEXTURE_SIZE,
                                    height=TEXTURE_SIZE, nchannel=3)
@@ -332,8 +331,8 @@ def _twin(stage: Stage, mesh: HandMesh) -> Any:
     model = spec.compile()
     model.vis.quality.shadowsize = 1024
     model.vis.quality.offsamples = 0
-    model.vis.global_.offwidth = max(model.vis.global_.offwidth, WIDTH)
-    model.vis.global_.offheight = max(model.vis.global_.offheight, HEIGHT)
+    model.vis.global_.offwidth = max(model.vis.global_.offwidth, size[0])
+    model.vis.global_.offheight = max(model.vis.global_.offheight, size[1])
     model.stat.extent = 1.3
     model.stat.center[:] = stage.centre
     model.vis.map.znear = 0.005
@@ -341,13 +340,26 @@ def _twin(stage: Stage, mesh: HandMesh) -> Any:
     if model.nlight:
         model.light_active[1:] = 0
         model.light_castshadow[:] = 0
-        model.light_castshadow[0] = 1
+        model.light_castshadow[0] = shadows
         model.light_directional[0] = 1
         model.light_specular[0] = 0.2
         model.light_bodyid[0] = 0
         model.light_mode[0] = 0
     _decimate(model)
     return model
+
+
+def _add_hand(spec: Any, mesh: HandMesh) -> None:
+    skin = spec.add_skin(name='hr_hand', group=0, inflate=0.0, rgba=[0.8, 0.6, 0.5, 1.0])
+    skin.vert, skin.face = mesh.vertices.ravel(), mesh.faces.ravel()
+    # Each joint follows its body, posed from the mesh's own frame.
+    bones = [(joint, np.flatnonzero(weights > 1e-4), weights)
+             for joint, weights in zip(mesh.joints, mesh.weights.T, strict=True)
+             if (weights > 1e-4).any()]
+    skin.bodyname = [f'hr_{joint}' for joint, _, _ in bones]
+    skin.bindpos, skin.bindquat = np.zeros(3 * len(bones)), np.tile([1.0, 0, 0, 0], len(bones))
+    skin.vertid = [rows.tolist() for _, rows, _ in bones]
+    skin.vertweight = [weights[rows].tolist() for _, rows, weights in bones]
 
 
 def _visual_geom(body: Any, name: str, group: int, kind: Any, size: list[float]) -> None:

@@ -1,0 +1,114 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+An arm in a lab that takes commands step by step: what a policy is tried on.
+
+The arm's controller is robosuite's, in operational space; the hand points down throughout. The
+lab looks as `hralign data simulate-lab` has it, without shadows, which cost most of the time.
+"""
+
+from hralign_ros.data.channels import Channel
+from hralign_ros.data.manifest import DataError
+from hralign_ros.simulation.appearance import LAB, make_appearance
+from hralign_ros.simulation.lab_world import Lab, TASKS
+from hralign_ros.simulation.renderer import Renderer, Shot
+from hralign_ros.simulation.robosuite_tasks import CONTROL_HZ, LAB_ROBOTS, OPEN, ROBOTS
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Pixels = NDArray[np.uint8]
+
+HZ = 10
+SIZE = (256, 192)
+ARMS = tuple(ROBOTS | LAB_ROBOTS)
+# What the arm tells, and the place of the thing, which no robot knows.
+STATE = (Channel('tool.x', 'm'), Channel('tool.y', 'm'), Channel('tool.z', 'm'),
+         Channel('gripper.width', 'm'), Channel('object.x', 'm'), Channel('object.y', 'm'),
+         Channel('object.z', 'm'))
+# By how much the tool shall be elsewhere, from where it is; the gripper opens below 0.
+ACTIONS = (Channel('tool.dx', 'm'), Channel('tool.dy', 'm'), Channel('tool.dz', 'm'),
+           Channel('gripper', '-1 open, 1 closed'))
+# A longer way is cut to this, metres.
+LONGEST_M = 0.08
+# An attempt that takes longer has failed, seconds.
+LIMIT_S = {'lift': 8.0, 'pick-can': 14.0}
+
+
+class ArmWorld(Lab):
+    """
+    One task in one lab with one arm; close it before the process ends.
+
+    :param task_id: one of LIMIT_S.
+    :param lab: lab-<number>, or that with a change, see make_appearance.
+    :raises DataError: unknown task, arm or lab.
+    """
+
+    def __init__(self, task_id: str, embodiment: str = 'panda', lab: str = 'lab-1') -> None:
+        if task_id not in LIMIT_S:
+            raise DataError(f"task '{task_id}'; allowed: {', '.join(LIMIT_S)}")
+        if embodiment not in ARMS:
+            raise DataError(f"arm '{embodiment}'; allowed: {', '.join(ARMS)}")
+        kind, _, number = lab.partition('@')[0].rpartition('-')
+        if kind != LAB or not number.isdecimal():
+            raise DataError(f"lab '{lab}'; allowed: {LAB}-<number>, for example {LAB}-1")
+        self._appearance = make_appearance(lab)
+        super().__init__({task.task_id: task for task in TASKS}[task_id], embodiment)
+        self._renderer = Renderer(self.stage, None, size=SIZE, shadows=False)
+        self.limit_s = LIMIT_S[task_id]
+        self._rotation = np.zeros(3)
+        self._steps = 0
+        self._accomplished_now = False
+
+    def close(self) -> None:
+        """Free renderer and simulator."""
+        self._renderer.close()
+        super().close()
+
+    def reset(self, seed: int) -> None:
+        """Put everything where the attempt of this seed begins."""
+        _, self._rotation = self._begin(np.random.default_rng([seed, 11]))
+        self._steps, self._accomplished_now = 0, False
+
+    @property
+    def time_s(self) -> float:
+        """Seconds since the reset."""
+        return self._steps / HZ
+
+    @property
+    def accomplished(self) -> bool:
+        """Tell from the simulator whether the task is accomplished now."""
+        return self._accomplished_now
+
+    def state(self) -> Floats:
+        """Return what STATE names, float64 [7]."""
+        position = self._position()
+        thing = self._object(self._environment.sim.data._data)
+        return np.array([*position, self._grip(position).width, *thing])
+
+    def images(self) -> dict[str, Pixels]:
+        """Return what both cameras see: wrist and third_person, uint8 [192, 256, 3] RGB."""
+        shot = Shot(self._environment.sim.data._data.qpos.copy(), self._grip(self._position()))
+        (third,), (wrist,) = self._renderer.record_robot(
+            self.model, (shot,), self._appearance)
+        return {'wrist': wrist, 'third_person': third}
+
+    def act(self, action: Floats) -> None:
+        """
+        Follow one command for a tenth of a second.
+
+        :param action: [4], what ACTIONS names.
+        """
+        way = np.asarray(action[:3], np.float64)
+        length = float(np.linalg.norm(way))
+        goal = self._position() + way * min(1.0, LONGEST_M / max(length, 1e-9))
+        command = np.concatenate([goal, self._rotation, [float(np.sign(action[3])) or OPEN]])
+        for _ in range(CONTROL_HZ // HZ):
+            self._environment.step(command)
+            self._accomplished_now = self._accomplished(self._accomplished_now)
+        self._steps += 1
+
+    def _position(self) -> Floats:
+        data, site = self._environment.sim.data._data, self._environment.robots[0].eef_site_id
+        return np.array(data.site_xpos[site['right']])

@@ -75,6 +75,32 @@ def simulate_lab(
         first_seed=first_seed, workers=workers or os.cpu_count() or 1, hand=hand, resume=resume))
 
 
+def simulate_demonstrations(
+    *, output: Path, resume: bool = False, tasks: Sequence[str] = ('lift', 'pick-can'),
+    arm: str = 'panda', lab: str = 'lab-1', episodes: int = 20, first_seed: int = 0,
+) -> None:
+    """
+    Record demonstrations of a scripted expert in one simulated lab, to train a policy on.
+
+    Its hand trembles, and the actions that are written down are what it meant to do. Runs in the
+    virtual environment that `make sim` makes.
+
+    :param output: data set to write
+    :param tasks: of lift and pick-can
+    :param arm: panda, ur5e, kinova3 or iiwa
+    :param lab: lab-N, see simulate-lab
+    :param episodes: demonstrations of each task
+    :param first_seed: seeds go up from there
+    :param resume: complete the data set in --output, or add to it
+    """
+    from hralign_ros.simulation.demonstrate import simulate_demonstrations
+    import robosuite  # noqa: F401  # missing, it is named before any work is done
+
+    print(simulate_demonstrations(
+        output, tasks=tuple(tasks), arm=arm, lab=lab, episodes=episodes, first_seed=first_seed,
+        resume=resume))
+
+
 def import_rh20t(
     source: Path, /, *, output: Path | None = None, split_file: Path | None = None,
     task_descriptions: Path | None = None, commercial_only: bool = False,

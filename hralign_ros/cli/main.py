@@ -11,13 +11,14 @@ import shlex
 import sys
 
 from hralign_ros import __version__
-from hralign_ros.cli import bundle, data, encoder, success
+from hralign_ros.cli import bundle, data, encoder, policy, success
 from hralign_ros.cli.options import add_commands, Parser, Tree
 from hralign_ros.runtime.errors import HralignError, install_line
 
 TREE: Tree = {
     'data': ('Make data sets: simulate, or import recordings; label and export them', {
-        'simulate': data.simulate, 'simulate-lab': data.simulate_lab, 'review': data.review,
+        'simulate': data.simulate, 'simulate-lab': data.simulate_lab,
+        'simulate-demonstrations': data.simulate_demonstrations, 'review': data.review,
         'import': ('Write the manifest of recordings; videos stay where they are', {
             'rh20t': data.import_rh20t, 'folders': data.import_folders,
             'lerobot': data.import_lerobot, 'rosbag': data.import_rosbag}),
@@ -27,11 +28,15 @@ TREE: Tree = {
     'success': ('Teach a bundle when a task is accomplished (Adapt2Reward)', {
         'train': success.train, 'calibrate': success.calibrate, 'evaluate': success.evaluate,
         'teach': success.teach}),
+    'policy': ('Train a small policy on embeddings, try it in closed loop', {
+        'train': policy.train, 'evaluate': policy.evaluate}),
     'bundle': ('Check, measure, complete and sign a bundle', {
         'verify': bundle.verify, 'evaluate': bundle.evaluate, 'add-parts': bundle.add_parts,
         'sign': bundle.sign, 'keygen': bundle.keygen}),
     'doctor': bundle.doctor,
 }
+_SIMULATED = ('data simulate', 'data simulate-lab', 'data simulate-demonstrations',
+              'policy evaluate')
 # What a robot runs; all other commands need the extra 'adapt'.
 _ON_ROBOTS = ('bundle verify', 'bundle sign', 'bundle keygen', 'doctor')
 
@@ -68,7 +73,7 @@ def make_parser() -> Parser:
 
 def _remedy(command: str) -> str:
     """Say how to get the packages of a command."""
-    if command in ('data simulate', 'data simulate-lab'):
+    if command in _SIMULATED:
         return ('`make sim` makes a virtual environment with the simulators; then call '
                 '.venv-sim/bin/hralign')
     line = install_line('' if command in _ON_ROBOTS else 'adapt')

@@ -34,6 +34,7 @@ from hralign_ros.runtime.episode import require_finite
 from hralign_ros.runtime.errors import BundleError, PolicyError
 from hralign_ros.runtime.files import load_yaml, MAX_YAML_BYTES, read_bounded
 from hralign_ros.runtime.graphs import Graph
+from hralign_ros.runtime.parts import EmbeddingPart
 from hralign_ros.runtime.providers import SessionFactory, Tensor
 from hralign_ros.runtime.schema import in_brief, Limits, parse, Text
 import numpy as np
@@ -146,52 +147,84 @@ def read_policy(folder: str | os.PathLike[str]) -> PolicySpec:
         raise PolicyError(f'{path}: {error}') from error
 
 
+@dataclass(frozen=True)
+class Layout:
+    """
+    What an embedding consists of, as an encoder makes it or as a message says.
+
+    :param bundle_sha256: of the bundle that makes it.
+    :param views: names of the rows.
+    :param parts: the slices of a row.
+    :param source: where the bundle lies, for errors.
+    """
+
+    bundle_sha256: str
+    views: tuple[str, ...]
+    parts: tuple[EmbeddingPart, ...]
+    source: str
+
+    @classmethod
+    def of(cls, encoder: Encoder) -> 'Layout':
+        """Tell how the embeddings of an encoder are laid out."""
+        return cls(encoder.bundle.sha256, tuple(encoder.manifest.views), tuple(encoder.parts),
+                   str(encoder.bundle.path))
+
+
 class Policy:
     """
     A loaded policy; make one with Policy.load.
 
+    :ivar folder: where it was loaded from.
     :ivar spec: what policy.yaml says.
     """
 
     def __init__(
-        self, spec: PolicySpec, graph: Graph, columns: NDArray[np.int64], rows: Sequence[int],
+        self, folder: Path, spec: PolicySpec, graph: Graph, columns: NDArray[np.int64],
+        rows: Sequence[int],
     ) -> None:
-        self.spec = spec
+        self.folder, self.spec = folder, spec
         self._graph, self._columns, self._rows = graph, columns, list(rows)
 
     @classmethod
     def load(
-        cls, folder: str | os.PathLike[str], encoder: Encoder | None = None, *, threads: int = 1,
+        cls, folder: str | os.PathLike[str], encoder: Encoder | Layout | None = None, *,
+        threads: int = 1,
     ) -> 'Policy':
         """
         Load a policy and see that it belongs to an encoder.
 
-        :param encoder: whose embeddings it will be given; None: a policy without parts.
+        :param encoder: whose embeddings it will be given, or how they are laid out; None: a policy
+            without parts.
         :raises PolicyError: a file is missing or damaged, the graph does not keep the contract, or
             the policy learnt from another bundle or other parts or views.
         :raises ProviderError: onnxruntime is not installed.
         """
         folder = Path(folder)
         spec = read_policy(folder)
-        columns, rows = _places(folder, spec, encoder)
-        model = _read(folder / GRAPH, MAX_GRAPH_BYTES)
-        if (found := sha256(model).hexdigest()) != spec.graph_sha256:
-            raise PolicyError(
-                f'{folder / GRAPH}: SHA-256 is {found[:12]}..., but {MANIFEST} says '
-                f'{spec.graph_sha256[:12]}...; the file was damaged or replaced. Copy or export '
-                'the policy again')
-        inputs = [Tensor('embedding', 'float32', (len(spec.views), spec.row))] \
-            if spec.parts else []
-        if spec.proprio:
-            inputs.append(Tensor('proprio', 'float32', (len(spec.proprio),)))
-        try:
-            graph = Graph(
-                model, name=GRAPH, inputs=inputs,
-                outputs=[Tensor('actions', 'float32', (spec.chunk, len(spec.actions)))],
-                factory=SessionFactory('cpu', threads=threads))
-        except BundleError as error:
-            raise PolicyError(f'{folder}: {error}') from error
-        return cls(spec, graph, columns, rows)
+        layout = Layout.of(encoder) if isinstance(encoder, Encoder) else encoder
+        places = _places(folder, spec, layout)
+        return cls(folder, spec, _load_graph(folder, spec, threads), *places)
+
+    @classmethod
+    def read(cls, folder: str | os.PathLike[str], *, threads: int = 1) -> 'Policy':
+        """
+        Load a policy that is told later whose embeddings it will be given, see `placed`.
+
+        :raises PolicyError: see `load`; an encoder is not asked for.
+        :raises ProviderError: onnxruntime is not installed.
+        """
+        folder = Path(folder)
+        spec = read_policy(folder)
+        return cls(folder, spec, _load_graph(folder, spec, threads), np.zeros(0, np.int64), [])
+
+    def placed(self, layout: Layout) -> 'Policy':
+        """
+        Give this policy for embeddings that are laid out so; its graph is shared.
+
+        :raises PolicyError: it learnt from another bundle or other parts or views.
+        """
+        return Policy(self.folder, self.spec, self._graph,
+                      *_places(self.folder, self.spec, layout))
 
     def actions(self, embedding: Floats | None, proprio: Sequence[float] | Floats) -> Floats:
         """
@@ -206,7 +239,8 @@ class Policy:
         """
         spec, feed = self.spec, {}
         if spec.parts:
-            if embedding is None or embedding.ndim != 2 or len(embedding) <= max(self._rows) \
+            if embedding is None or embedding.ndim != 2 or not self._rows \
+                    or len(embedding) <= max(self._rows) \
                     or embedding.shape[1] <= self._columns.max():
                 came = None if embedding is None else list(embedding.shape)
                 raise ValueError(f'the embedding is {came}; needed is that of the encoder that '
@@ -246,10 +280,15 @@ class Attempt:
         """Tell whether the next action has to be asked for."""
         return not self._left
 
-    def observe(self, embedding: Floats | None, proprio: Sequence[float] | Floats) -> None:
-        """Ask for the next chunk, in place of what is left of the last; see Policy.actions."""
+    def observe(self, embedding: Floats | None, proprio: Sequence[float] | Floats) -> Floats:
+        """
+        Ask for the next chunk, in place of what is left of the last; see Policy.actions.
+
+        :returns: all of it, float32 [chunk, A].
+        """
         chunk = self._policy.actions(embedding, proprio)
         self._left = deque(chunk[:self._policy.spec.execute])
+        return chunk
 
     def next_action(self) -> Floats:
         """
@@ -262,25 +301,47 @@ class Attempt:
         return self._left.popleft()
 
 
+def _load_graph(folder: Path, spec: PolicySpec, threads: int) -> Graph:
+    """Load policy.onnx and see that it keeps the contract."""
+    model = _read(folder / GRAPH, MAX_GRAPH_BYTES)
+    if (found := sha256(model).hexdigest()) != spec.graph_sha256:
+        raise PolicyError(
+            f'{folder / GRAPH}: SHA-256 is {found[:12]}..., but {MANIFEST} says '
+            f'{spec.graph_sha256[:12]}...; the file was damaged or replaced. Copy or export '
+            'the policy again')
+    inputs = [Tensor('embedding', 'float32', (len(spec.views), spec.row))] \
+        if spec.parts else []
+    if spec.proprio:
+        inputs.append(Tensor('proprio', 'float32', (len(spec.proprio),)))
+    try:
+        graph = Graph(
+            model, name=GRAPH, inputs=inputs,
+            outputs=[Tensor('actions', 'float32', (spec.chunk, len(spec.actions)))],
+            factory=SessionFactory('cpu', threads=threads))
+    except BundleError as error:
+        raise PolicyError(f'{folder}: {error}') from error
+    return graph
+
+
 def _places(
-    folder: Path, spec: PolicySpec, encoder: Encoder | None,
+    folder: Path, spec: PolicySpec, layout: Layout | None,
 ) -> tuple[NDArray[np.int64], list[int]]:
-    """Find in an encoder's embedding what a policy wants: columns and rows."""
+    """Find in an embedding what a policy wants: columns and rows."""
     if not spec.parts:
         return np.zeros(0, np.int64), []
-    if encoder is None:
+    if layout is None:
         raise PolicyError(f'{folder}: the policy needs an embedding with the parts '
                           f'{", ".join(spec.part_names)}; give the encoder that makes it')
-    if encoder.bundle.sha256 != spec.bundle_sha256:
+    if layout.bundle_sha256 != spec.bundle_sha256:
         raise PolicyError(
             f'{folder}: the policy learnt from the bundle {spec.bundle_sha256[:12]}, and the '
-            f'encoder has {encoder.bundle.sha256[:12]} ({encoder.bundle.path}); load that bundle, '
+            f'encoder has {layout.bundle_sha256[:12]} ({layout.source}); load that bundle, '
             'or train the policy again')
-    views = encoder.manifest.views
+    views = layout.views
     if missing := [view for view in spec.views if view not in views]:
         raise PolicyError(f'{folder}: the policy wants the view {", ".join(missing)}; the encoder '
                           f'has {", ".join(views)}')
-    there = {part.name: part for part in encoder.parts}
+    there = {part.name: part for part in layout.parts}
     if missing := [name for name in spec.part_names if name not in there]:
         raise PolicyError(
             f'{folder}: the policy wants the part {", ".join(missing)}; the encoder makes '

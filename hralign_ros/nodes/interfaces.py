@@ -5,6 +5,7 @@
 
 try:
     from hralign_msgs.msg import (
+        ActionChunk,
         EmbeddingPart,
         EncoderInfo,
         SuccessProbability,
@@ -19,5 +20,5 @@ except ImportError as error:
         "    colcon build --base-paths src 'src/*/hralign_msgs'\n"
         'then source install/setup.bash and start again') from error
 
-__all__ = ['EmbeddingPart', 'EncoderInfo', 'LabelEpisode', 'SetTask', 'StartEpisode',
-           'SuccessProbability', 'TaskEmbedding', 'TaskInfo']
+__all__ = ['ActionChunk', 'EmbeddingPart', 'EncoderInfo', 'LabelEpisode', 'SetTask',
+           'StartEpisode', 'SuccessProbability', 'TaskEmbedding', 'TaskInfo']

@@ -95,6 +95,7 @@ setup(
     entry_points={
         'console_scripts': [
             'encoder_node = hralign_ros.nodes.encoder_node:main',
+            'policy = hralign_ros.nodes.policy:main',
             'policy_example = hralign_ros.nodes.policy_example:main',
             'recorder = hralign_ros.nodes.recorder:main',
             'video_publisher = hralign_ros.nodes.video_publisher:main',

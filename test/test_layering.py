@@ -23,9 +23,9 @@ ALLOWED = {layer: set(LAYERS[:place + 1]) for place, layer in enumerate(LAYERS)}
     # Over all of them; each is imported only when its command runs.
     'cli': {*LAYERS, 'cli', 'doctor', 'review', 'simulation'},
 }
-ROS = {'ament_index_python', 'builtin_interfaces', 'diagnostic_msgs', 'hralign_msgs', 'launch',
-       'launch_ros', 'lifecycle_msgs', 'rcl_interfaces', 'rclpy', 'sensor_msgs', 'std_msgs',
-       'std_srvs'}
+ROS = {'ament_index_python', 'builtin_interfaces', 'diagnostic_msgs', 'geometry_msgs',
+       'hralign_msgs', 'launch', 'launch_ros', 'lifecycle_msgs', 'rcl_interfaces', 'rclpy',
+       'sensor_msgs', 'std_msgs', 'std_srvs'}
 OFFLINE = {'onnx', 'onnxscript', 'torch', 'torchvision', 'transformers', 'timm'}
 ROBOT = {'cv2', 'numpy', 'onnxruntime', 'safetensors', 'tokenizers', 'yaml'}
 # Of doctor, the module that listens; all others examine a computer without ROS, too.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hralign_ros.nodes import parameters, recorder_parameters
+from hralign_ros.nodes import parameters, policy_parameters, recorder_parameters
 from hralign_ros.nodes.parameters import DEFAULT_VIEWS, of_view, Parameter
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,7 +37,8 @@ class Documents:
 NODES = (
     Documents('encoder', 'docs/node.md', parameters.NODE_PARAMETERS, parameters.VIEW_PARAMETERS),
     Documents('recorder', 'docs/recorder.md', recorder_parameters.NODE_PARAMETERS,
-              recorder_parameters.VIEW_PARAMETERS))
+              recorder_parameters.VIEW_PARAMETERS),
+    Documents('policy', 'docs/policy_node.md', policy_parameters.NODE_PARAMETERS, ()))
 
 _HEADER = """\
 # Copyright 2026 hralign_ros maintainers
@@ -83,7 +84,7 @@ def make_yaml(node: Documents) -> str:
 
     for parameter in node.rows:
         entry('    ', parameter.name, parameter.default, parameter, True)
-    for view in DEFAULT_VIEWS:
+    for view in DEFAULT_VIEWS if node.view_rows else ():
         lines.append(f'    {view}:')
         for parameter in of_view(view, node.view_rows):
             entry('      ', parameter.name.removeprefix(f'{view}.'), parameter.default, parameter,

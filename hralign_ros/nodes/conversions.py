@@ -17,8 +17,12 @@ from hralign_ros.nodes.interfaces import (
 from hralign_ros.runtime.bundle import SCHEMA_VERSION
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.images import Image
+from hralign_ros.runtime.parts import EmbeddingPart as Part
 from hralign_ros.runtime.pipeline import Result
+from hralign_ros.runtime.policy import Layout
+from hralign_ros.runtime.policy_loop import Seen
 from hralign_ros.runtime.tasks import Task
+import numpy as np
 from sensor_msgs.msg import Image as ImageMessage
 
 _SECOND = 1_000_000_000
@@ -159,3 +163,35 @@ def _task_info(task: Task, views: tuple[str, ...]) -> TaskInfo:
         message.attempts_failed = calibration.failed
         message.attempts_succeeded = calibration.succeeded
     return message
+
+
+def layout_of(info: EncoderInfo) -> Layout:
+    """Read what an encoder says its embeddings consist of."""
+    return Layout(
+        info.bundle_sha256, tuple(info.view_names), tuple(
+            Part(part.name, int(part.offset), tuple(int(side) for side in part.shape),
+                 int(part.frames), bool(part.unit_norm), part.description)
+            for part in info.parts), info.bundle_path)
+
+
+def seen_of(message: TaskEmbedding) -> Seen:
+    """
+    Read an embedding.
+
+    :raises ValueError: its fields contradict each other.
+    """
+    views = list(message.view_names)
+    for name in ('view_valid', 'view_stamps'):
+        if len(getattr(message, name)) != len(views):
+            raise ValueError(f'{name} has {len(getattr(message, name))} entries for {len(views)} '
+                             'views')
+    if len(message.data) != len(views) * message.dim:
+        raise ValueError(f'{len(message.data)} numbers for {len(views)} views of {message.dim}')
+    return Seen(
+        stamp=stamp_to_ns(message.header.stamp), episode_id=stamp_to_ns(message.episode_id),
+        task=message.task, bundle_sha256=message.bundle_sha256, views=views,
+        view_valid=list(message.view_valid),
+        view_stamps=[stamp_to_ns(stamp) for stamp in message.view_stamps],
+        part_names=list(message.part_names),
+        part_offsets=[int(offset) for offset in message.part_offsets],
+        embedding=np.frombuffer(message.data, np.float32).reshape(len(views), message.dim))

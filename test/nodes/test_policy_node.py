@@ -8,12 +8,14 @@ import re
 import signal
 from typing import Any
 
+from geometry_msgs.msg import PoseStamped
 from hralign_msgs.msg import SuccessProbability
 from hralign_ros.nodes import policy_parameters
 from lifecycle_msgs.msg import Transition
 import numpy as np
 import pytest
 from rcl_interfaces.srv import ListParameters
+from sensor_msgs.msg import JointState
 from support.harness import episode_of, Harness, ROOT, stamp_of
 from support.policy_stage import (
     ACTIONS,
@@ -23,12 +25,13 @@ from support.policy_stage import (
     PROPRIO,
     SECOND,
     Stage,
+    time_of,
     VIEWS,
     write_robot_policy,
 )
 from support.robot import Cameras, trapped_bundle
 from support.robot import TASK as TRAPPED_TASK
-from support.tiny_policy import TASK
+from support.tiny_policy import TASK, tiny_graph
 
 PAGE = ROOT / 'docs/policy_node.md'
 MAX_AGE = SECOND // 5
@@ -271,6 +274,56 @@ def test_no_policy_is_named(harness: Harness) -> None:
     arm = Arm(harness)
     harness.start('policy', autostart='true')
     arm.wait_error('policy', 'parameter policy is empty')
+
+
+# What else a robot has.
+
+def test_a_policy_of_the_tools_pose(stage: Stage, tmp_path: Path) -> None:
+    """As `hralign policy train` makes it of the simulated arm: three axes, pose, two fingers."""
+    axes = [{'name': f'tool.d{axis}', 'unit': 'm'} for axis in 'xyz']
+    felt = [{'name': f'tool.{axis}', 'unit': 'm'} for axis in 'xyz']
+    row = sum(part.size for part in stage.encoder.parts if part.name in PARTS)
+    policy = write_robot_policy(
+        tmp_path / 'policy', actions=[*axes, ACTIONS[1]],
+        proprio=[*felt, {'name': 'gripper.width', 'unit': 'm'}],
+        graph=tiny_graph(len(VIEWS), row, proprio=4, actions=4))
+    stage.start_active(policy, gripper_joints='[joint_0, joint_1]', tool_pose='tcp', **PATIENT)
+    assert stage.call('start').success
+    stage.harness.wait(lambda: stage.state == 'hold: no pose of the tool has come', 'a hold',
+                       stage.process)
+    publisher = stage.harness.node.create_publisher(PoseStamped, '/tcp', 10)
+
+    def pose() -> None:
+        message = PoseStamped()
+        message.header.stamp = time_of(stage.harness.now())
+        message.pose.position.z = 100.0
+        publisher.publish(message)
+
+    stage.harness.node.create_timer(0.05, pose)
+    stage.wait_moves()
+    first = len(VIEWS) * row + 102.0
+    assert stage.grips[0].data == pytest.approx(first)
+    linear, angular = stage.moves()[0].twist.linear, stage.moves()[0].twist.angular
+    # In each axis the same, and together as fast as is allowed.
+    np.testing.assert_allclose([linear.x, linear.y, linear.z], 0.25 / 3 ** 0.5, rtol=1e-5)
+    assert (angular.x, angular.y, angular.z) == (0.0, 0.0, 0.0)
+    stage.harness.wait(lambda: int(stage.values().get('limited', 0)) > 0, 'the count',
+                       stage.process)
+
+
+def test_a_policy_of_joint_velocities(stage: Stage, tmp_path: Path) -> None:
+    """Joints by name; the stop is a message of zeros."""
+    sent: list[JointState] = []
+    stage.harness.node.create_subscription(JointState, '/policy/joints', sent.append, 100)
+    policy = write_robot_policy(tmp_path / 'policy', actions=[
+        {'name': f'joint.{name}', 'unit': 'rad/s'} for name in ('elbow', 'hand')])
+    stage.start_active(policy, **PATIENT)
+    assert stage.call('start').success
+    stage.harness.wait(lambda: len(sent) > 2, 'commands', stage.process)
+    stage.decision = SuccessProbability.DECISION_SUCCESS
+    stage.harness.wait(lambda: list(sent[-1].velocity) == [0.0, 0.0], 'a stop', stage.process)
+    assert list(sent[0].name) == ['elbow', 'hand'] and min(sent[0].velocity) > 0.0
+    assert not sent[0].position and not stage.twists
 
 
 # With the real encoder.

@@ -82,7 +82,7 @@ class Arm:
 
     @property
     def state(self) -> str:
-        """What the node says that it does."""
+        """Tell what the node says that it does."""
         return self.states[-1] if self.states else ''
 
     def wait_state(self, words: str | tuple[str, ...]) -> str:

@@ -9,10 +9,11 @@ ever grows.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hralign_ros.doctor.findings import error, Finding, ok, skipped, warn
+from hralign_ros.runtime.images import Image
 from hralign_ros.runtime.pairing import PairingRules
 import numpy as np
 
@@ -76,6 +77,7 @@ class Camera:
     :param kind: message type that the encoder expects.
     :param others: image topics that are published.
     :param until: end of the listening, on the clock of `elapsed`.
+    :param newest: image that could be decoded, uint8 [H, W, 3] RGB; None: there is none.
     """
 
     view: str
@@ -89,6 +91,7 @@ class Camera:
     others: tuple[str, ...] = ()
     seconds: float = 5.0
     until: int = 0
+    newest: Image | None = field(default=None, compare=False, repr=False)
 
     def bad(self, name: str, found: str, remedy: str, **values: Any) -> Finding:
         """Make a finding that keeps the view from being used."""

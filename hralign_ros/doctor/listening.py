@@ -3,6 +3,7 @@
 
 """A node that subscribes as the encoder would; the only module with rclpy and nodes."""
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -16,6 +17,7 @@ from hralign_ros.nodes import image_subscriptions, parameters
 from hralign_ros.nodes.network import disagreement
 from hralign_ros.nodes.parameters import Settings
 from hralign_ros.runtime.errors import first_line, FrameError
+from hralign_ros.runtime.images import Image
 from lifecycle_msgs.srv import GetState
 import rclpy
 from rclpy.context import Context
@@ -29,6 +31,8 @@ from sensor_msgs.msg import CompressedImage
 # Nodes usually find each other within 0.2 s, sometimes only in the next round of announcements.
 DISCOVERY = 3.0
 _PATIENCE = 3.0
+# Messages kept of a camera, of which the newest that can be decoded is looked at.
+_KEPT = 5
 _IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
 
 
@@ -43,6 +47,7 @@ class _Ear:
     node: Node
     heard: list[Received] = field(default_factory=list)
     checked: dict[str, tuple[str, str]] = field(default_factory=dict)
+    kept: deque[Any] = field(default_factory=lambda: deque(maxlen=_KEPT))
 
     def __call__(self, message: Any) -> None:
         """Note a message; each kind of image is decoded once."""
@@ -53,6 +58,7 @@ class _Ear:
         else:
             image = f'{message.width}x{message.height} {message.encoding or "no encoding"}'
             key = f'{image} {message.step} {data.nbytes}'
+        self.kept.append(message)
         if key not in self.checked:
             self.checked[key] = _check(message)
         fault, explanation = self.checked[key]
@@ -61,6 +67,15 @@ class _Ear:
             stamp=message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec,
             frame_id=message.header.frame_id, image=image, size=data.nbytes,
             digest=zlib.crc32(data), fault=fault, explanation=explanation))
+
+    def newest(self) -> Image | None:
+        """Decode the newest message that can be; None: there is none."""
+        for message in reversed(self.kept):
+            try:
+                return image_subscriptions.decode(message)[0]
+            except FrameError:
+                continue
+        return None
 
 
 def _check(message: Any) -> tuple[str, str]:
@@ -152,7 +167,8 @@ class Listener:
             Camera(view=name, topic=topic, kind=type_name(kind), transport=view.transport,
                    reliability=view.reliability, required=view.required,
                    publishers=self._publishers(topic, qos), received=tuple(ears[name].heard),
-                   others=tuple(others), seconds=seconds, until=until)
+                   others=tuple(others), seconds=seconds, until=until,
+                   newest=ears[name].newest())
             for (name, view), (kind, topic, qos) in zip(
                 settings.views.items(), wanted.values(), strict=True)]
         for subscription in subscriptions:

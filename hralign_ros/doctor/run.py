@@ -29,6 +29,8 @@ from hralign_ros.doctor.findings import (
     skipped,
     warn,
 )
+from hralign_ros.doctor.likeness import likeness_finding
+from hralign_ros.doctor.likeness import NAME as LIKENESS
 from hralign_ros.doctor.synchronisation import pairing_finding
 from hralign_ros.runtime.errors import HralignError
 from hralign_ros.runtime.parameter_file import read_parameters
@@ -200,6 +202,11 @@ def _live_sections(
             for camera in heard]
         camera_sections.append(Section('Between cameras', guarded(
             'pairing', pairing_finding, heard, settings.pairing, stamp_source=source)))
+        camera_sections.append(Section('Images', guarded(
+            LIKENESS, likeness_finding,
+            {c.view: c.newest for c in heard if c.newest is not None}, settings.values,
+            {name: view.geometry for name, view in settings.views.items()},
+            [name for name, view in settings.views.items() if view.required])))
     largest = max((m.size for c in heard if c.transport == 'raw' for m in c.received), default=0)
     transport = guarded(
         'transport', computer.transport_findings, listener.middleware, os.environ, largest=largest,

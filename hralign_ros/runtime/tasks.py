@@ -272,6 +272,17 @@ class Task:
         wanted = frozenset(views)
         return next((one for one in self.calibrations if frozenset(one.views) == wanted), None)
 
+    @property
+    def when_unlike(self) -> str:
+        """Say what to do where images are out of distribution for this task."""
+        if self.head:
+            return ('Compare with the recordings that it was taught with: is a camera moved or '
+                    'covered, are the views swapped, is rotation or crop another one, or the '
+                    'light? Put it right, or record attempts as it is now and teach again '
+                    '(docs/your_robot.md, step 5)')
+        return ('Record attempts of this robot with the recorder, and teach them: hralign success '
+                'teach (docs/your_robot.md)')
+
     def threshold(self, views: Iterable[str], alpha: float | None) -> float | None:
         """Look up what SUCCESS needs while these views are there; None: nothing is decided."""
         calibration = self.calibration(views)
@@ -326,6 +337,10 @@ class TaskTable:
     def match(self, text: str) -> Task | None:
         """Find the task that an instruction names, by normalised name, id or alias."""
         return self._by_text.get(normalise_task(text))
+
+    def of(self, text: str) -> Task:
+        """Give the task that decides for an instruction: its own, or the fallback."""
+        return self.match(text) or self.fallback
 
     @property
     def alphas(self) -> tuple[float, ...]:

@@ -191,6 +191,10 @@ def test_good_cameras_pass(harness: Harness, stand_ins: Callable[..., Any]) -> N
         report.expect(f'Camera {view}', 'image', 'OK', '160x120 rgb8', 'decoded directly')
     assert report.levels('Between cameras') == {'OK'}, report.out
     assert report.rows['Between cameras', 'skew']['values']['p95_s'] < 0.001
+    # Noise is no robot.
+    images = report.expect('Images', 'OOD score', 'WARN', 'unlike', 'ABSTAIN', 'no task is set',
+                           'hralign success teach')
+    assert images['values']['score'] > images['values']['limit']
     report.expect('Encoder', 'encoder', 'OK', '/arm/encoder is active')
     report.expect('onnxruntime', 'provider', 'OK', 'asked cpu, got CPUExecutionProvider')
     assert 0.0 < report.rows['onnxruntime', 'one tick']['values']['seconds'] < 10.0

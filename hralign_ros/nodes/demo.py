@@ -17,11 +17,12 @@ import subprocess
 import sys
 import time
 
-from hralign_ros.nodes.demo_report import draw_overview
+from hralign_ros.nodes.demo_report import draw_overview, ood_sentence, read_ticks
 from hralign_ros.runtime.bundle import Bundle, load_bundle
 from hralign_ros.runtime.errors import HralignError
 from hralign_ros.runtime.fast_dds import use_profile
 from hralign_ros.runtime.resources import default_bundle, find_share
+from hralign_ros.runtime.tasks import load_tasks
 from hralign_ros.runtime.video import probe
 import yaml
 
@@ -50,8 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bundle = load_bundle(options.bundle or default_bundle())
         if not options.video:
             return _play_episodes(bundle, options)
-        videos = _match(options.video, bundle.manifest.views)
-        return _run(videos, options.task or '', bundle, options, options.report)
+        videos, task = _match(options.video, bundle.manifest.views), options.task or ''
+        code = _run(videos, task, bundle, options, options.report)
+        if not code:
+            _tell_likeness([(task, options.report / 'ticks.csv')], bundle)
+        return code
     except HralignError as error:
         print(f'demo: {error}', file=sys.stderr)
         return 1
@@ -97,7 +101,7 @@ def _play_episodes(bundle: Bundle, options: argparse.Namespace) -> int:
         shipped = find_share('demo/episodes')
     except FileNotFoundError as error:
         raise DemoError(f'{error}; or give your own with --video') from error
-    played = []
+    played, tasks = [], []
     for folder in sorted(path.parent for path in shipped.glob('*/episode.yaml')):
         episode = yaml.safe_load((folder / 'episode.yaml').read_text('utf-8'))
         unknown = [view for view in bundle.manifest.views if view not in episode['views']]
@@ -112,12 +116,28 @@ def _play_episodes(bundle: Bundle, options: argparse.Namespace) -> int:
         if code:
             return code
         played.append((folder, episode, report / 'ticks.csv'))
+        tasks.append(task)
     try:
-        draw_overview(played, options.report / 'report.png')
+        draw_overview(played, options.report / 'report.png',
+                      load_tasks(bundle).of(tasks[0]).when_unlike if tasks else '')
         print(f'report: {options.report}/report.png')
     except ImportError as error:
         print(f'demo: no report.png: {error}; pip install matplotlib')
+    _tell_likeness([(task, ticks) for task, (_, _, ticks) in zip(tasks, played, strict=True)],
+                   bundle)
     return 0
+
+
+def _tell_likeness(played: Sequence[tuple[str, Path]], bundle: Bundle) -> None:
+    """
+    Say whether what was played is like what the bundle was made with, and else what to do.
+
+    :param played: instruction and ticks.csv of each replay.
+    """
+    rows = [row for _, ticks in played for row in read_ticks(ticks)]
+    # One next step for all: they are of one bundle, and mostly of one task.
+    if played:
+        print(ood_sentence(rows, load_tasks(bundle).of(played[0][0]).when_unlike))
 
 
 def _run(

@@ -18,15 +18,17 @@ from typing import Any, TextIO
 from builtin_interfaces.msg import Time as TimeMessage
 from diagnostic_msgs.msg import DiagnosticArray
 from hralign_ros.nodes.conversions import stamp_to_ns
-from hralign_ros.nodes.demo_report import draw_report, Recording, write_ticks
+from hralign_ros.nodes.demo_report import draw_report, out_fraction, Recording, write_ticks
 from hralign_ros.nodes.encoder_node import LATCHED, RELIABLE
 from hralign_ros.nodes.image_subscriptions import decode
 from hralign_ros.nodes.interfaces import EncoderInfo, SuccessProbability, TaskEmbedding
 from hralign_ros.nodes.parameters import declared, Parameter
 from hralign_ros.nodes.policy_example import parts_of
 from hralign_ros.nodes.process import run_node
+from hralign_ros.runtime.bundle import load_bundle
 from hralign_ros.runtime.decision import Decision, Status
-from hralign_ros.runtime.errors import FrameError
+from hralign_ros.runtime.errors import FrameError, HralignError
+from hralign_ros.runtime.tasks import load_tasks
 import numpy as np
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -109,7 +111,8 @@ class DemoMonitor(Node):
             'skew_s': float(message.skew),
             **{f'drift_{view}': one for view, one in zip(message.view_names, drift, strict=True)},
             'probability': math.nan, 'threshold': math.nan, 'failure': math.nan,
-            'progress': math.nan, 'decision': '', 'status': ''})
+            'progress': math.nan, 'ood_score': math.nan, 'ood_limit': math.nan,
+            'decision': '', 'status': ''})
         self._stamp = message.header.stamp
         self._recent.append(now)
         self._add_scores()
@@ -130,6 +133,8 @@ class DemoMonitor(Node):
                 (message.decision_threshold_valid, 'threshold', message.decision_threshold),
                 (message.failure_valid, 'failure', message.failure_probability),
                 (message.progress_valid, 'progress', message.progress),
+                (message.ood_valid, 'ood_score', message.ood_score),
+                (message.ood_valid, 'ood_limit', message.ood_threshold),
                 (message.probability_valid, 'probability', message.probability)):
             if valid:
                 rows[-1][name] = float(value)
@@ -181,7 +186,9 @@ class DemoMonitor(Node):
         success = self._last_success
         if success is not None:
             probability = f'{success.probability:.3f}' if success.probability_valid else 'none'
-            lines.append(f'success: probability {probability}, '
+            out = f'OOD score {success.ood_score:.3g} of {success.ood_threshold:.3g}, ' \
+                if success.ood_valid else ''
+            lines.append(f'success: probability {probability}, {out}'
                          f'{Decision(success.decision).name}, {_flags(success.status)}')
         if self._terminal.isatty():
             if self._lines:
@@ -203,14 +210,28 @@ class DemoMonitor(Node):
             return
         self._report_folder.mkdir(parents=True, exist_ok=True)
         write_ticks(self.recording, self._report_folder / 'ticks.csv')
+        self.recording.next_step = self._next_step()
         try:
             draw_report(self.recording, self._report_folder / 'report.png')
         except ImportError as error:
             self.get_logger().warning(
                 f'no report.png: {error}; pip install matplotlib. ticks.csv is written')
             return
+        rows = self.recording.rows
+        fraction = out_fraction(rows)
+        out = '' if fraction is None else f', {fraction:.0%} of them out of distribution'
         self._terminal.write(f'report: {self._report_folder}/report.png, ticks.csv '
-                             f'({len(self.recording.rows)} ticks)\n')
+                             f'({len(rows)} ticks{out})\n')
+
+    def _next_step(self) -> str:
+        """Tell what helps where images are out of distribution; '': the bundle cannot be read."""
+        info = self.recording.info
+        try:
+            return load_tasks(load_bundle(info.bundle_path)).of(
+                self.recording.task).when_unlike if info else ''
+        except HralignError as error:
+            self.get_logger().debug(str(error))
+            return ''
 
 
 def _flags(status: int) -> str:

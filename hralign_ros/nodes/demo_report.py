@@ -11,7 +11,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 import csv
 from dataclasses import dataclass, field
+import math
 from pathlib import Path
+import textwrap
 from typing import Any
 
 import cv2
@@ -21,6 +23,8 @@ import numpy as np
 
 _COLUMNS = 6
 _SIDE = 224
+# Where a greater fraction of ticks is out of distribution, the next step is named.
+MOST = 0.5
 
 
 @dataclass
@@ -30,11 +34,13 @@ class Recording:
 
     :param rows: one for each tick, by column of ticks.csv: time, latency, processing and skew in
         seconds; drift_VIEW, 1 - cosine between this embedding of the view and the first one;
-        probability, threshold, failure, progress, NaN where there is none; decision, status.
+        probability, threshold, failure, progress, ood_score, ood_limit, NaN where there is none;
+        decision, status.
     :param overlays: by view, seconds from the first tick and the attention image, uint8 [H, W, 3]
         RGB.
     :param images: the same of the camera images beside them.
     :param drops: dropped frames by view and cause.
+    :param next_step: what to do where most ticks are out of distribution, a sentence.
     """
 
     view_names: list[str] = field(default_factory=list)
@@ -44,6 +50,7 @@ class Recording:
     info: EncoderInfo | None = None
     task: str = ''
     drops: Counter[str] = field(default_factory=Counter)
+    next_step: str = ''
 
 
 def write_ticks(recording: Recording, path: Path) -> None:
@@ -56,6 +63,39 @@ def write_ticks(recording: Recording, path: Path) -> None:
             for name, value in row.items()} for row in recording.rows)
 
 
+def read_ticks(path: Path) -> list[dict[str, Any]]:
+    """Read what write_ticks wrote: all values are text."""
+    with open(path, encoding='utf-8') as file:
+        return list(csv.DictReader(file))
+
+
+def out_fraction(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """Tell which fraction of the ticks with a score is out of distribution; None: none has one."""
+    scored = [row for row in rows if not math.isnan(float(row['ood_score']))]
+    if not scored:
+        return None
+    return sum('OUT_OF_DISTRIBUTION' in row['status'] for row in scored) / len(scored)
+
+
+def ood_sentence(rows: Sequence[Mapping[str, Any]], next_step: str) -> str:
+    """
+    Say which share of ticks is out of distribution, and where it is most of them what to do.
+
+    :param next_step: a sentence.
+    """
+    fraction = out_fraction(rows)
+    if fraction is None:
+        if not any(row['decision'] for row in rows):
+            return 'no tick has a result of the success head'
+        return ('no tick has an out-of-distribution score: '
+                + ('no task was set; give one with --task (make demo TASK=...)'
+                   if all('NO_TASK' in row['status'] for row in rows if row['decision'])
+                   else 'the bundle has no limit for it'))
+    said = (f'{fraction:.0%} of the ticks are out of distribution (images unlike those that the '
+            'bundle was made with)')
+    return f'{said}: there every decision is ABSTAIN. {next_step}' if fraction > MOST else said
+
+
 def draw_report(recording: Recording, path: Path) -> None:
     """
     Draw a recording: what the cameras saw, where attention went, how it ran.
@@ -66,8 +106,8 @@ def draw_report(recording: Recording, path: Path) -> None:
     from matplotlib.figure import Figure
 
     views = [view for view in recording.view_names if recording.overlays.get(view)]
-    figure = Figure(figsize=(13, 2.15 * 2 * len(views) + 7.5), layout='constrained')
-    ratios = [1.0] * (2 * len(views)) + [0.75] * 3
+    figure = Figure(figsize=(13, 2.15 * 2 * len(views) + 9.0), layout='constrained')
+    ratios = [1.0] * (2 * len(views)) + [0.75] * 3 + [0.5]
     grid = figure.add_gridspec(len(ratios), _COLUMNS, height_ratios=ratios)
     for row, view in enumerate(views):
         for offset, (name, images) in enumerate((
@@ -89,28 +129,29 @@ def draw_report(recording: Recording, path: Path) -> None:
 
 
 def draw_overview(
-    played: Sequence[tuple[Path, Mapping[str, Any], Path]], path: Path,
+    played: Sequence[tuple[Path, Mapping[str, Any], Path]], path: Path, next_step: str = '',
 ) -> None:
     """
     Draw episodes below one another: images, probability over time, decision, and the truth.
 
     :param played: of each its folder, its episode.yaml and the ticks.csv of its replay.
     :param path: of the PNG to write.
+    :param next_step: see Recording.
     :raises ImportError: matplotlib is not installed.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 3.9 * len(played)), layout='constrained')
-    grid = figure.add_gridspec(2 * len(played), _COLUMNS, height_ratios=[1.0, 1.0] * len(played))
+    figure = Figure(figsize=(13, 4.5 * len(played)), layout='constrained')
+    grid = figure.add_gridspec(
+        3 * len(played), _COLUMNS, height_ratios=[1.0, 1.0, 0.35] * len(played))
     for number, (folder, episode, ticks) in enumerate(played):
-        with open(ticks, encoding='utf-8') as file:
-            rows = list(csv.DictReader(file))
+        rows = read_ticks(ticks)
         view = next(iter(episode['views'].values()))
         frames, seconds = read_frames(folder / view['file'], count=_COLUMNS)
         for column in range(_COLUMNS):
-            _show(figure.add_subplot(grid[2 * number, column]), seconds[column], frames[column])
+            _show(figure.add_subplot(grid[3 * number, column]), seconds[column], frames[column])
         times = np.array([float(row['time_s']) for row in rows])
-        axes = figure.add_subplot(grid[2 * number + 1, :])
+        axes = figure.add_subplot(grid[3 * number + 1, :])
         if episode['success']:
             axes.axvspan(episode['success_frame'] / episode['fps'], times[-1], color='#e2f3ec',
                          label='accomplished')
@@ -128,6 +169,9 @@ def draw_overview(
         axes.set_title(f"'{episode['task']}'   truth: {truth}   decisions: {', '.join(states)}",
                        fontsize=10)
         axes.legend(fontsize=8, loc='center left')
+        below = figure.add_subplot(grid[3 * number + 2, :], sharex=axes)
+        _draw_likeness(below, times, rows, next_step)
+        axes.tick_params(labelbottom=False)
     figure.savefig(path, dpi=90)
 
 
@@ -166,9 +210,36 @@ def _draw_timelines(recording: Recording, figure: Any, grid: Any, first: int) ->
     states = _draw_scores(axes, times, rows)
     axes.set_ylim(0, 1)
     axes.set_ylabel('probability')
-    axes.set_xlabel('s')
     axes.legend(fontsize=8, loc='upper left')
     axes.set_title(f'success: {"; ".join(sorted(states)) or "no result"}', fontsize=9)
+    axes = figure.add_subplot(grid[first + 3, :])
+    _draw_likeness(axes, times, rows, recording.next_step)
+    axes.set_xlabel('s')
+
+
+def _draw_likeness(
+    axes: Any, times: np.ndarray, rows: Sequence[Mapping[str, Any]], next_step: str,
+) -> None:
+    """
+    Draw the out-of-distribution score over time, relative to its limit: above 1 is out.
+
+    A score may be below 0, and a limit too: the distance is measured by the limit's size.
+    """
+    score, limit = (np.array([float(row[name]) for row in rows])
+                    for name in ('ood_score', 'ood_limit'))
+    relative = 1.0 + (score - limit) / np.maximum(np.abs(limit), 1e-9)
+    axes.axhline(1.0, color='black', linestyle='--', linewidth=1.0)
+    axes.plot(times, relative, color='tab:orange', linewidth=1.0)
+    axes.fill_between(times, 1.0, relative, where=relative > 1.0, color='tab:orange', alpha=0.3)
+    finite = relative[np.isfinite(relative)]
+    axes.set_ylim(min(0.0, finite.min(initial=0.0)), max(1.5, 1.1 * finite.max(initial=0.0)))
+    axes.set_ylabel('score / limit', fontsize=8)
+    fraction = out_fraction(rows)
+    title = 'no out-of-distribution score' if fraction is None else \
+        f'out of distribution in {fraction:.0%} of ticks; above 1 every decision is ABSTAIN'
+    if fraction is not None and fraction > MOST and next_step:
+        title = '\n'.join([title, *textwrap.wrap(next_step, 150)])
+    axes.set_title(title, fontsize=9)
 
 
 def _draw_scores(

@@ -242,7 +242,8 @@ def test_demo_runs_to_its_end_and_leaves_a_report(tmp_path: Path, videos: list[P
     The demo on a user's own videos ends with code 0, an image and one row per tick.
 
     How many ticks is the machine's business; they are as far apart as the frames of the video,
-    which was played at 30 Hz whatever its own rate.
+    which was played at 30 Hz whatever its own rate. All are out of distribution, which could only
+    be seen in a status bit: now score and limit are there, and the next step is said.
     """
     pytest.importorskip('matplotlib', reason='matplotlib is not installed')
     report = tmp_path / 'my report'
@@ -255,6 +256,12 @@ def test_demo_runs_to_its_end_and_leaves_a_report(tmp_path: Path, videos: list[P
         rows = list(csv.DictReader(file))
     assert len(rows) >= 3
     assert {row['decision'] for row in rows} <= {'ABSTAIN', ''}
+    scored = [row for row in rows if row['decision']]
+    assert scored and all(
+        float(row['ood_score']) > float(row['ood_limit']) > 0.0
+        and 'OUT_OF_DISTRIBUTION' in row['status'] for row in scored)
+    assert '100% of the ticks are out of distribution' in done.stdout
+    assert 'hralign success teach' in done.stdout
     latencies = [float(row['latency_s']) for row in rows]
     assert all(latency > 0.0 for latency in latencies)
     # A frame that comes late may make a tick of its own: two for each fifth of a second.

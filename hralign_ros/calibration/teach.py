@@ -15,6 +15,7 @@ from pathlib import Path
 import time
 
 from hralign_ros.calibration.taught_task import fit_task, plain_name, TaughtTask
+from hralign_ros.data.content import recording_key
 from hralign_ros.data.manifest import DataError, DataSet, read_manifest, slug
 from hralign_ros.export.parity import masked_graph
 from hralign_ros.export.writer import graphs_of, require_replaceable, write_bundle
@@ -131,13 +132,26 @@ def teach(
     heads = {task.head for task in (*others, *(one.task for one in taught)) if task.head}
     graphs = {file: content for file, content in graphs.items()
               if not file.startswith('head.') or file in heads}
-    write_bundle(output, manifest, graphs, replace(
-        encoder.tasks, tasks=(*others, *(one.task for one in taught))))
+    write_bundle(output, replace(manifest, provenance={
+        **manifest.provenance, 'taught': _recordings(manifest, chosen, ids)}), graphs, replace(
+            encoder.tasks, tasks=(*others, *(one.task for one in taught))))
     done = time.monotonic()
     report(f'fitted in {done - encoded:.0f} s; wrote {output}')
     return Taught(
         Path(output), Path(bundle), chosen, manifest, _robot(chosen), tuple(taught), looked_at,
         _changes(attempts.attempts), rate, (encoded - began, done - encoded))
+
+
+def _recordings(
+    manifest: Manifest, data: DataSet, ids: Mapping[str, str],
+) -> dict[str, list[str]]:
+    """Name the recordings that each task was taught with, so that nobody takes them for a test."""
+    before = manifest.provenance.get('taught')
+    found = dict(before) if isinstance(before, Mapping) else {}
+    for key, task_id in ids.items():
+        found[task_id] = sorted({recording_key(data, e) for e in data.episodes
+                                 if slug(e.task_text) == key and e.success is not None} - {''})
+    return found
 
 
 def _chosen(data: DataSet, tasks: Sequence[str], manifest: Manifest) -> DataSet:

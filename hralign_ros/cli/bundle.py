@@ -47,11 +47,12 @@ def evaluate(
     """
     Measure a finished bundle on recorded episodes: detection, calibration, false alarms, delays.
 
-    Plays the episodes to the runtime that is in the node. Nothing is fitted; tasks that were added
-    to the bundle are measured as well. Writes report.html, .json and .csv.
+    Plays the episodes to the runtime that is in the node. Nothing is fitted; taught tasks are
+    measured as well. Writes report.html, .json and .csv.
 
     :param output: folder of the report
-    :param split: of the episodes to play; default: all but train, validation and calibration
+    :param split: of the episodes to play; default: all, whatever their splits, but for those that
+        the bundle is known to be made of
     :param allow_unknown_tasks: decide on tasks that the bundle does not know, too
     """
     from hralign_ros.data.manifest import read_manifest

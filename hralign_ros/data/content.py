@@ -11,6 +11,8 @@ import os
 from pathlib import Path
 import time
 
+from hralign_ros.data.manifest import DataSet, Episode
+
 # Stands for the content of a file that cannot be read and never could.
 UNREADABLE = 'unreadable'
 # A file that was written so shortly before it was hashed may change without its time changing.
@@ -56,6 +58,21 @@ def hash_files(root: Path, files: Iterable[str], index: Path) -> dict[str, str]:
         except OSError:
             pass
     return {name: entry[2] for name, entry in found.items()}
+
+
+def recording_key(data: DataSet, episode: Episode) -> str:
+    """
+    Name an episode's recordings by their content, whatever the episode or its folder is called.
+
+    :returns: 16 hexadecimal digits; '' where a file cannot be read.
+    """
+    try:
+        files = {view: _hash_file(data.path(file)) for view, file in episode.robot_videos.items()}
+    except OSError:
+        return ''
+    # A file may hold many episodes.
+    spans = [list(episode.robot_span(view)) for view in sorted(files)]
+    return sha256(json.dumps([sorted(files.items()), spans]).encode()).hexdigest()[:16]
 
 
 def _read(index: Path) -> dict[str, tuple[int, int, str]]:

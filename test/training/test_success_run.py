@@ -253,7 +253,9 @@ def test_a_finished_bundle_is_measured_as_it_is(bundle, run_folder, tmp_path, ca
                  '--output', str(output)]) == 0
     report = json.loads((output / 'report.json').read_text())
     assert 'wrote' in capsys.readouterr().out and (output / 'report.html').is_file()
-    assert {row['split'] for row in report['rows']} == {'test_seen', 'test_task'}
+    # What it was made of is left out: the data have the name that its training notes.
+    assert {row['split'] for row in report['rows']} == {'all', 'test_seen', 'test_task'}
+    assert 'used to make the bundle, and are left out' in ' '.join(report['warnings'])
     found = {(row['conditions']['status'], row['split']): row['value']
              for row in report['rows'] if row['metric'] == 'status_rate'}
     assert found['UNKNOWN_TASK', 'test_task'] == 1.0
@@ -281,7 +283,7 @@ def test_a_finished_bundle_is_measured_as_it_is(bundle, run_folder, tmp_path, ca
         evaluate_bundle(data, bundle, output, splits=['train-2'])
     # Streams are no attempts; of them alone there is nothing to say, and that is said at once.
     streams = data.only([replace(e, tags=('stream:idle',)) for e in data.episodes])
-    with pytest.raises(EvaluationError, match='no episode of'):
+    with pytest.raises(EvaluationError, match='no episode with videos'):
         evaluate_bundle(streams, bundle, output)
 
 
@@ -289,13 +291,24 @@ def test_what_a_bundle_was_trained_on_is_not_its_test(bundle, tmp_path):
     """
     Guards honest figures: robots that are held out by default may be in the training of this one.
 
-    Seeds of theirs that trained the head were played to it as a test, and nobody was warned.
+    Seeds of theirs that trained the head were played to it as a test, and nobody was warned. Where
+    there is nothing else, they are measured as what they are.
     """
     data = read_manifest(data_folder())
     arm = data.only([replace(e, embodiment='ur5e', split='test_embodiment')
                      for e in data.episodes if e.seed % 10 == 0 and e.task_id in list(TASKS)[:2]])
-    with pytest.raises(EvaluationError, match='no episode of a test split.*splits there: train'):
-        evaluate_bundle(arm, bundle, tmp_path / 'report')
+    evaluate_bundle(arm, bundle, tmp_path / 'report')
+    report = json.loads((tmp_path / 'report' / 'report.json').read_text())
+    assert {row['split'] for row in report['rows']} == {'train'}
+    count = len(report['tables']['episodes'])
+    assert f'{count} of {count} episodes were used to make the bundle' in ' '.join(
+        report['warnings'])
+    # Of the same name, but of other sources: nothing says that it was made of them.
+    own = arm.only(replace(e, source='folder') for e in arm.episodes[:4])
+    evaluate_bundle(own, bundle, tmp_path / 'report')
+    report = json.loads((tmp_path / 'report' / 'report.json').read_text())
+    assert 'Measured were episodes of train, too' in ' '.join(report['warnings'])
+    assert not any(row['made_the_bundle'] for row in report['tables']['episodes'])
 
 
 def test_two_tasks_of_one_instruction(tmp_path):

@@ -24,7 +24,7 @@ from hralign_ros.evaluation.bootstrap import EvaluationError
 from hralign_ros.evaluation.figures import probability_traces, reliability_diagram
 from hralign_ros.evaluation.report import Measured, write_report
 from hralign_ros.evaluation.success import example_traces, SIMULATED
-from hralign_ros.evaluation.success_deciders import Judged
+from hralign_ros.evaluation.success_deciders import decided_on, Judged
 from hralign_ros.evaluation.success_events import measure_alarms, measure_delays
 from hralign_ros.evaluation.success_ticks import (
     clusters_of,
@@ -60,8 +60,12 @@ EVERYTHING = 'all'
 NODES_RATE = 'auto'
 
 
-@dataclass(frozen=True, eq=False)
-class Said:
+# The key of its thresholds, as the parameter alpha has it.
+_NODES_ALPHA = 0.0
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Replayed(Judged):
     """
     What the node would have said of an attempt, with its defaults.
 
@@ -79,9 +83,10 @@ class Said:
         final = self.decisions[np.isin(self.decisions, (Decision.SUCCESS, Decision.FAILURE))]
         return Decision(int(final[0] if len(final) else self.decisions.max()))
 
-    @property
-    def row(self) -> int | None:
-        """Tick of the first SUCCESS; None: there is none."""
+    def decision(self, alpha: float = ALPHA) -> int | None:
+        """Return the row at which SUCCESS is decided; at the node's own rate, by the node."""
+        if alpha != _NODES_ALPHA:
+            return super().decision(alpha)
         succeeds = self.decisions == int(Decision.SUCCESS)
         return int(succeeds.argmax()) if succeeds.any() else None
 
@@ -98,8 +103,7 @@ class BundleReplay:
 
     def __init__(self, encoder: Encoder, *, allow_unknown: bool = False) -> None:
         self.encoder, self.allow_unknown = encoder, allow_unknown
-        self._replayed: dict[str, Judged] = {}
-        self.said: dict[str, Said] = {}
+        self._replayed: dict[str, Replayed] = {}
 
     def replay(self, episode: Episode, root: Path) -> Recording:
         """
@@ -136,12 +140,10 @@ class BundleReplay:
         recording = replace(labelled(known, EpisodeFeatures(
             nothing, nothing[..., 0, :], present, times)), episode=episode)
         said = [tick.success for tick in ticks]
-        self.said[episode.episode_id] = Said(
-            np.array([int(tick.decision) for tick in ticks]),
-            next((tick.alpha for tick in ticks if tick.alpha is not None), float('nan')))
         thresholds = {alpha: _numbers(
             None if s.calibration is None else s.calibration.threshold(alpha) for s in said)
             for alpha in ALPHAS}
+        thresholds[_NODES_ALPHA] = _numbers(tick.threshold for tick in ticks)
         progress, failed, ood_score = (_numbers(values).astype(np.float32) for values in (
             (s.progress for s in said), (s.failure for s in said), (s.ood_score for s in said)))
         trace = Trace(recording, np.zeros((len(ticks), 0), np.float32), progress, failed,
@@ -152,13 +154,15 @@ class BundleReplay:
         scored = Scored(trace, episode.task_id, _numbers(s.raw_score for s in said),
                         recording.done,
                         risks.reshape(len(said), modes))
-        self._replayed[episode.episode_id] = Judged(
+        self._replayed[episode.episode_id] = Replayed(
             scored, _numbers(s.probability for s in said), thresholds,
             np.array([int(tick.status) for tick in ticks]),
-            Status.UNKNOWN_TASK if self.allow_unknown else Status.OK)
+            Status.UNKNOWN_TASK if self.allow_unknown else Status.OK,
+            decisions=np.array([int(tick.decision) for tick in ticks]),
+            alpha=next((tick.alpha for tick in ticks if tick.alpha is not None), float('nan')))
         return recording
 
-    def __call__(self, recording: Recording) -> Judged:
+    def __call__(self, recording: Recording) -> Replayed:
         """Return what was said of a recording that was replayed."""
         return self._replayed[recording.episode.episode_id]
 
@@ -236,9 +240,10 @@ def evaluate_bundle(
                    'Random ticks, in bins of equal mass; lines: 95 % intervals as if ticks were '
                    'independent.')
     first = next(iter(recordings.values()))
-    found.draw('traces', probability_traces(example_traces(one, first)), 'Probability over time',
+    found.draw('traces', probability_traces(example_traces(one, first, alpha=_NODES_ALPHA)),
+               'Probability over time',
                'Attempts in the order of their names; shaded: accomplished; dashed: the threshold '
-               f'for {ALPHA:.0%} false alarms.')
+               'of the rate that the node takes by itself.')
     report(_in_a_sentence(one, first))
     sources = {e.source for e in chosen}
     everyone = [r for split in counts for r in recordings[split]]
@@ -349,19 +354,20 @@ def _tabulate(
 ) -> None:
     """Put an attempt into the table of episodes."""
     judged, times, episode = one(recording), recording.features.time_s, recording.episode
-    at, never_succeeds = judged.decision(), not recording.done.any()
-    said, out = one.said[episode.episode_id], int(Status.OUT_OF_DISTRIBUTION)
+    at, nodes, never_succeeds = (
+        judged.decision(), judged.decision(_NODES_ALPHA), not recording.done.any())
+    out = judged.status & int(Status.OUT_OF_DISTRIBUTION) != 0
     found.tables.setdefault('episodes', []).append({
         'split': split, 'episode': episode.episode_id, 'task': episode.task_id,
         'succeeds': not never_succeeds, 'failure': episode.failure,
         'done_s': float(times[int(recording.done.argmax())])
         if not never_succeeds and _timed(recording) else None,
         'success_s': None if at is None else float(times[at]),
-        'node_decision': said.verdict.name,
-        'node_success_s': None if said.row is None else float(times[said.row]),
-        'node_alpha': None if np.isnan(said.alpha) else said.alpha,
+        'node_decision': judged.verdict.name,
+        'node_success_s': None if nodes is None else float(times[nodes]),
+        'node_alpha': None if np.isnan(judged.alpha) else judged.alpha,
         'highest_probability': float(np.nanmax(np.r_[-1.0, judged.probability])),
-        'out_of_distribution': float((judged.status & out != 0).mean()),
+        'out_of_distribution': float(out.mean()),
         'status': int(np.bitwise_or.reduce(judged.status)),
         'made_the_bundle': episode.episode_id in used})
 
@@ -378,16 +384,14 @@ def _measure_decisions(
             chance: float | None = None) -> None:
         if some:
             found.add(metric, name, split, fraction_over(np.array([events]), clusters_of(some)),
-                      note=note, chance=chance, alpha=NODES_RATE)
+                      note=without, chance=chance, alpha=NODES_RATE)
 
-    decided = [r for r in recordings if not np.isnan(one.said[r.episode.episode_id].alpha)]
-    note = f'{len(recordings) - len(decided)} attempts have no threshold, and are left out' \
-        if len(decided) < len(recordings) else ''
-    rows = {r.episode.episode_id: one.said[r.episode.episode_id].row for r in decided}
+    decided, without = decided_on([one], recordings, _NODES_ALPHA)
+    rows = {r.episode.episode_id: one(r).decision(_NODES_ALPHA) for r in decided}
     bad = [r for r in decided if not r.done.any()]
     good = [r for r in decided if r.done.any() and not r.done[0]]
     add('false_alarm_rate', bad, [rows[r.episode.episode_id] is not None for r in bad],
-        float(np.mean([one.said[r.episode.episode_id].alpha for r in bad])) if bad else None)
+        float(np.mean([one(r).alpha for r in bad])) if bad else None)
     add('missed_success_rate', good, [rows[r.episode.episode_id] is None for r in good])
     timed = [r for r in good if _timed(r)]
     add('early_success_rate', timed, [
@@ -398,7 +402,7 @@ def _measure_decisions(
 def _in_a_sentence(one: BundleReplay, recordings: Sequence[Recording]) -> str:
     """Say what the node decides of these attempts, as who records them would count."""
     count: Counter[tuple[bool, Decision]] = Counter(
-        (bool(r.done.any()), one.said[r.episode.episode_id].verdict) for r in recordings)
+        (bool(r.done.any()), one(r).verdict) for r in recordings)
     good, bad = (sum(n for (kind, _), n in count.items() if kind is wanted)
                  for wanted in (True, False))
     ticks = np.concatenate([one(r).status for r in recordings])

@@ -173,7 +173,7 @@ def spread(recordings: Sequence[Recording], most: int) -> list[Recording]:
 
 
 def example_traces(
-    one: SuccessModel, recordings: Sequence[Recording], each: int = 2,
+    one: SuccessModel, recordings: Sequence[Recording], each: int = 2, alpha: float = ALPHA,
 ) -> list[ProbabilityTrace]:
     """Take attempts of every kind by their names, without regard to how they are scored."""
     by_kind: dict[str, list[Recording]] = {}
@@ -184,12 +184,12 @@ def example_traces(
     for kind in sorted(by_kind, key=lambda k: (k != 'success', k)):
         for recording in by_kind[kind][:each * (2 if kind == 'success' else 1)]:
             judged = one(recording)
-            at = judged.decision()
+            at = judged.decision(alpha)
             times = recording.features.time_s
             traces.append(ProbabilityTrace(
                 f'{kind.replace("_", " ")}: {recording.episode.task_text}'[:46], times,
                 # Above all probabilities where there is none.
-                judged.probability, np.nan_to_num(judged.thresholds[ALPHA], nan=2.0)[-1],
+                judged.probability, np.nan_to_num(judged.thresholds[alpha], nan=2.0)[-1],
                 float(times[int(recording.done.argmax())]) if recording.done.any() else None,
                 None if at is None else float(times[at])))
     return traces

@@ -70,6 +70,7 @@ def test_a_folder_of_takes_is_measured_whatever_its_splits(taught, takes, tmp_pa
     assert rates['false_alarm_rate']['value'] == 0.0 and rates['false_alarm_rate']['n'] == 4
     assert rates['false_alarm_rate']['chance'] == pytest.approx(0.1429)
     assert rates['missed_success_rate']['value'] == 0.0 and rates['missed_success_rate']['n'] == 4
+    assert (tmp_path / 'traces.png').is_file()
     assert 'early_success_rate' not in rates, 'nobody knows when they succeeded'
     assert not [row for row in report['rows'] if row['metric'] == 'success_delay_median']
     warnings = ' '.join(report['warnings'])

@@ -312,7 +312,7 @@ def _made_of(data: DataSet, episodes: Sequence[Episode], manifest: Manifest) -> 
     Tell which episodes a bundle is known to be made of, by id.
 
     Taught recordings are known by their content. Of the data that a head was trained on only the
-    folder's name is, its arms and its sources; there the splits say the rest.
+    folder's name and the sources are; there the splits say the rest.
     """
     training = manifest.success.training
     found: set[str] = set()

@@ -186,10 +186,13 @@ def example_traces(
             judged = one(recording)
             at = judged.decision(alpha)
             times = recording.features.time_s
+            done = float(times[int(recording.done.argmax())]) if recording.done.any() else None
+            if done is not None and at is not None and not any(recording.episode.success_flags):
+                # Of an outcome alone nobody knows that it was too early.
+                done = min(done, float(times[at]))
             traces.append(ProbabilityTrace(
                 f'{kind.replace("_", " ")}: {recording.episode.task_text}'[:46], times,
                 # Above all probabilities where there is none.
                 judged.probability, np.nan_to_num(judged.thresholds[alpha], nan=2.0)[-1],
-                float(times[int(recording.done.argmax())]) if recording.done.any() else None,
-                None if at is None else float(times[at])))
+                done, None if at is None else float(times[at])))
     return traces

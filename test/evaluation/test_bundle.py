@@ -12,9 +12,11 @@ from hralign_ros.cli.main import main
 from hralign_ros.data.content import recording_key
 from hralign_ros.data.manifest import DISCARDED, read_manifest, write_manifest
 from hralign_ros.evaluation.bootstrap import EvaluationError
-from hralign_ros.evaluation.bundle import _data_names, evaluate_bundle
-from hralign_ros.runtime import load_bundle
+from hralign_ros.evaluation.bundle import _data_names, BundleReplay, evaluate_bundle
+from hralign_ros.evaluation.success import example_traces
+from hralign_ros.runtime import Decision, Encoder, load_bundle
 from hralign_ros.runtime.report import silent
+from hralign_ros.training.attempts import TAIL_S
 import pytest
 from support.small_lab import make_lab
 from support.tiny_bundle import robot_bundle
@@ -83,6 +85,18 @@ def test_a_folder_of_takes_is_measured_whatever_its_splits(taught, takes, tmp_pa
     report = measure(tmp_path, '--bundle', bundle, '--data', takes, '--split', 'test_seen')
     assert len(episodes(report)) == 2 and {row['split'] for row in report['rows']} == {'test_seen'}
     assert 'train' not in ' '.join(report['warnings'])
+
+
+def test_a_picture_calls_nothing_early_that_nobody_knows(taught, takes):
+    """Guards outcomes alone: a SUCCESS before the last .8 s was drawn as a wrong one."""
+    one = BundleReplay(Encoder.load(taught[1], provider='cpu'))
+    good = next(e for e in read_manifest(takes).episodes if e.success)
+    recording = one.replay(good, takes)
+    assert one(recording).verdict is Decision.SUCCESS
+    trace, = example_traces(one, [recording], alpha=0.0)
+    assert 0.5 <= trace.threshold <= 1.0, 'that of the rate that the node takes'
+    assert trace.success_s < recording.features.time_s[-1] - TAIL_S
+    assert trace.done_s == trace.success_s
 
 
 def test_what_a_bundle_was_taught_is_not_taken_for_new(taught, takes, tmp_path):

@@ -79,7 +79,7 @@ class Replayed(Judged):
 
     @property
     def verdict(self) -> Decision:
-        """What was decided, SUCCESS or FAILURE; else RUNNING, or ABSTAIN where all ticks are."""
+        """Tell what was decided, SUCCESS or FAILURE; else RUNNING, or ABSTAIN if all ticks are."""
         final = self.decisions[np.isin(self.decisions, (Decision.SUCCESS, Decision.FAILURE))]
         return Decision(int(final[0] if len(final) else self.decisions.max()))
 

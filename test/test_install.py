@@ -74,7 +74,8 @@ def test_a_wheel_without_ros(source, tmp_path):
     run(sys.executable, '-m', 'venv', '--without-pip', venv, cwd=tmp_path)
     install(next(tmp_path.glob('*.whl')), venv / 'bin/python')
     printed = run(venv / 'bin/python', '-c', PROGRAM, cwd=tmp_path)
-    assert '(2, 1280)' in printed and f'found {venv}/share/hralign_ros/models/default' in printed
+    assert '(2, 7, 7, 16)' in printed
+    assert f'found {venv}/share/hralign_ros/models/default' in printed
     assert 'usage: hralign' in run(venv / 'bin/hralign', '--help', cwd=tmp_path)
     absent = "import importlib.util as u; print(u.find_spec('rclpy'), u.find_spec('torch'))"
     assert run(venv / 'bin/python', '-c', absent, cwd=tmp_path) == 'None None\n'

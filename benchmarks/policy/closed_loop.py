@@ -29,12 +29,8 @@ from benchmarks.pages import rewrite, ROOT, table, write_results
 from hralign_ros.data.rollouts import FILE_NAME as ROLLOUTS
 from hralign_ros.data.rollouts import read_rollouts
 from hralign_ros.evaluation.success_rates import compare, rate
-from hralign_ros.export.policy import write_policy
 from hralign_ros.runtime import default_bundle
 from hralign_ros.runtime.policy import read_policy
-from hralign_ros.training.devices import cap_threads
-from hralign_ros.training.policy_options import PolicyOptions
-from hralign_ros.training.policy_run import train_policy
 
 RESULTS = ROOT / 'results/closed_loop.json'
 PAGE = ROOT / 'docs/policy.md'
@@ -92,16 +88,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('--bundle', type=Path, default=default_bundle())
     parser.add_argument('--only-tables', action='store_true')
     given = parser.parse_args(arguments)
-    cap_threads()
     if not given.only_tables:
         make(given)
-    write_results(RESULTS, gather(given.work, given.bundle, given.episodes))
+    write_results(RESULTS, gather(given.work, given.episodes))
     rewrite(PAGE, RESULTS, tables)
     return 0
 
 
 def make(given: argparse.Namespace) -> None:
     """Record, train and try what is missing."""
+    from hralign_ros.training.devices import cap_threads
+
+    cap_threads()
     work = given.work
     simulated('data', 'simulate-demonstrations', '--output', str(work / 'demonstrations'),
               '--task', *given.tasks, '--episodes', str(max(given.demonstrations)), '--resume')
@@ -125,6 +123,10 @@ def make(given: argparse.Namespace) -> None:
 
 def train(work: Path, bundle: Path, task: str, count: int, row: str, seed: int) -> Path:
     """Train a policy unless it is there; return its folder."""
+    from hralign_ros.export.policy import write_policy
+    from hralign_ros.training.policy_options import PolicyOptions
+    from hralign_ros.training.policy_run import train_policy
+
     chosen, folder = ROWS[row], work / 'policies' / f'{task}.{count}.{row}.{seed}'
     if not (folder / 'policy.yaml').exists():
         print(f'training {folder.name}', flush=True)
@@ -175,7 +177,7 @@ def without_adapters(bundle: Path, output: Path) -> None:
     (output / 'bundle.yaml').write_text(yaml.safe_dump(document, sort_keys=False), 'utf-8')
 
 
-def gather(work: Path, bundle: Path, episodes: int) -> dict[str, Any]:
+def gather(work: Path, episodes: int) -> dict[str, Any]:
     """Count what is there; attempts of policies that were trained anew do not count."""
     outcomes: dict[tuple[str, int, str], dict[tuple[int, int], bool]] = {}
     for path in sorted((work / 'attempts').glob(f'*/{ROLLOUTS}')):
@@ -206,7 +208,8 @@ def gather(work: Path, bundle: Path, episodes: int) -> dict[str, Any]:
                    for task, count in sorted({key[:2] for key in outcomes})
                    for first, second in PAIRS
                    if {(task, count, first), (task, count, second)} <= set(outcomes)]
-    known = [read_policy(folder) for folder in sorted((work / 'policies').glob('*.default.*'))]
+    known = [read_policy(path.parent)
+             for path in sorted((work / 'policies').glob('*.default.*/policy.yaml'))]
     return {
         'default_minus_today_points': _points(outcomes, 'default', 'clip'),
         'adapted_minus_frozen_points': _points(outcomes, 'spatial', 'spatial-off'),

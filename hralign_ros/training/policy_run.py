@@ -24,6 +24,8 @@ import torch
 Floats = NDArray[np.float32]
 # Frames of an episode may be further apart or closer than in others by this fraction.
 _RATE = 0.1
+# Videos keep times to a fraction of a millisecond, and a recorder's clock may be off by as much.
+_TICK_S = 1e-3
 # A number whose spread is below this part of the others' is no better known for it.
 _FLOOR = 0.1
 
@@ -188,7 +190,7 @@ def _observe(
     if found is not None:
         times = np.asarray(episode.time_s)
         # A camera's frames need not be those that the robot's numbers were noted with.
-        places = np.clip(np.searchsorted(found['time_s'], times + 1e-6) - 1, 0, None)
+        places = np.maximum(np.searchsorted(found['time_s'], times + _TICK_S, 'right') - 1, 0)
         embedding = np.concatenate([found[part][places] for part in parts], axis=2)[:, rows]
     after = np.arange(frames)[:, None] + np.arange(chunk)
     return Observations(

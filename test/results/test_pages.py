@@ -7,6 +7,7 @@ import json
 
 from benchmarks.encoder import tables as encoder
 from benchmarks.pages import filled, ROOT
+from benchmarks.policy import closed_loop
 from benchmarks.robustness import reliability
 from benchmarks.success import tables as success
 from fuzz import tables as fuzz
@@ -20,6 +21,7 @@ def _result(name):
 @pytest.mark.parametrize(('module', 'results', 'again'), [
     (encoder, ('hralign',), 'python -m benchmarks.encoder.tables'),
     (success, ('success',), 'python -m benchmarks.success.tables'),
+    (closed_loop, ('closed_loop',), 'python -m benchmarks.policy.closed_loop WORK --only-tables'),
     (reliability, ('faults', 'soak'), 'python -m benchmarks.robustness.reliability'),
     (fuzz, ('fuzz',), 'make fuzz'),
 ], ids=lambda value: value if isinstance(value, str) else None)

@@ -96,6 +96,15 @@ def test_a_chunk_is_what_comes_next(data):
     assert found.embedding.shape == (len(actions), 0, 0)
 
 
+def test_the_newest_frame_by_then(data):
+    """Guards data sets whose cameras have other times, or whose episodes begin within a file."""
+    episode = replace(read_manifest(data).episodes[0], time_s=[12.0 + 0.1 * i for i in range(12)])
+    frames = {'time_s': np.array([12.0004, 12.0999, 12.25, 12.3, 14.0]),
+              'mean': np.arange(5, dtype=np.float32)[:, None, None].repeat(2, 1)}
+    found = _observe(episode, frames, ('mean',), (1,), (), 3)
+    assert found.embedding[:, 0, 0].tolist() == [0, 1, 1, 3, 3, 3, 3, 3, 3, 3, 3, 3]
+
+
 def test_without_a_camera(data, tiny, tmp_path):
     """Guards the baseline that sees nothing: it has no embedding, and needs no bundle."""
     write_policy(train(data, tiny, camera=False), tmp_path / 'blind')

@@ -4,8 +4,8 @@
 """
 What a policy has to do with embeddings, and no more: copy this and put your policy in.
 
-A policy takes the newest embedding, compares its own clock with the acquisition stamp, checks
-which views are in it, and holds the robot still when either does not suffice.
+A policy takes the newest embedding, checks which views are in it, compares its own clock with the
+acquisition stamp of each, and holds the robot still when either does not suffice.
 """
 
 import sys
@@ -70,22 +70,24 @@ class PolicyExample(Node):
         message = self._newest
         if message is None:
             return 'no embedding has come'
-        # The acquisition stamp, and not the time of publication: what counts is how old the
-        # pixels are that the robot would act on.
-        age = (self.get_clock().now() - Time.from_msg(message.header.stamp)).nanoseconds * 1e-9
-        if age > self._max_age:
-            return f'the newest embedding is older than {self._max_age:g} s'
-        # Of a clock that was set back: else it would count as young for as long as that.
-        if age < -self._max_age:
-            return f'the newest embedding is {-age:.1f} s ahead of the clock'
-        if message.status & message.STATUS_NO_TASK:
-            return 'no task is set'
-        if self._task and message.task != self._task:
-            return f"the encoder works on another instruction: '{message.task}'"
         missing = [name for name, valid in zip(
             message.view_names, message.view_valid, strict=True) if not valid]
         if missing:
             return f'without {", ".join(missing)}'
+        # The acquisition stamps, and not the time of publication: what counts is how old the
+        # pixels are that the robot would act on. Of every view: while one camera goes on, the
+        # encoder keeps the last frame of another for max_age_s.
+        now = self.get_clock().now()
+        ages = [(now - Time.from_msg(stamp)).nanoseconds * 1e-9 for stamp in message.view_stamps]
+        if max(ages) > self._max_age:
+            return f'the newest embedding is older than {self._max_age:g} s'
+        # Of a clock that was set back: else it would count as young for as long as that.
+        if min(ages) < -self._max_age:
+            return f'the newest embedding is {-min(ages):.1f} s ahead of the clock'
+        if message.status & message.STATUS_NO_TASK:
+            return 'no task is set'
+        if self._task and message.task != self._task:
+            return f"the encoder works on another instruction: '{message.task}'"
         lacking = [name for name in self._parts if name not in message.part_names]
         if lacking:
             return (f'the embedding has no part {", ".join(lacking)}; name it in the parameter '

@@ -35,6 +35,7 @@ def embedding_of(
         part_offsets=list(range(len(parts))), **fields)
     message.data.extend([1.0] * len(parts))
     message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 1_000_000_000)
+    message.view_stamps = [message.header.stamp]
     return message
 
 
@@ -155,6 +156,40 @@ def test_policy_holds_when_the_clock_was_set_back(harness: Harness) -> None:
 
     harness.wait(ahead, 'HOLD for what comes from the future', process)
     assert 'ACT' not in states
+    assert process.stop() == 0, process.output
+
+
+def test_policy_holds_when_one_camera_has_ended(harness: Harness) -> None:
+    """
+    Guards the arm against half a second of old pixels: the header's stamp is the newest view's.
+
+    A camera that has ended stays valid for the encoder's max_age_s while another goes on, and the
+    example looked at the header alone.
+    """
+    states: list[str] = []
+    harness.node.create_subscription(
+        String, '/policy_example/state', lambda m: states.append(m.data), 10)
+    process = harness.start('policy_example', rate_hz='20.0', max_age_s='10.0')
+    publisher = harness.node.create_publisher(TaskEmbedding, '/encoder/embedding', 1)
+
+    def state_of(word: str, behind_s: int) -> None:
+        states.clear()
+
+        def seen() -> bool:
+            message = embedding_of(harness.now())
+            message.view_names, message.view_valid = ['wrist', 'third_person'], [True, True]
+            other = Time(sec=message.header.stamp.sec - behind_s)
+            message.view_stamps = [message.header.stamp, other]
+            message.data.extend(message.data)
+            publisher.publish(message)
+            harness.spin(0.05)
+            return any(word in state for state in states)
+
+        harness.wait(seen, word, process)
+
+    state_of('older than 10 s', 30)
+    assert 'ACT' not in states
+    state_of('ACT', 0)
     assert process.stop() == 0, process.output
 
 

@@ -133,7 +133,8 @@ class PolicyLoop:
         self._layout: Layout | None = None
         self.mismatch = ''
         self._task = ''
-        self._began = 0
+        # When the attempt began, and the time that the clock told last.
+        self._began = self._latest = 0
         self._attempt: Attempt | None = None
         self._chunk_stamp = 0
         self._seen: Seen | None = None
@@ -160,7 +161,7 @@ class PolicyLoop:
 
     def start(self, episode_id: int, task: str) -> None:
         """Start an attempt in an episode of the encoder; earlier embeddings do not count."""
-        self.episode_id, self._task, self._began = episode_id, task, self.clock()
+        self.episode_id, self._task, self._began = episode_id, task, self._look()
         self._decision, self.outcome = None, ''
         self._drop()
 
@@ -173,6 +174,7 @@ class PolicyLoop:
 
     def see(self, seen: Seen) -> None:
         """Take the newest embedding."""
+        self._look()
         self._seen = seen
         self._follow(seen.episode_id)
 
@@ -187,11 +189,31 @@ class PolicyLoop:
 
     def feel(self, joints: Mapping[str, JointReading]) -> None:
         """Take joint states; those of several senders come one after the other."""
+        self._look()
         self._joints.update(joints)
 
     def feel_pose(self, stamp: int, pose: Sequence[float]) -> None:
         """Take the pose of the tool: x, y, z and a quaternion x, y, z, w."""
+        self._look()
         self._pose = stamp, pose
+
+    def _look(self) -> int:
+        """
+        Tell the time; where the clock was set back, all that came before is forgotten.
+
+        What has come by then has stamps of the future, and would be young again once the clock
+        gets there, though its sender may have ended long ago.
+        """
+        now = self.clock()
+        if now < self._latest:
+            self.counts['clock_set_back'] += 1
+            # So far the attempt has taken as long as before.
+            self._began += now - self._latest
+            self._seen = self._pose = None
+            self._joints = {}
+            self._drop()
+        self._latest = now
+        return now
 
     def _follow(self, episode_id: int) -> None:
         """Go over to a later episode of the encoder; what was decided in the last one is void."""
@@ -215,7 +237,7 @@ class PolicyLoop:
         Where there is none, the rest of the chunk is dropped: it was decided on a world that is
         gone when the embedding is good again.
         """
-        now = self.clock()
+        now = self._look()
         if self.episode_id is not None and self.rules.max_episode \
                 and now - self._began > self.rules.max_episode:
             self.end(TIME_OUT)
@@ -230,7 +252,7 @@ class PolicyLoop:
                 why = Why('inference', str(error))
             else:
                 # A policy takes its time, and the embedding grows old meanwhile.
-                now = self.clock()
+                now = self._look()
                 why = self.why_hold(now)
         if why is not None:
             self.counts[f'withheld_{why.key}'] += 1
@@ -251,8 +273,8 @@ class PolicyLoop:
 
         To be called as often as a stop may be late.
         """
-        if not self.moving or (
-                self.episode_id is not None and self.why_hold(self.clock()) is None):
+        now = self._look()
+        if not self.moving or (self.episode_id is not None and self.why_hold(now) is None):
             return None
         return self.halt()
 
@@ -283,8 +305,12 @@ class PolicyLoop:
 
     def _oldest(self, seen: Seen) -> int:
         """Tell the stamp of the oldest pixels that the policy looks at."""
-        return min((seen.view_stamps[seen.views.index(view)] for view in self.spec.views),
-                   default=seen.stamp)
+        return min(self._stamps(seen))
+
+    def _stamps(self, seen: Seen) -> list[int]:
+        """Tell the stamps of all pixels that the policy looks at."""
+        return [seen.view_stamps[seen.views.index(view)] for view in self.spec.views] \
+            or [seen.stamp]
 
     def why_hold(self, now: int) -> Why | None:
         """Say why not to act now; None: act."""
@@ -323,7 +349,7 @@ class PolicyLoop:
         # Of the oldest view, and not the stamp of the message, which is that of the newest one: a
         # camera that has ended is among the others for as long as the encoder waits for it.
         return self._why_old('embedding', 'the newest embedding has pixels that are',
-                             now - self._oldest(seen))
+                             now, self._stamps(seen))
 
     def _why_not_felt(self, now: int) -> Why | None:
         """Say what is wrong with proprioception."""
@@ -333,20 +359,23 @@ class PolicyLoop:
             return Why('missing_proprio', str(error))
         stamps = [self._joints[name].stamp for name in self._proprioception.joints]
         if stamps:
-            why = self._why_old('proprio', 'the newest joint states are', now - min(stamps))
+            why = self._why_old('proprio', 'the newest joint states are', now, stamps)
             if why:
                 return why
         if self._proprioception.needs_pose and self._pose is not None:
             return self._why_old(
-                'proprio', 'the newest pose of the tool is', now - self._pose[0])
+                'proprio', 'the newest pose of the tool is', now, [self._pose[0]])
         return None
 
-    def _why_old(self, what: str, subject: str, age: int) -> Why | None:
-        if age > self.rules.max_age:
+    def _why_old(
+        self, what: str, subject: str, now: int, stamps: Sequence[int],
+    ) -> Why | None:
+        if now - min(stamps) > self.rules.max_age:
             return Why(f'old_{what}', f'{subject} older than {self.rules.max_age * 1e-9:g} s')
-        # Of a clock that was set back: else it would count as young for as long as that.
-        if age < -self.rules.max_age:
-            return Why(f'future_{what}', f'{subject} {-age * 1e-9:.1f} s ahead of the clock')
+        # Each of them: what is ahead of the clock would count as young for as long as that.
+        ahead = max(stamps) - now
+        if ahead > self.rules.max_age:
+            return Why(f'future_{what}', f'{subject} {ahead * 1e-9:.1f} s ahead of the clock')
         return None
 
     def _why_abstain(self) -> Why | None:

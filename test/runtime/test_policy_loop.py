@@ -164,6 +164,49 @@ def test_it_grows_old_between_two_embeddings(bench):
     assert bench.withheld() == {'withheld_old_embedding': 39}
 
 
+def test_what_was_seen_before_the_clock_was_set_back_is_never_young_again(bench):
+    """
+    Guards the arm when a simulation is reset, or a computer's clock corrected, and a sender ends.
+
+    The last embedding was held back as one of the future, and became young again once the clock
+    had come to its stamp: for 0.4 s the arm moved on pixels that were ten seconds old.
+    """
+    bench.start().see().feel()
+    assert bench.why() == ''
+    bench.now -= 10_000 * MS
+    assert bench.loop.stop() is not None and bench.why() == 'no_embedding'
+    bench.now += 10_000 * MS
+    bench.feel()
+    assert bench.why() == 'no_embedding'
+    bench.see().feel(names=())
+    assert bench.why() == ''
+    # The same of joint states; nobody looks at the clock but when something comes.
+    bench.now -= 10_000 * MS
+    bench.see()
+    bench.now += 10_000 * MS
+    bench.see()
+    assert bench.why() == 'missing_proprio'
+    bench.feel()
+    assert bench.why() == '' and bench.loop.counts['clock_set_back'] == 2
+
+
+def test_one_sender_whose_clock_is_ahead(bench):
+    """
+    Guards against a joint or a camera that ended long ago, behind another that goes on.
+
+    The oldest stamp alone was looked at: one that was an hour ahead counted as young for an hour.
+    """
+    bench.start().see().feel().feel(-3_600_000, names=('joint_1',))
+    step = bench.loop.step()
+    assert step.why.key == 'future_proprio' and '3600.0 s ahead' in step.why.text
+    bench.feel()
+    assert bench.why() == ''
+    stamps = [bench.now] * 3
+    stamps[bench.layout.views.index('left')] += 5_000 * MS
+    bench.see(stamps=stamps)
+    assert bench.why() == 'future_embedding'
+
+
 def test_it_grows_old_while_the_policy_thinks(bench, monkeypatch):
     """Guards a slow policy: its answer to pixels that are too old by then is not sent."""
     bench.start().see(150).feel(0)
@@ -219,6 +262,18 @@ def test_an_attempt_that_takes_too_long(tmp_path, encoder):
     bench.see().feel()
     assert bench.why() == 'not_running' and bench.loop.outcome == 'time_out'
     assert bench.loop.stop() is not None
+
+
+def test_too_long_where_the_clock_was_set_back(tmp_path, encoder):
+    """Guards max_episode_s: an attempt went on for as long as the clock had been set back."""
+    bench = Bench(tmp_path / 'p', encoder, Rules(max_episode=1000 * MS)).start().see().feel()
+    bench.now += 600 * MS
+    assert bench.why() == 'old_embedding'
+    bench.now -= 3_600_000 * MS
+    bench.see().feel()
+    assert bench.why() == ''
+    bench.now += 401 * MS
+    assert bench.why() == 'not_running' and bench.loop.outcome == 'time_out'
 
 
 def test_abstain(tmp_path, encoder):

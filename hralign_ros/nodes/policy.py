@@ -384,7 +384,8 @@ class PolicyNode(LifecycleNode):
     def _on_success(self, message: SuccessProbability) -> None:
         if self._loop is None or message.decision not in {one.value for one in Decision}:
             return
-        self._loop.decide(stamp_to_ns(message.episode_id), Decision(message.decision))
+        self._loop.decide(
+            stamp_to_ns(message.episode_id), message.task, Decision(message.decision))
         self._watch()
 
     def _on_joints(self, message: JointState) -> None:

@@ -178,10 +178,14 @@ class PolicyLoop:
         self._seen = seen
         self._follow(seen.episode_id)
 
-    def decide(self, episode_id: int, decision: Decision) -> None:
-        """Take what the encoder has decided; SUCCESS and FAILURE end the attempt."""
+    def decide(self, episode_id: int, task: str, decision: Decision) -> None:
+        """
+        Take what the encoder has decided; SUCCESS and FAILURE end the attempt.
+
+        Of another instruction they do not: of this one nothing is known then.
+        """
         self._follow(episode_id)
-        if self.episode_id is None or episode_id != self.episode_id:
+        if self.episode_id is None or episode_id != self.episode_id or task != self._task:
             return
         self._decision = decision
         if decision in _OUTCOMES:

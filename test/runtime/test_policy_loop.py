@@ -226,10 +226,10 @@ def test_success_and_failure_end_it(bench, decision, outcome):
     """And nothing begins it again but a start."""
     bench.start().see().feel()
     assert bench.why() == ''
-    bench.loop.decide(EPISODE - 1, decision)
-    bench.loop.decide(EPISODE, Decision.RUNNING)
+    bench.loop.decide(EPISODE - 1, TASK, decision)
+    bench.loop.decide(EPISODE, TASK, Decision.RUNNING)
     assert bench.loop.stop() is None
-    bench.loop.decide(EPISODE, decision)
+    bench.loop.decide(EPISODE, TASK, decision)
     assert bench.loop.stop() is not None and bench.loop.outcome == outcome
     bench.see()
     assert bench.why() == 'not_running' and not bench.withheld()
@@ -240,13 +240,29 @@ def test_success_and_failure_end_it(bench, decision, outcome):
     assert bench.why() == ''
 
 
+def test_success_of_another_instruction_does_not_end_it(bench):
+    """
+    Guards a scene that belongs to somebody else: they set an instruction, and it was accomplished.
+
+    That ended the attempt as a success, and with next_episode=start the policy took the encoder
+    back and moved the arm at that moment.
+    """
+    bench.start().see().feel()
+    assert bench.why() == ''
+    bench.see(episode_id=EPISODE + 1, task='open the drawer')
+    bench.loop.decide(EPISODE + 1, 'open the drawer', Decision.SUCCESS)
+    assert bench.why() == 'other_task' and not bench.loop.outcome
+    bench.loop.decide(EPISODE + 1, TASK, Decision.SUCCESS)
+    assert bench.loop.outcome == 'success'
+
+
 @pytest.mark.parametrize('by', ['embedding', 'decision'])
 def test_a_later_episode_of_the_encoder_drops_the_chunk(bench, by):
     """Guards against half a chunk of the episode before: somebody has reset the scene."""
     bench.start().see().feel()
     first = bench.loop.step().command.twist[0]
     if by == 'decision':
-        bench.loop.decide(EPISODE + 1, Decision.RUNNING)
+        bench.loop.decide(EPISODE + 1, TASK, Decision.RUNNING)
         assert bench.why() == 'no_embedding'
     bench.see(episode_id=EPISODE + 1)
     step = bench.loop.step()
@@ -282,7 +298,7 @@ def test_abstain(tmp_path, encoder):
         bench = Bench(tmp_path / str(stop), encoder, Rules(stop_on_abstain=stop)).start()
         whys = [bench.see().feel().why()]
         for decision in (Decision.ABSTAIN, Decision.RUNNING):
-            bench.loop.decide(EPISODE, decision)
+            bench.loop.decide(EPISODE, TASK, decision)
             whys.append(bench.why())
         assert whys == expected
 

@@ -234,7 +234,8 @@ class Policy:
             policy has no parts.
         :param proprio: P numbers, in the order and units of `spec.proprio`.
         :returns: float32 [chunk, A], in the units of `spec.actions`.
-        :raises ValueError: an input of another shape.
+        :raises ValueError: an input of another shape, or one that is not finite: what a graph
+            makes of that may be finite all the same.
         :raises InferenceError: the graph failed or returned values that are not finite.
         """
         spec, feed = self.spec, {}
@@ -254,6 +255,9 @@ class Policy:
                 f': {", ".join(one.name for one in spec.proprio) or "none"}')
         if spec.proprio:
             feed['proprio'] = numbers
+        if wrong := [name for name, values in feed.items() if not np.isfinite(values).all()]:
+            raise ValueError(f'{" and ".join(wrong)} holds values that are not finite; nothing is '
+                             'decided on it. Look at who sends it')
         chunk: Floats = self._graph.run(feed)[0]
         require_finite(GRAPH, chunk)
         return chunk

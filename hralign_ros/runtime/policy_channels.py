@@ -22,7 +22,6 @@ What a policy's numbers are on a robot: found by name and unit, or refused in on
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-import math
 
 from hralign_ros.runtime.errors import PolicyError
 from hralign_ros.runtime.policy import Channel
@@ -38,6 +37,7 @@ _KINDS = {'rad': POSITION, 'm': POSITION, 'rad/s': VELOCITY, 'm/s': VELOCITY,
 _MOTION = {'tool.dx': (0, 'm'), 'tool.dy': (1, 'm'), 'tool.dz': (2, 'm'),
            'tool.drx': (3, 'rad'), 'tool.dry': (4, 'rad'), 'tool.drz': (5, 'rad')}
 _POSE = ('tool.x', 'tool.y', 'tool.z', 'tool.qx', 'tool.qy', 'tool.qz', 'tool.qw')
+_MOST = float(np.finfo(np.float32).max)
 _GRIPPER, _WIDTH, _JOINT = 'gripper', 'gripper.width', 'joint.'
 
 
@@ -241,7 +241,8 @@ class Proprioception:
                 number = float((pose or ())[source])
             else:
                 number = sum(float(getattr(joints[name], source[1])) for name in source[0])
-            if not math.isfinite(number):
+            # Not so of what is no number, either; of a greater one float32 makes infinity.
+            if not abs(number) <= _MOST:
                 raise PolicyError(
                     f'{channel.name} [{channel.unit}] is not in the messages, or no finite number')
             numbers.append(number)

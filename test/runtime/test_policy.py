@@ -107,7 +107,36 @@ def test_inputs_of_another_shape(folder, seeing):
 def test_actions_that_are_no_numbers(folder, seeing):
     """Guards the arm: nothing that is not finite becomes a command."""
     with pytest.raises(InferenceError, match='policy.onnx returned values that are not finite'):
-        Policy.load(folder, seeing).actions(embedding_of(seeing), JOINTS * np.nan)
+        Policy.load(folder, seeing).actions(
+            np.full_like(embedding_of(seeing), np.finfo(np.float32).max), JOINTS)
+
+
+@pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
+def test_inputs_that_are_no_numbers(tmp_path, seeing, bad):
+    """
+    Guards the arm: a graph that bounds its actions makes finite ones even of infinity.
+
+    Only what came out was looked at, and that was a full stroke.
+    """
+    import onnx
+
+    size = sum(part.size for part in seeing.parts if part.name in PARTS)
+    model = onnx.load_from_string(tiny_graph(2, size))
+    model.graph.node[-1].output[0] = 'unbounded'
+    model.graph.node.append(onnx.helper.make_node('Clip', ['unbounded', 'low', 'high'],
+                                                  ['actions']))
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(np.float32(limit), name)
+                                   for limit, name in ((-1.0, 'low'), (1.0, 'high')))
+    policy = Policy.load(write_tiny_policy(
+        tmp_path / 'bounded', seeing, PARTS, ('right', 'left'),
+        graph=model.SerializeToString()), seeing)
+    embedding = embedding_of(seeing)
+    assert np.abs(policy.actions(embedding, JOINTS)).max() <= 1.0
+    with pytest.raises(ValueError, match='proprio holds values that are not finite'):
+        policy.actions(embedding, [bad, 0.0, 0.0])
+    embedding[:] = bad
+    with pytest.raises(ValueError, match='embedding holds values that are not finite'):
+        policy.actions(embedding, JOINTS)
 
 
 def refused(folder, encoder, *words):

@@ -87,9 +87,10 @@ def test_proprioception_by_name_and_unit():
         made.vector(joints, None)
     with pytest.raises(PolicyError, match='no joint elbow in the joint states; there are: left'):
         made.vector({name: joints[name] for name in ('left', 'right', 'wrist')}, (0,) * 7)
-    joints['elbow'] = JointReading(1, 0.5, NAN, NAN)
-    with pytest.raises(PolicyError, match=r'joint\.elbow \[rad/s\] is not in the messages'):
-        made.vector(joints, (0,) * 7)
+    for bad in (NAN, float('inf'), -1e39):
+        joints['elbow'] = JointReading(1, 0.5, bad, NAN)
+        with pytest.raises(PolicyError, match=r'joint\.elbow \[rad/s\] is not in the messages'):
+            made.vector(joints, (0,) * 7)
 
 
 @pytest.mark.parametrize(('wanted', 'words'), [

@@ -53,6 +53,8 @@ from std_msgs.msg import Float64, String
 from std_srvs.srv import Trigger
 
 _RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+# A SUCCESS is not lost behind the ABSTAIN of the next frame, while the policy is asked.
+_EACH = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 _LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
                       durability=DurabilityPolicy.TRANSIENT_LOCAL)
 # Arm and gripper often are two senders on one topic, and any reliability will do.
@@ -71,7 +73,7 @@ _PAUSE_S = 1.0
 _FIRST_S = 1.0
 _NAN = float('nan')
 # Keys of faults.
-_HOLD, _START, _MESSAGE, _RIVAL = 'hold', 'start', 'message', 'rival'
+_HOLD, _START, _MESSAGE, _RIVAL, _ENCODERS = 'hold', 'start', 'message', 'rival', 'encoders'
 
 Return: TypeAlias = TransitionCallbackReturn
 
@@ -193,7 +195,7 @@ class PolicyNode(LifecycleNode):
         for kind, name, callback, qos in (
                 (EncoderInfo, f'{encoder}/info', self._on_info, _LATCHED),
                 (TaskEmbedding, f'{encoder}/embedding', self._on_embedding, _RELIABLE),
-                (SuccessProbability, f'{encoder}/success', self._on_success, _RELIABLE)):
+                (SuccessProbability, f'{encoder}/success', self._on_success, _EACH)):
             self._inputs.append(self.create_subscription(kind, name, callback, qos))
         if proprioception.joints:
             self._inputs.append(self.create_subscription(
@@ -213,8 +215,10 @@ class PolicyNode(LifecycleNode):
         assert self._loop is not None
         super().on_activate(state)
         self._active = True
+        # A system clock that is set back would halt a timer for as long.
+        clock = self.get_clock() if self.get_parameter('use_sim_time').value else self._steady
         self._periodic = [
-            self.create_timer(self._loop.spec.period_s, self._step),
+            self.create_timer(self._loop.spec.period_s, self._step, clock=clock),
             self.create_timer(_WATCH_PERIOD, self._watch, clock=self._steady)]
         if self._values['next_episode'] == policy_parameters.START:
             self._begin()
@@ -412,13 +416,18 @@ class PolicyNode(LifecycleNode):
         """Send the next command, once a period."""
         if self._loop is None or not self._active:
             return
-        step = self._loop.step()
-        if step.command is None:
+        try:
+            step = self._loop.step()
+            if step.command is None:
+                self._send(self._loop.halt())
+            else:
+                if step.chunk is not None:
+                    self._send_chunk(step.chunk)
+                self._send(step.command, step.stamp)
+        except Exception:
+            # A fault of ours; with it the last command would stay in force.
             self._send(self._loop.halt())
-        else:
-            if step.chunk is not None:
-                self._send_chunk(step.chunk)
-            self._send(step.command, step.stamp)
+            raise
         self._why = step.why if self._loop.episode_id is not None else None
         usual = self._why is not None and self._why.key == 'no_embedding' \
             and time.monotonic() - self._began_at < _FIRST_S
@@ -521,12 +530,18 @@ class PolicyNode(LifecycleNode):
         self._diagnostics.publish(message)
 
     def _look_for_rivals(self) -> None:
-        """Look for somebody else who commands the same arm."""
+        """Look for somebody else who commands the same arm, and for a second encoder."""
         several = [publisher.topic_name for name, publisher in self._outputs.items()
                    if name != '~/chunk' and self.count_publishers(publisher.topic_name) > 1]
         self._faults.note(_RIVAL, several and (
             f'somebody else publishes on {", ".join(several)}: two command one arm; stop one')
             or '')
+        doubled = [listener.topic_name for listener in self._inputs
+                   if listener.msg_type in (EncoderInfo, TaskEmbedding, SuccessProbability)
+                   and self.count_publishers(listener.topic_name) > 1]
+        self._faults.note(_ENCODERS, doubled and (
+            f'several encoders publish on {", ".join(doubled)}: their embeddings mix; stop all '
+            'but one, or set the parameter encoder') or '')
 
     def _statuses(self) -> list[DiagnosticStatus]:
         node, faults = self.get_fully_qualified_name(), self._faults.lasting()
@@ -534,7 +549,8 @@ class PolicyNode(LifecycleNode):
         if loop is None:
             return [status(node, 'policy', ERROR if self._problem else OK,
                            self._problem or 'not configured', {'state': self.state_label})]
-        spec, mild = loop.spec, [faults[key] for key in (NAME, _MESSAGE, _RIVAL) if key in faults]
+        spec, mild = loop.spec, [
+            faults[key] for key in (NAME, _MESSAGE, _RIVAL, _ENCODERS) if key in faults]
         problem = self._problem or loop.mismatch
         made = [status(
             node, 'policy', ERROR if problem else WARN if mild else OK,

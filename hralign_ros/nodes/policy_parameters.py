@@ -23,8 +23,9 @@ NODE_PARAMETERS = (
     Parameter('encoder', 'encoder', 'Name of the encoder whose embeddings the policy is given.'),
     Parameter('autostart', False, 'Configure and activate without waiting for a manager.'),
     Parameter('next_episode', WAIT,
-              'When the first attempt and those after a SUCCESS or FAILURE begin; wait: when '
-              '~/start is called; start: at once.', choices=(WAIT, START)),
+              'When the first attempt begins, and the next after a SUCCESS, a FAILURE or one that '
+              'took longer than max_episode_s; wait: when ~/start is called; start: at once.',
+              choices=(WAIT, START)),
     Parameter('stop_on_abstain', False,
               'Hold while the decision of the encoder is ABSTAIN, as it is for every task that it '
               'was not taught.'),
@@ -65,6 +66,10 @@ def check(values: Mapping[str, Any]) -> None:
     if not values['policy']:
         raise ParameterError('parameter policy is empty; needed is the folder of a policy, as '
                              '`hralign policy train` writes it')
+    if not values['frame_id']:
+        raise ParameterError(
+            'parameter frame_id is empty; needed is the frame along whose axes the demonstrations '
+            'moved the tool: moveit_servo takes a twist without one along axes of its own')
     for name, topic in (('encoder', f'{values["encoder"]}/embedding'),
                         ('joint_states', values['joint_states']),
                         ('tool_pose', values['tool_pose'])):

@@ -194,4 +194,5 @@ def seen_of(message: TaskEmbedding) -> Seen:
         view_stamps=[stamp_to_ns(stamp) for stamp in message.view_stamps],
         part_names=list(message.part_names),
         part_offsets=[int(offset) for offset in message.part_offsets],
-        embedding=np.frombuffer(message.data, np.float32).reshape(len(views), message.dim))
+        embedding=np.frombuffer(message.data, np.float32).reshape(len(views), message.dim),
+        attends=message.pooling == TaskEmbedding.POOLING_ATTENTION)

@@ -25,6 +25,8 @@ Floats = NDArray[np.float32]
 # Latencies are over so many commands.
 _SAMPLES = 300
 SUCCESS, FAILURE, TIME_OUT, STOPPED = 'success', 'failure', 'time_out', 'stopped'
+# Parts that depend on the instruction.
+_POOLED = ('task', 'clip')
 _OUTCOMES = {Decision.SUCCESS: SUCCESS, Decision.FAILURE: FAILURE}
 
 
@@ -58,6 +60,7 @@ class Seen:
     :param stamp: of the newest pixels in it.
     :param view_stamps: of the pixels of each view.
     :param embedding: float32 [V, dim].
+    :param attends: the parts that depend on the instruction attend to it; else they are means.
     """
 
     stamp: int
@@ -70,6 +73,7 @@ class Seen:
     part_names: Sequence[str]
     part_offsets: Sequence[int]
     embedding: Floats
+    attends: bool = True
 
 
 @dataclass(frozen=True)
@@ -346,6 +350,11 @@ class PolicyLoop:
                     or tuple(seen.views) != layout.views:
                 return Why('other_layout',
                            'the embedding does not consist of what the encoder says it does')
+            pooled = [name for name in self.spec.part_names if name in _POOLED]
+            if pooled and not seen.attends:
+                return Why('other_pooling', (
+                    f'{", ".join(pooled)} is the plain mean of tokens, and the policy learnt from '
+                    'attention to the instruction; set pooling of the encoder to attention'))
             missing = [view for view in self.spec.views
                        if not seen.view_valid[seen.views.index(view)]]
             if missing:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from geometry_msgs.msg import TwistStamped
 from hralign_msgs.msg import EncoderInfo, SuccessProbability, TaskEmbedding
-from hralign_ros.nodes import policy_parameters
+from hralign_ros.nodes import conversions, policy_parameters
 from hralign_ros.nodes.parameters import ParameterError
 from hralign_ros.nodes.policy import PolicyNode
 import pytest
@@ -112,10 +112,10 @@ def test_two_encoders_are_told(make: Callable[..., PolicyNode]) -> None:
                        (EncoderInfo, 'info')):
         node.create_publisher(kind, f'/encoder/{name}', 1)
     node._look_for_rivals()
-    assert not node._faults.lasting()
+    assert 'encoders' not in node._faults.lasting()
     node.create_publisher(TaskEmbedding, '/encoder/embedding', 1)
     node._look_for_rivals()
-    (text,) = node._faults.lasting().values()
+    text = node._faults.lasting()['encoders']
     assert text.startswith('several encoders publish on /encoder/embedding: ')
     assert text in node._statuses()[0].message
 
@@ -127,3 +127,10 @@ def test_a_frame_has_to_be_named() -> None:
     policy_parameters.check(values)
     with pytest.raises(ParameterError, match='frame_id is empty; needed is the frame'):
         policy_parameters.check({**values, 'frame_id': ''})
+
+
+@pytest.mark.parametrize(('pooling', 'attends'), [
+    (TaskEmbedding.POOLING_ATTENTION, True), (TaskEmbedding.POOLING_MEAN, False)])
+def test_pooling_is_read(pooling: int, attends: bool) -> None:
+    """Of the message itself: an encoder without an instruction pools by the mean, too."""
+    assert conversions.seen_of(TaskEmbedding(pooling=pooling)).attends == attends

@@ -190,6 +190,19 @@ def test_what_was_seen_before_the_clock_was_set_back_is_never_young_again(bench)
     assert bench.why() == '' and bench.loop.counts['clock_set_back'] == 2
 
 
+@pytest.mark.parametrize(('parts', 'key'), [(('task',), 'other_pooling'), (PARTS, '')])
+def test_plain_means_are_not_what_it_learnt_from(tmp_path, encoder, parts, key):
+    """Guards against an encoder with pooling: mean; its bundle, parts and offsets are the same."""
+    bench = Bench(tmp_path / 'p', encoder, parts=parts, graph=tiny_graph(
+        2, sum(part.size for part in encoder.parts if part.name in parts))).start()
+    bench.see().feel()
+    assert bench.why() == ''
+    bench.see(attends=False)
+    assert bench.why() == key
+    assert not key or bench.loop.stop() is not None
+    assert not key or 'set pooling of the encoder' in bench.loop.step().why.text
+
+
 def test_one_sender_whose_clock_is_ahead(bench):
     """
     Guards against a joint or a camera that ended long ago, behind another that goes on.

@@ -68,24 +68,19 @@ def test_node_starts_with_each_configuration(harness: Harness, name: str) -> Non
 def test_page_lists_what_the_node_offers(harness: Harness) -> None:
     """Topics, services and parameters on the page are those of the running node."""
     process = harness.start_active()
-    node, who = harness.node, ('encoder', '/')
     documented = set(re.findall(r'`(~/[a-z_/<>]+)`', PAGE)) - {'~/'}
 
     def real() -> set[str]:
-        names = [name for ask in (node.get_publisher_names_and_types_by_node,
-                                  node.get_service_names_and_types_by_node)
-                 for name, _ in ask(*who)]
         return {re.sub('attention/.*', 'attention/<view>', name.replace('/encoder/', '~/'))
-                for name in names}
+                for name in harness.offered('encoder', 'publisher', 'service')}
 
     # Discovery brings one endpoint after the other.
     harness.wait(lambda: documented <= real(), f'{documented} in the graph', process)
-    harness.wait(lambda: len(node.get_subscriber_names_and_types_by_node(*who)) >= len(VIEWS),
+    harness.wait(lambda: len(harness.offered('encoder', 'subscriber')) >= len(VIEWS),
                  'the cameras in the graph', process)
-    published = dict(node.get_publisher_names_and_types_by_node(*who))
-    services = dict(node.get_service_names_and_types_by_node(*who))
-    subscribed = dict(node.get_subscriber_names_and_types_by_node(*who))
-    ours = {topic: types[0].replace('/msg/', '/') for topic, types in published.items()
+    published, services, subscribed = (
+        harness.offered('encoder', kind) for kind in ('publisher', 'service', 'subscriber'))
+    ours = {topic: kind.replace('/msg/', '/') for topic, kind in published.items()
             if topic not in ('/rosout', '/parameter_events', '/encoder/transition_event')}
     for topic, kind in ours.items():
         short = topic.replace('/encoder/', '~/').replace('attention/wrist', 'attention/<view>') \
@@ -94,10 +89,10 @@ def test_page_lists_what_the_node_offers(harness: Harness) -> None:
     for view in VIEWS:
         assert f'/{view}/image_raw' in subscribed
         assert f'| `{view}/image_raw` | sensor_msgs/Image | best effort, depth 1 |' in PAGE
-    for service, types in services.items():
-        if 'hralign' in types[0]:
+    for service, kind in services.items():
+        if 'hralign' in kind:
             assert f'| `{service.replace("/encoder/", "~/")}` | ' \
-                   f'{types[0].replace("/srv/", "/")} |' in PAGE
+                   f'{kind.replace("/srv/", "/")} |' in PAGE
 
     listed = harness.call(ListParameters, '/encoder/list_parameters', ListParameters.Request())
     rows = parameters.table()

@@ -363,15 +363,12 @@ def test_the_page_and_the_node_agree(stage: Stage, policy: Path) -> None:
     """Topics, services and parameters on the page are those of the running node."""
     page = PAGE.read_text('utf-8')
     stage.start_active(policy)
-    node, who = stage.harness.node, ('policy', '/')
     documented = set(re.findall(r'\| `(~/\w+)` \|', page))
     assert len(documented) == 7
 
     def offered() -> dict[str, str]:
-        return {name.replace('/policy/', '~/'): types[0].replace('/msg/', '/').replace(
-            '/srv/', '/') for ask in (node.get_publisher_names_and_types_by_node,
-                                      node.get_service_names_and_types_by_node)
-                for name, types in ask(*who)}
+        return {name.replace('/policy/', '~/'): kind.replace('/msg/', '/').replace('/srv/', '/')
+                for name, kind in stage.harness.offered('policy', 'publisher', 'service').items()}
 
     # This policy moves no joints.
     stage.harness.wait(lambda: documented - {'~/joints'} <= set(offered()), 'them', stage.process)

@@ -522,12 +522,13 @@ def test_two_recorders_of_one_folder(studio: Studio) -> None:
 def test_the_page_and_the_node_agree(studio: Studio) -> None:
     """Services and parameters on the page are those of the running node."""
     studio.start()
-    node, who = studio.harness.node, ('recorder', '/')
-    studio.harness.call(Trigger, '/recorder/label_success', Trigger.Request())
-    services = {name: types[0] for name, types in node.get_service_names_and_types_by_node(*who)
+
+    def services() -> dict[str, str]:
+        return {name: kind for name, kind in studio.harness.offered('recorder', 'service').items()
                 if 'label' in name}
-    assert len(services) == 3
-    for name, kind in services.items():
+
+    studio.harness.wait(lambda: len(services()) == 3, 'the services in the graph')
+    for name, kind in services().items():
         assert f'| `{name.replace("/recorder/", "~/")}` | {kind.replace("/srv/", "/")} |' in PAGE
     for status in ('/recorder: recording', '/recorder: disk'):
         studio.harness.wait(lambda status=status: status in studio.harness.statuses, status)

@@ -45,12 +45,9 @@ def _policy(namespace: str = '/', node: str = 'encoder') -> Grants:
 
 def _graph(harness: Harness) -> Grants:
     """Ask the graph what the encoder has."""
-    node, who = harness.node, ('encoder', '/')
-    return {(tag, access): {name for name, _ in ask(*who)} for tag, access, ask in (
-        ('topics', 'publish', node.get_publisher_names_and_types_by_node),
-        ('topics', 'subscribe', node.get_subscriber_names_and_types_by_node),
-        ('services', 'reply', node.get_service_names_and_types_by_node),
-        ('services', 'request', node.get_client_names_and_types_by_node))}
+    return {(tag, access): set(harness.offered('encoder', kind)) for tag, access, kind in (
+        ('topics', 'publish', 'publisher'), ('topics', 'subscribe', 'subscriber'),
+        ('services', 'reply', 'service'), ('services', 'request', 'client'))}
 
 
 def test_the_policy_is_what_the_node_does(harness: Harness) -> None:

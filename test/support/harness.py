@@ -27,7 +27,7 @@ from rcl_interfaces.srv import SetParametersAtomically
 import rclpy
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
+from rclpy.node import Node, NodeNameNonExistentError
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
@@ -198,6 +198,22 @@ class Harness:
                 raise AssertionError(f'{what} did not come ({"waited" if alive else "died"}):\n'
                                      f'{log}')
             self.executor.spin_once(timeout_sec=0.02)
+
+    def offered(self, node: str, *kinds: str) -> dict[str, str]:
+        """
+        Ask the graph what a node has, without its name in front: types by name.
+
+        What a node has comes by a message of its own, and may come after its services answer.
+
+        :param node: in the root namespace.
+        :param kinds: publisher, subscriber, service, client.
+        :returns: empty while the graph does not know the node.
+        """
+        try:
+            return {name: types[0] for kind in kinds for name, types in getattr(
+                self.node, f'get_{kind}_names_and_types_by_node')(node, '/')}
+        except NodeNameNonExistentError:
+            return {}
 
     def spin(self, seconds: float) -> None:
         """Spin for a while, where the test is that nothing happens."""

@@ -41,8 +41,9 @@ def gather(tutorial_minutes: float | None, before: Mapping[str, Any]) -> dict[st
     def of(count: int, figure: str, labels: str = 'moment labelled') -> Any:
         return results.get(f'{count}+{count}, {labels}', {}).get(figure)
 
-    def ood(word: str) -> Any:
-        rows = [row for name, row in lab.get('out_of_distribution', {}).items() if word in name]
+    def ood(*words: str) -> Any:
+        rows = [row for name, row in lab.get('out_of_distribution', {}).items()
+                if any(word in name for word in words)]
         return {'value': round(sum(r['count'] for r in rows) / sum(r['of'] for r in rows), 4),
                 'of': sum(r['of'] for r in rows)} if rows else None
 
@@ -58,7 +59,7 @@ def gather(tutorial_minutes: float | None, before: Mapping[str, Any]) -> dict[st
         'new_lab_attempts': lab.get('fresh_attempts'),
         'ood_taught': ood('fresh attempts'), 'ood_swapped': ood('cameras swapped'),
         'ood_upside_down': ood('upside down'), 'ood_covered': ood('covered'),
-        'ood_other_labs': ood(': lab-7') or ood(': lab-9'),
+        'ood_other_labs': ood(': lab-7', ': lab-9'),
         # Of the lab's own camera; to the other arm's lab these are other labs.
         'ood_moved_10_degrees': ood('kinova3: lab-1@10deg'),
         'ood_moved_10_cm': ood('kinova3: lab-1@10cm'),

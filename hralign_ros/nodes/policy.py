@@ -45,6 +45,7 @@ from hralign_ros.runtime.policy_channels import (
 from hralign_ros.runtime.policy_loop import Chunk, PolicyLoop, STOPPED, Why
 import numpy as np
 from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.task import Future
@@ -71,6 +72,8 @@ _ANSWER_S = 5.0
 _PAUSE_S = 1.0
 # At the beginning of an episode there is no embedding of it for a moment [s].
 _FIRST_S = 1.0
+# Whoever takes commands is given so long to confirm the last one, before its publisher goes [s].
+_LAST_S = 0.3
 _NAN = float('nan')
 # Keys of faults.
 _HOLD, _START, _MESSAGE, _RIVAL, _ENCODERS = 'hold', 'start', 'message', 'rival', 'encoders'
@@ -245,6 +248,7 @@ class PolicyNode(LifecycleNode):
     def _teardown(self, *, keep_problem: bool = False) -> None:
         """Free what there is; works from any half-made state."""
         self._stop()
+        self._hand_over()
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
         for publisher in self._outputs.values():
@@ -261,7 +265,18 @@ class PolicyNode(LifecycleNode):
     def destroy_node(self) -> None:
         """Stop the arm before the node goes."""
         self._stop()
+        self._hand_over()
         super().destroy_node()
+
+    def _hand_over(self) -> None:
+        """
+        Let the last command arrive.
+
+        A publisher that goes takes with it what is under way. On a busy machine an arm never got
+        its stop when the process was ended.
+        """
+        for publisher in self._outputs.values():
+            publisher.wait_for_all_acked(Duration(seconds=_LAST_S))
 
     # Attempts.
 

@@ -216,8 +216,8 @@ def gather(work: Path, episodes: int) -> dict[str, Any]:
         'to_oracle_points': _points(outcomes, 'default', 'known'),
         'tasks': sorted({task for task, _, _ in outcomes}), 'episodes_a_cell': episodes,
         'bundle_sha256': sorted({spec.bundle_sha256 for spec in known}),
-        'processor': _processor(), 'load_average': [round(x, 1) for x in os.getloadavg()],
-        'commands': ['python -m benchmarks.policy.closed_loop WORK'],
+        'processor': _processor(),
+        'commands': ['python -m benchmarks.policy.closed_loop WORK --demonstrations 20 10'],
         'cells': cells, 'comparisons': comparisons}
 
 

@@ -6,6 +6,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from hralign_ros.runtime.parts import DEFAULT_PARTS
 from hralign_ros.training.options import Allowed, check_options
 
 
@@ -28,7 +29,7 @@ class PolicyOptions:
     :param weight_decay: of all weights.
     """
 
-    parts: tuple[str, ...] = ('spatial', 'keypoints')
+    parts: tuple[str, ...] = DEFAULT_PARTS
     camera: bool = True
     proprio: tuple[str, ...] = ()
     episodes: int = 0

@@ -35,7 +35,9 @@ class Down(Policy):
 
     @classmethod
     def load(cls, folder, encoder=None, *, threads=1):
-        return cls(read_policy(folder), None, np.zeros(0, np.int64), ())
+        policy = cls.__new__(cls)
+        policy.spec = read_policy(folder)
+        return policy
 
     def actions(self, embedding, proprio):
         assert (embedding is not None) == bool(self.spec.parts) and len(proprio) == 3

@@ -398,8 +398,14 @@ class EpisodeRecorder:
             self._log(f'removed {name}, the oldest without a label: max_gb is reached')
 
     def _write(self, message: Message) -> None:
-        """Write a message into the episode's bag; the first image opens it."""
+        """
+        Write a message into the episode's bag; the first image opens it.
+
+        What was taken before the episode began, and came when its own was finished, is left out.
+        """
         if self._episode_id is None or self._over or (self._bag is None and not message.view):
+            return
+        if message.view and message.taken < self._episode_id:
             return
         try:
             if self._bag is None:

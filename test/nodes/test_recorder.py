@@ -13,6 +13,7 @@ from typing import Any
 
 from builtin_interfaces.msg import Time
 import cv2
+from diagnostic_msgs.msg import DiagnosticStatus
 from hralign_msgs.msg import EncoderInfo, SuccessProbability, TaskEmbedding
 from hralign_msgs.srv import LabelEpisode
 from hralign_ros.nodes import recorder_parameters
@@ -251,6 +252,7 @@ def test_a_video_as_a_camera(studio: Studio) -> None:
 
     def ended() -> bool:
         studio.says()
+        studio.harness.spin(0.05)
         return camera.process.poll() is not None
 
     studio.harness.wait(ended, 'the end of the video')
@@ -305,6 +307,7 @@ def test_no_image_no_bag(studio: Studio) -> None:
 
     def said() -> bool:
         studio.says()
+        studio.harness.spin(0.05)
         return 'no image comes on /wrist' in studio.message()
 
     studio.begin()
@@ -413,7 +416,9 @@ def test_a_disk_that_is_full(studio: Studio) -> None:
     """
     A write that fails is one fault; the node lives, and records once there is room again.
 
-    The limit of a file's size stands for the disk's.
+    The limit of a file's size stands for the disk's. The camera runs at 20 Hz: a camera that sent
+    whenever the test looked sent thousands of images a second, which were still on their way when
+    the next episode began, and some of them came into its bag.
     """
     process = studio.start(**ONE)
     studio.shoot(1)
@@ -424,6 +429,7 @@ def test_a_disk_that_is_full(studio: Studio) -> None:
     def full() -> bool:
         studio.sees(bytes(100_000))
         studio.says()
+        studio.harness.spin(0.05)
         disk = studio.harness.statuses['/recorder: disk']
         return disk.level == disk.ERROR and 'was cut off' in disk.message
 
@@ -433,8 +439,8 @@ def test_a_disk_that_is_full(studio: Studio) -> None:
     assert partial.name.endswith('.partial')
     stamps = studio.shoot(3)
     studio.recorded(3)
-    disk = studio.harness.statuses['/recorder: disk']
-    studio.harness.wait(lambda: studio.harness.statuses['/recorder: disk'].level == disk.OK,
+    studio.harness.wait(
+        lambda: studio.harness.statuses['/recorder: disk'].level == DiagnosticStatus.OK,
                         'the end of the fault', process)
     studio.begin()
     studio.says()

@@ -141,6 +141,25 @@ def test_each_message_is_in_its_episode(
     assert first.name.endswith(f'_{START // SECOND}.000000000')
 
 
+def test_an_image_that_comes_when_its_episode_is_over(make: Callable[..., Robot]) -> None:
+    """
+    It is left out: images that were a second late went into the bag of the next episode.
+
+    A camera over a slow network had sent them before the reset, and the bag began with the end of
+    another attempt.
+    """
+    robot = make()
+    robot.hears(0.0)
+    robot.sees(1)
+    robot.hears(2.0)
+    robot.wait(lambda state: state.finished == 1, 'the end of the first')
+    robot.sees(1.5)
+    robot.sees(3)
+    robot.wait(lambda state: sum(state.images.values()) == 1, 'an image of the second')
+    first, second = robot.end()
+    assert times(first) == [1] and times(second) == [3]
+
+
 def test_what_is_late_is_in_its_episode_all_the_same(
     make: Callable[..., Robot], monkeypatch: pytest.MonkeyPatch,
 ) -> None:

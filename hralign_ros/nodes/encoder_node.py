@@ -8,14 +8,12 @@ configure loads, verifies and warms the bundle; activate opens the gates; deacti
 cleanup frees everything. ~/info and /diagnostics work in every state.
 """
 
-from collections.abc import Callable
 from functools import partial
 import sys
 import time
-import traceback
-from typing import Any, TypeAlias
+from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticStatus
 from hralign_ros import __version__
 from hralign_ros.nodes import conversions, diagnostics, image_subscriptions, parameters
 from hralign_ros.nodes.interfaces import (
@@ -25,20 +23,20 @@ from hralign_ros.nodes.interfaces import (
     SuccessProbability,
     TaskEmbedding,
 )
-from hralign_ros.nodes.network import Network, policy_of
+from hralign_ros.nodes.network import policy_of
 from hralign_ros.nodes.process import run_node
-from hralign_ros.nodes.rclpy_compatibility import LifecycleNode, parameter_overrides
+from hralign_ros.nodes.rclpy_compatibility import parameter_overrides
+from hralign_ros.nodes.supervised import Return, SupervisedNode
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.errors import HralignError, TaskError
-from hralign_ros.runtime.faults import Faults
 from hralign_ros.runtime.overlay import attention_overlay
 from hralign_ros.runtime.pipeline import Callbacks, Pipeline, Result
 from hralign_ros.runtime.resources import default_bundle
 from hralign_ros.runtime.tasks import Task
-from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
+from rclpy.clock import JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
-from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image as ImageMessage
@@ -47,14 +45,8 @@ RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
                      durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
-# Diagnostics go out this often, and at once when a level changes [s].
-DIAGNOSTICS_PERIOD = 1.0
-_CHECK_PERIOD = 0.2
 
-Return: TypeAlias = TransitionCallbackReturn
-
-
-class EncoderNode(LifecycleNode):
+class EncoderNode(SupervisedNode):
     """
     Publish embeddings and success probabilities for matched camera frames.
 
@@ -63,28 +55,16 @@ class EncoderNode(LifecycleNode):
     """
 
     def __init__(self) -> None:
-        super().__init__('encoder', enable_logger_service=True)
-        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 1)
+        super().__init__('encoder')
         self._info = self.create_publisher(EncoderInfo, '~/info', LATCHED)
         self._encoder: Encoder | None = None
         self._settings: parameters.Settings | None = None
         self._pipeline: Pipeline | None = None
         self._results: list[Any] = []
         self._subscriptions_made: list[Any] = []
-        self._faults = Faults(
-            on_begin=lambda key, text: self.get_logger().warning(text),
-            on_end=lambda key: self.get_logger().info(f'recovered: {key}'))
-        self._network = Network(self, self._faults)
-        self._problem = ''
-        self._active = False
-        self._last_levels: tuple[bytes, ...] = ()
-        self._last_report = 0.0
         parameters.declare(self)
-        unknown = parameters.unknown_names(
-            parameter_overrides(self), parameters.table(self.get_parameter('views').value))
-        if unknown:
-            self.get_logger().warning(
-                'parameters that this node does not have, and ignores: ' + ', '.join(unknown))
+        self._warn_of_unknown(parameters.unknown_names(
+            parameter_overrides(self), parameters.table(self.get_parameter('views').value)))
         self.add_pre_set_parameters_callback(
             lambda changed: parameters.convert_changes(self, changed))
         self.add_on_set_parameters_callback(lambda changed: parameters.validate_change(
@@ -96,52 +76,8 @@ class EncoderNode(LifecycleNode):
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1),
                           on_clock_change=True),
             post_callback=self._on_time_jump)
-        # For what must continue while simulated time does not advance.
-        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(_CHECK_PERIOD, self._report, clock=self._steady)
 
-    # Lifecycle. rclpy swallows what these raise, so each is wrapped.
-
-    def on_configure(self, state: LifecycleState) -> Return:
-        """Load, verify and warm the bundle."""
-        return self._transition('configure', self._configure)
-
-    def on_activate(self, state: LifecycleState) -> Return:
-        """Open the gates."""
-        return self._transition('activate', lambda: self._activate(state))
-
-    def on_deactivate(self, state: LifecycleState) -> Return:
-        """Close the gates; nothing is published once this has returned."""
-        return self._transition('deactivate', lambda: self._deactivate(state))
-
-    def on_cleanup(self, state: LifecycleState) -> Return:
-        """Free the model and all subscriptions."""
-        return self._transition('cleanup', self._teardown)
-
-    def on_shutdown(self, state: LifecycleState) -> Return:
-        """Stop, from whatever state."""
-        return self._transition('shutdown', self._teardown)
-
-    def on_error(self, state: LifecycleState) -> Return:
-        """Go back to unconfigured, so that configure can be tried again."""
-        return self._transition('recover from an error', self._teardown)
-
-    def _transition(self, name: str, action: Callable[[], None]) -> Return:
-        """Run a transition; an error is logged and reported, and the state stays what it was."""
-        try:
-            action()
-        except HralignError as error:
-            self._problem = str(error)
-            self.get_logger().error(f'cannot {name}: {error}')
-        except Exception:  # anything else is a fault of ours, and must be seen all the same
-            self._problem = f'cannot {name}: {traceback.format_exc()}'
-            self.get_logger().error(self._problem)
-        else:
-            return Return.SUCCESS
-        if name == 'configure':
-            self._teardown(keep_problem=True)
-        self._report(force=True)
-        return Return.FAILURE
+    # Lifecycle.
 
     def _configure(self) -> None:
         """Load everything; on an error nothing is left behind."""
@@ -236,7 +172,7 @@ class EncoderNode(LifecycleNode):
     def _activate(self, state: LifecycleState) -> None:
         """Enable the publishers and start the worker."""
         assert self._pipeline is not None
-        super().on_activate(state)
+        self._open_publishers(state)
         self._active = True
         self._pipeline.start()
 
@@ -245,7 +181,7 @@ class EncoderNode(LifecycleNode):
         assert self._pipeline is not None
         self._active = False
         self._stop()
-        super().on_deactivate(state)
+        self._shut_publishers(state)
 
     def _stop(self) -> None:
         if self._pipeline is not None and not self._pipeline.stop():
@@ -385,15 +321,11 @@ class EncoderNode(LifecycleNode):
             publisher.publish(conversions.image_message(
                 overlay, int(tick.view_stamps[row]), result.frame_ids.get(view, '')))
 
-    def _report(self, *, force: bool = False) -> None:
-        """Publish diagnostics once a second, and at once when a level changes."""
-        now = time.monotonic()
-        due = force or now - self._last_report >= DIAGNOSTICS_PERIOD
-        if due:
-            self._network.check()
+    def _check(self, due: bool) -> None:
         if self._pipeline is not None and self._active:
             self._pipeline.check_hang()
-        self._faults.settle()
+
+    def _statuses(self) -> list[DiagnosticStatus]:
         name = self.get_fully_qualified_name()
         faults = self._faults.lasting()
         statuses = [diagnostics.model_status(
@@ -406,13 +338,7 @@ class EncoderNode(LifecycleNode):
                   for view in self._settings.views),
                 diagnostics.pairing_status(name, statistics, self._settings, faults),
                 diagnostics.inference_status(name, statistics, faults)]
-        levels = tuple(status.level for status in statuses)
-        if not due and levels == self._last_levels:
-            return
-        self._last_levels, self._last_report = levels, now
-        message = DiagnosticArray(status=statuses)
-        message.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(message)
+        return statuses
 
 
 def _make_node() -> EncoderNode:

@@ -10,13 +10,11 @@ runtime/policy_loop.py; what its numbers are, runtime/policy_channels.py.
 """
 
 from array import array
-from collections.abc import Callable
 import sys
 import time
-import traceback
-from typing import Any, TypeAlias
+from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from hralign_ros.nodes import conversions, policy_parameters
 from hralign_ros.nodes.conversions import ns_to_stamp, stamp_text, stamp_to_ns
@@ -28,13 +26,12 @@ from hralign_ros.nodes.interfaces import (
     SuccessProbability,
     TaskEmbedding,
 )
-from hralign_ros.nodes.network import NAME, Network
+from hralign_ros.nodes.network import NAME
 from hralign_ros.nodes.parameters import declared, given_names, unknown_names
 from hralign_ros.nodes.process import run_node
-from hralign_ros.nodes.rclpy_compatibility import LifecycleNode, parameter_overrides
+from hralign_ros.nodes.rclpy_compatibility import parameter_overrides
+from hralign_ros.nodes.supervised import Return, SupervisedNode
 from hralign_ros.runtime.decision import Decision
-from hralign_ros.runtime.errors import HralignError
-from hralign_ros.runtime.faults import Faults
 from hralign_ros.runtime.policy import Policy
 from hralign_ros.runtime.policy_channels import (
     Command,
@@ -44,9 +41,8 @@ from hralign_ros.runtime.policy_channels import (
 )
 from hralign_ros.runtime.policy_loop import Chunk, PolicyLoop, STOPPED, Why
 import numpy as np
-from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
-from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.task import Future
 from sensor_msgs.msg import JointState
@@ -63,9 +59,6 @@ _SENSOR = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 # How late a stop may be, beyond max_age_s [s].
 _WATCH_PERIOD = 0.02
-# Diagnostics go out this often, and at once when a level changes [s].
-_REPORT_S = 1.0
-_CHECK_PERIOD = 0.2
 # The encoder is given so long to begin an episode [s].
 _ANSWER_S = 5.0
 # One that has refused is asked again after so long, where attempts begin by themselves [s].
@@ -78,10 +71,8 @@ _NAN = float('nan')
 # Keys of faults.
 _HOLD, _START, _MESSAGE, _RIVAL, _ENCODERS = 'hold', 'start', 'message', 'rival', 'encoders'
 
-Return: TypeAlias = TransitionCallbackReturn
 
-
-class PolicyNode(LifecycleNode):
+class PolicyNode(SupervisedNode):
     """
     Command an arm by a policy, while everything is as it should be.
 
@@ -89,19 +80,12 @@ class PolicyNode(LifecycleNode):
     """
 
     def __init__(self) -> None:
-        super().__init__('policy', enable_logger_service=True)
+        super().__init__('policy')
         self._values = declared(self, policy_parameters.NODE_PARAMETERS)
-        unknown = unknown_names(parameter_overrides(self), policy_parameters.table())
-        if unknown:
-            self.get_logger().warning(
-                'parameters that this node does not have, and ignores: ' + ', '.join(unknown))
-        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 1)
+        self._warn_of_unknown(unknown_names(
+            parameter_overrides(self), policy_parameters.table()))
         self._state = self.create_publisher(String, '~/state', _LATCHED)
         self._said = ''
-        self._faults = Faults(
-            on_begin=lambda key, text: self.get_logger().warning(text),
-            on_end=lambda key: self.get_logger().info(f'recovered: {key}'))
-        self._network = Network(self, self._faults)
         self._loop: PolicyLoop | None = None
         self._commands: Commands | None = None
         self._outputs: dict[str, Any] = {}
@@ -116,63 +100,15 @@ class PolicyNode(LifecycleNode):
         self._starting = False
         # Whether the end of the attempt has been told.
         self._told_end = True
-        self._active = False
-        self._problem = ''
         self._why: Why | None = None
-        self._last_levels: tuple[bytes, ...] = ()
-        self._last_report = 0.0
         self.create_service(Trigger, '~/start', self._on_start)
         self.create_service(Trigger, '~/stop', self._on_stop)
-        # For what must go on while simulated time does not advance.
-        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(_CHECK_PERIOD, self._report, clock=self._steady)
         self._say('unconfigured')
 
     def _now(self) -> int:
         return int(self.get_clock().now().nanoseconds)
 
-    # Lifecycle. rclpy swallows what these raise, so each is wrapped.
-
-    def on_configure(self, state: LifecycleState) -> Return:
-        """Load the policy, and find out what its numbers are on a robot."""
-        return self._transition('configure', self._configure)
-
-    def on_activate(self, state: LifecycleState) -> Return:
-        """Begin the first attempt, or wait for ~/start."""
-        return self._transition('activate', lambda: self._activate(state))
-
-    def on_deactivate(self, state: LifecycleState) -> Return:
-        """Stop the arm; nothing is sent once this has returned."""
-        return self._transition('deactivate', lambda: self._deactivate(state))
-
-    def on_cleanup(self, state: LifecycleState) -> Return:
-        """Free the policy and all topics."""
-        return self._transition('cleanup', self._teardown)
-
-    def on_shutdown(self, state: LifecycleState) -> Return:
-        """Stop, from whatever state."""
-        return self._transition('shutdown', self._teardown)
-
-    def on_error(self, state: LifecycleState) -> Return:
-        """Go back to unconfigured, so that configure can be tried again."""
-        return self._transition('recover from an error', self._teardown)
-
-    def _transition(self, name: str, action: Callable[[], None]) -> Return:
-        """Run a transition; an error is logged and reported, and the state stays what it was."""
-        try:
-            action()
-        except HralignError as error:
-            self._problem = str(error)
-            self.get_logger().error(f'cannot {name}: {error}')
-        except Exception:  # anything else is a fault of ours, and must be seen all the same
-            self._problem = f'cannot {name}: {traceback.format_exc()}'
-            self.get_logger().error(self._problem)
-        else:
-            return Return.SUCCESS
-        if name == 'configure':
-            self._teardown(keep_problem=True)
-        self._report(force=True)
-        return Return.FAILURE
+    # Lifecycle.
 
     def _configure(self) -> None:
         """Load everything; on an error nothing is left behind."""
@@ -216,7 +152,7 @@ class PolicyNode(LifecycleNode):
     def _activate(self, state: LifecycleState) -> None:
         """Let commands out."""
         assert self._loop is not None
-        super().on_activate(state)
+        self._open_publishers(state)
         self._active = True
         # A system clock that is set back would halt a timer for as long.
         clock = self.get_clock() if self.get_parameter('use_sim_time').value else self._steady
@@ -230,7 +166,7 @@ class PolicyNode(LifecycleNode):
     def _deactivate(self, state: LifecycleState) -> None:
         """Stop the arm, then shut the outputs."""
         self._stop()
-        super().on_deactivate(state)
+        self._shut_publishers(state)
         self._say('inactive')
 
     def _stop(self) -> None:
@@ -527,22 +463,9 @@ class PolicyNode(LifecycleNode):
             self._said = text
             self._state.publish(String(data=text))
 
-    def _report(self, *, force: bool = False) -> None:
-        """Publish diagnostics once a second, and at once when a level changes."""
-        now = time.monotonic()
-        due = force or now - self._last_report >= _REPORT_S
+    def _check(self, due: bool) -> None:
         if due:
-            self._network.check()
             self._look_for_rivals()
-        self._faults.settle()
-        statuses = self._statuses()
-        levels = tuple(one.level for one in statuses)
-        if not due and levels == self._last_levels:
-            return
-        self._last_levels, self._last_report = levels, now
-        message = DiagnosticArray(status=statuses)
-        message.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(message)
 
     def _look_for_rivals(self) -> None:
         """Look for somebody else who commands the same arm, and for a second encoder."""

@@ -441,7 +441,7 @@ def test_a_disk_that_is_full(studio: Studio) -> None:
     studio.recorded(3)
     studio.harness.wait(
         lambda: studio.harness.statuses['/recorder: disk'].level == DiagnosticStatus.OK,
-                        'the end of the fault', process)
+        'the end of the fault', process)
     studio.begin()
     studio.says()
     (bag,) = studio.finished(1)

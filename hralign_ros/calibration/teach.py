@@ -137,9 +137,31 @@ def teach(
             encoder.tasks, tasks=(*others, *(one.task for one in taught))))
     done = time.monotonic()
     report(f'fitted in {done - encoded:.0f} s; wrote {output}')
+    report('embeddings are as before: policies that learnt on this bundle go on working'
+           + _read_otherwise(encoder, [one.task for one in taught]))
     return Taught(
         Path(output), Path(bundle), chosen, manifest, _robot(chosen), tuple(taught), looked_at,
         _changes(attempts.attempts), rate, (encoded - began, done - encoded))
+
+
+def _read_otherwise(encoder: Encoder, tasks: Sequence[Task]) -> str:
+    """
+    Name instructions that are encoded in other words once these tasks are in the bundle.
+
+    What names a task of a bundle is encoded as that task's own name.
+
+    :param encoder: of the bundle before.
+    """
+    changed = []
+    for task in tasks:
+        for text in (task.name, *task.aliases):
+            known = encoder.tasks.match(text)
+            if encoder.text.words_sha256(known.name if known else text) \
+                    != encoder.text.words_sha256(task.name):
+                changed.append(f"'{text}', which is read as '{task.name}' now")
+    return '' if not changed else (
+        '. Not so those that take the part task or clip with the instruction '
+        + ' or '.join(changed))
 
 
 def _recordings(

@@ -28,6 +28,7 @@ def verify(
     manifest, hardware = encoder.manifest, encoder.hardware
     print(f'{encoder.bundle.path}: good')
     print(f'  bundle     {manifest.name}, {encoder.bundle.sha256[:16]}')
+    print(f'  embedding  {encoder.identity.sha256[:16]}')
     if encoder.bundle.signed_by:
         print(f'  signature  good, by the trusted key {encoder.bundle.signed_by[:16]}')
     print(f'  backbone   {manifest.backbone.name}, adapter {manifest.adapter.name}')

@@ -103,6 +103,7 @@ def teach(
 
     Ten attempts that succeed and ten that fail are enough for most tasks. Writes a new bundle, in
     which all other tasks stay as they are, and a page that says what the node will decide with it.
+    Policies that learnt on the bundle go on working: no embedding changes.
 
     :param data: attempts: a folder with a manifest, as `hralign data import` writes it
     :param output: bundle to write

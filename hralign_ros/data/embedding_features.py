@@ -36,18 +36,20 @@ class EmbeddingEncoder:
     Every part of the embedding of every frame: float32 [F, V, size] by part; `valid`, bool [F, V].
 
     :param task: the instruction.
-    :param sha256: of the bundle.
+    :param embedding_sha256: what the bundle makes embeddings by, see runtime.identity.
+    :param instruction_sha256: in which words it reads the instruction, see TaskFeatures.
     """
 
     bundle: Path
     task: str
-    sha256: str
+    embedding_sha256: str
+    instruction_sha256: str
 
     @property
     def recipe(self) -> Mapping[str, Any]:
         """Give all that its numbers depend on."""
-        return {'kind': 'embeddings', 'schema_version': SCHEMA_VERSION, 'bundle': self.sha256,
-                'task': self.task}
+        return {'kind': 'embeddings', 'schema_version': SCHEMA_VERSION,
+                'embedding': self.embedding_sha256, 'instruction': self.instruction_sha256}
 
     def start(self, workers: int) -> Encode:
         """Load the bundle's encoder with every part that it has."""
@@ -78,7 +80,9 @@ def build_embeddings(
     features = build_features(
         features_folder(data.folder, folder, report), data.folder,
         {name: videos for name, videos in clips.items() if videos.files},
-        EmbeddingEncoder(bundle, task, encoder.bundle.sha256), workers=workers, report=report)
+        EmbeddingEncoder(bundle, task, encoder.identity.sha256,
+                         encoder.text.encode(task).instruction_sha256),
+        workers=workers, report=report)
     return features, encoder
 
 

@@ -17,6 +17,7 @@ from hralign_ros.doctor.findings import error, Finding, ok, skipped, warn
 from hralign_ros.runtime.bundle import Bundle, load_bundle, Manifest, VISUALS
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.errors import BundleError, first_line, HralignError, SignatureError
+from hralign_ros.runtime.identity import Identity
 from hralign_ros.runtime.providers import (
     CUDA_PROVIDER,
     Hardware,
@@ -346,7 +347,11 @@ def bundle_findings(choice: Choice, values: Mapping[str, Any]) -> list[Finding]:
 def _about(bundle: Bundle, choice: Choice, values: Mapping[str, Any]) -> list[Finding]:
     """Tell what a good bundle is."""
     manifest = bundle.manifest
-    findings = [ok('name', f'{manifest.name}, {bundle.sha256[:16]}', sha256=bundle.sha256)]
+    identity = Identity.of(manifest)
+    findings = [
+        ok('name', f'{manifest.name}, {bundle.sha256[:16]}', sha256=bundle.sha256),
+        ok('embedding', f'{identity.sha256[:16]}: a policy goes on working on another bundle '
+           'with the same', sha256=identity.sha256, ingredients=dict(identity.ingredients))]
     graph = VISUALS.get(choice.precision, '')
     if graph and not bundle.has(graph):
         findings.append(error('precision', f'{choice.precision}, and the bundle has no {graph}',

@@ -32,7 +32,8 @@ def write_policy(policy: TrainedPolicy, folder: Path) -> Path:
         task=policy.task, graph_sha256=sha256(model).hexdigest(), views=policy.views,
         parts=policy.parts, proprio=policy.proprio, actions=policy.actions,
         chunk=policy.network.chunk, execute=policy.execute, period_s=policy.period_s,
-        bundle_sha256=policy.bundle_sha256, training=policy.training)
+        bundle_sha256=policy.bundle_sha256, embedding=policy.embedding,
+        training=policy.training)
     text = yaml.safe_dump({'schema_version': SCHEMA_VERSION, **to_document(spec)},
                           sort_keys=False)
     try:

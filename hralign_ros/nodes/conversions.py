@@ -16,6 +16,7 @@ from hralign_ros.nodes.interfaces import (
 )
 from hralign_ros.runtime.bundle import SCHEMA_VERSION
 from hralign_ros.runtime.encoder import Encoder
+from hralign_ros.runtime.identity import Identity
 from hralign_ros.runtime.images import Image
 from hralign_ros.runtime.parts import EmbeddingPart as Part
 from hralign_ros.runtime.pipeline import Result
@@ -71,6 +72,7 @@ def embedding_message(result: Result, encoder: Encoder) -> TaskEmbedding:
         pooling=pooling[tick.pooling], dim=tick.embedding.shape[1],
         part_names=[part.name for part in encoder.parts],
         part_offsets=array('I', [part.offset for part in encoder.parts]),
+        embedding_sha256=encoder.identity.sha256, instruction_sha256=result.instruction_sha256,
         # From the bytes: assigning a list or a numpy array takes milliseconds.
         data=array('f', tick.embedding.tobytes()))
     _common(message, result, encoder)
@@ -139,6 +141,7 @@ def info_message(encoder: Encoder, *, warm_up: float, version: str) -> EncoderIn
         backbone=manifest.backbone.name, adapter=manifest.adapter.name,
         text_encoder=manifest.text.encoder,
         licenses=[f'{part}: {text}' for part, text in manifest.licenses.items()],
+        embedding_sha256=encoder.identity.sha256, ingredients=encoder.identity.lines,
         provider_requested=hardware.requested, provider=hardware.provider,
         onnxruntime_version=encoder.onnxruntime_version, warm_up=float(warm_up),
         view_names=list(manifest.views), reference_view=manifest.reference_view,
@@ -171,7 +174,8 @@ def layout_of(info: EncoderInfo) -> Layout:
         info.bundle_sha256, tuple(info.view_names), tuple(
             Part(part.name, int(part.offset), tuple(int(side) for side in part.shape),
                  int(part.frames), bool(part.unit_norm), part.description)
-            for part in info.parts), info.bundle_path)
+            for part in info.parts), info.bundle_path,
+        Identity.from_lines(info.embedding_sha256, info.ingredients))
 
 
 def seen_of(message: TaskEmbedding) -> Seen:
@@ -189,7 +193,9 @@ def seen_of(message: TaskEmbedding) -> Seen:
         raise ValueError(f'{len(message.data)} numbers for {len(views)} views of {message.dim}')
     return Seen(
         stamp=stamp_to_ns(message.header.stamp), episode_id=stamp_to_ns(message.episode_id),
-        task=message.task, bundle_sha256=message.bundle_sha256, views=views,
+        task=message.task, bundle_sha256=message.bundle_sha256,
+        embedding_sha256=message.embedding_sha256,
+        instruction_sha256=message.instruction_sha256, views=views,
         view_valid=list(message.view_valid),
         view_stamps=[stamp_to_ns(stamp) for stamp in message.view_stamps],
         part_names=list(message.part_names),

@@ -171,7 +171,8 @@ class DemoMonitor(Node):
         if info is None:
             return
         lines = [f'{info.backbone} on {info.provider}, bundle {info.bundle_name} '
-                 f'{info.bundle_sha256[:8]}, task: {self.recording.task or "none"}']
+                 f'{info.bundle_sha256[:8]}, embedding {info.embedding_sha256[:8]}, task: '
+                 f'{self.recording.task or "none"}']
         if rows:
             last = rows[-60:]
             rate = (len(self._recent) - 1) / max(self._recent[-1] - self._recent[0], 1e-9)

@@ -63,6 +63,7 @@ def model_status(
         node, 'model', WARN if remark else OK,
         remark or f'{state}: {manifest.backbone.name} on {hardware.provider}', {
             **process, 'bundle': manifest.name, 'bundle_sha256': encoder.bundle.sha256,
+            'embedding_sha256': encoder.identity.sha256,
             'provider_requested': hardware.requested, 'provider': hardware.provider,
             'onnxruntime': encoder.onnxruntime_version, 'precision': encoder.precision,
             'success_head_trained': manifest.success.trained}, hardware_id=hardware.provider)

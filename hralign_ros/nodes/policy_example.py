@@ -47,7 +47,7 @@ class PolicyExample(Node):
         self._newest: TaskEmbedding | None = None
         # The episode that has ended last, and how.
         self._ended: tuple[TimeMessage | None, str] = (None, '')
-        self._bundle = ''
+        self._space = ''
         self._state = ''
         # Depth 1: only the newest counts, and a queue would only make it older.
         qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
@@ -92,7 +92,7 @@ class PolicyExample(Node):
         if lacking:
             return (f'the embedding has no part {", ".join(lacking)}; name it in the parameter '
                     'embedding_parts of the encoder')
-        if self._bundle and message.bundle_sha256 != self._bundle:
+        if self._space and message.embedding_sha256 != self._space:
             return 'the bundle has changed: its embeddings are in another space'
         # An attempt that has ended stays so: while a camera is covered the decision is ABSTAIN.
         if message.episode_id == self._ended[0]:
@@ -102,7 +102,7 @@ class PolicyExample(Node):
     def _control(self) -> None:
         why = self._why_hold()
         if not why and self._newest is not None:
-            self._bundle = self._newest.bundle_sha256
+            self._space = self._newest.embedding_sha256
             parts = parts_of(self._newest)
             self._act(np.concatenate([parts[name].ravel() for name in self._parts]))
         state = f'HOLD: {why}' if why else 'ACT'

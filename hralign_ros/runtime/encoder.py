@@ -22,6 +22,7 @@ from hralign_ros.runtime.decision import DecisionRules, DEFAULT_RULES
 from hralign_ros.runtime.episode import Episode, next_episode_id, require_finite, Success
 from hralign_ros.runtime.errors import BundleError
 from hralign_ros.runtime.graphs import Graph
+from hralign_ros.runtime.identity import Identity
 from hralign_ros.runtime.images import AS_IT_COMES, as_rgb_image, Image, ViewGeometry
 from hralign_ros.runtime.memory import Clip, Recent
 from hralign_ros.runtime.memory_limit import require_memory
@@ -52,6 +53,10 @@ class Encoder:
 
     :ivar manifest: what bundle.yaml says.
     :ivar parts: of an embedding, in the order of a row, without gaps.
+    :ivar identity: what its embeddings are made by.
+    :ivar precision: of the visual graph, one of PRECISIONS.
+    :ivar pooling: one of POOLINGS.
+    :ivar geometry: how the camera of each view is mounted, of all views.
     :ivar hardware: which provider was asked for and which was got.
     :ivar records: whether a thread that begins to step episodes should warm up first.
     """
@@ -85,7 +90,9 @@ class Encoder:
         self.tasks: TaskTable = load_tasks(bundle)
         self.manifest = bundle.manifest
         self.parts = choose_parts(tuple(parts), bundle, pooling)
-        self._geometry = dict(geometry or {})
+        self.identity = Identity.of(bundle.manifest)
+        self.geometry = {view: (geometry or {}).get(view, AS_IT_COMES)
+                         for view in bundle.manifest.views}
         self.text = TextEncoder(bundle, self.tasks, factory)
         self._load_graphs(factory)
         self.hardware, self.records = factory.hardware, factory.records
@@ -214,7 +221,7 @@ class Encoder:
         :raises FrameError: an array that is no such image.
         """
         views = self.manifest.views
-        shown = {view: self._geometry.get(view, AS_IT_COMES).apply(
+        shown = {view: self.geometry[view].apply(
             as_rgb_image(images[view], what=f"view '{view}'")) for view in views if view in images}
         return self._tokens([shown.get(view) for view in views]), shown
 
@@ -301,6 +308,20 @@ class Encoder:
                 {'tokens': clip.tokens, 'mask': clip.mask, 'task': task.features[0]})
         require_finite('embed.onnx', embedding, attention)
         return embedding, attention[:, -1]
+
+    @property
+    def precision_cosine(self) -> float | None:
+        """
+        Tell how near the tokens of `precision` come to those of float32.
+
+        :returns: the mean cosine of an image's mean token, as the bundle's export measured it on
+            a few images; 1 for fp32; None: not measured.
+        """
+        if self.precision == 'fp32':
+            return 1.0
+        found = self.manifest.metrics.get(f'visual_{self.precision}_cosine')
+        mean = found.get('mean') if isinstance(found, Mapping) else None
+        return float(mean) if isinstance(mean, (int, float)) and 0.0 < mean <= 1.0 else None
 
     @property
     def success_scale(self) -> tuple[float, float]:

@@ -47,6 +47,7 @@ class Result:
 
     :param tick: None: no required view has a fresh frame.
     :param task: the instruction, and the bundle's id of it (empty: not one of its own).
+    :param instruction_sha256: see text.TaskFeatures.
     :param frame_id: of the reference view's newest image.
     :param frame_ids: of each view's image in this tick.
     :param started: monotonic time at which work on the set began [ns].
@@ -56,6 +57,7 @@ class Result:
     episode_id: int
     task: str
     task_id: str
+    instruction_sha256: str
     status: Status
     decision: Decision
     stamp: int
@@ -509,8 +511,9 @@ class Pipeline:
             result = Result(
                 tick=tick, episode_id=episode.episode_id, task=episode.task.text,
                 task_id=episode.task.task.task_id if episode.task.known else '',
-                status=status, decision=decision, stamp=stamp, frame_id=frame_id,
-                frame_ids=frame_ids, started=started)
+                instruction_sha256=episode.task.instruction_sha256, status=status,
+                decision=decision, stamp=stamp, frame_id=frame_id, frame_ids=frame_ids,
+                started=started)
             self._call.on_result(result)
             if tick is None:
                 return

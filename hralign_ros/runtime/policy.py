@@ -34,6 +34,7 @@ from hralign_ros.runtime.episode import require_finite
 from hralign_ros.runtime.errors import BundleError, PolicyError
 from hralign_ros.runtime.files import load_yaml, MAX_YAML_BYTES, read_bounded
 from hralign_ros.runtime.graphs import Graph
+from hralign_ros.runtime.identity import Identity, ingredients_of, POOLED
 from hralign_ros.runtime.parts import EmbeddingPart
 from hralign_ros.runtime.providers import SessionFactory, Tensor
 from hralign_ros.runtime.schema import in_brief, Limits, parse, Text
@@ -68,6 +69,26 @@ class PartSpec:
         return math.prod(self.shape)
 
 
+Hash = Annotated[str, Limits(64, 64)]
+
+
+@dataclass(frozen=True)
+class EmbeddingSpec:
+    """
+    What the embeddings were made by that a policy learnt from.
+
+    :param sha256: the encoder's embedding_sha256.
+    :param ingredients: those that the policy's parts depend on, see identity.Identity. With them,
+        what its parts do not depend on may change. Empty: nothing may.
+    :param instruction_sha256: of the instruction, see text.TaskFeatures; '': any, as it is for
+        parts that do not depend on it.
+    """
+
+    sha256: Hash
+    ingredients: Mapping[str, str] = field(default_factory=dict)
+    instruction_sha256: str = ''
+
+
 @dataclass(frozen=True)
 class PolicySpec:
     """
@@ -83,11 +104,13 @@ class PolicySpec:
     :param execute: so many of them are run before it is asked again.
     :param period_s: time between two actions [s].
     :param bundle_sha256: of the bundle whose embeddings it learnt from; '' without parts.
+    :param embedding: what these were made by; None: policy.yaml does not say, and the policy takes
+        embeddings of that bundle alone.
     :param training: for people: what it was trained on, and how.
     """
 
     task: Text
-    graph_sha256: Annotated[str, Limits(64, 64)]
+    graph_sha256: Hash
     views: Annotated[tuple[Text, ...], Limits(0, 8)]
     parts: Annotated[tuple[PartSpec, ...], Limits(0, 16)]
     proprio: Annotated[tuple[Channel, ...], Limits(0, 256)]
@@ -96,13 +119,16 @@ class PolicySpec:
     execute: Annotated[int, Limits(1, 256)]
     period_s: Annotated[float, Limits(1e-3, 60.0)]
     bundle_sha256: str = ''
+    embedding: EmbeddingSpec | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.execute > self.chunk:
             raise ValueError(f'execute is {self.execute}; allowed is chunk, {self.chunk}, at most')
-        if bool(self.parts) != bool(self.views) or bool(self.parts) != bool(self.bundle_sha256):
-            raise ValueError('parts, views and bundle_sha256 go together: needed are all or none')
+        known = bool(self.bundle_sha256 or self.embedding)
+        if bool(self.parts) != bool(self.views) or bool(self.parts) != known:
+            raise ValueError('parts, views and embedding or bundle_sha256 go together: needed are '
+                             'all or none')
         if not self.parts and not self.proprio:
             raise ValueError('parts and proprio are both empty; needed is one of them')
         for what, names in (('views', self.views), ('parts', self.part_names),
@@ -110,6 +136,17 @@ class PolicySpec:
                             ('actions', [one.name for one in self.actions])):
             if len(set(names)) != len(names):
                 raise ValueError(f'{what} are {", ".join(names)}; needed are different names')
+        if self.embedding is not None and self.embedding.ingredients:
+            wanted, given = ingredients_of(self.part_names), self.embedding.ingredients
+            if set(given) != set(wanted):
+                raise ValueError(
+                    f'embedding.ingredients are {", ".join(given)}; needed are those of the parts,'
+                    f' {", ".join(wanted)}, or none at all')
+
+    @property
+    def pooled(self) -> tuple[str, ...]:
+        """Names of the parts that depend on the instruction."""
+        return tuple(name for name in self.part_names if name in POOLED)
 
     @property
     def part_names(self) -> tuple[str, ...]:
@@ -156,18 +193,20 @@ class Layout:
     :param views: names of the rows.
     :param parts: the slices of a row.
     :param source: where the bundle lies, for errors.
+    :param identity: what the embedding is made by.
     """
 
     bundle_sha256: str
     views: tuple[str, ...]
     parts: tuple[EmbeddingPart, ...]
     source: str
+    identity: Identity
 
     @classmethod
     def of(cls, encoder: Encoder) -> 'Layout':
         """Tell how the embeddings of an encoder are laid out."""
         return cls(encoder.bundle.sha256, tuple(encoder.manifest.views), tuple(encoder.parts),
-                   str(encoder.bundle.path))
+                   str(encoder.bundle.path), encoder.identity)
 
 
 class Policy:
@@ -196,13 +235,16 @@ class Policy:
         :param encoder: whose embeddings it will be given, or how they are laid out; None: a policy
             without parts.
         :raises PolicyError: a file is missing or damaged, the graph does not keep the contract, or
-            the policy learnt from another bundle or other parts or views.
+            the policy learnt from other embeddings, parts or views.
         :raises ProviderError: onnxruntime is not installed.
+        :raises TaskError: the encoder cannot use the policy's instruction.
         """
         folder = Path(folder)
         spec = read_policy(folder)
         layout = Layout.of(encoder) if isinstance(encoder, Encoder) else encoder
         places = _places(folder, spec, layout)
+        if isinstance(encoder, Encoder):
+            _require_instruction(folder, spec, encoder)
         return cls(folder, spec, _load_graph(folder, spec, threads), *places)
 
     @classmethod
@@ -221,7 +263,7 @@ class Policy:
         """
         Give this policy for embeddings that are laid out so; its graph is shared.
 
-        :raises PolicyError: it learnt from another bundle or other parts or views.
+        :raises PolicyError: it learnt from other embeddings, parts or views.
         """
         return Policy(self.folder, self.spec, self._graph,
                       *_places(self.folder, self.spec, layout))
@@ -336,11 +378,7 @@ def _places(
     if layout is None:
         raise PolicyError(f'{folder}: the policy needs an embedding with the parts '
                           f'{", ".join(spec.part_names)}; give the encoder that makes it')
-    if layout.bundle_sha256 != spec.bundle_sha256:
-        raise PolicyError(
-            f'{folder}: the policy learnt from the bundle {spec.bundle_sha256[:12]}, and the '
-            f'encoder has {layout.bundle_sha256[:12]} ({layout.source}); load that bundle, '
-            'or train the policy again')
+    _require_same(folder, spec, layout)
     views = layout.views
     if missing := [view for view in spec.views if view not in views]:
         raise PolicyError(f'{folder}: the policy wants the view {", ".join(missing)}; the encoder '
@@ -359,6 +397,52 @@ def _places(
         np.arange(there[name].offset, there[name].offset + there[name].size)
         for name in spec.part_names])
     return columns, [views.index(view) for view in spec.views]
+
+
+def _require_same(folder: Path, spec: PolicySpec, layout: Layout) -> None:
+    """See that an encoder's embeddings are made as those that a policy learnt from."""
+    learnt, found = spec.embedding, layout.identity
+    if learnt is None:
+        if layout.bundle_sha256 != spec.bundle_sha256:
+            raise PolicyError(
+                f'{folder}: the policy learnt from the bundle {spec.bundle_sha256[:12]}, and the '
+                f'encoder has {layout.bundle_sha256[:12]} ({layout.source}); load that bundle, '
+                'or train the policy again')
+        return
+    if found.sha256 == learnt.sha256:
+        return
+    differences = [f'embedding_sha256 is {found.sha256[:12] or "not told"}, and not '
+                   f'{learnt.sha256[:12]}']
+    if learnt.ingredients and found.ingredients:
+        differences = found.differences(learnt.ingredients)
+    if differences:
+        raise PolicyError(
+            f'{folder}: the policy learnt from other embeddings than the encoder makes '
+            f'({layout.source}): {"; ".join(differences)}. Load the bundle that it learnt from, '
+            'or train the policy again')
+
+
+def _require_instruction(folder: Path, spec: PolicySpec, encoder: Encoder) -> None:
+    """See that an encoder reads the instruction in the words that a policy learnt with."""
+    learnt = spec.embedding.instruction_sha256 if spec.embedding and spec.pooled else ''
+    if not learnt:
+        return
+    found = encoder.text.encode(spec.task)
+    if found.instruction_sha256 != learnt:
+        said = found.task.name if found.known else found.text
+        raise PolicyError(f'{folder}: {other_words(spec, said)}')
+
+
+def other_words(spec: PolicySpec, said: str) -> str:
+    """
+    Say that an instruction is read in other words than those that a policy learnt with.
+
+    :param said: the words; '': not known.
+    """
+    words = f"in the words '{said[:80]}'" if said else 'in other words'
+    return (f"the encoder reads the instruction '{spec.task[:80]}' {words}, and the policy learnt "
+            f'{", ".join(spec.pooled)} with others. Which words, the bundle decides, by its tasks '
+            'and their aliases: load the bundle that it learnt from, or train the policy again')
 
 
 def _read(path: Path, limit: int) -> bytes:

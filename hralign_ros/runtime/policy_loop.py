@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from hralign_ros.runtime.decision import Decision
 from hralign_ros.runtime.errors import InferenceError, PolicyError
-from hralign_ros.runtime.policy import Attempt, Layout, Policy
+from hralign_ros.runtime.policy import Attempt, Layout, other_words, Policy
 from hralign_ros.runtime.policy_channels import Command, Commands, JointReading, Proprioception
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +25,6 @@ Floats = NDArray[np.float32]
 # Latencies are over so many commands.
 _SAMPLES = 300
 SUCCESS, FAILURE, TIME_OUT, STOPPED = 'success', 'failure', 'time_out', 'stopped'
-# Parts that depend on the instruction.
-_POOLED = ('task', 'clip')
 _OUTCOMES = {Decision.SUCCESS: SUCCESS, Decision.FAILURE: FAILURE}
 
 
@@ -67,6 +65,8 @@ class Seen:
     episode_id: int
     task: str
     bundle_sha256: str
+    embedding_sha256: str
+    instruction_sha256: str
     views: Sequence[str]
     view_valid: Sequence[bool]
     view_stamps: Sequence[int]
@@ -324,7 +324,7 @@ class PolicyLoop:
         """Say why not to act now; None: act."""
         seen = self._seen
         if self.mismatch:
-            return Why('other_bundle', self.mismatch)
+            return Why('other_embedding', self.mismatch)
         if self.spec.parts and self._layout is None:
             return Why('no_info', 'the encoder has not said what its embeddings consist of')
         if seen is None:
@@ -341,20 +341,28 @@ class PolicyLoop:
         if self.spec.parts:
             layout = self._layout
             assert layout is not None
-            if seen.bundle_sha256 != self.spec.bundle_sha256:
-                return Why('other_bundle', (
-                    f'the policy learnt from the bundle {self.spec.bundle_sha256[:12]}, and the '
-                    f'embedding is of {seen.bundle_sha256[:12]}: another space'))
+            learnt = self.spec.embedding
+            # What the encoder says of itself fits the policy, see `told`. Now the embedding has
+            # to be of that encoder, and not of one that has just taken its place.
+            name, found, wanted = (
+                'embedding_sha256', seen.embedding_sha256, layout.identity.sha256) if learnt \
+                else ('bundle_sha256', seen.bundle_sha256, self.spec.bundle_sha256)
+            if found != wanted:
+                return Why('other_embedding', f'{name} of the embedding is {found[:12]}, and not '
+                           f'{wanted[:12]}: another space')
             if tuple(seen.part_names) != tuple(part.name for part in layout.parts) \
                     or tuple(seen.part_offsets) != tuple(part.offset for part in layout.parts) \
                     or tuple(seen.views) != layout.views:
                 return Why('other_layout',
                            'the embedding does not consist of what the encoder says it does')
-            pooled = [name for name in self.spec.part_names if name in _POOLED]
+            pooled = self.spec.pooled
             if pooled and not seen.attends:
                 return Why('other_pooling', (
                     f'{", ".join(pooled)} is the plain mean of tokens, and the policy learnt from '
                     'attention to the instruction; set pooling of the encoder to attention'))
+            words = learnt.instruction_sha256 if learnt and pooled else ''
+            if words and seen.instruction_sha256 != words:
+                return Why('other_task', other_words(self.spec, ''))
             missing = [view for view in self.spec.views
                        if not seen.view_valid[seen.views.index(view)]]
             if missing:

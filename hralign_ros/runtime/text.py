@@ -5,6 +5,7 @@
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from hashlib import sha256
 from threading import Lock
 
 from hralign_ros.runtime.bundle import Bundle, TOKENIZER
@@ -32,12 +33,16 @@ class TaskFeatures:
     :param known: whether `task` is one of the bundle's own.
     :param features: float32 [1 + K, D], each of norm 1: the instruction itself, then one row per
         failure prompt appended to it.
+    :param instruction_sha256: of what the text encoder was given, which the parts `task` and
+        `clip` of an embedding depend on: two spellings that are the same to the tokenizer have the
+        same. 64 hexadecimal digits; empty: no instruction.
     """
 
     text: str
     task: Task
     known: bool
     features: Features
+    instruction_sha256: str = ''
 
 
 class TextEncoder:
@@ -89,17 +94,23 @@ class TextEncoder:
                 return self._cache[text]
         known = self._tasks.match(text) if text else None
         task = known or self._tasks.fallback
+        digest = ''
         if text:
-            features = self._run(known.name if known else text, task.prompts)
+            words = known.name if known else text
+            features, digest = self._run(words, task.prompts), self.words_sha256(words)
         else:
             features = np.zeros(
                 (1 + task.prompts.shape[0], task.prompts.shape[2]), np.float32)
-        result = TaskFeatures(text, task, known is not None, features)
+        result = TaskFeatures(text, task, known is not None, features, digest)
         with self._lock:
             self._cache[text] = result
             while len(self._cache) > _CACHE_SIZE:
                 self._cache.popitem(last=False)
         return result
+
+    def words_sha256(self, words: str) -> str:
+        """Identify words as the text encoder is given them, see TaskFeatures."""
+        return sha256(np.array(self._ids(words), '<i8').tobytes()).hexdigest()
 
     def encode_names(self) -> Features:
         """
@@ -131,11 +142,15 @@ class TextEncoder:
         """
         return self._run(check_task(text), prompts)
 
-    def _run(self, text: str, prompts: Features) -> Features:
+    def _ids(self, text: str) -> list[int]:
+        """Cut a text into tokens."""
         try:
-            ids = self._tokenizer.encode(text).ids
+            return list(self._tokenizer.encode(text).ids)
         except Exception as error:  # tokenizers raises plain Exception
             raise InferenceError(f'{TOKENIZER} failed: {str(error)[:300]}') from error
+
+    def _run(self, text: str, prompts: Features) -> Features:
+        ids = self._ids(text)
         if len(ids) > self._max_tokens:
             raise TaskError(
                 f'the task has {len(ids)} tokens; the text encoder takes {self._max_tokens}. '

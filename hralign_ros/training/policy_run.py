@@ -13,7 +13,9 @@ from hralign_ros.data.embedding_features import build_embeddings, chosen_parts
 from hralign_ros.data.features import Tensors
 from hralign_ros.data.manifest import DataSet, Episode, read_manifest
 from hralign_ros.models.policy import Normalisation, PolicyNetwork
-from hralign_ros.runtime.policy import Channel, PartSpec
+from hralign_ros.runtime.encoder import Encoder
+from hralign_ros.runtime.identity import POOLED
+from hralign_ros.runtime.policy import Channel, EmbeddingSpec, PartSpec
 from hralign_ros.runtime.report import Report
 from hralign_ros.training.checkpoints import TrainingError
 from hralign_ros.training.policy_options import PolicyOptions
@@ -56,6 +58,7 @@ class TrainedPolicy:
     :param parts: of the bundle's embedding, in order.
     :param views: of the embedding's rows.
     :param period_s: of the demonstrations' frames [s].
+    :param embedding: what the embeddings were made by; None: there are none.
     :param training: what it was trained on, and how: plain values.
     """
 
@@ -68,6 +71,7 @@ class TrainedPolicy:
     execute: int
     period_s: float
     bundle_sha256: str
+    embedding: EmbeddingSpec | None
     training: dict[str, Any]
 
 
@@ -99,6 +103,7 @@ def train_policy(
     parts: tuple[PartSpec, ...] = ()
     views: tuple[str, ...] = ()
     bundle_sha256 = ''
+    embedding: EmbeddingSpec | None = None
     found: list[Tensors | None] = [None] * len(episodes)
     if options.camera:
         store, encoder = build_embeddings(
@@ -110,6 +115,7 @@ def train_policy(
         views = tuple(view for view in encoder.manifest.views if view in filmed)
         rows = [encoder.manifest.views.index(view) for view in views]
         bundle_sha256 = encoder.bundle.sha256
+        embedding = _made_by(encoder, instruction, [part.name for part in parts])
     else:
         rows = []
     columns = [channels.proprio.index(one) for one in proprio]
@@ -122,7 +128,7 @@ def train_policy(
     return TrainedPolicy(
         network=network, task=instruction, parts=parts, views=views, proprio=proprio,
         actions=channels.actions, execute=options.execute, period_s=period_s,
-        bundle_sha256=bundle_sha256, training={
+        bundle_sha256=bundle_sha256, embedding=embedding, training={
             'task_id': episodes[0].task_id, 'demonstrations': len(episodes),
             'frames': len(together.actions), 'loss': round(loss, 5),
             'embodiments': sorted({e.embodiment for e in episodes}),
@@ -131,6 +137,14 @@ def train_policy(
             'options': {name: list(value) if isinstance(value, tuple) else value
                         for name, value in asdict(options).items()},
             'command': command})
+
+
+def _made_by(encoder: Encoder, instruction: str, parts: Sequence[str]) -> EmbeddingSpec:
+    """Tell what some parts of embeddings were made by."""
+    return EmbeddingSpec(
+        sha256=encoder.identity.sha256, ingredients=encoder.identity.only(parts),
+        instruction_sha256=encoder.text.encode(instruction).instruction_sha256
+        if set(parts) & set(POOLED) else '')
 
 
 def choose_demonstrations(data: DataSet, task: str, count: int) -> DataSet:

@@ -9,11 +9,13 @@ import shutil
 from types import SimpleNamespace
 
 from hralign_ros.calibration.taught_task import _head_file, score_attempts
-from hralign_ros.calibration.teach import _task_id, teach
+from hralign_ros.calibration.teach import _read_otherwise, _task_id, teach
 from hralign_ros.cli.main import main
+from hralign_ros.data.embedding_features import build_embeddings
 from hralign_ros.data.manifest import DataError, Episode, read_manifest, write_manifest
 from hralign_ros.export.writer import graphs_of, write_bundle
-from hralign_ros.runtime import Decision, Encoder, load_bundle, Status
+from hralign_ros.runtime import Decision, Encoder, load_bundle, PARTS, Status
+from hralign_ros.runtime.policy import Policy
 from hralign_ros.runtime.report import silent
 from hralign_ros.runtime.schema import to_document
 from hralign_ros.runtime.tasks import load_tasks
@@ -24,6 +26,7 @@ import numpy as np
 import pytest
 from support.small_lab import draw, make_lab, RATE_HZ, TASK
 from support.tiny_bundle import robot_bundle
+from support.tiny_policy import write_tiny_policy
 
 
 @pytest.fixture(scope='module')
@@ -89,6 +92,36 @@ def test_all_other_tasks_stay_as_they_are(lab):
     ours, theirs = (run(Encoder.load(path), images, task='pick up the cup')
                     for path in (robot_bundle(), folder / 'taught'))
     assert [t.success.probability for t in ours] == [t.success.probability for t in theirs]
+
+
+def test_policies_that_learnt_on_the_bundle_go_on_working(lab, tmp_path):
+    """
+    Guards who teaches after a policy was trained: it refused embeddings that were the same.
+
+    To the bit, every part of them; and so nothing of demonstrations is encoded again either.
+    """
+    folder, _ = lab
+    before, after = (Encoder.load(path, provider='cpu', threads=1, parts=PARTS)
+                     for path in (robot_bundle(), folder / 'taught'))
+    images, _ = draw(np.random.default_rng(5), '')
+    for ours, theirs in zip(run(before, images), run(after, images), strict=True):
+        np.testing.assert_array_equal(ours.embedding, theirs.embedding)
+    assert before.identity == after.identity
+    assert before.bundle.sha256 != after.bundle.sha256
+    policy = write_tiny_policy(tmp_path / 'policy', before, PARTS, ('wrist', 'third_person'),
+                               task=TASK)
+    assert Policy.load(policy, after)
+    assert _read_otherwise(before, after.tasks.tasks) == ''
+    other, = _read_otherwise(before, [replace(after.tasks.tasks[-1], aliases=('shut it',))]
+                             ).split(' or ')[1:]
+    assert "'shut it', which is read as" in other
+    data = read_manifest(folder / 'data')
+    said = []
+    for path, count in ((robot_bundle(), len(data.episodes)), (folder / 'taught', 0)):
+        said.clear()
+        build_embeddings(data, path, TASK, folder=tmp_path / 'features', report=said.append)
+        assert any(f'{count} of {len(data.episodes)} clips to encode' in line
+                   for line in said) == bool(count), said
 
 
 def test_what_is_measured_is_what_the_node_says(lab, tmp_path):

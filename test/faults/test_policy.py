@@ -9,11 +9,12 @@ import shutil
 import signal
 import time
 
+import onnx
 import pytest
 from support.harness import Harness, NodeProcess, stamp_of
 from support.policy_stage import Arm, SECOND, write_robot_policy
 from support.robot import Cameras, machine, Row
-from support.tiny_bundle import robot_bundle
+from support.tiny_bundle import listing, robot_bundle
 import yaml
 
 # The tiny bundle decides nothing on it.
@@ -121,26 +122,47 @@ def test_the_policy_is_killed(attempt: Attempt, rows: list[Row]) -> None:
 def test_the_bundle_is_replaced_in_mid_episode(
     attempt: Attempt, tmp_path: Path, rows: list[Row],
 ) -> None:
-    """An encoder with another bundle takes the place of the first: nothing moves by it."""
-    since = time.monotonic()
-    assert attempt.encoder.stop() == 0
+    """
+    An encoder with another bundle takes the place of the first.
+
+    Where the embeddings are the same, as after teaching, the attempt goes on in its episode; where
+    they are others nothing moves.
+    """
     bundle = tmp_path / 'bundle'
     document = yaml.safe_load((bundle / 'bundle.yaml').read_text('utf-8'))
-    document['name'] = 'another'
-    (bundle / 'bundle.yaml').write_text(yaml.safe_dump(document, sort_keys=False), 'utf-8')
-    attempt.arm.wait_stop()
+
+    def replace() -> str:
+        assert attempt.encoder.stop() == 0
+        (bundle / 'bundle.yaml').write_text(yaml.safe_dump(document, sort_keys=False), 'utf-8')
+        attempt.arm.wait_stop()
+        before = len(attempt.harness.infos)
+        attempt.encoder = attempt.harness.start(
+            autostart='true', bundle=str(bundle), threads='1', task=f"'{TASK}'")
+        attempt.harness.wait(lambda: len(attempt.harness.infos) > before, '~/info',
+                             attempt.encoder)
+        return str(attempt.harness.infos[-1].bundle_sha256)
+
+    first = attempt.arm.chunks[-1].bundle_sha256
+    document['name'] = 'taught'
+    taught = replace()
+    attempt.arm.wait_moves()
+    assert attempt.arm.chunks[-1].bundle_sha256 == taught != first
+    since = time.monotonic()
+    model = onnx.load(str(bundle / 'spatial.onnx'))
+    model.doc_string = 'another basis'
+    (bundle / 'spatial.onnx').write_bytes(model.SerializeToString())
+    document['files'] |= listing(bundle, ['spatial.onnx'])
+    other = replace()
     moved = len(attempt.arm.moves())
-    attempt.encoder = attempt.harness.start(
-        autostart='true', bundle=str(bundle), threads='1', task=f"'{TASK}'")
-    text = attempt.arm.wait_error('policy', 'learnt from the bundle')
-    other = attempt.harness.infos[-1].bundle_sha256
+    text = attempt.arm.wait_error('policy', 'basis of spatial and keypoints')
     attempt.harness.wait(lambda: sum(
         one.bundle_sha256 == other for one in attempt.harness.embeddings) > 5, 'embeddings of it',
         attempt.encoder)
-    attempt.arm.wait_error('commands', 'learnt from the bundle')
+    attempt.arm.wait_error('commands', 'learnt from other embeddings')
     assert len(attempt.arm.moves()) == moved
     rows.append(Row('the bundle is replaced while a policy moves an arm',
-                    'policy: sends nothing on embeddings of the other bundle',
+                    'policy: goes on where the embeddings are the same, as after teaching; sends '
+                    'nothing on others',
                     f'policy ERROR: {text}'.replace(str(tmp_path), ''),
                     busy=machine().busy(since)))
     assert attempt.policy.stop() == 0 and 'Traceback' not in attempt.policy.output

@@ -140,8 +140,8 @@ class Bundles(Target):
             assert probability is None or 0.0 <= probability <= 1.0
             result = Result(
                 tick=tick, episode_id=1, task=task, task_id=episode.task.task.task_id,
-                status=tick.status, decision=tick.decision, stamp=tick.stamp, frame_id='',
-                frame_ids={}, started=0)
+                instruction_sha256=episode.task.instruction_sha256, status=tick.status,
+                decision=tick.decision, stamp=tick.stamp, frame_id='', frame_ids={}, started=0)
             serialize_message(conversions.embedding_message(result, encoder))
             serialize_message(conversions.success_message(result, encoder))
 

@@ -11,6 +11,7 @@ from typing import Any
 from geometry_msgs.msg import PoseStamped
 from hralign_msgs.msg import SuccessProbability
 from hralign_ros.nodes import policy_parameters
+from hralign_ros.runtime import Encoder
 from lifecycle_msgs.msg import Transition
 import numpy as np
 import pytest
@@ -31,7 +32,8 @@ from support.policy_stage import (
 )
 from support.robot import Cameras, trapped_bundle
 from support.robot import TASK as TRAPPED_TASK
-from support.tiny_policy import TASK, tiny_graph
+from support.tiny_bundle import robot_bundle
+from support.tiny_policy import TASK, tiny_graph, write_tiny_policy
 
 PAGE = ROOT / 'docs/policy_node.md'
 MAX_AGE = SECOND // 5
@@ -181,17 +183,46 @@ def held(stage: Stage, policy: Path, **parameters: str) -> str:
     return stage.state or said
 
 
-def test_another_bundle_is_refused(stage: Stage, policy: Path) -> None:
-    """Of ~/info and of each embedding."""
-    stage.inform(bundle_sha256='f' * 64, bundle_path='/elsewhere')
+def test_other_embeddings_are_refused(stage: Stage, policy: Path) -> None:
+    """Of ~/info, which tells what differs, and of each embedding; the bundle may be another."""
+    lines = [line.replace('spatial.onnx: ', 'spatial.onnx: 0')
+             for line in stage.encoder.identity.lines]
+    stage.inform(embedding_sha256='f' * 64, ingredients=lines, bundle_path='/elsewhere')
     said = held(stage, policy)
+    assert 'learnt from other embeddings' in said and '/elsewhere' in said
+    assert 'basis of spatial and keypoints (spatial.onnx is 0' in said and 'visual' not in said
+    stage.wait_error('policy', 'Load the bundle that it learnt from')
+    stage.inform(bundle_sha256='f' * 64)
+    stage.changes = {'embedding_sha256': 'e' * 64}
+    stage.harness.wait(lambda: 'embedding_sha256 of the embedding is eeeeeeeeeeee' in stage.state,
+                       'the reason', stage.process)
+    assert not stage.twists
+    stage.changes = {'bundle_sha256': 'f' * 64}
+    stage.wait_moves()
+
+
+def test_a_policy_that_says_its_bundle_alone(stage: Stage, tmp_path: Path) -> None:
+    """Guards policies of before: they take embeddings of their very bundle."""
+    stage.inform(bundle_sha256='f' * 64, bundle_path='/elsewhere')
+    said = held(stage, write_robot_policy(tmp_path / 'policy', embedding=None))
     assert 'learnt from the bundle' in said and '/elsewhere' in said
-    stage.wait_error('policy', 'load that bundle')
     stage.inform()
     stage.changes = {'bundle_sha256': 'e' * 64}
-    stage.harness.wait(lambda: 'the embedding is of eeeeeeeeeeee' in stage.state, 'the reason',
-                       stage.process)
+    stage.harness.wait(lambda: 'bundle_sha256 of the embedding is eeeeeeeeeeee' in stage.state,
+                       'the reason', stage.process)
     assert not stage.twists
+    stage.changes = {}
+    stage.wait_moves()
+
+
+def test_an_instruction_that_is_read_in_other_words(stage: Stage, tmp_path: Path) -> None:
+    """Guards a part that attends to the instruction; one that does not goes on."""
+    stage.changes = {'instruction_sha256': 'e' * 64}
+    encoder = Encoder.load(robot_bundle(), provider='cpu', threads=1)
+    parts = ('keypoints', 'task')
+    said = held(stage, write_tiny_policy(
+        tmp_path / 'policy', encoder, parts, VIEWS, actions=ACTIONS, proprio=PROPRIO))
+    assert f"reads the instruction '{TASK}' in other words" in said
     stage.changes = {}
     stage.wait_moves()
 

@@ -157,6 +157,8 @@ def test_recorded_messages_are_read_in_full(harness: Harness, tmp_path: Path) ->
     write_mcap(path, recorded)
     ours = [deserialize_message(data, TOPICS[topic]) for topic, data in recorded]
     assert all(message.bundle_sha256 for message in ours)
+    assert len({message.embedding_sha256 for message in ours
+                if hasattr(message, 'embedding_sha256')}) == 1
 
     with open(path, 'rb') as file:
         reader = mcap_reader.make_reader(file, decoder_factories=[mcap_ros2.DecoderFactory()])

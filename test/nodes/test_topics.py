@@ -128,6 +128,8 @@ def test_info_is_latched_and_true(harness: Harness) -> None:
     finally:
         late.close()
     assert info.bundle_sha256 == bundle.sha256
+    assert info.embedding_sha256 == encoder.identity.sha256
+    assert list(info.ingredients) == encoder.identity.lines
     assert (info.provider_requested, info.provider) == ('cpu', 'CPUExecutionProvider')
     assert info.view_names == list(VIEWS)
     assert list(info.token_grid) == [GRID, GRID] and info.clip_length == LENGTH
@@ -181,6 +183,8 @@ def test_a_new_episode_forgets_the_old(harness: Harness) -> None:
     assert task.nearest_tasks[0] == 'open the drawer'
     other = harness.send_until_embedded(GOOD)[1]
     assert other.task == 'close the drawer' and episode_of(other) == episode_of(task)
+    assert other.embedding_sha256 == new.embedding_sha256 == harness.infos[-1].embedding_sha256
+    assert len({m.instruction_sha256 for m in (new, other)} - {''}) == 2
     changed = {name: (rows != parts_of(new)[name]).any() for name, rows in parts_of(other).items()}
     assert changed == {'spatial': False, 'keypoints': False, 'task': True}, 'the task changes one'
 

@@ -146,13 +146,6 @@ def refused(folder, encoder, *words):
     assert '\n' not in text and all(word in text for word in words), text
 
 
-def test_another_bundle(folder, tiny, variant):
-    """Guards the arm: tokens of another bundle mean something else, and nothing would tell."""
-    other = Encoder.load(variant(tiny, change=lambda d: d.update(name='other')), provider='cpu',
-                         threads=1, parts=PARTS)
-    refused(folder, other, 'learnt from the bundle', 'train the policy again')
-
-
 def test_other_parts_and_views(tmp_path, folder, tiny, seeing):
     """Guards against an encoder that was started with other parts."""
     refused(folder, Encoder.load(tiny, provider='cpu', threads=1, parts=('mean',)),
@@ -174,7 +167,10 @@ def test_other_parts_and_views(tmp_path, folder, tiny, seeing):
     ({'colour': 'red'}, ("has 'colour'", 'allowed are')),
     ({'actions': []}, ('actions is []',)),
     ({'actions': [{'name': 'x'}, {'name': 'x'}]}, ('actions are x, x', 'different names')),
-    ({'bundle_sha256': ''}, ('parts, views and bundle_sha256 go together',)),
+    ({'bundle_sha256': '', 'embedding': None}, ('embedding or bundle_sha256 go together',)),
+    ({'embedding': {'sha256': 'abc'}}, ("embedding.sha256 is 'abc'",)),
+    ({'embedding': {'sha256': 'a' * 64, 'ingredients': {'visual.onnx': 'b' * 64}}},
+     ('embedding.ingredients are visual.onnx; needed are', 'spatial.onnx, or none at all')),
     ({'graph_sha256': 'abc'}, ("graph_sha256 is 'abc'",)),
     ({'proprio': [{'unit': 'm'}]}, ('proprio[0].name is missing',)),
 ])

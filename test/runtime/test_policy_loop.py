@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from hralign_ros.runtime import Encoder
 from hralign_ros.runtime.decision import Decision
+from hralign_ros.runtime.identity import Identity
 from hralign_ros.runtime.policy import Layout, Policy
 from hralign_ros.runtime.policy_channels import Commands, JointReading, Proprioception
 from hralign_ros.runtime.policy_loop import PolicyLoop, Rules, Seen
@@ -38,7 +39,8 @@ class Bench:
         rows, dim = len(self.layout.views), self.layout.parts[-1].offset \
             + self.layout.parts[-1].size
         self.seen = Seen(
-            0, EPISODE, TASK, self.layout.bundle_sha256, self.layout.views, [True] * rows,
+            0, EPISODE, TASK, self.layout.bundle_sha256, self.layout.identity.sha256,
+            encoder.text.encode(TASK).instruction_sha256, self.layout.views, [True] * rows,
             [0] * rows, [part.name for part in self.layout.parts],
             [part.offset for part in self.layout.parts], np.ones((rows, dim), np.float32))
         self.loop.told(self.layout)
@@ -103,13 +105,14 @@ def test_it_acts_while_all_is_well(bench):
     (lambda b: b.see(-201), 'future_embedding'),
     (lambda b: b.see(view_valid=[False, True, True]), 'invalid_view'),
     (lambda b: b.see(task='open the drawer'), 'other_task'),
-    (lambda b: b.see(bundle_sha256='f' * 64), 'other_bundle'),
+    (lambda b: b.see(embedding_sha256='f' * 64), 'other_embedding'),
     (lambda b: b.see(episode_id=EPISODE - 1), 'no_embedding'),
     (lambda b: b.see(part_offsets=[0, 4, 8]), 'other_layout'),
     (lambda b: b.see().feel(201), 'old_proprio'),
     (lambda b: b.see().feel(-201), 'future_proprio'),
-    (lambda b: b.loop.told(replace(b.layout, bundle_sha256='e' * 64)), 'other_bundle'),
-    (lambda b: b.loop.told(replace(b.layout, parts=b.layout.parts[:1])), 'other_bundle'),
+    (lambda b: b.loop.told(replace(b.layout, identity=Identity('e' * 64, {}))),
+     'other_embedding'),
+    (lambda b: b.loop.told(replace(b.layout, parts=b.layout.parts[:1])), 'other_embedding'),
 ], ids=lambda value: value if isinstance(value, str) else '')
 def test_no_command_when_something_is_wrong(bench, spoil, key):
     """Guards the arm, once for each rule: it stops once, and the rest of the chunk is dropped."""
@@ -125,7 +128,7 @@ def test_no_command_when_something_is_wrong(bench, spoil, key):
     assert bench.loop.counts['stops'] == 1 and bench.loop.counts['chunks_dropped'] == 1
     # All is well again: a new look, not the rest of the old chunk.
     bench.loop.told(bench.layout)
-    bench.see(0, view_valid=[True] * 3, task=TASK, bundle_sha256=bench.layout.bundle_sha256,
+    bench.see(0, view_valid=[True] * 3, task=TASK, embedding_sha256=bench.layout.identity.sha256,
               episode_id=EPISODE, part_offsets=[p.offset for p in bench.layout.parts]).feel(0)
     step = bench.loop.step()
     assert step.chunk is not None and step.command.twist[0] == before
@@ -353,7 +356,7 @@ def test_a_policy_without_parts_stops_with_the_encoder_all_the_same(tmp_path, en
     """It is blind to pixels, but somebody has to say when the attempt is over."""
     bench = Bench(tmp_path / 'p', encoder, parts=(), graph=tiny_graph(0, 0)).start().see().feel()
     assert bench.why() == ''
-    bench.see(bundle_sha256='f' * 64)
+    bench.see(embedding_sha256='f' * 64, bundle_sha256='f' * 64)
     assert bench.why() == ''
     bench.now += 201 * MS
     bench.feel()

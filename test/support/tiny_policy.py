@@ -68,6 +68,10 @@ def write_tiny_policy(folder, encoder=None, parts=(), views=(), change=None, gra
         'actions': [{'name': f'move_{i}', 'unit': 'm'} for i in range(ACTIONS)],
         'chunk': CHUNK, 'execute': 2, 'period_s': 0.1,
         'bundle_sha256': encoder.bundle.sha256 if chosen else '', **values}
+    if chosen and 'embedding' not in values:
+        document['embedding'] = {
+            'sha256': encoder.identity.sha256, 'ingredients': encoder.identity.only(parts),
+            'instruction_sha256': encoder.text.encode(document['task']).instruction_sha256}
     if change:
         change(document)
     folder.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ from hralign_ros.nodes.interfaces import (
 from hralign_ros.runtime.bundle import SCHEMA_VERSION
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.identity import Identity
-from hralign_ros.runtime.images import Image
+from hralign_ros.runtime.images import Image, ViewGeometry
 from hralign_ros.runtime.parts import EmbeddingPart as Part
 from hralign_ros.runtime.pipeline import Result
 from hralign_ros.runtime.policy import Layout
@@ -142,6 +142,10 @@ def info_message(encoder: Encoder, *, warm_up: float, version: str) -> EncoderIn
         text_encoder=manifest.text.encoder,
         licenses=[f'{part}: {text}' for part, text in manifest.licenses.items()],
         embedding_sha256=encoder.identity.sha256, ingredients=encoder.identity.lines,
+        precision=encoder.precision, precision_cosine=encoder.precision_cosine or 0.0,
+        pooling=encoder.pooling,
+        view_rotations=array('I', [one.rotation for one in encoder.geometry.values()]),
+        view_crops=array('d', [side for one in encoder.geometry.values() for side in one.crop]),
         provider_requested=hardware.requested, provider=hardware.provider,
         onnxruntime_version=encoder.onnxruntime_version, warm_up=float(warm_up),
         view_names=list(manifest.views), reference_view=manifest.reference_view,
@@ -175,7 +179,21 @@ def layout_of(info: EncoderInfo) -> Layout:
             Part(part.name, int(part.offset), tuple(int(side) for side in part.shape),
                  int(part.frames), bool(part.unit_norm), part.description)
             for part in info.parts), info.bundle_path,
-        Identity.from_lines(info.embedding_sha256, info.ingredients))
+        Identity.from_lines(info.embedding_sha256, info.ingredients),
+        precision=info.precision, precision_cosine=float(info.precision_cosine) or None,
+        pooling=info.pooling, geometry=_geometry_of(info))
+
+
+def _geometry_of(info: EncoderInfo) -> dict[str, ViewGeometry]:
+    """Read how images of each view are turned and cropped; {}: it contradicts itself."""
+    crops = [float(side) for side in info.view_crops]
+    try:
+        return {view: ViewGeometry(int(rotation), (
+            crops[4 * row], crops[4 * row + 1], crops[4 * row + 2], crops[4 * row + 3]))
+            for row, (view, rotation) in enumerate(
+                zip(info.view_names, info.view_rotations, strict=True))}
+    except (ValueError, IndexError):
+        return {}
 
 
 def seen_of(message: TaskEmbedding) -> Seen:

@@ -321,6 +321,8 @@ class PolicyNode(SupervisedNode):
             self.get_logger().error(problem)
         else:
             self.get_logger().info(f'the encoder has the bundle {message.bundle_sha256[:12]}')
+            if self._loop.remark:
+                self.get_logger().warning(self._loop.remark)
         self._watch()
         self._report(force=True)
 
@@ -488,7 +490,8 @@ class PolicyNode(SupervisedNode):
             return [status(node, 'policy', ERROR if self._problem else OK,
                            self._problem or 'not configured', {'state': self.state_label})]
         spec, mild = loop.spec, [
-            faults[key] for key in (NAME, _MESSAGE, _RIVAL, _ENCODERS) if key in faults]
+            *(faults[key] for key in (NAME, _MESSAGE, _RIVAL, _ENCODERS) if key in faults),
+            *filter(None, [loop.remark])]
         problem = self._problem or loop.mismatch
         made = [status(
             node, 'policy', ERROR if problem else WARN if mild else OK,

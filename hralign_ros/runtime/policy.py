@@ -4,7 +4,7 @@
 """
 A policy: a folder with `policy.onnx` and `policy.yaml`, from an embedding to a chunk of actions.
 
-    encoder = Encoder.load(bundle, parts=read_policy(folder).part_names)
+    encoder = Encoder.load(bundle, **read_policy(folder).encoder_options)
     policy = Policy.load(folder, encoder)
     attempt = policy.start_attempt()
     episode = encoder.start_episode(policy.spec.task)
@@ -29,12 +29,13 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-from hralign_ros.runtime.encoder import Encoder
+from hralign_ros.runtime.encoder import Encoder, POOLINGS, PRECISIONS
 from hralign_ros.runtime.episode import require_finite
 from hralign_ros.runtime.errors import BundleError, PolicyError
 from hralign_ros.runtime.files import load_yaml, MAX_YAML_BYTES, read_bounded
 from hralign_ros.runtime.graphs import Graph
 from hralign_ros.runtime.identity import Identity, ingredients_of, POOLED
+from hralign_ros.runtime.images import ViewGeometry
 from hralign_ros.runtime.parts import EmbeddingPart
 from hralign_ros.runtime.providers import SessionFactory, Tensor
 from hralign_ros.runtime.schema import in_brief, Limits, parse, Text
@@ -46,6 +47,8 @@ Floats = NDArray[np.float32]
 SCHEMA_VERSION = 1
 MANIFEST, GRAPH = 'policy.yaml', 'policy.onnx'
 MAX_GRAPH_BYTES = 512 << 20
+# Crops that differ by less are one: a hundredth of a pixel.
+_SAME_CROP = 1e-6
 
 
 @dataclass(frozen=True)
@@ -82,11 +85,36 @@ class EmbeddingSpec:
         what its parts do not depend on may change. Empty: nothing may.
     :param instruction_sha256: of the instruction, see text.TaskFeatures; '': any, as it is for
         parts that do not depend on it.
+    :param precision: of the encoder, see Encoder; '': not said.
+    :param pooling: of the encoder, likewise; of no account without the parts `task` and `clip`.
+    :param rotation: by view, how images were turned, see ViewGeometry.
+    :param crop: by view, what of them was used; a view that is in neither: not said.
     """
 
     sha256: Hash
     ingredients: Mapping[str, str] = field(default_factory=dict)
     instruction_sha256: str = ''
+    precision: str = ''
+    pooling: str = ''
+    rotation: Mapping[str, int] = field(default_factory=dict)
+    crop: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, allowed in (('precision', PRECISIONS), ('pooling', POOLINGS)):
+            if getattr(self, name) not in ('', *allowed):
+                raise ValueError(f"{name} is '{getattr(self, name)}'; allowed: "
+                                 f'{", ".join(allowed)}')
+        if set(self.rotation) != set(self.crop):
+            raise ValueError(
+                f'rotation is of {", ".join(self.rotation) or "no view"}, and crop of '
+                f'{", ".join(self.crop) or "no view"}; needed are the same views')
+        self.geometry  # noqa: B018  # raises what is wrong with it
+
+    @property
+    def geometry(self) -> dict[str, ViewGeometry]:
+        """By view, how its images were turned and cropped; others: not said."""
+        return {view: ViewGeometry(self.rotation[view], self.crop[view])  # type: ignore[arg-type]
+                for view in self.rotation}
 
 
 @dataclass(frozen=True)
@@ -144,9 +172,28 @@ class PolicySpec:
                     f' {", ".join(wanted)}, or none at all')
 
     @property
+    def encoder_options(self) -> dict[str, Any]:
+        """
+        Give the options with which Encoder.load makes what the policy learnt from.
+
+        Parts, and precision, pooling and geometry as far as policy.yaml says them.
+        """
+        learnt = self.embedding or EmbeddingSpec('')
+        said = {'precision': learnt.precision, 'pooling': learnt.pooling,
+                'geometry': learnt.geometry}
+        return {'parts': self.part_names, **{
+            name: value for name, value in said.items() if value}}
+
+    @property
     def pooled(self) -> tuple[str, ...]:
         """Names of the parts that depend on the instruction."""
         return tuple(name for name in self.part_names if name in POOLED)
+
+    @property
+    def attends(self) -> bool:
+        """Whether a part that it wants attends to the instruction."""
+        return bool(self.pooled) and (
+            self.embedding is None or self.embedding.pooling != 'mean')
 
     @property
     def part_names(self) -> tuple[str, ...]:
@@ -194,6 +241,9 @@ class Layout:
     :param parts: the slices of a row.
     :param source: where the bundle lies, for errors.
     :param identity: what the embedding is made by.
+    :param precision: of the encoder; `precision_cosine` see Encoder.
+    :param pooling: of the encoder.
+    :param geometry: by view, how its images are turned and cropped; others: not told.
     """
 
     bundle_sha256: str
@@ -201,12 +251,18 @@ class Layout:
     parts: tuple[EmbeddingPart, ...]
     source: str
     identity: Identity
+    precision: str = ''
+    precision_cosine: float | None = None
+    pooling: str = ''
+    geometry: Mapping[str, ViewGeometry] = field(default_factory=dict)
 
     @classmethod
     def of(cls, encoder: Encoder) -> 'Layout':
         """Tell how the embeddings of an encoder are laid out."""
         return cls(encoder.bundle.sha256, tuple(encoder.manifest.views), tuple(encoder.parts),
-                   str(encoder.bundle.path), encoder.identity)
+                   str(encoder.bundle.path), encoder.identity, precision=encoder.precision,
+                   precision_cosine=encoder.precision_cosine, pooling=encoder.pooling,
+                   geometry=encoder.geometry)
 
 
 class Policy:
@@ -215,13 +271,15 @@ class Policy:
 
     :ivar folder: where it was loaded from.
     :ivar spec: what policy.yaml says.
+    :ivar remark: how the encoder is set otherwise than for what the policy learnt from, where that
+        may do no harm, and what is not known of it; '': nothing.
     """
 
     def __init__(
         self, folder: Path, spec: PolicySpec, graph: Graph, columns: NDArray[np.int64],
-        rows: Sequence[int],
+        rows: Sequence[int], remark: str = '',
     ) -> None:
-        self.folder, self.spec = folder, spec
+        self.folder, self.spec, self.remark = folder, spec, remark
         self._graph, self._columns, self._rows = graph, columns, list(rows)
 
     @classmethod
@@ -235,7 +293,8 @@ class Policy:
         :param encoder: whose embeddings it will be given, or how they are laid out; None: a policy
             without parts.
         :raises PolicyError: a file is missing or damaged, the graph does not keep the contract, or
-            the policy learnt from other embeddings, parts or views.
+            the policy learnt from other embeddings, parts or views, or from images that were
+            turned or cropped otherwise. What else differs, `remark` says.
         :raises ProviderError: onnxruntime is not installed.
         :raises TaskError: the encoder cannot use the policy's instruction.
         """
@@ -245,7 +304,8 @@ class Policy:
         places = _places(folder, spec, layout)
         if isinstance(encoder, Encoder):
             _require_instruction(folder, spec, encoder)
-        return cls(folder, spec, _load_graph(folder, spec, threads), *places)
+        return cls(folder, spec, _load_graph(folder, spec, threads), *places,
+                   _remark(folder, spec, layout))
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str], *, threads: int = 1) -> 'Policy':
@@ -263,10 +323,11 @@ class Policy:
         """
         Give this policy for embeddings that are laid out so; its graph is shared.
 
-        :raises PolicyError: it learnt from other embeddings, parts or views.
+        :raises PolicyError: see `load`.
         """
         return Policy(self.folder, self.spec, self._graph,
-                      *_places(self.folder, self.spec, layout))
+                      *_places(self.folder, self.spec, layout),
+                      _remark(self.folder, self.spec, layout))
 
     def actions(self, embedding: Floats | None, proprio: Sequence[float] | Floats) -> Floats:
         """
@@ -393,6 +454,7 @@ def _places(
             raise PolicyError(
                 f'{folder}: the policy wants the part {part.name} as {list(part.shape)}; the '
                 f'encoder makes {list(there[part.name].shape)}')
+    _require_setting(folder, spec, layout)
     columns = np.concatenate([
         np.arange(there[name].offset, there[name].offset + there[name].size)
         for name in spec.part_names])
@@ -422,13 +484,58 @@ def _require_same(folder: Path, spec: PolicySpec, layout: Layout) -> None:
             'or train the policy again')
 
 
+def _require_setting(folder: Path, spec: PolicySpec, layout: Layout) -> None:
+    """See that an encoder turns, crops and pools as it was done for what a policy learnt from."""
+    learnt = spec.embedding
+    if learnt is None:
+        return
+    for view in (view for view in spec.views if view in learnt.geometry):
+        wanted, found = learnt.geometry[view], layout.geometry.get(view)
+        if found is None or found.rotation != wanted.rotation or max(
+                abs(a - b) for a, b in zip(found.crop, wanted.crop, strict=True)) > _SAME_CROP:
+            raise PolicyError(
+                f'{folder}: the policy learnt from images of {view} with {_in_words(wanted)}; the '
+                f'encoder takes them with {_in_words(found)}. Set {view}.rotation and '
+                f'{view}.crop of the encoder so. (Where its demonstrations were turned or cropped '
+                f'before they were imported, say in {MANIFEST} what the encoder has to do with '
+                'images of the camera)')
+    if spec.pooled and learnt.pooling and layout.pooling != learnt.pooling:
+        raise PolicyError(
+            f'{folder}: the policy learnt {", ".join(spec.pooled)} with pooling {learnt.pooling}; '
+            f'the encoder has {layout.pooling or "not told which"}. Set pooling of the encoder')
+
+
+def _in_words(geometry: ViewGeometry | None) -> str:
+    return 'what it does not tell' if geometry is None else \
+        f'rotation {geometry.rotation} and crop {[round(side, 6) for side in geometry.crop]}'
+
+
+def _remark(folder: Path, spec: PolicySpec, layout: Layout | None) -> str:
+    """Say what of an encoder's setting differs or is not known, and is allowed all the same."""
+    if layout is None or not spec.parts:
+        return ''
+    learnt, remarks = spec.embedding or EmbeddingSpec(''), []
+    unsaid = [view for view in spec.views if view not in learnt.geometry]
+    if unsaid:
+        remarks.append(f'{folder / MANIFEST} does not say how images of {", ".join(unsaid)} were '
+                       'turned and cropped: see to it that the encoder does the same')
+    if learnt.precision and layout.precision != learnt.precision:
+        cosine = f'; on average the cosine of {layout.precision} with fp32 is ' \
+            f'{layout.precision_cosine:.4f}' if layout.precision_cosine not in (None, 1.0) else ''
+        remarks.append(
+            f'the encoder runs {layout.precision or "an unknown precision"}, and the policy '
+            f'learnt from {learnt.precision}{cosine}. What it makes of the difference was not '
+            f'measured: set precision of the encoder to {learnt.precision}, or try it out')
+    return '; '.join(remarks)
+
+
 def _require_instruction(folder: Path, spec: PolicySpec, encoder: Encoder) -> None:
     """See that an encoder reads the instruction in the words that a policy learnt with."""
-    learnt = spec.embedding.instruction_sha256 if spec.embedding and spec.pooled else ''
-    if not learnt:
+    learnt = spec.embedding
+    if learnt is None or not learnt.instruction_sha256 or not spec.attends:
         return
     found = encoder.text.encode(spec.task)
-    if found.instruction_sha256 != learnt:
+    if found.instruction_sha256 != learnt.instruction_sha256:
         said = found.task.name if found.known else found.text
         raise PolicyError(f'{folder}: {other_words(spec, said)}')
 

@@ -119,6 +119,7 @@ class PolicyLoop:
     :ivar moving: a command has been sent, and no stop since.
     :ivar episode_id: of the running attempt; None: none is running.
     :ivar mismatch: why the policy cannot be given the encoder's embeddings; '': it can.
+    :ivar remark: what of the encoder's setting differs and is allowed, see Policy.
     :ivar outcome: of the last attempt; '': there was none.
     """
 
@@ -135,7 +136,7 @@ class PolicyLoop:
         self.outcome = ''
         self._policy, self._commands, self._proprioception = policy, commands, proprioception
         self._layout: Layout | None = None
-        self.mismatch = ''
+        self.mismatch = self.remark = ''
         self._task = ''
         # When the attempt began, and the time that the clock told last.
         self._began = self._latest = 0
@@ -156,9 +157,10 @@ class PolicyLoop:
         """
         self._layout = layout
         self._drop()
+        self.mismatch = self.remark = ''
         try:
             self._policy = self._policy.placed(layout)
-            self.mismatch = ''
+            self.remark = self._policy.remark
         except PolicyError as error:
             self.mismatch = str(error)
         return self.mismatch
@@ -355,12 +357,12 @@ class PolicyLoop:
                     or tuple(seen.views) != layout.views:
                 return Why('other_layout',
                            'the embedding does not consist of what the encoder says it does')
-            pooled = self.spec.pooled
-            if pooled and not seen.attends:
+            if self.spec.pooled and seen.attends != self.spec.attends:
+                said = 'the plain mean of tokens', 'attention to the instruction'
                 return Why('other_pooling', (
-                    f'{", ".join(pooled)} is the plain mean of tokens, and the policy learnt from '
-                    'attention to the instruction; set pooling of the encoder to attention'))
-            words = learnt.instruction_sha256 if learnt and pooled else ''
+                    f'{", ".join(self.spec.pooled)} is {said[seen.attends]}, and the policy '
+                    f'learnt from {said[self.spec.attends]}; set pooling of the encoder'))
+            words = learnt.instruction_sha256 if learnt and self.spec.attends else ''
             if words and seen.instruction_sha256 != words:
                 return Why('other_task', other_words(self.spec, ''))
             missing = [view for view in self.spec.views

@@ -74,7 +74,7 @@ def evaluate_policies(
     wanted = {key for some in keys.values() for key in some}
     there = {rollout.key for rollout in done}
     progress = Progress(len(wanted - there), 'attempts', report)
-    # An encoder is loaded once for all policies that want the same parts, a world once for all
+    # An encoder is loaded once for all policies that want the same of it, a world once for all
     # that are tried there.
     for place in sorted(set(places.values()), key=lambda one: (one.task_id, one.arm, one.lab)):
         here = [name for name in named if places[name] == place and set(keys[name]) - there]
@@ -82,11 +82,14 @@ def evaluate_policies(
             continue
         world = ArmWorld(place.task_id, place.arm, place.lab)
         try:
-            for parts in sorted({specs[name].part_names for name in here}):
-                encoder = Encoder.load(bundle, provider='cpu', threads=threads,
-                                       parts=parts) if parts else None
-                for name in (n for n in here if specs[n].part_names == parts):
+            options = [specs[name].encoder_options for name in here]
+            for chosen in (one for i, one in enumerate(options) if one not in options[:i]):
+                encoder = Encoder.load(bundle, provider='cpu', threads=threads, **chosen) \
+                    if chosen['parts'] else None
+                for name in (n for n in here if specs[n].encoder_options == chosen):
                     policy = Policy.load(named[name], encoder, threads=threads)
+                    if policy.remark:
+                        report(policy.remark)
                     for seed, key in zip(seeds, keys[name], strict=True):
                         if key in there:
                             continue

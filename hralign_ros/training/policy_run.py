@@ -3,7 +3,7 @@
 
 """Behaviour cloning: from demonstrations and a bundle's embeddings to a small policy."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from hralign_ros.data.manifest import DataSet, Episode, read_manifest
 from hralign_ros.models.policy import Normalisation, PolicyNetwork
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.identity import POOLED
+from hralign_ros.runtime.images import AS_IT_COMES, ViewGeometry
 from hralign_ros.runtime.policy import Channel, EmbeddingSpec, PartSpec
 from hralign_ros.runtime.report import Report
 from hralign_ros.training.checkpoints import TrainingError
@@ -115,7 +116,8 @@ def train_policy(
         views = tuple(view for view in encoder.manifest.views if view in filmed)
         rows = [encoder.manifest.views.index(view) for view in views]
         bundle_sha256 = encoder.bundle.sha256
-        embedding = _made_by(encoder, instruction, [part.name for part in parts])
+        embedding = _made_by(encoder, instruction, [part.name for part in parts],
+                             _geometry(episodes, views, report))
     else:
         rows = []
     columns = [channels.proprio.index(one) for one in proprio]
@@ -139,12 +141,33 @@ def train_policy(
             'command': command})
 
 
-def _made_by(encoder: Encoder, instruction: str, parts: Sequence[str]) -> EmbeddingSpec:
-    """Tell what some parts of embeddings were made by."""
+def _geometry(
+    episodes: Sequence[Episode], views: Sequence[str], report: Report,
+) -> dict[str, ViewGeometry]:
+    """Tell how the images of each view were turned and cropped before they were encoded."""
+    found = {}
+    for view in views:
+        ways = {e.geometry.get(view, AS_IT_COMES) for e in episodes if view in e.robot_videos}
+        if len(ways) == 1:
+            found[view] = ways.pop()
+        else:
+            report(f'  images of {view} were turned or cropped in {len(ways)} ways, as the camera '
+                   'was mounted; what runs the policy cannot check that it does it right')
+    return found
+
+
+def _made_by(
+    encoder: Encoder, instruction: str, parts: Sequence[str],
+    geometry: Mapping[str, ViewGeometry],
+) -> EmbeddingSpec:
+    """Tell what some parts of embeddings were made by, of images that were turned and cropped."""
     return EmbeddingSpec(
         sha256=encoder.identity.sha256, ingredients=encoder.identity.only(parts),
         instruction_sha256=encoder.text.encode(instruction).instruction_sha256
-        if set(parts) & set(POOLED) else '')
+        if set(parts) & set(POOLED) else '',
+        precision=encoder.precision, pooling=encoder.pooling,
+        rotation={view: one.rotation for view, one in geometry.items()},
+        crop={view: one.crop for view, one in geometry.items()})
 
 
 def choose_demonstrations(data: DataSet, task: str, count: int) -> DataSet:

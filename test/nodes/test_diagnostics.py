@@ -29,7 +29,8 @@ def encoder_on(provider):
         hardware=SimpleNamespace(provider=provider, requested='auto', remark=''),
         manifest=SimpleNamespace(
             backbone=SimpleNamespace(name='b'), name='n', success=SimpleNamespace(trained=True)),
-        bundle=SimpleNamespace(sha256='0'), onnxruntime_version='1', precision='fp32')
+        bundle=SimpleNamespace(sha256='0'), identity=SimpleNamespace(sha256='1'),
+        onnxruntime_version='1', precision='fp32')
 
 
 def values_of(provider):

@@ -201,6 +201,38 @@ def test_other_embeddings_are_refused(stage: Stage, policy: Path) -> None:
     stage.wait_moves()
 
 
+def test_images_that_are_cropped_otherwise(stage: Stage, policy: Path) -> None:
+    """Guards the arm against an encoder that shows things where they are not."""
+    crops = [0.0, 0.0, 1.0, 1.0, 0.0, 0.25, 1.0, 1.0]
+    stage.inform(view_crops=crops)
+    said = held(stage, policy)
+    assert 'images of third_person' in said and 'crop [0.0, 0.25, 1.0, 1.0]' in said
+    stage.wait_error('policy', 'third_person.crop of the encoder')
+    stage.inform(view_crops=crops[:5])
+    stage.harness.wait(lambda: 'with what it does not tell' in stage.state, 'the reason',
+                       stage.process)
+    assert not stage.twists
+    stage.inform()
+    stage.wait_moves()
+
+
+def test_another_precision_is_a_warning(stage: Stage, policy: Path) -> None:
+    """The arm moves, and diagnostics say what is not known of it."""
+    stage.inform(precision='int8', precision_cosine=0.9931)
+    process = stage.start_active(policy, **PATIENT)
+    assert stage.call('start').success
+    stage.wait_moves()
+
+    def warned() -> bool:
+        found = stage.harness.statuses['/policy: policy']
+        return found.level == found.WARN and 'with fp32 is 0.9931' in found.message
+
+    stage.harness.wait(warned, 'the warning', process)
+    assert 'the encoder runs int8, and the policy learnt from fp32' in process.output
+    stage.inform()
+    stage.harness.wait(lambda: not warned(), 'that it ends', process)
+
+
 def test_a_policy_that_says_its_bundle_alone(stage: Stage, tmp_path: Path) -> None:
     """Guards policies of before: they take embeddings of their very bundle."""
     stage.inform(bundle_sha256='f' * 64, bundle_path='/elsewhere')

@@ -6,8 +6,9 @@
 from typing import Any
 
 from hralign_msgs.msg import SuccessProbability, TaskEmbedding
+from hralign_ros.nodes import conversions
 from hralign_ros.nodes.policy_example import parts_of
-from hralign_ros.runtime import Decision, Encoder, load_bundle, Status
+from hralign_ros.runtime import Decision, Encoder, load_bundle, Status, ViewGeometry
 import numpy as np
 import pytest
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -120,8 +121,11 @@ def test_parts_that_the_bundle_lacks(harness: Harness, variant: Any) -> None:
 
 def test_info_is_latched_and_true(harness: Harness) -> None:
     """Whoever comes late still learns the bundle, its hash and the provider really used."""
-    process = harness.start_active(provider='cpu')
-    bundle, encoder = load_bundle(robot_bundle()), Encoder.load(robot_bundle(), provider='cpu')
+    process = harness.start_active(
+        provider='cpu', wrist__rotation='180', third_person__crop='[0.1, 0.0, 0.9, 1.0]')
+    bundle = load_bundle(robot_bundle())
+    mounted = {'wrist': ViewGeometry(180), 'third_person': ViewGeometry(0, (0.1, 0.0, 0.9, 1.0))}
+    encoder = Encoder.load(robot_bundle(), provider='cpu', geometry=mounted)
     late = Harness(harness.folder)
     try:
         info = late.wait(lambda: late.infos, 'the latched EncoderInfo', process)[-1]
@@ -130,8 +134,12 @@ def test_info_is_latched_and_true(harness: Harness) -> None:
     assert info.bundle_sha256 == bundle.sha256
     assert info.embedding_sha256 == encoder.identity.sha256
     assert list(info.ingredients) == encoder.identity.lines
+    assert (info.precision, info.precision_cosine, info.pooling) == ('fp32', 1.0, 'attention')
     assert (info.provider_requested, info.provider) == ('cpu', 'CPUExecutionProvider')
     assert info.view_names == list(VIEWS)
+    assert list(info.view_rotations) == [180, 0]
+    assert list(info.view_crops) == [0.0, 0.0, 1.0, 1.0, 0.1, 0.0, 0.9, 1.0]
+    assert conversions.layout_of(info).geometry == mounted == encoder.geometry
     assert list(info.token_grid) == [GRID, GRID] and info.clip_length == LENGTH
     grid = GRID * GRID * CHANNELS
     assert [(part.name, part.offset, list(part.shape), part.frames, part.unit_norm)

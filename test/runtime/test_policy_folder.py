@@ -3,9 +3,11 @@
 
 """The contract of a policy's folder: what is loaded, what is refused, and in which words."""
 
-from hralign_ros.runtime import Encoder, InferenceError
+from dataclasses import replace
+
+from hralign_ros.runtime import Encoder, InferenceError, ViewGeometry
 from hralign_ros.runtime.errors import PolicyError
-from hralign_ros.runtime.policy import Policy, read_policy
+from hralign_ros.runtime.policy import Layout, Policy, read_policy
 import numpy as np
 import pytest
 from support.tiny_policy import CHUNK, PROPRIO, tiny_graph, write_tiny_policy
@@ -159,6 +161,75 @@ def test_other_parts_and_views(tmp_path, folder, tiny, seeing):
         change=lambda d: d['parts'][0].update(shape=[9])), seeing, 'mean as [9]', '[4]')
 
 
+def test_images_that_are_turned_or_cropped_otherwise(tmp_path, tiny, seeing):
+    """
+    Guards the arm: an encoder with another crop shows a policy things where they are not.
+
+    Of the views that the policy looks at; by the encoder, and in both directions.
+    """
+    whole = write_tiny_policy(tmp_path / 'whole', seeing, PARTS, ('left', 'right'))
+
+    def mounted(**geometry):
+        return Encoder.load(tiny, provider='cpu', threads=1, parts=('mean', 'keypoints', 'task'),
+                            geometry=geometry)
+
+    part = ViewGeometry(180, (0.1, 0.0, 0.9, 1.0))
+    refused(whole, mounted(left=ViewGeometry(180)), 'images of left with rotation 0 and crop [0.0',
+            'takes them with rotation 180', 'Set left.rotation and left.crop')
+    refused(whole, mounted(right=ViewGeometry(0, (0.1, 0.0, 0.9, 1.0))), 'crop [0.1, 0.0, 0.9')
+    assert Policy.load(whole, mounted(middle=part)).remark == ''
+    policy = write_tiny_policy(
+        tmp_path / 'part', seeing, PARTS, ('left', 'right'),
+        change=lambda d: d['embedding'].update(
+            rotation={'left': 180}, crop={'left': [0.1 + 1e-9, 0, 0.9, 1]}))
+    refused(policy, seeing, 'with rotation 180 and crop [0.1, 0.0, 0.9, 1.0]')
+    found = Policy.load(policy, Encoder.load(
+        tiny, provider='cpu', threads=1, **read_policy(policy).encoder_options))
+    assert found.remark.startswith(str(policy)) and 'how images of right were turned' \
+        in found.remark
+    layout = replace(Layout.of(seeing), geometry={})
+    refused(whole, layout, 'with what it does not tell')
+
+
+def test_another_precision_is_remarked_on(tmp_path, tiny, variant, seeing):
+    """It is not refused: how much it matters is said in figures, as far as there are any."""
+    folder = write_tiny_policy(tmp_path / 'policy', seeing, PARTS, ('left',))
+    assert Policy.load(folder, seeing).remark == ''
+    visual = (tiny / 'visual.onnx').read_bytes()
+    for metrics, said in (({}, 'learnt from fp32. What'),
+                          ({'visual_int8_cosine': {'mean': 0.9931, 'min': 0.98}}, ' is 0.9931.')):
+        small = variant(tiny, change=lambda d, m=metrics: d.update(metrics=m),
+                        files={'visual.int8.onnx': visual})
+        encoder = Encoder.load(small, provider='cpu', threads=1, parts=PARTS, precision='int8')
+        assert encoder.identity == seeing.identity
+        remark = Policy.load(folder, encoder).remark
+        assert 'the encoder runs int8' in remark and said in remark
+        assert Policy.load(folder, Encoder.load(
+            small, provider='cpu', **read_policy(folder).encoder_options)).remark == ''
+
+
+def test_another_pooling(tmp_path, tiny, seeing):
+    """Of parts that attend to the instruction; the others do not care."""
+    mean = Encoder.load(tiny, provider='cpu', threads=1, parts=('task', 'spatial'),
+                        pooling='mean')
+    parts = {name: write_tiny_policy(tmp_path / name, seeing, (name,), ('left',))
+             for name in ('task', 'keypoints')}
+    refused(parts['task'], mean, 'learnt task with pooling attention', 'has mean')
+    assert Policy.load(parts['keypoints'], Encoder.load(
+        tiny, provider='cpu', threads=1, parts=('keypoints',), pooling='mean')).remark == ''
+    even = write_tiny_policy(tmp_path / 'even', mean, ('task',), ('left',),
+                             change=lambda d: d['embedding'].update(pooling='mean'))
+    assert Policy.load(even, mean) and not read_policy(even).attends
+    refused(even, seeing, 'with pooling mean')
+
+
+def test_what_policies_of_before_do_not_say(tmp_path, seeing):
+    """They run on their own bundle, with a remark."""
+    folder = write_tiny_policy(tmp_path / 'old', seeing, PARTS, ('left',), embedding=None)
+    assert 'does not say how images of left' in Policy.load(folder, seeing).remark
+    assert read_policy(folder).encoder_options == {'parts': PARTS}
+
+
 @pytest.mark.parametrize(('values', 'words'), [
     ({'schema_version': 2}, ('schema_version is 2', 'reads 1')),
     ({'chunk': 0}, ('chunk is 0', 'needed is a whole number from 1')),
@@ -171,6 +242,13 @@ def test_other_parts_and_views(tmp_path, folder, tiny, seeing):
     ({'embedding': {'sha256': 'abc'}}, ("embedding.sha256 is 'abc'",)),
     ({'embedding': {'sha256': 'a' * 64, 'ingredients': {'visual.onnx': 'b' * 64}}},
      ('embedding.ingredients are visual.onnx; needed are', 'spatial.onnx, or none at all')),
+    ({'embedding': {'sha256': 'a' * 64, 'precision': 'int4'}},
+     ("precision is 'int4'", 'fp32, fp16, int8')),
+    ({'embedding': {'sha256': 'a' * 64, 'rotation': {'left': 0}}}, ('crop of no view',)),
+    ({'embedding': {'sha256': 'a' * 64, 'rotation': {'left': 45}, 'crop': {'left': [0, 0, 1, 1]}}},
+     ('rotation is 45',)),
+    ({'embedding': {'sha256': 'a' * 64, 'rotation': {'left': 0}, 'crop': {'left': [0, 0, 1]}}},
+     ('crop has 3 numbers',)),
     ({'graph_sha256': 'abc'}, ("graph_sha256 is 'abc'",)),
     ({'proprio': [{'unit': 'm'}]}, ('proprio[0].name is missing',)),
 ])

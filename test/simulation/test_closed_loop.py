@@ -36,7 +36,7 @@ class Down(Policy):
     @classmethod
     def load(cls, folder, encoder=None, *, threads=1):
         policy = cls.__new__(cls)
-        policy.spec = read_policy(folder)
+        policy.spec, policy.remark = read_policy(folder), ''
         return policy
 
     def actions(self, embedding, proprio):

@@ -71,7 +71,9 @@ def write_tiny_policy(folder, encoder=None, parts=(), views=(), change=None, gra
     if chosen and 'embedding' not in values:
         document['embedding'] = {
             'sha256': encoder.identity.sha256, 'ingredients': encoder.identity.only(parts),
-            'instruction_sha256': encoder.text.encode(document['task']).instruction_sha256}
+            'instruction_sha256': encoder.text.encode(document['task']).instruction_sha256,
+            'precision': 'fp32', 'pooling': 'attention', 'rotation': dict.fromkeys(views, 0),
+            'crop': {view: [0.0, 0.0, 1.0, 1.0] for view in views}}
     if change:
         change(document)
     folder.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from hralign_ros.data.channels import Channels, write_channels
 from hralign_ros.data.manifest import DataError, read_manifest, write_manifest
 from hralign_ros.export.policy import write_policy
 from hralign_ros.runtime.encoder import Encoder
+from hralign_ros.runtime.images import AS_IT_COMES, ViewGeometry
 from hralign_ros.runtime.policy import Channel, Policy, read_policy
 from hralign_ros.runtime.report import silent
 from hralign_ros.runtime.video import read_frames
@@ -74,6 +75,25 @@ def test_what_is_exported_is_what_was_trained(trained, tiny, data, tmp_path):
         errors.append(np.abs(made[0] - episode.actions[i]))
     spread = np.std(episode.actions, axis=0)
     assert (np.mean(errors, axis=0) < 0.3 * spread).all(), 'it has learnt what can be told'
+
+
+def test_it_says_what_its_embeddings_were_made_by(data, trained, tiny, tmp_path):
+    """Guards a policy against an encoder that is set otherwise: demonstrations may be turned."""
+    encoder = Encoder.load(tiny, provider='cpu', threads=1)
+    spec = read_policy(write_policy(trained, tmp_path / 'plain'))
+    learnt = spec.embedding
+    assert (learnt.sha256, learnt.precision, learnt.pooling) == (
+        encoder.identity.sha256, 'fp32', 'attention')
+    assert learnt.ingredients == encoder.identity.only(spec.part_names)
+    assert learnt.geometry == dict.fromkeys(spec.views, AS_IT_COMES)
+    half = ViewGeometry(180, (0.0, 0.0, 0.5, 1.0))
+    odd = changed(data, tmp_path, lambda e: replace(e, geometry={'left': half, **(
+        {'right': half} if e.episode_id == 'demo_0' else {})}))
+    spec = read_policy(write_policy(train(odd, tiny, steps=2), tmp_path / 'turned'))
+    assert spec.embedding.geometry == {'left': half}
+    policy = Policy.load(tmp_path / 'turned', Encoder.load(
+        tiny, provider='cpu', threads=1, **spec.encoder_options))
+    assert 'does not say how images of right' in policy.remark
 
 
 def test_the_same_seed_is_the_same_policy(trained, data, tiny, tmp_path):

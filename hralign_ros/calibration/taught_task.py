@@ -33,6 +33,7 @@ from hralign_ros.runtime.tasks import (
     Calibration,
     EVEN,
     Evidence,
+    NEVER,
     probability_of,
     same_rate,
     Task,
@@ -206,13 +207,14 @@ def _fit_views(
     thresholds = {} if evidence is None or fitted.parameters['scale'] <= FLATTEST else {
         rate: threshold for rate in offered_rates(min(counts))
         if (threshold := choose_threshold(levels, rate)) is not None}
-    risks, failure_threshold = _fit_failure(
+    risks, failure_threshold, failure_rate = _fit_failure(
         head, row, own, rows, fold, views, grid, regions, recipe, strength)
     return Calibration(
         tuple(view for view in manifest.views if view in names), fitted.method,
         {key: round(value, 6) for key, value in fitted.parameters.items()}, thresholds,
         failed=counts[0], succeeded=counts[1], rows=fitted.count, episodes=fitted.episodes,
-        evidence=evidence, failure_threshold=failure_threshold, dwell_s=DWELL * 1e-9,
+        evidence=evidence, failure_threshold=failure_threshold, failure_rate=failure_rate,
+        dwell_s=DWELL * 1e-9,
     ), [Scored(a, p, r, np.zeros(len(p), np.bool_))
         for a, p, r in zip(own, probabilities, risks, strict=True)]
 
@@ -259,11 +261,12 @@ def _fit_map(own: Sequence[Attempt], scores: Sequence[Doubles], target: str) -> 
 def _fit_failure(
     head: TaughtHead, row: int, own: Sequence[Attempt], rows: Rows, fold: NDArray[np.int64],
     views: Sequence[int], grid: tuple[int, int], regions: Floats, recipe: Recipe, strength: float,
-) -> tuple[list[Doubles | None], float | None]:
+) -> tuple[list[Doubles | None], float, float | None]:
     """
     Learn when an attempt has failed, where that tells more than elapsed time.
 
-    :returns: the risk at each attempt's ticks, and the threshold that successes bound.
+    :returns: the risk at each attempt's ticks, the threshold that successes bound, and the rate
+        of false alarms that it was set for; None: FAILURE is not decided.
     """
     scores = left_out_scores(own, rows, fold, strength, 'failed')
     evidence = _evidence(own, [np.exp(np.clip(s, -20.0, 20.0)) for s in scores], _FAILURE_DWELL,
@@ -273,7 +276,7 @@ def _fit_failure(
             if a.succeeds and a.stamps[-1] - a.stamps[0] >= _FAILURE_DWELL]
     rate = next((r for r in offered_rates(len(good)) if r > USUAL_RATE - 1e-9), None)
     if evidence is None or not evidence.suffices or rate is None:
-        return [None] * len(own), 1.0
+        return [None] * len(own), NEVER, None
     fitted = _fit_map(own, scores, 'failed')
     write_weights(head, row, 1, rows, recipe, views, grid, regions,
                   *regress(own, rows, strength, 'failed'))
@@ -282,7 +285,8 @@ def _fit_failure(
     risks = [fitted.apply(s) for s in scores]
     threshold = conformal_threshold([
         nonconformity_score(own[i].stamps, risks[i], _FAILURE_DWELL) for i in good], rate)
-    return list(risks), None if threshold is None else max(EVEN, threshold)
+    assert threshold is not None, 'so many attempts back each rate that is offered'
+    return list(risks), max(EVEN, threshold), rate
 
 
 def usual_row(result: TaughtTask) -> RateRow | None:
@@ -311,8 +315,10 @@ def verdict(result: TaughtTask) -> list[str]:
             f'decides at a false-alarm rate of {100 * row.rate:.3g} %: expected at most that, '
             f'with 90 % confidence at most {100 * row.sure:.3g} %')
         if result.task.modes and row.stopped + row.wrongly_stopped:
+            at = calibration.failure_rate
             lines.append(f'FAILURE is decided in {row.stopped} of {row.failures} failures, and '
-                         f'wrongly in {row.wrongly_stopped} of {row.successes} successes')
+                         f'wrongly in {row.wrongly_stopped} of {row.successes} successes'
+                         + (f'; expected at most in {100 * at:.3g} % of successes' if at else ''))
         if row.rate > USUAL_RATE + 1e-9:
             more = attempts_for(USUAL_RATE)
             lines.append(

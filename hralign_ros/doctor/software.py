@@ -26,13 +26,23 @@ from hralign_ros.runtime.providers import (
     installed_distributions,
 )
 from hralign_ros.runtime.resources import default_bundle
-from hralign_ros.runtime.tasks import broken_guarantee, load_tasks, TaskTable
+from hralign_ros.runtime.tasks import (
+    broken_guarantee,
+    FAILURE_DWELL_S,
+    load_tasks,
+    NEVER,
+    TaskTable,
+)
 
 OLDEST_PYTHON = (3, 10)
 # What the tests run with.
 TESTED_DISTRIBUTION = 'jazzy'
 _GPU_REMEDY = ("See packages, driver and cuda above; pip install 'onnxruntime-gpu[cuda,cudnn]' in "
                'place of onnxruntime, or set provider to cpu and require_gpu to false')
+
+
+# So many tasks are named with their rates.
+_MOST_RATES = 3
 
 
 @dataclass(frozen=True)
@@ -383,6 +393,8 @@ def _about(bundle: Bundle, choice: Choice, values: Mapping[str, Any]) -> list[Fi
         findings.append(error(
             'thresholds', broken, 'Change that parameter, or calibrate the bundle for it')
             if broken else ok('thresholds', _asked(values)))
+    if manifest.success.trained and alphas:
+        findings.append(_failure_finding(tasks, manifest, values))
     findings.append(ok('licences', '; '.join(
         f'{part}: {text}' for part, text in manifest.licenses.items())))
     return findings
@@ -407,6 +419,39 @@ def _task_finding(tasks: TaskTable, manifest: Manifest, values: Mapping[str, Any
         return warn('task', f"'{task.name}', {_asked(values)}: {task.verdict(manifest.views)}",
                     'Record more attempts at it, and teach them with hralign success teach')
     return ok('task', f"'{task.name}' ({task.task_id})")
+
+
+def _failure_finding(
+    tasks: TaskTable, manifest: Manifest, values: Mapping[str, Any],
+) -> Finding:
+    """Tell when FAILURE is decided, and the bound on its rate in attempts that succeed."""
+    views, name = manifest.views, 'FAILURE'
+    task = tasks.match(values['task']) if values.get('task') else None
+    asked = values.get('failure_threshold') or None
+    dwell_s = values.get('failure_dwell_s', FAILURE_DWELL_S)
+    chosen = tasks.tasks if task is None else (task,)
+    bound = {one.task_id: rate for one in chosen
+             if (rate := one.failure_rate(views, asked, dwell_s)) is not None}
+    lost = [one for one in chosen if one.task_id not in bound
+            and one.failure_rate(views) is not None
+            and one.failure_threshold(views, asked) < NEVER]
+    if lost:
+        return warn(
+            name, f"'{lost[0].name}' was calibrated for a false-alarm rate of "
+            f'{lost[0].failure_rate(views):.3g} with failure_threshold '
+            f'{lost[0].failure_threshold(views):.3g} and failure_dwell_s {FAILURE_DWELL_S:g}; '
+            'with less no rate is guaranteed', 'Set failure_threshold to 0 and failure_dwell_s '
+            f'to {FAILURE_DWELL_S:g} or more', rates=bound)
+    by_mode = [one for one in chosen if one.failure_threshold(views, asked) < NEVER]
+    if not by_mode:
+        return ok(name, 'no failure mode decides it: time_out_s alone does', rates=bound)
+    said = [f"at a false-alarm rate of {rate:.3g} for '{tasks.of(key).name}'"
+            for key, rate in list(bound.items())[:_MOST_RATES]]
+    if len(bound) > _MOST_RATES:
+        said.append(f'{len(bound) - _MOST_RATES} more in ~/info')
+    if free := len(by_mode) - len(bound):
+        said.append(f'at no rate that is guaranteed for {free} of {len(chosen)} tasks')
+    return ok(name, '; '.join(said), rates=bound)
 
 
 def _asked(values: Mapping[str, Any]) -> str:

@@ -163,7 +163,9 @@ def info_message(encoder: Encoder, *, warm_up: float, version: str) -> EncoderIn
 def _task_info(task: Task, views: tuple[str, ...]) -> TaskInfo:
     """Say what the bundle knows about a task while all views are there."""
     calibration = task.calibration(views)
-    message = TaskInfo(task_id=task.task_id, name=task.name, verdict=task.verdict(views))
+    message = TaskInfo(task_id=task.task_id, name=task.name, verdict=task.verdict(views),
+                       failure_threshold=task.failure_threshold(views),
+                       failure_alpha=task.failure_rate(views) or 0.0)
     if calibration is not None:
         message.calibrated = True
         message.alphas = array('f', calibration.rates)

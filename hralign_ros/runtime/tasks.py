@@ -15,6 +15,7 @@ from typing import Annotated, Any, get_args, Literal
 import unicodedata
 
 from hralign_ros.runtime.bundle import Bundle, TASK_TENSORS, TASKS
+from hralign_ros.runtime.decision import DEFAULT_RULES, USUAL_FAILURE_THRESHOLD
 from hralign_ros.runtime.errors import BundleError, import_package, TaskError
 from hralign_ros.runtime.files import load_yaml
 from hralign_ros.runtime.schema import Limits, NOT_STORED, parse, Text
@@ -36,6 +37,10 @@ Probability = Annotated[float, Limits(0.0, 1.0)]
 EVEN = 0.5
 # The false-alarm rate that is decided by unless another one is asked for.
 USUAL_RATE = 0.05
+# A risk of having failed is never above it: FAILURE is not decided.
+NEVER = 1.0
+# How long a risk is held for FAILURE where its threshold is calibrated [s].
+FAILURE_DWELL_S = DEFAULT_RULES.failure_dwell * 1e-9
 
 
 def check_task(text: str) -> str:
@@ -159,6 +164,8 @@ class Calibration:
     :param evidence: that the scores are worth deciding by; without enough of it nothing is
         decided. None: it was not measured.
     :param failure_threshold: FAILURE needs a risk above it; None: the node's own.
+    :param failure_rate: bound on the rate of successful attempts in which FAILURE is decided, that
+        the threshold was set for, with a dwell time of FAILURE_DWELL_S; None: there is none.
     :param dwell_s: SUCCESS needs a probability above the threshold for at least so long, whatever
         the node's own dwell time is.
     """
@@ -174,6 +181,7 @@ class Calibration:
     episodes: Count = 0
     evidence: Evidence | None = None
     failure_threshold: Probability | None = None
+    failure_rate: Rate | None = None
     dwell_s: Annotated[float, Limits(0.0, 60.0)] = 0.0
 
     def __post_init__(self) -> None:
@@ -288,8 +296,49 @@ class Task:
         calibration = self.calibration(views)
         return None if calibration is None else calibration.threshold(alpha)
 
+    def failure_threshold(self, views: Iterable[str], asked: float | None = None) -> float:
+        """
+        Look up what the risk of a failure mode has to exceed for FAILURE with these views.
+
+        :param asked: what the node's parameter asks for; None: nothing.
+        :returns: NEVER where no mode decides it. Where SUCCESS cannot be decided nothing is.
+        """
+        calibration = self.calibration(views)
+        if calibration is None or not calibration.rates or not self.modes:
+            return NEVER
+        own = calibration.failure_threshold
+        return next(one for one in (asked, own, USUAL_FAILURE_THRESHOLD) if one is not None)
+
+    def failure_rate(
+        self, views: Iterable[str], asked: float | None = None,
+        dwell_s: float = FAILURE_DWELL_S,
+    ) -> float | None:
+        """
+        Look up the bound on the rate of FAILURE in attempts that succeed, with these views.
+
+        :param asked: see `failure_threshold`.
+        :param dwell_s: how long a risk has to be held for FAILURE.
+        :returns: None: FAILURE is never decided by a mode, or no bound holds: none was calibrated,
+            or it was for a higher threshold or a longer time.
+        """
+        views = tuple(views)
+        calibration, threshold = self.calibration(views), self.failure_threshold(views, asked)
+        if calibration is None or threshold >= NEVER \
+                or threshold < self.failure_threshold(views) or dwell_s < FAILURE_DWELL_S - 1e-6:
+            return None
+        return calibration.failure_rate
+
+    def _failures_in_words(self, views: Iterable[str]) -> str:
+        threshold, rate = self.failure_threshold(views), self.failure_rate(views)
+        if threshold >= NEVER:
+            return 'FAILURE is decided by time_out_s alone.'
+        if rate is None:
+            return f'FAILURE is decided at a risk above {threshold:.3g}; no rate is guaranteed.'
+        return f'FAILURE is decided at a false-alarm rate of {rate:.3g}.'
+
     def verdict(self, views: Iterable[str]) -> str:
-        """Say in a sentence what is decided while these views are there."""
+        """Say in a sentence or two what is decided while these views are there."""
+        views = tuple(views)
         calibration = self.calibration(views)
         if calibration is None:
             return 'Not calibrated: every decision is ABSTAIN.'
@@ -304,7 +353,8 @@ class Task:
         if not calibration.rates:
             return f'No threshold is calibrated{behind}{measured}: every decision is ABSTAIN.'
         rates = ', '.join(f'{alpha:.3g}' for alpha in calibration.rates)
-        return f'SUCCESS can be decided at false-alarm rates of {rates}{behind}{measured}.'
+        return (f'SUCCESS can be decided at false-alarm rates of {rates}{behind}{measured}. '
+                + self._failures_in_words(views))
 
 
 @dataclass(frozen=True, eq=False)

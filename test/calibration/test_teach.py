@@ -8,7 +8,7 @@ import json
 import shutil
 from types import SimpleNamespace
 
-from hralign_ros.calibration.taught_task import _head_file, score_attempts
+from hralign_ros.calibration.taught_task import _head_file, score_attempts, verdict
 from hralign_ros.calibration.teach import _read_otherwise, _task_id, teach
 from hralign_ros.cli.main import main
 from hralign_ros.data.embedding_features import build_embeddings
@@ -66,6 +66,12 @@ def test_the_node_decides_in_a_lab_that_it_was_taught(lab):
                 assert said.index(Decision.SUCCESS) >= arrives - 2, 'no earlier than labels tell'
                 assert ticks[-1].alpha == pytest.approx(0.1429), '1 / (6 + 1), rounded up'
     assert taught.tasks[0].calibration.evidence.suffices
+    # That of FAILURE has a rate of its own, by the successes.
+    task, views = encoder.tasks.tasks[-1], encoder.manifest.views
+    assert task.failure_rate(views) == pytest.approx(0.1429)
+    assert any('expected at most in 14.3 % of successes' in line
+               for line in verdict(taught.tasks[0]))
+    assert 'FAILURE is decided at a false-alarm rate of 0.143' in task.verdict(views)
 
 
 def test_what_is_no_image_of_the_lab_is_out_of_distribution(lab):

@@ -9,6 +9,7 @@ from hralign_ros.doctor import software
 from hralign_ros.doctor.findings import Finding, Level
 from hralign_ros.runtime import default_bundle, load_bundle
 from hralign_ros.runtime.providers import CUDA_PROVIDER, Hardware
+from hralign_ros.runtime.tasks import Calibration, Task, TaskTable
 import pytest
 
 CUDA, CPU = CUDA_PROVIDER, 'CPUExecutionProvider'
@@ -90,7 +91,8 @@ def test_versions_of_drivers_and_libraries() -> None:
 @pytest.mark.parametrize(('alphas', 'level'), [((), Level.WARN), ((0.05,), Level.OK)])
 def test_a_bundle_without_thresholds(monkeypatch, alphas, level):
     """Guards a bundle that can only ABSTAIN: all that was said of it was OK."""
-    monkeypatch.setattr(software, 'load_tasks', lambda bundle: SimpleNamespace(alphas=alphas))
+    monkeypatch.setattr(software, 'load_tasks',
+                        lambda bundle: SimpleNamespace(alphas=alphas, tasks=()))
     values = {'alpha': 0.05, 'dwell_s': 0.3}
     findings = software._about(load_bundle(default_bundle()), AUTO, values)
     found = next(finding for finding in findings if finding.name == 'thresholds')
@@ -110,3 +112,33 @@ def test_a_task_that_the_bundle_does_not_know(task, allow, level, words):
     findings = software._about(load_bundle(default_bundle()), AUTO, values)
     found = next(finding for finding in findings if finding.name == 'task')
     assert found.level == level and words in found.found
+
+
+@pytest.mark.parametrize(('values', 'level', 'words'), [
+    ({}, Level.OK, "at a false-alarm rate of 0.0909 for 'push'; at no rate that is guaranteed for "
+     '1 of 3 tasks'),
+    ({'task': 'push', 'failure_threshold': 0.0, 'failure_dwell_s': 1.0}, Level.OK, '0.0909'),
+    ({'task': 'push', 'failure_threshold': 0.7, 'failure_dwell_s': 2.0}, Level.OK, '0.0909'),
+    ({'task': 'push', 'failure_threshold': 0.5, 'failure_dwell_s': 1.0}, Level.WARN,
+     'with failure_threshold 0.6'),
+    ({'task': 'push', 'failure_threshold': 0.0, 'failure_dwell_s': 0.2}, Level.WARN,
+     'failure_dwell_s 1'),
+    ({'task': 'push', 'failure_threshold': 1.0, 'failure_dwell_s': 0.2}, Level.OK, 'time_out_s'),
+    ({'task': 'pull', 'failure_threshold': 0.0, 'failure_dwell_s': 1.0}, Level.OK,
+     'no rate that is guaranteed'),
+    ({'task': 'lift', 'failure_threshold': 0.5, 'failure_dwell_s': 1.0}, Level.OK, 'time_out_s'),
+])
+def test_the_rate_of_failure_is_told(values, level, words):
+    """Guards who acts on FAILURE: at which rate it is wrong, and which parameter breaks that."""
+    manifest = load_bundle(default_bundle()).manifest
+
+    def task(name, **fields):
+        return Task(name, name, modes=('failed',), calibrations=(Calibration(
+            manifest.views, 'platt', {'scale': 1.0, 'shift': 0.0}, {0.1: 0.7}, **fields),))
+
+    tasks = TaskTable((
+        task('push', failure_threshold=0.6, failure_rate=0.0909), task('pull'),
+        task('lift', failure_threshold=1.0)) if values.get('task') != 'lift' else (
+        Task('lift', 'lift'),), Task('fallback', 'fallback'))
+    finding = software._failure_finding(tasks, manifest, values)
+    assert (finding.level, words in finding.found) == (level, True), finding.found

@@ -181,7 +181,8 @@ def test_another_bundle_needs_no_new_process(harness: Harness, tmp_path: Path) -
     whole = load_bundle(robot_bundle())
     tasks = load_tasks(whole)
     taught = replace(tasks.tasks[0], robot='kinova', calibrations=tuple(replace(
-        one, failed=10, succeeded=12, evidence=Evidence(0.99, 0.9, 0.6, 22))
+        one, failed=10, succeeded=12, evidence=Evidence(0.99, 0.9, 0.6, 22),
+        failure_threshold=0.6, failure_rate=0.0909)
         for one in tasks.tasks[0].calibrations))
     write_bundle(tmp_path / 'mine', whole.manifest, graphs_of(whole),
                  replace(tasks, tasks=(taught, *tasks.tasks[1:])))
@@ -193,4 +194,6 @@ def test_another_bundle_needs_no_new_process(harness: Harness, tmp_path: Path) -
     info = harness.infos[-1]
     assert 'kinova' in info.robots and info.tasks[0].attempts_succeeded == 12
     assert 'elapsed time alone has 0.60' in info.tasks[0].verdict
+    assert info.tasks[0].failure_alpha == pytest.approx(0.0909)
+    assert info.tasks[0].failure_threshold == pytest.approx(0.6)
     harness.send_until_embedded(GOOD)

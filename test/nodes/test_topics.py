@@ -151,6 +151,8 @@ def test_info_is_latched_and_true(harness: Harness) -> None:
     assert [task.task_id for task in info.tasks] == ['cup', 'drawer']
     cup, drawer = info.tasks
     assert cup.calibrated and not drawer.calibrated
+    assert cup.failure_threshold == pytest.approx(0.9) and cup.failure_alpha == 0.0
+    assert drawer.failure_threshold == 1.0
     assert list(cup.alphas) == list(info.alphas) == pytest.approx(encoder.tasks.alphas)
     assert info.licenses and info.onnxruntime_version
 

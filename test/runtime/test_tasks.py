@@ -3,6 +3,7 @@
 
 """The tasks of a bundle: what an instruction may be, which task it names, what the files hold."""
 
+from dataclasses import replace
 import math
 import tracemalloc
 
@@ -108,12 +109,16 @@ def test_what_the_table_holds(tiny):
 
 
 @pytest.mark.parametrize(('fields', 'sentence'), [
-    ({}, 'SUCCESS can be decided at false-alarm rates of 0.05, 0.1.'),
-    ({'failed': 20, 'succeeded': 12},
-     'rates of 0.05, 0.1, from 20 failed and 12 successful attempts.'),
-    ({'failed': 20, 'pooled': True},
-     'from 20 failed and 0 successful attempts of all tasks.'),
-    ({'thresholds': {}}, 'No threshold is calibrated: every decision is ABSTAIN.'),
+    ({}, 'SUCCESS can be decided at false-alarm rates of 0.05, 0.1. FAILURE is decided at a risk '
+     'above 0.9; no rate is guaranteed.'),
+    ({'failed': 20, 'succeeded': 12, 'failure_threshold': 0.6, 'failure_rate': 0.0909},
+     'rates of 0.05, 0.1, from 20 failed and 12 successful attempts. FAILURE is decided at a '
+     'false-alarm rate of 0.0909.'),
+    ({'failed': 20, 'pooled': True, 'failure_threshold': 1.0},
+     'from 20 failed and 0 successful attempts of all tasks. FAILURE is decided by time_out_s '
+     'alone.'),
+    ({'thresholds': {}, 'failure_rate': 0.1},
+     'No threshold is calibrated: every decision is ABSTAIN.'),
 ])
 def test_verdict(rewritten, fields, sentence):
     """Guards what ~/info says of a task: whether SUCCESS can come at all, and on what grounds."""
@@ -124,6 +129,25 @@ def test_verdict(rewritten, fields, sentence):
     cup, drawer = load_tasks(bundle).tasks
     assert cup.verdict(bundle.manifest.views).endswith(sentence)
     assert drawer.verdict(bundle.manifest.views) == 'Not calibrated: every decision is ABSTAIN.'
+
+
+def test_the_rate_of_failure(rewritten):
+    """Guards who acts on FAILURE: a bound is told where it holds, and nowhere else."""
+    def change(document):
+        cup, drawer = document['tasks']
+        for calibration in cup['calibrations']:
+            calibration.update(failure_threshold=0.6, failure_rate=0.1)
+        # Without a threshold every decision is ABSTAIN, FAILURE among them.
+        drawer['calibrations'] = [{**one, 'thresholds': {}} for one in cup['calibrations']]
+    bundle = load_bundle(rewritten(change))
+    views = bundle.manifest.views
+    cup, drawer = load_tasks(bundle).tasks
+    assert (cup.failure_threshold(views), cup.failure_rate(views)) == (0.6, 0.1)
+    assert (cup.failure_threshold(views, 0.7), cup.failure_rate(views, 0.7)) == (0.7, 0.1)
+    for asked, dwell_s in ((0.5, 1.0), (None, 0.9), (1.0, 1.0)):
+        assert cup.failure_rate(views, asked, dwell_s) is None
+    for task, there in ((drawer, views), (cup, ('rear',)), (replace(cup, modes=()), views)):
+        assert (task.failure_threshold(there), task.failure_rate(there)) == (1.0, None)
 
 
 @pytest.mark.parametrize('count', [-1, 'many', None, 2**40])

@@ -13,7 +13,7 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from hralign_ros.nodes.conversions import stamp_text
-from hralign_ros.nodes.network import CONSUMER, NAME
+from hralign_ros.nodes.network import CONSUMER, NAME, TASK
 from hralign_ros.nodes.parameters import Settings
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.memory_limit import process_memory
@@ -48,17 +48,17 @@ def model_status(
     node: str, state: str, encoder: Encoder | None, problem: str, faults: Mapping[str, str],
 ) -> DiagnosticStatus:
     """Tell what is loaded and where it runs, or why nothing is; and how the process does."""
-    twice = faults.get(NAME, '')
+    remarks = [faults[key] for key in (NAME, TASK) if key in faults]
     process: dict[str, Any] = {
         'state': state, 'rss_mb': process_memory()[1] / 1e6,
         'load_average': os.getloadavg()[0]}
     if encoder is None:
-        return status(node, 'model', ERROR if problem else WARN if twice else OK,
-                      problem or twice or 'not configured', process)
+        return status(node, 'model', ERROR if problem else WARN if remarks else OK,
+                      problem or '; '.join(remarks) or 'not configured', process)
     hardware, manifest = encoder.hardware, encoder.manifest
     if hardware.provider == CUDA_PROVIDER:
         process |= gpu_memory()
-    remark = '; '.join(filter(None, (twice, hardware.remark)))
+    remark = '; '.join(filter(None, (*remarks, hardware.remark)))
     return status(
         node, 'model', WARN if remark else OK,
         remark or f'{state}: {manifest.backbone.name} on {hardware.provider}', {

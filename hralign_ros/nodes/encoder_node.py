@@ -8,6 +8,7 @@ configure loads, verifies and warms the bundle; activate opens the gates; deacti
 cleanup frees everything. ~/info and /diagnostics work in every state.
 """
 
+from collections.abc import Callable
 from functools import partial
 import sys
 import time
@@ -23,16 +24,19 @@ from hralign_ros.nodes.interfaces import (
     SuccessProbability,
     TaskEmbedding,
 )
-from hralign_ros.nodes.network import policy_of
+from hralign_ros.nodes.mirrors import any_wanted, Mirrors
+from hralign_ros.nodes.network import policy_of, TASK
 from hralign_ros.nodes.process import run_node
 from hralign_ros.nodes.rclpy_compatibility import parameter_overrides
 from hralign_ros.nodes.supervised import Return, SupervisedNode
+from hralign_ros.nodes.wait_for_success import GoalError, SuccessWaiter
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.errors import HralignError, TaskError
 from hralign_ros.runtime.overlay import attention_overlay
 from hralign_ros.runtime.pipeline import Callbacks, Pipeline, Result
 from hralign_ros.runtime.resources import default_bundle
-from hralign_ros.runtime.tasks import Task
+from hralign_ros.runtime.tasks import same_rate, Task
+from hralign_ros.runtime.waiting import refusal
 from rclpy.clock import JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
@@ -40,10 +44,14 @@ from rclpy.lifecycle import LifecycleState
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image as ImageMessage
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
 
 RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
                      durability=DurabilityPolicy.TRANSIENT_LOCAL)
+# Whoever waits for success is given so long to take the answer, before the node ends [s].
+_LAST_S = 1.0
 
 
 class EncoderNode(SupervisedNode):
@@ -60,6 +68,7 @@ class EncoderNode(SupervisedNode):
         self._encoder: Encoder | None = None
         self._settings: parameters.Settings | None = None
         self._pipeline: Pipeline | None = None
+        self._mirrors: Mirrors | None = None
         self._results: list[Any] = []
         self._subscriptions_made: list[Any] = []
         parameters.declare(self)
@@ -72,6 +81,13 @@ class EncoderNode(SupervisedNode):
         self.add_post_set_parameters_callback(lambda _: self._apply_settings())
         self.create_service(SetTask, '~/set_task', self._on_set_task)
         self.create_service(StartEpisode, '~/start_episode', self._on_start_episode)
+        if self.get_parameter('mirrors.reset').value:
+            self.create_service(Trigger, '~/reset', self._on_reset)
+        if self.get_parameter('mirrors.task').value:
+            self.create_subscription(String, '~/task', self._on_task, RELIABLE)
+        self._waiter = SuccessWaiter(
+            self, self._steady, self._prepare_wait,
+            lambda: round(self.get_parameter('wait_for_success.give_up_after_s').value * 1e9))
         self._jump_handle = self.get_clock().create_jump_callback(
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1),
                           on_clock_change=True),
@@ -105,7 +121,8 @@ class EncoderNode(SupervisedNode):
             Callbacks(
                 decode=lambda view, message: image_subscriptions.decode(message),
                 clock=lambda: int(self.get_clock().now().nanoseconds),
-                on_result=self._publish, after_result=self._publish_attention),
+                on_result=self._publish, after_result=self._publish_attention,
+                on_episode=self._on_episode),
             self._faults,
             required=tuple(n for n, view in settings.views.items() if view.required),
             pairing=settings.pairing, decision=settings.decision,
@@ -119,12 +136,12 @@ class EncoderNode(SupervisedNode):
 
     def _make_publishers(self, encoder: Encoder) -> None:
         """Make the managed publishers; they are silent while inactive."""
-        def make(kind: type, name: str) -> Any:
+        def make(kind: type, name: str, qos: QoSProfile = RELIABLE) -> Any:
             topic = self.resolve_topic_name(name)
-            self._network.offer(topic, RELIABLE)
+            self._network.offer(topic, qos)
             # By its own name: a name that is remapped already would be remapped once more.
             return self.create_lifecycle_publisher(
-                kind, name, RELIABLE, event_callbacks=PublisherEventCallbacks(
+                kind, name, qos, event_callbacks=PublisherEventCallbacks(
                     incompatible_qos=lambda event: self._network.refused(
                         topic, policy_of(event))))
 
@@ -133,6 +150,10 @@ class EncoderNode(SupervisedNode):
         self._attention = {view: make(ImageMessage, f'~/attention/{view}')
                            for view in encoder.manifest.views}
         self._results = [self._embedding, self._success, *self._attention.values()]
+        assert self._settings is not None
+        if any_wanted(self._settings.values):
+            self._mirrors = Mirrors(self._settings.values, make)
+            self._results += self._mirrors.publishers.values()
 
     def _announce(self, encoder: Encoder, warm_up: float) -> None:
         """Say in the log and in ~/info what is loaded and where it runs."""
@@ -184,9 +205,12 @@ class EncoderNode(SupervisedNode):
         self._shut_publishers(state)
 
     def _stop(self) -> None:
+        self._waiter.end('the node was deactivated or shut down')
         if self._pipeline is not None and not self._pipeline.stop():
             self.get_logger().error(
                 'the model has not returned; its thread is left behind. Restart the process')
+        if self._mirrors is not None:
+            self._mirrors.close()
 
     def _teardown(self, *, keep_problem: bool = False) -> None:
         """Free what there is; works from any half-made state."""
@@ -196,16 +220,28 @@ class EncoderNode(SupervisedNode):
             self.destroy_subscription(subscription)
         for publisher in self._results:
             self.destroy_lifecycle_publisher(publisher)
-        self._subscriptions_made, self._results = [], []
+        self._subscriptions_made, self._results, self._mirrors = [], [], None
         self._network.forget()
         self._faults.clear()
         self._pipeline = self._encoder = self._settings = None
         if not keep_problem:
             self._problem = ''
 
+    def last_words(self) -> float:
+        """
+        Stop, and answer whoever waits for success, while the executor still runs.
+
+        :returns: for how long it is to go on, so that the answer arrives [s].
+        """
+        self._active = False
+        waited = self._waiter.end('the node was shut down')
+        self._stop()
+        return _LAST_S if waited else 0.0
+
     def destroy_node(self) -> None:
         """Stop the worker before the node goes."""
         self._stop()
+        self._waiter.destroy()
         super().destroy_node()
 
     # What comes in.
@@ -245,6 +281,7 @@ class EncoderNode(SupervisedNode):
             episode, nearest = self._pipeline.episode, []
         else:
             response.accepted = True
+            self._faults.good(TASK)
             if not episode.task.text:
                 response.message = 'no instruction is set now: embeddings are the plain mean'
             elif episode.task.known:
@@ -283,6 +320,45 @@ class EncoderNode(SupervisedNode):
         response.message = f'episode {conversions.stamp_text(episode_id)}'
         return response
 
+    def _on_reset(
+        self, request: Trigger.Request, response: Trigger.Response,
+    ) -> Trigger.Response:
+        answer = self._on_start_episode(StartEpisode.Request(), StartEpisode.Response())
+        response.success, response.message = answer.accepted, answer.message
+        return response
+
+    def _on_task(self, message: String) -> None:
+        """Set an instruction that nobody waits for an answer of: a refusal is a fault."""
+        answer = self._on_set_task(SetTask.Request(task=message.data), SetTask.Response())
+        if not answer.accepted:
+            self._faults.bad(TASK, f'an instruction on ~/task changed nothing: {answer.message}')
+
+    def _prepare_wait(self, instruction: str, alpha: float) -> Callable[[], int]:
+        """Check what a goal of ~/wait_for_success asks for; see SuccessWaiter."""
+        pipeline, encoder, settings = self._pipeline, self._encoder, self._settings
+        if pipeline is None or encoder is None or settings is None or not self._active:
+            raise GoalError('the node is not active: configure and activate it first')
+        running, views = pipeline.episode, encoder.manifest.views
+        if instruction.strip():
+            wrong = refusal(encoder.text.encode(instruction), views, settings.decision, alpha)
+        else:
+            decider = running.decider
+            wrong = refusal(running.task, views, decider.rules, alpha)
+            if decider.latched is not None:
+                # It may be of an attempt that the planner does not mean.
+                wrong = (f'the running episode was decided before, {decider.latched.name}; begin '
+                         'another one: give the instruction')
+            calibration = running.task.task.calibration(views)
+            rate = calibration.rate(decider.rules.alpha) if calibration else None
+            if alpha and not wrong and not (rate and same_rate(rate, alpha)):
+                wrong = (f'alpha is {alpha:g}, and the episode that is running is decided by '
+                         f'{rate or 0.0:.3g}; give the instruction, which begins another one')
+        if wrong:
+            raise GoalError(wrong)
+        if not instruction.strip():
+            return lambda: running.episode_id
+        return lambda: pipeline.set_task(instruction, alpha=alpha or None).episode_id
+
     def _apply_settings(self) -> None:
         """Hand changed parameters to the pipeline."""
         if self._pipeline is None:
@@ -296,7 +372,8 @@ class EncoderNode(SupervisedNode):
 
     def _publish(self, result: Result) -> None:
         assert self._encoder is not None
-        messages = [(self._success, conversions.success_message(result, self._encoder))]
+        success = conversions.success_message(result, self._encoder)
+        messages: list[tuple[Any, Any]] = [(self._success, success)]
         if result.tick is not None:
             messages.insert(
                 0, (self._embedding, conversions.embedding_message(result, self._encoder)))
@@ -306,6 +383,17 @@ class EncoderNode(SupervisedNode):
                 time.monotonic_ns() - result.started)
             message.publish_time = self.get_clock().now().to_msg()
             publisher.publish(message)
+        self._waiter.take(success)
+        if self._mirrors is not None:
+            self._mirrors.success(success)
+            if result.tick is not None:
+                self._mirrors.embedding(messages[0][1])
+
+    def _on_episode(self, episode_id: int) -> None:
+        """Take back what was said of the episode before; on the thread that begins one."""
+        if self._mirrors is not None:
+            self._mirrors.clear()
+        self._waiter.episode_began(episode_id)
 
     def _publish_attention(self, result: Result) -> None:
         """Publish attention overlays, for views whose overlay has a subscriber."""
@@ -352,7 +440,7 @@ def _make_node() -> EncoderNode:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the node as a process."""
-    return run_node('encoder', _make_node, arguments)
+    return run_node('encoder', _make_node, arguments, last_words=EncoderNode.last_words)
 
 
 if __name__ == '__main__':

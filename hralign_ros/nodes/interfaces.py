@@ -4,6 +4,7 @@
 """The interfaces of hralign_msgs, or one sentence that says how to build them."""
 
 try:
+    from hralign_msgs.action import WaitForSuccess
     from hralign_msgs.msg import (
         ActionChunk,
         EmbeddingPart,
@@ -21,4 +22,4 @@ except ImportError as error:
         'then source install/setup.bash and start again') from error
 
 __all__ = ['ActionChunk', 'EmbeddingPart', 'EncoderInfo', 'LabelEpisode', 'SetTask',
-           'StartEpisode', 'SuccessProbability', 'TaskEmbedding', 'TaskInfo']
+           'StartEpisode', 'SuccessProbability', 'TaskEmbedding', 'TaskInfo', 'WaitForSuccess']

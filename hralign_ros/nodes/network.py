@@ -12,7 +12,7 @@ from rclpy.qos import qos_check_compatible, qos_policy_name_from_kind, QoSCompat
 
 # Keys of faults; those of a view begin with its name.
 QOS, PUBLISHERS = 'qos', 'publishers'
-CONSUMER, NAME = 'consumer', 'node name'
+CONSUMER, NAME, TASK = 'consumer', 'node name', '~/task'
 
 # Policies by the words that rmw explains them with.
 _POLICIES = {'RELIABILITY': 'best effort', 'DURABILITY': 'volatile', 'DEADLINE': 'deadline',
@@ -86,7 +86,9 @@ class Network:
         """Note by which policy a consumer asks for more than is offered; empty: none does."""
         self._faults.note(f'{CONSUMER} {topic}', policy and (
             f'a subscriber on {topic} asks for an incompatible {policy} and receives nothing; it '
-            'is offered RELIABILITY reliable, DURABILITY volatile, and no DEADLINE or LIVELINESS'))
+            'is offered RELIABILITY reliable, DURABILITY '
+            f'{self._offered[topic].durability.name.lower().replace("_", " ")}, and no DEADLINE '
+            'or LIVELINESS'))
 
     def check(self) -> None:
         """Check the graph: end the faults that are over, and find what is there twice."""

@@ -183,6 +183,25 @@ NODE_PARAMETERS = (
     Parameter('time_out_s', DEFAULT_RULES.time_out / 1e9,
               'An episode longer than this is a FAILURE [s]; 0: never.',
               0.0, 86400.0, dynamic=True),
+    Parameter('wait_for_success.give_up_after_s', 5.0,
+              'A goal of ~/wait_for_success ends with CANNOT_TELL when no result could be decided '
+              'on for so long [s, real time].', 0.1, 3600.0, dynamic=True),
+    Parameter('mirrors.embedding_array', False,
+              'Publish embeddings as std_msgs/Float32MultiArray on ~/embedding/array.'),
+    Parameter('mirrors.probability', False,
+              'Publish the probability as std_msgs/Float64 on ~/success/probability.'),
+    Parameter('mirrors.succeeded', False,
+              'Publish as std_msgs/Bool on ~/success/succeeded whether SUCCESS is decided.'),
+    Parameter('mirrors.failed', False,
+              'Publish as std_msgs/Bool on ~/success/failed whether FAILURE is decided.'),
+    Parameter('mirrors.reward', False, 'Publish a reward as std_msgs/Float64 on ~/reward.'),
+    Parameter('mirrors.reward_shaping', 'sparse',
+              'sparse: 1 from SUCCESS on, before that and in failure 0; progress_difference: '
+              'progress since the result before.', choices=('sparse', 'progress_difference')),
+    Parameter('mirrors.reset', False,
+              'Serve ~/reset (std_srvs/Trigger), which does what ~/start_episode does.'),
+    Parameter('mirrors.task', False,
+              'Take instructions as std_msgs/String on ~/task; each does what ~/set_task does.'),
 )
 
 # For each view, with its name in front; {view} in a default stands for it.

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from threading import Event
+import time
 import traceback
 from typing import TypeVar
 
@@ -57,12 +58,22 @@ def _check_security_words() -> None:
                 f'{", ".join(allowed)}, in this spelling, or unset; see docs/security.md')
 
 
+def _spin_once(executor: SingleThreadedExecutor, node: Node) -> None:
+    try:
+        executor.spin_once(timeout_sec=_SLICE)
+    except ExternalShutdownException:
+        raise
+    except Exception:  # whatever a callback raised
+        node.get_logger().error(f'a callback failed:\n{traceback.format_exc()}')
+
+
 def run_node(
     name: str,
     make_node: Callable[[], AnyNode],
     arguments: Sequence[str] | None = None,
     *,
     finished: Callable[[AnyNode], bool] = lambda node: False,
+    last_words: Callable[[AnyNode], float] = lambda node: 0.0,
 ) -> int:
     """
     Make a node and spin it until SIGINT, SIGTERM, or until it says that it has finished.
@@ -73,6 +84,8 @@ def run_node(
     :param name: of the program, before an error.
     :param make_node: called once rclpy is initialised.
     :param finished: asked a few times a second.
+    :param last_words: called before the end, for what must be said while callbacks still run;
+        returns for how long they are to [s].
     :returns: the exit code; 1: the error that is printed, from `make_node`, from `finished`, or
         ROS 2 refuses to start, for example because of its security settings.
     """
@@ -89,13 +102,11 @@ def run_node(
         node = make_node()
         executor.add_node(node)
         while not stop.is_set() and not finished(node):
-            try:
-                executor.spin_once(timeout_sec=_SLICE)
-            except ExternalShutdownException:
-                break
-            except Exception:  # whatever a callback raised
-                node.get_logger().error(f'a callback failed:\n{traceback.format_exc()}')
-    except KeyboardInterrupt:
+            _spin_once(executor, node)
+        until = time.monotonic() + last_words(node)
+        while time.monotonic() < until:
+            _spin_once(executor, node)
+    except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except RCLError as error:
         problem = _why_not_started(error)

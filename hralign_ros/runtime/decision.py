@@ -168,6 +168,11 @@ class Decider:
                 failure_threshold=failure_threshold, dwell=dwell)
         return decision
 
+    @property
+    def latched(self) -> Decision | None:
+        """Tell SUCCESS or FAILURE once it is decided, also while it cannot be repeated."""
+        return self._state.latched
+
     def interrupt(self) -> Decision:
         """Note that no result can be had for now: ABSTAIN, and dwell times start again."""
         with self._lock:

@@ -11,7 +11,7 @@ drops are counted. An error in one tick is noted and the next tick runs.
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Condition, Thread
 import time
 import traceback
@@ -76,6 +76,8 @@ class Callbacks:
     :param on_result: takes a result whose episode is still the current one; from the thread that
         calls `check_hang`, too. Holds a lock that callbacks of the cameras wait for: only publish.
     :param after_result: the same result, without the lock, for what may take longer.
+    :param on_episode: takes the id of an episode that begins, before any result of it and after
+        the last one of the episode before; from the thread that begins it, with the same lock.
     :param elapsed: a time that only grows [ns], by which is told how long something takes.
     """
 
@@ -83,6 +85,7 @@ class Callbacks:
     clock: Callable[[], int]
     on_result: Callable[[Result], None]
     after_result: Callable[[Result], None]
+    on_episode: Callable[[int], None] = lambda episode_id: None
     elapsed: Callable[[], int] = time.monotonic_ns
 
 
@@ -117,6 +120,8 @@ class Pipeline:
         self._wake = Condition()
         self._pairing: Pairing[Any] = Pairing(encoder.manifest.views, required, pairing)
         self._decision_rules = decision
+        # The false-alarm rate of this episode alone; None: that of the rules.
+        self._alpha: float | None = None
         self._stuck_after = stuck_after
         self._episode = encoder.start_episode(task, decision)
         self._newest = (0, '')
@@ -220,16 +225,17 @@ class Pipeline:
             self._faults.note(f'{view} {key}', verdicts.get(verdict, '').format(
                 view=view, ahead=(stamp - now) * 1e-9, behind=(now - stamp) * 1e-9))
 
-    def set_task(self, task: str) -> Episode:
+    def set_task(self, task: str, *, alpha: float | None = None) -> Episode:
         """
         Set the instruction and start a new episode.
 
+        :param alpha: false-alarm rate that this one episode is decided by; None: the rules'.
         :raises TaskError: the instruction cannot be used; nothing has changed.
         """
         # Encoded before the lock is taken: a new text takes tens of milliseconds.
         self._encoder.text.encode(task)
         with self._wake:
-            return self._new_episode(task)
+            return self._new_episode(task, alpha=alpha)
 
     def start_episode(self) -> Episode:
         """Start a new episode of the same task."""
@@ -254,7 +260,8 @@ class Pipeline:
         """Change the rules while running."""
         with self._wake:
             self._pairing.rules = pairing
-            self._decision_rules = self._episode.decider.rules = decision
+            self._decision_rules = decision
+            self._episode.decider.rules = self._rules()
             self._stuck_after = stuck_after
 
     @property
@@ -280,13 +287,22 @@ class Pipeline:
                 skew=self._pairing.last_skew * 1e-9, episode_id=self._episode.episode_id,
                 task=self._episode.task.text)
 
-    def _new_episode(self, task: str, *, keep_start: bool = True) -> Episode:
+    def _new_episode(
+        self, task: str, *, keep_start: bool = True, alpha: float | None = None,
+    ) -> Episode:
         """Begin a new episode; the lock is held."""
-        self._episode = self._encoder.start_episode(task, self._decision_rules)
+        self._alpha = alpha
+        self._episode = self._encoder.start_episode(task, self._rules())
         self._newest = (0, self._newest[1])
         if keep_start:
             self._pairing.start_episode(self._call.clock())
+        self._call.on_episode(self._episode.episode_id)
         return self._episode
+
+    def _rules(self) -> DecisionRules:
+        """Give the rules that the current episode is decided by."""
+        rules = self._decision_rules
+        return rules if self._alpha is None else replace(rules, alpha=self._alpha)
 
     # Run by the worker.
 

@@ -67,21 +67,25 @@ def test_node_starts_with_each_configuration(harness: Harness, name: str) -> Non
 
 def test_page_lists_what_the_node_offers(harness: Harness) -> None:
     """Topics, services and parameters on the page are those of the running node."""
-    process = harness.start_active()
+    process = harness.start_active(**{
+        name.replace('.', '__'): 'true' for name, row in parameters.table().items()
+        if name.startswith('mirrors.') and row.default is False})
     documented = set(re.findall(r'`(~/[a-z_/<>]+)`', PAGE)) - {'~/'}
 
     def real() -> set[str]:
-        return {re.sub('attention/.*', 'attention/<view>', name.replace('/encoder/', '~/'))
-                for name in harness.offered('encoder', 'publisher', 'service')}
+        return {re.sub('/_action/.*', '', re.sub(
+            'attention/.*', 'attention/<view>', name.replace('/encoder/', '~/')))
+            for name in harness.offered('encoder', 'publisher', 'service', 'subscriber')}
 
     # Discovery brings one endpoint after the other.
     harness.wait(lambda: documented <= real(), f'{documented} in the graph', process)
-    harness.wait(lambda: len(harness.offered('encoder', 'subscriber')) >= len(VIEWS),
+    harness.wait(lambda: len(harness.offered('encoder', 'subscriber')) >= len(VIEWS) + 1,
                  'the cameras in the graph', process)
     published, services, subscribed = (
         harness.offered('encoder', kind) for kind in ('publisher', 'service', 'subscriber'))
     ours = {topic: kind.replace('/msg/', '/') for topic, kind in published.items()
-            if topic not in ('/rosout', '/parameter_events', '/encoder/transition_event')}
+            if topic not in ('/rosout', '/parameter_events', '/encoder/transition_event')
+            and '/_action/' not in topic}
     for topic, kind in ours.items():
         short = topic.replace('/encoder/', '~/').replace('attention/wrist', 'attention/<view>') \
             .replace('attention/third_person', 'attention/<view>')
@@ -90,7 +94,11 @@ def test_page_lists_what_the_node_offers(harness: Harness) -> None:
         assert f'/{view}/image_raw' in subscribed
         assert f'| `{view}/image_raw` | sensor_msgs/Image | best effort, depth 1 |' in PAGE
     for service, kind in services.items():
-        if 'hralign' in kind:
+        if '/_action/send_goal' in service:
+            action = service.replace('/encoder/', '~/').removesuffix('/_action/send_goal')
+            assert f'| `{action}` | ' \
+                   f'{kind.replace("/action/", "/").removesuffix("_SendGoal")} |' in PAGE
+        elif ('hralign' in kind and '/_action/' not in service) or service == '/encoder/reset':
             assert f'| `{service.replace("/encoder/", "~/")}` | ' \
                    f'{kind.replace("/srv/", "/")} |' in PAGE
 

@@ -14,6 +14,10 @@ from support.tiny_bundle import robot_bundle
 
 POLICY = ROOT / 'config/sros2_policy.xml'
 Grants = dict[tuple[str, str], set[str]]
+# What an action consists of.
+ACTION = {('topics', 'publish'): ('feedback', 'status'),
+          ('services', 'reply'): ('send_goal', 'cancel_goal', 'get_result')}
+MIRRORS = ('embedding_array', 'probability', 'succeeded', 'failed', 'reward', 'reset', 'task')
 
 
 # What the policy says is what the node does.
@@ -29,8 +33,7 @@ def _policy(namespace: str = '/', node: str = 'encoder') -> Grants:
     granted: Grants = {}
     for group in profile:
         ((access, verdict),) = group.items()
-        assert verdict == 'ALLOW' and group.tag in ('topics', 'services')
-        names = granted.setdefault((group.tag, access), set())
+        assert verdict == 'ALLOW' and group.tag in ('topics', 'services', 'actions')
         for entry in group:
             assert entry.tag == group.tag[:-1] and entry.text
             base = namespace if namespace.endswith('/') else f'{namespace}/'
@@ -38,9 +41,22 @@ def _policy(namespace: str = '/', node: str = 'encoder') -> Grants:
             full = name if name.startswith('/') else f'{base}{node}{name[1:]}' \
                 if name.startswith('~') else f'{base}{name}'
             assert '*' not in full, 'a wildcard allows what nobody has listed'
-            assert full not in names, f'{full} is there twice'
-            names.add(full)
+            assert group.tag != 'actions' or access == 'execute'
+            parts = ACTION.items() if group.tag == 'actions' else [((group.tag, access), ('',))]
+            for key, ends in parts:
+                names = granted.setdefault(key, set())
+                made = {f'{full}/_action/{end}' if end else full for end in ends}
+                assert not names & made, f'{full} is there twice'
+                names |= made
     return granted
+
+
+def _as_of(granted: Grants, on: bool) -> Grants:
+    """Give what is granted for a node whose mirrors are on, or off."""
+    mirrors = {f'/encoder/{name}' for name in (
+        'embedding/array', 'reward', 'reset', 'success/failed', 'success/probability',
+        'success/succeeded')}
+    return {key: names if on else names - mirrors for key, names in granted.items()}
 
 
 def _graph(harness: Harness) -> Grants:
@@ -59,14 +75,15 @@ def test_the_policy_is_what_the_node_does(harness: Harness) -> None:
     granted = _policy()
     seen: Grants = {}
     for parameters in ({}, {'use_sim_time': 'true', 'wrist__transport': 'compressed',
-                            'third_person__transport': 'compressed'}):
+                            'third_person__transport': 'compressed', **{
+                                f'mirrors__{name}': 'true' for name in MIRRORS}}):
         process = harness.start_active(**parameters)
-        cameras = 3 if parameters else 2
-        harness.wait(lambda n=cameras: len(_graph(harness)['topics', 'subscribe']) == n,
+        heard = 4 if parameters else 2
+        harness.wait(lambda n=heard: len(_graph(harness)['topics', 'subscribe']) == n,
                      'the subscriptions in the graph', process)
         # Discovery brings one endpoint after the other.
-        harness.wait(lambda: all(
-            names <= _graph(harness)[key] for key, names in granted.items()
+        harness.wait(lambda on=bool(parameters): all(
+            names <= _graph(harness)[key] for key, names in _as_of(granted, on).items()
             if key != ('topics', 'subscribe')), 'all that is granted in the graph', process)
         harness.spin(0.5)
         for key, names in _graph(harness).items():

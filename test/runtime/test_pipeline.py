@@ -41,6 +41,8 @@ class Bench:
     def __init__(self, encoder, *, required=VIEWS, thread=False, slowness=1, **rules):
         self.now = START
         self.results: list[Result] = []
+        # Ids of episodes that began, with the number of results before each.
+        self.began: list[tuple[int, int]] = []
         self.published = Event()
         self.said = {}
         self.faults = Faults(
@@ -52,6 +54,7 @@ class Bench:
             encoder, Callbacks(
                 decode=self.decode, clock=lambda: self.now, on_result=self.on_result,
                 after_result=lambda result: None,
+                on_episode=lambda episode: self.began.append((episode, len(self.results))),
                 elapsed=lambda: START + (self.now - START) * slowness),
             self.faults, required=required, pairing=PairingRules(),
             decision=DecisionRules(**rules), task=CUP)
@@ -402,3 +405,27 @@ def test_counts_begin_with_activation(tiny):
     for rates in (before.rates, after.rates, again.rates):
         assert rates == pytest.approx(dict.fromkeys(VIEWS, 10.0))
     assert again.rate == pytest.approx(10.0)
+
+
+def test_an_episode_is_announced_before_its_results(tiny):
+    """Guards who takes back what was decided: no result of one episode comes under another."""
+    bench = Bench(tiny)
+    for begin in (lambda: None, bench.pipeline.start_episode,
+                  lambda: bench.pipeline.set_task('open the drawer'),
+                  bench.pipeline.time_jumped):
+        begin()
+        bench.now += 100 * MS
+        bench.send(all_views())
+        bench.turn()
+    assert [number for _, number in bench.began] == [0, 1, 2, 3]
+    assert [result.episode_id for result in bench.results] == [one for one, _ in bench.began]
+
+
+def test_the_rate_of_one_episode(tiny):
+    """A rate that was asked for with an episode outlives changed rules, and not its episode."""
+    bench = Bench(tiny)
+    pipeline = bench.pipeline
+    assert pipeline.set_task(CUP, alpha=0.1).decider.rules.alpha == 0.1
+    pipeline.update(PairingRules(), DecisionRules(alpha=0.05, dwell=7), stuck_after=0)
+    assert pipeline.episode.decider.rules == DecisionRules(alpha=0.1, dwell=7)
+    assert pipeline.start_episode().decider.rules == DecisionRules(alpha=0.05, dwell=7)

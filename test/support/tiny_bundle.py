@@ -228,8 +228,14 @@ def listing(folder: Path, names: list[str]) -> dict[str, Any]:
             for name in sorted(names)}
 
 
-def write_tiny_bundle(folder: Path, views: tuple[str, ...] = VIEWS) -> None:
-    """Write the tiny bundle in place of an empty folder; its last view is the reference."""
+def write_tiny_bundle(
+    folder: Path, views: tuple[str, ...] = VIEWS, *, ood_threshold: float = 5.0,
+) -> None:
+    """
+    Write the tiny bundle in place of an empty folder; its last view is the reference.
+
+    :param ood_threshold: an episode that is as many seconds long is out of distribution.
+    """
     write_bundle(folder, Manifest(
         name='tiny', views=views, reference_view=views[-1], image_size=SIDE,
         clip=ClipSpec(LENGTH, 0.2, 8, 0.1), tokens=TokenSpec(GRID, GRID, CHANNELS),
@@ -238,7 +244,7 @@ def write_tiny_bundle(folder: Path, views: tuple[str, ...] = VIEWS) -> None:
             episodes=9, successes=4, human_recordings=0, scenes=1, embodiments=('panda',),
             sources=('hand',), licenses=('Apache-2.0',), tasks=2, seed=0, command='none',
             head_sha256='', all_robots=True)),
-        ood=OodSpec(5.0), backbone=BackboneSpec('quarters'), adapter=AdapterSpec('none'),
+        ood=OodSpec(ood_threshold), backbone=BackboneSpec('quarters'), adapter=AdapterSpec('none'),
         licenses={'all': 'Apache-2.0'}), {
             'preprocess.onnx': _preprocess(), 'visual.onnx': _visual(len(views)),
             'embed.onnx': _embed(len(views)), 'success.onnx': _success(len(views)),

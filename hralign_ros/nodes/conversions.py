@@ -72,6 +72,7 @@ def embedding_message(result: Result, encoder: Encoder) -> TaskEmbedding:
         pooling=pooling[tick.pooling], dim=tick.embedding.shape[1],
         part_names=[part.name for part in encoder.parts],
         part_offsets=array('I', [part.offset for part in encoder.parts]),
+        configuration_id=ns_to_stamp(encoder.configuration_id),
         embedding_sha256=encoder.identity.sha256, instruction_sha256=result.instruction_sha256,
         # From the bytes: assigning a list or a numpy array takes milliseconds.
         data=array('f', tick.embedding.tobytes()))
@@ -135,7 +136,8 @@ def info_message(encoder: Encoder, *, warm_up: float, version: str) -> EncoderIn
     """Say what is loaded and where it runs, without the stamp."""
     manifest, hardware = encoder.manifest, encoder.hardware
     return EncoderInfo(
-        node_version=version, bundle_path=str(encoder.bundle.path.resolve()),
+        node_version=version, configuration_id=ns_to_stamp(encoder.configuration_id),
+        bundle_path=str(encoder.bundle.path.resolve()),
         bundle_name=manifest.name, bundle_sha256=encoder.bundle.sha256,
         bundle_schema_version=SCHEMA_VERSION,
         backbone=manifest.backbone.name, adapter=manifest.adapter.name,
@@ -183,7 +185,8 @@ def layout_of(info: EncoderInfo) -> Layout:
             for part in info.parts), info.bundle_path,
         Identity.from_lines(info.embedding_sha256, info.ingredients),
         precision=info.precision, precision_cosine=float(info.precision_cosine) or None,
-        pooling=info.pooling, geometry=_geometry_of(info))
+        pooling=info.pooling, geometry=_geometry_of(info),
+        configuration_id=stamp_to_ns(info.configuration_id))
 
 
 def _geometry_of(info: EncoderInfo) -> dict[str, ViewGeometry]:
@@ -221,4 +224,5 @@ def seen_of(message: TaskEmbedding) -> Seen:
         part_names=list(message.part_names),
         part_offsets=[int(offset) for offset in message.part_offsets],
         embedding=np.frombuffer(message.data, np.float32).reshape(len(views), message.dim),
-        attends=message.pooling == TaskEmbedding.POOLING_ATTENTION)
+        attends=message.pooling == TaskEmbedding.POOLING_ATTENTION,
+        configuration_id=stamp_to_ns(message.configuration_id))

@@ -52,6 +52,7 @@ class Encoder:
     Make one with Encoder.load.
 
     :ivar manifest: what bundle.yaml says.
+    :ivar configuration_id: when it was loaded, as system time [ns]; no two have the same.
     :ivar parts: of an embedding, in the order of a row, without gaps.
     :ivar identity: what its embeddings are made by.
     :ivar precision: of the visual graph, one of PRECISIONS.
@@ -84,6 +85,7 @@ class Encoder:
             raise BundleError(
                 f'rotation or crop is given for {", ".join(sorted(unknown))}; the views of this '
                 f'bundle are {", ".join(bundle.manifest.views)}')
+        self.configuration_id = time.time_ns()
         self.bundle = bundle
         self.precision = precision
         self.pooling = pooling

@@ -72,6 +72,7 @@ class PartSpec:
         return math.prod(self.shape)
 
 
+# 64 hexadecimal digits.
 Hash = Annotated[str, Limits(64, 64)]
 
 
@@ -123,7 +124,7 @@ class PolicySpec:
     What policy.yaml says.
 
     :param task: the instruction that the encoder is given.
-    :param graph_sha256: of policy.onnx, 64 hexadecimal digits.
+    :param graph_sha256: of policy.onnx.
     :param views: V names, in the order of the graph's rows; none where `parts` is empty.
     :param parts: in the order of a row.
     :param proprio: P numbers, in order.
@@ -244,6 +245,7 @@ class Layout:
     :param precision: of the encoder; `precision_cosine` see Encoder.
     :param pooling: of the encoder.
     :param geometry: by view, how its images are turned and cropped; others: not told.
+    :param configuration_id: of the encoder.
     """
 
     bundle_sha256: str
@@ -255,6 +257,7 @@ class Layout:
     precision_cosine: float | None = None
     pooling: str = ''
     geometry: Mapping[str, ViewGeometry] = field(default_factory=dict)
+    configuration_id: int = 0
 
     @classmethod
     def of(cls, encoder: Encoder) -> 'Layout':
@@ -262,7 +265,7 @@ class Layout:
         return cls(encoder.bundle.sha256, tuple(encoder.manifest.views), tuple(encoder.parts),
                    str(encoder.bundle.path), encoder.identity, precision=encoder.precision,
                    precision_cosine=encoder.precision_cosine, pooling=encoder.pooling,
-                   geometry=encoder.geometry)
+                   geometry=encoder.geometry, configuration_id=encoder.configuration_id)
 
 
 class Policy:

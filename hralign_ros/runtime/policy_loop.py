@@ -59,6 +59,7 @@ class Seen:
     :param view_stamps: of the pixels of each view.
     :param embedding: float32 [V, dim].
     :param attends: the parts that depend on the instruction attend to it; else they are means.
+    :param configuration_id: of the encoder that made it, see Layout.
     """
 
     stamp: int
@@ -74,6 +75,7 @@ class Seen:
     part_offsets: Sequence[int]
     embedding: Floats
     attends: bool = True
+    configuration_id: int = 0
 
 
 @dataclass(frozen=True)
@@ -345,7 +347,11 @@ class PolicyLoop:
             assert layout is not None
             learnt = self.spec.embedding
             # What the encoder says of itself fits the policy, see `told`. Now the embedding has
-            # to be of that encoder, and not of one that has just taken its place.
+            # to be of that encoder, and not of one that has just taken its place: its crop, say,
+            # is told by nothing else.
+            if seen.configuration_id != layout.configuration_id:
+                return Why('no_info', 'the encoder was configured anew, and has not said what its '
+                           'embeddings consist of now')
             name, found, wanted = (
                 'embedding_sha256', seen.embedding_sha256, layout.identity.sha256) if learnt \
                 else ('bundle_sha256', seen.bundle_sha256, self.spec.bundle_sha256)

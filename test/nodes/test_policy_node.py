@@ -214,6 +214,12 @@ def test_images_that_are_cropped_otherwise(stage: Stage, policy: Path) -> None:
     assert not stage.twists
     stage.inform()
     stage.wait_moves()
+    # Of an encoder that has just taken its place: what it does to images is not known yet.
+    stage.changes = {'configuration_id': time_of(stage.encoder.configuration_id + 1)}
+    stage.wait_stop()
+    assert 'the encoder was configured anew' in stage.wait_state('hold')
+    stage.inform(**stage.changes)
+    stage.wait_moves()
 
 
 def test_another_precision_is_a_warning(stage: Stage, policy: Path) -> None:

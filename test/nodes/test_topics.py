@@ -193,6 +193,7 @@ def test_a_new_episode_forgets_the_old(harness: Harness) -> None:
     assert task.nearest_tasks[0] == 'open the drawer'
     other = harness.send_until_embedded(GOOD)[1]
     assert other.task == 'close the drawer' and episode_of(other) == episode_of(task)
+    assert other.configuration_id == harness.infos[-1].configuration_id
     assert other.embedding_sha256 == new.embedding_sha256 == harness.infos[-1].embedding_sha256
     assert len({m.instruction_sha256 for m in (new, other)} - {''}) == 2
     changed = {name: (rows != parts_of(new)[name]).any() for name, rows in parts_of(other).items()}

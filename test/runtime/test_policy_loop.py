@@ -42,7 +42,8 @@ class Bench:
             0, EPISODE, TASK, self.layout.bundle_sha256, self.layout.identity.sha256,
             encoder.text.encode(TASK).instruction_sha256, self.layout.views, [True] * rows,
             [0] * rows, [part.name for part in self.layout.parts],
-            [part.offset for part in self.layout.parts], np.ones((rows, dim), np.float32))
+            [part.offset for part in self.layout.parts], np.ones((rows, dim), np.float32),
+            configuration_id=encoder.configuration_id)
         self.loop.told(self.layout)
 
     def start(self):
@@ -107,6 +108,8 @@ def test_it_acts_while_all_is_well(bench):
     (lambda b: b.see(task='open the drawer'), 'other_task'),
     (lambda b: b.see(embedding_sha256='f' * 64), 'other_embedding'),
     (lambda b: b.see(episode_id=EPISODE - 1), 'no_embedding'),
+    # Whose crop may be another one.
+    (lambda b: b.see(configuration_id=b.seen.configuration_id + 1), 'no_info'),
     (lambda b: b.see(part_offsets=[0, 4, 8]), 'other_layout'),
     (lambda b: b.see().feel(201), 'old_proprio'),
     (lambda b: b.see().feel(-201), 'future_proprio'),
@@ -129,6 +132,7 @@ def test_no_command_when_something_is_wrong(bench, spoil, key):
     # All is well again: a new look, not the rest of the old chunk.
     bench.loop.told(bench.layout)
     bench.see(0, view_valid=[True] * 3, task=TASK, embedding_sha256=bench.layout.identity.sha256,
+              configuration_id=bench.layout.configuration_id,
               episode_id=EPISODE, part_offsets=[p.offset for p in bench.layout.parts]).feel(0)
     step = bench.loop.step()
     assert step.chunk is not None and step.command.twist[0] == before

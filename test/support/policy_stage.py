@@ -199,6 +199,7 @@ class Stage(Arm):
         message = TaskEmbedding(**{
             **common, 'dim': dim, 'part_names': [part.name for part in parts],
             'part_offsets': array('I', [part.offset for part in parts]),
+            'configuration_id': time_of(self.encoder.configuration_id),
             'embedding_sha256': self.encoder.identity.sha256,
             'instruction_sha256': self.encoder.text.encode(self.task).instruction_sha256,
             'data': array('f', np.ones(len(views) * dim, np.float32).tobytes()),

@@ -50,8 +50,6 @@ from std_srvs.srv import Trigger
 RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
                      durability=DurabilityPolicy.TRANSIENT_LOCAL)
-# Whoever waits for success is given so long to take the answer, before the node ends [s].
-_LAST_S = 1.0
 
 
 class EncoderNode(SupervisedNode):
@@ -234,9 +232,11 @@ class EncoderNode(SupervisedNode):
         :returns: for how long it is to go on, so that the answer arrives [s].
         """
         self._active = False
-        waited = self._waiter.end('the node was shut down')
+        self._waiter.end('the node was shut down')
+        # Told now: a model that hangs is waited for next.
+        left = self._waiter.to_be_fetched()
         self._stop()
-        return _LAST_S if waited else 0.0
+        return left
 
     def destroy_node(self) -> None:
         """Stop the worker before the node goes."""

@@ -22,6 +22,11 @@ from rclpy.node import Node
 
 # Feedback comes this often at most, and clocks are looked at this often [s].
 _PERIOD = 0.1
+# An answer is kept so long for who has not asked for it yet [s]. Usual are 15 minutes, and
+# every message on goals lists them all: too many where a planner tries again and again.
+_KEPT = 10
+# How long an answer may take to be fetched, before the node may end [s].
+_FETCHED = 1.0
 
 
 class GoalError(HralignError):
@@ -61,12 +66,15 @@ class SuccessWaiter:
         # Never held while the pipeline is called, which holds its own lock when it calls us.
         self._lock = Lock()
         self._goal: _Goal | None = None
+        # When a goal was answered last, by monotonic time [s].
+        self._answered = -math.inf
         self._guard = node.create_guard_condition(self._settle)
         self._timer = node.create_timer(_PERIOD, self._settle, clock=steady)
         self._timer.cancel()
         self._server = ActionServer(
             node, WaitForSuccess, '~/wait_for_success', execute_callback=_abort,
-            handle_accepted_callback=self._on_goal, cancel_callback=self._on_cancel)
+            handle_accepted_callback=self._on_goal, cancel_callback=self._on_cancel,
+            result_timeout=_KEPT)
 
     # From any thread.
 
@@ -97,19 +105,17 @@ class SuccessWaiter:
 
     # From the executor's thread.
 
-    def end(self, message: str) -> bool:
-        """
-        End the goal that is running without an answer.
-
-        :param message: says why.
-        :returns: whether there was one.
-        """
+    def end(self, message: str) -> None:
+        """End the goal that is running, if there is one; `message` says why."""
         with self._lock:
             if self._goal is None:
-                return False
+                return
             self._goal.wait.end(Outcome.CANNOT_TELL, message)
         self._settle()
-        return True
+
+    def to_be_fetched(self) -> float:
+        """Tell for how long the executor is needed, so that the last answer arrives [s]."""
+        return max(0.0, self._answered + _FETCHED - time.monotonic())
 
     def destroy(self) -> None:
         """Close the action; goals have ended before."""
@@ -196,6 +202,7 @@ class SuccessWaiter:
                 handle.abort()
             return result
 
+        self._answered = time.monotonic()
         # Without them nobody is served any more.
         if self._node.executor is not None and self._node.context.ok():
             handle.execute(finish)

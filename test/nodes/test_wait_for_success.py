@@ -32,10 +32,10 @@ NEVER, SOON = 60.0, 0.3
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator['Stage']:
     """Give a node whose cameras stream, for all tests of this file."""
     bundle = tmp_path_factory.mktemp('bundle')
-    # However slow this machine is.
+    # These two, however slow this machine is.
     write_tiny_bundle(bundle, VIEWS, ood_threshold=1e6)
     harness = Harness(tmp_path_factory.mktemp('waiting'))
-    made = Stage(harness, bundle=str(bundle))
+    made = Stage(harness, bundle=str(bundle), wait_for_success__give_up_after_s='600.0')
     yield made
     made.cameras.end()
     assert made.process.stop() == 0, made.process.output

@@ -143,3 +143,20 @@ def test_before_it_is_active(harness: Harness, bundle: Path, rows: list[Row]) ->
     assert process.stop() == 0 and 'Traceback' not in process.output, process.output
     rows.append(Row('a goal for a node that is not active', 'answers at once with CANNOT_TELL',
                     f'result: {result.message}'))
+
+
+def test_refused_right_before_the_end(harness: Harness, bundle: Path) -> None:
+    """
+    Guards an answer that was given and not fetched yet when SIGINT came.
+
+    The node ended at once as no goal was waiting, and the client of the one just refused hung.
+    """
+    process = harness.start_active(bundle=str(bundle), threads='1')
+    planner = Planner(harness)
+    goal = planner.send('fold the shirt')
+    process.process.send_signal(signal.SIGINT)
+    status, result = goal.answer()
+    assert (status, result.outcome) == (ABORTED, CANNOT_TELL)
+    assert 'does not know' in result.message
+    planner.close()
+    assert process.stop() == 0 and 'Traceback' not in process.output, process.output

@@ -84,10 +84,12 @@ class Attempt:
     An attempt that ended as it was wanted.
 
     :param kind: how it was made.
+    :param tags: what else the episode is tagged with.
     """
 
     kind: str
     trajectory: Trajectory
+    tags: tuple[str, ...] = ()
 
 
 class Lab(Robosuite):

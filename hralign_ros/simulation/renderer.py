@@ -56,6 +56,8 @@ class Stage:
     :param distance: of the third-person camera, metres.
     :param behind_deg: azimuth, in MuJoCo's sense, of a camera straight behind the robot.
     :param table_height: metres.
+    :param tinted: whether an appearance changes the colours of the task's things; not where an
+        instruction names them.
     """
 
     spec: Any
@@ -69,6 +71,7 @@ class Stage:
     distance: float
     behind_deg: float
     table_height: float
+    tinted: bool = True
 
 
 @dataclass(frozen=True)
@@ -240,7 +243,8 @@ class Renderer:
         tinted: set[int] = set()
         for geom in range(self._geoms):
             group, material = int(model.geom_group[geom]), int(model.geom_matid[geom])
-            if group not in (1, _ROBOT) or material in surfaces:
+            if group not in (1, _ROBOT) or material in surfaces or (
+                    group == 1 and not self._stage.tinted):
                 continue
             paint = np.array(appearance.robot if group == _ROBOT else appearance.tints[
                 (material if material >= 0 else geom) % len(appearance.tints)])

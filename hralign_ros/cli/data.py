@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hralign_ros.cli.options import read_views
+from hralign_ros.runtime.errors import DataError
 
 
 def simulate(
-    *, output: Path, resume: bool = False, rounds: int = 3, workers: int = 0,
-    tasks: Sequence[str] = (), failures: bool = True, humans: bool = True,
-    purpose: Literal['adaptation', 'success'] = 'adaptation', split: Sequence[str] = (),
-    hz: float | None = None, hand: Path | None = None, split_file: Path | None = None,
+    *, output: Path, resume: bool = False, world: Literal['tasks', 'tabletop'] = 'tasks',
+    rounds: int = 3, workers: int = 0, tasks: Sequence[str] = (), family: Sequence[str] = (),
+    arm: Sequence[str] = (), instructions: int | None = None, failures: bool = True,
+    humans: bool = True, purpose: Literal['adaptation', 'success'] = 'adaptation',
+    split: Sequence[str] = (), hz: float | None = None, hand: Path | None = None,
+    split_file: Path | None = None,
 ) -> None:
     """
     Make paired human and robot episodes, successes and labelled failures.
@@ -23,25 +26,59 @@ def simulate(
     Simulates them in Meta-World and robosuite, in the virtual environment that `make sim` makes.
 
     :param output: data set to write
-    :param rounds: about 750 episodes each, over all tasks
+    :param world: tasks: about fifty of Meta-World and robosuite; tabletop: hundreds of
+        instructions on one table, each with wrong objects and places beside the right ones
+    :param rounds: about 750 episodes each, over all tasks; about 4500 on the table
     :param workers: processes; 0: as many as there are cores
-    :param tasks: only these
+    :param tasks: only these; on the table, instructions by id or words
+    :param family: only these of tabletop, such as into, beside, drawer
+    :param arm: only these of tabletop: panda, ur5e, sawyer, xarm7, iiwa
+    :param instructions: of tabletop, train on so many; those held out are made all the same
     :param failures: without them, there are successes only, which is what adaptation needs
     :param humans: without them, there are robots only, which is what a success head is trained on
-    :param purpose: pairs of successes, or mostly failures, recorded at 5 Hz
+    :param purpose: of tasks: pairs of successes, or mostly failures, recorded at 5 Hz
     :param split: make episodes of these splits only
     :param resume: complete the data set in --output, or add to it
-    :param hz: frames a second; default: 5 for success, 3 at most for adaptation
+    :param hz: frames a second; default: 5 for success and on the table, 3 at most for adaptation
     :param hand: glTF file of the hand
     """
     from hralign_ros.simulation.simulate import simulate
+    from hralign_ros.simulation.tabletop import simulate_tabletop
     import metaworld  # noqa: F401  # missing, it is named before any work is done
     import robosuite  # noqa: F401
 
+    if world == 'tabletop':
+        if purpose != 'adaptation':
+            raise DataError('--purpose is of --world tasks; attempts on the table serve both')
+        print(simulate_tabletop(
+            output, rounds=rounds, workers=workers or os.cpu_count() or 1, tasks=tuple(tasks),
+            families=tuple(family), arms=tuple(arm), count=instructions, failures=failures,
+            only=tuple(split), hz=hz, humans=humans, hand=hand, splits=split_file, resume=resume))
+        return
+    if family or arm or instructions is not None:
+        raise DataError('--family, --arm and --instructions are of --world tabletop')
     print(simulate(
         output, rounds=rounds, workers=workers or os.cpu_count() or 1, tasks=tuple(tasks),
         failures=failures, humans=humans, purpose=purpose, only=tuple(split), hz=hz, hand=hand,
         splits=split_file, resume=resume))
+
+
+def instructions(
+    *, split: Sequence[str] = (), family: Sequence[str] = (), paraphrases: bool = False,
+    split_file: Path | None = None,
+) -> None:
+    """
+    Print the instructions of the simulated table, and how many there are; needs no simulator.
+
+    :param split: only those held out for these, or train for those that are not
+    :param family: only these, such as into, beside, drawer
+    :param paraphrases: print these too
+    """
+    from hralign_ros.simulation.tabletop_plan import list_instructions, read_tabletop_splits
+
+    for line in list_instructions(read_tabletop_splits(split_file), only=tuple(split),
+                                  families=tuple(family), paraphrases=paraphrases):
+        print(line)
 
 
 def simulate_lab(

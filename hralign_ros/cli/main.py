@@ -18,7 +18,8 @@ from hralign_ros.runtime.errors import HralignError, install_line
 TREE: Tree = {
     'data': ('Make data sets: simulate, or import recordings; label and export them', {
         'simulate': data.simulate, 'simulate-lab': data.simulate_lab,
-        'simulate-demonstrations': data.simulate_demonstrations, 'review': data.review,
+        'simulate-demonstrations': data.simulate_demonstrations,
+        'instructions': data.instructions, 'review': data.review,
         'import': ('Write the manifest of recordings; videos stay where they are', {
             'rh20t': data.import_rh20t, 'folders': data.import_folders,
             'lerobot': data.import_lerobot, 'rosbag': data.import_rosbag}),

@@ -5,7 +5,8 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -18,7 +19,8 @@ import yaml
 SCHEMA_VERSION = 1
 SEED_MODULUS = 10
 SPLITS = ('train', 'validation', 'calibration', 'test_seen', 'test_task', 'test_view',
-          'test_embodiment', 'test_distractor')
+          'test_embodiment', 'test_distractor', 'test_object', 'test_relation', 'test_instruction',
+          'test_lab')
 SCENE_KINDS = ('train', 'validation', 'test', 'view', 'distractor')
 # Kinds of scene that no training episode may have, and the split of a known task in them.
 _SCENE_SPLITS = {'view': 'test_view', 'distractor': 'test_distractor', 'test': 'test_seen',
@@ -27,6 +29,25 @@ _SCENE_SPLITS = {'view': 'test_view', 'distractor': 'test_distractor', 'test': '
 SHARES = {'train': 0.6, 'calibration': 0.25, 'test_seen': 0.15}
 _KEYS = {'schema_version', 'test_embodiments', 'test_tasks', 'validation_tasks', 'scenes',
          'seeds'}
+_OPTIONAL = {'held_out'}
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """
+    What belongs to a split of its own: episodes of which one pattern fits.
+
+    :param tasks: patterns of task ids, with * and ?.
+    :param scenes: patterns of scenes.
+    """
+
+    tasks: tuple[str, ...] = ()
+    scenes: tuple[str, ...] = ()
+
+    def fits(self, task: str, scene: str) -> bool:
+        """Tell whether an episode belongs to it."""
+        return any(fnmatchcase(task, pattern) for pattern in self.tasks) or any(
+            fnmatchcase(scene, pattern) for pattern in self.scenes)
 
 
 @dataclass(frozen=True)
@@ -39,6 +60,7 @@ class Splits:
     :param scenes: how many scenes of each kind simulation makes.
     :param calibration_seeds: modulo SEED_MODULUS.
     :param test_seeds: modulo SEED_MODULUS.
+    :param held_out: by split, what else is held back.
     """
 
     test_embodiments: frozenset[str]
@@ -47,6 +69,16 @@ class Splits:
     scenes: Mapping[str, int]
     calibration_seeds: frozenset[int]
     test_seeds: frozenset[int]
+    held_out: Mapping[str, HeldOut] = field(default_factory=dict)
+
+    def of_task(self, task_id: str) -> str:
+        """Return the split of all episodes of a task with usual robots; '' for none."""
+        task = slug(task_id)
+        for split, rule in self.held_out.items():
+            if rule.fits(task, ''):
+                return split
+        return 'test_task' if task in self.test_tasks else \
+            'validation' if task in self.validation_tasks else ''
 
     def of(
         self, *, task_id: str, scene: str, embodiment: str, seed: int | None, episode_id: str,
@@ -55,6 +87,9 @@ class Splits:
         """Return the split of an episode; the first rule that fits decides."""
         if embodiment in self.test_embodiments:
             return 'test_embodiment'
+        for split, rule in self.held_out.items():
+            if rule.fits(slug(task_id), scene):
+                return split
         if slug(task_id) in self.test_tasks:
             return 'test_task'
         if slug(task_id) in self.validation_tasks:
@@ -83,9 +118,9 @@ def read_splits(path: Path | None = None) -> Splits:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DataError(f'split file {path or "of the package"}: {error}; or name another'
                         ) from error
-    if not isinstance(values, dict) or set(values) != _KEYS:
+    if not isinstance(values, dict) or set(values) - _OPTIONAL != _KEYS:
         raise DataError(f'split file {path}: needed are exactly the keys '
-                        f'{", ".join(sorted(_KEYS))}')
+                        f'{", ".join(sorted(_KEYS))}, and allowed is held_out')
     if values['schema_version'] != SCHEMA_VERSION:
         raise DataError(f'split file {path}: schema {values["schema_version"]}, and this package '
                         f'reads {SCHEMA_VERSION}')
@@ -97,9 +132,16 @@ def read_splits(path: Path | None = None) -> Splits:
         tests, validations = (frozenset(slug(str(name)) for name in values[key]) for key in (
             'test_tasks', 'validation_tasks'))
         splits = Splits(
-            embodiments, tests, validations, scenes, seeds['calibration'], seeds['test_seen'])
+            embodiments, tests, validations, scenes, seeds['calibration'], seeds['test_seen'],
+            {str(split): HeldOut(**{str(key): tuple(map(str, patterns))
+                                    for key, patterns in rule.items()})
+             for split, rule in values.get('held_out', {}).items()})
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(f'split file {path}: {type(error).__name__} {error}') from error
+    if set(splits.held_out) - set(SPLITS):
+        raise DataError(f'split file {path}: held_out has '
+                        f'{", ".join(sorted(set(splits.held_out) - set(SPLITS)))}; allowed are '
+                        f'{", ".join(SPLITS)}')
     unknown = set(scenes) - set(SCENE_KINDS)
     both = splits.test_tasks & splits.validation_tasks
     if unknown or both or splits.calibration_seeds & splits.test_seeds:

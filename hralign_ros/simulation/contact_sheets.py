@@ -49,6 +49,21 @@ def write_lab_sheets(output: Path, episodes: Sequence[Episode]) -> list[Path]:
     return paths
 
 
+def write_family_sheets(output: Path, episodes: Sequence[Episode]) -> list[Path]:
+    """Write a sheet for each family with successes by several arms and ways to fail."""
+    paths = []
+    for tag in sorted({t for e in episodes for t in e.tags if t.startswith('family:')}):
+        some = [e for e in episodes if tag in e.tags]
+        good = _first_of(some, lambda e: (e.embodiment, e.task_id) if e.success else None)
+        bad = _first_of(some, lambda e: e.failure or None)
+        path = output / f'sheet_{tag.partition(":")[2]}.jpg'
+        sheet = np.concatenate([_row(output, e) for e in (
+            *_spread(good, _ROWS_PER_SHEET // 3), *_spread(bad, _ROWS_PER_SHEET * 2 // 3))])
+        cv2.imwrite(str(path), sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 82])
+        paths.append(path)
+    return paths
+
+
 def _first_of(episodes: Sequence[Episode], key: Callable[[Episode], object]) -> list[Episode]:
     found: dict[object, Episode] = {}
     for episode in episodes:
@@ -76,5 +91,7 @@ def _row(output: Path, episode: Episode) -> NDArray[np.uint8]:
     bar = np.full((_BAR, image.shape[1], 3), 235, np.uint8)
     label = (f'{episode.task_text} | {episode.embodiment}, {episode.scene}, {episode.split}, '
              f'{"success" if episode.success else episode.failure}')
+    label += ''.join(f' ({tag.partition(":")[2]})' for tag in episode.tags
+                     if tag.startswith('done:'))
     cv2.putText(bar, label, (4, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (20, 20, 20), 1, cv2.LINE_AA)
     return np.concatenate([bar, image])

@@ -58,6 +58,7 @@ class Chunk:
     Episodes that one worker makes in one go, with the simulator opened once.
 
     :param hz: recorded at this rate, see World.run.
+    :param avoid: names of things that are not on the table.
     """
 
     simulator: str
@@ -66,6 +67,7 @@ class Chunk:
     round_number: int
     jobs: tuple[Job, ...]
     hz: float = 0.0
+    avoid: tuple[str, ...] = ()
 
 
 def plan_chunks(

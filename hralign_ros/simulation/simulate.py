@@ -23,7 +23,11 @@ from hralign_ros.data.manifest import DataError, Episode, write_manifest
 from hralign_ros.data.splits import read_splits, Splits
 from hralign_ros.runtime.report import Report
 from hralign_ros.simulation.behaviour import EXPERT, IDLE, make_behaviour
-from hralign_ros.simulation.contact_sheets import write_lab_sheets, write_sheets
+from hralign_ros.simulation.contact_sheets import (
+    write_family_sheets,
+    write_lab_sheets,
+    write_sheets,
+)
 from hralign_ros.simulation.plan import Chunk, Job, plan_chunks
 from hralign_ros.simulation.worlds import Trajectory, World
 import numpy as np
@@ -154,7 +158,8 @@ def finish(output: Path, splits: Splits | None, report: Report = print) -> Path:
     manifest = write_manifest(output, episodes)
     for line in _summary(episodes):
         report(line)
-    sheets = write_sheets if splits else write_lab_sheets
+    families = any(tag.startswith('family:') for tag in episodes[0].tags)
+    sheets = write_family_sheets if families else write_sheets if splits else write_lab_sheets
     for sheet in sheets(output, episodes):
         report(f'wrote {sheet}')
     return manifest
@@ -201,11 +206,12 @@ def _make_episode(
     )
 
     rng = np.random.default_rng([job.seed, 7])
+    tags: tuple[str, ...] = ()
     if job.wanted is not None:
         attempt = world.attempt(job.seed, job.wanted, hz=hz)
         if attempt is None:
             return {'left_out': f'no attempt with this seed ends in {job.kind}'}
-        kind, trajectory = attempt.kind, attempt.trajectory
+        kind, trajectory, tags = attempt.kind, attempt.trajectory, attempt.tags
         # Another take for the other outcome of this seed.
         rng = np.random.default_rng([job.seed, 7, job.wanted])
     else:
@@ -229,13 +235,15 @@ def _make_episode(
     for view, frames in videos.items():
         files[view] = f'{VIDEOS}/{world.task.task_id}/{name}_{view}.mp4'
         write_video(output / files[view], frames, 1.0 / step, quality=24)
-    return asdict(_episode(world, job, name, kind, trajectory, files))
+    return asdict(_episode(world, job, name, kind, trajectory, files, tags))
 
 
 def _episode(
     world: World, job: Job, name: str, kind: str, trajectory: Trajectory, files: dict[str, str],
+    more_tags: tuple[str, ...],
 ) -> Episode:
-    success = trajectory.success_frame is not None
+    first = trajectory.success_frame
+    success = first is not None
     human = files.get('human', '')
     return Episode(
         episode_id=name, task_id=world.task.task_id, task_text=world.task.text,
@@ -249,8 +257,9 @@ def _episode(
         actions=[[float(x) for x in action] for action in trajectory.actions],
         proprio=[[float(x) for x in state] for state in trajectory.proprio],
         fault_s=trajectory.fault_s,
+        success_s=None if first is None else round(trajectory.time_s[first], 6),
         tags=[f'behaviour:{kind}', *([f'stream:{job.stream}'] if job.stream else []),
-              *(['distractor'] if job.scene.startswith('distractor') else [])])
+              *(['distractor'] if job.scene.startswith('distractor') else []), *more_tags])
 
 
 def _summary(episodes: list[Episode]) -> Iterator[str]:
@@ -293,13 +302,19 @@ def _worlds() -> Iterator[tuple[str, str, str]]:
 
 
 def _open(chunk: Chunk) -> World:
-    from hralign_ros.simulation import metaworld_tasks, robosuite_tasks
+    from hralign_ros.simulation import metaworld_tasks, robosuite_tasks, tabletop_plan
 
     if chunk.simulator == 'lab':
         from hralign_ros.simulation import lab_world
 
         return lab_world.Lab(
             {task.task_id: task for task in lab_world.TASKS}[chunk.task_id], chunk.embodiment)
+    if chunk.simulator == tabletop_plan.WORLD:
+        from hralign_ros.simulation import tabletop_tasks, tabletop_world
+
+        instruction, = tabletop_tasks.find_instructions((chunk.task_id,))
+        return tabletop_world.Tabletop(
+            instruction, chunk.embodiment, chunk.round_number, chunk.avoid)
     if chunk.simulator == 'metaworld':
         named = {task.task_id: task for task in metaworld_tasks.TASKS}
         return metaworld_tasks.MetaWorld(named[chunk.task_id])

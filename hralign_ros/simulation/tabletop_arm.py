@@ -33,8 +33,8 @@ _CLOSING_S = 0.35
 # Stiffness per newton metre that a motor has, and damping as a part of that.
 _STIFFNESS, _DAMPING = 40.0, 0.1
 _DAMPED = 0.05
-# The links of this gripper weigh nearly nothing, and tremble without.
-_ARMATURE = {'ur5e': 0.0005}
+# The links of the UR5e's usual gripper weigh nearly nothing: it throws what it holds.
+_GRIPPERS = {'ur5e': 'Robotiq140Gripper'}
 # Sawyer's first link rests on its base, and would stick to it.
 _TOUCHING = (('robot0_right_l0', 'robot0_right_arm_base_link'),)
 SITE = 'gripper0_right_grip_site'
@@ -52,7 +52,6 @@ class ArmModel:
     :param rest: [joints] the arm's own initial position.
     :param at: [fingers] commands of the gripper opened and closed, each -1 to 1 of its range.
     :param pads: names of the geoms that grip, of either side.
-    :param armature: of the gripper's joints.
     """
 
     xml: str
@@ -61,7 +60,6 @@ class ArmModel:
     rest: tuple[float, ...]
     at: tuple[tuple[float, ...], tuple[float, ...]]
     pads: tuple[tuple[str, ...], tuple[str, ...]]
-    armature: float
 
 
 @cache
@@ -74,7 +72,8 @@ def read_arm(embodiment: str) -> ArmModel:
     from robosuite.models.tasks import ManipulationTask
 
     robot = create_robot(ARMS[embodiment], idn=0)
-    gripper = gripper_factory(robot.default_gripper['right'], idn='0_right')
+    gripper = gripper_factory(
+        _GRIPPERS.get(embodiment, robot.default_gripper['right']), idn='0_right')
     robot.add_gripper(gripper, robot.eef_name['right'])
     robot.add_base(robot_base_factory(robot.default_base, idn='0'))
     robot.set_base_xpos(robot.base_xpos_offset['table'](0.8))
@@ -92,8 +91,7 @@ def read_arm(embodiment: str) -> ArmModel:
     pads = tuple(tuple(name if f'"{name}"' in xml else f'gripper0_right_{side}_finger_pad_1'
                        for name in geoms[f'{side}_fingerpad']) for side in ('left', 'right'))
     return ArmModel(xml, tuple(robot.actuators), tuple(gripper.actuators),
-                    tuple(robot.init_qpos), (ends[0], ends[1]), (pads[0], pads[1]),
-                    _ARMATURE.get(embodiment, 0.0))
+                    tuple(robot.init_qpos), (ends[0], ends[1]), (pads[0], pads[1]))
 
 
 def arm_spec(arm: ArmModel) -> Any:
@@ -114,9 +112,6 @@ def arm_spec(arm: ArmModel) -> Any:
             motor.gainprm[0] = stiffness
             motor.biastype = mujoco.mjtBias.mjBIAS_AFFINE
             motor.biasprm[1], motor.biasprm[2] = -stiffness, -_DAMPING * stiffness
-    for joint in spec.joints:
-        if joint.name.startswith('gripper0'):
-            joint.armature = max(float(joint.armature), arm.armature)
     for pair in _TOUCHING:
         if all(spec.body(name) is not None for name in pair):
             spec.add_exclude(bodyname1=pair[0], bodyname2=pair[1])
@@ -172,11 +167,10 @@ class Arm:
         data.ctrl[self._motors] = self._goal
         data.ctrl[self._fingers] = self._opened
 
-    def turn_for(self, axis_deg: float) -> float:
+    def turn_for(self, axis_deg: float, near_deg: float) -> float:
         """Return how the hand is turned whose fingers lie on an axis, the nearer of two ways."""
         turn = axis_deg - self.axis_deg
-        half = round((self._forward - turn) / 180.0)
-        return float(turn + 180.0 * half)
+        return float(turn + 180.0 * round((near_deg - turn) / 180.0))
 
     @property
     def rest_deg(self) -> float:

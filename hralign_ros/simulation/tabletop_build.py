@@ -31,9 +31,9 @@ def add_thing(spec: Any, thing: Thing) -> None:
     kind = thing.kind
     body = spec.worldbody.add_body(name=thing.name, pos=list(_AWAY))
     body.add_freejoint(name=thing.name)
-    # That of a box as large as the thing, in its lower half.
+    # That of a box as large as the thing, low and where it is gripped, so that it hangs level.
     body.explicitinertial, body.mass = True, kind.mass
-    body.ipos = [0.0, 0.0, 0.45 * kind.height]
+    body.ipos = [kind.grip[1], 0.0, 0.45 * kind.height]
     wide, high = (2 * kind.radius * 0.8) ** 2, kind.height ** 2
     body.inertia = [max(kind.mass / 12 * square, 2e-6) for square in (
         wide + high, wide + high, 2 * wide)]
@@ -43,8 +43,13 @@ def add_thing(spec: Any, thing: Thing) -> None:
 
 def add_part(
     spec: Any, body: Any, part: Part, look: str = '', *, rolls: bool = False,
+    slips: bool = False,
 ) -> None:
-    """Add a part of a thing, which is seen and touched."""
+    """
+    Add a part of a thing, which is seen and touched.
+
+    :param slips: it turns between the fingers, as a handle does that is led around something.
+    """
     paint = part.paint or look
     if paint in MATERIALS:
         texture, rgb = MATERIALS[paint]
@@ -55,8 +60,8 @@ def add_part(
     _material(spec, paint, texture, rgb)
     geom = body.add_geom(
         pos=list(part.at), euler=list(part.turn), group=1, material=f'tt_{paint}', mass=0.0,
-        rgba=[*rgb, 1.0], friction=[1.0, 0.02, 0.003 if rolls else 0.0005],
-        condim=6 if rolls else 4, solref=[0.005, 1.0])
+        rgba=[*rgb, 1.0], friction=[1.2, 0.05, 0.003 if rolls else 0.0005],
+        condim=6 if rolls else 3 if slips else 4, priority=int(slips), solref=[0.005, 1.0])
     if part.shape in _SHAPES:
         geom.type = _SHAPES[part.shape]
         geom.size = [*part.size, 0.0, 0.0][:3]

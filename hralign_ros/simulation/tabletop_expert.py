@@ -44,6 +44,9 @@ class Table(State, Protocol):
     def path(self, part: str, relation: str) -> Floats:
         """Return where a handle goes, [n, 3], from where it is to where it is wanted."""
 
+    def angles(self, part: str, relation: str) -> tuple[float, float]:
+        """Return how its joint stands now, and how it is wanted."""
+
     def hand(self) -> Floats:
         """Return where the middle between the fingers is."""
 
@@ -302,16 +305,20 @@ def _drag(
     table: Table, goal: Goal, conduct: Conduct, rng: np.random.Generator,
 ) -> Iterator[Move]:
     """Grip a handle and lead it along."""
-    axis = table.turned('fixture') + 90.0
+    axis = end = table.turned('fixture') + 90.0
+    if goal.family == 'door':
+        # The fingers stay on either side of the post along the door, and turn with it.
+        axis, end = (axis - float(np.rad2deg(angle)) for angle in table.angles(
+            goal.it, goal.relation))
     path = table.path(goal.it, goal.relation) + np.array(conduct.aside)
     if conduct.kind == CLUMSY:
         path = path + rng.normal(0.0, 0.003, 3) * (1, 1, 0)
     yield _to('above', path[0] + (0, 0, 0.10), 1.4, OPEN, axis)
     yield _to('down', path[0], 0.9, OPEN, axis)
     yield _to('close', path[0], 0.5, CLOSED, axis)
-    yield Move('drag', path[1:], 2.2, CLOSED, axis)
-    yield _to('open', path[-1], 0.45, OPEN, axis)
-    yield _to('leave', path[-1] + (0, 0, 0.12), 0.9, OPEN, axis)
+    yield Move('drag', path[1:], 2.2, CLOSED, end)
+    yield _to('open', path[-1], 0.45, OPEN, end)
+    yield _to('leave', path[-1] + (0, 0, 0.12), 0.9, OPEN, end)
 
 
 def _press(

@@ -58,6 +58,7 @@ def _part(
     """Add a body with a joint."""
     part = body.add_body(name=f'part_{name}', pos=list(at), gravcomp=family != 'chest')
     part.explicitinertial, part.mass, part.inertia = True, mass, [1e-4] * 3
+    part.ipos = [-0.05 if family == 'chest' else 0.0, 0.0, 0.02]
     low, high = TRAVEL[family]
     part.add_joint(
         name=f'joint_{name}', axis=list(axis), range=[low, high], limited=True,
@@ -76,9 +77,9 @@ def _post(spec: Any, part: Any, name: str, at: tuple[float, float, float], *, ba
     if ball:
         add_part(spec, part, Part('cylinder', (0.005, 0.012), (at[0], at[1], at[2] - 0.02),
                             paint='steel'))
-        add_part(spec, part, Part('sphere', (0.0125,), at, paint=name))
+        add_part(spec, part, Part('sphere', (0.0125,), at, paint=name), slips=True)
     else:
-        add_part(spec, part, Part('capsule', (0.008, 0.026), at, paint=name))
+        add_part(spec, part, Part('capsule', (0.008, 0.026), at, paint=name), slips=True)
     part.add_site(name=handle(name), pos=list(at), group=4)
 
 
@@ -113,7 +114,7 @@ def _chest(spec: Any, body: Any, name: str, y: float, paint: str) -> None:
     for side in (-1, 1):
         _box(spec, body, (0.12, 0.006, 0.06), (0, y + side * 0.057, 0.03), name)
         _box(spec, body, (0.006, 0.12, 0.06), (side * 0.057, y, 0.03), name)
-    part = _part(body, name, (0.058, y, 0.062), 'chest', (0, 1, 0), 0.06, turns=True, mass=0.05)
+    part = _part(body, name, (0.058, y, 0.062), 'chest', (0, 1, 0), 0.08, turns=True, mass=0.05)
     _box(spec, part, (0.122, 0.122, 0.008), (-0.058, 0, 0.005), name)
     _box(spec, part, (0.122, 0.02, 0.010), (-0.058, 0, 0.007), 'brown')
     _post(spec, part, name, (-0.104, 0, 0.040), ball=True)

@@ -18,8 +18,9 @@ LIFTED_M = 0.06
 # to its direction.
 NEXT_M, SIDE_M, SIDE_DEG = 0.04, 0.11, 38.0
 PUSHED_M = 0.08
-# Joints go from 0 to 1: what counts as there, of those that go up, and of those that go down.
-UP, DOWN = 0.75, 0.15
+# Joints go from 0 to 1: what counts as there, of those that go up and of those that go down.
+UP = {'drawer': 0.7, 'door': 0.6, 'chest': 0.6, 'button': 0.7, 'dial': 0.75, 'slider': 0.75}
+DOWN = {'drawer': 0.15, 'door': 0.15, 'chest': 0.15, 'dial': 0.25, 'slider': 0.25}
 # Slower than this is at rest, metres a second; once there it takes more to be undone.
 _REST, _SLACK = 0.03, 0.01
 
@@ -69,7 +70,8 @@ def accomplished(goal: Goal, state: State, before: bool = False) -> bool:
         there = _is_beside(goal.relation, it, place, state, slack)
     else:
         offset = state.within(it.name, place.name)
-        there = is_over(place, offset[:2], slack) and state.touch(it.name, place.name)
+        there = is_over(place, offset[:2], slack) and (
+            before or state.touch(it.name, place.name))
         if goal.family == 'into':
             there = there and bool(offset[2] < place.kind.height + 0.02 + slack)
         else:
@@ -102,5 +104,5 @@ def _is_beside(relation: str, it: Thing, place: Thing, state: State, slack: floa
 
 def _stands(goal: Goal, joint: float, slack: float) -> bool:
     if goal.relation in ('open', 'press', 'left', 'counterclockwise'):
-        return joint > UP - slack
-    return joint < DOWN + slack
+        return joint > UP[goal.family] - slack
+    return joint < DOWN[goal.family] + slack

@@ -337,7 +337,7 @@ def _single() -> Iterable[Kind]:
                (0.009, 0.0), _LIE, 0.031, 0.017)
     yield Kind('bell', (_rod(0.021, 0.006, (0, 0, 0.003), 'flame'),
                         _egg(0.018, 0.018, 0.026, (0, 0, 0.010), 'flame'),
-                        _rod(0.006, 0.03, (0, 0, 0.045), 'brown')), grip=(0.018, 0.0),
+                        _rod(0.007, 0.044, (0, 0, 0.057), 'brown')), grip=(0.018, 0.0),
                radius=0.021, height=0.06)
     # Meshes, set on their lowest point; scale, that point, and then as Kind has it.
     for noun, mesh, scale, low, grip, axes, radius, height in (
@@ -378,15 +378,15 @@ def _places() -> Iterable[Kind]:
     yield Kind('plate', (_rod(0.060, 0.006, (0, 0, 0.003)), *_ring(
         0.066, 0.006, 0.012, 0.003, 16, -60.0)), ('white', 'blue', 'pink', 'green'), bears,
         radius=0.075, height=0.012, inner=(0.058,), floor=0.006, mass=0.5)
-    yield Kind('mat', (_box(0.13, 0.11, 0.004, (0, 0, 0.002)),),
-               ('purple', 'turquoise', 'orange', 'grey'), bears, radius=0.085, height=0.004,
-               inner=(0.063, 0.053), floor=0.004, mass=0.4)
+    yield Kind('mat', (_box(0.13, 0.11, 0.006, (0, 0, 0.003)),),
+               ('purple', 'turquoise', 'orange', 'grey'), bears, radius=0.085, height=0.006,
+               inner=(0.063, 0.053), floor=0.006, mass=0.4)
     yield Kind('book', (_box(0.11, 0.14, 0.018, (0, 0, 0.010)),
                         _box(0.106, 0.136, 0.012, (0.004, 0, 0.010), 'white')),
                ('red', 'blue', 'green', 'brown'), bears, radius=0.089, height=0.019,
                inner=(0.053, 0.068), floor=0.019, mass=0.6)
-    yield Kind('coaster', (_rod(0.048, 0.006, (0, 0, 0.003)),), ('black', 'red', 'wooden'),
-               bears, radius=0.048, height=0.006, inner=(0.047,), floor=0.006, mass=0.3)
+    yield Kind('coaster', (_box(0.09, 0.09, 0.010, (0, 0, 0.005)),), ('black', 'red', 'wooden'),
+               bears, radius=0.06, height=0.010, inner=(0.043, 0.043), floor=0.010, mass=0.3)
     yield Kind('cutting board', (_box(0.13, 0.12, 0.012, (0, 0, 0.006), 'light-wood.png'),
                                  _box(0.03, 0.03, 0.012, (0.08, 0, 0.006), 'light-wood.png')),
                (), bears, radius=0.09, height=0.012, inner=(0.063, 0.058), floor=0.012, mass=0.6)

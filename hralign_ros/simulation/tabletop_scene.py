@@ -9,6 +9,7 @@ colour, other things that can be carried, another place. A goal with one of them
 attempt does that did not understand. Nothing here needs a simulator.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from hralign_ros.simulation.tabletop_objects import (
@@ -79,31 +80,43 @@ class Layout:
     at: dict[str, tuple[float, float, float]]
 
 
-def draw_scene(goal: Goal, rng: np.random.Generator) -> Scene:
-    """Draw what is on the table with what a goal is about."""
+def draw_scene(
+    goal: Goal, rng: np.random.Generator, avoid: tuple[str, ...] = (),
+) -> Scene:
+    """
+    Draw what is on the table with what a goal is about.
+
+    :param avoid: names of things that are not drawn.
+    """
+    def add(names: list[str], count: int, some: Iterable[Thing]) -> list[str]:
+        """Add things that cannot be taken for one that is there."""
+        known, made = things(), list(names)
+        order = [thing for thing in some if thing.name not in avoid]
+        for i in rng.permutation(len(order)):
+            if len(made) < len(names) + count and not any(
+                    order[i].like(known[name]) for name in made):
+                made.append(order[i].name)
+        return made
+
     if goal.family in FIXED:
         others = [look for look in PART_LOOKS if look != goal.it]
         count = PARTS[goal.family]
         parts = [goal.it, *rng.choice(others, count - 1, replace=False)]
         rng.shuffle(parts)
-        clutter = _add([], 1 + int(rng.random() < 0.5), those_that(CARRIED), rng)
+        clutter = add([], 1 + int(rng.random() < 0.5), those_that(CARRIED))
         return Scene(goal.family, tuple(clutter), tuple(str(part) for part in parts))
-    names = list(goal.needs)
-    it = things()[goal.it]
-    twins = tuple(t for t in things().values()
-                  if t.kind.noun == it.kind.noun and t.look != it.look)
-    names = _add(names, 1, twins, rng)
+    it, place = things()[goal.it], things().get(goal.place)
+    names = add(list(goal.needs), 1, (t for t in things().values()
+                                      if t.kind.noun == it.kind.noun and t.look != it.look))
     role = {'stack': STACKED, 'push': PUSHED}.get(goal.family, CARRIED)
-    place = things().get(goal.place)
-    names = _add(names, 2, tuple(t for t in those_that(role) if place is None or fits(
-        goal.family, t, place)), rng)
-    if place is not None:
-        role = HOLDS if place.does(HOLDS) else BEARS if place.does(BEARS) else ''
-        names = _add(names, 1, tuple(t for t in partners(goal.family) if fits(
-            goal.family, it, t) and (not role or t.does(role))), rng)
-    else:
-        names = _add(names, 1, (*those_that(HOLDS), *those_that(BEARS)), rng)
-    return Scene(goal.family, tuple(names))
+    names = add(names, 2, (t for t in those_that(role) if place is None or fits(
+        goal.family, t, place)))
+    if place is None:
+        return Scene(goal.family, tuple(add(names, 1, (*those_that(HOLDS), *those_that(BEARS)))))
+    role = HOLDS if place.does(HOLDS) else BEARS if place.does(BEARS) else ''
+    return Scene(goal.family, tuple(add(names, 1, (
+        t for t in partners(goal.family) if fits(goal.family, it, t) and (
+            not role or t.does(role))))))
 
 
 def mistakes(goal: Goal, scene: Scene) -> dict[str, list[Goal]]:
@@ -152,40 +165,37 @@ def draw_layout(scene: Scene, goals: tuple[Goal, ...], rng: np.random.Generator)
             at['fixture'] = (x, y, turn)
         pushed = {goal.it: goal.relation for goal in goals if goal.family == 'push'}
         names = sorted(scene.loose, key=lambda n: (n not in pushed, -known[n].kind.radius))
-        if all(_lay(known[name], at, _PUSH_AREAS[pushed[name]] if name in pushed
-                    else _CLUTTER_AREA if scene.parts else _AREA if known[name].does(CARRIED)
-                    else _PLACE_AREA, rng) for name in names):
+        taken: list[tuple[float, float, float]] = []
+        for name in names:
+            thing = known[name]
+            area = _PUSH_AREAS[pushed[name]] if name in pushed else _CLUTTER_AREA \
+                if scene.parts else _AREA if thing.does(CARRIED) else _PLACE_AREA
+            spot = _free_spot(thing.kind.radius, taken, area, rng)
+            if spot is None:
+                break
+            turns = (-180.0, 180.0) if thing.does(CARRIED) else (-15.0, 15.0)
+            at[name] = (*spot, float(rng.uniform(*turns)))
+            taken.append((*spot, thing.kind.radius))
+            if name in pushed:
+                # The way there, and the hand behind it.
+                x, y = WAYS[pushed[name]]
+                taken += [(spot[0] + far * x, spot[1] + far * y, thing.kind.radius - 0.01)
+                          for far in (-0.08, 0.07, 0.14)]
+        else:
             return Layout(at)
     raise ValueError(f'no room on the table for {", ".join(scene.loose)}')
 
 
-def _lay(
-    thing: Thing, at: dict[str, tuple[float, float, float]],
+def _free_spot(
+    radius: float, taken: list[tuple[float, float, float]],
     area: tuple[tuple[float, float], tuple[float, float]], rng: np.random.Generator,
-) -> bool:
-    """Find room for a thing."""
-    known = things()
+) -> tuple[float, float] | None:
+    """Find room for a thing that covers a circle."""
     for _ in range(_TRIES):
         x, y = (float(rng.uniform(*part)) for part in area)
         if area is _CLUTTER_AREA and rng.random() < 0.5:
             y = -y
-        if all(np.hypot(x - other[0], y - other[1]) > thing.kind.radius + known[
-                name].kind.radius + _GAP_M for name, other in at.items() if name in known):
-            turns = (-180.0, 180.0) if thing.does(CARRIED) else (-15.0, 15.0)
-            at[thing.name] = (x, y, float(rng.uniform(*turns)))
-            return True
-    return False
-
-
-def _add(
-    names: list[str], count: int, some: tuple[Thing, ...], rng: np.random.Generator,
-) -> list[str]:
-    """Add things that cannot be taken for one that is there."""
-    known, made = things(), list(names)
-    order = [some[i] for i in rng.permutation(len(some))]
-    for thing in order:
-        if len(made) == len(names) + count:
-            break
-        if not any(thing.like(known[name]) for name in made):
-            made.append(thing.name)
-    return made
+        if all(np.hypot(x - other[0], y - other[1]) > radius + other[2] + _GAP_M
+               for other in taken):
+            return x, y
+    return None

@@ -62,18 +62,22 @@ class Tabletop:
     One instruction with one arm, in one set of things.
 
     :param number: of the set of things; with another number there are other wrong things.
+    :param avoid: names of things that are not among the wrong ones.
     """
 
     source = 'robosuite'
     license_id = 'Apache-2.0'
     faults = ()
 
-    def __init__(self, instruction: Instruction, embodiment: str, number: int) -> None:
+    def __init__(
+        self, instruction: Instruction, embodiment: str, number: int,
+        avoid: tuple[str, ...] = (),
+    ) -> None:
         goal = instruction.goal
         self.task = Task(instruction.task_id, f'Tabletop-{goal.family}', instruction.text)
         self.embodiment, self.goal = embodiment, goal
         rng = np.random.default_rng([*instruction.task_id.encode(), number])
-        self.scene = draw_scene(goal, rng)
+        self.scene = draw_scene(goal, rng, avoid)
         self._mistakes = mistakes(goal, self.scene)
         arm = read_arm(embodiment)
         self._spec = arm_spec(arm)
@@ -162,6 +166,7 @@ class Tabletop:
             return None
         data, arm = self._data, self._arm
         begin, elapsed, limit = self.rest, 0.0, LIMIT_STEPS
+        turned, turn = arm.rest_deg, arm.turn_for(move.axis_deg, arm.rest_deg)
         shots: list[Shot] = []
         success: list[bool] = []
         actions: list[Floats] = []
@@ -183,11 +188,12 @@ class Tabletop:
             following = next(moves, None) if late >= 0.0 and (near or late > _LATE_S) else None
             if following is not None:
                 begin, move, elapsed = move.target, following, 0.0
+                turned, turn = turn, arm.turn_for(move.axis_deg, turn)
                 if move.name == 'leave' and limit == LIMIT_STEPS:
                     limit = step + int(rng.uniform(*_AFTER_S) * CONTROL_HZ)
             elapsed += 1.0 / CONTROL_HZ
             part = min(elapsed / move.seconds, 1.0)
-            goal = _along(begin, move, part)
+            goal, way = _along(begin, move, part), turned + _smooth(part) * (turn - turned)
             gripper = OPEN if conduct.never_closes else move.gripper
             if not frozen and _reached(conduct.stops, move, part):
                 frozen, fault_s = True, step / CONTROL_HZ
@@ -200,10 +206,9 @@ class Tabletop:
                 goal, gripper = actions[-1][:3], float(actions[-1][6])
             elif conduct.noise:
                 goal = goal + rng.normal(0.0, conduct.noise, 3)
-            turn = arm.turn_for(move.axis_deg)
-            actions.append(np.concatenate([goal, _rotvec(turn), [gripper]]))
+            actions.append(np.concatenate([goal, _rotvec(way), [gripper]]))
             proprio.append(np.array([*position, grip.width]))
-            arm.step(goal, turn, gripper)
+            arm.step(goal, way, gripper)
         if conduct.kind != EXPERT and conduct.kind != CLUMSY and fault_s is None:
             fault_s = 0.0
         return Trajectory(
@@ -289,17 +294,20 @@ class Tabletop:
 
     def path(self, part: str, relation: str) -> Floats:
         """Return where a handle goes, [n, 3], from where it is to where it is wanted."""
-        joint = self._data.joint(f'joint_{part}').qpos
-        low, high = TRAVEL[self.goal.family]
-        first, last = float(joint[0]), low + AT_LAST[relation] * (high - low)
         points = []
         thought = mujoco.MjData(self.model)
         thought.qpos[:] = self._data.qpos
-        for value in np.linspace(first, last, _POINTS):
+        for value in np.linspace(*self.angles(part, relation), _POINTS):
             thought.joint(f'joint_{part}').qpos[:] = value
             mujoco.mj_kinematics(self.model, thought)
             points.append(np.array(thought.site(handle(part)).xpos))
         return np.array(points)
+
+    def angles(self, part: str, relation: str) -> tuple[float, float]:
+        """Return how its joint stands now, and how it is wanted, metres or radians."""
+        low, high = TRAVEL[self.goal.family]
+        now = float(self._data.joint(f'joint_{part}').qpos[0])
+        return now, low + AT_LAST[relation] * (high - low)
 
     def _owners(self) -> list[str]:
         """Name for each geom what it belongs to."""
@@ -311,9 +319,13 @@ class Tabletop:
         return names
 
 
+def _smooth(part: float) -> float:
+    return part ** 3 * (10 - 15 * part + 6 * part ** 2)
+
+
 def _along(begin: Floats, move: Move, part: float) -> Floats:
     """Return where to be in a part of a move, which begins and ends gently."""
-    smooth = part ** 3 * (10 - 15 * part + 6 * part ** 2)
+    smooth = _smooth(part)
     points = np.concatenate([begin[None], move.path])
     if len(points) == 2:
         return np.asarray(begin + smooth * (points[1] - begin))

@@ -1,0 +1,130 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""Make attempts at hundreds of instructions on a table, in many labs, with several arms."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+import json
+from pathlib import Path
+
+from hralign_ros.data.manifest import DataError, Episode, read_manifest
+from hralign_ros.data.splits import Splits
+from hralign_ros.runtime.report import Report
+from hralign_ros.simulation.plan import Chunk
+from hralign_ros.simulation.simulate import (
+    find_hand,
+    finish,
+    LEAST_HZ,
+    make_all,
+    make_folders,
+    MOST_HZ,
+)
+from hralign_ros.simulation.tabletop_plan import (
+    first_instructions,
+    plan_tabletop,
+    read_tabletop_splits,
+)
+from hralign_ros.simulation.tabletop_tasks import FAMILIES, find_instructions, instructions
+
+INSTRUCTIONS = 'instructions.json'
+
+
+def simulate_tabletop(
+    output: Path, *, rounds: int = 1, workers: int = 1, tasks: tuple[str, ...] = (),
+    families: tuple[str, ...] = (), arms: tuple[str, ...] = (), count: int | None = None,
+    failures: bool = True, only: tuple[str, ...] = (), hz: float | None = None,
+    humans: bool = True, hand: Path | None = None, splits: Path | None = None,
+    resume: bool = False, report: Report = print,
+) -> Path:
+    """
+    Make a data set, or complete or extend it.
+
+    :param rounds: each adds about 4500 attempts, at all instructions.
+    :param tasks: only these instructions, by id or words; () for all.
+    :param families: only these; () for all.
+    :param arms: only these; () for all.
+    :param count: so many instructions to train on, beside those that are held out; None for all.
+    :param failures: False: successes only; a later run adds the failures.
+    :param only: splits to make; () for all.
+    :param hz: frames a second; None: 5.
+    :param humans: False: robots only. What is there is not made again, so humans cannot be added
+        to it.
+    :param hand: glTF file of the hand; None: what HRALIGN_HAND_MODEL names.
+    :param splits: split file; None for the shipped one of this world.
+    :param resume: there may be episodes already; those that are missing are made.
+    :returns: the manifest file; beside it is instructions.json with all paraphrases.
+    :raises DataError: unknown instruction, family or arm, rate out of range, no hand model,
+        nothing to make, or there are episodes that are not to be completed.
+    """
+    from hralign_ros.simulation.tabletop_arm import ARMS
+
+    for what, given, known in (('family', families, FAMILIES), ('arm', arms, tuple(ARMS))):
+        if unknown := set(given) - set(known):
+            raise DataError(f'no {what} {", ".join(sorted(unknown))} on the table; known: '
+                            f'{", ".join(known)}')
+    if hz is not None and not LEAST_HZ <= hz <= MOST_HZ:
+        raise DataError(f'hz is {hz:g}; allowed: {LEAST_HZ:g} to {MOST_HZ:g}')
+    rules = read_tabletop_splits(splits)
+    chosen = find_instructions(tasks) if tasks else first_instructions(
+        rules, len(instructions()) if count is None else count)
+    chosen = tuple(i for i in chosen if not families or i.goal.family in families)
+    mesh_file = find_hand(hand)
+    output = Path(output)
+    make_folders(output, resume=resume)
+    chunks = [chunk for chunk in (_part(chunk, rules, only) for chunk in plan_tabletop(
+        chosen, rules, rounds, arms=arms or tuple(ARMS), failures=failures, humans=humans,
+        hz=hz or 5.0)) if chunk.jobs]
+    if not chunks:
+        raise DataError('nothing to make: no attempt at what is chosen is of the splits '
+                        f'{", ".join(only) or "(all)"}')
+    asked = {chunk.task_id for chunk in chunks}
+    report(f'{len(asked)} instructions')
+    make_all(output, chunks, mesh_file, workers, report)
+    manifest = finish(output, rules, report)
+    episodes = read_manifest(manifest, series=False).episodes
+    write_instructions(output, {e.task_id for e in episodes})
+    for line in describe(episodes):
+        report(line)
+    return manifest
+
+
+def write_instructions(output: Path, tasks: set[str]) -> Path:
+    """Write the words of instructions, as a list of what Instruction and Goal have."""
+    rows = [{'task_id': i.task_id, 'text': i.text, 'paraphrases': list(i.paraphrases),
+             'family': i.goal.family, 'object': i.goal.it, 'relation': i.goal.relation,
+             'place': i.goal.place} for i in instructions() if i.task_id in tasks]
+    path = Path(output) / INSTRUCTIONS
+    path.write_text(json.dumps(rows, indent=1), encoding='utf-8')
+    return path
+
+
+def describe(episodes: Sequence[Episode]) -> list[str]:
+    """
+    Say how well the expert does, by family and arm, and how failures came about.
+
+    An expert that does not succeed is tried again from another start; what counts here is the
+    first try.
+    """
+    def tag(episode: Episode, name: str) -> str:
+        return next((t.partition(':')[2] for t in episode.tags if t.startswith(f'{name}:')), '')
+
+    good = [e for e in episodes if e.success]
+    lines = []
+    for what, of in (('family', lambda e: tag(e, 'family')), ('arm', lambda e: e.embodiment)):
+        total, first = Counter(map(of, good)), Counter(of(e) for e in good if tag(e, 'try') == '0')
+        lines.append(f'successes at the first try, by {what}: ' + ', '.join(
+            f'{name} {first[name]}/{total[name]}' for name in sorted(total)))
+    kinds = Counter(e.failure for e in episodes if not e.success)
+    lines.append('failures: ' + ', '.join(
+        f'{kind} {count} ({100 * count / sum(kinds.values()):.0f} %)'
+        for kind, count in kinds.most_common()))
+    return lines
+
+
+def _part(chunk: Chunk, splits: Splits, only: tuple[str, ...]) -> Chunk:
+    """Leave of a chunk what falls into some splits."""
+    return replace(chunk, jobs=tuple(job for job in chunk.jobs if not only or splits.of(
+        task_id=chunk.task_id, scene=job.scene, embodiment=chunk.embodiment, seed=job.seed,
+        episode_id='') in only))

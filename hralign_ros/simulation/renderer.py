@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 import os
 from typing import Any
+from zlib import crc32
 
 from hralign_ros.simulation.appearance import Appearance, Perturbation, TEXTURE_SIZE
 from hralign_ros.simulation.hand import FOREARM_M, Grip, HandMesh, pose_hand
@@ -58,6 +59,8 @@ class Stage:
     :param table_height: metres.
     :param tinted: whether an appearance changes the colours of the task's things; not where an
         instruction names them.
+    :param shadowed: share of the scenes that have shadows, which take half of the time.
+    :param faces: of a mesh, at most; and primitives are as coarse.
     """
 
     spec: Any
@@ -72,6 +75,8 @@ class Stage:
     behind_deg: float
     table_height: float
     tinted: bool = True
+    shadowed: float = 1.0
+    faces: int = MAX_FACES
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ class Renderer:
     def __init__(self, stage: Stage, mesh: HandMesh | None, *,
                  size: tuple[int, int] = (WIDTH, HEIGHT), shadows: bool = True) -> None:
         self._stage = stage
-        self._mesh = mesh
+        self._mesh, self._shadows = mesh, shadows
         self._model = _twin(stage, mesh, size, shadows)
         self._data = mujoco.MjData(self._model)
         # Numbers of what was in the task's own model, all before what was added.
@@ -198,6 +203,9 @@ class Renderer:
         mine.light_dir[0] = appearance.light
         mine.light_pos[0] = np.array(self._stage.centre) - 2.5 * np.array(appearance.light)
         mine.light_ambient[0] = 0.0
+        if mine.nlight:
+            share = crc32(f'shadow {appearance.name}'.encode()) % 100 / 100
+            mine.light_castshadow[0] = self._shadows and share < self._stage.shadowed
         mine.geom_group[mine.geom(_COVER).id] = _HIDDEN
         self._shine(appearance, 1.0)
         if self._look is None or self._look.name != appearance.name:
@@ -349,7 +357,9 @@ def _twin(
         model.light_specular[0] = 0.2
         model.light_bodyid[0] = 0
         model.light_mode[0] = 0
-    _decimate(model)
+    if stage.faces < MAX_FACES:
+        model.vis.quality.numslices, model.vis.quality.numstacks = 18, 10
+    _decimate(model, stage.faces)
     return model
 
 
@@ -371,7 +381,7 @@ def _visual_geom(body: Any, name: str, group: int, kind: Any, size: list[float])
                   rgba=[0.7, 0.6, 0.5, 1.0])
 
 
-def _decimate(model: Any) -> None:
+def _decimate(model: Any, most: int) -> None:
     """
     Merge vertices of large meshes on a grid, in place.
 
@@ -380,23 +390,36 @@ def _decimate(model: Any) -> None:
     """
     for mesh in range(model.nmesh):
         start, count = int(model.mesh_faceadr[mesh]), int(model.mesh_facenum[mesh])
-        if count <= MAX_FACES:
+        if count <= most:
             continue
         first = int(model.mesh_vertadr[mesh])
         vertices = model.mesh_vert[first:first + int(model.mesh_vertnum[mesh])]
         faces = model.mesh_face[start:start + count]
-        cell = 0.004
-        kept = np.arange(count)
-        merged = faces
-        while len(kept) > MAX_FACES:
-            cells = np.floor(vertices / cell).astype(np.int64)
-            _, leader, which = np.unique(cells, axis=0, return_index=True, return_inverse=True)
-            merged = leader[which.ravel()][faces]
-            kept = np.flatnonzero((merged[:, 0] != merged[:, 1]) & (merged[:, 1] != merged[:, 2])
-                                  & (merged[:, 0] != merged[:, 2]))
-            cell *= 1.3
+        key = crc32(vertices.tobytes()), crc32(faces.tobytes()), most
+        if key not in _MERGED:
+            _MERGED[key] = _merge(vertices, faces, most)
+        merged, kept = _MERGED[key]
         end = start + len(kept)
-        model.mesh_face[start:end] = merged[kept]
+        model.mesh_face[start:end] = merged
         for extra in (model.mesh_facenormal, model.mesh_facetexcoord):
             extra[start:end] = extra[start:start + count][kept]
         model.mesh_facenum[mesh] = len(kept)
+
+
+# By what a mesh is: an arm is drawn in scene after scene.
+_MERGED: dict[tuple[int, int, int], tuple[Any, Any]] = {}
+
+
+def _merge(vertices: Any, faces: Any, most: int) -> tuple[Any, Any]:
+    """Return the faces that are left, and which of all these are."""
+    cell = 0.004
+    kept = np.arange(len(faces))
+    merged = faces
+    while len(kept) > most:
+        cells = np.floor(vertices / cell).astype(np.int64)
+        _, leader, which = np.unique(cells, axis=0, return_index=True, return_inverse=True)
+        merged = leader[which.ravel()][faces]
+        kept = np.flatnonzero((merged[:, 0] != merged[:, 1]) & (merged[:, 1] != merged[:, 2])
+                              & (merged[:, 0] != merged[:, 2]))
+        cell *= 1.3
+    return merged[kept], kept

@@ -301,7 +301,8 @@ def _worlds() -> Iterator[tuple[str, str, str]]:
             yield 'robosuite', task.task_id, embodiment
 
 
-def _open(chunk: Chunk) -> World:
+def _open(chunk: Chunk) -> Any:
+    """Open a World, or what has attempts instead of runs."""
     from hralign_ros.simulation import metaworld_tasks, robosuite_tasks, tabletop_plan
 
     if chunk.simulator == 'lab':

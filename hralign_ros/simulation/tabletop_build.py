@@ -8,6 +8,7 @@ from typing import Any
 
 from hralign_ros.simulation.tabletop_objects import COLOURS, MATERIALS, Part, Thing
 import mujoco
+import numpy as np
 
 # Below the floor: where the origin of a body is put until a scene has a place for it.
 _AWAY = (0.0, 0.0, -1.0)
@@ -59,7 +60,7 @@ def add_part(
         texture, rgb = '', COLOURS.get(paint, part.rgb)
     _material(spec, paint, texture, rgb)
     geom = body.add_geom(
-        pos=list(part.at), euler=list(part.turn), group=1, material=f'tt_{paint}', mass=0.0,
+        pos=list(part.at), quat=_quat(part.turn), group=1, material=f'tt_{paint}', mass=0.0,
         rgba=[*rgb, 1.0], friction=[1.2, 0.05, 0.003 if rolls else 0.0005],
         condim=6 if rolls else 3 if slips else 4, priority=int(slips), solref=[0.005, 1.0])
     if part.shape in _SHAPES:
@@ -74,6 +75,17 @@ def add_part(
                     if (path := folder / f'{part.shape}.{ending}').is_file())
         spec.add_mesh(name=geom.meshname, file=str(file), scale=[
             part.size[0] * x for x in _STRETCH.get(part.shape, (1.0, 1.0, 1.0))])
+
+
+def _quat(turn: tuple[float, float, float]) -> list[float]:
+    """Return turns about the fixed axes x, y and z, one after the other, as a quaternion."""
+    made = np.array([1.0, 0.0, 0.0, 0.0])
+    for axis, angle in zip(np.eye(3), np.deg2rad(turn), strict=True):
+        part, whole = np.zeros(4), np.zeros(4)
+        mujoco.mju_axisAngle2Quat(part, axis, angle)
+        mujoco.mju_mulQuat(whole, part, made)
+        made = whole
+    return [float(x) for x in made]
 
 
 def _material(spec: Any, paint: str, texture: str, rgb: tuple[float, float, float]) -> None:

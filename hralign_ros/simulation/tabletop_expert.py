@@ -191,10 +191,10 @@ def _clear(table: Table, it: Thing, axis: float) -> float:
     """Return how far open fingers stay off other things, at most 4 cm."""
     known, grasp = things(), _grasp(table, it)
     way = np.array([np.cos(np.deg2rad(axis)), np.sin(np.deg2rad(axis))])
-    rooms = [np.linalg.norm(grasp[:2] + side * _FINGERS_M * way - table.origin(name)[:2])
+    rooms = [float(np.linalg.norm(grasp[:2] + side * _FINGERS_M * way - table.origin(name)[:2]))
              - known[name].kind.radius - 0.012
              for name in table.names() if name != it.name for side in (-1, 1)]
-    return float(min([0.04, *rooms]))
+    return min([0.04, *rooms])
 
 
 def _spots(

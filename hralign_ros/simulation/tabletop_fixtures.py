@@ -72,7 +72,9 @@ def _box(spec: Any, body: Any, size: tuple[float, float, float], at: tuple[float
     add_part(spec, body, Part('box', (size[0] / 2, size[1] / 2, size[2] / 2), at, paint=paint))
 
 
-def _post(spec: Any, part: Any, name: str, at: tuple[float, float, float], *, ball: bool = False) -> None:
+def _post(
+    spec: Any, part: Any, name: str, at: tuple[float, float, float], *, ball: bool = False,
+) -> None:
     """Add a handle whose middle is there."""
     if ball:
         add_part(spec, part, Part('cylinder', (0.005, 0.012), (at[0], at[1], at[2] - 0.02),

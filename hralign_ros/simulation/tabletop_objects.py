@@ -40,7 +40,7 @@ class Part:
     :param shape: box, cylinder, sphere, capsule, ellipsoid, or the name of a mesh.
     :param size: half sizes as MuJoCo has them; of a mesh, its scale.
     :param at: of its middle.
-    :param turn: Euler angles, degrees.
+    :param turn: about the fixed axes x, y and z, one after the other, degrees.
     :param paint: '' for the thing's own colour; otherwise of COLOURS, _PAINTS or a texture.
     """
 
@@ -223,8 +223,8 @@ def _carried() -> Iterable[Kind]:
                ('red', 'blue', 'yellow'), _PUSH, (0.02, 0.0), _LIE, 0.04, 0.044)
     yield Kind('toy boat', (_box(0.06, 0.032, 0.018, (0, 0, 0.009)), Part(
         'cylinder', (0.016, 0.009), (0.03, 0, 0.009)), _rod(0.003, 0.05, (0, 0, 0.043), 'brown'),
-        _box(0.028, 0.002, 0.03, (0.012, 0, 0.05), 'white')), ('red', 'blue'), frozenset({CARRIED}),
-        (0.011, 0.0), _LIE, 0.045, 0.068)
+        _box(0.028, 0.002, 0.03, (0.012, 0, 0.05), 'white')), ('red', 'blue'),
+        grip=(0.011, 0.0), axes=_LIE, radius=0.045, height=0.068)
     yield Kind('sponge', (_box(0.07, 0.042, 0.02, (0, 0, 0.010)),
                           _box(0.07, 0.042, 0.006, (0, 0, 0.023), 'leaf')), ('yellow', 'pink'),
                _PUSH, (0.014, 0.0), _LIE, 0.041, 0.026)
@@ -286,8 +286,8 @@ def _single() -> Iterable[Kind]:
                                _ball(0.003, 0.045, 'dark', 0.023, 0.008),
                                _ball(0.003, 0.045, 'dark', 0.023, -0.008)),
                grip=(0.016, -0.003), axes=_LIE, radius=0.03, height=0.055)
-    yield Kind('snowman', (_rod(0.014, 0.006, (0, 0, 0.003), 'white'), _ball(0.020, 0.021, 'white'),
-                           _ball(0.014, 0.05, 'white'), _rod(0.015, 0.003, (0, 0, 0.062), 'dark'),
+    yield Kind('snowman', (_rod(0.014, 0.006, (0, 0, 0.003), 'white'),
+                           _ball(0.020, 0.021, 'white'), _ball(0.014, 0.05, 'white'), _rod(0.015, 0.003, (0, 0, 0.062), 'dark'),
                            _rod(0.010, 0.016, (0, 0, 0.071), 'dark'),
                            _egg(0.009, 0.003, 0.003, (-0.018, 0, 0.05), 'orange')),
                grip=(0.022, 0.0), radius=0.021, height=0.08)
@@ -335,10 +335,11 @@ def _single() -> Iterable[Kind]:
                             _box(0.051, 0.028, 0.010, (0, 0, 0.008), 'cream'),
                             _rod(0.010, 0.001, (0, 0, 0.0165), 'yellow')), (), _PUSH,
                (0.009, 0.0), _LIE, 0.031, 0.017)
-    yield Kind('bell', (_rod(0.021, 0.006, (0, 0, 0.003), 'flame'),
-                        _egg(0.018, 0.018, 0.026, (0, 0, 0.010), 'flame'),
-                        _rod(0.007, 0.044, (0, 0, 0.057), 'brown')), grip=(0.018, 0.0),
-               radius=0.021, height=0.06)
+    yield Kind('bell', (_rod(0.021, 0.008, (0, 0, 0.004), 'flame'),
+                        _rod(0.017, 0.020, (0, 0, 0.018), 'flame'),
+                        _egg(0.017, 0.017, 0.010, (0, 0, 0.028), 'flame'),
+                        _rod(0.007, 0.040, (0, 0, 0.056), 'brown')),
+               grip=(0.060, 0.0), radius=0.021, height=0.076)
     # Meshes, set on their lowest point; scale, that point, and then as Kind has it.
     for noun, mesh, scale, low, grip, axes, radius, height in (
             ('soda can', 'can', 0.8, 0.0403, 0.036, (), 0.02, 0.064),

@@ -14,7 +14,7 @@ from pathlib import Path
 from zlib import crc32
 
 from hralign_ros.data.manifest import DataError
-from hralign_ros.data.splits import read_splits, Splits, SPLITS
+from hralign_ros.data.splits import read_splits, SPLITS, Splits
 from hralign_ros.runtime.resources import find_share
 from hralign_ros.simulation.plan import Chunk, Job
 from hralign_ros.simulation.tabletop_objects import things

@@ -3,7 +3,6 @@
 
 """One instruction on the table with one arm: attempts at it, from the simulator's own physics."""
 
-from typing import Any
 
 from hralign_ros.simulation.behaviour import EXPERT
 from hralign_ros.simulation.lab_conduct import CLUMSY, Conduct
@@ -34,8 +33,8 @@ from hralign_ros.simulation.tabletop_scene import (
     draw_layout,
     draw_scene,
     Layout,
-    mistakes,
     MISTAKES,
+    mistakes,
 )
 from hralign_ros.simulation.tabletop_tasks import Goal, Instruction
 from hralign_ros.simulation.worlds import resampled_at, Task, Trajectory
@@ -78,6 +77,8 @@ class Tabletop:
         self.embodiment, self.goal = embodiment, goal
         rng = np.random.default_rng([*instruction.task_id.encode(), number])
         self.scene = draw_scene(goal, rng, avoid)
+        # Each instruction begins elsewhere among the ways in which attempts go.
+        self._phase = float(rng.random())
         self._mistakes = mistakes(goal, self.scene)
         arm = read_arm(embodiment)
         self._spec = arm_spec(arm)
@@ -114,8 +115,9 @@ class Tabletop:
                     'table': ('table_ceramic',), 'floor': ('floorplane',),
                     'wall': ('walls_mat',)}.items()},
                 hidden_bodies=tuple(n for n in names if n.endswith('eef_target')),
-                visual_groups=(1,), wrist_camera='robot0_eye_in_hand', centre=(0.0, 0.0, 0.86),
-                distance=0.95, behind_deg=0.0, table_height=TABLE_M, tinted=False)
+                visual_groups=(1,), wrist_camera='robot0_eye_in_hand',
+                centre=(-0.01, 0.0, TABLE_M + 0.04), distance=0.78, behind_deg=0.0,
+                table_height=TABLE_M, tinted=False, shadowed=0.5, faces=500)
         return self._stage
 
     def attempt(self, seed: int, wanted: bool, *, hz: float) -> Attempt | None:
@@ -127,7 +129,7 @@ class Tabletop:
         shares = kinds_of(self.goal.family, self._mistakes)
         for tries in range(TRIES):
             # A way that does not end so with this seed gives way to the next one.
-            kind = kind_of(seed, wanted, shares, 0.2 * (tries // 4))
+            kind = kind_of(seed, wanted, shares, self._phase + 0.2 * (tries // 4))
             rng = np.random.default_rng([seed, tries, 5])
             conduct = draw_conduct(kind, self.goal.family, rng)
             others = self._mistakes.get(kind) or [self.goal]

@@ -80,7 +80,7 @@ def write(path, **changes):
     values = {'schema_version': 1, 'test_embodiments': [], 'test_tasks': ['a'],
               'validation_tasks': ['b'], 'scenes': {'train': 3},
               'seeds': {'calibration': [8], 'test_seen': [9]}}
-    path.write_text(yaml.safe_dump({**values, **changes}), encoding='utf-8')
+    path.write_text(yaml.safe_dump({**values, **changes}, sort_keys=False), encoding='utf-8')
     return path
 
 
@@ -92,6 +92,9 @@ def write(path, **changes):
     ({'seeds': {'calibration': [8]}}, 'test_seen'),
     ({'scenes': {'moon': 1}}, 'moon'),
     ({'scenes': ['train']}, 'split file'),
+    ({'held_out': {'test_moon': {'tasks': ['a']}}}, 'held_out has test_moon; allowed are train'),
+    ({'held_out': {'test_lab': {'rooms': ['a']}}}, 'rooms'),
+    ({'held_out': {'test_lab': ['a']}}, 'split file'),
 ])
 def test_files_that_are_refused(tmp_path, changes, message):
     """Guards the one file that everything is split by."""
@@ -105,6 +108,22 @@ def test_a_file_of_ones_own(tmp_path):
     assert (rules.test_tasks, rules.scenes) == (frozenset('a'), {'train': 3})
     with pytest.raises(DataError, match='none'):
         read_splits(tmp_path / 'none.yaml')
+
+
+def test_patterns_hold_out_by_name(tmp_path):
+    """Guards things and labs that are held out: the first rule that fits decides."""
+    rules = read_splits(write(tmp_path / 's.yaml', test_embodiments=['ur5e'], held_out={
+        'test_object': {'tasks': ['*-duck*']}, 'test_lab': {'scenes': ['test-*']}}))
+
+    def split(task, scene='train-1', embodiment='panda'):
+        return rules.of(task_id=task, scene=scene, embodiment=embodiment, seed=0, episode_id='e')
+
+    assert split('Lift the duck') == split('lift-the-duck', 'test-1') == 'test_object'
+    assert split('lift-the-cube') == 'train' and split('lift-the-cube', 'test-1') == 'test_lab'
+    assert split('a') == 'test_task' and split('lift-the-duck', embodiment='ur5e') == (
+        'test_embodiment')
+    assert [rules.of_task(task) for task in ('lift the duck', 'a', 'b', 'c')] == [
+        'test_object', 'test_task', 'validation', '']
 
 
 @pytest.mark.parametrize('scene', ['test', 'view', 'validation', 'view-of-the-lab', 'test-bench'])

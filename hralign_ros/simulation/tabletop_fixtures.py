@@ -77,8 +77,8 @@ def _post(
 ) -> None:
     """Add a handle whose middle is there."""
     if ball:
-        add_part(spec, part, Part('cylinder', (0.005, 0.012), (at[0], at[1], at[2] - 0.02),
-                            paint='steel'))
+        below = (at[0], at[1], at[2] - 0.02)
+        add_part(spec, part, Part('cylinder', (0.005, 0.012), below, paint='steel'))
         add_part(spec, part, Part('sphere', (0.0125,), at, paint=name), slips=True)
     else:
         add_part(spec, part, Part('capsule', (0.008, 0.026), at, paint=name), slips=True)

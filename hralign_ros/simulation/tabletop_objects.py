@@ -251,8 +251,8 @@ def _single() -> Iterable[Kind]:
     yield Kind('apple', (_ball(0.021, 0.021, 'red'), _rod(0.002, 0.012, (0, 0, 0.046), 'brown'),
                          _egg(0.009, 0.005, 0.002, (0.008, 0, 0.046), 'leaf')),
                grip=(0.02, 0.0), radius=0.022, height=0.05, rolls=True)
-    yield Kind('pear', (_ball(0.021, 0.021, 'green'), _egg(0.013, 0.013, 0.022, (0, 0, 0.042),
-                                                          'green'),
+    yield Kind('pear', (_ball(0.021, 0.021, 'green'),
+                        _egg(0.013, 0.013, 0.022, (0, 0, 0.042), 'green'),
                         _rod(0.002, 0.012, (0, 0, 0.068), 'brown')), grip=(0.022, 0.0),
                radius=0.022, height=0.072, rolls=True)
     yield Kind('tomato', (_egg(0.022, 0.022, 0.018, (0, 0, 0.018), 'red'), *(
@@ -276,8 +276,8 @@ def _single() -> Iterable[Kind]:
                             _rod(0.007, 0.001, (0, 0, 0.0195), 'dark')), grip=(0.010, 0.0),
                radius=0.022, height=0.02)
     yield Kind('ice cream', (_rod(0.011, 0.05, (0, 0, 0.025), 'crust'),
-                             _ball(0.018, 0.062, 'pink'), _rod(0.018, 0.004, (0, 0, 0.002),
-                                                              'crust')),
+                             _ball(0.018, 0.062, 'pink'),
+                             _rod(0.018, 0.004, (0, 0, 0.002), 'crust')),
                grip=(0.028, 0.0), radius=0.019, height=0.08)
     yield Kind('rubber duck', (_egg(0.028, 0.020, 0.017, (0, 0, 0.017), 'yellow'),
                                _ball(0.013, 0.041, 'yellow', 0.014),
@@ -287,7 +287,8 @@ def _single() -> Iterable[Kind]:
                                _ball(0.003, 0.045, 'dark', 0.023, -0.008)),
                grip=(0.016, -0.003), axes=_LIE, radius=0.03, height=0.055)
     yield Kind('snowman', (_rod(0.014, 0.006, (0, 0, 0.003), 'white'),
-                           _ball(0.020, 0.021, 'white'), _ball(0.014, 0.05, 'white'), _rod(0.015, 0.003, (0, 0, 0.062), 'dark'),
+                           _ball(0.020, 0.021, 'white'), _ball(0.014, 0.05, 'white'),
+                           _rod(0.015, 0.003, (0, 0, 0.062), 'dark'),
                            _rod(0.010, 0.016, (0, 0, 0.071), 'dark'),
                            _egg(0.009, 0.003, 0.003, (-0.018, 0, 0.05), 'orange')),
                grip=(0.022, 0.0), radius=0.021, height=0.08)

@@ -1,10 +1,11 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 """
-Make .venv-sim, the virtual environment of `hralign data simulate`: simulators and the hand model.
+Make .venv-sim, the virtual environment of `hralign data simulate` and of the simulated arm.
 
-It is apart from .venv because robosuite wants numpy 1. Standard library only, Python 3.11 or
-3.12. A second run does nothing; an interrupted one resumes.
+It has the simulators and the hand model, and ROS 2 from wheels where none is sourced. It is apart
+from .venv because robosuite wants numpy 1. Standard library only, Python 3.11 or 3.12. A second
+run does nothing; an interrupted one resumes.
 """
 from __future__ import annotations
 
@@ -15,7 +16,17 @@ import sys
 import tarfile
 import tempfile
 
-from setup_env import check_python, Environment, report, ROOT, say, SetupError
+from setup_env import (
+    check_python,
+    Environment,
+    LOCK,
+    read,
+    report,
+    ROOT,
+    say,
+    SetupError,
+    SOURCED,
+)
 
 VENV = Environment('.venv-sim')
 # WebXR's generic hand (MIT): a skinned human hand with 25 joints.
@@ -29,6 +40,20 @@ PROGRAM = """\
 export HRALIGN_HAND_MODEL="${{HRALIGN_HAND_MODEL:-{hand}}}"
 export MUJOCO_GL="${{MUJOCO_GL:-egl}}" OMP_NUM_THREADS="${{OMP_NUM_THREADS:-1}}"
 exec env PYTHONPATH={root} {python} -m hralign_ros.cli "$@"
+"""
+ARM_SIM = """\
+#!/bin/bash
+# Written by tools/setup_sim.py: the node arm_sim, with the simulators and both built packages.
+if [ -z "${{ROS_DISTRO:-}}" ]; then
+  # Of the other virtual environment, if this is started from there.
+  unset AMENT_PREFIX_PATH CMAKE_PREFIX_PATH LD_LIBRARY_PATH PYTHONPATH
+  unset _ROS_WHEELS_BOOTSTRAP_COMPLETE
+fi
+. {root}/tools/env.sh
+[ -n "${{ROS_DISTRO:-}}" ] || export AMENT_PREFIX_PATH="{folder}:$AMENT_PREFIX_PATH"
+export PYTHONPATH="{root}${{PYTHONPATH:+:$PYTHONPATH}}" MUJOCO_GL="${{MUJOCO_GL:-egl}}"
+export OMP_NUM_THREADS="${{OMP_NUM_THREADS:-1}}"
+exec {python} -m hralign_ros.nodes.arm_sim "$@"
 """
 
 
@@ -66,11 +91,21 @@ def fetch_hand() -> Path:
 def set_up() -> None:
     """Install the simulators and the hand; write the program that finds both."""
     check_python(11, 12)
-    VENV.install('sim', options=[])
+    if SOURCED:
+        VENV.install('sim', options=[])
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            # The same ROS 2 as in .venv; of all else the simulators have versions of their own.
+            pins = Path(folder, 'pins.txt')
+            pins.write_text('\n'.join(line for line in read(LOCK).splitlines()
+                                      if line.startswith('ros-')), encoding='utf-8')
+            VENV.install('sim', 'ros', options=['-c', pins])
     hand = fetch_hand()
-    program = VENV.folder / 'bin/hralign'
-    program.write_text(PROGRAM.format(hand=hand, root=ROOT, python=VENV.python), encoding='utf-8')
-    program.chmod(0o755)
+    for name, text in (('hralign', PROGRAM), ('arm_sim', ARM_SIM)):
+        program = VENV.folder / 'bin' / name
+        program.write_text(text.format(hand=hand, root=ROOT, python=VENV.python,
+                                       folder=VENV.folder), encoding='utf-8')
+        program.chmod(0o755)
     print('ready: .venv-sim/bin/hralign data simulate --output DIRECTORY')
 
 

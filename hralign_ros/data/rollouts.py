@@ -1,17 +1,13 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""
-Attempts of policies: one line of rollouts.jsonl for each that is finished.
-
-A process that is killed may leave a line that is cut off; it counts as not there.
-"""
+"""Attempts of policies: one line of rollouts.jsonl for each that is finished."""
 
 from dataclasses import asdict, dataclass
-import json
 from pathlib import Path
 
 from hralign_ros.data.manifest import DataError
+from hralign_ros.runtime.json_lines import add_line, read_lines
 
 FILE_NAME = 'rollouts.jsonl'
 
@@ -48,14 +44,11 @@ def read_rollouts(folder: Path) -> list[Rollout]:
 
     :raises DataError: a line is not a good one, but for a last one that is cut off.
     """
-    path = folder / FILE_NAME
-    if not path.exists():
-        return []
-    found = []
-    for number, line in enumerate(path.read_text(encoding='utf-8').split('\n')[:-1], 1):
+    path, found = folder / FILE_NAME, []
+    for number, row in read_lines(path):
         try:
-            found.append(Rollout(**json.loads(line)))
-        except (ValueError, TypeError) as error:
+            found.append(Rollout(**row))
+        except TypeError as error:
             raise DataError(f'{path}: line {number} is no attempt of a policy ({error}); delete '
                             'it, and the attempt is made again') from error
     return found
@@ -63,10 +56,4 @@ def read_rollouts(folder: Path) -> list[Rollout]:
 
 def add_rollout(folder: Path, rollout: Rollout) -> None:
     """Add an attempt; a last line that is cut off is taken away first."""
-    line = (json.dumps(asdict(rollout)) + '\n').encode()
-    with open(folder / FILE_NAME, 'ab+') as file:
-        end = file.seek(0, 2)
-        file.seek(0)
-        text = file.read(end)
-        file.truncate(text.rfind(b'\n') + 1)
-        file.write(line)
+    add_line(folder / FILE_NAME, asdict(rollout))

@@ -9,11 +9,12 @@ try:
         ActionChunk,
         EmbeddingPart,
         EncoderInfo,
+        SceneState,
         SuccessProbability,
         TaskEmbedding,
         TaskInfo,
     )
-    from hralign_msgs.srv import LabelEpisode, SetTask, StartEpisode
+    from hralign_msgs.srv import LabelEpisode, SetScene, SetTask, StartEpisode
 except ImportError as error:
     raise SystemExit(
         f'hralign_msgs cannot be imported ({error}). colcon stops at a package and does not see '
@@ -21,5 +22,6 @@ except ImportError as error:
         "    colcon build --base-paths src 'src/*/hralign_msgs'\n"
         'then source install/setup.bash and start again') from error
 
-__all__ = ['ActionChunk', 'EmbeddingPart', 'EncoderInfo', 'LabelEpisode', 'SetTask',
-           'StartEpisode', 'SuccessProbability', 'TaskEmbedding', 'TaskInfo', 'WaitForSuccess']
+__all__ = ['ActionChunk', 'EmbeddingPart', 'EncoderInfo', 'LabelEpisode', 'SceneState',
+           'SetScene', 'SetTask', 'StartEpisode', 'SuccessProbability', 'TaskEmbedding',
+           'TaskInfo', 'WaitForSuccess']

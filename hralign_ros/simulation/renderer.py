@@ -122,7 +122,7 @@ class Renderer:
         """Video third-person and wrist view of the robot; `model` holds what a reset edited."""
         self._dress(model, appearance)
         third, wrist = [], []
-        option, camera = self._option(_ROBOT), self._camera(appearance)
+        option, camera = self._option(_ROBOT), self.camera(appearance)
         for number, shot in enumerate(shots):
             self._data.qpos[:] = shot.qpos
             if perturbation is not None:
@@ -137,7 +137,7 @@ class Renderer:
                      appearance: Appearance) -> list[Pixels]:
         """Video the third-person view of a hand doing the same."""
         self._dress(model, appearance)
-        option, camera = self._option(_PERSON), self._camera(appearance)
+        option, camera = self._option(_PERSON), self.camera(appearance)
         frames = []
         for shot in shots:
             self._data.qpos[:] = shot.qpos
@@ -171,7 +171,8 @@ class Renderer:
         option.skingroup[:] = who == _PERSON
         return option
 
-    def _camera(self, appearance: Appearance) -> Any:
+    def camera(self, appearance: Appearance) -> Any:
+        """Return MuJoCo's free camera (MjvCamera) from which a scene is seen in third person."""
         stage, camera = self._stage, mujoco.MjvCamera()
         camera.type = mujoco.mjtCamera.mjCAMERA_FREE
         camera.distance = stage.distance * appearance.distance

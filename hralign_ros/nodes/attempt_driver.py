@@ -1,0 +1,352 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Attempts of a policy node on a simulated arm: set up a scene, start, watch, stop.
+
+What is counted is what the nodes publish; the truth comes from the simulation, and neither the
+encoder nor the policy hears of it. All times are those of the nodes' clock, in seconds from the
+moment from which images show the scene; only latencies are of the system's clock.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+import math
+import time
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import TwistStamped
+from hralign_ros.nodes.conversions import ns_to_stamp, stamp_to_ns
+from hralign_ros.nodes.image_subscriptions import decode
+from hralign_ros.nodes.interfaces import (
+    ActionChunk,
+    LabelEpisode,
+    SceneState,
+    SetScene,
+    StartEpisode,
+    SuccessProbability,
+    TaskEmbedding,
+)
+from hralign_ros.runtime.decision import Decision, Status
+from hralign_ros.runtime.errors import HralignError
+from hralign_ros.runtime.images import Image
+from hralign_ros.runtime.recordings import header_stamp
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import (
+    DurabilityPolicy,
+    qos_profile_sensor_data,
+    QoSProfile,
+    ReliabilityPolicy,
+)
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import Image as ImageMessage
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+
+VIEWS = ('third_person', 'wrist')
+WAITING = 'waiting for ~/start'
+# How long a service or a node may take [s], on the system's clock.
+_PATIENCE = 60.0
+# After the truth a decision may come for so long, and after a decision the truth, simulated [s].
+LINGER_S, _AFTER_S = 2.0, 0.5
+# Images are kept so often [s].
+_FILM_S = 0.1
+_RELIABLE = QoSProfile(depth=200, reliability=ReliabilityPolicy.RELIABLE)
+_LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
+                      durability=DurabilityPolicy.TRANSIENT_LOCAL)
+_DECIDED = {Decision.SUCCESS: 'success', Decision.FAILURE: 'failure'}
+
+
+class AttemptError(HralignError):
+    """A node does not answer, or refuses."""
+
+
+@dataclass
+class Seen:
+    """
+    What was published during one attempt, stamps in nanoseconds.
+
+    :param truths: stamp, and whether the task was accomplished then.
+    :param moves: stamps of twists that were not zero.
+    :param came: when each of them came, on the system's clock [s].
+    :param shown: by stamp, when images of the first view came, on the system's clock [s].
+    :param chunks: stamp of the pixels, and when the chunk was decided on.
+    :param embeddings: stamp, and when it was published.
+    :param ticks: stamp, decision, probability or NaN, status.
+    :param film: stamp, view and serialised image.
+    """
+
+    truths: list[tuple[int, bool]] = field(default_factory=list)
+    moves: list[int] = field(default_factory=list)
+    came: list[float] = field(default_factory=list)
+    shown: dict[int, float] = field(default_factory=dict)
+    chunks: list[tuple[int, int]] = field(default_factory=list)
+    embeddings: list[tuple[int, int]] = field(default_factory=list)
+    ticks: list[tuple[int, Decision, float, int]] = field(default_factory=list)
+    film: list[tuple[int, str, bytes]] = field(default_factory=list)
+    limit_ns: int = 0
+
+    @property
+    def now(self) -> int:
+        """Tell the newest time of the simulation [ns]; 0: none."""
+        return self.truths[-1][0] if self.truths else 0
+
+    @property
+    def accomplished(self) -> int:
+        """Tell when the task was first accomplished [ns]; 0: not so far."""
+        return next((stamp for stamp, there in self.truths if there), 0)
+
+    @property
+    def decided(self) -> tuple[int, Decision] | None:
+        """Tell the first decision that ends an attempt, and when."""
+        return next(((stamp, decision) for stamp, decision, _, _ in self.ticks
+                     if decision in _DECIDED), None)
+
+    def over(self) -> bool:
+        """Tell whether the attempt has come to its end, one way or the other."""
+        if self.decided is not None and self.now - self.decided[0] > _AFTER_S * 1e9:
+            return True
+        if self.accomplished:
+            return self.now - self.accomplished > LINGER_S * 1e9
+        return bool(self.moves) and self.now - self.moves[0] > self.limit_ns
+
+    def images(self, view: str) -> list[tuple[int, Image]]:
+        """Decode what was kept of a view, uint8 [H, W, 3] RGB, oldest first."""
+        return [(stamp, decode(deserialize_message(data, ImageMessage))[0])
+                for stamp, one, data in self.film if one == view]
+
+
+class AttemptDriver(Node):
+    """
+    Drive attempts, one after the other, on an executor of its own.
+
+    :param max_age_s: the policy's; to count commands on older embeddings.
+    :param label: tell a recorder what came of each attempt.
+    """
+
+    def __init__(self, max_age_s: float, *, label: bool = False) -> None:
+        super().__init__('attempt_driver')
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self)
+        self._max_age = round(max_age_s * 1e9)
+        self.seen = Seen()
+        self._open = False
+        self._since = 0
+        self._old_episode: int | None = None
+        self._episode: int | None = None
+        self._scene = -1
+        self._policy_state = ''
+        self._kept = dict.fromkeys(VIEWS, 0)
+        self._withheld: dict[str, int] = {}
+        self._factors: list[float] = []
+        self.create_subscription(SceneState, 'arm_sim/truth', self._on_truth, _RELIABLE)
+        self.create_subscription(TwistStamped, 'policy/twist', self._on_twist, _RELIABLE)
+        self.create_subscription(ActionChunk, 'policy/chunk', self._on_chunk, _RELIABLE)
+        self.create_subscription(String, 'policy/state', self._on_state, _LATCHED)
+        self.create_subscription(TaskEmbedding, 'encoder/embedding', self._on_embedding, _RELIABLE)
+        self.create_subscription(SuccessProbability, 'encoder/success', self._on_success,
+                                 _RELIABLE)
+        self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, _RELIABLE)
+        for view in VIEWS:
+            self.create_subscription(
+                ImageMessage, f'{view}/image_raw',
+                partial(self._on_image, view), qos_profile_sensor_data, raw=True)
+        self._set_scene = self.create_client(SetScene, 'arm_sim/set_scene')
+        self._start = self.create_client(Trigger, 'policy/start')
+        self._stop = self.create_client(Trigger, 'policy/stop')
+        self._next_episode = self.create_client(StartEpisode, 'encoder/start_episode')
+        self._label = self.create_client(LabelEpisode, 'recorder/label_episode') \
+            if label else None
+
+    def wait_ready(self, alive: Callable[[], None]) -> None:
+        """
+        Wait until arm, encoder and policy are there.
+
+        :param alive: raises where one of them has ended.
+        :raises AttemptError: one of them is not there in time.
+        """
+        self._until(lambda: self._waiting() and self.seen.now, alive,
+                    'the policy node and the simulated arm')
+        self._until(lambda: self.count_publishers('encoder/embedding'), alive, 'the encoder')
+        if self._label is not None:
+            self._until(self._label.service_is_ready, alive, 'the recorder')
+
+    def attempt(self, seed: int, alive: Callable[[], None],
+                show: Callable[[Seen], None]) -> dict[str, Any]:
+        """
+        Make one attempt.
+
+        :param alive: raises where a node has ended.
+        :param show: given what has been seen so far, a few times a second.
+        :returns: what came of it, for a line of attempts.jsonl.
+        :raises AttemptError: a node does not answer, or refuses.
+        """
+        wall = time.monotonic()
+        answer = self._call(self._set_scene, SetScene.Request(seed=seed), alive)
+        if not answer.accepted:
+            raise AttemptError(f'arm_sim/set_scene: {answer.message}')
+        self._since, self._scene = stamp_to_ns(answer.start), seed
+        self._old_episode, self._episode = self._episode or self._old_episode, None
+        self.seen, before, self._factors = Seen(), dict(self._withheld), []
+        self._kept = dict.fromkeys(VIEWS, 0)
+        self._open = True
+        self._until(lambda: self.seen.now, alive, f'the scene {seed}')
+        began = self._call(self._start, Trigger.Request(), alive)
+        if not began.success:
+            raise AttemptError(f'policy/start: {began.message}')
+        # A policy that never moves fails the attempt, and the reason is in its state.
+        last = time.monotonic()
+        problem, patience = '', time.monotonic() + _PATIENCE
+        while not self.seen.over():
+            self._spin(alive)
+            if time.monotonic() - last > 0.2:
+                last = time.monotonic()
+                show(self.seen)
+            if not self.seen.moves and time.monotonic() > patience:
+                problem = self._policy_state
+                break
+        self._call(self._stop, Trigger.Request(), alive)
+        self._until(lambda: self._waiting(), alive, 'the end of the attempt')
+        self._open = False
+        outcome = self._outcome()
+        self._tell_recorder(bool(outcome['success']), alive)
+        return {'seed': seed, 'problem': problem, **outcome,
+                'withheld': {name: count - before.get(name, 0)
+                             for name, count in sorted(self._withheld.items())
+                             if count > before.get(name, 0)},
+                'real_time_factor': round(min(self._factors, default=math.nan), 3),
+                'wall_s': round(time.monotonic() - wall, 2)}
+
+    def _tell_recorder(self, success: bool, alive: Callable[[], None]) -> None:
+        """Label the attempt, if it is recorded; that ends before the next scene is set up."""
+        if self._label is None or self._episode is None:
+            return
+        self._call(self._next_episode, StartEpisode.Request(), alive)
+        request = LabelEpisode.Request(
+            outcome=LabelEpisode.Request.OUTCOME_SUCCESS if success
+            else LabelEpisode.Request.OUTCOME_FAILURE, by='human:simulation')
+        request.episode_id = ns_to_stamp(self._episode)
+        if success:
+            request.success_time = ns_to_stamp(self.seen.accomplished)
+        # What is recorded waits for a while before it is written.
+        end = time.monotonic() + _PATIENCE
+        answer = self._call(self._label, request, alive)
+        while not answer.accepted and time.monotonic() < end:
+            self._spin(alive)
+            answer = self._call(self._label, request, alive)
+        if not answer.accepted:
+            raise AttemptError(f'recorder/label_episode: {answer.message}')
+
+    def _outcome(self) -> dict[str, Any]:
+        """Count what was seen."""
+        seen, since = self.seen, self._since
+        begin = seen.moves[0] if seen.moves else 0
+
+        def seconds(stamp: int) -> float:
+            return round((stamp - since) * 1e-9, 3)
+
+        there = seen.accomplished
+        success = bool(there and begin and there - begin <= seen.limit_ns)
+        waited = []
+        for pixels, decided in seen.chunks:
+            after = bisect_right(seen.moves, decided - 1)
+            if after < len(seen.moves) and pixels in seen.shown:
+                waited.append(round(seen.came[after] - seen.shown[pixels], 4))
+        published = sorted((when, stamp) for stamp, when in seen.embeddings)
+        old = 0
+        for stamp in seen.moves:
+            newest = max((one for when, one in published if when <= stamp), default=0)
+            old += stamp - newest > self._max_age
+        ticks = [tick for tick in seen.ticks if tick[0] >= begin]
+        return {
+            'success': success, 'first_command_s': seconds(begin) if begin else None,
+            'accomplished_s': seconds(there) if there else None,
+            'decision': _DECIDED[seen.decided[1]] if seen.decided else '',
+            'decided_s': seconds(seen.decided[0]) if seen.decided else None,
+            'end_s': seconds(seen.now), 'limit_s': seen.limit_ns * 1e-9,
+            'commands': len(seen.moves), 'commands_on_old_embedding': old,
+            'chunks': len(seen.chunks), 'image_to_command_s': waited,
+            'ticks': len(ticks),
+            'out_of_distribution': sum(
+                bool(status & Status.OUT_OF_DISTRIBUTION) for *_, status in ticks),
+            'abstained': sum(decision == Decision.ABSTAIN for _, decision, _, _ in ticks)}
+
+    # What comes in.
+
+    def _on_truth(self, message: SceneState) -> None:
+        stamp = stamp_to_ns(message.header.stamp)
+        if self._open and (message.seed != self._scene or stamp < self._since):
+            return
+        self.seen.truths.append((stamp, bool(message.accomplished)))
+        self.seen.limit_ns = stamp_to_ns(message.limit)
+
+    def _on_twist(self, message: TwistStamped) -> None:
+        linear, angular = message.twist.linear, message.twist.angular
+        if self._open and any((linear.x, linear.y, linear.z, angular.x, angular.y, angular.z)):
+            self.seen.moves.append(stamp_to_ns(message.header.stamp))
+            self.seen.came.append(time.monotonic())
+
+    def _on_chunk(self, message: ActionChunk) -> None:
+        if self._open:
+            self._episode = stamp_to_ns(message.episode_id)
+            self.seen.chunks.append(
+                (stamp_to_ns(message.header.stamp), stamp_to_ns(message.publish_time)))
+
+    def _on_state(self, message: String) -> None:
+        self._policy_state = message.data
+
+    def _on_embedding(self, message: TaskEmbedding) -> None:
+        if self._open:
+            self.seen.embeddings.append(
+                (stamp_to_ns(message.header.stamp), stamp_to_ns(message.publish_time)))
+
+    def _on_success(self, message: SuccessProbability) -> None:
+        episode, stamp = stamp_to_ns(message.episode_id), stamp_to_ns(message.header.stamp)
+        if self._open and stamp >= self._since and episode != self._old_episode:
+            self.seen.ticks.append((
+                stamp, Decision(message.decision),
+                float(message.probability) if message.probability_valid else math.nan,
+                int(message.status)))
+
+    def _on_image(self, view: str, data: bytes) -> None:
+        stamp = header_stamp(data)
+        if view == VIEWS[0]:
+            self.seen.shown.setdefault(stamp, time.monotonic())
+        if self._open and stamp >= self._since and stamp - self._kept[view] >= _FILM_S * 1e9:
+            self._kept[view] = stamp
+            self.seen.film.append((stamp, view, bytes(data)))
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            for pair in status.values:
+                if status.name == '/policy: commands' and pair.key.startswith('withheld_'):
+                    self._withheld[pair.key.removeprefix('withheld_')] = int(pair.value)
+                elif status.name == '/arm_sim: simulation' and pair.key == 'real_time_factor':
+                    self._factors.append(float(pair.value))
+
+    # Waiting.
+
+    def _waiting(self) -> bool:
+        return self._policy_state.startswith(WAITING)
+
+    def _spin(self, alive: Callable[[], None]) -> None:
+        alive()
+        self._executor.spin_once(timeout_sec=0.1)
+
+    def _until(self, condition: Callable[[], Any], alive: Callable[[], None], what: str) -> None:
+        end = time.monotonic() + _PATIENCE
+        while not condition():
+            self._spin(alive)
+            if time.monotonic() > end:
+                raise AttemptError(f'{what} did not come in {_PATIENCE:g} s (the policy: '
+                                   f'{self._policy_state or "says nothing"})')
+
+    def _call(self, client: Any, request: Any, alive: Callable[[], None]) -> Any:
+        self._until(client.service_is_ready, alive, client.srv_name)
+        future = client.call_async(request)
+        self._until(future.done, alive, f'the answer of {client.srv_name}')
+        return future.result()

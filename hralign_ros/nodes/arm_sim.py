@@ -71,14 +71,15 @@ class ArmSim(Node):
     """
     Step the simulation, publish what its sensors see, and follow commands.
 
+    :param simulation: a module with ArmWorld and STEP_S, as simulation.arm has them; None: that.
     :raises ParameterError: a parameter has a value that cannot be used.
     :raises DataError: the simulators are not installed; unknown lab.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, simulation: Any = None) -> None:
         super().__init__('arm_sim', enable_logger_service=True)
         self._values = values = declared(self, PARAMETERS)
-        simulation = _simulation()
+        simulation = simulation or _simulation()
         self._world = simulation.ArmWorld(values['task'], values['arm'], values['lab'])
         self._step_s = float(simulation.STEP_S)
         self._faults = Faults(

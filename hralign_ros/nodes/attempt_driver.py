@@ -20,6 +20,7 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import TwistStamped
 from hralign_ros.nodes.conversions import ns_to_stamp, stamp_to_ns
+from hralign_ros.nodes.diagnostics import ERROR, WARN
 from hralign_ros.nodes.image_subscriptions import decode
 from hralign_ros.nodes.interfaces import (
     ActionChunk,
@@ -50,7 +51,7 @@ from std_srvs.srv import Trigger
 VIEWS = ('third_person', 'wrist')
 WAITING = 'waiting for ~/start'
 # How long a service or a node may take [s], on the system's clock.
-_PATIENCE = 60.0
+_PATIENCE, _AGAIN_S = 60.0, 10.0
 # After the truth a decision may come for so long, and after a decision the truth, simulated [s].
 LINGER_S, _AFTER_S = 2.0, 0.5
 # Images are kept so often [s].
@@ -140,6 +141,8 @@ class AttemptDriver(Node):
         self._episode: int | None = None
         self._scene = -1
         self._policy_state = ''
+        # What diagnostics complain of, by name.
+        self._complaints: dict[str, tuple[bytes, str]] = {}
         self._kept = dict.fromkeys(VIEWS, 0)
         self._withheld: dict[str, int] = {}
         self._factors: list[float] = []
@@ -169,7 +172,14 @@ class AttemptDriver(Node):
         :param alive: raises where one of them has ended.
         :raises AttemptError: one of them is not there in time.
         """
-        self._until(lambda: self._waiting() and self.seen.now, alive,
+        def there() -> bool:
+            # One that cannot be configured says so, and stays as it is.
+            for name in ('/encoder: model', '/policy: policy'):
+                if self._complaints.get(name, (WARN, ''))[0] == ERROR:
+                    raise AttemptError(f'{name.lstrip("/")}: {self._complaints[name][1]}')
+            return bool(self._waiting() and self.seen.now)
+
+        self._until(there, alive,
                     'the policy node and the simulated arm')
         self._until(lambda: self.count_publishers('encoder/embedding'), alive, 'the encoder')
         if self._label is not None:
@@ -196,7 +206,8 @@ class AttemptDriver(Node):
         self._open = True
         self._until(lambda: self.seen.now, alive, f'the scene {seed}')
         began = self._call(self._start, Trigger.Request(), alive)
-        if not began.success:
+        # Where an answer was lost and the question came twice, the second is refused.
+        if not began.success and self._waiting():
             raise AttemptError(f'policy/start: {began.message}')
         # A policy that never moves fails the attempt, and the reason is in its state.
         last = time.monotonic()
@@ -322,6 +333,10 @@ class AttemptDriver(Node):
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
+            if status.level in (ERROR, WARN):
+                self._complaints[status.name] = status.level, status.message
+            else:
+                self._complaints.pop(status.name, None)
             for pair in status.values:
                 if status.name == '/policy: commands' and pair.key.startswith('withheld_'):
                     self._withheld[pair.key.removeprefix('withheld_')] = int(pair.value)
@@ -342,11 +357,23 @@ class AttemptDriver(Node):
         while not condition():
             self._spin(alive)
             if time.monotonic() > end:
-                raise AttemptError(f'{what} did not come in {_PATIENCE:g} s (the policy: '
-                                   f'{self._policy_state or "says nothing"})')
+                raise AttemptError('. '.join((
+                    f'{what} did not come in {_PATIENCE:g} s',
+                    f'The policy: {self._policy_state or "says nothing"}',
+                    *(f'{name.lstrip("/")}: {text}'
+                      for name, (_, text) in self._complaints.items()))))
 
     def _call(self, client: Any, request: Any, alive: Callable[[], None]) -> Any:
+        """Call a service; a server that has not discovered the client yet is asked again."""
         self._until(client.service_is_ready, alive, client.srv_name)
-        future = client.call_async(request)
-        self._until(future.done, alive, f'the answer of {client.srv_name}')
-        return future.result()
+        futures, asked = [client.call_async(request)], time.monotonic()
+
+        def answered() -> bool:
+            nonlocal asked
+            if time.monotonic() - asked > _AGAIN_S:
+                futures.append(client.call_async(request))
+                asked = time.monotonic()
+            return any(future.done() for future in futures)
+
+        self._until(answered, alive, f'the answer of {client.srv_name}')
+        return next(future.result() for future in futures if future.done())

@@ -221,12 +221,11 @@ def _check_alone(driver: AttemptDriver) -> None:
     end = time.monotonic() + _LOOK_S
     while time.monotonic() < end:
         for topic in ('/clock', '/joint_states', '/policy/twist', '/encoder/embedding'):
-            others = {*driver.get_publishers_info_by_topic(topic)} if topic else set()
-            names = sorted({one.node_name for one in others})
-            if names:
+            if driver.count_publishers(topic):
                 raise AttemptError(
-                    f'{", ".join(names)} on this ROS domain publishes {topic}: the simulated arm '
-                    'would be in its way. End it, or set ROS_DOMAIN_ID to a number of your own')
+                    f'somebody on this ROS domain publishes {topic}, and the simulated arm would '
+                    f'be in the way (`ros2 topic info -v {topic}` names the node). End that, or '
+                    'set ROS_DOMAIN_ID to a number of your own')
         time.sleep(0.1)
 
 

@@ -51,7 +51,7 @@ class NodeProcess:
     """
     One of our nodes as a process, its output kept in a file.
 
-    :param module: under hralign_ros.nodes.
+    :param module: under hralign_ros.nodes; or a file.
     :param parameters: by name, as YAML text.
     """
 
@@ -60,7 +60,8 @@ class NodeProcess:
         arguments: tuple[str, ...] = (), environment: dict[str, str] | None = None,
     ) -> None:
         self.log = log
-        command = [sys.executable, '-m', f'hralign_ros.nodes.{module}', '--ros-args']
+        program = [module] if module.endswith('.py') else ['-m', f'hralign_ros.nodes.{module}']
+        command = [sys.executable, *program, '--ros-args']
         for name, value in (parameters or {}).items():
             command += ['-p', f'{name}:={value}']
         with open(log, 'wb') as output:
@@ -165,7 +166,7 @@ class Harness:
             parameters = {
                 'stuck_after_s': '0.0', 'bundle': str(robot_bundle()), **parameters}
         process = NodeProcess(
-            module, self.folder / f'{module}_{len(self.processes)}.log',
+            module, self.folder / f'{Path(module).stem}_{len(self.processes)}.log',
             {name.replace('__', '.'): value for name, value in parameters.items()},
             arguments, environment)
         self.processes.append(process)

@@ -27,10 +27,10 @@ SETUP = @command -v $(PYTHON) >/dev/null || \
 ENTER = . tools/env.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bundle bench fuzz soak sim clean distclean
+.PHONY: help setup demo test test-sim closed-loop lint bundle bench fuzz soak sim clean distclean
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
 
 setup:  ## virtual environment, ROS 2 where none is sourced, both packages built
 	$(SETUP) demo
@@ -44,6 +44,15 @@ demo:  ## run the node on recorded video: make demo WRIST=a.mp4 THIRD_PERSON=b.m
 test:  ## build, all tests, linters, type check
 	$(SETUP) demo test adapt --rebuild
 	@tools/run_tests.sh
+
+test-sim:  ## the tests that need the simulators; `make sim` first
+	$(SETUP) demo test
+	@tools/test_sim.sh $(ARGS)
+
+closed-loop:  ## a simulated arm over ROS: demonstrations, a policy, 20 attempts; TASK=, ARM=, SPEED=
+	$(SETUP) demo adapt
+	@$(MAKE) --no-print-directory sim
+	@tools/closed_loop.sh $(ARGS)
 
 lint:  ## linters and type check only
 	$(SETUP) test

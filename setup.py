@@ -94,6 +94,7 @@ setup(
     python_requires='>=3.10',
     entry_points={
         'console_scripts': [
+            'arm_sim = hralign_ros.nodes.arm_sim:main',
             'encoder_node = hralign_ros.nodes.encoder_node:main',
             'policy = hralign_ros.nodes.policy:main',
             'policy_example = hralign_ros.nodes.policy_example:main',

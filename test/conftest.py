@@ -15,16 +15,15 @@ from importlib.util import find_spec
 import os
 from pathlib import Path
 import signal
-import socket
 import tempfile
 
 import pytest
+from support.domain import take_domain
 
 # Bundles to test with.
 pytest_plugins = ['support.bundles']
 
 ROOT = Path(__file__).resolve().parents[1]
-_FIRST_PORT = 32768
 # Folder of tests -> packages without which nothing in it can run; `make test` installs them.
 _VIDEOS = ('av', 'pyarrow')
 _TORCH = (*_VIDEOS, 'torch', 'torchvision', 'timm', 'onnxscript', 'transformers', 'sklearn')
@@ -56,23 +55,7 @@ def pytest_pycollect_makemodule(module_path, parent):
     return None
 
 
-def _take_domain() -> socket.socket:
-    """Take a free domain id from 1 to 100 by holding the port that stands for it."""
-    start = os.getpid() % 100
-    for offset in range(100):
-        domain = 1 + (start + offset) % 100
-        holder = socket.socket()
-        try:
-            holder.bind(('127.0.0.1', _FIRST_PORT + domain))
-        except OSError:
-            holder.close()
-            continue
-        os.environ['ROS_DOMAIN_ID'] = str(domain)
-        return holder
-    raise RuntimeError('all 100 ROS domain ids are taken; end some of the runs')
-
-
-DOMAIN = _take_domain()
+DOMAIN = take_domain()
 # A shell has what it starts in the background ignore SIGINT, and children inherit that: a command
 # that a test interrupts would go on for ever.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -41,9 +41,9 @@ export HRALIGN_HAND_MODEL="${{HRALIGN_HAND_MODEL:-{hand}}}"
 export MUJOCO_GL="${{MUJOCO_GL:-egl}}" OMP_NUM_THREADS="${{OMP_NUM_THREADS:-1}}"
 exec env PYTHONPATH={root} {python} -m hralign_ros.cli "$@"
 """
-ARM_SIM = """\
-#!/bin/bash
-# Written by tools/setup_sim.py: the node arm_sim, with the simulators and both built packages.
+# Sourced by bash: ROS 2, both built packages and the simulators.
+ENVIRONMENT = """\
+# Written by tools/setup_sim.py.
 if [ -z "${{ROS_DISTRO:-}}" ]; then
   # Of the other virtual environment, if this is started from there.
   unset AMENT_PREFIX_PATH CMAKE_PREFIX_PATH LD_LIBRARY_PATH PYTHONPATH
@@ -53,6 +53,11 @@ fi
 [ -n "${{ROS_DISTRO:-}}" ] || export AMENT_PREFIX_PATH="{folder}:$AMENT_PREFIX_PATH"
 export PYTHONPATH="{root}${{PYTHONPATH:+:$PYTHONPATH}}" MUJOCO_GL="${{MUJOCO_GL:-egl}}"
 export OMP_NUM_THREADS="${{OMP_NUM_THREADS:-1}}"
+"""
+ARM_SIM = """\
+#!/bin/bash
+# Written by tools/setup_sim.py: the node arm_sim.
+. {folder}/environment.sh
 exec {python} -m hralign_ros.nodes.arm_sim "$@"
 """
 
@@ -101,11 +106,13 @@ def set_up() -> None:
                                       if line.startswith('ros-')), encoding='utf-8')
             VENV.install('sim', 'ros', options=['-c', pins])
     hand = fetch_hand()
-    for name, text in (('hralign', PROGRAM), ('arm_sim', ARM_SIM)):
-        program = VENV.folder / 'bin' / name
+    for name, text in (('bin/hralign', PROGRAM), ('bin/arm_sim', ARM_SIM),
+                       ('environment.sh', ENVIRONMENT)):
+        program = VENV.folder / name
         program.write_text(text.format(hand=hand, root=ROOT, python=VENV.python,
                                        folder=VENV.folder), encoding='utf-8')
-        program.chmod(0o755)
+        if name.startswith('bin/'):
+            program.chmod(0o755)
     print('ready: .venv-sim/bin/hralign data simulate --output DIRECTORY')
 
 

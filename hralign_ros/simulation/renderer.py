@@ -172,7 +172,7 @@ class Renderer:
         return option
 
     def camera(self, appearance: Appearance) -> Any:
-        """Return MuJoCo's free camera (MjvCamera) from which a scene is seen in third person."""
+        """Return where a scene is seen from in third person, an MjvCamera of MuJoCo."""
         stage, camera = self._stage, mujoco.MjvCamera()
         camera.type = mujoco.mjtCamera.mjCAMERA_FREE
         camera.distance = stage.distance * appearance.distance

@@ -34,7 +34,9 @@ from hralign_ros.runtime.policy import read_policy
 
 RESULTS = ROOT / 'results/closed_loop.json'
 PAGE = ROOT / 'docs/policy.md'
-TASKS = ('lift', 'pick-can')
+# Column -> task and arm.
+TASKS = {'lift': ('lift', 'panda'), 'pick-can': ('pick-can', 'panda'),
+         'lift-ur5e': ('lift', 'ur5e'), 'pick-can-ur5e': ('pick-can', 'ur5e')}
 FIRST_SEED = 100_000
 _KNOWN = ('tool.x', 'tool.y', 'tool.z', 'gripper.width', 'object.x', 'object.y', 'object.z')
 
@@ -69,18 +71,21 @@ ROWS = {
     'known': Row('no camera, position of the object known', known=True),
     'spatial-off': Row('`spatial`, adapters off', ('spatial',), adapters=False),
     'mean-off': Row('`mean`, adapters off', ('mean',), adapters=False),
+    'default-off': Row('`spatial`, `keypoints`, `task`, adapters off',
+                       ('spatial', 'keypoints', 'task'), adapters=False),
 }
 # The second is what the first is compared with.
 PAIRS = (*((row, 'clip') for row in ('default', 'spatial', 'keypoints', 'task', 'mean')),
          ('spatial', 'mean'), ('default', 'known'), ('spatial', 'spatial-off'),
-         ('mean', 'mean-off'))
+         ('mean', 'mean-off'), ('default', 'default-off'))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make what is missing, and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or '').strip().splitlines()[0])
     parser.add_argument('work', type=Path)
-    parser.add_argument('--tasks', nargs='+', choices=TASKS, default=TASKS)
+    parser.add_argument('--tasks', nargs='+', choices=tuple(TASKS),
+                        default=tuple(TASKS))
     parser.add_argument('--demonstrations', nargs='+', type=int, default=[20])
     parser.add_argument('--rows', nargs='+', choices=tuple(ROWS), default=tuple(ROWS))
     parser.add_argument('--training-seeds', nargs='+', type=int, default=[0, 1, 2])
@@ -101,8 +106,11 @@ def make(given: argparse.Namespace) -> None:
 
     cap_threads()
     work = given.work
-    simulated('data', 'simulate-demonstrations', '--output', str(work / 'demonstrations'),
-              '--task', *given.tasks, '--episodes', str(max(given.demonstrations)), '--resume')
+    for arm in sorted({TASKS[column][1] for column in given.tasks}):
+        simulated('data', 'simulate-demonstrations', '--output', str(demonstrations(work, arm)),
+                  '--task', *(TASKS[column][0] for column in given.tasks
+                              if TASKS[column][1] == arm),
+                  '--arm', arm, '--episodes', str(max(given.demonstrations)), '--resume')
     bundles = {True: given.bundle, False: work / 'adapters_off'}
     if any(not ROWS[row].adapters for row in given.rows):
         without_adapters(given.bundle, bundles[False])
@@ -121,6 +129,11 @@ def make(given: argparse.Namespace) -> None:
                                   str(FIRST_SEED), '--resume')
 
 
+def demonstrations(work: Path, arm: str) -> Path:
+    """Name the folder of an arm's demonstrations."""
+    return work / ('demonstrations' if arm == 'panda' else f'demonstrations-{arm}')
+
+
 def train(work: Path, bundle: Path, task: str, count: int, row: str, seed: int) -> Path:
     """Train a policy unless it is there; return its folder."""
     from hralign_ros.export.policy import write_policy
@@ -131,10 +144,10 @@ def train(work: Path, bundle: Path, task: str, count: int, row: str, seed: int) 
     if not (folder / 'policy.yaml').exists():
         print(f'training {folder.name}', flush=True)
         write_policy(train_policy(
-            work / 'demonstrations', bundle, PolicyOptions(
+            demonstrations(work, TASKS[task][1]), bundle, PolicyOptions(
                 parts=chosen.parts, camera=bool(chosen.parts), episodes=count, seed=seed,
                 proprio=_KNOWN if chosen.known else ()),
-            task=task, command='python -m benchmarks.policy.closed_loop'), folder)
+            task=TASKS[task][0], command='python -m benchmarks.policy.closed_loop'), folder)
     return folder
 
 

@@ -209,14 +209,14 @@ def gather(work: Path, episodes: int) -> dict[str, Any]:
                     del found[key]
     outcomes = {key: found for key, found in outcomes.items() if found}
     cells = [{'task': task, 'demonstrations': count, 'row': row,
-              **_rounded(asdict(rate(sum(found.values()), len(found)))),
+              **rounded(asdict(rate(sum(found.values()), len(found)))),
               'by_training_seed': [sum(found[key] for key in found if key[0] == seed)
                                    for seed in sorted({seed for seed, _ in found})]}
              for (task, count, row), found in sorted(
                  outcomes.items(), key=lambda one: (one[0][1], one[0][0],
                                                     list(ROWS).index(one[0][2])))]
     comparisons = [{'demonstrations': count, 'task': task, 'row': first, 'against': second,
-                    **_rounded(asdict(compare(outcomes[task, count, first],
+                    **rounded(asdict(compare(outcomes[task, count, first],
                                               outcomes[task, count, second])))}
                    for task, count in sorted({key[:2] for key in outcomes})
                    for first, second in PAIRS
@@ -229,7 +229,7 @@ def gather(work: Path, episodes: int) -> dict[str, Any]:
         'to_oracle_points': _points(outcomes, 'default', 'known'),
         'tasks': sorted({task for task, _, _ in outcomes}), 'episodes_a_cell': episodes,
         'bundle_sha256': sorted({spec.bundle_sha256 for spec in known}),
-        'processor': _processor(),
+        'processor': processor(),
         'commands': ['python -m benchmarks.policy.closed_loop WORK --demonstrations 20 10'],
         'cells': cells, 'comparisons': comparisons}
 
@@ -253,12 +253,14 @@ def _points(
             'demonstrations': count}
 
 
-def _rounded(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: (float(f'{value:.3g}') if name == 'p_value' else round(value, 4))
+def rounded(row: dict[str, Any]) -> dict[str, Any]:
+    """Round for a file; p values to three digits."""
+    return {name: (float(f'{value:.3g}') if name.endswith('p_value') else round(value, 4))
             if isinstance(value, float) else value for name, value in row.items()}
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name this computer's processor."""
     lines = [line for line in Path('/proc/cpuinfo').read_text('utf-8').splitlines()
              if line.startswith('model name')] if Path('/proc/cpuinfo').exists() else []
     return lines[0].partition(':')[2].strip() if lines else platform.machine()

@@ -119,10 +119,10 @@ def decisions(given: argparse.Namespace) -> None:
     """Record attempts, teach a bundle from them, and try both bundles on other scenes."""
     folder = given.work / 'ros/teach'
     policies = {row: train(given, TAUGHT, row) for row in RECORDED}
-    for row, (first, count) in RECORDED.items():
-        attempts(given, policies[row], folder / f'recorded.{row}', count, first, given.bundle,
-                 '--record', str(folder / 'bags'))
     if not (folder / 'taught/bundle.yaml').exists():
+        for row, (first, count) in RECORDED.items():
+            attempts(given, policies[row], folder / f'recorded.{row}', count, first, given.bundle,
+                     '--record', str(folder / 'bags'))
         for words in (('data', 'import', 'rosbag', str(folder / 'bags'), '--output',
                        str(folder / 'attempts'), '--robot', 'panda'),
                       ('success', 'teach', '--data', str(folder / 'attempts'), '--output',

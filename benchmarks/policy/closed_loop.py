@@ -38,6 +38,11 @@ PAGE = ROOT / 'docs/policy.md'
 TASKS = {'lift': ('lift', 'panda'), 'pick-can': ('pick-can', 'panda'),
          'lift-ur5e': ('lift', 'ur5e'), 'pick-can-ur5e': ('pick-can', 'ur5e')}
 FIRST_SEED = 100_000
+# What is changed in the lab -> how the lab is called then.
+SHIFTS = {'camera moved by 3 cm': 'lab-1@3cm', 'camera moved by 3 degrees': 'lab-1@3deg',
+          'other light': 'lab-1@light', 'other table': 'lab-1@table',
+          'things that lie about': 'lab-1@distractors'}
+SHIFTED_ROWS = ('default', 'spatial', 'keypoints', 'mean', 'clip')
 _KNOWN = ('tool.x', 'tool.y', 'tool.z', 'gripper.width', 'object.x', 'object.y', 'object.z')
 
 
@@ -91,9 +96,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('--training-seeds', nargs='+', type=int, default=[0, 1, 2])
     parser.add_argument('--episodes', type=int, default=40)
     parser.add_argument('--bundle', type=Path, default=default_bundle())
+    parser.add_argument('--shifts', action='store_true', help='try policies of 20 demonstrations '
+                        'that are there in labs in which something is changed')
     parser.add_argument('--only-tables', action='store_true')
     given = parser.parse_args(arguments)
-    if not given.only_tables:
+    if given.shifts:
+        shift(given)
+    elif not given.only_tables:
         make(given)
     write_results(RESULTS, gather(given.work, given.episodes))
     rewrite(PAGE, RESULTS, tables)
@@ -127,6 +136,19 @@ def make(given: argparse.Namespace) -> None:
                                   str(work / f'attempts/{task}.{count}.{seed}'),
                                   '--episodes', str(given.episodes), '--first-seed',
                                   str(FIRST_SEED), '--resume')
+
+
+def shift(given: argparse.Namespace) -> None:
+    """Try policies where something has changed; one change after the other."""
+    rows = [row for row in SHIFTED_ROWS if row in given.rows]
+    for seed in given.training_seeds:
+        for task in given.tasks:
+            for lab in SHIFTS.values():
+                simulated('policy', 'evaluate', *(str(
+                    given.work / 'policies' / f'{task}.20.{row}.{seed}') for row in rows),
+                    '--bundle', str(given.bundle), '--output',
+                    str(given.work / f'shifted/{task}.20.{seed}'), '--lab', lab, '--episodes',
+                    str(given.episodes), '--first-seed', str(FIRST_SEED), '--resume')
 
 
 def demonstrations(work: Path, arm: str) -> Path:
@@ -192,22 +214,9 @@ def without_adapters(bundle: Path, output: Path) -> None:
 
 def gather(work: Path, episodes: int) -> dict[str, Any]:
     """Count what is there; attempts of policies that were trained anew do not count."""
-    outcomes: dict[tuple[str, int, str], dict[tuple[int, int], bool]] = {}
-    for path in sorted((work / 'attempts').glob(f'*/{ROLLOUTS}')):
-        for one in read_rollouts(path.parent):
-            manifest = work / 'policies' / one.policy / 'policy.yaml'
-            if one.seed >= FIRST_SEED + episodes or not manifest.exists() or sha256(
-                    manifest.read_bytes()).hexdigest() != one.policy_sha256:
-                continue
-            name, count, row, seed = one.policy.split('.')
-            outcomes.setdefault((name, int(count), row), {})[int(seed), one.seed] = one.success
-    # A training seed counts when all its attempts are there.
-    for found in outcomes.values():
-        for number in {number for number, _ in found}:
-            if sum(one == number for one, _ in found) < episodes:
-                for key in [key for key in found if key[0] == number]:
-                    del found[key]
-    outcomes = {key: found for key, found in outcomes.items() if found}
+    outcomes = {key[:3]: found for key, found in _outcomes(work / 'attempts', work,
+                                                           episodes).items()}
+    shifted = _outcomes(work / 'shifted', work, episodes)
     cells = [{'task': task, 'demonstrations': count, 'row': row,
               **rounded(asdict(rate(sum(found.values()), len(found)))),
               'by_training_seed': [sum(found[key] for key in found if key[0] == seed)
@@ -231,7 +240,42 @@ def gather(work: Path, episodes: int) -> dict[str, Any]:
         'bundle_sha256': sorted({spec.bundle_sha256 for spec in known}),
         'processor': processor(),
         'commands': ['python -m benchmarks.policy.closed_loop WORK --demonstrations 20 10'],
-        'cells': cells, 'comparisons': comparisons}
+        'cells': cells, 'comparisons': comparisons,
+        'shift_points': [
+            {'shift': name, 'task': task, 'row': row,
+             **rounded(asdict(rate(sum(found.values()), len(found)))),
+             **{f'against_unchanged_{key}': value for key, value in rounded(asdict(
+                 compare(found, outcomes[task, count, row]))).items()}}
+            for (task, count, row, lab), found in sorted(shifted.items())
+            for name, called in SHIFTS.items()
+            if called == lab and (task, count, row) in outcomes]}
+
+
+def _outcomes(
+    folder: Path, work: Path, episodes: int,
+) -> dict[tuple[str, int, str, str], dict[tuple[int, int], bool]]:
+    """
+    Read attempts of policies as they are now.
+
+    :returns: by task, demonstrations, row and lab: by training seed and start, whether it
+        succeeded. A training seed counts when all its attempts are there.
+    """
+    outcomes: dict[tuple[str, int, str, str], dict[tuple[int, int], bool]] = {}
+    for path in sorted(folder.glob(f'*/{ROLLOUTS}')):
+        for one in read_rollouts(path.parent):
+            manifest = work / 'policies' / one.policy / 'policy.yaml'
+            if one.seed >= FIRST_SEED + episodes or not manifest.exists() or sha256(
+                    manifest.read_bytes()).hexdigest() != one.policy_sha256:
+                continue
+            name, count, row, seed = one.policy.split('.')
+            outcomes.setdefault((name, int(count), row, one.lab), {})[
+                int(seed), one.seed] = one.success
+    for found in outcomes.values():
+        for number in {number for number, _ in found}:
+            if sum(one == number for one, _ in found) < episodes:
+                for key in [key for key in found if key[0] == number]:
+                    del found[key]
+    return {key: found for key, found in outcomes.items() if found}
 
 
 def _points(
@@ -282,7 +326,23 @@ def tables(results: Mapping[str, Any]) -> dict[str, str]:
           f'{100 * one["difference"]:+.0f} [{100 * one["low"]:+.0f}, {100 * one["high"]:+.0f}]',
           f'{one["only_first"]} : {one["only_second"]} of {one["pairs"]}', f'{one["p_value"]:.2g}']
          for one in results['comparisons']])
-    return {'closed_loop': drawn, 'compared': compared}
+    shifts = {(one['task'], one['row'], one['shift']): one
+              for one in results.get('shift_points', ())}
+    tasks = sorted({task for task, _, _ in shifts})
+    changed = table(
+        ['task', 'what the policy is given', *SHIFTS],
+        [[task, ROWS[row].title, *(_shift(shifts.get((task, row, name))) for name in SHIFTS)]
+         for task in tasks for row in SHIFTED_ROWS
+         if any((task, row, name) in shifts for name in SHIFTS)])
+    return {'closed_loop': drawn, 'compared': compared, 'shifts': changed}
+
+
+def _shift(one: Mapping[str, Any] | None) -> str:
+    if one is None:
+        return ''
+    low, high = 100 * one['against_unchanged_low'], 100 * one['against_unchanged_high']
+    return (f'{100 * one["successes"] / one["n"]:.0f} % of {one["n"]} '
+            f'({100 * one["against_unchanged_difference"]:+.0f} [{low:+.0f}, {high:+.0f}])')
 
 
 def _title(row: str) -> str:

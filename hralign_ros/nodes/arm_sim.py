@@ -130,13 +130,9 @@ class ArmSim(Node):
             late = now - self._stepped - step
             self._stepped = now - late if late < _LATE_S else now
             self._step()
-            since = 0.0
         else:
             since = min((now - self._stepped) / step, 0.99)
-        told = self._now + int(since * self._step_s * _SECOND)
-        if told > self._told:
-            self._told = told
-            self._clock_publisher.publish(ClockMessage(clock=ns_to_stamp(told)))
+            self._tell_clock(self._now + int(since * self._step_s * _SECOND))
 
     def _step(self) -> None:
         """Let one step of simulated time go by, and publish what there is to see then."""
@@ -147,8 +143,15 @@ class ArmSim(Node):
             self._counts['timeouts'] += 1
         self._world.step()
         self._counts['steps'] += 1
+        # Before the images, which would otherwise be ahead of it.
+        self._tell_clock(self._now)
         self._tell_state()
         self._tell_images()
+
+    def _tell_clock(self, told: int) -> None:
+        if told > self._told:
+            self._told = told
+            self._clock_publisher.publish(ClockMessage(clock=ns_to_stamp(told)))
 
     def _tell_state(self) -> None:
         world, stamp = self._world, ns_to_stamp(self._now)

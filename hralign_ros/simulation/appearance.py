@@ -87,7 +87,7 @@ def make_appearance(scene: str) -> Appearance:
     :param scene: <kind>-<number>; the kind decides where the camera may stand and whether there
         are distractors. <kind>-<number>@<change> is that scene with one thing changed: @10deg or
         @10cm, the third-person camera moved by so much; @light, another light; @table, another
-        table.
+        table; @distractors, four things lie about.
     :raises DataError: another change.
     """
     place, _, change = scene.partition('@')
@@ -104,8 +104,11 @@ def make_appearance(scene: str) -> Appearance:
         return replace(made, light=other.light, lightness=other.lightness)
     if change == 'table':
         return replace(made, textures=(other.textures[0], *made.textures[1:]))
+    if change == 'distractors':
+        rng = np.random.default_rng(crc32(scene.encode()))
+        return replace(made, distractors=tuple(_distractor(rng) for _ in range(4)))
     raise DataError(f"scene '{scene}': after @, allowed are degrees (@10deg), centimetres "
-                    '(@10cm), light and table')
+                    '(@10cm), light, table and distractors')
 
 
 def _draw(scene: str) -> Appearance:

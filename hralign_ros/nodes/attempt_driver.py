@@ -145,6 +145,8 @@ class AttemptDriver(Node):
         self._complaints: dict[str, tuple[bytes, str]] = {}
         self._kept = dict.fromkeys(VIEWS, 0)
         self._withheld: dict[str, int] = {}
+        # Images of each view that the recorder has in its newest bag.
+        self._recorded: dict[str, int] = {}
         self._factors: list[float] = []
         self.create_subscription(SceneState, 'arm_sim/truth', self._on_truth, _RELIABLE)
         self.create_subscription(TwistStamped, 'policy/twist', self._on_twist, _RELIABLE)
@@ -184,6 +186,9 @@ class AttemptDriver(Node):
         self._until(lambda: self.count_publishers('encoder/embedding'), alive, 'the encoder')
         if self._label is not None:
             self._until(self._label.service_is_ready, alive, 'the recorder')
+            # It answers before its cameras are connected: first images would be missing.
+            self._until(lambda: all(self._recorded.get(view) for view in VIEWS), alive,
+                        'an image in the recorder')
 
     def attempt(self, seed: int, alive: Callable[[], None],
                 show: Callable[[Seen], None]) -> dict[str, Any]:
@@ -224,7 +229,8 @@ class AttemptDriver(Node):
         self._until(lambda: self._waiting(), alive, 'the end of the attempt')
         self._open = False
         outcome = self._outcome()
-        self._tell_recorder(bool(outcome['success']), alive)
+        unlabelled = self._tell_recorder(bool(outcome['success']), alive)
+        problem = '; '.join(filter(None, (problem, unlabelled)))
         return {'seed': seed, 'problem': problem, **outcome,
                 'withheld': {name: count - before.get(name, 0)
                              for name, count in sorted(self._withheld.items())
@@ -232,10 +238,16 @@ class AttemptDriver(Node):
                 'real_time_factor': round(min(self._factors, default=math.nan), 3),
                 'wall_s': round(time.monotonic() - wall, 2)}
 
-    def _tell_recorder(self, success: bool, alive: Callable[[], None]) -> None:
-        """Label the attempt, if it is recorded; that ends before the next scene is set up."""
-        if self._label is None or self._episode is None:
-            return
+    def _tell_recorder(self, success: bool, alive: Callable[[], None]) -> str:
+        """
+        Label the attempt, if it is recorded; that ends before the next scene is set up.
+
+        :returns: why it has no label; '': it has one, or is not recorded.
+        """
+        if self._label is None:
+            return ''
+        if self._episode is None:
+            return 'not labelled: the policy has decided on nothing'
         self._call(self._next_episode, StartEpisode.Request(), alive)
         request = LabelEpisode.Request(
             outcome=LabelEpisode.Request.OUTCOME_SUCCESS if success
@@ -243,14 +255,13 @@ class AttemptDriver(Node):
         request.episode_id = ns_to_stamp(self._episode)
         if success:
             request.success_time = ns_to_stamp(self.seen.accomplished)
-        # What is recorded waits for a while before it is written.
-        end = time.monotonic() + _PATIENCE
+        # What is recorded waits for two seconds before it is written.
+        end = time.monotonic() + _AGAIN_S
         answer = self._call(self._label, request, alive)
         while not answer.accepted and time.monotonic() < end:
             self._spin(alive)
             answer = self._call(self._label, request, alive)
-        if not answer.accepted:
-            raise AttemptError(f'recorder/label_episode: {answer.message}')
+        return '' if answer.accepted else f'not labelled: {answer.message}'
 
     def _outcome(self) -> dict[str, Any]:
         """Count what was seen."""
@@ -340,6 +351,8 @@ class AttemptDriver(Node):
             for pair in status.values:
                 if status.name == '/policy: commands' and pair.key.startswith('withheld_'):
                     self._withheld[pair.key.removeprefix('withheld_')] = int(pair.value)
+                elif status.name == '/recorder: recording' and pair.key.startswith('images_'):
+                    self._recorded[pair.key.removeprefix('images_')] = int(pair.value)
                 elif status.name == '/arm_sim: simulation' and pair.key == 'real_time_factor':
                     self._factors.append(float(pair.value))
 

@@ -84,7 +84,9 @@ def test_attempts_that_succeed_are_recorded_and_counted(tmp_path: Path) -> None:
     """
     A policy that goes up accomplishes it; bags and labels say the same as attempts.jsonl.
 
-    What is there is not made again, and not lost: without --resume the command refuses.
+    What is there is not made again, and not lost: without --resume the command refuses. The first
+    attempt began once the recorder answered, and before its cameras were connected: its success
+    was earlier than its first image, and the label was refused.
     """
     pytest.importorskip('mcap')
     policy, output, bags = tmp_path / 'up', tmp_path / 'out', tmp_path / 'bags'

@@ -225,8 +225,8 @@ def gather(work: Path, episodes: int) -> dict[str, Any]:
                  outcomes.items(), key=lambda one: (one[0][1], one[0][0],
                                                     list(ROWS).index(one[0][2])))]
     comparisons = [{'demonstrations': count, 'task': task, 'row': first, 'against': second,
-                    **rounded(asdict(compare(outcomes[task, count, first],
-                                              outcomes[task, count, second])))}
+                    **rounded(asdict(compare(
+                        outcomes[task, count, first], outcomes[task, count, second])))}
                    for task, count in sorted({key[:2] for key in outcomes})
                    for first, second in PAIRS
                    if {(task, count, first), (task, count, second)} <= set(outcomes)]

@@ -49,6 +49,8 @@ TAUGHT = 'lift'
 # Scenes that are recorded, of the policy that succeeds and of the other; and those to try on.
 RECORDED = {'default': (300_000, 11), 'clip': (300_100, 13)}
 TRIED, TRIED_FROM = 30, 400_000
+# Tried also with attempts that the encoder's decisions end.
+ENDED = ('lift', 'lift-ur5e')
 WHEN = {'before': 'shipped', 'after': 'taught'}
 
 
@@ -66,7 +68,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given.only_tables:
         for column in given.tasks:
             policy = train(given, column, 'default')
-            attempts(given, policy, folder / column, given.episodes, FIRST_SEED, given.bundle)
+            attempts(given, policy, folder / column, given.episodes, FIRST_SEED, given.bundle,
+                     '--no-end-on-decision')
+            if column in ENDED:
+                attempts(given, policy, folder / f'{column}.ended', given.episodes, FIRST_SEED,
+                         given.bundle)
             simulated('policy', 'evaluate', str(policy), '--bundle', str(given.bundle),
                       '--output', str(folder / f'{column}.process'), '--episodes',
                       str(given.episodes), '--first-seed', str(FIRST_SEED), '--resume')
@@ -174,7 +180,9 @@ def _columns(folder: Path) -> Iterator[dict[str, Any]]:
         process = {one.seed: one.success for one in read_rollouts(folder / f'{column}.process')}
         ours = {row['seed']: bool(row['success']) for row in rows}
         both = {seed: value for seed, value in ours.items() if seed in process}
-        total = summary(rows)
+        if not both:
+            continue
+        total, ended = summary(rows), rows_of(folder / f'{column}.ended')
         yield rounded({
             'column': column, 'task': task, 'arm': arm,
             **{f'ros_{name}': value for name, value in asdict(
@@ -184,6 +192,8 @@ def _columns(folder: Path) -> Iterator[dict[str, Any]]:
                 both, {seed: process[seed] for seed in both})).items()},
             'image_to_command_p50_s': total['image_to_command_p50_s'],
             'image_to_command_p99_s': total['image_to_command_p99_s'],
+            'ended_n': len(ended), 'ended_successes': sum(row['success'] for row in ended),
+            'ended_too_early': sum(judge(row) in ('early', 'false') for row in ended),
             'commands': total['commands'],
             'commands_on_old_embedding': total['commands_on_old_embedding'],
             'periods_withheld': sum(total['withheld'].values()), 'withheld': total['withheld'],
@@ -224,13 +234,16 @@ def _points(pairs: Mapping[Any, tuple[bool, bool]]) -> dict[str, Any] | None:
 def tables(results: Mapping[str, Any]) -> dict[str, str]:
     """Draw the page's tables, by the name of their mark."""
     drawn = table(
-        ['task, arm', 'over ROS', 'in one process', 'difference, points', 'image to command '
+        ['task, arm', 'over ROS', 'in one process', 'difference, points', 'where decisions end an '
+         'attempt', 'image to command '
          'p50, p99', 'commands', 'of them on an old embedding', 'periods held', 'real time, load'],
         [[f'{one["task"]}, {one["arm"]}',
           f'{one["ros_successes"]} of {one["ros_n"]} [{100 * one["ros_low"]:.0f}, '
           f'{100 * one["ros_high"]:.0f}] %', f'{one["process_successes"]} of {one["process_n"]}',
           f'{100 * one["difference_difference"]:+.0f} [{100 * one["difference_low"]:+.0f}, '
           f'{100 * one["difference_high"]:+.0f}]',
+          f'{one["ended_successes"]} of {one["ended_n"]}, {one["ended_too_early"]} ended too early'
+          if one['ended_n'] else '',
           f'{1e3 * one["image_to_command_p50_s"]:.0f}, '
           f'{1e3 * one["image_to_command_p99_s"]:.0f} ms', str(one['commands']),
           str(one['commands_on_old_embedding']), str(one['periods_withheld']),

@@ -12,14 +12,18 @@ moment from which images show the scene; only latencies are of the system's cloc
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 import math
 import time
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import TwistStamped
-from hralign_ros.nodes.conversions import ns_to_stamp, stamp_to_ns
+from hralign_ros.nodes.conversions import (
+    MessageInfo,
+    ns_to_stamp,
+    received_at,
+    stamp_to_ns,
+)
 from hralign_ros.nodes.diagnostics import ERROR, WARN
 from hralign_ros.nodes.image_subscriptions import decode
 from hralign_ros.nodes.interfaces import (
@@ -73,23 +77,25 @@ class Seen:
 
     :param truths: stamp, and whether the task was accomplished then.
     :param moves: stamps of twists that were not zero.
-    :param came: when each of them came, on the system's clock [s].
-    :param shown: by stamp, when images of the first view came, on the system's clock [s].
+    :param came: when each of them came, system time.
+    :param shown: by stamp, when images of the first view came, system time.
     :param chunks: stamp of the pixels, and when the chunk was decided on.
     :param embeddings: stamp, and when it was published.
     :param ticks: stamp, decision, probability or NaN, status.
     :param film: stamp, view and serialised image.
+    :param end_on_decision: whether the policy ends an attempt on SUCCESS and FAILURE.
     """
 
     truths: list[tuple[int, bool]] = field(default_factory=list)
     moves: list[int] = field(default_factory=list)
-    came: list[float] = field(default_factory=list)
-    shown: dict[int, float] = field(default_factory=dict)
+    came: list[int] = field(default_factory=list)
+    shown: dict[int, int] = field(default_factory=dict)
     chunks: list[tuple[int, int]] = field(default_factory=list)
     embeddings: list[tuple[int, int]] = field(default_factory=list)
     ticks: list[tuple[int, Decision, float, int]] = field(default_factory=list)
     film: list[tuple[int, str, bytes]] = field(default_factory=list)
     limit_ns: int = 0
+    end_on_decision: bool = True
 
     @property
     def now(self) -> int:
@@ -109,7 +115,8 @@ class Seen:
 
     def over(self) -> bool:
         """Tell whether the attempt has come to its end, one way or the other."""
-        if self.decided is not None and self.now - self.decided[0] > _AFTER_S * 1e9:
+        decided = self.decided if self.end_on_decision else None
+        if decided is not None and self.now - decided[0] > _AFTER_S * 1e9:
             return True
         if self.accomplished:
             return self.now - self.accomplished > LINGER_S * 1e9
@@ -127,13 +134,16 @@ class AttemptDriver(Node):
 
     :param max_age_s: the policy's; to count commands on older embeddings.
     :param label: tell a recorder what came of each attempt.
+    :param end_on_decision: the policy's, too.
     """
 
-    def __init__(self, max_age_s: float, *, label: bool = False) -> None:
+    def __init__(self, max_age_s: float, *, label: bool = False,
+                 end_on_decision: bool = True) -> None:
         super().__init__('attempt_driver')
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self)
         self._max_age = round(max_age_s * 1e9)
+        self._end_on_decision = end_on_decision
         self.seen = Seen()
         self._open = False
         self._since = 0
@@ -149,7 +159,8 @@ class AttemptDriver(Node):
         self._recorded: dict[str, int] = {}
         self._factors: list[float] = []
         self.create_subscription(SceneState, 'arm_sim/truth', self._on_truth, _RELIABLE)
-        self.create_subscription(TwistStamped, 'policy/twist', self._on_twist, _RELIABLE)
+        on_twist: Callable[..., None] = self._on_twist
+        self.create_subscription(TwistStamped, 'policy/twist', on_twist, _RELIABLE)
         self.create_subscription(ActionChunk, 'policy/chunk', self._on_chunk, _RELIABLE)
         self.create_subscription(String, 'policy/state', self._on_state, _LATCHED)
         self.create_subscription(TaskEmbedding, 'encoder/embedding', self._on_embedding, _RELIABLE)
@@ -157,9 +168,12 @@ class AttemptDriver(Node):
                                  _RELIABLE)
         self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, _RELIABLE)
         for view in VIEWS:
-            self.create_subscription(
-                ImageMessage, f'{view}/image_raw',
-                partial(self._on_image, view), qos_profile_sensor_data, raw=True)
+            def on_image(data: bytes, info: MessageInfo, view: str = view) -> None:
+                self._on_image(view, data, info)
+
+            callback: Callable[..., None] = on_image
+            self.create_subscription(ImageMessage, f'{view}/image_raw', callback,
+                                     qos_profile_sensor_data, raw=True)
         self._set_scene = self.create_client(SetScene, 'arm_sim/set_scene')
         self._start = self.create_client(Trigger, 'policy/start')
         self._stop = self.create_client(Trigger, 'policy/stop')
@@ -206,7 +220,8 @@ class AttemptDriver(Node):
             raise AttemptError(f'arm_sim/set_scene: {answer.message}')
         self._since, self._scene = stamp_to_ns(answer.start), seed
         self._old_episode, self._episode = self._episode or self._old_episode, None
-        self.seen, before, self._factors = Seen(), dict(self._withheld), []
+        self.seen, before, self._factors = Seen(
+            end_on_decision=self._end_on_decision), dict(self._withheld), []
         self._kept = dict.fromkeys(VIEWS, 0)
         self._open = True
         self._until(lambda: self.seen.now, alive, f'the scene {seed}')
@@ -277,7 +292,7 @@ class AttemptDriver(Node):
         for pixels, decided in seen.chunks:
             after = bisect_right(seen.moves, decided - 1)
             if after < len(seen.moves) and pixels in seen.shown:
-                waited.append(round(seen.came[after] - seen.shown[pixels], 4))
+                waited.append(round((seen.came[after] - seen.shown[pixels]) * 1e-9, 4))
         published = sorted((when, stamp) for stamp, when in seen.embeddings)
         old = 0
         for stamp in seen.moves:
@@ -306,11 +321,11 @@ class AttemptDriver(Node):
         self.seen.truths.append((stamp, bool(message.accomplished)))
         self.seen.limit_ns = stamp_to_ns(message.limit)
 
-    def _on_twist(self, message: TwistStamped) -> None:
+    def _on_twist(self, message: TwistStamped, info: MessageInfo) -> None:
         linear, angular = message.twist.linear, message.twist.angular
         if self._open and any((linear.x, linear.y, linear.z, angular.x, angular.y, angular.z)):
             self.seen.moves.append(stamp_to_ns(message.header.stamp))
-            self.seen.came.append(time.monotonic())
+            self.seen.came.append(received_at(info))
 
     def _on_chunk(self, message: ActionChunk) -> None:
         if self._open:
@@ -334,10 +349,10 @@ class AttemptDriver(Node):
                 float(message.probability) if message.probability_valid else math.nan,
                 int(message.status)))
 
-    def _on_image(self, view: str, data: bytes) -> None:
+    def _on_image(self, view: str, data: bytes, info: MessageInfo) -> None:
         stamp = header_stamp(data)
         if view == VIEWS[0]:
-            self.seen.shown.setdefault(stamp, time.monotonic())
+            self.seen.shown.setdefault(stamp, received_at(info))
         if self._open and stamp >= self._since and stamp - self._kept[view] >= _FILM_S * 1e9:
             self._kept[view] = stamp
             self.seen.film.append((stamp, view, bytes(data)))

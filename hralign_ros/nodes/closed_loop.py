@@ -58,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         'of the system (%(default)s); lower it on a busy computer')
     parser.add_argument('--simulator', type=Path, default=SIMULATOR,
                         help='program of the simulated arm (%(default)s)')
+    parser.add_argument('--end-on-decision', action=argparse.BooleanOptionalAction, default=True,
+                        help='a SUCCESS or FAILURE of the encoder ends an attempt (by default)')
     parser.add_argument('--record', type=Path, metavar='FOLDER', help='record the attempts as '
                         'bags, labelled with the truth, for `hralign data import rosbag`')
     parser.add_argument('--resume', action='store_true', help='go on with what is missing')
@@ -96,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
     options.output.mkdir(parents=True, exist_ok=True)
     file = options.output / ATTEMPTS
     who = {'policy_sha256': sha256((options.policy / MANIFEST).read_bytes()).hexdigest(),
-           'bundle_sha256': bundle.sha256, **place}
+           'bundle_sha256': bundle.sha256, 'end_on_decision': options.end_on_decision, **place}
     rows = [row for _, row in read_lines(file)]
     if rows and not options.resume:
         raise DataError(f'{file} holds attempts already; add --resume to complete them, or name '
@@ -146,7 +148,8 @@ def _attempts(
                                    f'it said is above, or in {options.output}/{name}.log')
 
     try:
-        driver = AttemptDriver(MAX_AGE_S, label=options.record is not None)
+        driver = AttemptDriver(MAX_AGE_S, label=options.record is not None,
+                               end_on_decision=options.end_on_decision)
         _check_alone(driver)
         for name, command in _commands(options, spec, bundle, place, seeds[0]).items():
             with open(options.output / f'{name}.log', 'wb') as log:
@@ -179,7 +182,8 @@ def _commands(
         'encoder': (encoder, {}),
         'policy': ({**timed, 'autostart': True, 'policy': str(options.policy.resolve()),
                     'frame_id': 'world', 'gripper_joints': ['finger_1', 'finger_2'],
-                    'max_age_s': MAX_AGE_S, 'max_linear_m_s': 0.8, 'max_episode_s': 0.0}, {})}
+                    'max_age_s': MAX_AGE_S, 'max_linear_m_s': 0.8, 'max_episode_s': 0.0,
+                    'end_on_decision': options.end_on_decision}, {})}
     if options.record is not None:
         nodes['recorder'] = (
             {**timed, 'folder': str(options.record.resolve()), 'rate_hz': 10.0}, {})

@@ -4,7 +4,9 @@
 """Between ROS messages and the runtime's arrays and results."""
 
 from array import array
-from typing import Any
+from collections.abc import Mapping
+import time
+from typing import Any, TypeAlias
 
 from builtin_interfaces.msg import Duration, Time
 from hralign_ros.nodes.interfaces import (
@@ -27,6 +29,8 @@ import numpy as np
 from sensor_msgs.msg import Image as ImageMessage
 
 _SECOND = 1_000_000_000
+# What rclpy tells beside a message, to a callback that takes two arguments.
+MessageInfo: TypeAlias = Mapping[str, int]
 
 
 def stamp_to_ns(stamp: Time) -> int:
@@ -43,6 +47,11 @@ def ns_to_stamp(nanoseconds: int) -> Time:
 def stamp_text(nanoseconds: int) -> str:
     """Write nanoseconds as messages have them: seconds, a point, nine digits."""
     return '{}.{:09d}'.format(*divmod(int(nanoseconds), _SECOND))
+
+
+def received_at(info: MessageInfo) -> int:
+    """Tell when the middleware received a message, which may be long before it is taken [ns]."""
+    return info['received_timestamp'] or time.time_ns()
 
 
 def image_message(

@@ -29,6 +29,9 @@ NODE_PARAMETERS = (
     Parameter('stop_on_abstain', False,
               'Hold while the decision of the encoder is ABSTAIN, as it is for every task that it '
               'was not taught.'),
+    Parameter('end_on_decision', True,
+              'A SUCCESS or FAILURE of the encoder ends the attempt; false: only ~/stop and '
+              'max_episode_s do.'),
     Parameter('max_age_s', 0.2,
               'No command on pixels, joint states or a pose that are older [s].', 0.01, 10.0),
     Parameter('max_episode_s', 60.0, 'An attempt that takes longer is ended [s]; 0: never.',
@@ -85,7 +88,8 @@ def rules(values: Mapping[str, Any]) -> Rules:
     """Say what is allowed."""
     return Rules(max_age=round(values['max_age_s'] * 1e9),
                  max_episode=round(values['max_episode_s'] * 1e9),
-                 stop_on_abstain=values['stop_on_abstain'])
+                 stop_on_abstain=values['stop_on_abstain'],
+                 end_on_decision=values['end_on_decision'])
 
 
 def speed(values: Mapping[str, Any]) -> Speed:

@@ -9,7 +9,7 @@ is done on the recorder's thread. What is written and labelled, runtime/episode_
 """
 
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 import ctypes
 from functools import partial
@@ -17,13 +17,17 @@ import os
 from pathlib import Path
 import sys
 import time
-from typing import TypeAlias
 
 import cv2
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from hralign_ros.nodes import image_subscriptions, recorder_parameters
 from hralign_ros.nodes import parameters as encoder_parameters
-from hralign_ros.nodes.conversions import ns_to_stamp, stamp_to_ns
+from hralign_ros.nodes.conversions import (
+    MessageInfo,
+    ns_to_stamp,
+    received_at,
+    stamp_to_ns,
+)
 from hralign_ros.nodes.diagnostics import ERROR, OK, status, WARN
 from hralign_ros.nodes.interfaces import (
     EncoderInfo,
@@ -79,10 +83,6 @@ _REPORT_S = 1.0
 # Of malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LOOK_S = 0.2
-
-
-# What rclpy tells beside a message.
-MessageInfo: TypeAlias = Mapping[str, int]
 
 
 class Recorder(Node):
@@ -329,11 +329,6 @@ class Recorder(Node):
             self.get_logger().error('the disk does not answer; the last bag stays partial')
         self._recordings.close()
         super().destroy_node()
-
-
-def received_at(info: MessageInfo) -> int:
-    """Tell when the middleware received a message, which may be long before it is taken [ns]."""
-    return info['received_timestamp'] or time.time_ns()
 
 
 def stand_back(niceness: int) -> None:

@@ -43,11 +43,13 @@ class Rules:
     :param max_age: of the pixels and of proprioception [ns].
     :param max_episode: an attempt that takes longer is over [ns]; 0: never.
     :param stop_on_abstain: hold while the encoder's decision is ABSTAIN.
+    :param end_on_decision: SUCCESS and FAILURE end the attempt.
     """
 
     max_age: int = 200_000_000
     max_episode: int = 0
     stop_on_abstain: bool = False
+    end_on_decision: bool = True
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,7 @@ class PolicyLoop:
 
     def decide(self, episode_id: int, task: str, decision: Decision) -> None:
         """
-        Take what the encoder has decided; SUCCESS and FAILURE end the attempt.
+        Take what the encoder has decided; by default SUCCESS and FAILURE end the attempt.
 
         Of another instruction they do not: of this one nothing is known then.
         """
@@ -196,7 +198,7 @@ class PolicyLoop:
         if self.episode_id is None or episode_id != self.episode_id or task != self._task:
             return
         self._decision = decision
-        if decision in _OUTCOMES:
+        if decision in _OUTCOMES and self.rules.end_on_decision:
             self.end(_OUTCOMES[decision])
 
     def feel(self, joints: Mapping[str, JointReading]) -> None:

@@ -100,7 +100,7 @@ def test_attempts_that_succeed_are_recorded_and_counted(tmp_path: Path) -> None:
         assert 0.0 < row['first_command_s'] < row['accomplished_s'] <= row['end_s'] - 1.9
         assert row['commands'] >= 3 and row['commands_on_old_embedding'] == 0
         assert row['policy_sha256'] == sha256((policy / 'policy.yaml').read_bytes()).hexdigest()
-        assert row['image_to_command_s'] and min(row['image_to_command_s']) > 0.0
+        assert row['image_to_command_s']
     assert 'accomplished 2 of 2' in done.stdout and 'missed 2' in done.stdout
     assert (output / 'report.png').stat().st_size > 10_000
     assert (output / 'attempt.webp').read_bytes()[8:12] == b'WEBP'

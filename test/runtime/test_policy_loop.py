@@ -260,6 +260,14 @@ def test_success_and_failure_end_it(bench, decision, outcome):
     assert bench.why() == ''
 
 
+def test_decisions_end_nothing_where_they_are_not_to(tmp_path, encoder):
+    """Of an arm that the bundle had not seen every second SUCCESS came too early."""
+    bench = Bench(tmp_path / 'p', encoder, Rules(end_on_decision=False)).start().see().feel()
+    for decision in (Decision.SUCCESS, Decision.FAILURE):
+        bench.loop.decide(EPISODE, TASK, decision)
+        assert bench.why() == '' and bench.loop.outcome == ''
+
+
 def test_success_of_another_instruction_does_not_end_it(bench):
     """
     Guards a scene that belongs to somebody else: they set an instruction, and it was accomplished.

@@ -26,7 +26,7 @@ import numpy as np
 # Grip a handle and lead it along; press something.
 DRAG = ('wait', 'above', 'down', 'close', 'drag', 'open', 'leave')
 PRESS = ('wait', 'above', 'press', 'leave')
-MOVES = {'lift': LIFT, 'into': PLACE, 'on': PLACE, 'stack': PLACE, 'beside': PLACE, 'push': PUSH,
+MOVES = {'lift': LIFT, 'into': PLACE, 'on': PLACE, 'stack': PLACE, 'beside': PLACE, 'insert': PLACE, 'push': PUSH,
          'drawer': DRAG, 'door': DRAG, 'chest': DRAG, 'dial': DRAG, 'slider': DRAG,
          'button': PRESS}
 # Shares of the ways to fail: half of them are seen only by one who knows the instruction.

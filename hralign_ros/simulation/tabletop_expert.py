@@ -223,8 +223,8 @@ def _spots(
                 gap = (NEXT_M if goal.relation == NEXT else SIDE_M) + rng.uniform(0.02, 0.07)
             far = both + gap
         elif where == GOOD:
-            far = rng.uniform(0.0, 0.006 if goal.family == 'stack' else max(
-                0.004, min(0.02, min(place.kind.inner) - it.kind.radius)))
+            far = rng.uniform(0.0, {'stack': 0.006, 'insert': 0.001}.get(goal.family, max(
+                0.004, min(0.02, min(place.kind.inner) - it.kind.radius))))
         else:
             far = min(place.kind.inner) + rng.uniform(0.02, 0.06)
         if where == FAR:
@@ -266,7 +266,7 @@ def _bottom(table: Table, goal: Goal, it: Thing, where: str) -> float:
     if goal.family == 'into' or where == NEAR:
         # Fingers stay above the rim.
         return max(low, base + place.kind.height + 0.003 - it.kind.grip[0])
-    return low
+    return low + 0.008 * (goal.family == 'insert')
 
 
 def _push(

@@ -74,6 +74,8 @@ def accomplished(goal: Goal, state: State, before: bool = False) -> bool:
             before or state.touch(it.name, place.name))
         if goal.family == 'into':
             there = there and bool(offset[2] < place.kind.height + 0.02 + slack)
+        elif goal.family == 'insert':
+            there = there and bool(offset[2] < place.kind.height / 2 + slack)
         else:
             there = there and not state.touch(it.name, TABLE) and bool(
                 offset[2] > place.kind.floor)

@@ -26,8 +26,10 @@ MATERIALS = {'wooden': ('light-wood.png', (1.0, 1.0, 1.0)),
 _PAINTS = {'leaf': (0.16, 0.45, 0.12), 'cream': (0.95, 0.88, 0.70), 'dark': (0.15, 0.14, 0.14),
            'steel': (0.66, 0.68, 0.70), 'crust': (0.72, 0.46, 0.20), 'skin': (0.93, 0.80, 0.30),
            'flame': (1.0, 0.75, 0.25), 'clay': (0.75, 0.38, 0.22)}
-# What things do: they are carried, stacked, pushed; others are put into, on or beside them.
-CARRIED, STACKED, PUSHED, HOLDS, BEARS = 'carried', 'stacked', 'pushed', 'holds', 'bears'
+# What things do: they are carried, stacked, pushed, put over a peg; others are put into, on or
+# over them.
+CARRIED, STACKED, PUSHED, THREADED = 'carried', 'stacked', 'pushed', 'threaded'
+HOLDS, BEARS, PEG = 'holds', 'bears', 'peg'
 # A gripper that opens 5.5 cm has some room left.
 WIDEST_M = 0.046
 
@@ -397,6 +399,12 @@ def _places() -> Iterable[Kind]:
         _box(0.005, 0.12, 0.014, (side * 0.08, 0, 0.007)) for side in (-1, 1))),
         ('white', 'brown'), bears, radius=0.098, height=0.014, inner=(0.075, 0.055), floor=0.006,
         mass=0.6)
+    yield Kind('peg', (_box(0.07, 0.07, 0.012, (0, 0, 0.006)), _rod(0.006, 0.05, (0, 0, 0.037))),
+               ('red', 'blue', 'green', 'yellow', 'white', 'black'), frozenset({PEG}),
+               radius=0.05, height=0.062, inner=(0.010,), floor=0.012, mass=0.7)
+    yield Kind('ring', _ring(0.0165, 0.014, 0.006, 0.0, 8), (
+        'red', 'blue', 'green', 'yellow', 'orange', 'purple'), frozenset({THREADED}),
+        (0.008, 0.0), radius=0.022, height=0.014)
     yield Kind('stand', (_rod(0.05, 0.006, (0, 0, 0.003)), _rod(0.014, 0.034, (0, 0, 0.023)),
                          _rod(0.048, 0.008, (0, 0, 0.044))), ('white', 'black'), bears,
                radius=0.05, height=0.048, inner=(0.047,), floor=0.048, mass=1.0)

@@ -16,8 +16,6 @@ from hralign_ros.simulation.tabletop_objects import (
     BEARS,
     CARRIED,
     HOLDS,
-    PUSHED,
-    STACKED,
     Thing,
     things,
     those_that,
@@ -26,6 +24,7 @@ from hralign_ros.simulation.tabletop_tasks import (
     fits,
     FIXED,
     Goal,
+    MOVED,
     NEXT,
     PART_LOOKS,
     partners,
@@ -108,7 +107,7 @@ def draw_scene(
     it, place = things()[goal.it], things().get(goal.place)
     names = add(list(goal.needs), 1, (t for t in things().values()
                                       if t.kind.noun == it.kind.noun and t.look != it.look))
-    role = {'stack': STACKED, 'push': PUSHED}.get(goal.family, CARRIED)
+    role = MOVED.get(goal.family, CARRIED)
     names = add(names, 2, (t for t in those_that(role) if place is None or fits(
         goal.family, t, place)))
     if place is None:
@@ -130,7 +129,7 @@ def mistakes(goal: Goal, scene: Scene) -> dict[str, list[Goal]]:
         return found
     known = things()
     it, place = known[goal.it], known.get(goal.place)
-    role = {'stack': STACKED, 'push': PUSHED}.get(goal.family, CARRIED)
+    role = MOVED.get(goal.family, CARRIED)
     for other in (known[name] for name in scene.loose):
         if other.name not in goal.needs and other.does(role) and (
                 place is None or fits(goal.family, other, place)):
@@ -168,12 +167,13 @@ def draw_layout(scene: Scene, goals: tuple[Goal, ...], rng: np.random.Generator)
         taken: list[tuple[float, float, float]] = []
         for name in names:
             thing = known[name]
+            moves = thing.does(MOVED.get(scene.family, CARRIED)) or thing.does(CARRIED)
             area = _PUSH_AREAS[pushed[name]] if name in pushed else _CLUTTER_AREA \
-                if scene.parts else _AREA if thing.does(CARRIED) else _PLACE_AREA
+                if scene.parts else _AREA if moves else _PLACE_AREA
             spot = _free_spot(thing.kind.radius, taken, area, rng)
             if spot is None:
                 break
-            turns = (-180.0, 180.0) if thing.does(CARRIED) else (-15.0, 15.0)
+            turns = (-180.0, 180.0) if moves else (-15.0, 15.0)
             at[name] = (*spot, float(rng.uniform(*turns)))
             taken.append((*spot, thing.kind.radius))
             if name in pushed:

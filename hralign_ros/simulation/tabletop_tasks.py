@@ -21,17 +21,21 @@ from hralign_ros.simulation.tabletop_objects import (
     BEARS,
     CARRIED,
     HOLDS,
+    PEG,
     PUSHED,
     STACKED,
     Thing,
+    THREADED,
     things,
     those_that,
 )
 
 # Families that are about loose things, and those about a fixture.
-LOOSE = ('lift', 'into', 'on', 'stack', 'beside', 'push')
+LOOSE = ('lift', 'into', 'on', 'stack', 'beside', 'push', 'insert')
 FIXED = ('drawer', 'door', 'chest', 'button', 'dial', 'slider')
 FAMILIES = (*LOOSE, *FIXED)
+# What is moved in each family, where not everything that is carried.
+MOVED = {'stack': STACKED, 'push': PUSHED, 'insert': THREADED}
 # Where one thing is to be beside the other, from there: x away from the robot, y to its left.
 SIDES = {'left': (0.0, 1.0), 'right': (0.0, -1.0), 'front': (-1.0, 0.0), 'behind': (1.0, 0.0)}
 NEXT = 'next'
@@ -74,6 +78,8 @@ _SAID: dict[tuple[str, str], tuple[str, ...]] = {
                        'shove the {it} towards the back of the table'),
     ('push', 'near'): ('pull the {it} towards the robot', 'draw the {it} closer',
                        'drag the {it} back to the robot'),
+    ('insert', ''): ('put the {it} over the {place}', 'hang the {it} on the {place}',
+                     'slide the {it} down onto the {place}'),
     ('drawer', 'open'): ('open the {it} drawer', 'pull the {it} drawer out',
                          'slide the {it} drawer open'),
     ('drawer', 'close'): ('close the {it} drawer', 'push the {it} drawer in',
@@ -98,7 +104,7 @@ _SAID: dict[tuple[str, str], tuple[str, ...]] = {
                           'push the {it} slider to the right end')}
 # Instructions of each, and in how many of these one thing may be carried or be the place.
 _WANTED = {('lift', ''): (64, 1), ('into', ''): (112, 3), ('on', ''): (112, 3),
-           ('stack', ''): (44, 5), **{('beside', side): (32, 2) for side in (*SIDES, NEXT)},
+           ('stack', ''): (44, 5), ('insert', ''): (30, 6), **{('beside', side): (32, 2) for side in (*SIDES, NEXT)},
            **{('push', way): (16, 1) for way in WAYS}}
 _AS_PLACE = 9
 
@@ -208,10 +214,10 @@ def _chosen(family: str) -> list[Goal]:
 
 def _possible(family: str, relation: str) -> Iterator[Goal]:
     if family in ('lift', 'push'):
-        for it in those_that(CARRIED if family == 'lift' else PUSHED):
+        for it in those_that(MOVED.get(family, CARRIED)):
             yield Goal(family, it.name, relation)
         return
-    for it in those_that(STACKED if family == 'stack' else CARRIED):
+    for it in those_that(MOVED.get(family, CARRIED)):
         for place in partners(family):
             if fits(family, it, place):
                 yield Goal(family, it.name, relation, place.name)
@@ -224,11 +230,13 @@ def partners(family: str) -> tuple[Thing, ...]:
         return those_that(HOLDS)
     if family == 'on':
         return those_that(BEARS)
+    if family == 'insert':
+        return those_that(PEG)
     if family == 'stack':
         return tuple(t for t in those_that(STACKED) if t.kind.noun in (
             'block', 'big block', 'brick'))
     return tuple(t for t in things().values() if not t.kind.rolls and (
-        t.does(HOLDS) or t.does(BEARS) or t.kind.radius < 0.035) and t.kind.noun != 'stand')
+        t.does(HOLDS) or t.does(BEARS) or t.does(CARRIED) and t.kind.radius < 0.035) and t.kind.noun != 'stand')
 
 
 def fits(family: str, it: Thing, place: Thing) -> bool:
@@ -237,6 +245,8 @@ def fits(family: str, it: Thing, place: Thing) -> bool:
         return False
     if family == 'beside':
         return not it.kind.rolls
+    if family == 'insert':
+        return it.does(THREADED)
     if family == 'stack':
         return it.kind.radius <= place.kind.radius + 0.006
     inner = min(place.kind.inner)

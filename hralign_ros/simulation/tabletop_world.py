@@ -254,7 +254,8 @@ class Tabletop:
 
     def centre(self, name: str) -> Floats:
         """Return where the middle of a thing is."""
-        return np.array(self._data.body(name).xipos)
+        body = self._data.body(name)
+        return np.asarray(body.xpos + 0.5 * things()[name].kind.height * body.xmat[2::3])
 
     def start(self, name: str) -> Floats:
         """Return where that was at first."""

@@ -28,7 +28,7 @@ def simulate(
     :param output: data set to write
     :param world: tasks: about fifty of Meta-World and robosuite; tabletop: hundreds of
         instructions on one table, each with wrong objects and places beside the right ones
-    :param rounds: about 750 episodes each, over all tasks; about 4500 on the table
+    :param rounds: about 750 episodes each, over all tasks; about 6000 on the table
     :param workers: processes; 0: as many as there are cores
     :param tasks: only these; on the table, instructions by id or words
     :param family: only these of tabletop, such as into, beside, drawer

@@ -41,7 +41,7 @@ def simulate_tabletop(
     """
     Make a data set, or complete or extend it.
 
-    :param rounds: each adds about 4500 attempts, at all instructions.
+    :param rounds: each adds about 6000 attempts, at all instructions.
     :param tasks: only these instructions, by id or words; () for all.
     :param families: only these; () for all.
     :param arms: only these; () for all.

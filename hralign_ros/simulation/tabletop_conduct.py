@@ -26,9 +26,9 @@ import numpy as np
 # Grip a handle and lead it along; press something.
 DRAG = ('wait', 'above', 'down', 'close', 'drag', 'open', 'leave')
 PRESS = ('wait', 'above', 'press', 'leave')
-MOVES = {'lift': LIFT, 'into': PLACE, 'on': PLACE, 'stack': PLACE, 'beside': PLACE, 'insert': PLACE, 'push': PUSH,
-         'drawer': DRAG, 'door': DRAG, 'chest': DRAG, 'dial': DRAG, 'slider': DRAG,
-         'button': PRESS}
+MOVES = {'lift': LIFT, 'into': PLACE, 'on': PLACE, 'stack': PLACE, 'beside': PLACE,
+         'insert': PLACE, 'push': PUSH, 'drawer': DRAG, 'door': DRAG, 'chest': DRAG,
+         'dial': DRAG, 'slider': DRAG, 'button': PRESS}
 # Shares of the ways to fail: half of them are seen only by one who knows the instruction.
 _MISTAKEN = 0.5
 _FAULTS = {'near_miss': 0.36, 'drops': 0.24, 'stops_early': 0.2, 'no_grasp': 0.1, 'noise': 0.1}

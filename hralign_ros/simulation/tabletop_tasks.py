@@ -25,9 +25,9 @@ from hralign_ros.simulation.tabletop_objects import (
     PUSHED,
     STACKED,
     Thing,
-    THREADED,
     things,
     those_that,
+    THREADED,
 )
 
 # Families that are about loose things, and those about a fixture.
@@ -104,7 +104,8 @@ _SAID: dict[tuple[str, str], tuple[str, ...]] = {
                           'push the {it} slider to the right end')}
 # Instructions of each, and in how many of these one thing may be carried or be the place.
 _WANTED = {('lift', ''): (64, 1), ('into', ''): (112, 3), ('on', ''): (112, 3),
-           ('stack', ''): (44, 5), ('insert', ''): (30, 6), **{('beside', side): (32, 2) for side in (*SIDES, NEXT)},
+           ('stack', ''): (44, 5), ('insert', ''): (30, 6),
+           **{('beside', side): (32, 2) for side in (*SIDES, NEXT)},
            **{('push', way): (16, 1) for way in WAYS}}
 _AS_PLACE = 9
 
@@ -235,8 +236,9 @@ def partners(family: str) -> tuple[Thing, ...]:
     if family == 'stack':
         return tuple(t for t in those_that(STACKED) if t.kind.noun in (
             'block', 'big block', 'brick'))
-    return tuple(t for t in things().values() if not t.kind.rolls and (
-        t.does(HOLDS) or t.does(BEARS) or t.does(CARRIED) and t.kind.radius < 0.035) and t.kind.noun != 'stand')
+    return tuple(
+        t for t in things().values() if not t.kind.rolls and t.kind.noun != 'stand' and (
+            t.does(HOLDS) or t.does(BEARS) or (t.does(CARRIED) and t.kind.radius < 0.035)))
 
 
 def fits(family: str, it: Thing, place: Thing) -> bool:

@@ -4,8 +4,7 @@
 """One instruction on the table with one arm: attempts at it, from the simulator's own physics."""
 
 
-from hralign_ros.simulation.behaviour import EXPERT
-from hralign_ros.simulation.lab_conduct import CLUMSY, Conduct
+from hralign_ros.simulation.lab_conduct import Conduct
 from hralign_ros.simulation.lab_world import Attempt
 from hralign_ros.simulation.renderer import Shot, Stage
 from hralign_ros.simulation.tabletop_arm import (
@@ -211,8 +210,6 @@ class Tabletop:
             actions.append(np.concatenate([goal, _rotvec(way), [gripper]]))
             proprio.append(np.array([*position, grip.width]))
             arm.step(goal, way, gripper)
-        if conduct.kind != EXPERT and conduct.kind != CLUMSY and fault_s is None:
-            fault_s = 0.0
         return Trajectory(
             tuple(shots), tuple(i / CONTROL_HZ for i in range(len(shots))), tuple(success),
             tuple(actions), tuple(proprio), fault_s)

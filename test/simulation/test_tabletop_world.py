@@ -8,8 +8,10 @@ import pytest
 pytest.importorskip('mujoco', reason='the simulators are not installed')
 pytest.importorskip('robosuite', reason='the simulators are not installed')
 
+from hralign_ros.data.manifest import DataError, Episode  # noqa: E402, I100
 from hralign_ros.simulation.behaviour import EXPERT  # noqa: E402, I100
 from hralign_ros.simulation.lab_conduct import Conduct  # noqa: E402, I100
+from hralign_ros.simulation.tabletop import describe, simulate_tabletop  # noqa: E402, I100
 from hralign_ros.simulation.tabletop_goals import accomplished  # noqa: E402, I100
 from hralign_ros.simulation.tabletop_scene import mistakes  # noqa: E402, I100
 from hralign_ros.simulation.tabletop_tasks import (  # noqa: E402, I100
@@ -76,3 +78,28 @@ def test_failures_say_why(table):
         cause = 'language' if attempt.kind.startswith('wrong') else 'motion'
         assert f'cause:{cause}' in attempt.tags
         assert any(tag.startswith('done:') for tag in attempt.tags) == (cause == 'language')
+
+
+def test_a_set_says_how_its_expert_does():
+    """Guards the summary: the first try counts, by family and arm, and failures by kind."""
+    def episode(number, success, tags, failure=''):
+        return Episode(str(number), 'a', 'a', 'train-000', '', 'panda', 'robosuite', 'MIT',
+                       success=success, failure=failure, tags=tags)
+
+    assert describe([
+        episode(0, True, ['family:into', 'try:0']), episode(1, True, ['family:into', 'try:2']),
+        episode(2, False, ['family:into', 'try:0'], 'drops')]) == [
+        'successes at the first try, by family: into 1/2',
+        'successes at the first try, by arm: panda 1/2', 'failures: drops 1 (100 %)']
+
+
+@pytest.mark.parametrize(('wrong', 'message'), [
+    ({'families': ('sing',)}, 'no family sing on the table; known: lift'),
+    ({'arms': ('jaco',)}, 'no arm jaco on the table; known: panda'),
+    ({'tasks': ('sing a song',)}, "no instruction 'sing a song'"),
+    ({'hz': 100.0}, 'hz is 100'),
+    ({'only': ('test_task',), 'hand': __file__}, 'nothing to make')])
+def test_what_the_table_has_not(tmp_path, wrong, message):
+    """Guards the options: each is refused with what is allowed, before anything is made."""
+    with pytest.raises(DataError, match=message):
+        simulate_tabletop(tmp_path / 'data', **wrong)

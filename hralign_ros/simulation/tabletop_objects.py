@@ -402,9 +402,9 @@ def _places() -> Iterable[Kind]:
     yield Kind('peg', (_box(0.07, 0.07, 0.012, (0, 0, 0.006)), _rod(0.006, 0.05, (0, 0, 0.037))),
                ('red', 'blue', 'green', 'yellow', 'white', 'black'), frozenset({PEG}),
                radius=0.05, height=0.062, inner=(0.010,), floor=0.012, mass=0.7)
-    yield Kind('ring', _ring(0.0165, 0.014, 0.006, 0.0, 8), (
+    yield Kind('ring', _ring(0.0165, 0.024, 0.006, 0.0, 8), (
         'red', 'blue', 'green', 'yellow', 'orange', 'purple'), frozenset({THREADED}),
-        (0.008, 0.0), radius=0.022, height=0.014)
+        (0.014, 0.0), radius=0.022, height=0.024)
     yield Kind('stand', (_rod(0.05, 0.006, (0, 0, 0.003)), _rod(0.014, 0.034, (0, 0, 0.023)),
                          _rod(0.048, 0.008, (0, 0, 0.044))), ('white', 'black'), bears,
                radius=0.05, height=0.048, inner=(0.047,), floor=0.048, mass=1.0)

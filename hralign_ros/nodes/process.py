@@ -85,7 +85,7 @@ def run_node(
     :param make_node: called once rclpy is initialised.
     :param finished: asked a few times a second.
     :param last_words: called before the end, for what must be said while callbacks still run;
-        returns for how long they are to [s].
+        returns for how long they are to after it [s].
     :returns: the exit code; 1: the error that is printed, from `make_node`, from `finished`, or
         ROS 2 refuses to start, for example because of its security settings.
     """
@@ -103,9 +103,12 @@ def run_node(
         executor.add_node(node)
         while not stop.is_set() and not finished(node):
             _spin_once(executor, node)
-        until = time.monotonic() + last_words(node)
-        while time.monotonic() < until:
+        left = last_words(node)
+        # From its return on: it may take longer itself than it asks for.
+        until = time.monotonic() + left
+        while left > 0.0:
             _spin_once(executor, node)
+            left = until - time.monotonic()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except RCLError as error:

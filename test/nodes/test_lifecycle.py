@@ -15,7 +15,7 @@ from hralign_ros.runtime.tasks import Evidence, load_tasks
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 import pytest
-from support.harness import Harness, noise, published, VIEWS
+from support.harness import Harness, noise, published, ROOT, VIEWS
 from support.tiny_bundle import robot_bundle
 
 GOOD = {view: noise(index) for index, view in enumerate(VIEWS)}
@@ -197,3 +197,16 @@ def test_another_bundle_needs_no_new_process(harness: Harness, tmp_path: Path) -
     assert info.tasks[0].failure_alpha == pytest.approx(0.0909)
     assert info.tasks[0].failure_threshold == pytest.approx(0.6)
     harness.send_until_embedded(GOOD)
+
+
+def test_last_words_after_a_long_end(harness: Harness) -> None:
+    """
+    Guards the answer of a goal that waits while the model hangs, and SIGINT comes.
+
+    The time for its answer was reckoned from before the worker was waited for, and had run out
+    when that was done: the client was never answered.
+    """
+    process = harness.start(str(ROOT / 'test/support/last_words.py'))
+    harness.wait(lambda: 'ready' in process.output, 'the node', process)
+    assert process.stop() == 0, process.output
+    assert 'my last words' in process.output

@@ -27,6 +27,8 @@ _PERIOD = 0.1
 _KEPT = 10
 # How long an answer may take to be fetched, before the node may end [s].
 _FETCHED = 1.0
+# Who gives the largest float for a time-out means this [s].
+_FOR_EVER = 1e9
 
 
 class GoalError(HralignError):
@@ -130,7 +132,9 @@ class SuccessWaiter:
                                 'more; 0: none')
             begin = self._prepare(request.instruction, request.alpha)
             self.end('another goal has taken over')
-            episode_id = begin()
+            goal = _Goal(handle, Wait(
+                begin(), time_out=math.ceil(min(request.time_out, _FOR_EVER) * 1e9),
+                now=self._now(), elapsed=time.monotonic_ns()))
         except HralignError as error:
             self._node.get_logger().warning(f'wait_for_success refused: {error}')
             self._answer(handle, Ending(Outcome.CANNOT_TELL, f'refused: {error}'))
@@ -140,9 +144,6 @@ class SuccessWaiter:
             self._answer(handle, Ending(
                 Outcome.CANNOT_TELL, "failed: a fault of the node's own; its log says more"))
             return
-        goal = _Goal(handle, Wait(
-            episode_id, time_out=round(request.time_out * 1e9), now=self._now(),
-            elapsed=time.monotonic_ns()))
         with self._lock:
             self._goal = goal
         self._timer.reset()

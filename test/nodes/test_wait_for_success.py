@@ -5,6 +5,7 @@
 
 from collections.abc import Iterator
 import math
+import sys
 from typing import Any
 
 from hralign_ros.runtime import Decision
@@ -69,9 +70,12 @@ class Stage:
 
 def test_success(stage: Stage) -> None:
     """A goal begins its episode, tells how it goes, and ends SUCCEEDED when that is decided."""
-    stage.decides(SOON, dwell_s=1.0)
+    stage.decides(NEVER)
     before = episode_of(stage.result(Decision.RUNNING))
     goal = stage.planner.send(f'  {CUP} ')
+    stage.harness.wait(lambda: any(
+        one.probability_valid and one.progress_valid for one in goal.feedback), 'feedback')
+    assert stage.harness.set_parameters(dwell_s=SOON).successful
     status, result = goal.answer()
     assert (status, result.outcome) == (SUCCEEDED, SUCCESS), result.message
     assert episode_of(result) > before
@@ -83,10 +87,9 @@ def test_success(stage: Stage) -> None:
     first = next(m for m in stage.harness.successes if m.decision == Decision.SUCCESS
                  and episode_of(m) == episode_of(result))
     assert first.header.stamp == result.stamp, 'the result that decided'
-    assert goal.feedback and all(one.decision != Decision.FAILURE for one in goal.feedback)
+    assert all(one.decision != Decision.FAILURE for one in goal.feedback)
     times = [one.elapsed for one in goal.feedback]
     assert times == sorted(times) and times[0] >= 0.0
-    assert any(one.probability_valid and one.progress_valid for one in goal.feedback)
 
 
 def test_the_running_episode(stage: Stage) -> None:
@@ -128,6 +131,24 @@ def test_a_time_out_ends_the_goal_alone(stage: Stage) -> None:
     status, result = stage.planner.ask(CUP, time_out=0.5)
     assert (status, result.outcome) == (ABORTED, TIMED_OUT) and '0.5 s' in result.message
     assert episode_of(stage.result(Decision.RUNNING)) == episode_of(result)
+
+
+@pytest.mark.parametrize('time_out', [sys.float_info.max, 1e-10])
+def test_the_longest_and_the_shortest_time_out(stage: Stage, time_out: float) -> None:
+    """
+    Guards who says "for ever" by the largest float: nanoseconds of it are no number.
+
+    The goal was taken, its episode began, and it never got an answer, not by a cancel either. One
+    of less than a nanosecond was none.
+    """
+    stage.decides(NEVER)
+    goal = stage.planner.send(CUP, time_out=time_out)
+    if time_out > 1.0:
+        stage.harness.wait(lambda: goal.feedback, 'feedback')
+        assert goal.cancel()
+    status, result = goal.answer()
+    assert (status, result.outcome) == (
+        (CANCELED, CANNOT_TELL) if time_out > 1.0 else (ABORTED, TIMED_OUT))
 
 
 def test_cancelled(stage: Stage) -> None:

@@ -10,6 +10,7 @@ episode is over. docs/node.md has the table.
 """
 
 from collections.abc import Callable, Mapping
+import time
 from typing import Any, TypeAlias
 
 from hralign_ros.nodes.interfaces import SuccessProbability, TaskEmbedding
@@ -29,7 +30,7 @@ _LATCHED = ('succeeded', 'failed')
 _RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 _KEPT = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
                    durability=DurabilityPolicy.TRANSIENT_LOCAL)
-# Whoever listens is given so long to confirm the last word, before its publisher goes [s].
+# All who listen are given so long to confirm the last word, before its publisher goes [s].
 _LAST_S = 0.3
 
 Decide: TypeAlias = Callable[[int], bool]
@@ -87,9 +88,12 @@ class Mirrors:
     def close(self) -> None:
         """Take back what was decided, and let that arrive: a publisher may go after this."""
         self.clear()
+        until = time.monotonic() + _LAST_S
         for name in (*_LATCHED, 'reward'):
             if name in self.publishers:
-                self.publishers[name].wait_for_all_acked(Duration(seconds=_LAST_S))
+                # Less than nothing would be for ever.
+                self.publishers[name].wait_for_all_acked(
+                    Duration(seconds=max(0.0, until - time.monotonic())))
 
     def _decision(self, decision: int) -> None:
         for name, says in _SAYS.items():

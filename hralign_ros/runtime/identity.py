@@ -17,8 +17,9 @@ import json
 
 from hralign_ros.runtime.bundle import Manifest, SPATIAL, TOKENIZER
 
-# How parts are made of what graphs return, which is code: Encoder.embed, memory.py, parts.py.
-# Count it up with a change after which they are not the same to rounding.
+# What is code and no file: how images get to the graphs (ViewGeometry.apply, encode_images), and
+# how parts are made of what these return (Encoder.embed, memory.py, parts.py). Count it up with a
+# change after which embeddings are not the same to rounding.
 _RULES = '1'
 _RULES_KEY, _VIEWS, _CLIP = 'rules', 'views', 'clip'
 _PREPROCESS, _VISUAL = 'preprocess.onnx', 'visual.onnx'

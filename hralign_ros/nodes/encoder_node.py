@@ -28,7 +28,7 @@ from hralign_ros.nodes.mirrors import any_wanted, Mirrors
 from hralign_ros.nodes.network import policy_of, TASK
 from hralign_ros.nodes.process import run_node
 from hralign_ros.nodes.rclpy_compatibility import parameter_overrides
-from hralign_ros.nodes.supervised import Return, SupervisedNode
+from hralign_ros.nodes.supervised import SupervisedNode
 from hralign_ros.nodes.wait_for_success import GoalError, SuccessWaiter
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.errors import HralignError, TaskError
@@ -432,9 +432,7 @@ class EncoderNode(SupervisedNode):
 def _make_node() -> EncoderNode:
     """Make the node and, where it is asked for, configure and activate it."""
     node = EncoderNode()
-    if node.get_parameter('autostart').value:
-        if node.trigger_configure() == Return.SUCCESS:
-            node.trigger_activate()
+    node.autostart()
     return node
 
 

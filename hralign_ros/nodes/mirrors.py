@@ -10,11 +10,10 @@ episode is over. docs/node.md has the table.
 """
 
 from collections.abc import Callable, Mapping
-import time
 from typing import Any, TypeAlias
 
 from hralign_ros.nodes.interfaces import SuccessProbability, TaskEmbedding
-from rclpy.duration import Duration
+from hralign_ros.nodes.process import let_arrive
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Bool, Float32MultiArray, Float64, MultiArrayDimension, MultiArrayLayout
 
@@ -30,8 +29,6 @@ _LATCHED = ('succeeded', 'failed')
 _RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 _KEPT = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
                    durability=DurabilityPolicy.TRANSIENT_LOCAL)
-# All who listen are given so long to confirm the last word, before its publisher goes [s].
-_LAST_S = 0.3
 
 Decide: TypeAlias = Callable[[int], bool]
 _SAYS: dict[str, Decide] = {
@@ -88,12 +85,8 @@ class Mirrors:
     def close(self) -> None:
         """Take back what was decided, and let that arrive: a publisher may go after this."""
         self.clear()
-        until = time.monotonic() + _LAST_S
-        for name in (*_LATCHED, 'reward'):
-            if name in self.publishers:
-                # Less than nothing would be for ever.
-                self.publishers[name].wait_for_all_acked(
-                    Duration(seconds=max(0.0, until - time.monotonic())))
+        let_arrive(self.publishers[name] for name in (*_LATCHED, 'reward')
+                   if name in self.publishers)
 
     def _decision(self, decision: int) -> None:
         for name, says in _SAYS.items():

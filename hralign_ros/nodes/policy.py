@@ -28,9 +28,9 @@ from hralign_ros.nodes.interfaces import (
 )
 from hralign_ros.nodes.network import NAME
 from hralign_ros.nodes.parameters import declared, given_names, unknown_names
-from hralign_ros.nodes.process import run_node
+from hralign_ros.nodes.process import let_arrive, run_node
 from hralign_ros.nodes.rclpy_compatibility import parameter_overrides
-from hralign_ros.nodes.supervised import Return, SupervisedNode
+from hralign_ros.nodes.supervised import SupervisedNode
 from hralign_ros.runtime.decision import Decision
 from hralign_ros.runtime.policy import Policy
 from hralign_ros.runtime.policy_channels import (
@@ -41,7 +41,6 @@ from hralign_ros.runtime.policy_channels import (
 )
 from hralign_ros.runtime.policy_loop import Chunk, PolicyLoop, STOPPED, Why
 import numpy as np
-from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleState
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.task import Future
@@ -65,8 +64,6 @@ _ANSWER_S = 5.0
 _PAUSE_S = 1.0
 # At the beginning of an episode there is no embedding of it for a moment [s].
 _FIRST_S = 1.0
-# Whoever takes commands is given so long to confirm the last one, before its publisher goes [s].
-_LAST_S = 0.3
 _NAN = float('nan')
 # Keys of faults.
 _HOLD, _START, _MESSAGE, _RIVAL, _ENCODERS = 'hold', 'start', 'message', 'rival', 'encoders'
@@ -184,7 +181,7 @@ class PolicyNode(SupervisedNode):
     def _teardown(self, *, keep_problem: bool = False) -> None:
         """Free what there is; works from any half-made state."""
         self._stop()
-        self._hand_over()
+        let_arrive(self._outputs.values())
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
         for publisher in self._outputs.values():
@@ -201,18 +198,8 @@ class PolicyNode(SupervisedNode):
     def destroy_node(self) -> None:
         """Stop the arm before the node goes."""
         self._stop()
-        self._hand_over()
+        let_arrive(self._outputs.values())
         super().destroy_node()
-
-    def _hand_over(self) -> None:
-        """
-        Let the last command arrive.
-
-        A publisher that goes takes with it what is under way. On a busy machine an arm never got
-        its stop when the process was ended.
-        """
-        for publisher in self._outputs.values():
-            publisher.wait_for_all_acked(Duration(seconds=_LAST_S))
 
     # Attempts.
 
@@ -516,9 +503,7 @@ class PolicyNode(SupervisedNode):
 def _make_node() -> PolicyNode:
     """Make the node and, where it is asked for, configure and activate it."""
     node = PolicyNode()
-    if node.get_parameter('autostart').value:
-        if node.trigger_configure() == Return.SUCCESS:
-            node.trigger_activate()
+    node.autostart()
     return node
 
 

@@ -3,18 +3,19 @@
 
 """Running a node as a process: signals, and an end without a traceback."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 import os
 import signal
 import sys
 from threading import Event
 import time
 import traceback
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from hralign_ros.nodes.rclpy_compatibility import RCLError
 from hralign_ros.runtime.errors import HralignError
 import rclpy
+from rclpy.duration import Duration
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
@@ -23,6 +24,8 @@ AnyNode = TypeVar('AnyNode', bound=Node)
 
 # How long a signal may wait until the executor handles it [s].
 _SLICE = 0.2
+# Who listens is given so long to confirm the last message, before its publisher goes [s].
+_LAST_S = 0.3
 
 
 class StartError(HralignError):
@@ -65,6 +68,19 @@ def _spin_once(executor: SingleThreadedExecutor, node: Node) -> None:
         raise
     except Exception:  # whatever a callback raised
         node.get_logger().error(f'a callback failed:\n{traceback.format_exc()}')
+
+
+def let_arrive(publishers: Iterable[Any]) -> None:
+    """
+    Let the last messages of publishers that are about to go arrive; for all together a moment.
+
+    A publisher that goes takes with it what is under way. On a busy machine an arm never got its
+    stop when the process was ended.
+    """
+    until = time.monotonic() + _LAST_S
+    for publisher in publishers:
+        # Less than nothing would be for ever.
+        publisher.wait_for_all_acked(Duration(seconds=max(0.0, until - time.monotonic())))
 
 
 def run_node(

@@ -52,6 +52,11 @@ class SupervisedNode(LifecycleNode):
             self.get_logger().warning(
                 'parameters that this node does not have, and ignores: ' + ', '.join(unknown))
 
+    def autostart(self) -> None:
+        """Configure and activate where the parameter `autostart` says so."""
+        if self.get_parameter('autostart').value and self.trigger_configure() == Return.SUCCESS:
+            self.trigger_activate()
+
     # What a node of this kind does.
 
     def _configure(self) -> None:

@@ -19,6 +19,7 @@ from launch.actions import (
     ExecuteProcess,
     RegisterEventHandler,
     SetEnvironmentVariable,
+    UnsetEnvironmentVariable,
 )
 from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown
@@ -76,8 +77,10 @@ def generate_launch_description() -> LaunchDescription:
             'next_episode': text('next_episode')}])
     return LaunchDescription([
         *ARGUMENTS,
-        # Nothing leaves this computer.
+        # Nothing leaves this computer; either of the others leads there whatever the range is.
         SetEnvironmentVariable('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST'),
+        UnsetEnvironmentVariable('ROS_STATIC_PEERS'),
+        UnsetEnvironmentVariable('ROS_DISCOVERY_SERVER'),
         arm, encoder, policy,
         RegisterEventHandler(OnProcessExit(target_action=arm, on_exit=[
             EmitEvent(event=Shutdown(reason='the simulated arm has ended'))]))])

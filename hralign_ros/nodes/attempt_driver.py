@@ -22,6 +22,7 @@ from hralign_ros.nodes.conversions import (
     MessageInfo,
     ns_to_stamp,
     received_at,
+    sent_at,
     stamp_to_ns,
 )
 from hralign_ros.nodes.diagnostics import ERROR, WARN
@@ -56,6 +57,8 @@ VIEWS = ('third_person', 'wrist')
 WAITING = 'waiting for ~/start'
 # How long a service or a node may take [s], on the system's clock.
 _PATIENCE, _AGAIN_S = 60.0, 10.0
+# How long a recorder may take until what it has of an attempt can be labelled [s].
+_LABEL_S = 30.0
 # After the truth a decision may come for so long, and after a decision the truth, simulated [s].
 LINGER_S, _AFTER_S = 2.0, 0.5
 # Images are kept so often [s].
@@ -77,10 +80,11 @@ class Seen:
 
     :param truths: stamp, and whether the task was accomplished then.
     :param moves: stamps of twists that were not zero.
+    :param sent: when each of them was sent, system time.
     :param came: when each of them came, system time.
     :param shown: by stamp, when images of the first view came, system time.
     :param chunks: stamp of the pixels, and when the chunk was decided on.
-    :param embeddings: stamp, and when it was published.
+    :param embeddings: when it was sent, system time, and its stamp.
     :param ticks: stamp, decision, probability or NaN, status.
     :param film: stamp, view and serialised image.
     :param end_on_decision: whether the policy ends an attempt on SUCCESS and FAILURE.
@@ -88,6 +92,7 @@ class Seen:
 
     truths: list[tuple[int, bool]] = field(default_factory=list)
     moves: list[int] = field(default_factory=list)
+    sent: list[int] = field(default_factory=list)
     came: list[int] = field(default_factory=list)
     shown: dict[int, int] = field(default_factory=dict)
     chunks: list[tuple[int, int]] = field(default_factory=list)
@@ -122,6 +127,12 @@ class Seen:
             return self.now - self.accomplished > LINGER_S * 1e9
         return bool(self.moves) and self.now - self.moves[0] > self.limit_ns
 
+    def on_old_embedding(self, max_age: int) -> int:
+        """Count moves when no embedding that had been sent was younger than `max_age` [ns]."""
+        return sum(
+            stamp - max((one for when, one in self.embeddings if when <= sent), default=0)
+            > max_age for stamp, sent in zip(self.moves, self.sent, strict=True))
+
     def images(self, view: str) -> list[tuple[int, Image]]:
         """Decode what was kept of a view, uint8 [H, W, 3] RGB, oldest first."""
         return [(stamp, decode(deserialize_message(data, ImageMessage))[0])
@@ -147,7 +158,8 @@ class AttemptDriver(Node):
         self.seen = Seen()
         self._open = False
         self._since = 0
-        self._old_episode: int | None = None
+        # The newest episode of the encoder, and the one before this attempt; 0: none has come.
+        self._newest_episode = self._old_episode = 0
         self._episode: int | None = None
         self._scene = -1
         self._policy_state = ''
@@ -163,7 +175,8 @@ class AttemptDriver(Node):
         self.create_subscription(TwistStamped, 'policy/twist', on_twist, _RELIABLE)
         self.create_subscription(ActionChunk, 'policy/chunk', self._on_chunk, _RELIABLE)
         self.create_subscription(String, 'policy/state', self._on_state, _LATCHED)
-        self.create_subscription(TaskEmbedding, 'encoder/embedding', self._on_embedding, _RELIABLE)
+        on_embedding: Callable[..., None] = self._on_embedding
+        self.create_subscription(TaskEmbedding, 'encoder/embedding', on_embedding, _RELIABLE)
         self.create_subscription(SuccessProbability, 'encoder/success', self._on_success,
                                  _RELIABLE)
         self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, _RELIABLE)
@@ -181,6 +194,10 @@ class AttemptDriver(Node):
         self._label = self.create_client(LabelEpisode, 'recorder/label_episode') \
             if label else None
 
+    def listens_to(self, topic: str) -> int:
+        """Count the subscriptions of this node to a topic."""
+        return sum(one.topic_name == topic for one in self.subscriptions)
+
     def wait_ready(self, alive: Callable[[], None]) -> None:
         """
         Wait until arm, encoder and policy are there.
@@ -197,7 +214,8 @@ class AttemptDriver(Node):
 
         self._until(there, alive,
                     'the policy node and the simulated arm')
-        self._until(lambda: self.count_publishers('encoder/embedding'), alive, 'the encoder')
+        # Its episode is known by then: nothing that it says in it is of an attempt.
+        self._until(lambda: self._newest_episode, alive, 'an embedding of the encoder')
         if self._label is not None:
             self._until(self._label.service_is_ready, alive, 'the recorder')
             # It answers before its cameras are connected: first images would be missing.
@@ -219,12 +237,15 @@ class AttemptDriver(Node):
         if not answer.accepted:
             raise AttemptError(f'arm_sim/set_scene: {answer.message}')
         self._since, self._scene = stamp_to_ns(answer.start), seed
-        self._old_episode, self._episode = self._episode or self._old_episode, None
+        self._episode = None
         self.seen, before, self._factors = Seen(
             end_on_decision=self._end_on_decision), dict(self._withheld), []
         self._kept = dict.fromkeys(VIEWS, 0)
         self._open = True
         self._until(lambda: self.seen.now, alive, f'the scene {seed}')
+        # The attempt has an episode of its own, which ~/start begins.
+        self._old_episode = self._newest_episode
+        self.seen.ticks.clear()
         began = self._call(self._start, Trigger.Request(), alive)
         # Where an answer was lost and the question came twice, the second is refused.
         if not began.success and self._waiting():
@@ -232,8 +253,13 @@ class AttemptDriver(Node):
         # A policy that never moves fails the attempt, and the reason is in its state.
         last = time.monotonic()
         problem, patience = '', time.monotonic() + _PATIENCE
+        newest, went_on = self.seen.now, time.monotonic()
         while not self.seen.over():
             self._spin(alive)
+            if self.seen.now > newest:
+                newest, went_on = self.seen.now, time.monotonic()
+            elif time.monotonic() - went_on > _PATIENCE:
+                raise AttemptError(f'the simulated arm has published nothing for {_PATIENCE:g} s')
             if time.monotonic() - last > 0.2:
                 last = time.monotonic()
                 show(self.seen)
@@ -263,7 +289,8 @@ class AttemptDriver(Node):
             return ''
         if self._episode is None:
             return 'not labelled: the policy has decided on nothing'
-        self._call(self._next_episode, StartEpisode.Request(), alive)
+        begun = self._call(self._next_episode, StartEpisode.Request(), alive)
+        self._newest_episode = max(self._newest_episode, stamp_to_ns(begun.episode_id))
         request = LabelEpisode.Request(
             outcome=LabelEpisode.Request.OUTCOME_SUCCESS if success
             else LabelEpisode.Request.OUTCOME_FAILURE, by='human:simulation')
@@ -271,7 +298,7 @@ class AttemptDriver(Node):
         if success:
             request.success_time = ns_to_stamp(self.seen.accomplished)
         # What is recorded waits for two seconds before it is written.
-        end = time.monotonic() + _AGAIN_S
+        end = time.monotonic() + _LABEL_S
         answer = self._call(self._label, request, alive)
         while not answer.accepted and time.monotonic() < end:
             self._spin(alive)
@@ -293,11 +320,6 @@ class AttemptDriver(Node):
             after = bisect_right(seen.moves, decided - 1)
             if after < len(seen.moves) and pixels in seen.shown:
                 waited.append(round((seen.came[after] - seen.shown[pixels]) * 1e-9, 4))
-        published = sorted((when, stamp) for stamp, when in seen.embeddings)
-        old = 0
-        for stamp in seen.moves:
-            newest = max((one for when, one in published if when <= stamp), default=0)
-            old += stamp - newest > self._max_age
         ticks = [tick for tick in seen.ticks if tick[0] >= begin]
         return {
             'success': success, 'first_command_s': seconds(begin) if begin else None,
@@ -305,7 +327,8 @@ class AttemptDriver(Node):
             'decision': _DECIDED[seen.decided[1]] if seen.decided else '',
             'decided_s': seconds(seen.decided[0]) if seen.decided else None,
             'end_s': seconds(seen.now), 'limit_s': seen.limit_ns * 1e-9,
-            'commands': len(seen.moves), 'commands_on_old_embedding': old,
+            'commands': len(seen.moves),
+            'commands_on_old_embedding': seen.on_old_embedding(self._max_age),
             'chunks': len(seen.chunks), 'image_to_command_s': waited,
             'ticks': len(ticks),
             'out_of_distribution': sum(
@@ -323,27 +346,35 @@ class AttemptDriver(Node):
 
     def _on_twist(self, message: TwistStamped, info: MessageInfo) -> None:
         linear, angular = message.twist.linear, message.twist.angular
-        if self._open and any((linear.x, linear.y, linear.z, angular.x, angular.y, angular.z)):
-            self.seen.moves.append(stamp_to_ns(message.header.stamp))
+        stamp = stamp_to_ns(message.header.stamp)
+        if self._open and stamp >= self._since and any(
+                (linear.x, linear.y, linear.z, angular.x, angular.y, angular.z)):
+            self.seen.moves.append(stamp)
+            self.seen.sent.append(sent_at(info))
             self.seen.came.append(received_at(info))
 
     def _on_chunk(self, message: ActionChunk) -> None:
-        if self._open:
-            self._episode = stamp_to_ns(message.episode_id)
+        episode = stamp_to_ns(message.episode_id)
+        # One of the attempt before may come late.
+        if self._open and episode > self._old_episode:
+            self._episode = episode
             self.seen.chunks.append(
                 (stamp_to_ns(message.header.stamp), stamp_to_ns(message.publish_time)))
 
     def _on_state(self, message: String) -> None:
         self._policy_state = message.data
 
-    def _on_embedding(self, message: TaskEmbedding) -> None:
+    def _on_embedding(self, message: TaskEmbedding, info: MessageInfo) -> None:
+        self._newest_episode = max(self._newest_episode, stamp_to_ns(message.episode_id))
         if self._open:
-            self.seen.embeddings.append(
-                (stamp_to_ns(message.header.stamp), stamp_to_ns(message.publish_time)))
+            # The nodes' clocks are as far apart as /clock takes to each of them: by those a
+            # command may seem to be sent before the embedding that it was decided on.
+            self.seen.embeddings.append((sent_at(info), stamp_to_ns(message.header.stamp)))
 
     def _on_success(self, message: SuccessProbability) -> None:
         episode, stamp = stamp_to_ns(message.episode_id), stamp_to_ns(message.header.stamp)
-        if self._open and stamp >= self._since and episode != self._old_episode:
+        self._newest_episode = max(self._newest_episode, episode)
+        if self._open and stamp >= self._since and episode > self._old_episode:
             self.seen.ticks.append((
                 stamp, Decision(message.decision),
                 float(message.probability) if message.probability_valid else math.nan,

@@ -7,11 +7,13 @@ Attempts of a policy over ROS: simulated arm, encoder and policy as processes, a
     python -m hralign_ros.nodes.closed_loop POLICY --output FOLDER
 
 FOLDER gets a line of attempts.jsonl for each attempt, report.png, and attempt.webp, an animated
-picture of one. An attempt that is there is not made again with --resume.
+picture of one. An attempt that is there is not made again with --resume. SIGINT, SIGTERM and
+SIGHUP stop the nodes, too.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
 from hashlib import sha256
 import json
@@ -20,6 +22,7 @@ from pathlib import Path
 import signal
 import subprocess
 import sys
+from threading import Event
 import time
 from typing import Any
 
@@ -38,8 +41,12 @@ ATTEMPTS = 'attempts.jsonl'
 SIMULATOR = Path('.venv-sim/bin/arm_sim')
 MAX_AGE_S = 0.2
 _PATIENCE = 30.0
-# The graph is looked at for so long before anything is started [s].
+# The graph is looked at for so long before anything is started, and then as often [s].
 _LOOK_S = 1.5
+# What one arm, one encoder and one policy publish; and what a real arm may be listening to.
+_PUBLISHED = ('/clock', '/joint_states', '/tool_pose', '/wrist/image_raw',
+              '/third_person/image_raw', '/policy/twist', '/policy/gripper', '/encoder/embedding')
+_COMMANDS = ('/policy/twist', '/policy/gripper')
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('--resume', action='store_true', help='go on with what is missing')
     try:
         return run(parser.parse_args(arguments))
-    except HralignError as error:
+    except (HralignError, OSError) as error:
         print(f'closed_loop: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -103,45 +110,92 @@ def run(options: argparse.Namespace) -> int:
     if rows and not options.resume:
         raise DataError(f'{file} holds attempts already; add --resume to complete them, or name '
                         'another folder')
-    mine = [row for row in rows if all(row.get(name) == value for name, value in who.items())]
+    wanted = range(options.first_seed, options.first_seed + options.episodes)
+    mine = [row for row in rows if row['seed'] in wanted
+            and all(row.get(name) == value for name, value in who.items())]
     there = {row['seed'] for row in mine}
-    seeds = [seed for seed in range(options.first_seed, options.first_seed + options.episodes)
-             if seed not in there]
+    seeds = [seed for seed in wanted if seed not in there]
     pictures: list[Picture] = []
     if seeds:
         print(f"'{spec.task}': {len(seeds)} attempts with {place['arm']} in {place['lab']}",
               flush=True)
-        for row, picture in _attempts(options, spec, bundle.path, place, seeds):
-            made = {**who, **row, 'speed': options.speed,
-                    'load_average': round(os.getloadavg()[0], 2)}
-            add_line(file, made)
-            mine.append(made)
-            pictures.append(picture)
+        # Closed also where a line cannot be written: else the nodes would go on.
+        with closing(_attempts(options, spec, bundle.path, place, seeds)) as attempts:
+            for row, picture in attempts:
+                made = {**who, **row, 'speed': options.speed,
+                        'load_average': round(os.getloadavg()[0], 2)}
+                add_line(file, made)
+                mine.append(made)
+                pictures.append(picture)
+                # A hundred attempts with all their images do not fit into memory.
+                for one in pictures:
+                    if one is not best(pictures):
+                        one.frames = one.frames[-1:]
     for sentence in sentences(mine):
         print(sentence)
     if pictures:
         try:
             draw_report(pictures, spec.task, options.output / 'report.png')
-            best = next((one for one in pictures if one.row['success']), pictures[0])
-            animate(best, spec.task, options.output / 'attempt.webp')
-            print(f'report: {options.output}/report.png, attempt.webp, {ATTEMPTS}')
+            animate(best(pictures), spec.task, options.output / 'attempt.webp')
+            print(f'{file}; report.png and attempt.webp beside it show the {len(pictures)} '
+                  'attempts that were made just now')
         except ImportError as error:
             print(f'no pictures: {error}; pip install matplotlib. {file} is written')
     return 0
 
 
+def best(pictures: Sequence[Picture]) -> Picture:
+    """Choose the attempt that is shown as a moving picture."""
+    return next((one for one in pictures if one.row['success']), pictures[0])
+
+
 def _attempts(
     options: argparse.Namespace, spec: PolicySpec, bundle: Path, place: dict[str, str],
     seeds: Sequence[int],
-) -> Any:
+) -> Generator[tuple[dict[str, Any], Picture], None, None]:
     """Start the nodes, make the attempts, stop the nodes; yield each attempt with its picture."""
-    environment = _environment()
-    os.environ.update(environment)
+    with _signals() as asked:
+        yield from _attempts_until(asked, options, spec, bundle, place, seeds)
+
+
+@contextmanager
+def _signals() -> Iterator[Event]:
+    """
+    Note the signals that ask for the end, in place of ending at any point.
+
+    The nodes have process groups of their own: they outlived a command that a second Ctrl-C, a
+    SIGTERM or the end of its terminal ended before it had stopped them.
+    """
+    asked = Event()
+    # What is ignored, as nohup has it, stays so.
+    before = {number: signal.signal(number, lambda *_: asked.set())
+              for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+              if signal.getsignal(number) != signal.SIG_IGN}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _attempts_until(
+    asked: Event, options: argparse.Namespace, spec: PolicySpec, bundle: Path,
+    place: dict[str, str], seeds: Sequence[int],
+) -> Generator[tuple[dict[str, Any], Picture], None, None]:
+    """Make the attempts; `asked`: to end, by KeyboardInterrupt."""
+    _stay_here()
     processes: dict[str, subprocess.Popen[bytes]] = {}
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    driver = None
+    driver: AttemptDriver | None = None
+    looked = 0.0
 
     def alive() -> None:
+        nonlocal looked
+        if asked.is_set():
+            raise KeyboardInterrupt
+        if driver is not None and time.monotonic() - looked > _LOOK_S:
+            looked = time.monotonic()
+            _check_alone(driver, 1)
         for name, process in processes.items():
             if process.poll() is not None:
                 raise AttemptError(f'the {name} has ended with code {process.returncode}; what '
@@ -150,12 +204,15 @@ def _attempts(
     try:
         driver = AttemptDriver(MAX_AGE_S, label=options.record is not None,
                                end_on_decision=options.end_on_decision)
-        _check_alone(driver)
+        end = time.monotonic() + _LOOK_S
+        while time.monotonic() < end:
+            alive()
+            _check_alone(driver, 0)
+            time.sleep(0.1)
         for name, command in _commands(options, spec, bundle, place, seeds[0]).items():
             with open(options.output / f'{name}.log', 'wb') as log:
                 processes[name] = subprocess.Popen(
-                    command, env=environment, start_new_session=True, stdout=log,
-                    stderr=subprocess.STDOUT)
+                    command, start_new_session=True, stdout=log, stderr=subprocess.STDOUT)
         driver.wait_ready(alive)
         for number, seed in enumerate(seeds, 1):
             row = driver.attempt(seed, alive, partial(_show, number, len(seeds)))
@@ -179,14 +236,16 @@ def _commands(
     nodes: dict[str, tuple[dict[str, object], dict[str, str]]] = {
         'arm_sim': ({**place, 'seed': seed, 'speed': options.speed},
                     {'~/twist': '/policy/twist', '~/gripper': '/policy/gripper'}),
-        'encoder': (encoder, {}),
-        'policy': ({**timed, 'autostart': True, 'policy': str(options.policy.resolve()),
-                    'frame_id': 'world', 'gripper_joints': ['finger_1', 'finger_2'],
-                    'max_age_s': MAX_AGE_S, 'max_linear_m_s': 0.8, 'max_episode_s': 0.0,
-                    'end_on_decision': options.end_on_decision}, {})}
+        'encoder': (encoder, {})}
     if options.record is not None:
         nodes['recorder'] = (
             {**timed, 'folder': str(options.record.resolve()), 'rate_hz': 10.0}, {})
+    # The last one, which is stopped first.
+    nodes['policy'] = (
+        {**timed, 'autostart': True, 'policy': str(options.policy.resolve()),
+         'frame_id': 'world', 'gripper_joints': ['finger_1', 'finger_2'],
+         'max_age_s': MAX_AGE_S, 'max_linear_m_s': 0.8, 'max_episode_s': 0.0,
+         'end_on_decision': options.end_on_decision}, {})
     modules = {'encoder': 'encoder_node'}
     commands = {}
     for name, (values, remap) in nodes.items():
@@ -200,37 +259,42 @@ def _commands(
     return commands
 
 
-def _environment() -> dict[str, str]:
+def _stay_here() -> None:
     """
-    Give the environment of all processes: nothing leaves this computer.
+    Set the environment of this process and of all nodes: nothing leaves this computer.
 
     A simulated arm publishes joint states and takes commands under the names of a real one.
     """
-    environment = dict(os.environ)
-    environment['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-    environment.pop('ROS_STATIC_PEERS', None)
+    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    # Either leads to other computers whatever the range is.
+    for name in ('ROS_STATIC_PEERS', 'ROS_DISCOVERY_SERVER'):
+        os.environ.pop(name, None)
     try:
-        use_profile(environment, find_share('config/fastdds_large_images.xml'))
+        use_profile(os.environ, find_share('config/fastdds_large_images.xml'))
     except FileNotFoundError as error:
         print(f'closed_loop: {error}; images may be lost on their way')
-    return environment
 
 
-def _check_alone(driver: AttemptDriver) -> None:
+def _check_alone(driver: AttemptDriver, ours: int) -> None:
     """
     See that no other robot is on this ROS domain.
 
-    :raises AttemptError: somebody publishes what the simulated arm would, or takes its commands.
+    :param ours: as many publishers of each topic are ours; 0: nothing has been started.
+    :raises AttemptError: somebody else publishes what the simulated arm, the encoder or the policy
+        does; or listens to the policy's commands before there is a simulated arm that could.
     """
-    end = time.monotonic() + _LOOK_S
-    while time.monotonic() < end:
-        for topic in ('/clock', '/joint_states', '/policy/twist', '/encoder/embedding'):
-            if driver.count_publishers(topic):
-                raise AttemptError(
-                    f'somebody on this ROS domain publishes {topic}, and the simulated arm would '
-                    f'be in the way (`ros2 topic info -v {topic}` names the node). End that, or '
-                    'set ROS_DOMAIN_ID to a number of your own')
-        time.sleep(0.1)
+    for topic in _PUBLISHED:
+        if driver.count_publishers(topic) > ours:
+            raise AttemptError(
+                f'somebody else on this ROS domain publishes {topic}, and the simulated arm would '
+                f'be in the way (`ros2 topic info -v {topic}` names the node). End that, or '
+                'set ROS_DOMAIN_ID to a number of your own')
+    for topic in _COMMANDS if not ours else ():
+        if driver.count_subscribers(topic) > driver.listens_to(topic):
+            raise AttemptError(
+                f'somebody else on this ROS domain listens to {topic}, and would follow what the '
+                f'policy sends to the simulated arm (`ros2 topic info -v {topic}` names the '
+                'node). End that, or set ROS_DOMAIN_ID to a number of your own')
 
 
 def _only(spec: PolicySpec, name: str) -> str:
@@ -260,11 +324,12 @@ def _tell(number: int, count: int, row: dict[str, Any]) -> None:
 
 
 def _stop(processes: dict[str, 'subprocess.Popen[bytes]']) -> None:
-    """Interrupt what still runs, the policy first: it stops the arm."""
+    """End what still runs, the policy first: it stops the arm."""
     for name in reversed(processes):
         process = processes[name]
         if process.poll() is None:
-            process.send_signal(signal.SIGINT)
+            # The shell that prepares the simulator may lose a SIGINT.
+            process.send_signal(signal.SIGTERM)
             try:
                 process.wait(timeout=_PATIENCE)
             except subprocess.TimeoutExpired:

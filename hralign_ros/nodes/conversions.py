@@ -54,6 +54,11 @@ def received_at(info: MessageInfo) -> int:
     return info['received_timestamp'] or time.time_ns()
 
 
+def sent_at(info: MessageInfo) -> int:
+    """Tell when a message was sent, by the clock of its sender's computer [ns]."""
+    return info['source_timestamp'] or received_at(info)
+
+
 def image_message(
     image: Image, stamp: int, frame_id: str, *, encoding: str = 'rgb8',
 ) -> ImageMessage:

@@ -6,19 +6,23 @@
 from hashlib import sha256
 import json
 from pathlib import Path
+import signal
 import subprocess
 import sys
 from typing import Any
 
+from geometry_msgs.msg import TwistStamped
 from hralign_ros.nodes.attempt_driver import Seen
-from hralign_ros.nodes.closed_loop_report import judge, sentences, summary
+from hralign_ros.nodes.closed_loop import best
+from hralign_ros.nodes.closed_loop_report import judge, Picture, sentences, summary
 from hralign_ros.runtime import Encoder
 from hralign_ros.runtime.decision import Decision
 from hralign_ros.runtime.labels import read_labels
 import numpy as np
 import pytest
 from rosgraph_msgs.msg import Clock
-from support.harness import Harness, ROOT
+from std_msgs.msg import String
+from support.harness import Harness, PATIENCE, ROOT
 from support.tiny_bundle import robot_bundle
 from support.tiny_policy import write_tiny_policy
 
@@ -66,13 +70,17 @@ def write_policy(folder: Path, way: tuple[float, float, float], **values: Any) -
                  {'name': 'gripper', 'unit': '-1 open, 1 closed'}])
 
 
+def command(policy: Path, output: Path, *words: str) -> list[str]:
+    """Give the command as a user writes it."""
+    return [sys.executable, '-m', 'hralign_ros.nodes.closed_loop', str(policy), '--output',
+            str(output), '--bundle', str(robot_bundle()), '--simulator', str(PROGRAM), '--task',
+            'lift', '--arm', 'panda', *words]
+
+
 def run(policy: Path, output: Path, *words: str) -> 'subprocess.CompletedProcess[str]':
     """Run the command as a user does; it takes no more than a few attempts."""
-    return subprocess.run(
-        [sys.executable, '-m', 'hralign_ros.nodes.closed_loop', str(policy), '--output',
-         str(output), '--bundle', str(robot_bundle()), '--simulator', str(PROGRAM), '--task',
-         'lift', '--arm', 'panda', *words], cwd=ROOT, capture_output=True, text=True, timeout=500,
-        check=False)
+    return subprocess.run(command(policy, output, *words), cwd=ROOT, capture_output=True,
+                          text=True, timeout=500, check=False)
 
 
 def rows_of(output: Path) -> list[dict[str, Any]]:
@@ -153,7 +161,7 @@ def test_a_policy_that_cannot_be_configured(tmp_path: Path) -> None:
 
 def test_another_robot_on_the_domain(tmp_path: Path, harness: Harness) -> None:
     """
-    Nothing is started where somebody else publishes what the simulated arm would.
+    No attempt is made where somebody else publishes what the simulated arm would.
 
     The simulated arm takes the names of a real one: two on one domain, and a policy for the one
     moves the other.
@@ -163,7 +171,73 @@ def test_another_robot_on_the_domain(tmp_path: Path, harness: Harness) -> None:
     done = run(policy, output, '--lab', 'lab-1')
     assert done.returncode == 1 and 'publishes /clock' in done.stderr
     assert 'ROS_DOMAIN_ID' in done.stderr
-    assert not list(output.glob('*.log')) and clock is not None
+    assert not (output / 'attempts.jsonl').exists() and clock is not None
+
+
+def test_an_arm_that_would_follow(tmp_path: Path, harness: Harness) -> None:
+    """
+    A controller that listens to the policy's commands is found, though it publishes nothing.
+
+    It was not looked for: a real arm on this domain would have followed a policy that sees a
+    simulated one.
+    """
+    arm = harness.node.create_subscription(TwistStamped, '/policy/twist', print, 1)
+    policy, output = write_policy(tmp_path / 'up', (0.0, 0.0, 0.02)), tmp_path / 'out'
+    done = run(policy, output, '--lab', 'lab-1')
+    assert done.returncode == 1 and 'listens to /policy/twist' in done.stderr
+    assert not list(output.glob('*.log')) and arm is not None
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_is_ended(tmp_path: Path, harness: Harness, number: int) -> None:
+    """
+    What it has started ends with it, and what was done is kept.
+
+    The nodes have process groups of their own. They went on, an arm that a policy moves among
+    them, when the command got SIGTERM or its terminal was closed.
+    """
+    policy, output = write_policy(tmp_path / 'up', (0.0, 0.0, 0.02)), tmp_path / 'out'
+    with open(tmp_path / 'log', 'wb') as log:
+        # What nohup, or a shell's &, has these tests ignore, the command would ignore rightly.
+        process = subprocess.Popen(
+            ['env', '--default-signal=INT,TERM,HUP', *command(policy, output, '--lab', 'lab-1')],
+            cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        said: list[str] = []
+        harness.node.create_subscription(
+            String, '/policy/state', lambda message: said.append(message.data), 10)
+        harness.wait(lambda: 'acting' in said or process.poll() is not None, 'an attempt')
+        process.send_signal(number)
+        # Again, as somebody does who is impatient.
+        harness.spin(0.2)
+        process.send_signal(number)
+        assert process.wait(PATIENCE) == 130, (tmp_path / 'log').read_text()
+    finally:
+        if process.poll() is None:
+            # It ends its nodes.
+            process.terminate()
+            process.wait(PATIENCE)
+    assert '--resume' in (tmp_path / 'log').read_text()
+    for topic in ('/clock', '/policy/twist', '/encoder/embedding'):
+        harness.wait(lambda topic=topic: not harness.node.count_publishers(topic), 'its end')
+
+
+def test_pictures_of_many_attempts() -> None:
+    """The moving picture is of the first attempt that succeeded, else of the first."""
+    lost, first, second = (Picture(made(seed=seed, success=seed > 1)) for seed in (1, 2, 3))
+    assert best([lost]) is lost and best([lost, first, second]) is first
+
+
+def test_a_command_follows_the_embedding_that_it_was_decided_on() -> None:
+    """
+    Counts on sending, not on the nodes' clocks.
+
+    The policy's clock lags behind the encoder's by what /clock takes to it. By those clocks a
+    command seemed to be sent before its embedding was, and counted as one on an older embedding.
+    """
+    seen = Seen(moves=[1000, 1500], sent=[50, 90], embeddings=[(10, 500), (49, 900)])
+    assert seen.on_old_embedding(300) == 1 and seen.on_old_embedding(600) == 0
+    assert seen.on_old_embedding(99) == 2
 
 
 def made(**values: Any) -> dict[str, Any]:

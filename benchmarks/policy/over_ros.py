@@ -141,8 +141,10 @@ def decisions(given: argparse.Namespace) -> None:
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
-    """Read attempts over ROS."""
-    return [row for _, row in read_lines(folder / ATTEMPTS)]
+    """Read attempts over ROS, those of the policy, bundle and rules that were tried last."""
+    rows = [row for _, row in read_lines(folder / ATTEMPTS)]
+    return [row for row in rows if all(row.get(name) == rows[-1].get(name) for name in (
+        'policy_sha256', 'bundle_sha256', 'end_on_decision', 'lab'))]
 
 
 def gather(folder: Path) -> dict[str, Any]:

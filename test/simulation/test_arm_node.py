@@ -107,7 +107,10 @@ def test_the_node_with_an_arm(tmp_path):
         assert all(np.ptp(message.data) > 50 for images in came.values() for message in images)
     finally:
         process.send_signal(signal.SIGINT)
-        code = process.wait(60)
+        try:
+            code = process.wait(60)
+        finally:
+            process.kill()
         executor.shutdown()
         node.destroy_node()
         rclpy.try_shutdown(context=context)

@@ -45,8 +45,9 @@ test:  ## build, all tests, linters, type check
 	$(SETUP) demo test adapt --rebuild
 	@tools/run_tests.sh
 
-test-sim:  ## the tests that need the simulators; `make sim` first
+test-sim:  ## the tests that need the simulators
 	$(SETUP) demo test
+	@$(MAKE) --no-print-directory sim
 	@tools/test_sim.sh $(ARGS)
 
 closed-loop:  ## a simulated arm over ROS: demonstrations, a policy, 20 attempts; TASK=, ARM=, SPEED=

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+import shlex
 import shutil
 import sys
 import tarfile
@@ -37,7 +38,8 @@ HAND_SHA256 = '291790c14f7f88a7f9bd35330c47392ed8e8d395ae6728f4bb7089f1bc1f2b96'
 PROGRAM = """\
 #!/bin/sh
 # Written by tools/setup_sim.py: the command line with the simulators at hand.
-export HRALIGN_HAND_MODEL="${{HRALIGN_HAND_MODEL:-{hand}}}"
+hand={hand}
+export HRALIGN_HAND_MODEL="${{HRALIGN_HAND_MODEL:-$hand}}"
 export MUJOCO_GL="${{MUJOCO_GL:-egl}}" OMP_NUM_THREADS="${{OMP_NUM_THREADS:-1}}"
 exec env PYTHONPATH={root} {python} -m hralign_ros.cli "$@"
 """
@@ -50,8 +52,8 @@ if [ -z "${{ROS_DISTRO:-}}" ]; then
   unset _ROS_WHEELS_BOOTSTRAP_COMPLETE
 fi
 . {root}/tools/env.sh
-[ -n "${{ROS_DISTRO:-}}" ] || export AMENT_PREFIX_PATH="{folder}:$AMENT_PREFIX_PATH"
-export PYTHONPATH="{root}${{PYTHONPATH:+:$PYTHONPATH}}" MUJOCO_GL="${{MUJOCO_GL:-egl}}"
+[ -n "${{ROS_DISTRO:-}}" ] || export AMENT_PREFIX_PATH={folder}:"$AMENT_PREFIX_PATH"
+export PYTHONPATH={root}"${{PYTHONPATH:+:$PYTHONPATH}}" MUJOCO_GL="${{MUJOCO_GL:-egl}}"
 export OMP_NUM_THREADS="${{OMP_NUM_THREADS:-1}}"
 """
 ARM_SIM = """\
@@ -106,11 +108,13 @@ def set_up() -> None:
                                       if line.startswith('ros-')), encoding='utf-8')
             VENV.install('sim', 'ros', options=['-c', pins])
     hand = fetch_hand()
+    # As the shell has them: a folder's name may have spaces.
+    paths = {name: shlex.quote(str(path)) for name, path in (
+        ('hand', hand), ('root', ROOT), ('python', VENV.python), ('folder', VENV.folder))}
     for name, text in (('bin/hralign', PROGRAM), ('bin/arm_sim', ARM_SIM),
                        ('environment.sh', ENVIRONMENT)):
         program = VENV.folder / name
-        program.write_text(text.format(hand=hand, root=ROOT, python=VENV.python,
-                                       folder=VENV.folder), encoding='utf-8')
+        program.write_text(text.format(**paths), encoding='utf-8')
         if name.startswith('bin/'):
             program.chmod(0o755)
     print('ready: .venv-sim/bin/hralign data simulate --output DIRECTORY')

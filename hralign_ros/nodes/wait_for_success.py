@@ -25,8 +25,9 @@ _PERIOD = 0.1
 # An answer is kept so long for who has not asked for it yet [s]. Usual are 15 minutes, and
 # every message on goals lists them all: too many where a planner tries again and again.
 _KEPT = 10
-# How long an answer may take to be fetched, before the node may end [s].
-_FETCHED = 1.0
+# How long an answer may take to be fetched, before the node may end; and how long what has been
+# asked for by then may take to be handed over [s].
+_FETCHED, _HANDED_OVER = 1.0, 0.2
 # Who gives the largest float for a time-out means this [s].
 _FOR_EVER = 1e9
 
@@ -117,7 +118,8 @@ class SuccessWaiter:
 
     def to_be_fetched(self) -> float:
         """Tell for how long the executor is needed, so that the last answer arrives [s]."""
-        return max(0.0, self._answered + _FETCHED - time.monotonic())
+        since = time.monotonic() - self._answered
+        return max(_FETCHED - since, _HANDED_OVER) if since < _KEPT else 0.0
 
     def destroy(self) -> None:
         """Close the action; goals have ended before."""

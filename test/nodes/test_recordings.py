@@ -24,7 +24,8 @@ rosbag2 = pytest.importorskip('rosbags.rosbag2', reason='rosbags is not installe
 
 TOPICS = {'/encoder/embedding': TaskEmbedding, '/encoder/success': SuccessProbability,
           '/encoder/info': EncoderInfo}
-DEFINITIONS = sorted((ROOT / 'hralign_msgs').glob('*/*.[ms][sr][gv]'))
+DEFINITIONS = sorted(path for kind in ('msg', 'srv', 'action')
+                     for path in (ROOT / 'hralign_msgs' / kind).glob(f'*.{kind}'))
 RULE = '=' * 80
 
 

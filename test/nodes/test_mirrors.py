@@ -84,11 +84,19 @@ class Stage:
         assert quiet(), 'it speaks again'
 
 
+@pytest.fixture(scope='module')
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Give one that decides on every episode, however slow this machine is."""
+    folder = tmp_path_factory.mktemp('bundle')
+    write_tiny_bundle(folder, VIEWS, ood_threshold=1e6)
+    return str(folder)
+
+
 # These two have a node of their own, so they come before the one that the others share.
 
-def test_shut_down(harness: Harness) -> None:
+def test_shut_down(harness: Harness, bundle: str) -> None:
     """SIGINT takes back what was decided: who listens keeps the last word of a node that went."""
-    stage = Stage(harness)
+    stage = Stage(harness, bundle=bundle)
     stage.decided(Decision.SUCCESS)
     assert stage.process.stop() == 0, stage.process.output
     harness.wait(lambda: stage.newest('success/succeeded') is False, 'False')
@@ -107,13 +115,10 @@ def test_off_by_default(harness: Harness) -> None:
 
 
 @pytest.fixture(scope='module')
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def stage(tmp_path_factory: pytest.TempPathFactory, bundle: str) -> Iterator[Stage]:
     """Give it for all tests that share a node."""
-    bundle = tmp_path_factory.mktemp('bundle')
-    # However slow this machine is.
-    write_tiny_bundle(bundle, VIEWS, ood_threshold=1e6)
     harness = Harness(tmp_path_factory.mktemp('mirrors'))
-    made = Stage(harness, bundle=str(bundle))
+    made = Stage(harness, bundle=bundle)
     yield made
     made.cameras.end()
     assert made.process.stop() == 0, made.process.output

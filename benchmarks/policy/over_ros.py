@@ -200,7 +200,7 @@ def _columns(folder: Path) -> Iterator[dict[str, Any]]:
             'commands_on_old_embedding': total['commands_on_old_embedding'],
             'periods_withheld': sum(total['withheld'].values()), 'withheld': total['withheld'],
             'real_time_factor_median': float(np.nanmedian(
-                [row['real_time_factor'] for row in rows])),
+                [row['real_time_factor'] or np.nan for row in rows])),
             'load_average_median': float(np.median([row['load_average'] for row in rows]))})
 
 

@@ -206,10 +206,7 @@ class AttemptDriver(Node):
         :raises AttemptError: one of them is not there in time.
         """
         def there() -> bool:
-            # One that cannot be configured says so, and stays as it is.
-            for name in ('/encoder: model', '/policy: policy'):
-                if self._complaints.get(name, (WARN, ''))[0] == ERROR:
-                    raise AttemptError(f'{name.lstrip("/")}: {self._complaints[name][1]}')
+            self._check_complaints()
             return bool(self._waiting() and self.seen.now)
 
         self._until(there, alive,
@@ -263,9 +260,11 @@ class AttemptDriver(Node):
             if time.monotonic() - last > 0.2:
                 last = time.monotonic()
                 show(self.seen)
-            if not self.seen.moves and time.monotonic() > patience:
-                problem = self._policy_state
-                break
+            if not self.seen.moves:
+                self._check_complaints()
+                if time.monotonic() > patience:
+                    problem = self._policy_state
+                    break
         self._call(self._stop, Trigger.Request(), alive)
         self._until(lambda: self._waiting(), alive, 'the end of the attempt')
         self._open = False
@@ -276,7 +275,7 @@ class AttemptDriver(Node):
                 'withheld': {name: count - before.get(name, 0)
                              for name, count in sorted(self._withheld.items())
                              if count > before.get(name, 0)},
-                'real_time_factor': round(min(self._factors, default=math.nan), 3),
+                'real_time_factor': round(min(self._factors), 3) if self._factors else None,
                 'wall_s': round(time.monotonic() - wall, 2)}
 
     def _tell_recorder(self, success: bool, alive: Callable[[], None]) -> str:
@@ -399,10 +398,22 @@ class AttemptDriver(Node):
                     self._withheld[pair.key.removeprefix('withheld_')] = int(pair.value)
                 elif status.name == '/recorder: recording' and pair.key.startswith('images_'):
                     self._recorded[pair.key.removeprefix('images_')] = int(pair.value)
-                elif status.name == '/arm_sim: simulation' and pair.key == 'real_time_factor':
+                elif status.name == '/arm_sim: simulation' and pair.key == 'real_time_factor' \
+                        and math.isfinite(float(pair.value)):
                     self._factors.append(float(pair.value))
 
     # Waiting.
+
+    def _check_complaints(self) -> None:
+        """
+        See that nothing is wrong that stays as it is.
+
+        :raises AttemptError: a node cannot be configured, or the policy cannot be given what the
+            encoder publishes.
+        """
+        for name in ('/encoder: model', '/policy: policy'):
+            if self._complaints.get(name, (WARN, ''))[0] == ERROR:
+                raise AttemptError(f'{name.lstrip("/")}: {self._complaints[name][1]}')
 
     def _waiting(self) -> bool:
         return self._policy_state.startswith(WAITING)

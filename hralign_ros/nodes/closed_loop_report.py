@@ -98,8 +98,9 @@ def judge(row: Row) -> str:
     """
     Say what a SUCCESS decision, or none, was worth.
 
-    :returns: on_time, late, missed (the task was accomplished); early (before it was, or although
-        it then was not in time); false (it never was); '': nothing was decided, rightly.
+    :returns: on_time, late, missed (the task was accomplished); early (before it was); false (it
+        was not, or not in time, also where an early decision ended the attempt); '': nothing was
+        decided, rightly.
     """
     truth = row['accomplished_s'] if row['success'] else None
     if row['decision'] != 'success':

@@ -159,6 +159,19 @@ def test_a_policy_that_cannot_be_configured(tmp_path: Path) -> None:
     assert 'did not come' not in done.stderr
 
 
+def test_a_policy_of_another_bundle(tmp_path: Path) -> None:
+    """
+    It ends at once with the policy's reason.
+
+    Each of its attempts was waited for a minute, and counted as a failure.
+    """
+    policy = write_policy(tmp_path / 'up', (0.0, 0.0, 0.02), embedding=None,
+                          bundle_sha256='0' * 64)
+    done = run(policy, tmp_path / 'out', '--lab', 'lab-1')
+    assert done.returncode == 1 and 'policy: policy: ' in done.stderr, done.stdout + done.stderr
+    assert not (tmp_path / 'out/attempts.jsonl').exists()
+
+
 def test_another_robot_on_the_domain(tmp_path: Path, harness: Harness) -> None:
     """
     No attempt is made where somebody else publishes what the simulated arm would.

@@ -50,7 +50,7 @@ TAUGHT = 'lift'
 RECORDED = {'default': (300_000, 11), 'clip': (300_100, 13)}
 TRIED, TRIED_FROM = 30, 400_000
 # Tried also with attempts that the encoder's decisions end.
-ENDED = ('lift', 'lift-ur5e')
+ENDED = ('lift', 'lift-ur5e', 'pick-can')
 WHEN = {'before': 'shipped', 'after': 'taught'}
 
 

@@ -235,6 +235,7 @@ def gather(work: Path, episodes: int) -> dict[str, Any]:
     return {
         'default_minus_today_points': _points(outcomes, 'default', 'clip'),
         'adapted_minus_frozen_points': _points(outcomes, 'spatial', 'spatial-off'),
+        'adapted_minus_frozen_points_10': _points(outcomes, 'spatial', 'spatial-off', 10),
         'to_oracle_points': _points(outcomes, 'default', 'known'),
         'tasks': sorted({task for task, _, _ in outcomes}), 'episodes_a_cell': episodes,
         'bundle_sha256': sorted({spec.bundle_sha256 for spec in known}),

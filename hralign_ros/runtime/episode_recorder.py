@@ -406,7 +406,15 @@ class EpisodeRecorder:
         if self._episode_id is None or self._over or (self._bag is None and not message.view):
             return
         if message.view and message.taken < self._episode_id:
+            behind = message.received - message.taken
+            if behind > HOLD:
+                self._faults.bad(f'{message.view} behind', (
+                    f'view {message.view}: its stamps are {behind * 1e-9:.1f} s behind the clock, '
+                    'and what seems to be from before the episode is left out; synchronise the '
+                    'clocks, or set stamp_source to arrival, here and for the encoder'))
             return
+        if message.view:
+            self._faults.good(f'{message.view} behind')
         try:
             if self._bag is None:
                 self._open(message)

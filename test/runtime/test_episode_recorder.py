@@ -65,10 +65,12 @@ class Robot:
         """Let the encoder name an episode, by the second at which it began."""
         self.recorder.offer(Heard(ns(at), decision, ns(seen)))
 
-    def sees(self, at: float, view: str = 'wrist', size: int = 100) -> None:
-        """Let a camera send an image."""
+    def sees(
+        self, at: float, view: str = 'wrist', size: int = 100, late: float = 0.0,
+    ) -> None:
+        """Let a camera send an image, which comes some seconds later."""
         self.recorder.offer(Message(
-            IMAGE, lambda: cdr(ns(at), size), ns(at) + 5, ns(at), size, view, ns(at)))
+            IMAGE, lambda: cdr(ns(at), size), ns(at + late) + 5, ns(at), size, view, ns(at)))
 
     def moves(self, at: float, topic: Topic = JOINTS) -> None:
         """Let the arm send its joints."""
@@ -158,6 +160,19 @@ def test_an_image_that_comes_when_its_episode_is_over(make: Callable[..., Robot]
     robot.wait(lambda state: sum(state.images.values()) == 1, 'an image of the second')
     first, second = robot.end()
     assert times(first) == [1] and times(second) == [3]
+
+
+def test_a_camera_whose_clock_is_behind(make: Callable[..., Robot]) -> None:
+    """What it seems to have seen before the episode is left out, and that is told."""
+    robot = make()
+    robot.hears(100.0)
+    robot.sees(95, late=6.0)
+    robot.wait(lambda state: bool(robot.log), 'the fault')
+    assert 'view wrist: its stamps are 6.0 s behind' in robot.log[0]
+    assert 'stamp_source' in robot.log[0]
+    robot.sees(101, late=6.0)
+    robot.wait(lambda state: sum(state.images.values()) == 1, 'an image')
+    assert times(*robot.end()) == [101]
 
 
 def test_what_is_late_is_in_its_episode_all_the_same(

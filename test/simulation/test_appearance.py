@@ -144,5 +144,5 @@ def test_a_lab_with_one_thing_changed(change):
 def test_an_unknown_change_is_refused():
     """Guards a name with a typing error: it is no new lab."""
     for name in ('lab-1@10', 'lab-1@tabel', 'lab-1@-3cm'):
-        with pytest.raises(DataError, match='degrees.*centimetres.*light and table'):
+        with pytest.raises(DataError, match='degrees.*centimetres.*light, table and distractors'):
             make_appearance(name)

@@ -14,9 +14,10 @@ import math
 from hralign_ros.data.channels import Channel
 from hralign_ros.data.manifest import DataError
 from hralign_ros.simulation.appearance import LAB, make_appearance
+from hralign_ros.simulation.behaviour import OPEN
 from hralign_ros.simulation.lab_world import Lab, TASKS
 from hralign_ros.simulation.renderer import Renderer, Shot
-from hralign_ros.simulation.robosuite_tasks import CONTROL_HZ, LAB_ROBOTS, OPEN, ROBOTS
+from hralign_ros.simulation.robosuite_tasks import CONTROL_HZ, LAB_ROBOTS, ROBOTS
 import numpy as np
 from numpy.typing import NDArray
 

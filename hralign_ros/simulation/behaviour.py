@@ -21,6 +21,8 @@ EXPERT = 'expert'
 FAULTS = ('wrong_place', 'near_miss', 'stops_early', 'noise', 'no_grasp', 'drops')
 # The robot stands where it starts.
 IDLE = 'idle'
+# Commands of the gripper.
+OPEN, CLOSED = -1.0, 1.0
 
 
 @dataclass(frozen=True)

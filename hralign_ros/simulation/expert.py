@@ -9,7 +9,8 @@ policy can see, and it finds its way back from wherever noise has taken the arm.
 """
 
 from hralign_ros.simulation.arm import ArmWorld
-from hralign_ros.simulation.robosuite_tasks import CLOSED, GRASP_ABOVE, OPEN
+from hralign_ros.simulation.behaviour import CLOSED, OPEN
+from hralign_ros.simulation.robosuite_tasks import GRASP_ABOVE
 import numpy as np
 from numpy.typing import NDArray
 

@@ -10,8 +10,11 @@ same movements at the same pace, so that neither time nor motion tells how an at
 
 from dataclasses import dataclass
 
-from hralign_ros.simulation.behaviour import EXPERT, FAULTS
+from hralign_ros.simulation.behaviour import EXPERT, FAULTS, OPEN
 import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
 
 # Hesitates, goes too far, misses, looks again and tries again, as a learned policy does; ends in
 # success or failure.
@@ -64,6 +67,52 @@ class Conduct:
     closes_again: bool = False
     never_closes: bool = False
     noise: float = 0.0
+
+
+class Carried:
+    """
+    A conduct while it is carried out: what it makes of the commands, step by step.
+
+    :param hz: steps a second.
+    :ivar frozen: the arm stands still from here on.
+    :ivar fault_s: when it last went wrong, seconds; None: it has not.
+    """
+
+    def __init__(self, conduct: Conduct, hz: int, rng: np.random.Generator) -> None:
+        self._conduct, self._hz, self._rng = conduct, hz, rng
+        self._dropped: int | None = None
+        self.frozen = False
+        self.fault_s: float | None = None
+
+    def command(
+        self, step: int, move: str, part: float, goal: Floats, gripper: float,
+        last: Floats | None,
+    ) -> tuple[Floats, float]:
+        """
+        Say what is commanded in a step.
+
+        :param move: its name, and how much of it is done.
+        :param goal: [3] metres; gripper: what is meant.
+        :param last: action of the step before: position first, gripper last; None: there is none.
+        """
+        conduct = self._conduct
+        gripper = OPEN if conduct.never_closes else gripper
+        if not self.frozen and _reached(conduct.stops, move, part):
+            self.frozen, self.fault_s = True, step / self._hz
+        if self._dropped is None and _reached(conduct.drops, move, part):
+            self._dropped, self.fault_s = step, step / self._hz
+        if self._dropped is not None and (
+                not conduct.closes_again or step < self._dropped + self._hz // 2):
+            gripper = OPEN
+        if self.frozen and last is not None:
+            return last[:3], float(last[-1])
+        if conduct.noise and not self.frozen:
+            goal = goal + self._rng.normal(0.0, conduct.noise, 3)
+        return goal, gripper
+
+
+def _reached(moment: Moment | None, move: str, part: float) -> bool:
+    return moment is not None and move == moment[0] and part >= moment[1]
 
 
 def kind_of(seed: int, wanted: bool, moves: tuple[str, ...], first: float = 0.0) -> str:

@@ -6,7 +6,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from hralign_ros.simulation.behaviour import CLOSED, OPEN
 from hralign_ros.simulation.lab_conduct import (
+    Carried,
     CLUMSY,
     Conduct,
     FAR,
@@ -20,11 +22,9 @@ from hralign_ros.simulation.lab_conduct import (
 )
 from hralign_ros.simulation.renderer import Shot, Stage
 from hralign_ros.simulation.robosuite_tasks import (
-    CLOSED,
     CONTROL_HZ,
     GRASP_ABOVE,
     level,
-    OPEN,
     reseed,
     Robosuite,
     SETTLE_STEPS,
@@ -64,7 +64,6 @@ LIMIT_STEPS = 20 * CONTROL_HZ
 # success, as a cube is lifted before that, and a pushed one comes to rest after it.
 AFTER_S = {LIFT: (1.2, 2.2), PLACE: (1.6, 2.6), PUSH: (2.0, 3.0)}
 _LATE_S = 0.6
-_SLIP_STEPS = CONTROL_HZ // 2
 TRIES = 12
 
 
@@ -143,8 +142,7 @@ class Lab(Robosuite):
         success: list[bool] = []
         actions: list[Floats] = []
         proprio: list[Floats] = []
-        done, frozen, dropped, limit = False, False, None, LIMIT_STEPS
-        fault_s = None
+        done, limit, carried = False, LIMIT_STEPS, Carried(conduct, CONTROL_HZ, rng)
         for step in range(LIMIT_STEPS):
             if step >= limit:
                 break
@@ -154,7 +152,8 @@ class Lab(Robosuite):
             done = self._accomplished(done)
             success.append(done)
             late = elapsed - move.seconds
-            near = frozen or conduct.noise or np.linalg.norm(position - move.target) < TOLERANCE
+            near = carried.frozen or conduct.noise or np.linalg.norm(
+                position - move.target) < TOLERANCE
             following = next(moves, None) if late >= 0.0 and (near or late > _LATE_S) else None
             if following is not None:
                 begin, move, elapsed = move.target, following, 0.0
@@ -163,25 +162,15 @@ class Lab(Robosuite):
             elapsed += 1.0 / CONTROL_HZ
             part = min(elapsed / move.seconds, 1.0)
             goal = begin + (part ** 3 * (10 - 15 * part + 6 * part ** 2)) * (move.target - begin)
-            gripper = OPEN if conduct.never_closes else move.gripper
-            if not frozen and _reached(conduct.stops, move, part):
-                frozen, fault_s = True, step / CONTROL_HZ
-            if dropped is None and _reached(conduct.drops, move, part):
-                dropped, fault_s = step, step / CONTROL_HZ
-            if dropped is not None and (
-                    not conduct.closes_again or step < dropped + _SLIP_STEPS):
-                gripper = OPEN
-            if frozen:
-                goal, gripper = actions[-1][:3], float(actions[-1][6])
-            elif conduct.noise:
-                goal = goal + rng.normal(0.0, conduct.noise, 3)
+            goal, gripper = carried.command(
+                step, move.name, part, goal, move.gripper, actions[-1] if actions else None)
             action = np.concatenate([goal, rotation, [gripper]])
             actions.append(action)
             proprio.append(np.array([*position, grip.width]))
             environment.step(action)
         return Trajectory(
             tuple(shots), tuple(i / CONTROL_HZ for i in range(len(shots))), tuple(success),
-            tuple(actions), tuple(proprio), fault_s)
+            tuple(actions), tuple(proprio), carried.fault_s)
 
     def _begin(self, rng: np.random.Generator) -> tuple[Floats, Floats]:
         """Put everything where this attempt begins; return where the hand is and how turned."""
@@ -363,7 +352,3 @@ def _clumsily(before: Floats, move: Move, rng: np.random.Generator) -> Iterator[
     if move.name in ('above', 'carry') and length > 0.02 and rng.random() < 0.4:
         too_far = move.target + way / length * rng.uniform(0.015, 0.04)
         yield Move('too far', too_far, move.seconds, move.gripper)
-
-
-def _reached(moment: tuple[str, float] | None, move: Move, part: float) -> bool:
-    return moment is not None and move.name == moment[0] and part >= moment[1]

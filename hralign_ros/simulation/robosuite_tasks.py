@@ -7,7 +7,14 @@ from dataclasses import dataclass
 import logging
 from typing import Any
 
-from hralign_ros.simulation.behaviour import Behaviour, EXPERT, FAULTS, IDLE
+from hralign_ros.simulation.behaviour import (
+    Behaviour,
+    CLOSED,
+    EXPERT,
+    FAULTS,
+    IDLE,
+    OPEN,
+)
 from hralign_ros.simulation.hand import Grip
 from hralign_ros.simulation.renderer import Shot, Stage
 from hralign_ros.simulation.worlds import every, resampled_at, Task, thin, Trajectory
@@ -34,7 +41,6 @@ FRAME_STEPS = 6
 MAX_FRAMES = 34
 SETTLE_STEPS = 8
 _AFTER_STEPS = 40
-OPEN, CLOSED = -1.0, 1.0
 # How far above the object's centre the fingers close, metres.
 GRASP_ABOVE = {'PickPlaceMilk': 0.03, 'PickPlaceCereal': 0.035, 'PickPlaceCan': 0.012}
 TOLERANCE = 0.012

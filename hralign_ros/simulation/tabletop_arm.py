@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from hralign_ros.simulation.behaviour import CLOSED, OPEN
 from hralign_ros.simulation.hand import Grip
 import mujoco
 import numpy as np
@@ -24,7 +25,6 @@ ARMS = {'panda': 'Panda', 'ur5e': 'UR5e', 'sawyer': 'Sawyer', 'xarm7': 'XArm7',
         'iiwa': 'IIWA'}
 CONTROL_HZ = 20
 TABLE_M = 0.8
-OPEN, CLOSED = -1.0, 1.0
 # Commands of the servos within a step of control.
 _TICKS = 2
 _TIMESTEP = 0.0025

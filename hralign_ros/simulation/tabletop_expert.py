@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from hralign_ros.simulation.behaviour import CLOSED, OPEN
 from hralign_ros.simulation.lab_conduct import CLUMSY, Conduct, FAR, GOOD, NEAR
 from hralign_ros.simulation.tabletop_conduct import DRAG, LIFT, MOVES, PRESS, PUSH
 from hralign_ros.simulation.tabletop_goals import NEXT_M, SIDE_M, State
@@ -17,7 +18,6 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-OPEN, CLOSED = -1.0, 1.0
 # Above a thing, above where it is put, and above handles, metres.
 _ABOVE_M, _OVER_M = 0.11, 0.12
 # Fingers are so far from the middle when they are open, and go no lower than this.

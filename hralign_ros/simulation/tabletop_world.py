@@ -4,7 +4,8 @@
 """One instruction on the table with one arm: attempts at it, from the simulator's own physics."""
 
 
-from hralign_ros.simulation.lab_conduct import Conduct
+from hralign_ros.simulation.behaviour import OPEN
+from hralign_ros.simulation.lab_conduct import Carried, Conduct
 from hralign_ros.simulation.lab_world import Attempt
 from hralign_ros.simulation.renderer import Shot, Stage
 from hralign_ros.simulation.tabletop_arm import (
@@ -17,7 +18,7 @@ from hralign_ros.simulation.tabletop_arm import (
 )
 from hralign_ros.simulation.tabletop_build import add_thing
 from hralign_ros.simulation.tabletop_conduct import draw_conduct, kind_of, kinds_of
-from hralign_ros.simulation.tabletop_expert import Move, NoWay, OPEN, script
+from hralign_ros.simulation.tabletop_expert import Move, NoWay, script
 from hralign_ros.simulation.tabletop_fixtures import (
     add_fixture,
     AT_FIRST,
@@ -49,7 +50,6 @@ _SETTLE_STEPS = 10
 _TOLERANCE, _LATE_S = 0.012, 0.5
 # A recording goes on after the last thing that was to be done, seconds.
 _AFTER_S = (1.6, 2.6)
-_SLIP_STEPS = CONTROL_HZ // 2
 # Materials that fixtures are painted with, but for what moves.
 _FIXTURE_PAINTS = ('light-wood.png', 'grey', 'cream', 'brown', 'steel')
 _POINTS = 8
@@ -172,7 +172,7 @@ class Tabletop:
         success: list[bool] = []
         actions: list[Floats] = []
         proprio: list[Floats] = []
-        done, frozen, dropped, fault_s = False, False, None, None
+        done, carried = False, Carried(conduct, CONTROL_HZ, rng)
         for step in range(LIMIT_STEPS):
             if step >= limit:
                 break
@@ -184,7 +184,7 @@ class Tabletop:
                 return None
             success.append(done)
             late = elapsed - move.seconds
-            near = frozen or conduct.noise or np.linalg.norm(
+            near = carried.frozen or conduct.noise or np.linalg.norm(
                 position - move.target) < _TOLERANCE
             following = next(moves, None) if late >= 0.0 and (near or late > _LATE_S) else None
             if following is not None:
@@ -195,24 +195,14 @@ class Tabletop:
             elapsed += 1.0 / CONTROL_HZ
             part = min(elapsed / move.seconds, 1.0)
             goal, way = _along(begin, move, part), turned + _smooth(part) * (turn - turned)
-            gripper = OPEN if conduct.never_closes else move.gripper
-            if not frozen and _reached(conduct.stops, move, part):
-                frozen, fault_s = True, step / CONTROL_HZ
-            if dropped is None and _reached(conduct.drops, move, part):
-                dropped, fault_s = step, step / CONTROL_HZ
-            if dropped is not None and (
-                    not conduct.closes_again or step < dropped + _SLIP_STEPS):
-                gripper = OPEN
-            if frozen:
-                goal, gripper = actions[-1][:3], float(actions[-1][6])
-            elif conduct.noise:
-                goal = goal + rng.normal(0.0, conduct.noise, 3)
+            goal, gripper = carried.command(
+                step, move.name, part, goal, move.gripper, actions[-1] if actions else None)
             actions.append(np.concatenate([goal, _rotvec(way), [gripper]]))
             proprio.append(np.array([*position, grip.width]))
             arm.step(goal, way, gripper)
         return Trajectory(
             tuple(shots), tuple(i / CONTROL_HZ for i in range(len(shots))), tuple(success),
-            tuple(actions), tuple(proprio), fault_s)
+            tuple(actions), tuple(proprio), carried.fault_s)
 
     def _begin(self, layout: Layout, meant: Goal, rng: np.random.Generator) -> None:
         """Put everything where this attempt begins."""
@@ -339,7 +329,3 @@ def _rotvec(turn_deg: float) -> Floats:
     mujoco.mju_mat2Quat(quat, downward(turn_deg).ravel())
     mujoco.mju_quat2Vel(vector, quat, 1.0)
     return vector
-
-
-def _reached(moment: tuple[str, float] | None, move: Move, part: float) -> bool:
-    return moment is not None and move.name == moment[0] and part >= moment[1]

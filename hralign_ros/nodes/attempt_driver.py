@@ -62,7 +62,7 @@ _LABEL_S = 30.0
 # After the truth a decision may come for so long, and after a decision the truth, simulated [s].
 LINGER_S, _AFTER_S = 2.0, 0.5
 # Images are kept so often [s].
-_FILM_S = 0.1
+_KEEP_S = 0.1
 _RELIABLE = QoSProfile(depth=200, reliability=ReliabilityPolicy.RELIABLE)
 _LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
                       durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -86,7 +86,7 @@ class Seen:
     :param chunks: stamp of the pixels, and when the chunk was decided on.
     :param embeddings: when it was sent, system time, and its stamp.
     :param ticks: stamp, decision, probability or NaN, status.
-    :param film: stamp, view and serialised image.
+    :param recorded: stamp, view and serialised image, a few a second.
     :param end_on_decision: whether the policy ends an attempt on SUCCESS and FAILURE.
     """
 
@@ -98,7 +98,7 @@ class Seen:
     chunks: list[tuple[int, int]] = field(default_factory=list)
     embeddings: list[tuple[int, int]] = field(default_factory=list)
     ticks: list[tuple[int, Decision, float, int]] = field(default_factory=list)
-    film: list[tuple[int, str, bytes]] = field(default_factory=list)
+    recorded: list[tuple[int, str, bytes]] = field(default_factory=list)
     limit_ns: int = 0
     end_on_decision: bool = True
 
@@ -136,7 +136,7 @@ class Seen:
     def images(self, view: str) -> list[tuple[int, Image]]:
         """Decode what was kept of a view, uint8 [H, W, 3] RGB, oldest first."""
         return [(stamp, decode(deserialize_message(data, ImageMessage))[0])
-                for stamp, one, data in self.film if one == view]
+                for stamp, one, data in self.recorded if one == view]
 
 
 class AttemptDriver(Node):
@@ -383,9 +383,9 @@ class AttemptDriver(Node):
         stamp = header_stamp(data)
         if view == VIEWS[0]:
             self.seen.shown.setdefault(stamp, received_at(info))
-        if self._open and stamp >= self._since and stamp - self._kept[view] >= _FILM_S * 1e9:
+        if self._open and stamp >= self._since and stamp - self._kept[view] >= _KEEP_S * 1e9:
             self._kept[view] = stamp
-            self.seen.film.append((stamp, view, bytes(data)))
+            self.seen.recorded.append((stamp, view, bytes(data)))
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:

@@ -3,6 +3,7 @@
 
 """A lifecycle node that tells what is wrong with it: transitions, faults, diagnostics."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 import time
 import traceback
@@ -23,7 +24,7 @@ _CHECK_PERIOD = 0.2
 Return: TypeAlias = TransitionCallbackReturn
 
 
-class SupervisedNode(LifecycleNode):
+class SupervisedNode(LifecycleNode, ABC):
     """
     What the encoder and the policy have in common; a node of this kind says what it does.
 
@@ -59,20 +60,21 @@ class SupervisedNode(LifecycleNode):
 
     # What a node of this kind does.
 
+    @abstractmethod
     def _configure(self) -> None:
         """Load everything; an error is told, and `_teardown` frees what was made."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _activate(self, state: LifecycleState) -> None:
-        raise NotImplementedError
+        """Let results out."""
 
+    @abstractmethod
     def _deactivate(self, state: LifecycleState) -> None:
         """Nothing is published once this has returned."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _teardown(self, *, keep_problem: bool = False) -> None:
         """Free what there is; works from any half-made state."""
-        raise NotImplementedError
 
     def _open_publishers(self, state: LifecycleState) -> None:
         """Let the lifecycle's publishers publish."""
@@ -84,9 +86,9 @@ class SupervisedNode(LifecycleNode):
     def _check(self, due: bool) -> None:
         """Look for faults, a few times a second; `due`: diagnostics go out in any case."""
 
+    @abstractmethod
     def _statuses(self) -> list[DiagnosticStatus]:
         """Say what diagnostics say now."""
-        raise NotImplementedError
 
     # Lifecycle. rclpy swallows what these raise, so each is wrapped.
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-Write docs/commands.md, what each command of `hralign` does and takes, from the commands' own help.
+Write docs/reference/commands.md, what each command of `hralign` does and takes, from its own help.
 
     python tools/write_commands.py
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from hralign_ros.cli.main import TREE
 from hralign_ros.cli.options import add_options, described, Parser, Tree
 
-PAGE = Path(__file__).resolve().parents[1] / 'docs/commands.md'
+PAGE = Path(__file__).resolve().parents[1] / 'docs/reference/commands.md'
 _HEADER = """\
 # Commands
 

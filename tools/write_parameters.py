@@ -35,10 +35,11 @@ class Documents:
 
 
 NODES = (
-    Documents('encoder', 'docs/node.md', parameters.NODE_PARAMETERS, parameters.VIEW_PARAMETERS),
-    Documents('recorder', 'docs/recorder.md', recorder_parameters.NODE_PARAMETERS,
+    Documents('encoder', 'docs/reference/node.md', parameters.NODE_PARAMETERS,
+              parameters.VIEW_PARAMETERS),
+    Documents('recorder', 'docs/reference/recorder.md', recorder_parameters.NODE_PARAMETERS,
               recorder_parameters.VIEW_PARAMETERS),
-    Documents('policy', 'docs/policy_node.md', policy_parameters.NODE_PARAMETERS, ()))
+    Documents('policy', 'docs/reference/policy_node.md', policy_parameters.NODE_PARAMETERS, ()))
 
 _HEADER = """\
 # Copyright 2026 hralign_ros maintainers

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-Write the tables of docs/adaptation_results.md anew from results/hralign.json.
+Write the tables of docs/results/adaptation.md anew from results/hralign.json.
 
     python -m benchmarks.encoder.tables
 
@@ -17,7 +17,7 @@ from benchmarks.pages import find, number, rewrite, ROOT, Row, table
 from hralign_ros.evaluation.metrics.names import MAIN_RETRIEVAL, METRICS, ROBOT_TO_HUMAN
 
 RESULTS = ROOT / 'results' / 'hralign.json'
-PAGE = ROOT / 'docs' / 'adaptation_results.md'
+PAGE = ROOT / 'docs/results/adaptation.md'
 ERROR = 'nearest_neighbour_action_error'
 # A metric and its conditions, by the title of the column.
 Columns = Mapping[str, tuple[str, Mapping[str, str]]]

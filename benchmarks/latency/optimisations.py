@@ -32,7 +32,7 @@ import numpy as np
 import yaml
 
 RESULTS = ROOT / 'results/optimisations.json'
-PAGE = ROOT / 'docs/performance.md'
+PAGE = ROOT / 'docs/results/performance.md'
 MEANING = {
     'spinning': "onnxruntime's workers spin while they wait",
     'executor': 'callbacks on four threads',

@@ -46,7 +46,7 @@ from sensor_msgs.msg import JointState
 import yaml
 
 RESULTS = ROOT / 'results/recorder_latency.json'
-PAGE = ROOT / 'docs/performance.md'
+PAGE = ROOT / 'docs/results/performance.md'
 SETTLE = 2.0
 JOINT_PERIOD = 10_000_000
 

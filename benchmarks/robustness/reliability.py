@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-Gather what proves that the node is fit for a robot, and write docs/reliability.md's tables anew.
+Gather what proves that the node is fit for a robot, and write docs/faults/reliability.md anew.
 
     python -m benchmarks.robustness.reliability --faults 2   # run the fault suite, too
     python -m benchmarks.robustness.reliability --faults 20 --load 4   # beside busy processes
@@ -31,7 +31,7 @@ from benchmarks.pages import filled, ROOT, table
 
 RESULTS = ROOT / 'results'
 FAULTS = RESULTS / 'faults.json'
-PAGE = ROOT / 'docs' / 'reliability.md'
+PAGE = ROOT / 'docs/faults/reliability.md'
 # Ends with whoever started it, however that ends.
 _BUSY = 'import os\nparent = os.getppid()\nwhile os.getppid() == parent: pass'
 

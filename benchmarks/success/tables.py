@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-Write the tables of docs/success_results.md anew from results/success.json.
+Write the tables of docs/results/success.md anew from results/success.json.
 
     python -m benchmarks.success.tables
 
@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.pages import find, number, rewrite, ROOT, Row, table
 
 RESULTS = ROOT / 'results' / 'success.json'
-PAGE = ROOT / 'docs' / 'success_results.md'
+PAGE = ROOT / 'docs/results/success.md'
 SPLITS = {'test_seen': 'seen tasks', 'test_view': 'held-out views',
           'test_distractor': 'held-out distractors', 'test_task': 'held-out tasks',
           'test_embodiment': 'held-out embodiment', 'test_seen_30hz': 'seen tasks, 30 Hz'}

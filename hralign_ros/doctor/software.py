@@ -346,7 +346,7 @@ def bundle_findings(choice: Choice, values: Mapping[str, Any]) -> list[Finding]:
         total = sum(len(bundle.read(name)) for name in bundle.manifest.files)
     except SignatureError as problem:
         return [error('signature', str(problem), 'Sign the bundle, name the right trusted_keys, '
-                      'or set require_signature to false: see docs/security.md')]
+                      'or set require_signature to false: see docs/how_to/security.md')]
     except BundleError as problem:
         return [error('files', str(problem), 'Copy the bundle again, make it anew with hralign '
                       'export, or name another with --bundle')]

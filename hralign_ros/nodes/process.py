@@ -40,7 +40,7 @@ def _why_not_started(error: Exception) -> str:
         # rcl may name a library, a folder or nothing at all.
         text += ('. ROS_SECURITY_ENABLE is true: needed are a ROS 2 built with DDS security, '
                  'ROS_SECURITY_KEYSTORE, and in it the enclave of this node; see '
-                 'docs/security.md')
+                 'docs/how_to/security.md')
     return text
 
 
@@ -58,7 +58,7 @@ def _check_security_words() -> None:
         if word and word not in allowed:
             raise StartError(
                 f"{name} is '{word}', and ROS 2 would start without security; allowed: "
-                f'{", ".join(allowed)}, in this spelling, or unset; see docs/security.md')
+                f'{", ".join(allowed)}, in this spelling, or unset; see docs/how_to/security.md')
 
 
 def _spin_once(executor: SingleThreadedExecutor, node: Node) -> None:

@@ -287,9 +287,9 @@ class Task:
             return ('Compare with the recordings that it was taught with: is a camera moved or '
                     'covered, are the views swapped, is rotation or crop another one, or the '
                     'light? Put it right, or record attempts as it is now and teach again '
-                    '(docs/your_robot.md, step 5)')
+                    '(docs/start/your_robot.md, step 5)')
         return ('Record attempts of this robot with the recorder, and teach them: hralign success '
-                'teach (docs/your_robot.md)')
+                'teach (docs/start/your_robot.md)')
 
     def threshold(self, views: Iterable[str], alpha: float | None) -> float | None:
         """Look up what SUCCESS needs while these views are there; None: nothing is decided."""

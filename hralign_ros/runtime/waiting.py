@@ -136,7 +136,8 @@ def refusal(
         return 'no instruction is set, and without one nothing is decided; give one'
     if not features.known and not rules.allow_unknown_tasks:
         return (f"the bundle does not know '{features.text}', so nothing is decided; say it by a "
-                'name or alias of a task (~/info lists them), or teach it (docs/your_robot.md)')
+                'name or alias of a task (~/info lists them), or teach it '
+                '(docs/start/your_robot.md)')
     whole = task.calibration(views)
     # Where some views suffice and all of them do not, waiting may still be of use.
     rates = whole.rates if whole and whole.rates else sorted(

@@ -134,14 +134,14 @@ def test_an_option_is_the_same_everywhere():
 
 
 def test_the_page_is_in_step(monkeypatch):
-    """Guards docs/commands.md: it names every command and option that there is."""
+    """Guards docs/reference/commands.md: it names every command and option that there is."""
     monkeypatch.syspath_prepend(str(ROOT / 'tools'))
     writer = import_module('write_commands')
     assert writer.PAGE.read_text('utf-8') == writer.make_page(), 'run tools/write_commands.py'
 
 
 @pytest.mark.parametrize('page', ['README.md', *sorted(
-    path.relative_to(ROOT).as_posix() for path in ROOT.glob('docs/*.md'))])
+    path.relative_to(ROOT).as_posix() for path in ROOT.glob('docs/**/*.md'))])
 def test_commands_in_documents_can_be_typed(page):
     """Guards readers: a line that a document tells them to type has options that there are."""
     text = (ROOT / page).read_text('utf-8').replace('\\\n', ' ')

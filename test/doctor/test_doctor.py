@@ -204,7 +204,7 @@ def test_good_cameras_pass(harness: Harness, stand_ins: Callable[..., Any]) -> N
     report.expect('Python and ROS', 'domain', 'OK', os.environ['ROS_DOMAIN_ID'])
     assert report.out.startswith('Python and ROS\n') and '\x1b' not in report.out
     assert '0 ERROR' in report.out
-    page = (ROOT / 'docs/doctor.md').read_text('utf-8')
+    page = (ROOT / 'docs/how_to/doctor.md').read_text('utf-8')
     assert [name for _, name in report.rows if f'`{name}`' not in page] == []
 
 

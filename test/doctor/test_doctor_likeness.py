@@ -92,7 +92,7 @@ def test_what_would_put_it_right_is_tried(lab: Path, images: dict[str, Any]) -> 
     covered = look(lab, {**images, 'third_person': np.zeros_like(images['wrist'])})
     assert covered.level is Level.WARN and covered.values['would_do'] == []
     assert covered.remedy.startswith('Look at third_person first. Compare with the recordings')
-    assert 'docs/your_robot.md' in covered.remedy
+    assert 'docs/start/your_robot.md' in covered.remedy
     assert covered.values['score'] > covered.values['limit']
 
 

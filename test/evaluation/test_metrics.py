@@ -29,7 +29,7 @@ def test_nothing_is_changed():
 
 
 def test_the_page_explains_every_metric():
-    page = (Path(__file__).parents[2] / 'docs/evaluation.md').read_text('utf-8')
+    page = (Path(__file__).parents[2] / 'docs/reference/evaluation.md').read_text('utf-8')
     assert [name for name in METRICS if f'`{name}`' not in page] == []
 
 

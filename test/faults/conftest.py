@@ -33,7 +33,7 @@ def robot(bundle: Path, tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture(scope='session')
 def rows():
-    """Collect a row for each fault; written where HRALIGN_FAULTS says, for docs/reliability.md."""
+    """Collect a row for each fault; HRALIGN_FAULTS says where, for docs/faults/reliability.md."""
     made = []
     yield made
     if os.environ.get('HRALIGN_FAULTS'):

@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""The table of docs/fuzzing.md, from results/fuzz.json."""
+"""The table of docs/faults/fuzzing.md, from results/fuzz.json."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.pages import rewrite, ROOT, table
 
 RESULTS = ROOT / 'results' / 'fuzz.json'
-PAGE = ROOT / 'docs' / 'fuzzing.md'
+PAGE = ROOT / 'docs/faults/fuzzing.md'
 
 
 def tables(found: Mapping[str, Any]) -> dict[str, str]:

@@ -25,7 +25,7 @@ def cases(seeds, count):
 @pytest.mark.parametrize(('name', 'count'), [
     ('images', 400), ('parameters', 600), ('decisions', 600), ('tasks', 600), ('bundle', 300)])
 def test_target(name, count):
-    """Guards every guarantee of docs/fuzzing.md: nothing comes out but what may."""
+    """Guards every guarantee of docs/faults/fuzzing.md: nothing comes out but what may."""
     target = TARGETS[name]()
     for data in [*target.seeds(), *cases(target.seeds(), count)]:
         target(data)

@@ -35,7 +35,7 @@ from support.robot import TASK as TRAPPED_TASK
 from support.tiny_bundle import robot_bundle
 from support.tiny_policy import TASK, tiny_graph, write_tiny_policy
 
-PAGE = ROOT / 'docs/policy_node.md'
+PAGE = ROOT / 'docs/reference/policy_node.md'
 MAX_AGE = SECOND // 5
 # Of tests that are not about age: a busy machine is not what they look for.
 PATIENT = {'max_age_s': '5.0'}

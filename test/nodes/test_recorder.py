@@ -35,7 +35,7 @@ SECOND = 1_000_000_000
 MANY = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
                      durability=DurabilityPolicy.TRANSIENT_LOCAL)
-PAGE = (ROOT / 'docs/recorder.md').read_text('utf-8')
+PAGE = (ROOT / 'docs/reference/recorder.md').read_text('utf-8')
 
 
 class Studio:

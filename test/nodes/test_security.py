@@ -115,7 +115,7 @@ def test_no_start_without_the_security_asked_for(
         (tmp_path / 'keystore/enclaves').mkdir(parents=True)
     process = harness.start(module, environment=environment)
     assert process.wait() == 1
-    assert 'ROS 2 does not start' in process.output and 'docs/security.md' in process.output
+    assert 'ROS 2 does not start' in process.output and 'docs/how_to/security.md' in process.output
     assert 'Traceback' not in process.output
 
 

@@ -1,0 +1,88 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""The documentation hangs together: every page is in its tree, and every link leads somewhere."""
+
+import importlib.util
+from pathlib import Path
+import shutil
+import sys
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def load(name):
+    """Load one of the programs in tools/."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f'tools/{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    # Its dataclasses look for it there.
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+check_links = load('check_links')
+
+
+@pytest.fixture
+def repository(monkeypatch, tmp_path):
+    """Give the checker a repository of a few pages."""
+    pages = {
+        'README.md': '# Title\n\n[a page](docs/how_to/page.md#a-code-heading-2) and '
+                     '[a\nfolder](docs/how_to/)\n',
+        'docs/index.rst': 'Title\n=====\n\n.. toctree::\n   :maxdepth: 1\n\n   how_to/page\n',
+        'docs/how_to/page.md': '# Page\n\n## A `code`, heading: (2)\n\n    [code](nowhere.md)\n\n'
+                               '`[code](nowhere.md)`\n\n```\n[code](nowhere.md)\n# none\n```\n'}
+    for name, text in pages.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(check_links, 'ROOT', tmp_path)
+    monkeypatch.setattr(check_links, 'INDEX', tmp_path / 'docs/index.rst')
+    monkeypatch.setattr(check_links, 'pages', lambda: sorted(
+        path for form in ('*.md', '*.rst') for path in tmp_path.rglob(form)))
+    return tmp_path
+
+
+def found():
+    """Return all that is wrong."""
+    return [*(text for page in check_links.pages() for text in check_links.dead(page)),
+            *check_links.lost()]
+
+
+def test_every_link_of_the_documents_leads_somewhere():
+    """A link to a file or a heading that has moved sends the reader nowhere."""
+    checked = [link for page in check_links.pages() for link in check_links.links(page)]
+    assert len(checked) > 150
+    assert [text for page in check_links.pages() for text in check_links.dead(page)] == []
+
+
+def test_every_page_is_in_the_tree_of_the_site():
+    """A page that no table of contents names is on the site, and nobody finds it."""
+    assert check_links.lost() == [], 'add the page to a table of contents of docs/index.rst'
+
+
+def test_the_checker_finds_nothing_wrong_in_a_sound_repository(repository):
+    """Guards the other tests: links in code are none, and a heading's signs are no part of it."""
+    assert found() == []
+
+
+def test_the_checker_finds_what_is_wrong(repository):
+    page = repository / 'docs/how_to/page.md'
+    page.write_text(
+        '# Page\n\n[a text that\nends here](../gone.md)\n\n[up](../../README.md#titel)\n')
+    (repository / 'docs/lost.md').write_text('# Lost\n')
+    shutil.copy(repository / 'docs/lost.md', repository / 'docs/how_to/other.md')
+    (repository / 'docs/index.rst').write_text(
+        '.. toctree::\n\n   how_to/page\n   A title <how_to/other>\n   how_to/page\n'
+        '   how_to/gone\n')
+    assert found() == [
+        'README.md:3: docs/how_to/page.md#a-code-heading-2: no heading of docs/how_to/page.md is '
+        'called so; it has page',
+        'docs/how_to/page.md:4: ../gone.md: no such file in the repository',
+        'docs/how_to/page.md:6: ../../README.md#titel: no heading of README.md is called so; it '
+        'has title',
+        'docs/lost: in no table of contents of docs/index.rst',
+        'docs/how_to/page: 2 times in docs/index.rst',
+        'docs/how_to/gone: in docs/index.rst, but there is no such page']

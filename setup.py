@@ -103,5 +103,7 @@ setup(
             'demo_monitor = hralign_ros.nodes.demo_monitor:main',
             'hralign = hralign_ros.cli.main:main',
         ],
+        # Decoders of our messages, which rosetta imports when it reads a contract.
+        'rosetta.codecs': ['hralign = hralign_ros.nodes.rosetta_codecs'],
     },
 )

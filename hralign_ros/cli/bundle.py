@@ -93,6 +93,36 @@ def add_parts(
           f'bundle {total / 1e6:.2f} MB')
 
 
+def contract(
+    *, output: Path, bundle: Path | None = None, robot: Path | None = None,
+    parts: Sequence[str] = ('keypoints',), node: str = '/encoder', fps: int = 30, command: str,
+) -> None:
+    """
+    Write a contract of rosetta: embedding, result, reward and task of a bundle's encoder.
+
+    The first lines of the file say what the encoder has to be started with.
+
+    :param output: YAML file
+    :param robot: contract of your robot, which keeps all it has; default: one of a robot without
+        topics, which records what the encoder says
+    :param parts: of the embedding that are appended to observation.state, in this order
+    :param fps: rows of the data set a second, where no --robot says so
+    """
+    from hralign_ros.runtime import default_bundle, load_bundle, rosetta_contract
+    from hralign_ros.runtime.parts import choose_parts
+
+    loaded = load_bundle(bundle or default_bundle())
+    chosen = choose_parts(parts, loaded, 'attention')
+    views = loaded.manifest.views
+    made = rosetta_contract.make_contract(
+        chosen, views, robot=rosetta_contract.read_robot(robot, fps=fps), node=node)
+    output.write_text(rosetta_contract.contract_text(
+        made, chosen, bundle=bundle, node=node, command=command), 'utf-8')
+    size = sum(part.size for part in chosen) * len(views)
+    print(f'{output}: {size} numbers of {", ".join(part.name for part in chosen)} from '
+          f'{", ".join(views)}; result, reward, success and task')
+
+
 def sign(*, bundle: Path, key: Path) -> None:
     """
     Sign a bundle: check the hash of every file, then write bundle.sig beside bundle.yaml.

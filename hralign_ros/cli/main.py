@@ -31,15 +31,15 @@ TREE: Tree = {
         'teach': success.teach}),
     'policy': ('Train a small policy on embeddings, try it in closed loop', {
         'train': policy.train, 'evaluate': policy.evaluate}),
-    'bundle': ('Check, measure, complete and sign a bundle', {
+    'bundle': ('Check, measure, complete and sign a bundle; write what others need to use it', {
         'verify': bundle.verify, 'evaluate': bundle.evaluate, 'add-parts': bundle.add_parts,
-        'sign': bundle.sign, 'keygen': bundle.keygen}),
+        'contract': bundle.contract, 'sign': bundle.sign, 'keygen': bundle.keygen}),
     'doctor': bundle.doctor,
 }
 _SIMULATED = ('data simulate', 'data simulate-lab', 'data simulate-demonstrations',
               'policy evaluate')
 # What a robot runs; all other commands need the extra 'adapt'.
-_ON_ROBOTS = ('bundle verify', 'bundle sign', 'bundle keygen', 'doctor')
+_ON_ROBOTS = ('bundle verify', 'bundle contract', 'bundle sign', 'bundle keygen', 'doctor')
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

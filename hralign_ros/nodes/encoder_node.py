@@ -26,6 +26,7 @@ from hralign_ros.nodes.interfaces import (
 )
 from hralign_ros.nodes.mirrors import any_wanted, Mirrors
 from hralign_ros.nodes.network import policy_of, TASK
+from hralign_ros.nodes.outcomes import Outcomes
 from hralign_ros.nodes.process import run_node
 from hralign_ros.nodes.rclpy_compatibility import parameter_overrides
 from hralign_ros.nodes.supervised import SupervisedNode
@@ -67,6 +68,7 @@ class EncoderNode(SupervisedNode):
         self._settings: parameters.Settings | None = None
         self._pipeline: Pipeline | None = None
         self._mirrors: Mirrors | None = None
+        self._outcomes: Outcomes | None = None
         self._results: list[Any] = []
         self._subscriptions_made: list[Any] = []
         parameters.declare(self)
@@ -152,6 +154,8 @@ class EncoderNode(SupervisedNode):
         if any_wanted(self._settings.values):
             self._mirrors = Mirrors(self._settings.values, make)
             self._results += self._mirrors.publishers.values()
+        self._outcomes = Outcomes(self, self._settings.values, make, clock=time.time_ns)
+        self._results += self._outcomes.publishers
 
     def _announce(self, encoder: Encoder, warm_up: float) -> None:
         """Say in the log and in ~/info what is loaded and where it runs."""
@@ -214,11 +218,14 @@ class EncoderNode(SupervisedNode):
         """Free what there is; works from any half-made state."""
         self._active = False
         self._stop()
+        if self._outcomes is not None:
+            self._outcomes.close()
         for subscription in self._subscriptions_made:
             self.destroy_subscription(subscription)
         for publisher in self._results:
             self.destroy_lifecycle_publisher(publisher)
-        self._subscriptions_made, self._results, self._mirrors = [], [], None
+        self._subscriptions_made, self._results = [], []
+        self._mirrors = self._outcomes = None
         self._network.forget()
         self._faults.clear()
         self._pipeline = self._encoder = self._settings = None
@@ -388,6 +395,8 @@ class EncoderNode(SupervisedNode):
             self._mirrors.success(success)
             if result.tick is not None:
                 self._mirrors.embedding(messages[0][1])
+        if self._outcomes is not None:
+            self._outcomes.success(success)
 
     def _on_episode(self, episode_id: int) -> None:
         """Take back what was said of the episode before; on the thread that begins one."""

@@ -202,6 +202,14 @@ NODE_PARAMETERS = (
               'Serve ~/reset (std_srvs/Trigger), which does what ~/start_episode does.'),
     Parameter('mirrors.task', False,
               'Take instructions as std_msgs/String on ~/task; each does what ~/set_task does.'),
+    Parameter('mirrors.outcome_service', '',
+              'Service (std_srvs/SetBool) that is called once when an episode is decided: true '
+              'for SUCCESS, false for FAILURE; empty: none.'),
+    Parameter('mirrors.recording', 'off',
+              'End a recording of crisp_gym by words on record_transition, when an episode that '
+              'began in it is decided. save: SUCCESS saves it, FAILURE pauses it and leaves the '
+              'rest to a person; save_or_delete: FAILURE deletes it.',
+              choices=('off', 'save', 'save_or_delete')),
 )
 
 # For each view, with its name in front; {view} in a default stands for it.
@@ -277,6 +285,8 @@ class Settings:
             views[view] = ViewSettings(
                 values[f'{view}.topic'], values[f'{view}.transport'],
                 values[f'{view}.reliability'], values[f'{view}.required'], geometry)
+        if values['mirrors.outcome_service']:
+            check_topic('mirrors.outcome_service', values['mirrors.outcome_service'], 'service')
         if not any(view.required for view in views.values()):
             raise ParameterError(
                 f'none of the views {", ".join(views)} is required; set <view>.required to true '
@@ -329,9 +339,11 @@ def check_views(views: Any) -> None:
             'digits and underscores')
 
 
-def check_topic(name: str, topic: str) -> None:
+def check_topic(name: str, topic: str, kind: str = 'topic') -> None:
     """
     Check that a topic can be subscribed to; the node's own name does not matter for that.
+
+    :param kind: what it names; services have names of the same form.
 
     :raises ParameterError: it cannot.
     """
@@ -339,7 +351,7 @@ def check_topic(name: str, topic: str) -> None:
         validate_full_topic_name(expand_topic_name(topic, 'encoder', '/'))
     except Exception as error:  # rclpy has one exception for each way to be wrong
         raise ParameterError(
-            f'parameter {name} is {topic!r}; needed is a topic name, of letters, digits, '
+            f'parameter {name} is {topic!r}; needed is a {kind} name, of letters, digits, '
             'underscores and slashes') from error
 
 

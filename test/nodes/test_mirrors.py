@@ -9,13 +9,14 @@ from typing import Any
 from hralign_msgs.msg import SuccessProbability, TaskEmbedding
 from hralign_ros.nodes import parameters
 from hralign_ros.nodes.mirrors import array_of, Mirrors
+from hralign_ros.nodes.outcomes import Recording, RECORDING_TOPIC, words_for
 from hralign_ros.runtime import Decision, Status
 from lifecycle_msgs.msg import Transition
 import numpy as np
 import pytest
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Bool, Float32MultiArray, Float64, String
-from std_srvs.srv import Trigger
+from std_srvs.srv import SetBool, Trigger
 from support.harness import episode_of, Harness, rows_of, stamp_of, VIEWS
 from support.robot import Cameras, good, Shot
 from support.tiny_bundle import write_tiny_bundle
@@ -23,6 +24,7 @@ from support.tiny_bundle import write_tiny_bundle
 CUP = 'pick up the cup'
 MIRRORS = {f'mirrors__{name}': 'true' for name in (
     'embedding_array', 'probability', 'succeeded', 'failed', 'reward', 'reset', 'task')}
+RUNNER = '/runner/end_episode'
 TOPICS = {'/encoder/embedding/array': Float32MultiArray, '/encoder/success/probability': Float64,
           '/encoder/success/succeeded': Bool, '/encoder/success/failed': Bool,
           '/encoder/reward': Float64}
@@ -42,7 +44,9 @@ class Stage:
         self.said: dict[str, list[Any]] = {topic: [] for topic in TOPICS}
         for topic in TOPICS:
             self.listen(topic, self.said[topic])
-        self.process = harness.start_active(task=f"'{CUP}'", **MIRRORS, **parameters)
+        self.process = harness.start_active(
+            task=f"'{CUP}'", mirrors__outcome_service=RUNNER,
+            mirrors__recording='save_or_delete', **MIRRORS, **parameters)
         self.cameras = Cameras(harness)
         self.cameras.start()
 
@@ -68,6 +72,18 @@ class Stage:
         self.harness.wait(lambda: (self.newest('success/succeeded'),
                                    self.newest('success/failed')) == (
             decision == Decision.SUCCESS, decision == Decision.FAILURE), 'the mirrors')
+
+    def succeeds_again(self) -> None:
+        """Begin another episode, and wait for its SUCCESS."""
+        self.harness.start_episode()
+        self.decided(Decision.SUCCESS)
+
+    def fails(self) -> None:
+        """Begin another episode, and wait for its FAILURE."""
+        assert self.harness.set_parameters(dwell_s=60.0, time_out_s=0.5).successful
+        self.harness.start_episode()
+        self.decided(Decision.FAILURE)
+        assert self.harness.set_parameters(dwell_s=0.3, time_out_s=0.0).successful
 
     def fell_silent(self, topics: tuple[str, ...]) -> None:
         """Wait until nothing is on its way any more, then check that nothing comes."""
@@ -110,7 +126,7 @@ def test_off_by_default(harness: Harness) -> None:
     harness.wait(lambda: '/encoder/success' in harness.offered('encoder', 'publisher'), 'it')
     harness.spin(0.5)
     offered = harness.offered('encoder', 'publisher', 'service', 'subscriber')
-    assert not {*TOPICS, '/encoder/reset', '/encoder/task'} & set(offered)
+    assert not {*TOPICS, '/encoder/reset', '/encoder/task', f'/{RECORDING_TOPIC}'} & set(offered)
     assert process.stop() == 0
 
 
@@ -205,6 +221,68 @@ def test_failure_is_mirrored_and_taken_back(stage: Stage) -> None:
     assert harness.set_parameters(dwell_s=0.3, time_out_s=0.0).successful
     harness.set_task(CUP)
     stage.decided(Decision.SUCCESS)
+
+
+def test_an_outcome_is_told_once(stage: Stage) -> None:
+    """
+    Who runs episodes is called when one is decided, and not again while that decision stands.
+
+    A second call would end the episode that it has begun since.
+    """
+    harness, calls = stage.harness, []
+
+    def take(request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        calls.append(request.data)
+        response.success = len(calls) == 1
+        response.message = 'as you say' if response.success else 'none runs'
+        return response
+
+    stage.succeeds_again()
+    harness.wait(lambda: f'{RUNNER} (success): nobody serves it' in stage.process.output, 'that')
+    service = harness.node.create_service(SetBool, RUNNER, take)
+    # The node learns of it when the graph has told it.
+    harness.wait(lambda: calls or stage.succeeds_again(), 'a call')
+    harness.wait(lambda: f'{RUNNER} (success): as you say' in stage.process.output, 'its answer')
+    count = len(harness.successes)
+    harness.wait(lambda: len(harness.successes) > count + 5, 'further results')
+    assert calls == [True]
+    stage.fails()
+    harness.wait(lambda: len(calls) > 1, 'another call')
+    assert calls == [True, False]
+    harness.wait(lambda: f'{RUNNER} (failure): refused: none runs' in stage.process.output, 'it')
+    harness.node.destroy_service(service)
+    stage.succeeds_again()
+
+
+def test_a_recording_ends_with_its_episode(stage: Stage) -> None:
+    """
+    A recording that was heard to begin is ended and saved by the SUCCESS of an episode within it.
+
+    `record` begins a recording where none runs, so no word is said of any other SUCCESS.
+    """
+    harness, words = stage.harness, []
+    topic = f'/{RECORDING_TOPIC}'
+    listener = harness.node.create_subscription(
+        String, topic, lambda message: words.append(message.data), 10)
+    person = harness.node.create_publisher(String, topic, 10)
+    harness.wait(lambda: person.get_subscription_count() == 2
+                 and harness.node.count_publishers(topic) == 2, 'the node')
+    stage.succeeds_again()
+    person.publish(String(data='record'))
+    harness.wait(lambda: words, 'the word')
+    assert words == ['record'], 'none runs, so none was ended'
+    # The node hears the word before it is asked for an episode, or one episode later.
+    harness.wait(lambda: words[1:] or stage.succeeds_again(), 'its end')
+    harness.wait(lambda: words == ['record', 'record', 'save'], 'the words')
+    stage.succeeds_again()
+    person.publish(String(data='record'))
+    harness.wait(lambda: words[3:], 'the word')
+    harness.wait(lambda: words[4:] or stage.fails(), 'its end')
+    harness.wait(lambda: words[3:] == ['record', 'record', 'delete'], 'the words')
+    for made in (listener, person):
+        getattr(harness.node, 'destroy_publisher' if made is person
+                else 'destroy_subscription')(made)
+    stage.succeeds_again()
 
 
 def test_instructions_by_topic(stage: Stage) -> None:
@@ -351,3 +429,23 @@ def test_an_array_as_it_is() -> None:
     assert np.array_equal(np.array(array.data, np.float32), data)
     assert [(one.label, one.size, one.stride) for one in array.layout.dim] == [
         ('view', 2, 6), ('element', 3, 3)]
+
+
+@pytest.mark.parametrize(('words', 'since'), [
+    ('', None), ('save delete exit', None), ('record', 0), ('record save', 0),
+    ('record record', None), ('record record record', None), ('record record save', None),
+    ('record record save record', 3), ('record record delete record', 3),
+    ('record record exit', None)])
+def test_what_a_recorder_does(words: str, since: int | None) -> None:
+    """As crisp_gym reads the words: waiting, recording, paused until it is saved or deleted."""
+    recording = Recording()
+    for now, word in enumerate(words.split()):
+        recording.hear(word, now)
+    assert recording.since == since
+
+
+def test_a_failure_is_left_to_a_person() -> None:
+    """Unless they wish otherwise: what is deleted is gone."""
+    assert words_for(True, 'save') == words_for(True, 'save_or_delete') == ('record', 'save')
+    assert words_for(False, 'save') == ('record',)
+    assert words_for(False, 'save_or_delete') == ('record', 'delete')

@@ -40,9 +40,10 @@ def embedding_values(message: Any, names: Sequence[str]) -> NDArray[np.float32]:
     :param message: hralign_msgs/TaskEmbedding.
     :param names: as element_name makes them.
     :returns: float32 [N], in the order of the names.
-    :raises ValueError: the embedding has no such number, or its view is missing in this message,
-        so that zeros stand in its row.
+    :raises ValueError: no name is given; the embedding has no such number; or its view is missing
+        in this message, so that zeros stand in its row.
     """
+    _check_given(names)
     views, rows = _layout(tuple(names), tuple(message.view_names), tuple(message.part_names),
                           tuple(message.part_offsets), message.dim)
     missing = [message.view_names[view] for view in views if not message.view_valid[view]]
@@ -87,8 +88,10 @@ def result_values(message: Any, names: Sequence[str]) -> NDArray[np.float32]:
         `probability_valid`) is asked for where it is known only.
     :returns: float32 [N], in the order of the names; 0 where it is not known and its flag is there
         to say so.
-    :raises ValueError: there is no such field, or its value is not known and no flag says so.
+    :raises ValueError: no name is given; there is no such field; or its value is not known and no
+        flag says so.
     """
+    _check_given(names)
     unknown = [name for name in names if name not in RESULT_FIELDS]
     if unknown:
         raise ValueError(f"a result has no number '{unknown[0]}'; there are "
@@ -99,3 +102,9 @@ def result_values(message: Any, names: Sequence[str]) -> NDArray[np.float32]:
             raise ValueError(f'{name} is not known in this result ({flag} is false); select '
                              f'{flag} as well to have 0 and this flag')
     return np.array([getattr(message, name) for name in names], np.float32)
+
+
+def _check_given(names: Sequence[str]) -> None:
+    if not names:
+        raise ValueError('no number is selected; name them, as `hralign bundle contract` writes '
+                         'them under select')

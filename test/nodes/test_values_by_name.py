@@ -76,6 +76,14 @@ def test_a_field_without_its_flag() -> None:
         result_values(SuccessProbability(), ('task',))
 
 
+def test_nothing_selected() -> None:
+    """Rosetta takes a stream without `select` for one number; which one, it cannot know."""
+    for take, message in ((embedding_values, embedding()),
+                          (result_values, SuccessProbability())):
+        with pytest.raises(ValueError, match='no number is selected'):
+            take(message, ())
+
+
 def test_every_number_of_a_result_can_be_had() -> None:
     """Guards the table against a field that the message gains."""
     numbers = {name for name, kind in SuccessProbability.get_fields_and_field_types().items()

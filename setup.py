@@ -59,6 +59,13 @@ setup(
         'demo': ['av>=16', 'matplotlib>=3.6,<4'],
         # The recorder node.
         'record': ['mcap>=1.1,<2'],
+        # Bags for rerun, in an environment without ROS: ROS has an older numpy.
+        'rerun': [
+            'rerun-sdk>=0.41,<1; python_version >= "3.11"',
+            'lz4>=4.3,<5',
+            'rosbags>=0.10,<0.12',
+            'zstandard>=0.22,<1',
+        ],
         # Signing bundles and checking signatures.
         'signature': ['cryptography>=41'],
         # The offline half: data sets, training, export. torchvision needs the full build of torch

@@ -264,6 +264,21 @@ def export_lerobot(
     export_lerobot(chosen.of_split(*split) if split else chosen, output, fps=hz)
 
 
+def export_rerun(source: Path, /, *, output: Path) -> None:
+    """
+    Write bags as recordings for rerun: images, attention, probability, decisions, labels.
+
+    Each bag becomes one file, which `rerun FILE.rrd` opens with a layout of its own. Needs
+    rerun-sdk, which needs Python 3.11 and numpy 2; ROS is not needed.
+
+    :param source: folder with bags in it, or a bag
+    :param output: folder of the files
+    """
+    from hralign_ros.data.rerun_export import export_rerun
+
+    export_rerun(source, output)
+
+
 def _import(
     kind: str, source: Path, output: Path | None, split_file: Path | None,
     params_file: Path | None, node: str, **chosen: Any,

@@ -23,7 +23,8 @@ TREE: Tree = {
         'import': ('Write the manifest of recordings; videos stay where they are', {
             'rh20t': data.import_rh20t, 'folders': data.import_folders,
             'lerobot': data.import_lerobot, 'rosbag': data.import_rosbag}),
-        'export': ('Write a data set in another format', {'lerobot': data.export_lerobot})}),
+        'export': ('Write a data set, or bags, in another format', {
+            'lerobot': data.export_lerobot, 'rerun': data.export_rerun})}),
     'encoder': ('Adapt a backbone on paired clips (HR-Align), measure it, make a bundle of it', {
         'train': encoder.train, 'evaluate': encoder.evaluate, 'export': encoder.export}),
     'success': ('Teach a bundle when a task is accomplished (Adapt2Reward)', {

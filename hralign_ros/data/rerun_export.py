@@ -4,12 +4,13 @@
 """
 Bags as rerun recordings, .rrd, with a blueprint: images, attention, curves, decisions, the label.
 
-An entity is called as its topic. Timelines are `stamp`, when an image was taken, and `received`,
+An entity is called as its topic; a field of a result, as the topic with the field behind a full
+stop, because a mirror of it may have the name with a slash. Timelines are `stamp`, when an image was taken, and `received`,
 when the recorder got the message. A message without a stamp has that of its neighbours on it, by
 the time at which it was received. A value that is not valid leaves a gap in its curve.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -128,7 +129,7 @@ class _Conversion:
             self.bad[f'{name}: {text}'] = 1
         self._label()
         self._recording.send_recording_name(self.bag.name)
-        self._recording.send_blueprint(make_blueprint(self.topics))
+        self._recording.send_blueprint(make_blueprint(self.topics, set(self._shown)))
         self._recording.disconnect()
 
     def summary(self) -> str:
@@ -189,30 +190,31 @@ class _Conversion:
     def _result(self, topic: str, result: Any) -> None:
         for fields in PLOTS.values():
             for name, flag in fields.items():
-                self._number(f'{topic}/{name}', getattr(result, name), getattr(result, flag))
+                self._number(f'{topic}.{name}', getattr(result, name), getattr(result, flag))
         duration = getattr(result, LATENCY)
-        self._number(f'{topic}/{LATENCY}', duration.sec + duration.nanosec * 1e-9, True)
-        self._state(f'{topic}/decision', Decision(result.decision).name)
+        self._number(f'{topic}.{LATENCY}', duration.sec + duration.nanosec * 1e-9, True)
+        self._state(f'{topic}.decision', Decision(result.decision).name)
         bits = Status(result.status)
-        self._state(f'{topic}/status', ', '.join(str(bit.name) for bit in Status if bit & bits)
+        self._state(f'{topic}.status', ', '.join(str(bit.name) for bit in Status if bit & bits)
                     or 'OK')
         episode = f'{result.episode_id.sec}.{result.episode_id.nanosec:09d}'
-        self._state(f'{topic}/task', f'{result.task} ({episode})' if result.task else '')
+        self._state(f'{topic}.task', f'{result.task} ({episode})' if result.task else '')
 
     def _number(self, entity: str, value: float, valid: bool) -> None:
         """Go on with a curve, or leave a gap in it."""
         if valid:
             self._recording.log(entity, self.rr.Scalars(value))
+            self._shown[entity] = 'curve'
         elif self._shown.get(entity) == 'curve':
             self._recording.log(entity, self.rr.Clear(recursive=False))
-        self._shown[entity] = 'curve' if valid else ''
+            self._shown[entity] = 'gap'
 
     def _state(self, entity: str, value: str) -> None:
         """Go on with a lane; what has not changed needs no second entry."""
-        if entity not in self._shown and entity.endswith('/decision'):
+        if entity not in self._shown and entity.endswith('.decision'):
             self._recording.log(entity, self.rr.StateConfiguration(
                 values=[decision.name for decision in _COLOURS],
-                colors=list(_COLOURS.values())), static=True)
+                colors=np.array(list(_COLOURS.values()), np.uint32)), static=True)
         if self._shown.get(entity) != value:
             self._shown[entity] = value
             self._recording.log(entity, self.rr.StateChange(state=value or None))
@@ -242,11 +244,12 @@ def find_label(bag: Bag) -> Label | None:
     return None
 
 
-def make_blueprint(topics: Mapping[str, str]) -> Any:
+def make_blueprint(topics: Mapping[str, str], shown: Set[str]) -> Any:
     """
     Lay out what a recording holds.
 
     :param topics: kind of each topic; that of LABEL is ''.
+    :param shown: of the results' fields, the entities that have a value.
     """
     rrb = import_rerun('rerun.blueprint')
     images = [topic for topic, kind in topics.items() if kind in _IMAGES]
@@ -254,13 +257,13 @@ def make_blueprint(topics: Mapping[str, str]) -> Any:
             for attention in (False, True)]
     results = [topic for topic, kind in topics.items() if kind == _RESULT]
     curves = [topic for topic, kind in topics.items() if kind == _NUMBER]
-    lanes = [*(f'{topic}/{lane}' for topic in results for lane in ('decision', 'status', 'task')),
+    lanes = [*(f'{topic}.{lane}' for topic in results for lane in ('decision', 'status', 'task')),
              *(topic for topic, kind in topics.items() if kind == _TRUTH),
              *([LABEL] if LABEL in topics else [])]
-    plots = {name: [f'{topic}/{one}' for topic in results for one in fields]
-             for name, fields in PLOTS.items()}
+    plots = {name: [f'{topic}.{one}' for topic in results for one in fields
+                    if f'{topic}.{one}' in shown] for name, fields in PLOTS.items()}
     plots['probability'] += curves
-    plots['latency [s]'] = [f'{topic}/{LATENCY}' for topic in results]
+    plots['latency [s]'] = [f'{topic}.{LATENCY}' for topic in results]
     pictures = [rrb.Horizontal(*(rrb.Spatial2DView(origin=topic, name=topic) for topic in row))
                 for row in rows if row]
     views = [rrb.TimeSeriesView(origin='/', contents=contents, name=name)

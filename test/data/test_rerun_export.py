@@ -1,0 +1,140 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""Bags for rerun: read back by its own reader, everything is there and at its time."""
+
+from importlib import import_module
+import sys
+
+from hralign_ros.cli.main import main
+from hralign_ros.data.rerun_export import export_rerun, RECEIVED, STAMP
+from hralign_ros.runtime.errors import DataError
+import pytest
+
+bags = pytest.importorskip('support.bags', reason='rosbags is not installed')
+# Beside ROS it cannot be: CI runs these in an environment of their own.
+RERUN = 'rerun-sdk is not installed'
+TASK = 'open the drawer'
+RESULT, MIRROR = '/encoder/success', '/encoder/success/probability'
+ATTENTION = '/encoder/attention/wrist'
+LATE = 70_000_000
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Make a bag of an attempt that succeeds in its eighth image, and a label."""
+    messages = bags.images(frames=10)
+    messages += [(ATTENTION, bags.jpeg(bags.draw(n, 'wrist'), bags.stamp_of(n)),
+                  bags.stamp_of(n) + LATE) for n in range(10)]
+    for n in range(10):
+        stamp = bags.stamp_of(n)
+        one = bags.success(stamp, bags.START, TASK)
+        one.probability_valid, one.probability = n != 4, 0.1 * n if n != 4 else 0.0
+        one.decision, one.status = (0, 8) if n == 4 else (2 if n >= 7 else 1, 0)
+        one.processing_duration.nanosec = 40_000_000
+        messages += [(RESULT, one, stamp + LATE),
+                     (MIRROR, bags.T['Float64'](data=one.probability), stamp + LATE),
+                     (f'{RESULT}/succeeded', bags.T['Bool'](data=n >= 7), stamp + LATE)]
+    folder = tmp_path / 'bags'
+    bags.write(folder / 'first', messages)
+    (folder / 'labels.csv').write_text(
+        'episode,success,time_s,note,by\nfirst,success,0.7,well done,human:anna\n')
+    return folder
+
+
+def rows(path, entity, column, timeline=STAMP):
+    """List what an entity shows when: (time [ns], values)."""
+    reader = import_module('rerun.chunk').RrdReader
+    found = []
+    for chunk in reader(path).store().stream():
+        if str(chunk.entity_path) != entity or chunk.is_static:
+            continue
+        batch = chunk.to_record_batch()
+        names = [name for name in batch.schema.names if name.endswith(column)]
+        for name in names:
+            found += zip((time.value for time in batch.column(timeline)),
+                         batch.column(name).to_pylist(), strict=True)
+    return sorted(found)
+
+
+def test_everything_is_at_its_time(source, tmp_path, capsys):
+    """Images and results lie where the image was taken; mirrors, which have no stamp, beside."""
+    pytest.importorskip('rerun', reason=RERUN)
+    assert main(['data', 'export', 'rerun', str(source), '--output', str(tmp_path / 'out')]) == 0
+    path = tmp_path / 'out/first.rrd'
+    assert 'first.rrd: ' in capsys.readouterr().out
+    stamps = [bags.stamp_of(n) for n in range(10)]
+    for topic in (bags.TOPICS['third_person'], ATTENTION):
+        assert [time for time, _ in rows(path, topic, ':blob')] == stamps
+    assert [time for time, _ in rows(path, ATTENTION, ':blob', RECEIVED)] == [
+        stamp + LATE for stamp in stamps]
+    shown = rows(path, f'{RESULT}.probability', 'Scalars:scalars')
+    valid = [(time, value) for time, value in shown if value]
+    assert [time for time, _ in valid] == stamps[:4] + stamps[5:]
+    assert [value[0] for _, value in valid] == pytest.approx([.0, .1, .2, .3, .5, .6, .7, .8, .9])
+    assert [value for _, value in rows(path, f'{RESULT}.processing_duration', ':scalars')] == [
+        [0.04]] * 10
+    # The mirror's name is that of a field, with another sign before it.
+    assert [time for time, _ in rows(path, MIRROR, ':scalars')] == stamps
+
+
+def test_lanes_change_where_the_decision_does(source, tmp_path):
+    pytest.importorskip('rerun', reason=RERUN)
+    path, = export_rerun(source, tmp_path / 'out', report=lambda line: None)
+
+    def lane(entity):
+        return [(time, value[0]) for time, value in rows(path, entity, 'StateChange:state')]
+
+    at = bags.stamp_of
+    assert lane(f'{RESULT}.decision') == [
+        (at(0), 'RUNNING'), (at(4), 'ABSTAIN'), (at(5), 'RUNNING'), (at(7), 'SUCCESS')]
+    assert lane(f'{RESULT}.status') == [
+        (at(0), 'OK'), (at(4), 'OUT_OF_DISTRIBUTION'), (at(5), 'OK')]
+    assert lane(f'{RESULT}/succeeded') == [(at(0), 'False'), (at(7), 'True')]
+    (_, task), = lane(f'{RESULT}.task')
+    assert task.startswith(TASK)
+    assert lane('/label') == [(at(7), 'success')]
+    assert rows(path, '/label', 'TextLog:text') == [
+        (at(7), ['success, says human:anna: well done'])]
+
+
+def test_the_layout_shows_what_there_is(source, tmp_path):
+    """Each image, curve and lane is in a view, and nothing is that the bag does not hold."""
+    pytest.importorskip('rerun', reason=RERUN)
+    path, = export_rerun(source, tmp_path / 'out', report=lambda line: None)
+    reader = import_module('rerun.chunk').RrdReader(path)
+    layout, = reader.blueprints()
+    recording, = reader.recordings()
+    shown = set()
+    for chunk in reader.store(store=layout).stream():
+        batch = chunk.to_record_batch()
+        for name in batch.schema.names:
+            if name.endswith((':query', ':space_origin')):
+                shown |= {entity for value in batch.column(name).to_pylist() for entity in value}
+    there = {str(chunk.entity_path) for chunk in reader.store(store=recording).stream()}
+    shown = {entity for entity in shown if entity != '/' and not entity.startswith('$origin')}
+    assert shown == {entity for entity in there if not entity.startswith('/__')}
+
+
+def test_what_is_there_is_not_written_again(source, tmp_path):
+    pytest.importorskip('rerun', reason=RERUN)
+    export_rerun(source, tmp_path, report=lambda line: None)
+    with pytest.raises(DataError, match=r'first.rrd is there already; name another folder'):
+        export_rerun(source, tmp_path, report=lambda line: None)
+
+
+def test_a_bag_with_nothing_to_show(tmp_path):
+    pytest.importorskip('rerun', reason=RERUN)
+    bags.write(tmp_path / 'bag', bags.moves(2))
+    with pytest.raises(DataError, match='nothing in it that is shown.*JointState'):
+        export_rerun(tmp_path / 'bag', tmp_path / 'out')
+    assert not list(tmp_path.glob('out/*'))
+
+
+def test_without_rerun(source, tmp_path, monkeypatch, capsys):
+    """One sentence says what is missing, and that ROS's environment is no place for it."""
+    monkeypatch.setitem(sys.modules, 'rerun', None)
+    assert main(['data', 'export', 'rerun', str(source), '--output', str(tmp_path / 'out')]) == 1
+    said = capsys.readouterr().err
+    assert 'pip install rerun-sdk' in said and 'numpy 2' in said and 'Traceback' not in said
+    assert not (tmp_path / 'out').exists()

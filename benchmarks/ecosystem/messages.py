@@ -63,8 +63,8 @@ def samples() -> list[Sample]:
         family = interface.__module__.split('.')[1]
         if family == 'srv':
             continue
-        text = (Path(get_package_share_directory(PACKAGE)) / family / f'{name}.{family}').read_text(
-            'utf-8')
+        share = Path(get_package_share_directory(PACKAGE))
+        text = (share / family / f'{name}.{family}').read_text('utf-8')
         if family == 'msg':
             made.append(_sample(f'{PACKAGE}/msg/{name}', interface,
                                 definition(f'{PACKAGE}/msg/{name}'), text))

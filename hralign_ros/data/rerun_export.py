@@ -5,9 +5,10 @@
 Bags as rerun recordings, .rrd, with a blueprint: images, attention, curves, decisions, the label.
 
 An entity is called as its topic; a field of a result, as the topic with the field behind a full
-stop, because a mirror of it may have the name with a slash. Timelines are `stamp`, when an image was taken, and `received`,
-when the recorder got the message. A message without a stamp has that of its neighbours on it, by
-the time at which it was received. A value that is not valid leaves a gap in its curve.
+stop, because a mirror of it may have the name with a slash. Timelines are `stamp`, when an image
+was taken, and `received`, when the recorder got the message. A message without a stamp has that of
+its neighbours on it, by the time at which it was received. A value that is not valid leaves a gap
+in its curve.
 """
 
 from collections.abc import Mapping, Set
@@ -42,6 +43,8 @@ PLOTS: Mapping[str, Mapping[str, str]] = {
 # Of a result, from taking the frames to handing it over [s].
 LATENCY = 'processing_duration'
 _QUALITY = 95
+# How high a plot is, in lanes.
+_PLOT_SHARE = 4
 _MAGIC = {b'\xff\xd8': 'image/jpeg', b'\x89PNG': 'image/png'}
 _COLOURS = {Decision.ABSTAIN: 0x9E9E9EFF, Decision.RUNNING: 0x1E88E5FF,
             Decision.SUCCESS: 0x43A047FF, Decision.FAILURE: 0xE53935FF}
@@ -264,12 +267,20 @@ def make_blueprint(topics: Mapping[str, str], shown: Set[str]) -> Any:
                     if f'{topic}.{one}' in shown] for name, fields in PLOTS.items()}
     plots['probability'] += curves
     plots['latency [s]'] = [f'{topic}.{LATENCY}' for topic in results]
+    rr = import_rerun()
+    whole = rrb.TimeAxis(view_range=rr.TimeRange(
+        start=rr.TimeRangeBoundary.infinite(), end=rr.TimeRangeBoundary.infinite()))
     pictures = [rrb.Horizontal(*(rrb.Spatial2DView(origin=topic, name=topic) for topic in row))
                 for row in rows if row]
-    views = [rrb.TimeSeriesView(origin='/', contents=contents, name=name)
+    views = [rrb.TimeSeriesView(origin='/', contents=contents, name=name, axis_x=whole)
              for name, contents in plots.items() if contents]
+    shares = [_PLOT_SHARE] * len(views)
     if lanes:
-        views.insert(1, rrb.StateTimelineView(origin='/', contents=lanes, name='decisions'))
-    parts = [rrb.Vertical(*part) for part in (pictures, views) if part]
+        views.insert(1, rrb.StateTimelineView(
+            origin='/', contents=lanes, name='decisions', time_view=whole))
+        shares.insert(1, len(lanes))
+    parts = [rrb.Vertical(*pictures)] if pictures else []
+    if views:
+        parts.append(rrb.Vertical(*views, row_shares=shares))
     return rrb.Blueprint(
         rrb.Horizontal(*parts), rrb.TimePanel(timeline=STAMP), collapse_panels=True)

@@ -44,10 +44,13 @@ PLOTS: Mapping[str, Mapping[str, str]] = {
 LATENCY = 'processing_duration'
 _QUALITY = 95
 # How high a plot is, in lanes.
-_PLOT_SHARE = 4
+_PLOT_SHARE = 3
 _MAGIC = {b'\xff\xd8': 'image/jpeg', b'\x89PNG': 'image/png'}
-_COLOURS = {Decision.ABSTAIN: 0x9E9E9EFF, Decision.RUNNING: 0x1E88E5FF,
-            Decision.SUCCESS: 0x43A047FF, Decision.FAILURE: 0xE53935FF}
+# Of lanes, by the field that they show; other values get a colour of rerun's.
+_COLOURS: Mapping[str, Mapping[str, int]] = {
+    'decision': {Decision.ABSTAIN.name: 0x9E9E9EFF, Decision.RUNNING.name: 0x1E88E5FF,
+                 Decision.SUCCESS.name: 0x43A047FF, Decision.FAILURE.name: 0xE53935FF},
+    'status': {'OK': 0x43A047FF}}
 
 
 def import_rerun(module: str = 'rerun') -> Any:
@@ -110,8 +113,10 @@ class _Conversion:
         # Stamp minus time of arrival of the last message with a stamp; first and last stamp [ns].
         self._behind = 0
         self._first = self._last = 0
-        # What a curve or a lane shows now, by entity.
-        self._shown: dict[str, str] = {}
+        # The times that are set [ns].
+        self._stamp = self._received = 0
+        # What a curve or a lane shows now, by entity, and since which stamp [ns].
+        self._shown: dict[str, tuple[str, int]] = {}
 
     def run(self, path: Path) -> None:
         """
@@ -173,6 +178,7 @@ class _Conversion:
         self._at(stamp or message.received + self._behind, message.received)
 
     def _at(self, stamp: int, received: int) -> None:
+        self._stamp, self._received = stamp, received
         for timeline, time in ((STAMP, stamp), (RECEIVED, received)):
             # As numbers they would be seconds, which are too coarse.
             self._recording.set_time(timeline, timestamp=np.datetime64(time, 'ns'))
@@ -205,22 +211,39 @@ class _Conversion:
 
     def _number(self, entity: str, value: float, valid: bool) -> None:
         """Go on with a curve, or leave a gap in it."""
+        shown, since = self._shown.get(entity, ('', 0))
         if valid:
             self._recording.log(entity, self.rr.Scalars(value))
-            self._shown[entity] = 'curve'
-        elif self._shown.get(entity) == 'curve':
-            self._recording.log(entity, self.rr.Clear(recursive=False))
-            self._shown[entity] = 'gap'
+            self._shown[entity] = 'curve', self._stamp
+        elif shown == 'curve':
+            self._in_order(since, entity, self.rr.Clear(recursive=False), soon=True)
+            self._shown[entity] = 'gap', since
 
     def _state(self, entity: str, value: str) -> None:
         """Go on with a lane; what has not changed needs no second entry."""
-        if entity not in self._shown and entity.endswith('.decision'):
+        shown, since = self._shown.get(entity, (None, 0))
+        colours = _COLOURS.get(entity.rpartition('.')[2])
+        if shown is None and colours:
             self._recording.log(entity, self.rr.StateConfiguration(
-                values=[decision.name for decision in _COLOURS],
-                colors=np.array(list(_COLOURS.values()), np.uint32)), static=True)
-        if self._shown.get(entity) != value:
-            self._shown[entity] = value
-            self._recording.log(entity, self.rr.StateChange(state=value or None))
+                values=list(colours), colors=np.array(list(colours.values()), np.uint32)),
+                static=True)
+        if shown != value:
+            self._shown[entity] = value, max(self._stamp, since + 1)
+            self._in_order(since, entity, self.rr.StateChange(state=value or None))
+
+    def _in_order(self, since: int, entity: str, what: Any, *, soon: bool = False) -> None:
+        """
+        Log something behind what the entity showed before.
+
+        A stale result lies where it was received, and the image of the next one may be older.
+
+        :param since: stamp of what it showed before.
+        :param soon: directly behind it, and not at the time that is set.
+        """
+        stamp, received = self._stamp, self._received
+        self._at(since + 1 if soon else max(stamp, since + 1), received)
+        self._recording.log(entity, what)
+        self._at(stamp, received)
 
     def _label(self) -> None:
         """Show how the episode ended, where labels.csv says so."""

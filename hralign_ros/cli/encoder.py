@@ -64,6 +64,7 @@ def export(
     run: Path | None = None, /, *, output: Path, report: Path | None = None,
     data: Sequence[Path] = (),
     backbone: str = 'efficientnet_lite0', weights: str | None = None,
+    non_commercial: bool = False,
     views: Sequence[str] = ('wrist', 'third_person'), int8: bool = False, fp16: bool = False,
     replace: bool = False, seed: int = 0, command: str,
 ) -> None:
@@ -75,9 +76,11 @@ def export(
     :param report: report.json of `hralign encoder evaluate`, for the card
     :param data: data sets to fit the embedding's parts spatial and keypoints to; without, the
         bundle lacks them until `hralign bundle add-parts`
-    :param backbone: where there is no RUN: efficientnet_lite0, resnet50, vit_b_16, r3m_resnet50,
-        d4r_vit_b, mvp_vit_b, ..., torchvision:NAME or timm:NAME
-    :param weights: state dict (.pth read without pickle, .safetensors)
+    :param backbone: where there is no RUN: efficientnet_lite0, r3m_resnet50, dinov2_vits14,
+        siglip2_vitb16, ..., torchvision:NAME or timm:NAME
+    :param weights: state dict (.pth read without pickle, .safetensors); random; or hub, which
+        downloads them
+    :param non_commercial: no commercial use is made of weights whose terms forbid it
     :param views: camera views, the reference view last
     :param int8: also write visual.int8.onnx
     :param fp16: also write visual.fp16.onnx
@@ -89,7 +92,8 @@ def export(
     from hralign_ros.export.parts import add_parts
 
     sets = [read_manifest(folder) for folder in data]
-    options = ExportOptions(backbone=backbone, weights=weights, views=tuple(views), int8=int8,
+    options = ExportOptions(backbone=backbone, weights=weights,
+                            non_commercial=non_commercial, views=tuple(views), int8=int8,
                             fp16=fp16, seed=seed, name=output.name)
     adaptation = None
     if run:
@@ -102,6 +106,7 @@ def export(
         # A run's backbone is always that of seed 0.
         options = changed(options, {
             'backbone': found.options.backbone, 'weights': found.options.weights, 'seed': 0,
+            'non_commercial': found.options.non_commercial,
             'length': found.options.train.length})
     try:
         manifest = export_bundle(

@@ -4,7 +4,7 @@
 """Export a whole bundle: graphs, text encoder, tasks, card; every graph compared with torch."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 import json
 from pathlib import Path
@@ -28,6 +28,7 @@ from hralign_ros.models.adapters import AdaptedBackbone, adapters_of, load_adapt
 from hralign_ros.models.backbones import Backbone, load_backbone, RANDOM, require_weights
 from hralign_ros.models.hr_align import TaskAttention
 from hralign_ros.models.onnx_export import OPSET, preprocessing_graph, torch_graph
+from hralign_ros.models.published import resolve_weights
 from hralign_ros.models.success import OUTPUTS, SuccessHead
 from hralign_ros.models.text import load_minilm, minilm_folder, PromptedTextEncoder
 from hralign_ros.models.weight_files import read_checkpoint
@@ -65,6 +66,8 @@ class ExportOptions:
     """
     What to export.
 
+    :param weights: of the backbone, as for `load_backbone`.
+    :param non_commercial: no commercial use is made of weights whose terms forbid it.
     :param views: camera views in the order of the graphs' first axis; the last is the reference.
     :param length: T, frames in a clip.
     :param int8: also write visual.int8.onnx, calibrated on the sample images.
@@ -74,6 +77,7 @@ class ExportOptions:
 
     backbone: str = 'efficientnet_lite0'
     weights: str | None = None
+    non_commercial: bool = False
     views: tuple[str, ...] = ('wrist', 'third_person')
     length: int = 5
     int8: bool = False
@@ -111,7 +115,11 @@ def export_bundle(
     _check(output, options, replace_trained)
     images = sample_images()
     torch.manual_seed(options.seed)
-    backbone = load_backbone(options.backbone, options.weights, seed=options.seed)
+    options = replace(options, weights=resolve_weights(
+        options.backbone, options.weights, non_commercial=options.non_commercial))
+    backbone = load_backbone(
+        options.backbone, options.weights, seed=options.seed,
+        non_commercial=options.non_commercial)
     spec = backbone.preprocessing
     adaptation = adaptation or _released(options.weights, backbone, report)
     text = load_minilm()

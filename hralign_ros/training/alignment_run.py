@@ -21,6 +21,7 @@ from hralign_ros.data.samplers import WINDOW_S
 from hralign_ros.models.adapters import make_adapters
 from hralign_ros.models.backbones import Backbone, load_backbone, RANDOM, require_weights
 from hralign_ros.models.hr_align import HRAlign
+from hralign_ros.models.published import resolve_weights
 from hralign_ros.models.text import distilbert_sentences, minilm_sentences, SentenceFeatures
 from hralign_ros.models.weight_files import read_checkpoint as read_weights
 from hralign_ros.runtime.report import Report, silent
@@ -96,7 +97,10 @@ def adapt(
     report = report if is_first() else silent
     everything = read_manifest(Path(data), series=False)
     require_weights(options.backbone, options.weights)
-    backbone = load_backbone(options.backbone, options.weights)
+    options = replace(options, weights=resolve_weights(
+        options.backbone, options.weights, non_commercial=options.non_commercial))
+    backbone = load_backbone(
+        options.backbone, options.weights, non_commercial=options.non_commercial)
     if options.weights and options.weights != RANDOM:
         # A run is found again from any folder.
         file = Path(options.weights).resolve()
@@ -217,7 +221,8 @@ def load_run(folder: Path) -> Run:
     except (KeyError, TypeError) as error:
         raise TrainingError(f'{path}: options of another version of this package ({error}); '
                             'train again') from error
-    backbone = load_backbone(options.backbone, options.weights)
+    backbone = load_backbone(
+        options.backbone, options.weights, non_commercial=options.non_commercial)
     if hash_weights(backbone.module) != record['backbone_sha256']:
         raise TrainingError(
             f'{path}: it was trained behind other weights of {options.backbone} than '

@@ -17,6 +17,7 @@ from hralign_ros.calibration.calibrate import ALPHA
 from hralign_ros.calibration.scorer import random_ticks, Scored, Scorer, ticks
 from hralign_ros.calibration.traces import Trace
 from hralign_ros.data.manifest import Episode
+from hralign_ros.data.splits import SPLITS as ALL_SPLITS
 from hralign_ros.evaluation.bootstrap import (
     cluster_mean,
     Estimate,
@@ -38,7 +39,9 @@ from sklearn.metrics import confusion_matrix, normalized_mutual_info_score
 Doubles = NDArray[np.float64]
 # How a recording is scored; what stands in for a trained head in controls and baselines.
 ScoreRecording = Callable[[Recording], Scored]
-SPLITS = ('test_seen', 'test_view', 'test_distractor', 'test_task', 'test_embodiment')
+SPLITS = tuple(split for split in ALL_SPLITS if split.startswith('test_'))
+# What failures of the simulated table are tagged with.
+CAUSES = ('language', 'motion')
 SEEN, VIEW, TASK = 'test_seen', 'test_view', 'test_task'
 # The ticks that detection and calibration are measured on: one random and the last of an attempt.
 ENDS = 'random_and_last'
@@ -134,6 +137,36 @@ def measure_detection(
         report(f'{split}: {len(chosen)} attempts, AUROC ' + ', '.join(
             f'{row["variant"]} {row["value"]:.3f}' for row in found.select('auroc')
             if row['split'] == split))
+
+
+def measure_causes(
+    found: Measured, variants: Mapping[str, Sequence[tuple[int, ScoreRecording]]],
+    recordings: Mapping[str, Sequence[Recording]],
+) -> None:
+    """
+    Measure how failures of each cause are told from successes, by the last ticks.
+
+    Of attempts that are tagged with a cause: in a language failure the arm does something else
+    well, so that the instruction alone tells.
+
+    :param variants: as for measure_detection.
+    :param recordings: by split.
+    """
+    for split, some in recordings.items():
+        for cause in CAUSES:
+            chosen = [f for f in attempts(some) if f.done[-1] or (
+                not f.done.any() and f'cause:{cause}' in f.episode.tags)]
+            done = np.array([bool(f.done[-1]) for f in chosen])
+            if not done.any() or done.all():
+                continue
+            for name, scores_of in variants.items():
+                scores = np.array([
+                    [score(recording).scores[-1] for recording in chosen]
+                    for _, score in scores_of])
+                measured = detection(scores, done, clusters_of(chosen), draws=_DRAWS)
+                found.add('auroc_at_end', name, split, measured['auroc'], cause=cause,
+                          seeds=[seed for seed, _ in scores_of], control=name == TIME_ONLY,
+                          note=f'{int((~done).sum())} failures')
 
 
 def measure_calibration(

@@ -75,6 +75,10 @@ METRICS: Mapping[str, Metric] = {
     'auroc': Metric(
         'AUROC', 'higher', 'Probability that an accomplished tick scores above another one; of '
         'one random and the last tick of each attempt.', chance=0.5),
+    'auroc_at_end': Metric(
+        'AUROC at the end', 'higher', 'Probability that the last tick of a success scores above '
+        'that of a failure. The condition gives what the failures are due to: what the '
+        'instruction means (language), or how it was done (motion).', chance=0.5),
     'average_precision': Metric(
         'average precision', 'higher', 'Area under precision over recall, of the same ticks; '
         'chance is the prevalence.'),

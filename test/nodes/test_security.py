@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 from lifecycle_msgs.msg import Transition
 import pytest
 from support.harness import Harness, ROOT
+from support.policy_stage import PROPRIO, write_robot_policy
 from support.tiny_bundle import robot_bundle
 
 POLICY = ROOT / 'config/sros2_policy.xml'
@@ -22,12 +23,13 @@ MIRRORS = ('embedding_array', 'probability', 'succeeded', 'failed', 'reward', 'r
 
 # What the policy says is what the node does.
 
-def _policy(namespace: str = '/', node: str = 'encoder') -> Grants:
-    """Read what the policy file grants: (kind, access) -> full names."""
+def _policy(node: str, namespace: str = '/') -> Grants:
+    """Read what the policy file grants to a node: (kind, access) -> full names."""
     root = ElementTree.parse(POLICY).getroot()
     assert (root.tag, root.get('version')) == ('policy', '0.2.0')
-    (enclave,) = root.findall('enclaves/enclave')
-    assert enclave.get('path') == '/hralign/encoder'
+    enclaves = {one.get('path'): one for one in root.findall('enclaves/enclave')}
+    assert set(enclaves) == {'/hralign/encoder', '/hralign/policy'}
+    enclave = enclaves[f'/hralign/{node}']
     (profile,) = enclave.findall('profiles/profile')
     assert (profile.get('ns'), profile.get('node')) == (namespace, node)
     granted: Grants = {}
@@ -59,9 +61,9 @@ def _as_of(granted: Grants, on: bool) -> Grants:
     return {key: names if on else names - mirrors for key, names in granted.items()}
 
 
-def _graph(harness: Harness) -> Grants:
-    """Ask the graph what the encoder has."""
-    return {(tag, access): set(harness.offered('encoder', kind)) for tag, access, kind in (
+def _graph(harness: Harness, node: str = 'encoder') -> Grants:
+    """Ask the graph what a node has."""
+    return {(tag, access): set(harness.offered(node, kind)) for tag, access, kind in (
         ('topics', 'publish', 'publisher'), ('topics', 'subscribe', 'subscriber'),
         ('services', 'reply', 'service'), ('services', 'request', 'client'))}
 
@@ -72,7 +74,7 @@ def test_the_policy_is_what_the_node_does(harness: Harness) -> None:
 
     Too little ends the node where security is enforced; too much is what an intruder can use.
     """
-    granted = _policy()
+    granted = _policy('encoder')
     seen: Grants = {}
     for parameters in ({}, {'use_sim_time': 'true', 'wrist__transport': 'compressed',
                             'third_person__transport': 'compressed', **{
@@ -92,6 +94,37 @@ def test_the_policy_is_what_the_node_does(harness: Harness) -> None:
         assert process.stop() == 0
         harness.infos.clear()
         harness.wait(lambda: 'encoder' not in harness.node.get_node_names(), 'its end')
+    assert {key: names for key, names in seen.items() if names} == granted
+
+
+def test_the_policy_of_the_policy_node(harness: Harness, tmp_path: Path) -> None:
+    """
+    The same of the node that moves the arm, for each kind of action and proprioception.
+
+    Nobody else may publish its commands only if exactly these are granted to it.
+    """
+    granted = _policy('policy')
+    seen: Grants = {}
+    # Tool and pose, then joints; the clock comes with the second.
+    for number, (values, parameters) in enumerate((
+            ({'proprio': [PROPRIO[0], {'name': 'tool.x', 'unit': 'm'},
+                          {'name': 'tool.y', 'unit': 'm'}]}, {}),
+            ({'actions': [{'name': f'joint.{name}', 'unit': 'rad'} for name in 'ab']},
+             {'use_sim_time': 'true'}))):
+        policy = write_robot_policy(tmp_path / f'policy{number}', **values)
+        process = harness.start('policy', policy=str(policy), autostart='true', **parameters)
+        inputs = {f'/encoder/{name}' for name in ('embedding', 'info', 'success')} | {
+            '/joint_states', '/clock' if parameters else '/tool_pose'}
+        harness.wait(lambda want=inputs: _graph(harness, 'policy')[
+            'topics', 'subscribe'] == want, 'the subscriptions in the graph', process)
+        harness.wait(lambda: '/policy/chunk' in _graph(harness, 'policy')['topics', 'publish'],
+                     'its commands in the graph', process)
+        harness.spin(0.5)
+        for key, names in _graph(harness, 'policy').items():
+            assert names <= granted.get(key, set()), f'{key}: not in the policy'
+            seen[key] = seen.get(key, set()) | names
+        assert process.stop() == 0
+        harness.wait(lambda: 'policy' not in harness.node.get_node_names(), 'its end')
     assert {key: names for key, names in seen.items() if names} == granted
 
 

@@ -193,7 +193,22 @@ def test_demo_launch_leaves_a_report(tmp_path: Path) -> None:
     assert len((tmp_path / 'ticks.csv').read_text('utf-8').splitlines()) > 100
 
 
-@pytest.mark.parametrize('name', ['encoder', 'demo'])
+def test_the_closed_loop_ends_with_its_arm() -> None:
+    """
+    Guards nodes that go on without an arm: encoder and policy end when the simulator does.
+
+    The simulator here is a program that ends at once.
+    """
+    done = subprocess.run(
+        ['ros2', 'launch', 'hralign_ros', 'closed_loop.launch.py', 'policy:=/nowhere',
+         'simulator:=true', 'arm:=ur5e'], capture_output=True, text=True, timeout=PATIENCE)
+    said = done.stdout + done.stderr
+    assert '[arm_sim-1]: process has finished cleanly' in said, said
+    for node in ('encoder_node-2', 'policy-3'):
+        assert f'[{node}]: process has' in said, said
+
+
+@pytest.mark.parametrize('name', ['encoder', 'demo', 'closed_loop'])
 def test_every_argument_is_described(name: str) -> None:
     """`ros2 launch ... --show-args` explains each of them."""
     done = subprocess.run(

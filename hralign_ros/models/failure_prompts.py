@@ -25,11 +25,12 @@ class Prompts(nn.Module):
     :param modes: K.
     :param length: L.
     :param human_prompt: also a prompt of one row for humans' videos.
+    :param others: texts of no task, which have no prompts.
     """
 
     def __init__(
         self, encoder: PromptedTextEncoder, texts: dict[str, str], *, modes: int, length: int,
-        human_prompt: bool = False,
+        human_prompt: bool = False, others: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self._encoder = [encoder]  # in a list, so that it is no submodule
@@ -44,17 +45,25 @@ class Prompts(nn.Module):
             (middle + spread * torch.randn(1, length, words.shape[1])).detach()) \
             if human_prompt else None
         self._ids = [_ids(text) for text in texts.values()]
+        self.others = tuple(others)
         self.plain: Tensor
+        self.other_plain: Tensor
         with torch.no_grad():
-            self.register_buffer('plain', torch.stack([
-                text_features(encoder, text, self.vectors[0, :1, :1])[0]
-                for text in texts.values()]), persistent=False)
+            for name, some in (('plain', texts.values()), ('other_plain', self.others)):
+                self.register_buffer(name, torch.stack([
+                    text_features(encoder, text, self.vectors[0, :1, :1])[0] for text in some])
+                    if some else torch.zeros(0, words.shape[1]), persistent=False)
 
     def _apply(self, fn: Any, recurse: bool = True) -> 'Prompts':
         """Move the frozen encoder too, wherever this module is moved."""
         self._encoder[0]._apply(fn, recurse)
         super()._apply(fn, recurse)
         return self
+
+    @property
+    def every(self) -> Tensor:
+        """Give the plain texts, [U, D]: those of the tasks, then the others."""
+        return torch.cat([self.plain, self.other_plain])
 
     def row(self, task_id: str) -> int:
         """Return the row of a task's vectors; FALLBACK is behind all others."""

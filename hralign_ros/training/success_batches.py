@@ -30,6 +30,8 @@ from torch import Tensor
 _CLIPS = 11
 # What is nearly a success: this long before it [s].
 PRE_SUCCESS_S = 1.0
+# What was done instead of the task has been done for this long at the end [s].
+INSTEAD_S = 1.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +47,8 @@ class ClipBatch(Batch):
     :param done: bool [n], as are `failing` and `human`.
     :param progress: float32 [n], NaN where not known.
     :param recording: int64 [n], which recording a clip is of.
+    :param instead: int64 [n], which of the batches' instructions has been done instead of the
+        task's; -1: none.
     """
 
     tokens: Tensor
@@ -57,6 +61,7 @@ class ClipBatch(Batch):
     human: Tensor
     progress: Tensor
     recording: NDArray[np.int64]
+    instead: Tensor
 
 
 class ClipBatches:
@@ -64,13 +69,16 @@ class ClipBatches:
     Batches of clips: some tasks, and of each as many clips.
 
     :param tasks: ids, in the order of their rows; those of the recordings among them.
+    :param instructions: that may have been carried out in place of a task's.
     :raises DataError: no recording shows a success.
     """
 
     def __init__(
         self, recordings: Sequence[Recording], tasks: Sequence[str], options: SuccessOptions,
+        instructions: Sequence[str] = (),
     ) -> None:
         self.recordings, self.options = list(recordings), options
+        self._instructions = {text: row for row, text in enumerate(instructions)}
         number = {task: row for row, task in enumerate(tasks)}
         self._by_task: dict[int, list[int]] = {}
         for row, recording in enumerate(self.recordings):
@@ -106,7 +114,13 @@ class ClipBatches:
             torch.tensor([bool(f.done[r]) for f, r in pairs]),
             torch.tensor([bool(f.failing[r]) for f, r in pairs]),
             torch.tensor([f.human for f in chosen]),
-            torch.tensor([float(f.progress[r]) for f, r in pairs]), np.array(rows))
+            torch.tensor([float(f.progress[r]) for f, r in pairs]), np.array(rows),
+            torch.tensor([self._instead(f, r) for f, r in pairs]))
+
+    def _instead(self, recording: Recording, newest: int) -> int:
+        times = recording.features.time_s
+        return self._instructions.get(recording.instead, -1) \
+            if times[newest] >= times[-1] - INSTEAD_S else -1
 
     def _recording(self, rows: Sequence[int], rng: np.random.Generator) -> int:
         """Sample a recording of a task: a human by their fraction, a success half of the time."""

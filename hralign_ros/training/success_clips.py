@@ -33,6 +33,8 @@ from torch import Tensor
 
 Floats = NDArray[np.float32]
 _NANOSECONDS = 1_000_000_000
+# Tag of a failed attempt in which something else was accomplished.
+INSTEAD = 'done:'
 # The first stamp of an episode that is played offline; 0 means absent.
 _START = _NANOSECONDS
 
@@ -59,6 +61,12 @@ class Recording:
     def frames(self) -> int:
         """Count the frames."""
         return len(self.done)
+
+    @property
+    def instead(self) -> str:
+        """Give the instruction that was carried out in place of the task's; '' for none."""
+        return next((tag.removeprefix(INSTEAD) for tag in self.episode.tags
+                     if tag.startswith(INSTEAD)), '')
 
 
 def open_data(

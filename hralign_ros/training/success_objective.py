@@ -50,7 +50,8 @@ class SuccessObjective(Objective[ClipBatch]):
     """
 
     # As the options name their weights.
-    terms = ('cross_domain', 'video_text', 'accomplished', 'failed', 'failure_text', 'progress')
+    terms = ('cross_domain', 'video_text', 'accomplished', 'failed', 'failure_text', 'progress',
+             'hindsight')
     average_warm_up = 10
     # On a GPU torch has no deterministic cumulative sum; those of masks are exact in any order.
     strict = False
@@ -61,7 +62,8 @@ class SuccessObjective(Objective[ClipBatch]):
     ) -> None:
         self.options: SuccessOptions = options
         self.head, self.prompts = head, prompts
-        self.batches: ClipBatches = ClipBatches(recordings, prompts.tasks, options)
+        self.batches: ClipBatches = ClipBatches(
+            recordings, prompts.tasks, options, (*prompts.texts.values(), *prompts.others))
         self.model = nn.ModuleDict({'head': head, 'prompts': prompts})
         # In their order, by which they are sampled.
         self.settings = {**settings, **asdict(options), 'texts': prompts.texts, 'recordings': [
@@ -146,12 +148,16 @@ class SuccessObjective(Objective[ClipBatch]):
         own = similarity[torch.arange(len(batch.task), device=video.device), batch.task][:, 1:]
         human_similarity = similarity[..., 0] if self.prompts.human is None else (
             video @ self.prompts.human_texts(batch.tasks).T * scale)
+        plain, column = similarity[..., 0], batch.task
+        if options.all_texts:
+            plain = video @ self.prompts.every.T * scale
+            column = torch.tensor(batch.tasks, device=video.device)[batch.task]
         terms = {
             'cross_domain': cross_domain_loss(
                 video[good_robot], video[good_human], batch.task[good_robot],
                 batch.task[good_human], scale),
             'video_text': (video_text_loss(
-                similarity[good_robot][..., 0], batch.task[good_robot], own[good_robot],
+                plain[good_robot], column[good_robot], own[good_robot],
                 torch.ones_like(own[good_robot])) + video_text_loss(
                 human_similarity[good_human], batch.task[good_human], own[good_human],
                 torch.zeros_like(own[good_human]))) / 2,
@@ -166,11 +172,27 @@ class SuccessObjective(Objective[ClipBatch]):
             terms['failure_text'] = failure_text_loss(
                 similarity[bad][..., 1:], similarity[bad][..., 0], batch.task[bad], mode[bad],
                 used)
+        if options.hindsight:
+            terms['hindsight'] = self._hindsight(
+                video, scale, torch.where(robot, batch.instead, -1))
         known = ~torch.isnan(batch.progress)
         if known.any():
             terms['progress'] = functional.binary_cross_entropy_with_logits(
                 encoded.progress[known], batch.progress[known])
         return terms
+
+    def _hindsight(self, video: Tensor, scale: Tensor, instead: Tensor) -> Tensor:
+        """
+        Match clips at whose end something else was done with that, among all texts.
+
+        :param video: [n, D].
+        :param instead: int64 [n], row of what was done; -1: of the task itself, or nothing.
+        :returns: scalar; 0 where nothing was done instead.
+        """
+        rows = instead >= 0
+        if not bool(rows.any()):
+            return video.sum() * 0.0
+        return functional.cross_entropy(video[rows] @ self.prompts.every.T * scale, instead[rows])
 
     def _texts(self, tasks: Sequence[int], step: int, fallback: bool) -> Tensor:
         """Give texts with prompts [U, 1 + K, D]; with a gradient only where prompts learn."""

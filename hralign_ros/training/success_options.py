@@ -38,6 +38,11 @@ class SuccessOptions(LoopOptions):
     :param cluster_every: steps from one assignment to the next.
     :param cluster_on: what failures are grouped by: motion, how much of what is seen changes
         in each part of the attempt; or video, the vectors that the head makes of them.
+    :param all_texts: a success is compared with all texts, those of hindsight among them, and not
+        with those of the tasks in the batch alone.
+    :param hindsight: weight of matching what was done instead with its own instruction, at the
+        end of failures that say so (hindsight relabelling); needs split_file, so that no
+        instruction that is held out is learned this way.
     :param human_prompt: a learned prompt behind the texts that humans' videos are matched with:
         one reading of the paper's domain-specific prompts, whose form is not known.
     :param newest_path: the newest frames also go past the transformer that joins all frames:
@@ -76,6 +81,8 @@ class SuccessOptions(LoopOptions):
     assignment: str = 'kmeans'
     cluster_every: int = 50
     cluster_on: str = 'motion'
+    all_texts: bool = False
+    hindsight: float = 0.0
     human_prompt: bool = False
     newest_path: bool = False
     use_prompts: bool = True
@@ -100,7 +107,8 @@ class SuccessOptions(LoopOptions):
         'prompt_length': (1, 64), 'tasks_per_step': (1, 512), 'clips_per_task': (2, 4096),
         'length': (1, 64), 'human_fraction': (0, 0.9), 'drop_view': (0, 0.9), 'late_view': (0, 1),
         'rewind': (0, 1), 'stall': (0, 1), 'pre_success': (0, 1), 'fallback_every': (1, math.inf),
-        'prompt_every': (1, math.inf), 'cluster_every': (1, math.inf)}
+        'prompt_every': (1, math.inf), 'cluster_every': (1, math.inf),
+        'hindsight': (0, math.inf)}
 
     def __post_init__(self) -> None:
         """
@@ -109,6 +117,10 @@ class SuccessOptions(LoopOptions):
         :raises TrainingError: an option is none of those allowed.
         """
         super().__post_init__()
+        if self.hindsight and not self.split_file:
+            raise TrainingError(
+                f'hindsight is {self.hindsight:g} and no split file is named; it is needed to '
+                'know which instructions are held out (--split-file)')
         if self.checkpoint_every % self.cluster_every:
             raise TrainingError(
                 f'checkpoint_every is {self.checkpoint_every}; needed is a multiple of '

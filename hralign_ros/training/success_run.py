@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from zlib import crc32
 
 from hralign_ros.data.manifest import Episode, read_manifest
+from hralign_ros.data.splits import read_splits
 from hralign_ros.data.token_features import Basis, build_tokens
 from hralign_ros.models.failure_prompts import Prompts
 from hralign_ros.models.success import SuccessHead
@@ -192,7 +193,8 @@ def train_success(
     fit_ood_score(head, recordings)
     prompts = Prompts(
         load_minilm(), texts, modes=options.modes, length=options.prompt_length,
-        human_prompt=options.human_prompt)
+        human_prompt=options.human_prompt,
+        others=done_instead(recordings, texts.values(), options) if options.hindsight else ())
     objective = SuccessObjective(options, head, prompts, recordings, {
         'store': features.key, 'basis': features.basis.key})
     report(f'{len(recordings)} recordings of {len(texts)} tasks')
@@ -253,6 +255,15 @@ def recordings_key(recordings: Iterable[Recording]) -> str:
 def task_texts(episodes: Iterable[Episode]) -> dict[str, str]:
     """Return each task's instruction, the most frequent where there are several."""
     return dict(sorted(_most_frequent((e.task_id, e.task_text) for e in episodes).items()))
+
+
+def done_instead(
+    recordings: Iterable[Recording], known: Iterable[str], options: SuccessOptions,
+) -> tuple[str, ...]:
+    """List what was done in place of tasks: nothing known, and nothing that is held out."""
+    splits = read_splits(Path(options.split_file))
+    return tuple(sorted({f.instead for f in recordings if f.instead
+                         and not splits.of_task(f.instead)} - set(known)))
 
 
 def _most_frequent(pairs: Iterable[tuple[K, str]]) -> dict[K, str]:

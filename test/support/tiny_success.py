@@ -87,11 +87,12 @@ def make_text(seed=0):
     return encoder.eval().requires_grad_(False)
 
 
-def make_objective(options=OPTIONS, *, recordings=None, text=None):
+def make_objective(options=OPTIONS, *, recordings=None, text=None, tasks=TASKS, others=()):
     text = text or make_text()
     torch.manual_seed(options.seed)
-    prompts = Prompts(text, TASKS, modes=options.modes, length=options.prompt_length,
-                      human_prompt=options.human_prompt)
+    prompts = Prompts(
+        text, {task: TASKS[task] for task in tasks}, modes=options.modes, others=others,
+        length=options.prompt_length, human_prompt=options.human_prompt)
     return SuccessObjective(
         options, make_head(newest=options.newest_path), prompts,
         make_recordings() if recordings is None else recordings, {})

@@ -9,12 +9,15 @@ from hralign_ros.calibration.traces import mode_probabilities, raw_scores, trace
 from hralign_ros.data.manifest import DataError
 from hralign_ros.runtime.bundle import ClipSpec
 from hralign_ros.training.checkpoints import TrainingError
+from hralign_ros.training.distributed import Ranks
 from hralign_ros.training.loop import train
 from hralign_ros.training.success_batches import sample_newest
+from hralign_ros.training.success_clips import sample_clip, stack_clips
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 from support.tiny_success import make_objective, make_recording, OPTIONS, TASKS
+import torch
 
 SMALL = replace(OPTIONS, steps=120, cluster_every=20, checkpoint_every=40)
 CLIP = ClipSpec(5, 0.2, 32, 0.1)
@@ -49,6 +52,66 @@ def test_it_learns(trained):
     """Guards the whole: on recordings of other noise, accomplished and not are told apart."""
     scores, done = judged(trained)
     assert roc_auc_score(done, scores) > 0.95
+
+
+def test_it_learns_against_the_texts_of_all_tasks(tmp_path):
+    """Guards all_texts: with one task in a batch nothing else says which task it is."""
+    trained = run(tmp_path, replace(
+        SMALL, all_texts=True, tasks_per_step=1, other_tasks=0.0, video_text=3.0))
+    scores, done = judged(trained)
+    assert roc_auc_score(done, scores) > 0.9
+    texts = trained.prompts.plain
+    for row, task in enumerate(TASKS):
+        clips = stack_clips(*zip(*[
+            (f, sample_clip(f, f.frames - 1, 5, np.random.default_rng(i)))
+            for i, f in enumerate(make_recording(task, i, seed=7) for i in range(4))],
+            strict=True))
+        with torch.no_grad():
+            nearest = (trained.head.encode(*clips).video @ texts.T).argmax(1)
+        assert (nearest == row).all()
+
+
+def failed_otherwise(number, text):
+    """Make a failure at lifting in which the drawer was opened well."""
+    lift, opened = (make_recording(task, number) for task in ('lift', 'open'))
+    return replace(
+        opened, done=np.zeros(opened.frames, bool), failing=opened.done,
+        progress=np.full(opened.frames, np.nan, np.float32), episode=replace(
+            lift.episode, success=False, failure='wrong_object', tags=(f'done:{text}',)))
+
+
+def test_what_was_done_instead_is_learned(tmp_path):
+    """
+    Guards hindsight: an attempt that failed shows what something else looks like when done.
+
+    No recording here is of opening the drawer as a task; the failures alone show it, and what
+    they are called is the nearest text of others like them.
+    """
+    text = 'open the drawer'
+    recordings = [make_recording('lift', i) for i in range(6)] + [
+        make_recording('lift', i, kind=0) for i in range(6, 9)] + [
+        failed_otherwise(i, text) for i in range(10, 16)]
+    options = replace(SMALL, hindsight=1.0, split_file='splits.yaml', tasks_per_step=1,
+                      all_texts=True, video_text=3.0)
+    objective = make_objective(options, recordings=recordings, others=(text,), tasks=('lift',))
+    batch = objective.batches.load(0, Ranks())
+    rows = batch.instead.tolist()
+    assert set(rows) == {-1, 1}
+    for row, number in zip(rows, batch.recording, strict=True):
+        assert row < 0 or recordings[number].instead == text
+    train(objective, tmp_path, device='cpu', report=lambda _: None)
+    texts = objective.prompts.every
+    for fresh, want in ((failed_otherwise(30, text), 1), (make_recording('lift', 31), 0)):
+        clip = stack_clips([fresh], [
+            sample_clip(fresh, fresh.frames - 1, 5, np.random.default_rng(0))])
+        with torch.no_grad():
+            assert int((objective.head.encode(*clip).video @ texts.T).argmax()) == want
+
+
+def test_hindsight_needs_to_know_what_is_held_out():
+    """Guards held-out instructions: what was done instead may be one of them."""
+    with pytest.raises(TrainingError, match='--split-file'):
+        replace(OPTIONS, hindsight=1.0)
 
 
 def test_the_head_names_the_cluster(trained):

@@ -57,6 +57,8 @@ setup(
         'test': ['pytest'],
         # Videos, and the report of `make demo`.
         'demo': ['av>=16', 'matplotlib>=3.6,<4'],
+        # `hralign data label`, beside LeRobot, which pins PyAV 15.
+        'label': ['av>=15', 'pyarrow>=20'],
         # The recorder node.
         'record': ['mcap>=1.1,<2'],
         # Bags for rerun, in an environment without ROS: ROS has an older numpy.

@@ -1,14 +1,14 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""`hralign data`: simulate, import, review and export."""
+"""`hralign data`: simulate, import, review, label and export."""
 
 from collections.abc import Sequence
 import os
 from pathlib import Path
 from typing import Any, Literal
 
-from hralign_ros.cli.options import read_views
+from hralign_ros.cli.options import Device, read_views
 from hralign_ros.runtime.errors import DataError
 
 
@@ -243,6 +243,44 @@ def review(
     from hralign_ros.review.server import serve
 
     serve(data, name=name, bundle=bundle, port=port)
+
+
+def label(
+    source: Path, /, *, views: Sequence[str] = (), bundle: Path | None = None, hz: float = 5.0,
+    stamp: bool = False, output: Path | None = None, alpha: float | None = None,
+    allow_unknown_tasks: bool = False, device: Device = 'auto', workers: int = 0,
+    features: Path | None = None, params_file: Path | None = None, node: str = '/encoder',
+) -> None:
+    """
+    Write progress and success of every frame of a LeRobot data set, as its RA-BC reads them.
+
+    Plays the episodes to the runtime that is in the node and writes hralign_progress.parquet into
+    the data set. What was stopped goes on where it was when it is started again. Needs no torch:
+    it runs in LeRobot's own environment, too.
+
+    :param source: its root; v3.0, v2.1 or v2.0
+    :param views: VIEW=CAMERA: which camera is which view; default: cameras that are called as a
+        view of the bundle, such as observation.images.wrist
+    :param hz: frames of each episode that are played a second; frames between are interpolated
+    :param stamp: write next.success too, with the bundle as its source; labels of your own are
+        never written over
+    :param output: file of progress; default: hralign_progress.parquet in the data set
+    :param alpha: false-alarm rate that success is decided at; default: as the node does
+    :param allow_unknown_tasks: decide on tasks that the bundle does not know, too
+    :param workers: processes; default: one for each core
+    :param features: folder of what is computed; default: one of the user's cache
+    """
+    from hralign_ros.data.geometry import read_geometry
+    from hralign_ros.data.lerobot_labels import label_lerobot, LabelOptions
+    from hralign_ros.runtime import default_bundle
+
+    chosen = read_views(views, 'third_person=observation.images.front')
+    label_lerobot(
+        source, bundle or default_bundle(),
+        views={camera: view for view, camera in chosen.items()},
+        options=LabelOptions(hz, alpha, allow_unknown_tasks), stamp=stamp, output=output,
+        folder=features, provider=device, workers=workers,
+        geometry=read_geometry(params_file, node) if params_file else None)
 
 
 def export_lerobot(

@@ -19,7 +19,7 @@ TREE: Tree = {
     'data': ('Make data sets: simulate, or import recordings; label and export them', {
         'simulate': data.simulate, 'simulate-lab': data.simulate_lab,
         'simulate-demonstrations': data.simulate_demonstrations,
-        'instructions': data.instructions, 'review': data.review,
+        'instructions': data.instructions, 'review': data.review, 'label': data.label,
         'import': ('Write the manifest of recordings; videos stay where they are', {
             'rh20t': data.import_rh20t, 'folders': data.import_folders,
             'lerobot': data.import_lerobot, 'rosbag': data.import_rosbag}),
@@ -39,8 +39,9 @@ TREE: Tree = {
 }
 _SIMULATED = ('data simulate', 'data simulate-lab', 'data simulate-demonstrations',
               'policy evaluate')
-# What a robot runs; all other commands need the extra 'adapt'.
+# What a robot runs needs no extra; all other commands but these need the extra 'adapt'.
 _ON_ROBOTS = ('bundle verify', 'bundle contract', 'bundle sign', 'bundle keygen', 'doctor')
+_EXTRAS = {'data label': 'label'}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,7 +79,7 @@ def _remedy(command: str) -> str:
     if command in _SIMULATED:
         return ('`make sim` makes a virtual environment with the simulators; then call '
                 '.venv-sim/bin/hralign')
-    line = install_line('' if command in _ON_ROBOTS else 'adapt')
+    line = install_line('' if command in _ON_ROBOTS else _EXTRAS.get(command, 'adapt'))
     # The cv_bridge of ROS is built for that.
     return line + (" 'numpy<2'" if 'ROS_DISTRO' in os.environ else '')
 

@@ -14,20 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from hralign_ros.data.features import build_features, Encode, Features, features_folder, Videos
-from hralign_ros.data.manifest import DataError, DataSet, REFERENCE_VIEW
-from hralign_ros.data.token_features import episode_videos, open_views
+from hralign_ros.data.manifest import DataError, DataSet
+from hralign_ros.data.replay import Recording
+from hralign_ros.data.token_features import episode_videos
 from hralign_ros.runtime.bundle import load_bundle, SPATIAL
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.parts import EmbeddingPart, PARTS
 from hralign_ros.runtime.report import Report
-from hralign_ros.runtime.video import newest_at
 import numpy as np
 from numpy.typing import NDArray
 
 SCHEMA_VERSION = 1
-# So many frames are in memory at a time.
-_BLOCK = 64
-_NANOSECONDS = 1_000_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,28 +93,12 @@ def embed_recording(
         that there is. Other views have their newest frame by then.
     :raises DataError: no view is one of the bundle's, or a frame cannot be read.
     """
-    recordings = open_views(videos, root)
-    known = [view for view in encoder.manifest.views if view in recordings]
-    if not known:
-        raise DataError(f'views {", ".join(recordings) or "none"}; the bundle has '
-                        f'{", ".join(encoder.manifest.views)}')
-    reference = REFERENCE_VIEW if REFERENCE_VIEW in known else known[0]
-    times = recordings[reference].times
-    stamps = {view: recordings[view].stamps[newest_at(
-        recordings[view].times, times, recordings[view].path.name)] for view in known}
-    episode = encoder.start_episode(task)
-    rows, valid = [], []
-    for start in range(0, len(times), _BLOCK):
-        some = slice(start, start + _BLOCK)
-        images = {view: recordings[view].read(stamps[view][some]) for view in known}
-        for place, time_s in enumerate(times[some]):
-            tick = episode.step({view: images[view][place] for view in known},
-                                stamp=1 + round((time_s - times[0]) * _NANOSECONDS))
-            rows.append(tick.embedding)
-            valid.append(tick.view_valid)
-    embedding = np.stack(rows)
-    return {'valid': np.stack(valid), 'time_s': np.asarray(times, np.float64), **{
-        part.name: _columns(embedding, part) for part in encoder.parts}}
+    recording = Recording(encoder, videos, root)
+    ticks = [(tick.embedding, tick.view_valid) for _, tick in recording.play(task)]
+    embedding = np.stack([row for row, _ in ticks])
+    return {'valid': np.stack([valid for _, valid in ticks]),
+            'time_s': np.asarray(recording.times, np.float64),
+            **{part.name: _columns(embedding, part) for part in encoder.parts}}
 
 
 def chosen_parts(encoder: Encoder, names: Sequence[str]) -> list[EmbeddingPart]:

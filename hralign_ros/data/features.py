@@ -50,12 +50,14 @@ class Videos:
     :param span_s: first and last second of the clip; empty: all of it.
     :param offset_s: by view, what lies in that view's file so much later than in the clip.
     :param geometry: by view, how its images are turned and cropped.
+    :param instruction: what is to be done in it; '' where an encoder does not ask for that.
     """
 
     files: Mapping[str, str]
     span_s: Sequence[float] = ()
     offset_s: Mapping[str, float] = field(default_factory=dict)
     geometry: Mapping[str, ViewGeometry] = field(default_factory=dict)
+    instruction: str = ''
 
     def key(self, contents: Mapping[str, str]) -> str:
         """Name what is seen, from the contents of files by name."""
@@ -68,6 +70,8 @@ class Videos:
                         if view in self.files and one != AS_IT_COMES)
         if turned:
             made_of.append([[view, one.rotation, *one.crop] for view, one in turned])
+        if self.instruction:
+            made_of.append(self.instruction)
         return _digest(made_of)
 
 
@@ -140,10 +144,15 @@ def features_folder(data: Path, given: Path | None, report: Report) -> Path:
     folder = Path(given or data / 'features').absolute()
     if given or folder.is_dir() or writable(folder):
         return folder
-    cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
-    chosen = cache / 'hralign_ros' / f'{data.name}-{_digest(str(data.resolve()))[:8]}'
+    chosen = cache_folder(data)
     report(f'{data} cannot be written; features are kept in {chosen}')
     return chosen
+
+
+def cache_folder(data: Path) -> Path:
+    """Name the folder of the user's cache for what is computed of a data set."""
+    cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
+    return cache / 'hralign_ros' / f'{data.name}-{_digest(str(data.resolve()))[:8]}'
 
 
 def build_features(

@@ -36,13 +36,15 @@ from hralign_ros.runtime.video import EDGE_S, frame_times, nearest, probe, Recor
 import numpy as np
 from numpy.typing import NDArray
 import pyarrow as pa
-from pyarrow import parquet
+from pyarrow import compute, parquet
 
 VERSION = 'v3.0'
 _OLDER = ('v2.1', 'v2.0')
 ACTION = 'action'
 STATE = 'observation.state'
 SUCCESS = 'next.success'
+# The source of next.success in info.json, where `hralign data label` wrote it.
+STAMP = 'hralign'
 # Videos that are made of images.
 IMAGES = 'videos_of_images'
 _DATA_PATH = 'data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet'
@@ -67,7 +69,8 @@ def read_lerobot(
     Read the episodes of a LeRobot data set.
 
     Success is known only where the frames have next.success and it says yes in some episode
-    (many recordings leave it at no throughout), or where labels.csv says it. A video that is
+    (many recordings leave it at no throughout), or where labels.csv says it. What a bundle wrote
+    into next.success is no label: nobody looked at it. A video that is
     missing or cannot be opened is left out, an episode without any or whose frames are not as its
     row says is skipped; both are reported.
 
@@ -85,8 +88,8 @@ def read_lerobot(
     """
     root = Path(root)
     faults = Faults() if faults is None else faults
-    info = _info(root)
-    cameras = _cameras(root, info, views)
+    info = read_info(root)
+    cameras = _chosen_cameras(root, info, views)
     texts = _texts(root, info)
     template = Episode(
         episode_id='', task_id='', task_text='', scene=scene or root.absolute().name, camera='',
@@ -97,7 +100,11 @@ def read_lerobot(
     episodes = [episode for row in _episode_rows(root, info)
                 if not labels.get(_name(row), Label()).discard
                 for episode in reader.episode(row)]
-    if not any(any(episode.success_flags) for episode in episodes):
+    stamped = stamped_by(info)
+    if stamped:
+        report(f'{SUCCESS} was written by the bundle {stamped.get("bundle")} and is not taken as '
+               f'a label; what a person saw belongs into {LABELS}')
+    if stamped or not any(any(episode.success_flags) for episode in episodes):
         episodes = [replace(e, success=None, success_flags=(), success_s=None) for e in episodes]
     episodes = [_labelled(e, labels.pop(e.episode_id, Label())) for e in episodes]
     for name, label in labels.items():
@@ -296,8 +303,8 @@ class _Reader:
             self._frames = (file, parquet.read_table(self.root / file, columns=wanted))
         table = self._frames[1]
         assert table is not None
-        mine = _column(table, 'episode_index', np.int64)[:, 0] == row['episode_index']
-        frames = table.filter(pa.array(mine)).sort_by('frame_index')
+        frames = table.filter(
+            compute.field('episode_index') == row['episode_index']).sort_by('frame_index')
         if frames.num_rows != row['length']:
             raise DataError(f'{file} holds {frames.num_rows} of its {row["length"]} frames')
         if not frames.num_rows:
@@ -320,7 +327,12 @@ def _is_new(info: Mapping[str, Any]) -> bool:
     return bool(info['codebase_version'] == VERSION)
 
 
-def _info(root: Path) -> dict[str, Any]:
+def read_info(root: Path) -> dict[str, Any]:
+    """
+    Read meta/info.json.
+
+    :raises DataError: it is none of a LeRobot data set, or of one of another version.
+    """
     path = root / 'meta' / 'info.json'
     try:
         info = json.loads(path.read_text(encoding='utf-8'))
@@ -334,11 +346,24 @@ def _info(root: Path) -> dict[str, Any]:
     return dict(info)
 
 
-def _cameras(root: Path, info: Mapping[str, Any], views: Mapping[str, str]) -> dict[str, str]:
+def cameras_of(info: Mapping[str, Any]) -> list[str]:
+    """Name the cameras that give images of colour, in order."""
+    return sorted(key for key, feature in (info.get('features') or {}).items()
+                  if feature.get('dtype') in ('video', 'image') and not _is_depth(feature))
+
+
+def stamped_by(info: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Tell which bundle wrote next.success, see lerobot_labels; None: none did."""
+    feature = (info.get('features') or {}).get(SUCCESS) or {}
+    source = feature.get('info') or {}
+    return source if source.get('source') == STAMP else None
+
+
+def _chosen_cameras(
+    root: Path, info: Mapping[str, Any], views: Mapping[str, str],
+) -> dict[str, str]:
     """Check the wanted cameras against those that there are."""
-    features = info.get('features') or {}
-    there = sorted(key for key, feature in features.items()
-                   if feature.get('dtype') in ('video', 'image') and not _is_depth(feature))
+    there = cameras_of(info)
     missing = sorted(set(views) - set(there))
     if missing or not views:
         raise DataError(f'{root}: no images of camera {", ".join(missing) or "(none named)"}; '

@@ -172,10 +172,10 @@ class _Export:
             'splits': {'train': f'0:{len(episodes)}'}, 'data_path': _DATA, 'video_path': _VIDEO,
             'features': self.described()})
         self.json('stats.json', {
-            **{key: _statistics(np.concatenate(values)) for key, values in self.numbers.items()},
+            **{key: statistics_of(np.concatenate(values)) for key, values in self.numbers.items()},
             **{CAMERA.format(view): {
                 name: values if name == 'count' else [[[value]] for value in values]
-                for name, values in _statistics(np.concatenate(samples)).items()}
+                for name, values in statistics_of(np.concatenate(samples)).items()}
                for view, samples in self.images.items()}})
 
     def json(self, name: str, content: Any) -> None:
@@ -270,7 +270,7 @@ class _Export:
                 yield image
 
 
-def _statistics(values: NDArray[np.float64]) -> Mapping[str, list[float]]:
+def statistics_of(values: NDArray[np.float64]) -> Mapping[str, list[float]]:
     """
     Summarise columns as LeRobot does.
 

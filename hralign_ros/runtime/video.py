@@ -8,10 +8,11 @@ Time is in seconds from the first frame that a player would show, taken from the
 stamps: with B-frames, packets lie in another order than images.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 import os
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ def frame_times(path: Path) -> NDArray[np.float64]:
     :returns: float64 [F] seconds from the first frame, ascending.
     :raises DataError: the file is corrupt, cut off, or holds no frame.
     """
-    return _times(path)[0]
+    return _times(path)[0].copy()
 
 
 def nearest(times_s: NDArray[Any], wanted_s: NDArray[Any]) -> NDArray[np.int64]:
@@ -392,15 +393,53 @@ def _packets(container: Any, stream: Any) -> Iterator[Any]:
         yield packet
 
 
-def _decoded(container: Any, stream: Any) -> Iterator[Any]:
-    """Decode frames in the order they are shown, from where the container stands."""
+def _decoded(container: Any, stream: Any, wanted: Collection[int] = ()) -> Iterator[Any]:
+    """
+    Decode frames in the order they are shown, from where the container stands.
+
+    :param wanted: stamps of frames; others may be left out. Empty: all are wanted.
+    """
     # JPEG files in an MP4 are decoded as those of a camera are: FFmpeg's colours differ a little.
     files = stream.codec_context.name == 'mjpeg' and stream.codec_context.codec_tag == 'mp4v'
-    for packet in _packets(container, stream):
-        if not files:
+    packets = _packets(container, stream)
+    for packet in _needed(packets, wanted) if wanted else packets:
+        if packet is None:
+            yield from stream.codec_context.decode(None)
+        elif not files:
             yield from packet.decode()
         elif packet.size:
             yield _JpegFrame(packet.pts, bytes(packet))
+
+
+def _needed(packets: Iterable[Any], wanted: Collection[int]) -> Iterator[Any]:
+    """
+    Leave out the packets that no wanted frame depends on: data sets have key frames close by.
+
+    Frames hang together from one key frame to the next, in the order they are stored. Those that
+    are shown before the key frame which they are stored behind depend on the ones before it, too.
+
+    :yields: packets, and None where the decoder has to give out what it holds back.
+    """
+    left = set(wanted)
+    before: list[Any] = []
+    group: list[Any] = []
+    for packet in packets:
+        if (packet.is_keyframe or not packet.size) and group:
+            there = {one.pts for one in group}
+            if left & there:
+                if min(left & there) < group[0].pts:
+                    yield from before
+                yield from group
+                left -= there
+                before = []
+            else:
+                before = group
+            group = []
+            if not left:
+                break
+        if packet.size:
+            group.append(packet)
+    yield None
 
 
 @dataclass(frozen=True)
@@ -413,10 +452,20 @@ class _JpegFrame:
 
 def _times(path: Path) -> tuple[NDArray[np.float64], list[int]]:
     """
-    List the frames in the order they are shown.
+    List the frames in the order they are shown; both lists are shared, and not to be changed.
 
     :returns: float64 [F] seconds from the first frame, and the stamp that finds each again.
     """
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise DataError(f'video {path}: {error.strerror}') from error
+    return _list_times(path, status.st_mtime_ns, status.st_size)
+
+
+# A file of a data set holds many episodes, and is asked for its times by each.
+@lru_cache(maxsize=8)
+def _list_times(path: Path, modified: int, size: int) -> tuple[NDArray[np.float64], list[int]]:
     with _opened(path) as (container, stream):
         avi = container.format.name == 'avi'
         if avi and stream.codec_context.has_b_frames:
@@ -463,10 +512,10 @@ def _decode(
     images: dict[int, NDArray[np.uint8]] = {}
     with _opened(path) as (container, stream):
         # Where groups of pictures are open, what is shown just before a key frame may need the key
-        # frame before that one, and a seek ends at the later: then from the start.
-        for start in (min(wanted), stream.start_time or 0):
+        # frame before that one, and a seek ends at the later: then from the start, and everything.
+        for start, some in ((min(wanted), wanted), (stream.start_time or 0, ())):
             container.seek(start, stream=stream, backward=True)
-            for frame in _decoded(container, stream):
+            for frame in _decoded(container, stream, some):
                 if frame.pts in wanted:
                     images[frame.pts] = geometry.apply(_image(frame))
                 if len(images) == len(wanted):

@@ -1,0 +1,458 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Progress and success of every frame of a LeRobot data set, by a bundle.
+
+    ROOT/hralign_progress.parquet     index, episode_index, frame_index, progress_sparse, success,
+                                      decision; one row per frame, ascending by index
+    ROOT/data/...                     next.success, where stamping is asked for
+
+The first four columns are those that LeRobot's RA-BC reads, in its types. Episodes are played to
+the runtime as the node would see them, a few frames a second; what lies between two of these is
+interpolated. What the node would have decided so far holds until it decides again.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+import json
+import os
+from pathlib import Path
+import time
+from typing import Any
+
+from hralign_ros.data.features import (
+    build_features,
+    cache_folder,
+    Encode,
+    Features,
+    Tensors,
+    Videos,
+)
+from hralign_ros.data.lerobot import (
+    cameras_of,
+    read_info,
+    read_lerobot,
+    STAMP,
+    stamped_by,
+    SUCCESS,
+)
+from hralign_ros.data.lerobot_export import statistics_of
+from hralign_ros.data.manifest import DataError, Episode, require_writable
+from hralign_ros.data.replay import Recording
+from hralign_ros.data.token_features import episode_videos
+from hralign_ros.runtime.bundle import load_bundle, Manifest
+from hralign_ros.runtime.decision import Decision, DecisionRules
+from hralign_ros.runtime.encoder import Encoder
+from hralign_ros.runtime.images import ViewGeometry
+from hralign_ros.runtime.report import Report
+import numpy as np
+from numpy.typing import NDArray
+import pyarrow as pa
+from pyarrow import compute, parquet
+
+Doubles = NDArray[np.float64]
+SCHEMA_VERSION = 1
+FILE_NAME = 'hralign_progress.parquet'
+# In the metadata of parquet files: what made their labels.
+_MARK = b'hralign_labels'
+# Where LeRobot's own programs look up which model made such a file.
+_MODEL = b'reward_model_path'
+# The features as the library `datasets` has them, in the metadata of files that it wrote.
+_HUGGING_FACE = b'huggingface'
+_KEYS = ('index', 'episode_index', 'frame_index')
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """
+    What labels depend on beside the bundle.
+
+    :param hz: frames of each episode that are played a second, at most.
+    :param alpha: the false-alarm rate that SUCCESS is decided at; None: as the node does.
+    :param allow_unknown_tasks: decide on tasks that the bundle does not know, too.
+    """
+
+    hz: float = 5.0
+    alpha: float | None = None
+    allow_unknown_tasks: bool = False
+
+    @property
+    def rules(self) -> DecisionRules:
+        """Return the rules of decisions."""
+        return DecisionRules(alpha=self.alpha, allow_unknown_tasks=self.allow_unknown_tasks)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """
+    What was written.
+
+    :param path: of the file of progress.
+    :param frames: rows that have a probability.
+    :param seconds: that these frames last.
+    :param took_s: that labelling took, the start of processes included.
+    :param verdicts: episodes by what was decided in the end.
+    """
+
+    path: Path
+    frames: int
+    seconds: float
+    took_s: float
+    verdicts: Mapping[str, int]
+
+    @property
+    def times_real_time(self) -> float:
+        """Tell how many seconds of recording were labelled in a second."""
+        return self.seconds / max(self.took_s, 1e-9)
+
+
+@dataclass(frozen=True, eq=False)
+class LabelEncoder:
+    """
+    What a bundle says of an episode: float64 [T] `row` of the frame, `probability`, `progress`.
+
+    Then `decision`, `status`, and `frames`, [1], how many the episode has. NaN: there is none.
+
+    :param bundle_sha256: hash of bundle.yaml, which has those of all its files.
+    :param provider: as Encoder.load takes it.
+    """
+
+    bundle: Path
+    bundle_sha256: str
+    options: LabelOptions
+    provider: str
+
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        """Give all that its numbers depend on."""
+        return {'kind': 'labels', 'schema_version': SCHEMA_VERSION, 'bundle': self.bundle_sha256,
+                **asdict(self.options)}
+
+    def start(self, workers: int) -> Encode:
+        """Load the bundle for this process."""
+        encoder = load_for_labels(self.bundle, self.provider,
+                                  threads=max(1, (os.cpu_count() or 1) // workers))
+        return lambda videos, root: label_recording(encoder, videos, root, self.options)
+
+
+def load_for_labels(bundle: Path, provider: str, threads: int = 1) -> Encoder:
+    """Load a bundle with the cheapest embedding: it is not looked at."""
+    return Encoder.load(bundle, provider=provider, threads=threads, parts=('mean',))
+
+
+def label_recording(
+    encoder: Encoder, videos: Videos, root: Path, options: LabelOptions,
+) -> dict[str, NDArray[Any]]:
+    """
+    Play an episode.
+
+    :returns: see LabelEncoder.
+    :raises DataError: as Recording.
+    """
+    recording = Recording(encoder, videos, root)
+    said = [(row, tick.success.probability, tick.success.progress, int(tick.decision),
+             int(tick.status))
+            for row, tick in recording.play(videos.instruction, rules=options.rules,
+                                            hz=options.hz)]
+    columns = np.array([[np.nan if value is None else value for value in line] for line in said],
+                       np.float64)
+    return {'frames': np.array([len(recording.times)], np.float64),
+            **{name: np.ascontiguousarray(columns[:, place]) for place, name in enumerate(
+                ('row', 'probability', 'progress', 'decision', 'status'))}}
+
+
+@dataclass(frozen=True, eq=False)
+class FrameLabels:
+    """
+    Of every frame of an episode.
+
+    :param progress: float64 [F], [0, 1]; NaN: none.
+    :param probability: float64 [F], [0, 1]; NaN: none.
+    :param decision: int64 [F], of Decision.
+    """
+
+    progress: Doubles
+    probability: Doubles
+    decision: NDArray[np.int64]
+
+    @property
+    def verdict(self) -> Decision:
+        """Tell what was decided, SUCCESS or FAILURE; else RUNNING, or ABSTAIN if all are."""
+        final = self.decision[np.isin(self.decision, (Decision.SUCCESS, Decision.FAILURE))]
+        return Decision(int(final[0] if len(final) else self.decision.max()))
+
+    @property
+    def succeeded(self) -> NDArray[np.bool_]:
+        """Tell of each frame whether SUCCESS is decided by then; that holds to the end."""
+        return np.logical_or.accumulate(self.decision == int(Decision.SUCCESS))
+
+
+def spread(played: Tensors) -> FrameLabels:
+    """
+    Bring what was said of some frames to all of an episode.
+
+    :param played: see LabelEncoder.
+    """
+    rows, every = played['row'], np.arange(int(played['frames'][0]))
+    last = np.searchsorted(rows, every, 'right') - 1
+
+    def between(values: Doubles) -> Doubles:
+        if np.isnan(values).any():
+            return np.asarray(values[last], np.float64)
+        return np.interp(every, rows, values)
+
+    return FrameLabels(between(played['progress']), between(played['probability']),
+                       played['decision'][last].astype(np.int64))
+
+
+def label_lerobot(
+    root: Path, bundle: Path, *, views: Mapping[str, str], options: LabelOptions | None = None,
+    stamp: bool = False, output: Path | None = None, folder: Path | None = None,
+    geometry: Mapping[str, ViewGeometry] | None = None, provider: str = 'auto',
+    workers: int = 0, report: Report = print,
+) -> Labelled:
+    """
+    Write the progress and the success of every frame of a LeRobot data set.
+
+    A run that was stopped goes on where it was: what is computed lies in a folder of its own.
+
+    :param views: the view of each camera that is used, as read_lerobot takes it; none: cameras
+        that are called as a view of the bundle is, in the last part of their name.
+    :param stamp: write next.success into the data set, too: true from the frame on in which
+        SUCCESS is decided.
+    :param output: file of progress; None: FILE_NAME in the data set.
+    :param folder: of what is computed; None: one of the user's cache.
+    :param geometry: by view, how its images are turned and cropped.
+    :param provider: auto, cpu or cuda.
+    :param workers: processes; 0: as many as there are cores.
+    :raises DataError: the data set cannot be read or written, it holds labels of its own that
+        would be stamped over, or the bundle says nothing that could be written.
+    :raises HralignError: the bundle cannot be used.
+    """
+    began = time.monotonic()
+    root, options = Path(root), options or LabelOptions()
+    if not options.hz > 0:
+        raise DataError(f'{options.hz:g} frames a second; needed is a number above 0')
+    info, loaded = read_info(root), load_bundle(bundle)
+    path = Path(output or root / FILE_NAME)
+    encoder = load_for_labels(bundle, 'cpu')
+    require_writable(path.parent)
+    if stamp:
+        _require_stampable(root, info)
+    folder = Path(folder or cache_folder(root))
+    episodes = read_lerobot(root, views=dict(views) or _guess_views(root, info, loaded.manifest),
+                            output=folder, report=report)
+    if not episodes:
+        raise DataError(f'{root}: no episode can be used')
+    _check_tasks(encoder, episodes, options, stamp, report)
+    keys = _keys_of(root)
+    source = {'source': STAMP, 'bundle': loaded.manifest.name, 'sha256': loaded.sha256,
+              **asdict(options)}
+    features = build_features(
+        folder, root, {episode.episode_id: _videos(episode, geometry or {})
+                       for episode in episodes},
+        LabelEncoder(bundle, loaded.sha256, options, provider),
+        workers=workers or os.cpu_count() or 1, report=report)
+    labels = dict(_labels(features, episodes))
+    table = _table(keys, labels)
+    mark = {_MARK: json.dumps(source).encode(), _MODEL: str(bundle).encode()}
+    _write(path, table.replace_schema_metadata(mark))
+    rate = float(info.get('fps') or 0) or 1.0
+    verdicts = [one.verdict.name for one in labels.values()]
+    done = Labelled(
+        path, sum(len(one.progress) for one in labels.values()),
+        sum(len(one.progress) for one in labels.values()) / rate, time.monotonic() - began,
+        {name: verdicts.count(name) for name in Decision.__members__ if name in verdicts})
+    report(f'{path}: {done.frames} of {table.num_rows} frames in {len(labels)} episodes, '
+           + ', '.join(f'{count} {name}' for name, count in done.verdicts.items()))
+    report(f'{done.seconds:.0f} s of recording in {done.took_s:.0f} s: '
+           f'{done.times_real_time:.1f} times real time')
+    if stamp:
+        files = _stamp(root, info, table, source)
+        report(f'{root}: {SUCCESS} written into {files} files')
+    return done
+
+
+def _guess_views(root: Path, info: Mapping[str, Any], manifest: Manifest) -> dict[str, str]:
+    """Find the cameras that are called as the bundle's views are."""
+    cameras = cameras_of(info)
+    found = {camera: camera.rsplit('.', 1)[-1] for camera in cameras
+             if camera.rsplit('.', 1)[-1] in manifest.views}
+    if not found:
+        raise DataError(
+            f'{root}: none of the cameras {", ".join(cameras) or "(none)"} is called as a view of '
+            f'the bundle ({", ".join(manifest.views)}); say which is which, for example --view '
+            f'{manifest.reference_view}={cameras[0] if cameras else "observation.images.front"}')
+    return found
+
+
+def _require_stampable(root: Path, info: Mapping[str, Any]) -> None:
+    """Refuse to write over labels that are somebody's."""
+    if SUCCESS not in (info.get('features') or {}) or stamped_by(info):
+        return
+    held = sum(compute.sum(parquet.read_table(file, columns=[SUCCESS])[SUCCESS].cast('int64')
+                           ).as_py() or 0 for file in _data_files(root))
+    if held:
+        raise DataError(
+            f'{root}: {held} frames have {SUCCESS} already, and not by this command; they would '
+            f'be lost. Leave out --stamp: the file {FILE_NAME} has the decisions as well. Or take '
+            'the feature out first, with lerobot-edit-dataset')
+
+
+def _check_tasks(
+    encoder: Encoder, episodes: Sequence[Episode], options: LabelOptions, stamp: bool,
+    report: Report,
+) -> None:
+    """
+    Say before the work what it will not give.
+
+    :raises DataError: it would give nothing at all.
+    """
+    texts = sorted({episode.task_text for episode in episodes})
+    known = {text for text in texts if encoder.text.encode(text).known}
+    unknown = [text for text in texts if text not in known]
+    if unknown:
+        some = ', '.join(f"'{text}'" for text in unknown[:3]) \
+            + (f' and {len(unknown) - 3} more' if len(unknown) > 3 else '')
+        report(f'the bundle does not know {len(unknown)} of {len(texts)} tasks ({some}): their '
+               'progress and probability come from its fallback task'
+               + ('' if options.allow_unknown_tasks else ', and nothing is decided on them '
+                  '(--allow-unknown-tasks, or `hralign success teach`)'))
+    if stamp and not known and not options.allow_unknown_tasks:
+        raise DataError(
+            f'{SUCCESS} would be false throughout: the bundle knows none of the tasks, and '
+            'decides nothing on those that it does not know. Teach it (`hralign success teach`), '
+            'give --allow-unknown-tasks, or leave out --stamp')
+    if not encoder.manifest.success.trained and not any(
+            encoder.text.encode(text).task.head for text in texts):
+        raise DataError(f'{encoder.bundle.path}: its success head is not trained, so that it has '
+                        'neither progress nor success to give; name another bundle')
+
+
+def _videos(episode: Episode, geometry: Mapping[str, ViewGeometry]) -> Videos:
+    videos = episode_videos(episode)
+    return replace(videos, instruction=episode.task_text, geometry={
+        view: geometry[view] for view in videos.files if view in geometry})
+
+
+def _labels(
+    features: Features, episodes: Sequence[Episode],
+) -> Iterator[tuple[int, FrameLabels]]:
+    """Give the labels of every episode that could be played."""
+    for episode in episodes:
+        if episode.episode_id in features:
+            yield int(episode.episode_id.rsplit('_', 1)[-1]), spread(features[episode.episode_id])
+
+
+def _data_files(root: Path) -> list[Path]:
+    return sorted((root / 'data').glob('*/*.parquet'))
+
+
+def _keys_of(root: Path) -> pa.Table:
+    """
+    Read which frames there are.
+
+    :raises DataError: there are none, or a column is missing.
+    """
+    try:
+        tables = [parquet.read_table(file, columns=list(_KEYS)) for file in _data_files(root)]
+        return pa.concat_tables(tables).cast(pa.schema(
+            [(name, pa.int64()) for name in _KEYS])).sort_by('index')
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f'{root}/data: {error}; needed are the columns {", ".join(_KEYS)} in '
+                        'every file') from error
+
+
+def _table(keys: pa.Table, labels: Mapping[int, FrameLabels]) -> pa.Table:
+    """
+    Make a row for each frame of the data set; NaN and ABSTAIN for those without labels.
+
+    :raises DataError: the bundle has no progress and no probability for any of them.
+    """
+    episodes, frames = (keys.column(name).to_numpy() for name in _KEYS[1:])
+    progress, success = np.full((2, len(episodes)), np.nan, np.float32)
+    decision = np.zeros(len(episodes), np.int8)
+    succeeded = np.zeros(len(episodes), np.bool_)
+    for number, one in labels.items():
+        mine = np.flatnonzero(episodes == number)
+        rows = frames[mine]
+        progress[mine], success[mine] = one.progress[rows], one.probability[rows]
+        decision[mine], succeeded[mine] = one.decision[rows], one.succeeded[rows]
+    if np.isnan(progress).all() and np.isnan(success).all():
+        raise DataError('the bundle gives neither progress nor a probability for any frame')
+    return pa.table({**{name: keys.column(name) for name in _KEYS}, 'progress_sparse': progress,
+                     'success': success, 'decision': decision, SUCCESS: succeeded})
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    """Write the file of progress in one step."""
+    scratch = path.with_name(f'.{path.name}.tmp')
+    try:
+        parquet.write_table(table.drop_columns([SUCCESS]), scratch)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _stamp(
+    root: Path, info: Mapping[str, Any], table: pa.Table, source: Mapping[str, Any],
+) -> int:
+    """
+    Write next.success into every file of frames, and into info.json that and by what.
+
+    Everything is written beside the old files first. Renaming what is complete is all that can
+    then be interrupted, and the command mends that when it is started again.
+
+    :returns: how many files of frames there are.
+    """
+    succeeded = table.column(SUCCESS).to_numpy()
+    order = table.column('index').to_numpy()
+    pairs = []
+    for file in _data_files(root):
+        scratch = file.with_name(f'.{file.name}.tmp')
+        old = parquet.ParquetFile(file)
+        try:
+            codec = old.metadata.row_group(0).column(0).compression if old.num_row_groups else ''
+            schema = _with_success(old.schema_arrow, source)
+            with parquet.ParquetWriter(
+                    scratch, schema, compression=codec.lower().replace('uncompressed', 'none')
+                    or 'snappy') as writer:
+                for group in range(old.num_row_groups):
+                    rows = old.read_row_group(group)
+                    places = np.searchsorted(order, rows.column('index').to_numpy())
+                    columns = {name: pa.array(succeeded[places]) if name == SUCCESS
+                               else rows.column(name) for name in schema.names}
+                    writer.write_table(pa.table(columns, schema=schema))
+        finally:
+            old.close()
+        pairs.append((scratch, file))
+    for scratch, file in pairs:
+        scratch.replace(file)
+    feature = {'dtype': 'bool', 'shape': [1], 'names': None, 'info': dict(source)}
+    _write_json(root / 'meta' / 'info.json', {
+        **info, 'features': {**info['features'], SUCCESS: feature}})
+    stats = root / 'meta' / 'stats.json'
+    if stats.is_file():
+        _write_json(stats, {**json.loads(stats.read_text(encoding='utf-8')), SUCCESS: dict(
+            statistics_of(succeeded[:, None].astype(np.float64)))})
+    return len(pairs)
+
+
+def _with_success(schema: pa.Schema, source: Mapping[str, Any]) -> pa.Schema:
+    """Add next.success to the columns of a file, and to what their features are said to be."""
+    if SUCCESS not in schema.names:
+        schema = schema.append(pa.field(SUCCESS, pa.bool_()))
+    metadata = {**(schema.metadata or {}), _MARK: json.dumps(dict(source)).encode()}
+    # The index of a pandas table does not say anything about the new column, and need not.
+    if _HUGGING_FACE in metadata:
+        described = json.loads(metadata[_HUGGING_FACE])
+        described['info']['features'][SUCCESS] = {'dtype': 'bool', '_type': 'Value'}
+        metadata[_HUGGING_FACE] = json.dumps(described).encode()
+    return schema.with_metadata(metadata)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    scratch = path.with_name(f'.{path.name}.tmp')
+    scratch.write_text(json.dumps(content, indent=4), encoding='utf-8')
+    scratch.replace(path)

@@ -1,0 +1,232 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""Labels of a bundle for LeRobot: every frame has its own, and a person's are never lost."""
+
+from dataclasses import replace
+import json
+
+from hralign_ros.cli.main import main
+from hralign_ros.data.lerobot import read_lerobot
+from hralign_ros.data.lerobot_export import export_lerobot
+from hralign_ros.data.lerobot_labels import (
+    FILE_NAME,
+    label_lerobot,
+    label_recording,
+    LabelOptions,
+    load_for_labels,
+)
+from hralign_ros.data.manifest import DataError, Episode, read_manifest, write_manifest
+from hralign_ros.data.token_features import episode_videos
+from hralign_ros.runtime.decision import Decision
+from hralign_ros.runtime.video import write_video
+import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
+import pytest
+from support.tiny_bundle import robot_bundle, ROBOT_VIEWS
+
+RATE, FRAMES = 10, 20
+TASKS = ('pick up the cup', 'open the drawer', 'close the drawer')
+CAMERAS = {f'observation.images.{view}': view for view in ROBOT_VIEWS}
+SUCCESS = 'next.success'
+
+
+@pytest.fixture
+def make(tmp_path, monkeypatch):
+    """Return what makes a LeRobot data set, an episode of two seconds for each task."""
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+
+    def made(tasks=TASKS, *, success=None, name='out'):
+        rng = np.random.default_rng(3)
+        episodes = []
+        for number, task in enumerate(tasks):
+            files = {}
+            for view in ROBOT_VIEWS:
+                files[view] = f'{number}/{view}.mp4'
+                write_video(tmp_path / 'data' / files[view], rng.integers(
+                    0, 255, (FRAMES, 16, 16, 3), np.uint8), RATE)
+            episodes.append(Episode(
+                f'e{number}', 'a', task, 'lab', 'c', 'panda', 'rosbag', 'MIT', robot_videos=files,
+                success=success, time_s=(np.arange(FRAMES) / RATE).tolist(),
+                actions=[[i, -i] for i in range(FRAMES)]))
+        write_manifest(tmp_path / 'data', episodes)
+        return export_lerobot(read_manifest(tmp_path / 'data'), tmp_path / name, report=str)
+
+    return made
+
+
+def label(root, **more):
+    """Label in this process; return what was written and what was said."""
+    said = []
+    done = label_lerobot(root, robot_bundle(), **{'views': {}, 'provider': 'cpu', 'workers': 1,
+                                                  'report': said.append} | more)
+    return done, parquet.read_table(done.path), '\n'.join(said)
+
+
+def test_every_frame_has_its_progress(make):
+    """Guards the weights of RA-BC: what is between two played frames is interpolated."""
+    root = make()
+    done, table, said = label(root)
+    assert table.column_names == ['index', 'episode_index', 'frame_index', 'progress_sparse',
+                                  'success', 'decision']
+    assert [str(kind) for kind in table.schema.types] == [
+        'int64', 'int64', 'int64', 'float', 'float', 'int8']
+    np.testing.assert_array_equal(table['index'], np.arange(3 * FRAMES))
+    np.testing.assert_array_equal(table['frame_index'], np.tile(np.arange(FRAMES), 3))
+    # Progress of this bundle is how much of its clip of three frames is filled.
+    progress = np.array(table['progress_sparse']).reshape(3, FRAMES)
+    np.testing.assert_allclose(progress[:, :6], [np.array([2, 3, 4, 5, 6, 6]) / 6] * 3, atol=1e-6)
+    # .88 is above the threshold of .8 from frame 4 on, and has to stay there for .3 s.
+    decision = np.array(table['decision']).reshape(3, FRAMES)
+    assert decision[0].tolist() == [Decision.RUNNING] * 8 + [Decision.SUCCESS] * 12
+    # Not calibrated; not known.
+    assert not decision[1:].any() and 'does not know 1 of 3 tasks' in said
+    assert done.verdicts == {'ABSTAIN': 2, 'SUCCESS': 1} and done.frames == 3 * FRAMES
+    assert done.seconds == 6.0 and 'times real time' in said
+    mark = table.schema.metadata
+    assert json.loads(mark[b'hralign_labels'])['bundle'] == 'tiny'
+    assert mark[b'reward_model_path'].decode() == str(robot_bundle())
+
+
+def test_the_runtime_decides(make):
+    """Guards that there is one decoder: what is written is what the node would have said."""
+    root = make(TASKS[:1])
+    _, table, _ = label(root, options=LabelOptions(hz=100.0))
+    episode = read_lerobot(root, views=CAMERAS, report=str)[0]
+    encoder = load_for_labels(robot_bundle(), 'cpu')
+    live = label_recording(
+        encoder, replace(episode_videos(episode), instruction=episode.task_text), root,
+        LabelOptions(hz=100.0))
+    np.testing.assert_array_equal(live['row'], np.arange(FRAMES))
+    np.testing.assert_array_equal(live['decision'], table['decision'])
+    np.testing.assert_allclose(live['probability'], table['success'], rtol=1e-6)
+
+
+def test_what_was_computed_is_not_computed_again(make):
+    """
+    Guards a long run that was stopped: the same episodes are found, in a copy as well.
+
+    Another instruction for the same videos is another question.
+    """
+    root = make()
+    _, table, said = label(root)
+    assert '3 of 3 clips to encode' in said
+    _, again, said = label(root)
+    assert 'to encode' not in said
+    for name in table.column_names:
+        np.testing.assert_array_equal(again[name], table[name])
+    (root / 'labels.csv').write_text('episode,task_text\nepisode_000000,open the drawer\n')
+    _, other, said = label(root)
+    assert '1 of 3 clips to encode' in said
+    assert np.array(other['decision']).max() == Decision.ABSTAIN
+
+
+def test_stamp_and_its_source(make):
+    """Guards next.success: where it comes from is written beside it, and read again."""
+    root = make()
+    before = parquet.read_table(root / 'data/chunk-000/file-000.parquet')
+    _, table, said = label(root, stamp=True)
+    assert 'next.success written into 1 files' in said
+    frames = parquet.read_table(root / 'data/chunk-000/file-000.parquet')
+    stamped = np.array(frames[SUCCESS]).reshape(3, FRAMES)
+    assert stamped[0].tolist() == [False] * 8 + [True] * 12 and not stamped[1:].any()
+    assert frames.drop_columns([SUCCESS]).equals(before)
+    feature = json.loads((root / 'meta/info.json').read_text())['features'][SUCCESS]
+    assert (feature['dtype'], feature['shape']) == ('bool', [1])
+    assert (feature['info']['source'], feature['info']['bundle']) == ('hralign', 'tiny')
+    assert json.loads((root / 'meta/stats.json').read_text())[SUCCESS]['mean'] == [0.2]
+    # A second bundle, or the same one, may stamp again.
+    label(root, stamp=True, options=LabelOptions(alpha=0.1))
+    # And nobody takes for a label what no person saw.
+    said = []
+    episodes = read_lerobot(root, views=CAMERAS, report=said.append)
+    assert all(episode.success is None for episode in episodes)
+    assert 'was written by the bundle tiny and is not taken as a label' in '\n'.join(said)
+
+
+def test_files_that_lerobot_wrote_keep_their_description(make):
+    """Guards images in Parquet: a column that the description lacks is an error in LeRobot."""
+    root = make()
+    path = root / 'data/chunk-000/file-000.parquet'
+    described = {'info': {'features': {'index': {'dtype': 'int64', '_type': 'Value'}}}}
+    table = parquet.read_table(path).replace_schema_metadata(
+        {b'huggingface': json.dumps(described).encode(), b'pandas': b'{}'})
+    parquet.write_table(table, path, row_group_size=FRAMES, compression='zstd')
+    label(root, stamp=True)
+    stamped = parquet.ParquetFile(path)
+    assert stamped.num_row_groups == 3
+    assert stamped.metadata.row_group(0).column(0).compression == 'ZSTD'
+    metadata = stamped.schema_arrow.metadata
+    assert json.loads(metadata[b'huggingface'])['info']['features'][SUCCESS] == {
+        'dtype': 'bool', '_type': 'Value'}
+    assert metadata[b'pandas'] == b'{}'
+
+
+def test_labels_of_a_person_are_not_written_over(make):
+    """Guards an afternoon of labelling: --stamp refuses before any work; without it all goes."""
+    root = make(success=True)
+    with pytest.raises(DataError, match='3 frames have next.success already.*lost'):
+        label(root, stamp=True)
+    assert not (root / FILE_NAME).exists()
+    _, table, _ = label(root)
+    assert table.num_rows == 3 * FRAMES
+    before = parquet.read_table(root / 'data/chunk-000/file-000.parquet')
+    assert sum(before[SUCCESS].to_pylist()) == 3
+
+
+def test_refused_before_the_work(make, tmp_path):
+    """Guards hours: what cannot come to anything is said at once, and how to mend it."""
+    root = make(TASKS[2:])
+    with pytest.raises(DataError, match='false throughout.*--allow-unknown-tasks'):
+        label(root, stamp=True)
+    with pytest.raises(DataError, match='0 frames a second'):
+        label(root, options=LabelOptions(hz=0.0))
+    with pytest.raises(DataError, match='there are: observation.images.third_person'):
+        label(root, views={'observation.images.front': 'wrist'})
+    with pytest.raises(DataError, match='not a LeRobot data set'):
+        label(tmp_path)
+    assert not (root / FILE_NAME).exists()
+
+
+def test_cameras_are_found_by_their_names(make):
+    """Guards `hralign data label DATASET` without options, and the words where that fails."""
+    root = make(TASKS[:1])
+    path = root / 'meta/info.json'
+    text = path.read_text()
+    path.write_text(text.replace('observation.images.wrist', 'observation.images.hand'))
+    done, *_ = label(root)
+    assert done.verdicts == {'RUNNING': 1}  # the one camera that is left has 3 frames to show
+    path.write_text(text.replace('images.wrist', 'images.hand').replace('images.third_person',
+                                                                         'images.front'))
+    with pytest.raises(DataError, match='--view third_person=observation.images.front'):
+        label(root)
+
+
+def test_episodes_that_cannot_be_read(make):
+    """Guards the rest: such frames have a row without a value, of which RA-BC knows."""
+    root = make()
+    (root / 'videos/observation.images.wrist/chunk-000/file-001.mp4').write_bytes(b'')
+    (root / 'videos/observation.images.third_person/chunk-000/file-001.mp4').write_bytes(b'')
+    done, table, said = label(root)
+    assert table.num_rows == 3 * FRAMES and done.frames == 2 * FRAMES
+    progress = np.array(table['progress_sparse']).reshape(3, FRAMES)
+    assert np.isnan(progress[1]).all() and not np.isnan(progress[[0, 2]]).any()
+    assert 'corrupt_video: 2' in said
+
+
+def test_command(make, capsys):
+    """Guards the command as it is typed."""
+    root = make(TASKS[:1])
+    assert main(['data', 'label', str(root), '--bundle', str(robot_bundle()), '--device', 'cpu',
+                 '--workers', '1', '--view', 'wrist=observation.images.wrist', '--output',
+                 str(root / 'mine.parquet'), '--stamp', '--hz', '2.5']) == 0
+    assert 'mine.parquet: 20 of 20 frames in 1 episodes' in capsys.readouterr().out
+    assert parquet.read_table(root / 'mine.parquet').num_rows == FRAMES
+    assert main(['data', 'label', str(root), '--view', 'wrist']) == 1
+    assert "--view 'wrist': needed is VIEW=WHAT" in capsys.readouterr().err
+    table = pa.table({'index': [0], 'episode_index': [0]})
+    parquet.write_table(table, root / 'data/chunk-000/file-001.parquet')
+    assert main(['data', 'label', str(root), '--bundle', str(robot_bundle()), '--device',
+                 'cpu']) == 1
+    assert 'needed are the columns index, episode_index, frame_index' in capsys.readouterr().err

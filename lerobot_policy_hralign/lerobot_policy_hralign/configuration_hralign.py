@@ -40,7 +40,6 @@ class HralignConfig(RewardModelConfig):
     allow_unknown_tasks: bool = False
     fps: float = 10.0
 
-    license: str | None = 'apache-2.0'
     tags: list[str] | None = field(default_factory=lambda: ['reward-model', 'success-detection'])
 
     def __post_init__(self) -> None:

@@ -9,7 +9,8 @@ import pytest
 pytest.importorskip('ament_flake8.main', reason='ament_flake8 is not installed')
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = ('benchmarks', 'hralign_ros', 'launch', 'setup.py', 'test', 'tools')
+SOURCES = ('benchmarks', 'hralign_ros', 'launch', 'lerobot_policy_hralign', 'setup.py', 'test',
+           'tools')
 
 
 @pytest.mark.flake8

@@ -11,7 +11,7 @@ import re
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ('benchmarks', 'hralign_ros', 'launch', 'test', 'tools')
+FOLDERS = ('benchmarks', 'hralign_ros', 'launch', 'lerobot_policy_hralign', 'test', 'tools')
 HEADER = re.compile(
     r'(#!.*\n)?'
     r'# Copyright 20\d\d hralign_ros maintainers\n'

@@ -7,7 +7,8 @@ import pytest
 ament_pep257 = pytest.importorskip('ament_pep257.main', reason='ament_pep257 is not installed')
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = ('benchmarks', 'hralign_ros', 'launch', 'setup.py', 'test', 'tools')
+SOURCES = ('benchmarks', 'hralign_ros', 'launch', 'lerobot_policy_hralign', 'setup.py', 'test',
+           'tools')
 
 
 @pytest.mark.pep257

@@ -5,6 +5,7 @@
 
 import importlib.util
 from pathlib import Path
+import re
 import shutil
 import sys
 
@@ -43,6 +44,60 @@ def repository(monkeypatch, tmp_path):
     monkeypatch.setattr(check_links, 'pages', lambda: sorted(
         path for form in ('*.md', '*.rst') for path in tmp_path.rglob(form)))
     return tmp_path
+
+
+def test_the_messages_page_is_in_step():
+    """Guards docs/reference/messages.md: it has every field and every comment."""
+    writer = load('write_messages')
+    assert writer.PAGE.read_text('utf-8') == writer.make_page(), 'run tools/write_messages.py'
+
+
+def test_every_field_of_a_message_is_explained():
+    """Guards who looks a field up: it, or the paragraph that it is part of, says what it is."""
+    said = False
+    for line in load('write_messages').make_page().splitlines():
+        if line.startswith('| | |'):
+            said = True
+        elif line.startswith('| `') and line.endswith('|  |'):
+            assert said, line
+        elif not line.startswith('|'):
+            said = False
+
+
+def test_comments_of_a_message_go_to_their_fields(tmp_path):
+    """Guards the page: which comment is about what follows from where it stands."""
+    (tmp_path / 'msg').mkdir()
+    (tmp_path / 'msg/Cup.msg').write_text(
+        '# A cup. It is *hot*.\n#\n# Never <empty>.\n\n'
+        '# Above one field.\n#   spout: set apart\nuint32[<=4] spouts  # at its line,\n'
+        '                    # and below it\n\n'
+        '# Of two.\nstring name\nSaucer[] saucers\n\n'
+        '# Of what it is.\nuint8 TEA=1  # green | black\nuint8 MILK=2\nuint8 kind\n')
+    (tmp_path / 'msg/Saucer.msg').write_text('# Under a cup.\nbool chipped  # or not\n')
+    (tmp_path / 'srv').mkdir()
+    (tmp_path / 'srv/Pour.srv').write_text('# Fill it.\n---\n# Above.\nbool full\n')
+    page = load('write_messages').make_page(tmp_path)
+    for line in (
+            '| [Cup](#cup) | A cup. |',
+            'A cup. It is \\*hot\\*.\n\nNever &lt;empty>.\n',
+            '| `spouts` | `uint32[<=4]` | Above one field.<br>spout: set apart<br>at its line, '
+            'and below it |',
+            '| | | **Of two.** |\n| `name` | `string` |  |\n'
+            '| `saucers` | [Saucer](#saucer)\\[] |  |',
+            '| `kind` | `uint8` | Of what it is.<br>`TEA` = 1: green \\| black<br>`MILK` = 2 |',
+            '**Request**\n\nNo fields.\n\n**Response**\n',
+            '| `full` | `bool` | Above. |'):
+        assert line in page, line
+
+
+def test_the_code_of_the_first_page_runs(monkeypatch, capsys):
+    """Guards a newcomer: what the first page tells to type does what it says."""
+    monkeypatch.chdir(ROOT)
+    page = (ROOT / 'docs/start/five_minutes.md').read_text('utf-8')
+    exec(re.search('```python\n(.*?)```', page, re.S)[1], {})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith(' RUNNING') and lines[-2].endswith(' SUCCESS')
+    assert lines[-1].startswith('(2, 7, 7, 16)')
 
 
 def found():

@@ -119,7 +119,9 @@ def in_tree() -> list[str]:
             within = False
         elif within and line.strip() and not line.strip().startswith(':'):
             name = re.sub(r'.*<(.+)>$', r'\1', line.strip())
-            found.append((INDEX.parent / name).resolve().relative_to(ROOT).as_posix())
+            # From the repository's root, which Sphinx reads.
+            path = ROOT / name[1:] if name.startswith('/') else INDEX.parent / name
+            found.append(path.resolve().relative_to(ROOT).as_posix())
     return found
 
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-Write what follows from the parameter tables: the YAML files in config/ and the tables in docs/.
+Write what follows from the parameter tables: YAML files in config/, docs/reference/parameters.md.
 
     python tools/write_parameters.py
 """
@@ -16,7 +16,7 @@ from hralign_ros.nodes import parameters, policy_parameters, recorder_parameters
 from hralign_ros.nodes.parameters import DEFAULT_VIEWS, of_view, Parameter
 
 ROOT = Path(__file__).resolve().parents[1]
-BEGIN, END = '<!-- parameters: begin -->', '<!-- parameters: end -->'
+PAGE = ROOT / 'docs/reference/parameters.md'
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Documents:
     """Where the parameters of a node are written to, and what they are."""
 
     node: str
+    title: str
     page: str
     rows: Sequence[Parameter]
     view_rows: Sequence[Parameter]
@@ -35,11 +36,12 @@ class Documents:
 
 
 NODES = (
-    Documents('encoder', 'docs/reference/node.md', parameters.NODE_PARAMETERS,
+    Documents('encoder', 'The encoder node', 'node.md', parameters.NODE_PARAMETERS,
               parameters.VIEW_PARAMETERS),
-    Documents('recorder', 'docs/reference/recorder.md', recorder_parameters.NODE_PARAMETERS,
+    Documents('recorder', 'The recorder', 'recorder.md', recorder_parameters.NODE_PARAMETERS,
               recorder_parameters.VIEW_PARAMETERS),
-    Documents('policy', 'docs/reference/policy_node.md', policy_parameters.NODE_PARAMETERS, ()))
+    Documents('policy', 'The policy node', 'policy_node.md', policy_parameters.NODE_PARAMETERS,
+              ()))
 
 _HEADER = """\
 # Copyright 2026 hralign_ros maintainers
@@ -49,6 +51,12 @@ _HEADER = """\
 # Keyed by /** so that it fits whatever the node and its namespace are called.
 /**:
   ros__parameters:
+"""
+_PAGE_HEADER = """\
+# Parameters
+
+Written by `python tools/write_parameters.py` from the tables by which the nodes declare them.
+`<view>` is the name of a camera. Nobody can change a *read-only* parameter while the node runs.
 """
 
 
@@ -94,7 +102,7 @@ def make_yaml(node: Documents) -> str:
 
 
 def make_table(node: Documents) -> str:
-    """Make the table of a node's page."""
+    """Make the table of a node."""
     rows = ['| parameter | default | allowed | changes | meaning |', '|---|---|---|---|---|']
     for parameter in (*node.rows, *of_view('<view>', node.view_rows)):
         rows.append(
@@ -103,15 +111,15 @@ def make_table(node: Documents) -> str:
     return '\n'.join(rows)
 
 
-def put_table(node: Documents, page: str) -> str:
-    """Put the table between the marks of a page."""
-    head, _, rest = page.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    return f'{head}{BEGIN}\n{make_table(node)}\n{END}{tail}'
+def make_page() -> str:
+    """Make the page of all nodes' parameters."""
+    return _PAGE_HEADER + ''.join(
+        f'\n## {node.title}\n\n[What it does]({node.page}). As a file: '
+        f'[`config/{node.node}.yaml`](../../config/{node.node}.yaml).\n\n{make_table(node)}\n'
+        for node in NODES)
 
 
 if __name__ == '__main__':
     for each in NODES:
         each.yaml.write_text(make_yaml(each), 'utf-8')
-        path = ROOT / each.page
-        path.write_text(put_table(each, path.read_text('utf-8')), 'utf-8')
+    PAGE.write_text(make_page(), 'utf-8')

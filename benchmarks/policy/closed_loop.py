@@ -11,7 +11,7 @@ WORK is a folder for demonstrations, policies and attempts; what is there is not
 run that was stopped goes on, more seeds or rows add to it, and two runs may share it that differ
 in their tasks or training seeds. Demonstrations and attempts run in
 .venv-sim (`make sim`). Every policy of a task meets the same starts, which no demonstration has.
-Writes results/closed_loop.json and the tables of docs/how_to/policy.md.
+Writes results/closed_loop.json and the tables of docs/results/policy.md.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from hralign_ros.runtime import default_bundle
 from hralign_ros.runtime.policy import read_policy
 
 RESULTS = ROOT / 'results/closed_loop.json'
-PAGE = ROOT / 'docs/how_to/policy.md'
+PAGE = ROOT / 'docs/results/policy.md'
 # Column -> task and arm.
 TASKS = {'lift': ('lift', 'panda'), 'pick-can': ('pick-can', 'panda'),
          'lift-ur5e': ('lift', 'ur5e'), 'pick-can-ur5e': ('pick-can', 'ur5e')}

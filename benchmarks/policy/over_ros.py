@@ -9,7 +9,7 @@ A policy on a simulated arm over ROS: success against that in one process, laten
 
 WORK is the folder of benchmarks.policy.closed_loop, whose demonstrations are used; what is there
 is not made again. Needs `make sim`; writes results/closed_loop_ros.json and the tables of
-docs/how_to/closed_loop.md.
+docs/results/closed_loop.md.
 
 Decisions: a bundle is taught from attempts over ROS that the recorder node has recorded, of a
 policy that mostly succeeds and of one that mostly fails; then both meet other scenes, with the
@@ -44,7 +44,7 @@ from hralign_ros.runtime.json_lines import read_lines
 import numpy as np
 
 RESULTS = ROOT / 'results/closed_loop_ros.json'
-PAGE = ROOT / 'docs/how_to/closed_loop.md'
+PAGE = ROOT / 'docs/results/closed_loop.md'
 TAUGHT = 'lift'
 # Scenes that are recorded, of the policy that succeeds and of the other; and those to try on.
 RECORDED = {'default': (300_000, 11), 'clip': (300_100, 13)}

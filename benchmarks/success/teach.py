@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-Gather what is measured of teaching, and write the tables of docs/start/your_robot.md anew.
+Gather what is measured of teaching, and write the tables of docs/results/teaching.md anew.
 
     python -m benchmarks.success.teach [--tutorial-minutes X]
 
@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.pages import filled, ROOT, table
 
 RESULTS = ROOT / 'results'
-PAGE = ROOT / 'docs/start/your_robot.md'
+PAGE = ROOT / 'docs/results/teaching.md'
 _COUNTS = (5, 10, 50, 200)
 _FIGURES = {
     'decided_within_a_second': 'decided within 1 s', 'decided': 'decided', 'early': 'early',

@@ -6,7 +6,7 @@ What the node publishes, once more in messages of std_msgs, for programs that kn
 
 Lossy: such a message has no stamp, task, episode or status. So it says less, never more: nothing
 is sent while a result is stale, invalid or abstains, and what was decided is taken back when the
-episode is over. docs/reference/node.md has the table.
+episode is over. docs/how_to/mirrors.md has the table.
 """
 
 from collections.abc import Callable, Mapping

@@ -4,8 +4,8 @@
 """
 Every parameter of the encoder node, declared in one table.
 
-Descriptors, validation, config/encoder.yaml and the table in docs/reference/node.md all follow
-from it; a test keeps them in step.
+Descriptors, validation, config/encoder.yaml and the table in docs/reference/parameters.md all
+follow from it; a test keeps them in step.
 """
 
 from array import array

@@ -4,7 +4,7 @@
 """
 Every parameter of the policy node, declared in one table.
 
-config/policy.yaml and the table in docs/reference/policy_node.md follow from it.
+config/policy.yaml and the table in docs/reference/parameters.md follow from it.
 """
 
 from collections.abc import Mapping

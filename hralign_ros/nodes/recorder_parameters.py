@@ -4,7 +4,7 @@
 """
 Every parameter of the recorder node, declared in one table.
 
-config/recorder.yaml and the table in docs/reference/recorder.md follow from it.
+config/recorder.yaml and the table in docs/reference/parameters.md follow from it.
 """
 
 from collections.abc import Mapping, Sequence

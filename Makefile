@@ -27,7 +27,7 @@ SETUP = @command -v $(PYTHON) >/dev/null || \
 ENTER = . tools/env.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-sim closed-loop lint bundle bench fuzz soak sim clean distclean
+.PHONY: help setup demo test test-sim closed-loop lint docs links bundle bench fuzz soak sim clean distclean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -42,7 +42,7 @@ demo:  ## run the node on recorded video: make demo WRIST=a.mp4 THIRD_PERSON=b.m
 		$${THIRD_PERSON:+--video "third_person=$$THIRD_PERSON"} $${TASK:+--task "$$TASK"} $(ARGS)
 
 test:  ## build, all tests, linters, type check
-	$(SETUP) demo test adapt --rebuild
+	$(SETUP) demo test adapt docs --rebuild
 	@tools/run_tests.sh
 
 test-sim:  ## the tests that need the simulators
@@ -59,6 +59,13 @@ lint:  ## linters and type check only
 	$(SETUP) test
 	@$(ENTER) && python -m ruff check . && python -m mypy hralign_ros && \
 		python -m pytest -q -m linter test
+
+docs:  ## the documentation as a site in build/site, its links checked
+	$(SETUP) docs
+	@$(ENTER) && python tools/build_site.py $(ARGS)
+
+links:  ## links to other hosts, which need a network
+	@$(PYTHON) tools/check_links.py --external $(ARGS)
 
 bundle:  ## rebuild the default bundle in models/default: make bundle RUN=folder REPORT=report.json
 	$(SETUP) adapt

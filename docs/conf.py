@@ -2,29 +2,37 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-Settings of Sphinx for the documentation: `make docs`, or `rosdoc2 build --package-path .`.
+Settings of Sphinx for the documentation: `make docs`, or rosdoc2.
 
 Sphinx reads the repository as it lies there, so that a link is right on the site and on a forge.
-rosdoc2 lays the pages out in the same way in a folder of its own, runs this file there, and brings
-project, version and theme.
+rosdoc2 copies docs/ and the standard documents into a folder of its own, in the same order, runs
+this file there, and brings project, version and theme.
 """
 
 from pathlib import Path
+import shutil
+import sys
 import xml.etree.ElementTree as ElementTree
 
 extensions = ['myst_parser', 'sphinx_rtd_theme']
 # Headings have the anchors that forges give them.
 myst_heading_anchors = 6
-suppress_warnings = ['myst.header']
 
-_HERE = Path(__file__).resolve().parent
-# rosdoc2's own settings lie beside the folder of pages.
-_DOCS = _HERE if (_HERE / 'index.rst').is_file() and _HERE.name == 'docs' else _HERE / 'docs'
-html_static_path = [str(_DOCS / '_static')]
-html_css_files = ['site.css']
-
-if 'rosdoc2_settings' not in globals():
-    _package = ElementTree.parse(_HERE.parent / 'package.xml').getroot()
+_here = Path(__file__).resolve().parent
+if 'rosdoc2_settings' in globals():
+    _root = _here
+    # rosdoc2 leaves out what else the pages link to. It has put the package first on the path.
+    for _name in ('SECURITY.md', 'config', 'models/default/card.md', 'results',
+                  'hralign_ros/nodes/policy_example.py'):
+        _from, _to = Path(sys.path[0]) / _name, _root / _name
+        _to.parent.mkdir(parents=True, exist_ok=True)
+        if _from.is_dir():
+            shutil.copytree(_from, _to, dirs_exist_ok=True)
+        else:
+            shutil.copy(_from, _to)
+else:
+    _root = _here.parent
+    _package = ElementTree.parse(_root / 'package.xml').getroot()
     project = _package.findtext('name')
     release = version = _package.findtext('version')
     author = copyright = _package.findtext('maintainer')  # noqa: A001
@@ -37,3 +45,5 @@ if 'rosdoc2_settings' not in globals():
     html_theme = 'sphinx_rtd_theme'
     html_theme_options = {'navigation_depth': 3, 'collapse_navigation': False}
     html_show_sourcelink = False
+html_static_path = [str(_root / 'docs/_static')]
+html_css_files = ['site.css']

@@ -27,6 +27,9 @@ def load(name):
 check_links = load('check_links')
 
 
+build_site = load('build_site')
+
+
 @pytest.fixture
 def repository(monkeypatch, tmp_path):
     """Give the checker a repository of a few pages."""
@@ -98,6 +101,26 @@ def test_the_code_of_the_first_page_runs(monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith(' RUNNING') and lines[-2].endswith(' SUCCESS')
     assert lines[-1].startswith('(2, 7, 7, 16)')
+
+
+def test_the_site_is_built_without_a_warning(tmp_path):
+    """Guards the site: what Sphinx warns of is a hole in a page. Every link is followed."""
+    for name in ('sphinx', 'myst_parser', 'sphinx_rtd_theme'):
+        pytest.importorskip(name, reason=f'no {name}: python tools/setup_env.py docs')
+    assert build_site.build(tmp_path) == []
+    assert build_site.dead(tmp_path) == []
+    start = (tmp_path / build_site.START).read_text('utf-8')
+    assert 'start/five_minutes.html' in start and 'start/your_robot.html' in start
+    assert build_site.START in (tmp_path / 'index.html').read_text('utf-8')
+
+
+def test_dead_links_of_a_site_are_found(tmp_path):
+    """Guards the test above: what it follows."""
+    (tmp_path / 'there.html').write_text('<h1 id="top">There</h1>')
+    (tmp_path / 'page.html').write_text(
+        '<p id="here"><a href="#here"><a href="there.html?a=1#top"><a href="https://ros.org/no">'
+        '<a href="there.html#gone"><img src="gone.png"><a href="#">')
+    assert build_site.dead(tmp_path) == ['page.html: gone.png', 'page.html: there.html#gone']
 
 
 def found():

@@ -50,7 +50,8 @@ def pages() -> list[Path]:
     listed = subprocess.run(
         ['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard', '--', '*.md',
          '*.rst'], cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    return sorted(path for name in listed.split('\0') if name and (path := ROOT / name).is_file())
+    found = {ROOT / name for name in listed.split('\0') if name}
+    return sorted(path for path in found if path.is_file())
 
 
 def prose(path: Path) -> Iterator[tuple[int, str]]:

@@ -40,9 +40,10 @@ PARTS = {
     'test': ['--group', 'test', '--extra', 'signature'],
     'adapt': ['--extra', 'adapt'],
     'fuzz': ['--group', 'fuzz'],
+    'docs': ['--group', 'docs'],
     'sim': ['--group', 'sim'],
 }
-OPTIONAL = ('demo', 'test', 'adapt', 'fuzz')
+OPTIONAL = ('demo', 'test', 'adapt', 'fuzz', 'docs')
 # With a sourced ROS 2, whose cv_bridge is built for numpy 1 and the distribution's OpenCV: pins of
 # the lock that do not go with numpy 1, and packages that stay the distribution's.
 NUMPY_2 = ('numpy==', 'ml-dtypes==')

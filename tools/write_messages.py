@@ -138,7 +138,7 @@ def make_page(folder: Path = ROOT / 'hralign_msgs') -> str:
     overview, sections = [], []
     for kind, title, parts in _KINDS:
         files = sorted(folder.glob(f'{kind}/*.{kind}'))
-        overview += ['', f'**{title}**', '', '| | |', '|---|---|']
+        overview += ['', f'| {title} | |', '|---|---|']
         for path in files:
             split = re.split(r'^---$', path.read_text('utf-8'), flags=re.M)
             sections += ['', f'## {path.stem}', '', f'`hralign_msgs/{kind}/{path.stem}`']

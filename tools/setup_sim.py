@@ -20,13 +20,13 @@ import tempfile
 from setup_env import (
     check_python,
     Environment,
-    LOCK,
-    read,
     report,
     ROOT,
+    ros_wheels,
     say,
     SetupError,
     SOURCED,
+    VENV as NODES,
 )
 
 VENV = Environment('.venv-sim')
@@ -103,10 +103,12 @@ def set_up() -> None:
     else:
         with tempfile.TemporaryDirectory() as folder:
             # The same ROS 2 as in .venv; of all else the simulators have versions of their own.
+            wheels = NODES.wheels()
+            ros, kept = ros_wheels(wheels)
             pins = Path(folder, 'pins.txt')
-            pins.write_text('\n'.join(line for line in read(LOCK).splitlines()
-                                      if line.startswith('ros-')), encoding='utf-8')
-            VENV.install('sim', 'ros', options=['-c', pins])
+            pins.write_text('\n'.join(line for line in kept if line.startswith('ros-')),
+                            encoding='utf-8')
+            VENV.install('sim', ros, options=['-c', pins], wheels=wheels)
     hand = fetch_hand()
     # As the shell has them: a folder's name may have spaces.
     paths = {name: shlex.quote(str(path)) for name, path in (

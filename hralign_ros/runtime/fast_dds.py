@@ -8,6 +8,7 @@ Called as a program it prints the name; that takes no package but Python's own.
 """
 
 from collections.abc import Mapping, MutableMapping
+from importlib import metadata
 import os
 
 UNTIL_JAZZY = 'FASTRTPS_DEFAULT_PROFILES_FILE'
@@ -18,10 +19,19 @@ def profiles_variable(environment: Mapping[str, str]) -> str:
     """
     Name the variable that the Fast DDS of a distribution reads.
 
-    :param environment: with ROS_DISTRO; where that is not set, ROS 2 from wheels is meant.
+    :param environment: with ROS_DISTRO; where that is not set, ROS 2 from wheels is meant, as far
+        as it is installed beside this Python.
     """
-    old = ('', 'humble', 'iron', 'jazzy')
-    return UNTIL_JAZZY if environment.get('ROS_DISTRO', '') in old else SINCE_KILTED
+    distribution = environment.get('ROS_DISTRO', '') or _distribution_of_wheels()
+    return UNTIL_JAZZY if distribution in ('humble', 'iron', 'jazzy') else SINCE_KILTED
+
+
+def _distribution_of_wheels() -> str:
+    try:
+        metadata.version('ros-kilted-rclpy')
+    except metadata.PackageNotFoundError:
+        return 'jazzy'
+    return 'kilted'
 
 
 def use_profile(environment: MutableMapping[str, str], path: object) -> None:

@@ -3,6 +3,7 @@
 
 """The variable of the Fast DDS profile: one, and the one that the distribution reads."""
 
+from importlib import metadata
 import subprocess
 import sys
 
@@ -10,9 +11,9 @@ from hralign_ros.runtime import fast_dds
 from hralign_ros.runtime.fast_dds import SINCE_KILTED, UNTIL_JAZZY, use_profile
 import pytest
 
-
 # Where no distribution is named, ROS 2 comes from wheels.
-WHEELS = UNTIL_JAZZY if rclpy_version() < (8,) else SINCE_KILTED
+KILTED = any(wheel.name == 'ros-kilted-rclpy' for wheel in metadata.distributions())
+WHEELS = SINCE_KILTED if KILTED else UNTIL_JAZZY
 
 
 @pytest.mark.parametrize(('distribution', 'variable'), [

@@ -51,9 +51,9 @@ PARTS = {
     'sim': ['--group', 'sim'],
 }
 OPTIONAL = ('demo', 'test', 'adapt', 'fuzz', 'docs')
-# With a sourced ROS 2, whose Python modules are built for its numpy (1 up to Kilted, 2 from Lyrical
-# on) and its OpenCV: pins of the lock that do not go with numpy 1, and packages that stay the
-# distribution's.
+# With a sourced ROS 2, whose Python modules are built for its OpenCV and its numpy (1 up to
+# Kilted, 2 from Lyrical on): pins of the lock that do not go with numpy 1, and packages that stay
+# the distribution's.
 NUMPY_2 = ('numpy==', 'ml-dtypes==')
 DISTRIBUTED = 'opencv-python-headless\nPyYAML\n'
 # Setting of pip -> variable of uv, which reads no settings of pip.

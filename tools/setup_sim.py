@@ -26,8 +26,8 @@ from setup_env import (
     say,
     SetupError,
     SOURCED,
-    VENV as NODES,
 )
+from setup_env import VENV as NODES
 
 VENV = Environment('.venv-sim')
 # WebXR's generic hand (MIT): a skinned human hand with 25 joints.

@@ -16,12 +16,12 @@ from hralign_ros.doctor.findings import error, Finding, ok, warn
 from hralign_ros.nodes import image_subscriptions, parameters
 from hralign_ros.nodes.network import disagreement
 from hralign_ros.nodes.parameters import Settings
+from hralign_ros.nodes.rclpy_compatibility import SubscriptionEventCallbacks
 from hralign_ros.runtime.errors import first_line, FrameError
 from hralign_ros.runtime.images import Image
 from lifecycle_msgs.srv import GetState
 import rclpy
 from rclpy.context import Context
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter

@@ -22,6 +22,7 @@ from hralign_ros.nodes.diagnostics import OK, status, WARN
 from hralign_ros.nodes.interfaces import SceneState, SetScene
 from hralign_ros.nodes.parameters import declared, Parameter
 from hralign_ros.nodes.process import run_node
+from hralign_ros.nodes.rclpy_compatibility import LOGGER_SERVICE
 from hralign_ros.runtime.errors import DataError, HralignError
 from hralign_ros.runtime.faults import Faults
 import numpy as np
@@ -78,7 +79,7 @@ class ArmSim(Node):
     """
 
     def __init__(self, simulation: Any = None) -> None:
-        super().__init__('arm_sim', enable_logger_service=True)
+        super().__init__('arm_sim', **LOGGER_SERVICE)
         self._values = values = declared(self, PARAMETERS)
         simulation = simulation or _simulation()
         self._world = simulation.ArmWorld(values['task'], values['arm'], values['lab'])

@@ -28,7 +28,11 @@ from hralign_ros.nodes.mirrors import any_wanted, Mirrors
 from hralign_ros.nodes.network import policy_of, TASK
 from hralign_ros.nodes.outcomes import Outcomes
 from hralign_ros.nodes.process import run_node
-from hralign_ros.nodes.rclpy_compatibility import parameter_overrides
+from hralign_ros.nodes.rclpy_compatibility import (
+    parameter_overrides,
+    PublisherEventCallbacks,
+    SubscriptionEventCallbacks,
+)
 from hralign_ros.nodes.supervised import SupervisedNode
 from hralign_ros.nodes.wait_for_success import GoalError, SuccessWaiter
 from hralign_ros.runtime.encoder import Encoder
@@ -40,7 +44,6 @@ from hralign_ros.runtime.tasks import same_rate, Task
 from hralign_ros.runtime.waiting import refusal
 from rclpy.clock import JumpThreshold, TimeJump
 from rclpy.duration import Duration
-from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleState
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage

@@ -38,7 +38,11 @@ from hralign_ros.nodes.interfaces import (
 from hralign_ros.nodes.message_types import definition, message_type, type_name
 from hralign_ros.nodes.network import Network
 from hralign_ros.nodes.process import run_node
-from hralign_ros.nodes.rclpy_compatibility import parameter_overrides
+from hralign_ros.nodes.rclpy_compatibility import (
+    LOGGER_SERVICE,
+    parameter_overrides,
+    SubscriptionEventCallbacks,
+)
 from hralign_ros.runtime.bags import import_mcap, Topic
 from hralign_ros.runtime.decision import Decision
 from hralign_ros.runtime.episode_recorder import (
@@ -56,7 +60,6 @@ from hralign_ros.runtime.labels import DISCARD, FAILURE, SUCCESS
 from hralign_ros.runtime.recordings import header_stamp, Recordings
 import numpy as np
 from rclpy.clock import Clock, ClockType
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message, serialize_message
@@ -94,7 +97,7 @@ class Recorder(Node):
     """
 
     def __init__(self) -> None:
-        super().__init__('recorder', enable_logger_service=True)
+        super().__init__('recorder', **LOGGER_SERVICE)
         self._settings = settings = recorder_parameters.declare(self)
         # The encoder's names are in a parameter file for both.
         views = settings['views']

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from hralign_ros.nodes.network import Network
-from hralign_ros.nodes.rclpy_compatibility import LifecycleNode
+from hralign_ros.nodes.rclpy_compatibility import LifecycleNode, LOGGER_SERVICE
 from hralign_ros.runtime.errors import HralignError
 from hralign_ros.runtime.faults import Faults
 from rclpy.clock import Clock, ClockType
@@ -32,7 +32,7 @@ class SupervisedNode(LifecycleNode, ABC):
     """
 
     def __init__(self, name: str) -> None:
-        super().__init__(name, enable_logger_service=True)
+        super().__init__(name, **LOGGER_SERVICE)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 1)
         self._faults = Faults(
             on_begin=lambda key, text: self.get_logger().warning(text),

@@ -25,6 +25,7 @@ AUTO = software.Choice()
      'system-site-packages'),
     (software.rclpy_finding(RuntimeError('no home'), {}), Level.ERROR, 'ROS_LOG_DIR'),
     (software.distribution_finding({'ROS_DISTRO': 'jazzy'}), Level.OK, 'jazzy'),
+    (software.distribution_finding({'ROS_DISTRO': 'kilted'}), Level.OK, 'kilted'),
     (software.distribution_finding({'ROS_DISTRO': 'humble'}), Level.WARN, 'jazzy'),
     (software.rmw_finding('rmw_fastrtps_cpp', {'RMW_IMPLEMENTATION': 'rmw_cyclonedds_cpp'}),
      Level.WARN, 'rmw-cyclonedds-cpp'),

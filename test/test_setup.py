@@ -43,7 +43,7 @@ def pinned(*locks):
 
 
 def test_kilted_has_what_jazzy_has():
-    """Guards Kilted: its wheels are another distribution's, and those of Jazzy are not among them."""
+    """Guards Kilted: its wheels have the names of Jazzy's, and one of those would break it."""
     tomllib = pytest.importorskip('tomllib', reason='tomllib comes with Python 3.11')
     root = TOOL.parents[1]
     groups = tomllib.loads((root / 'pyproject.toml').read_text())['dependency-groups']

@@ -33,7 +33,7 @@ def shared_files(*folders):
 
 setup(
     name=PACKAGE,
-    version='0.1.0',
+    version='0.2.0',
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
     package_data={PACKAGE: ['py.typed', 'evaluation/*.j2', 'export/*.j2', 'review/*.html']},
     data_files=[

@@ -3,4 +3,4 @@
 
 """Task-aware embeddings and calibrated success probabilities from a wrist and a fixed camera."""
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'

@@ -18,6 +18,22 @@ ROOT = Path(__file__).resolve().parent
 FORWARDERS = [] if {'bdist_wheel', 'editable_wheel'} & set(sys.argv) else [
     ('bin', ['scripts/hralign'])]
 
+LONG_DESCRIPTION = """\
+A visual encoder adapted from human video to robots (HR-Align), with a success detector that
+learned from failures (Adapt2Reward), as a library and as ROS 2 nodes. The library and the command
+`hralign` need no ROS; the default bundle comes with them:
+
+```python
+from hralign_ros.runtime import default_bundle, Encoder
+
+episode = Encoder.load(default_bundle()).start_episode('open the drawer')
+tick = episode.step({'wrist': wrist_rgb, 'third_person': third_person_rgb}, stamp=time_ns)
+print(tick.part('spatial').shape, tick.success.probability, tick.decision.name)
+```
+
+The nodes also need `hralign_msgs`, which colcon builds from the same repository.
+"""
+
 
 def shared_files(*folders):
     """Return data_files entries that copy whole folders, as far as they exist, into share/."""
@@ -100,7 +116,18 @@ setup(
     maintainer='hralign_ros maintainers',
     maintainer_email='maintainers@hralign.example',
     description='Task-aware visual embeddings and calibrated success probabilities for ROS 2',
+    long_description=LONG_DESCRIPTION,
+    long_description_content_type='text/markdown',
+    url='https://hralign.example/hralign_ros',
+    project_urls={'Issues': 'https://hralign.example/hralign_ros/issues'},
     license='Apache-2.0',
+    classifiers=[
+        'Intended Audience :: Science/Research',
+        'Operating System :: POSIX :: Linux',
+        *(f'Programming Language :: Python :: 3.{minor}' for minor in range(10, 15)),
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+        'Topic :: Scientific/Engineering :: Image Recognition',
+    ],
     python_requires='>=3.10',
     entry_points={
         'console_scripts': [

@@ -69,6 +69,15 @@ def test_the_changelog_is_good_text(manifest):
     core.publish_doctree(text, settings_overrides={'halt_level': 2, 'report_level': 5})
 
 
+def test_what_pip_says_of_it():
+    """Guards a page of the package index that is empty or is no Markdown; twine reads the same."""
+    said = subprocess.run(
+        [sys.executable, 'setup.py', '--quiet', '--long-description', '--classifiers'], cwd=ROOT,
+        text=True, capture_output=True, check=True).stdout
+    assert '```python\nfrom hralign_ros.runtime import default_bundle' in said
+    assert [f'Python :: 3.{minor}\n' in said for minor in range(10, 15)] == [True] * 5
+
+
 def test_the_citation_names_both_papers():
     """Guards the authors of the methods, and a file that is no YAML."""
     citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text('utf-8'))

@@ -40,7 +40,7 @@ def test_a_licence_that_is_not_ours(shipped):
 
 
 def test_a_bundle_without_figures(shipped):
-    """Guards a bundle that was not trained: it has no table of results, and is read all the same."""
+    """Guards a bundle that was not trained: it has no results, and is read all the same."""
     plain = replace(shipped, training=None, success=replace(
         shipped.success, trained=False, training=None, metrics={}))
     card = render_card(plain)

@@ -28,16 +28,16 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 try:
-    from rclpy.event_handler import PublisherEventCallbacks as PublisherEventCallbacks
-    from rclpy.event_handler import SubscriptionEventCallbacks as SubscriptionEventCallbacks
+    from rclpy import event_handler as _events
 except ImportError:
-    from rclpy.qos_event import PublisherEventCallbacks as PublisherEventCallbacks
-    from rclpy.qos_event import SubscriptionEventCallbacks as SubscriptionEventCallbacks
+    from rclpy import qos_event as _events
 
 # The first release that refuses transitions which are not available.
 REFUSES_TRANSITIONS = (8, 0, 0)
 
 RCLError = rclpy_implementation.RCLError
+PublisherEventCallbacks = _events.PublisherEventCallbacks
+SubscriptionEventCallbacks = _events.SubscriptionEventCallbacks
 
 # For the constructor of a node: its log levels can be changed by a service, where that exists.
 LOGGER_SERVICE: dict[str, Any] = (

@@ -16,7 +16,8 @@ test/nodes/test_rclpy_compatibility.py fails once a release is listed here witho
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from importlib import metadata
+from importlib import import_module, metadata
+from importlib.util import find_spec
 import inspect
 from typing import Any
 
@@ -27,15 +28,12 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-try:
-    from rclpy import event_handler as _events
-except ImportError:
-    from rclpy import qos_event as _events
-
 # The first release that refuses transitions which are not available.
 REFUSES_TRANSITIONS = (8, 0, 0)
 
 RCLError = rclpy_implementation.RCLError
+_events = import_module(
+    'rclpy.event_handler' if find_spec('rclpy.event_handler') else 'rclpy.qos_event')
 PublisherEventCallbacks = _events.PublisherEventCallbacks
 SubscriptionEventCallbacks = _events.SubscriptionEventCallbacks
 

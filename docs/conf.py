@@ -22,14 +22,16 @@ _here = Path(__file__).resolve().parent
 if 'rosdoc2_settings' in globals():
     _root = _here
     # rosdoc2 leaves out what else the pages link to. It has put the package first on the path.
-    for _name in ('SECURITY.md', 'config', 'models/default/card.md', 'results',
-                  'hralign_ros/nodes/policy_example.py'):
-        _from, _to = Path(sys.path[0]) / _name, _root / _name
-        _to.parent.mkdir(parents=True, exist_ok=True)
-        if _from.is_dir():
-            shutil.copytree(_from, _to, dirs_exist_ok=True)
-        else:
-            shutil.copy(_from, _to)
+    _source = Path(sys.path[0]).resolve()
+    sys.path.append(str(_source / 'tools'))
+    from check_links import links
+    for _page in (*_source.glob('*.md'), *_source.glob('docs/**/*.md')):
+        for _link in links(_page):
+            _from = (_page.parent / _link.target.partition('#')[0]).resolve()
+            if _from.is_file() and _from.is_relative_to(_source):
+                _to = _root / _from.relative_to(_source)
+                _to.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(_from, _to)
 else:
     _root = _here.parent
     _package = ElementTree.parse(_root / 'package.xml').getroot()

@@ -1,0 +1,149 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Train success heads on the simulated table, and measure whether they read the instruction.
+
+    simulate=".venv-sim/bin/hralign data simulate --world tabletop --no-humans --output DATA"
+    $simulate --rounds 1 --split train
+    $simulate --resume --rounds 1 --split validation test_seen test_instruction test_lab
+    python -m benchmarks.success.tabletop --data DATA --runs RUNS
+
+Every run is a call of `hralign success train`; one that is finished is not done again. Splits that
+the data lack are left out. `--instructions N` of `data simulate` makes a smaller set.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+import os
+from pathlib import Path
+
+from benchmarks.pages import kept, ROOT, write_results
+from benchmarks.success.recipes import Recipes
+from benchmarks.success.runs import finished, train
+from hralign_ros.calibration.scorer import Scorer
+from hralign_ros.evaluation.metrics.names import METRICS
+from hralign_ros.evaluation.report import Measured
+from hralign_ros.evaluation.success_ticks import (
+    attempts,
+    fraction_over,
+    measure_causes,
+    measure_detection,
+    ScoreRecording,
+    SPLITS,
+    time_alone,
+    TIME_ONLY,
+)
+from hralign_ros.runtime.encoder import Encoder
+from hralign_ros.runtime.resources import default_bundle
+from hralign_ros.simulation.tabletop_scene import mistakes, Scene
+from hralign_ros.simulation.tabletop_tasks import instructions
+from hralign_ros.training.success_clips import load_recordings, open_data, Recording
+from hralign_ros.training.success_options import SuccessOptions
+import numpy as np
+
+# Many tasks have few attempts each: more tasks in a batch than elsewhere.
+_WIDE = (f'--split-file={ROOT / "config/splits_tabletop.yaml"}', '--tasks-per-step=32',
+         '--clips-per-task=4')
+_ALL = ('--all-texts', '--video-text=1')
+VARIANTS: dict[str, tuple[str, ...]] = {
+    'texts of the batch': _WIDE,
+    'all texts': (*_WIDE, *_ALL),
+    'all texts, hindsight': (*_WIDE, *_ALL, '--hindsight=1'),
+}
+# Instructions beside the right one, at most.
+_OTHERS = 7
+
+
+def other_instructions(recording: Recording) -> list[str]:
+    """List what else could have been asked for with the things on an attempt's table."""
+    episode = recording.episode
+    goal = {one.task_id: one.goal for one in instructions()}[episode.task_id]
+
+    def named(kind: str) -> tuple[str, ...]:
+        return tuple(tag.removeprefix(kind) for tag in episode.tags if tag.startswith(kind))
+
+    scene = Scene(goal.family, named('thing:'), named('part:'))
+    return [other.texts[0] for some in mistakes(goal, scene).values() for other in some][:_OTHERS]
+
+
+def measure_choice(
+    found: Measured, name: str, heads: Sequence[Scorer], recordings: Sequence[Recording],
+    split: str,
+) -> None:
+    """Measure how often the right one scores highest of what the scene allows, at the end."""
+    good = [(recording, others) for recording in attempts(recordings) if recording.done[-1]
+            and len(others := other_instructions(recording)) > 1]
+    if not good:
+        return
+
+    def right(head: Scorer, recording: Recording, others: Sequence[str]) -> bool:
+        seen = head.trace_of(recording)
+        own = head.score(seen).scores[-1]
+        # The fallback task's prompts, as for any text that is no task.
+        return bool(own > max(
+            head.score(seen, instruction=('', text)).scores[-1] for text in others))
+
+    found.add('instruction_accuracy', name, split, fraction_over(
+        np.array([[right(head, *one) for one in good] for head in heads]),
+        [recording.episode.task_id for recording, _ in good]),
+        chance=float(np.mean([1 / (1 + len(others)) for _, others in good])),
+        seeds=[head.run.options.seed for head in heads], gallery='same_scene')
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train and measure."""
+    parser = argparse.ArgumentParser(description=__doc__.partition('\n\n')[0].strip())
+    parser.add_argument('--data', type=Path, required=True)
+    parser.add_argument('--runs', type=Path, required=True)
+    parser.add_argument('--seeds', type=int, default=3)
+    parser.add_argument('--steps', type=int, default=SuccessOptions.steps)
+    parser.add_argument('--variant', nargs='+', default=list(VARIANTS), choices=list(VARIANTS))
+    parser.add_argument('--split', nargs='+', default=['validation', *SPLITS])
+    parser.add_argument('--at-a-time', type=int, default=1)
+    parser.add_argument('--output', type=Path, default=ROOT / 'results/tabletop.json')
+    options = parser.parse_args(arguments)
+    bundle = default_bundle()
+    recipes: Recipes = {name: (options.seeds, (*VARIANTS[name], f'--steps={options.steps}'))
+                        for name in options.variant}
+    train(options.runs, recipes, options.data, bundle, options.at_a_time)
+    runs = finished(options.runs, recipes, bundle)
+    first = runs[options.variant[0]][0]
+    data, store = open_data(options.data, bundle, first.options, basis=first.basis)
+    recordings = {split: some for split in options.split
+                  if (some := load_recordings(data, store, [split]))}
+    encoder = Encoder.load(bundle, provider='cpu')
+    heads = {name: [Scorer(run, encoder) for run in some] for name, some in runs.items()}
+
+    def scores(head: Scorer) -> ScoreRecording:
+        return lambda recording: head.score(head.trace_of(recording))
+
+    variants: Mapping[str, Sequence[tuple[int, ScoreRecording]]] = {
+        **{name: [(one.run.options.seed, scores(one)) for one in some]
+           for name, some in heads.items()}, TIME_ONLY: [(0, time_alone)]}
+    found = Measured()
+    measure_detection(found, variants, recordings)
+    measure_causes(found, variants, recordings)
+    for split, some in recordings.items():
+        for name, several in heads.items():
+            measure_choice(found, name, several, some, split)
+    for row in found.rows:
+        if row['metric'] in ('auroc', 'auroc_at_end', 'instruction_accuracy'):
+            print(f"{row['split']:18s} {row['variant']:22s} {METRICS[row['metric']].label} "
+                  f"{' '.join(map(str, row['conditions'].values()))}: {row['value']:.3f} "
+                  f"[{row['low']}, {row['high']}], n {row['n']}")
+    words = ['python -m benchmarks.success.tabletop --data DATA --runs RUNS',
+             f'--seeds {options.seeds} --steps {options.steps}']
+    write_results(options.output, {
+        'rows': kept(found.rows), 'training': {
+            key: first.record['data'][key] for key in ('episodes', 'successes')},
+        'instructions': len(first.texts), 'steps': options.steps, 'seeds': options.seeds,
+        'commands': [' '.join(words)],
+        'measured': datetime.now(timezone.utc).isoformat(timespec='seconds'),
+        'load_average': [round(x, 2) for x in os.getloadavg()],
+        'warning': 'Simulated episodes; nothing of this was measured on a robot.'})
+
+
+if __name__ == '__main__':
+    main()

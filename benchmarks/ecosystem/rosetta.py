@@ -74,7 +74,7 @@ def write_contracts(folder: Path) -> Path:
     from rosetta.robots.ros2 import decoders, encoders  # noqa: F401 (older releases register so)
 
     theirs = Path(rosetta.__file__).resolve().parents[1] / 'contracts/so_101_hil.yaml'
-    for name, more in (('alone', []), ('so_101_hil', ['--robot', str(theirs)])):
+    for name, more in (('alone', []), ('so_101_hil', ['--extend', str(theirs)])):
         path = folder / f'{name}.yaml'
         hralign(['bundle', 'contract', '--output', str(path), *more])
         features = FrameLayout(list(iter_specs(load_contract(path)))).lerobot_features()

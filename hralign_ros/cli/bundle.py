@@ -94,7 +94,7 @@ def add_parts(
 
 
 def contract(
-    *, output: Path, bundle: Path | None = None, robot: Path | None = None,
+    *, output: Path, bundle: Path | None = None, extend: Path | None = None,
     parts: Sequence[str] = ('keypoints',), node: str = '/encoder', fps: int = 30, command: str,
 ) -> None:
     """
@@ -103,10 +103,10 @@ def contract(
     The first lines of the file say what the encoder has to be started with.
 
     :param output: YAML file
-    :param robot: contract of your robot, which keeps all it has; default: one of a robot without
+    :param extend: contract of your robot, which keeps all it has; default: one of a robot without
         topics, which records what the encoder says
     :param parts: of the embedding that are appended to observation.state, in this order
-    :param fps: rows of the data set a second, where no --robot says so
+    :param fps: rows of the data set a second, where no --extend says so
     """
     from hralign_ros.runtime import default_bundle, load_bundle, rosetta_contract
     from hralign_ros.runtime.parts import choose_parts
@@ -115,7 +115,7 @@ def contract(
     chosen = choose_parts(parts, loaded, 'attention')
     views = loaded.manifest.views
     made = rosetta_contract.make_contract(
-        chosen, views, robot=rosetta_contract.read_robot(robot, fps=fps), node=node)
+        chosen, views, robot=rosetta_contract.read_robot(extend, fps=fps), node=node)
     output.write_text(rosetta_contract.contract_text(
         made, chosen, bundle=bundle, node=node, command=command), 'utf-8')
     size = sum(part.size for part in chosen) * len(views)

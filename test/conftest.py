@@ -30,6 +30,7 @@ _TORCH = (*_VIDEOS, 'torch', 'torchvision', 'timm', 'onnxscript', 'transformers'
 _ROS = ('rclpy', 'hralign_msgs')
 NEEDED = {**dict.fromkeys(('nodes', 'faults', 'fuzz'), (*_ROS, 'onnx')), 'doctor': _ROS,
           'data': _VIDEOS, 'review': (*_VIDEOS, 'onnx'), 'simulation': _VIDEOS,
+          'lerobot_plugin': ('lerobot', 'lerobot_policy_hralign'),
           'results': _TORCH, 'shipped': (*_ROS, *_TORCH),
           **dict.fromkeys(('calibration', 'cli', 'evaluation', 'export', 'models', 'training'),
                           _TORCH)}

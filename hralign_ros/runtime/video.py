@@ -425,13 +425,14 @@ def _needed(packets: Iterable[Any], wanted: Collection[int]) -> Iterator[Any]:
     group: list[Any] = []
     for packet in packets:
         if (packet.is_keyframe or not packet.size) and group:
-            there = {one.pts for one in group}
-            if left & there:
-                if min(left & there) < group[0].pts:
+            places = [place for place, one in enumerate(group) if one.pts in left]
+            if places:
+                if min(group[place].pts for place in places) < group[0].pts:
                     yield from before
-                yield from group
-                left -= there
-                before = []
+                # A frame depends on nothing that is stored behind it.
+                yield from group[:places[-1] + 1]
+                left -= {one.pts for one in group}
+                before = group[places[-1] + 1:]
             else:
                 before = group
             group = []

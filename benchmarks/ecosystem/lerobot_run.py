@@ -1,0 +1,80 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Run LeRobot's own code on a labelled data set, with our plugin; results/ecosystem.json.
+
+    python -m benchmarks.ecosystem.lerobot_run --python LEROBOT/bin/python DATASET
+
+LEROBOT is a virtual environment with `lerobot[dataset]` 0.6, gym-hil, hralign_ros[label] and
+lerobot_policy_hralign. DATASET is a LeRobot data set with cameras wrist and third_person, such as
+`hralign data export lerobot` writes; it is labelled first, by `hralign data label --stamp` in
+that environment, and the copy of it is what is labelled.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+import resource
+import shutil
+import subprocess
+import tempfile
+import time
+from typing import Any
+
+from benchmarks.ecosystem.measure import record, RESULTS
+from benchmarks.pages import ROOT
+
+INSIDE = ROOT / 'benchmarks/ecosystem/lerobot_inside.py'
+
+
+def label(python: Path, root: Path, cache: Path) -> dict[str, Any]:
+    """
+    Label a data set in LeRobot's environment, and time it.
+
+    On a computer that does other work, too, seconds of the clock say little. So the rate is also
+    what two cores would do with the processor time that it took.
+    """
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    done = subprocess.run(
+        [python, '-m', 'hralign_ros.cli', 'data', 'label', root, '--stamp', '--features', cache,
+         '--device', 'cpu', '--workers', '2'], check=True, capture_output=True, text=True)
+    took, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(done.stdout, flush=True)
+    info = json.loads((root / 'meta/info.json').read_text('utf-8'))
+    seconds = info['total_frames'] / info['fps']
+    processor = sum(getattr(after, name) - getattr(before, name)
+                    for name in ('ru_utime', 'ru_stime'))
+    return {'frames': info['total_frames'], 'seconds': seconds, 'took_s': round(took, 1),
+            'processor_s': round(processor, 1), 'times': round(seconds / took, 2),
+            'times_of_two_cores': round(2 * seconds / processor, 1),
+            'load_average': [round(one, 1) for one in os.getloadavg()]}
+
+
+def main() -> None:
+    """Run everything; print it and record it."""
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser.add_argument('dataset', type=Path)
+    parser.add_argument('--python', type=Path, required=True, help="of LeRobot's environment")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix='lerobot_') as folder:
+        root = Path(folder) / 'data'
+        shutil.copytree(given.dataset, root)
+        rate = label(given.python, root, Path(folder) / 'cache')
+        print(json.dumps(rate), flush=True)
+        done = subprocess.run([given.python, INSIDE, root, folder], check=True, text=True,
+                              stdout=subprocess.PIPE)
+    found = json.loads(done.stdout.splitlines()[-1])
+    print(json.dumps(found))
+    version = found['version']
+    programs = [f'LeRobot data set and RA-BC {version}', f'LeRobot reward models {version}',
+                f'LeRobot HIL-SERL {version}']
+    record('python -m benchmarks.ecosystem.lerobot_run --python LEROBOT/bin/python DATASET',
+           consumers=programs, without_glue=programs, facts={
+               'label_times_real_time': rate})
+    print(RESULTS)
+
+
+if __name__ == '__main__':
+    main()

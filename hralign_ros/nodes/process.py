@@ -12,7 +12,7 @@ import time
 import traceback
 from typing import Any, TypeVar
 
-from hralign_ros.nodes.rclpy_compatibility import RCLError
+from hralign_ros.nodes.rclpy_compatibility import destroy_half_made_nodes, RCLError
 from hralign_ros.runtime.errors import HralignError
 import rclpy
 from rclpy.duration import Duration
@@ -138,6 +138,7 @@ def run_node(
             executor.shutdown(timeout_sec=1.0)
         if node is not None:
             node.destroy_node()
+        destroy_half_made_nodes()
         rclpy.try_shutdown()
     if problem:
         print(f'{name}: {problem}', file=sys.stderr)

@@ -9,6 +9,8 @@ The only module that touches what rclpy does not publish, and the releases that 
   (Kilted) refuses it: delete the override with the last distribution before Kilted.
 - rclpy 3 (Humble) has the callbacks of middleware events in another module, no service for log
   levels, and no callbacks before and after parameters are set; all came with 4 (Iron).
+- rclpy 9 (Kilted) destroys what nodes are left when it shuts down, also one whose constructor
+  raised, with a destroy_node of ours that frees what is not there yet.
 - No release publishes its error class, nor tells a node its own lifecycle state, nor which
   parameters it was given.
 
@@ -27,6 +29,7 @@ from rclpy.lifecycle import LifecycleNode as RclpyLifecycleNode
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.utilities import get_default_context
 
 # The first release that refuses transitions which are not available.
 REFUSES_TRANSITIONS = (8, 0, 0)
@@ -55,6 +58,19 @@ def rclpy_version() -> tuple[int, ...]:
 def parameter_overrides(node: Node) -> dict[str, Any]:
     """Give the values that files and the command line hold for a node, declared or not."""
     return {name: parameter.value for name, parameter in node._parameter_overrides.items()}
+
+
+def destroy_half_made_nodes() -> None:
+    """
+    Destroy the nodes that are left before rclpy shuts down, as rclpy alone would.
+
+    To be called once the finished nodes are destroyed. With rclpy 9 a wrong parameter ended in an
+    AttributeError of destroy_node, and its reason was lost.
+    """
+    left = getattr(get_default_context(), '_Context__node_weak_ref_list', ())
+    for node in [reference() for reference in left]:
+        if node is not None:
+            Node.destroy_node(node)
 
 
 class ParameterCallbacks:

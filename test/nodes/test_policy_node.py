@@ -188,12 +188,13 @@ def test_other_embeddings_are_refused(stage: Stage, policy: Path) -> None:
     lines = [line.replace('spatial.onnx: ', 'spatial.onnx: 0')
              for line in stage.encoder.identity.lines]
     stage.inform(embedding_sha256='f' * 64, ingredients=lines, bundle_path='/elsewhere')
+    # From the start: an embedding on its way when ~/info is right again would be a good one.
+    stage.changes = {'embedding_sha256': 'e' * 64}
     said = held(stage, policy)
     assert 'learnt from other embeddings' in said and '/elsewhere' in said
     assert 'basis of spatial and keypoints (spatial.onnx is 0' in said and 'visual' not in said
     stage.wait_error('policy', 'Load the bundle that it learnt from')
     stage.inform(bundle_sha256='f' * 64)
-    stage.changes = {'embedding_sha256': 'e' * 64}
     stage.harness.wait(lambda: 'embedding_sha256 of the embedding is eeeeeeeeeeee' in stage.state,
                        'the reason', stage.process)
     assert not stage.twists
@@ -242,10 +243,11 @@ def test_another_precision_is_a_warning(stage: Stage, policy: Path) -> None:
 def test_a_policy_that_says_its_bundle_alone(stage: Stage, tmp_path: Path) -> None:
     """Guards policies of before: they take embeddings of their very bundle."""
     stage.inform(bundle_sha256='f' * 64, bundle_path='/elsewhere')
+    # From the start, as above.
+    stage.changes = {'bundle_sha256': 'e' * 64}
     said = held(stage, write_robot_policy(tmp_path / 'policy', embedding=None))
     assert 'learnt from the bundle' in said and '/elsewhere' in said
     stage.inform()
-    stage.changes = {'bundle_sha256': 'e' * 64}
     stage.harness.wait(lambda: 'bundle_sha256 of the embedding is eeeeeeeeeeee' in stage.state,
                        'the reason', stage.process)
     assert not stage.twists

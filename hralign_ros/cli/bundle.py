@@ -111,6 +111,8 @@ def contract(
     from hralign_ros.runtime import default_bundle, load_bundle, rosetta_contract
     from hralign_ros.runtime.parts import choose_parts
 
+    rosetta_contract.require_writable(output)
+    node = rosetta_contract.check_node(node)
     loaded = load_bundle(bundle or default_bundle())
     chosen = choose_parts(parts, loaded, 'attention')
     views = loaded.manifest.views

@@ -115,7 +115,12 @@ def fetch_weights(name: str) -> Path:
             f'backbone {name}: {spec.hub} cannot be had ({first_line(error)}). Where there is no '
             f'network, bring {_FILE} of that repository and give it as --weights') from error
     stated = path.resolve().name
-    if _SHA256.fullmatch(stated) and (found := _hash(path)) != stated:
+    if not _SHA256.fullmatch(stated):
+        raise ModelError(
+            f'{path}: the cache of the hub keeps no hash beside it, as where a disk has no '
+            'symbolic links, so that it cannot be checked. Check it yourself and give it as '
+            '--weights')
+    if (found := _hash(path)) != stated:
         raise ModelError(
             f'{path}: its SHA-256 is {found[:12]}... and the hub states {stated[:12]}...; the '
             'file is damaged. Delete it and fetch it again')

@@ -42,8 +42,9 @@ class Recording:
         if word == 'record' and not self._paused:
             self._paused = self.since is not None
             self.since = now if self.since is None else None
-        elif word in ('save', 'delete', 'exit') and self._paused:
-            self._paused = False
+        elif word in ('save', 'delete', 'exit'):
+            # Whatever was taken for a beginning: nothing runs once one is saved or deleted.
+            self.since, self._paused = None, False
 
 
 def words_for(success: bool, wish: str) -> tuple[str, ...]:

@@ -9,7 +9,9 @@ state, so the embedding is appended to what the robot's own contract has there.
 """
 
 from collections.abc import Mapping, Sequence
+import json
 from pathlib import Path
+import re
 from typing import Any
 
 from hralign_ros.runtime.errors import HralignError
@@ -30,8 +32,8 @@ RESULT_NAMES = ('probability', 'probability_valid', 'progress', 'progress_valid'
 TOLERANCE_MS = 500
 _NEWEST = {'reliability': 'reliable', 'history': 'keep_last', 'depth': 1}
 _KEPT = _NEWEST | {'durability': 'transient_local'}
-_HEADER = """\
-# A contract of rosetta, written by
+_FIRST_LINE = '# A contract of rosetta, written by'
+_HEADER = _FIRST_LINE + """
 #     {command}
 # The encoder publishes what stands here when it is started with
 #     ros2 run hralign_ros encoder_node --ros-args {node}-p autostart:=true \\
@@ -68,7 +70,7 @@ def make_contract(
         'align': _fresh(), 'select': names}
     made = {key: value for key, value in robot.items() if not str(key).startswith('x-')}
     observations = dict(made.get('observations') or {})
-    state = observations.get(STATE, [])
+    state = observations.get(STATE) or []
     sources = [dict(source) for source in (state if isinstance(state, list) else [state])]
     for source in sources:
         channel = source.get('channel') or {}
@@ -121,11 +123,47 @@ def read_robot(path: Path | None, *, fps: int) -> dict[str, Any]:
         raise ContractError(f'{path} is no YAML: {str(error).splitlines()[0]}') from error
     if not isinstance(read, dict) or 'robot_type' not in read:
         raise ContractError(f'{path} is no contract of rosetta: robot_type is missing')
+    try:
+        json.dumps(read, default=str)
+    except (ValueError, RecursionError) as error:
+        raise ContractError(f'{path}: an alias in it refers to what it is in') from error
     for section in ('observations', 'info', 'rewards', 'signals', 'tasks'):
-        if not isinstance(read.get(section, {}), dict):
+        # An empty section is none.
+        if not isinstance(read.get(section) or {}, dict):
             raise ContractError(f"{path}: '{section}' is no mapping of keys, which rosetta 0.2 "
                                 'and later want')
+    if not isinstance(read.get('adjunct') or [], list):
+        raise ContractError(f"{path}: 'adjunct' is no list of channels")
+    state = (read.get('observations') or {}).get(STATE) or []
+    for source in state if isinstance(state, list) else [state]:
+        if not isinstance(source, dict) or not isinstance(source.get('channel') or {}, dict):
+            raise ContractError(f'{path}: {STATE} is {str(source)[:60]!r}; needed is a source, or '
+                                'a list of them, each a mapping with a mapping `channel`')
     return read
+
+
+def require_writable(output: Path) -> None:
+    """
+    Refuse to write over what is no contract of ours, such as the robot's own.
+
+    :raises ContractError: there is something else.
+    """
+    if output.is_dir() or (output.exists() and not output.read_bytes().startswith(
+            _FIRST_LINE.encode())):
+        raise ContractError(f'{output} is there already and was not written by this command; '
+                            'name another file')
+
+
+def check_node(node: str) -> str:
+    """
+    Check the full name of the encoder's node.
+
+    :raises ContractError: it is none; topics would be named after it.
+    """
+    if not re.fullmatch(r'(/[A-Za-z_][A-Za-z0-9_]*)+', node):
+        raise ContractError(f"node is '{node}'; needed is its full name, as /encoder or "
+                            '/robot1/encoder')
+    return node
 
 
 def contract_text(

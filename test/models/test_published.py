@@ -243,6 +243,21 @@ def test_a_file_that_is_not_what_the_hub_states(tmp_path, hub):
     assert found.returncode and 'the file is damaged' in found.stderr, found.stderr
 
 
+def test_a_cache_that_keeps_no_hash(tmp_path, hub):
+    """
+    A damaged file was used where the cache has no symbolic links, whose targets are hashes.
+
+    The comparison was left out there without a word.
+    """
+    _, address = hub
+    assert load_from(address, tmp_path / 'home').returncode == 0
+    link, = (tmp_path / 'home').rglob('snapshots/*/model.safetensors')
+    link.unlink()
+    link.write_bytes(b'damaged')
+    found = load_from('http://127.0.0.1:9', tmp_path / 'home')
+    assert found.returncode and 'keeps no hash beside it' in found.stderr, found.stderr
+
+
 def test_no_network(tmp_path):
     """Guards a robot without a network: one sentence that says what to bring."""
     found = load_from('http://127.0.0.1:9', tmp_path / 'home')

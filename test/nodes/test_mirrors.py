@@ -445,12 +445,18 @@ def test_an_array_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(('words', 'since'), [
-    ('', None), ('save delete exit', None), ('record', 0), ('record save', 0),
+    ('', None), ('save delete exit', None), ('record', 0), ('record save', None),
     ('record record', None), ('record record record', None), ('record record save', None),
     ('record record save record', 3), ('record record delete record', 3),
     ('record record exit', None)])
 def test_what_a_recorder_does(words: str, since: int | None) -> None:
-    """As crisp_gym reads the words: waiting, recording, paused until it is saved or deleted."""
+    """
+    As crisp_gym reads the words: waiting, recording, paused until it is saved or deleted.
+
+    An encoder that started within a recording took the `record` that ended it for a beginning, and
+    at its next SUCCESS said `record` to a recorder that waited, which began to record. So `save`
+    and `delete` say that none runs, whatever was heard before.
+    """
     recording = Recording()
     for now, word in enumerate(words.split()):
         recording.hear(word, now)

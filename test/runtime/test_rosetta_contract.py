@@ -10,10 +10,12 @@ from typing import Any
 from hralign_ros.nodes.values_by_name import embedding_values, RESULT_FIELDS
 from hralign_ros.runtime.parts import EmbeddingPart
 from hralign_ros.runtime.rosetta_contract import (
+    check_node,
     contract_text,
     ContractError,
     make_contract,
     read_robot,
+    require_writable,
     RESULT_NAMES,
     STATE,
 )
@@ -115,3 +117,46 @@ def test_what_cannot_be_added_to(tmp_path: Path, old: str, new: str, says: str) 
     assert old in ROBOT
     with pytest.raises(ContractError, match=says):
         make_contract(PARTS, VIEWS, robot=robot(tmp_path, ROBOT.replace(old, new, 1)))
+
+
+@pytest.mark.parametrize(('text', 'says'), [
+    ('robot_type: arm\nobservations: {observation.state: text}', 'needed is a source'),
+    ('robot_type: arm\nobservations: {observation.state: [a, b]}', 'needed is a source'),
+    ('robot_type: arm\nobservations: {observation.state: {channel: /js}}', 'needed is a source'),
+    ('robot_type: arm\nadjunct: abc', "'adjunct' is no list"),
+    ('robot_type: &a [*a]', 'refers to what it is in'),
+    ('robot_type: arm\ninfo: text', "'info' is no mapping")])
+def test_a_contract_of_another_form(tmp_path: Path, text: str, says: str) -> None:
+    """Guards hand-written contracts: these ended in a traceback, or as a list of letters."""
+    (tmp_path / 'robot.yaml').write_text(text, 'utf-8')
+    with pytest.raises(ContractError, match=says):
+        read_robot(tmp_path / 'robot.yaml', fps=30)
+
+
+def test_an_empty_section_is_none(tmp_path: Path) -> None:
+    """`info:` with nothing behind it was refused as no mapping."""
+    (tmp_path / 'robot.yaml').write_text(
+        'robot_type: arm\ninfo:\nobservations: {observation.state: }\n', 'utf-8')
+    made = make_contract(PARTS, VIEWS, robot=read_robot(tmp_path / 'robot.yaml', fps=30))
+    assert 'hralign.result' in made['info'] and made['observations'][STATE]['select']
+
+
+def test_nothing_else_is_written_over(tmp_path: Path) -> None:
+    """With the robot's contract as --output, its comments and its own keys were lost."""
+    path = tmp_path / 'robot.yaml'
+    path.write_text(ROBOT, 'utf-8')
+    for wrong in (path, tmp_path):
+        with pytest.raises(ContractError, match='name another file'):
+            require_writable(wrong)
+    ours = tmp_path / 'ours.yaml'
+    ours.write_text(contract_text(make_contract(PARTS, VIEWS, robot=read_robot(path, fps=30)),
+                                  PARTS, bundle=None, node='/encoder', command='it'), 'utf-8')
+    require_writable(ours)
+    require_writable(tmp_path / 'new.yaml')
+
+
+@pytest.mark.parametrize('node', ['', 'encoder', '/a b', '/robot1/', '//encoder'])
+def test_a_node_by_no_full_name(node: str) -> None:
+    """Guards topics such as /robot1//success, which nobody publishes."""
+    with pytest.raises(ContractError, match='/robot1/encoder'):
+        check_node(node)

@@ -11,7 +11,7 @@ its neighbours on it, by the time at which it was received. A value that is not 
 in its curve.
 """
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,14 +22,14 @@ from hralign_ros.data.bag_files import (
     BagReader,
     find_bags,
     MessageTypes,
-    PARTIAL,
     RawMessage,
 )
-from hralign_ros.data.labels import LABELS
+from hralign_ros.data.bag_labels import LabelTables
+from hralign_ros.data.labels import Label
 from hralign_ros.runtime.decision import Decision, Status
 from hralign_ros.runtime.errors import DataError, FrameError, import_package, install_line
 from hralign_ros.runtime.images import decode_message, stored_mosaic
-from hralign_ros.runtime.labels import Label, read_labels, SUCCESS
+from hralign_ros.runtime.labels import BY_HAND, DISCARD, FAILURE, SUCCESS
 from hralign_ros.runtime.report import Report
 import numpy as np
 
@@ -74,33 +74,66 @@ def export_rerun(source: Path, output: Path, *, report: Report = print) -> list[
     """
     Write an .rrd file for each bag.
 
-    labels.csv beside a bag says how its episode ended.
+    labels.csv says how an episode ended, as in the import of bags: it lies in the folder of bags,
+    or between it and the bag. A file of labels that cannot be read, and a bag that cannot be shown
+    beside others that can, are reported and left out.
 
     :param source: folder with bags in it, or a bag.
     :param output: folder of the files; made where it is not there.
     :returns: the files.
-    :raises DataError: rerun is not installed, there is no bag, a bag has nothing that is shown, or
-        a file is there already.
+    :raises DataError: rerun is not installed, there is no bag, two bags have one name, a file is
+        there already, or no bag has anything that is shown.
     """
     import_rerun()
     bags = find_bags(source)
-    types, written = MessageTypes(), []
-    for bag in bags:
-        path = output / f'{bag.name}.rrd'
-        if path.exists():
-            raise DataError(f'{path} is there already; name another folder, or delete it')
-    for bag in bags:
-        path = output / f'{bag.name}.rrd'
+    paths = _paths(bags, output)
+    tables = LabelTables(Path(source).absolute(), bags)
+    types, written, said = MessageTypes(), [], set()
+    for path, bag in paths.items():
+        try:
+            label = tables.of(bag).whole
+        except DataError as error:
+            label = Label()
+            if str(error) not in said:
+                report(f'{error}; the bags are shown without it')
+            said.add(str(error))
         path.parent.mkdir(parents=True, exist_ok=True)
-        conversion = _Conversion(bag, types)
+        conversion = _Conversion(bag, label, types)
         try:
             conversion.run(path)
+        except DataError as error:
+            path.unlink(missing_ok=True)
+            if len(bags) == 1:
+                raise
+            report(f'{error}; skipped')
+            continue
         except BaseException:
             path.unlink(missing_ok=True)
             raise
         written.append(path)
         report(f'{path}: ' + conversion.summary())
+    if not written:
+        raise DataError(f'{source}: none of its {len(bags)} bags can be shown; the lines above '
+                        'say why')
     return written
+
+
+def _paths(bags: Sequence[Bag], output: Path) -> dict[Path, Bag]:
+    """
+    Name the file of each bag.
+
+    :raises DataError: it is there already, or would be another bag's, too.
+    """
+    paths: dict[Path, Bag] = {}
+    for bag in bags:
+        path = output / f'{bag.name}.rrd'
+        if path.exists():
+            raise DataError(f'{path} is there already; name another folder, or delete it')
+        other = paths.setdefault(path, bag)
+        if other is not bag:
+            raise DataError(f'{other.path} and {bag.path} would both be {path}; rename one of '
+                            'them, or name a single bag as the source')
+    return paths
 
 
 @dataclass
@@ -108,6 +141,7 @@ class _Conversion:
     """From one bag to one recording."""
 
     bag: Bag
+    label: Label
     types: MessageTypes
     # Kind of each topic that was logged, in the order in which they occur.
     topics: dict[str, str] = field(default_factory=dict)
@@ -209,10 +243,8 @@ class _Conversion:
                 self._number(f'{topic}.{name}', getattr(result, name), getattr(result, flag))
         duration = getattr(result, LATENCY)
         self._number(f'{topic}.{LATENCY}', duration.sec + duration.nanosec * 1e-9, True)
-        self._state(f'{topic}.decision', Decision(result.decision).name)
-        bits = Status(result.status)
-        self._state(f'{topic}.status', ', '.join(str(bit.name) for bit in Status if bit & bits)
-                    or 'OK')
+        self._state(f'{topic}.decision', _decision(result.decision))
+        self._state(f'{topic}.status', _status(result.status))
         episode = f'{result.episode_id.sec}.{result.episode_id.nanosec:09d}'
         self._state(f'{topic}.task', f'{result.task} ({episode})' if result.task else '')
 
@@ -254,28 +286,38 @@ class _Conversion:
 
     def _label(self) -> None:
         """Show how the episode ended, where labels.csv says so."""
-        label = find_label(self.bag)
-        if label is None:
+        label = self.label
+        if not label.discard and label.success is None:
             return
-        begin, end = self._first, self._last
-        if label.success == SUCCESS and label.time_s is not None:
-            end = begin + round(label.time_s * 1e9)
+        outcome = DISCARD if label.discard else SUCCESS if label.success else FAILURE
+        # A bag without images has only the time of its last message.
+        end = self._last or self._stamp
+        since_s = label.success_s if label.success else label.failed_s
+        if since_s is not None and self._last:
+            # A time behind the last image is a slip, and may be too large for a stamp.
+            end = self._first + round(min(since_s * 1e9, self._last - self._first))
         self._at(end, end - self._behind)
-        said = ': '.join(filter(None, (f'{label.success}, says {label.by}', label.note)))
-        self._recording.log(LABEL, self.rr.StateChange(state=label.success),
-                            self.rr.TextLog(said))
+        by, note = label.word('by', BY_HAND), label.word('note')
+        said = ': '.join(filter(None, (f'{outcome}, says {by}', note)))
+        self._recording.log(LABEL, self.rr.StateChange(state=outcome), self.rr.TextLog(said))
         self.topics[LABEL] = ''
-        self._recording.send_property('label', self.rr.AnyValues(
-            success=label.success, by=label.by, note=label.note))
+        self._recording.send_property(
+            'label', self.rr.AnyValues(success=outcome, by=by, note=note))
 
 
-def find_label(bag: Bag) -> Label | None:
-    """Find what labels.csv says of a bag's episode, in the folder of bags or in one above it."""
-    for folder in bag.path.parents:
-        if (folder / LABELS).is_file():
-            name = bag.path.relative_to(folder).as_posix().removesuffix(PARTIAL)
-            return read_labels(folder).get(name)
-    return None
+def _decision(number: int) -> str:
+    """Name a decision; one of a later version is its number."""
+    try:
+        return Decision(number).name
+    except ValueError:
+        return str(number)
+
+
+def _status(number: int) -> str:
+    """Name the bits of a status; those of a later version are a number."""
+    names = [str(bit.name) for bit in Status if bit & number]
+    rest = number & ~sum(Status)
+    return ', '.join(names + ([str(rest)] if rest else [])) or 'OK'
 
 
 def make_blueprint(topics: Mapping[str, str], shown: Set[str]) -> Any:

@@ -16,8 +16,8 @@ a folder without it is not whole, and is made anew. So an import that was stoppe
 later bags are added, while labels are read anew each time.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from hashlib import sha256
 import json
 import os
@@ -25,11 +25,11 @@ from pathlib import Path
 import re
 import shutil
 from typing import Any
-import unicodedata
 
 from hralign_ros.data.bag_conversion import BagConversion, BagOptions
 from hralign_ros.data.bag_files import Bag, find_bags, MessageTypes, PARTIAL
-from hralign_ros.data.labels import Label, LABELS, read_labels
+from hralign_ros.data.bag_labels import BagLabels, LabelTables
+from hralign_ros.data.labels import Label, LABELS
 from hralign_ros.data.manifest import DataError, Episode, FILE_NAME, read_manifest, slug
 from hralign_ros.data.skipped import Faults
 from hralign_ros.runtime.report import Progress, Report
@@ -70,7 +70,7 @@ def read_rosbags(
     faults = Faults() if faults is None else faults
     output = output.absolute()
     bags = find_bags(source)
-    tables = _Tables(Path(source).absolute(), bags)
+    tables = LabelTables(Path(source).absolute(), bags)
     types = MessageTypes()
     episodes: dict[str, Episode] = {}
     done: set[Path] = set()
@@ -154,72 +154,10 @@ def _identifier(name: str) -> str:
     return name.replace('#', '%23')
 
 
-# Labels.
-
-@dataclass(frozen=True)
-class _Labels:
-    """
-    What labels.csv says of a bag.
-
-    :param whole: of the bag as one episode.
-    :param parts: of those that it says begin and end somewhere, by name.
-    :param others: of episodes that something else cuts out of it, by name.
-    """
-
-    whole: Label = Label()
-    parts: Mapping[str, Label] = field(default_factory=dict)
-    others: Mapping[str, Label] = field(default_factory=dict)
-
-    def for_episode(self, name: str) -> Label:
-        """Return the label of an episode; '': of the whole bag."""
-        if not name:
-            return self.whole
-        return self.parts.get(name) or self.others.get(name) or Label()
-
-
-class _Tables:
-    """The files of labels from the source down to each bag; the nearest counts."""
-
-    def __init__(self, source: Path, bags: Sequence[Bag]) -> None:
-        self.top = source.parent if any(bag.path == source for bag in bags) else source
-        self._tables: dict[Path, dict[str, Label]] = {}
-        self._used: set[tuple[Path, str]] = set()
-
-    def of(self, bag: Bag) -> _Labels:
-        """Find what is said of a bag."""
-        for folder in bag.path.parents:
-            if folder not in self._tables:
-                self._tables[folder] = read_labels(folder / LABELS)
-            table = self._tables[folder]
-            if table:
-                return self._choose(folder, table, bag)
-            if folder == self.top:
-                break
-        return _Labels()
-
-    def _choose(self, folder: Path, table: Mapping[str, Label], bag: Bag) -> _Labels:
-        name = bag.path.relative_to(folder).as_posix()
-        name = name.removesuffix(PARTIAL) if bag.path.is_dir() \
-            else (bag.path.relative_to(folder).parent / bag.name.rpartition('/')[2]).as_posix()
-        name = unicodedata.normalize('NFC', name)
-        parts = {episode: label for episode, label in table.items()
-                 if label.span_s and label.word('bag', episode) == name}
-        others = {episode.removeprefix(f'{name}/'): label for episode, label in table.items()
-                  if episode.startswith(f'{name}/')}
-        self._used |= {(folder, one) for one in (
-            name, *parts, *(f'{name}/{episode}' for episode in others))}
-        return _Labels(table.get(name, Label()), parts, others)
-
-    def unused(self) -> list[tuple[str, str]]:
-        """List what is said of bags that are not there."""
-        return [(str(folder / LABELS), name) for folder, table in self._tables.items()
-                for name in table if (folder, name) not in self._used]
-
-
 # From a bag to its record.
 
 def _record(
-    bag: Bag, output: Path, options: BagOptions, labels: _Labels, types: MessageTypes,
+    bag: Bag, output: Path, options: BagOptions, labels: BagLabels, types: MessageTypes,
 ) -> tuple[dict[str, Any], bool]:
     """Return what is known of a bag's episodes, and whether it was there already."""
     spans = {name: list(label.span_s) for name, label in labels.parts.items()}

@@ -155,6 +155,114 @@ def test_a_bag_with_nothing_to_show(tmp_path):
     assert not list(tmp_path.glob('out/*'))
 
 
+def labels_of(path):
+    """List what a recording says of its episode."""
+    return [text for _, (text,) in rows(path, '/label', 'TextLog:text')]
+
+
+def test_labels_are_found_as_the_import_finds_them(tmp_path):
+    """
+    A row names a bag by its path from the file, and nothing above the source is looked at.
+
+    Export and import each had a way of their own: the rows `day1/first`, for a bag in a folder,
+    and `x`, for a lone x.mcap, were right for the import, and the export found no label. It also
+    went up to the root of the disk, and took any labels.csv on the way for its own.
+    """
+    pytest.importorskip('rerun', reason=RERUN)
+    source = tmp_path / 'bags'
+    bags.write(source / 'day1/first', bags.images(frames=3))
+    bags.write(tmp_path / 'made', bags.images(frames=3))
+    storage, = (path for path in (tmp_path / 'made').iterdir() if path.suffix != '.yaml')
+    lone = source / 'day2' / f'x{storage.suffix}'
+    lone.parent.mkdir()
+    storage.rename(lone)
+    (source / 'labels.csv').write_text(
+        'episode,success,failed_s\nday1/first,no,0.1\n', encoding='utf-8')
+    (lone.parent / 'labels.csv').write_text('episode,success,note\nx,yes,by eye\n')
+    (tmp_path / 'labels.csv').write_text('image,class\n1.jpg,cat\n')
+    first, second = export_rerun(source, tmp_path / 'out', report=lambda line: None)
+    assert labels_of(first) == ['failure, says human:by hand']
+    assert labels_of(second) == ['success, says human:by hand: by eye']
+    assert rows(first, '/label', 'StateChange:state') == [(bags.stamp_of(1), ['failure'])]
+    said = []
+    export_rerun(source / 'day1', tmp_path / 'more', report=said.append)
+    assert labels_of(tmp_path / 'more/first.rrd') == [] and len(said) == 1
+
+
+def test_a_file_of_labels_that_cannot_be_read(source, tmp_path):
+    """
+    It is told once, and the recordings are whole.
+
+    It used to be read when a recording was nearly done: that one was deleted, with a message of
+    columns, and no further bag was converted.
+    """
+    pytest.importorskip('rerun', reason=RERUN)
+    bags.write(source / 'second', bags.images(frames=3))
+    (source / 'labels.csv').write_text('image,class\n1.jpg,cat\n')
+    said = []
+    paths = export_rerun(source, tmp_path / 'out', report=said.append)
+    assert [path.name for path in paths] == ['first.rrd', 'second.rrd']
+    assert [line for line in said if 'without it' in line] == [said[0]]
+    assert 'labels.csv: columns are image, class' in said[0]
+    assert len(rows(paths[0], ATTENTION, ':blob')) == 10 and not labels_of(paths[0])
+
+
+def test_a_label_behind_the_last_image(source, tmp_path):
+    """A time of more seconds than a stamp can hold ended with a traceback; it is a slip."""
+    pytest.importorskip('rerun', reason=RERUN)
+    (source / 'labels.csv').write_text('episode,success,time_s\nfirst,success,1e300\n')
+    path, = export_rerun(source, tmp_path / 'out', report=lambda line: None)
+    (time, _), = rows(path, '/label', 'StateChange:state')
+    assert bags.stamp_of(9) <= time <= bags.stamp_of(9, 'wrist')
+
+
+def test_two_bags_of_one_name(tmp_path):
+    """
+    They are refused before the work.
+
+    A recorder that was killed leaves `a.partial`. Beside a bag `a` both were written to a.rrd: the
+    second took the first one's place, and both were reported.
+    """
+    pytest.importorskip('rerun', reason=RERUN)
+    for name in ('a', 'b'):
+        bags.write(tmp_path / 'bags' / name, bags.images(frames=3))
+    (tmp_path / 'bags/b').rename(tmp_path / 'bags/a.partial')
+    with pytest.raises(DataError, match=r'a and .*a\.partial would both be .*a\.rrd; rename'):
+        export_rerun(tmp_path / 'bags', tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_bag_with_nothing_to_show_among_others(source, tmp_path, capsys):
+    """One such bag ended the command, and what came behind it was never made."""
+    pytest.importorskip('rerun', reason=RERUN)
+    for name in ('early', 'late'):
+        bags.write(tmp_path / 'moves' / name, bags.moves(2))
+    bags.write(source / 'arm', bags.moves(2))
+    words = ['data', 'export', 'rerun', str(source), '--output', str(tmp_path / 'out')]
+    assert main(words) == 0
+    assert 'nothing in it that is shown' in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / 'out').iterdir()] == ['first.rrd']
+    words[3] = str(tmp_path / 'moves')
+    assert main(words) == 1
+    assert 'none of its 2 bags can be shown' in capsys.readouterr().err
+
+
+def test_numbers_of_a_later_version(tmp_path):
+    """
+    An unknown decision and an unknown bit of the status are shown as numbers.
+
+    The decision ended with a traceback, and the status said OK.
+    """
+    pytest.importorskip('rerun', reason=RERUN)
+    one = bags.success(bags.stamp_of(0), bags.START, TASK)
+    one.decision, one.status = 9, 64 + 8
+    bags.write(tmp_path / 'bag', [
+        *bags.images(frames=3), (RESULT, one, bags.stamp_of(0) + LATE)])
+    path, = export_rerun(tmp_path / 'bag', tmp_path / 'out', report=lambda line: None)
+    assert [value for lane in ('decision', 'status') for _, value in rows(
+        path, f'{RESULT}.{lane}', 'StateChange:state')] == [['9'], ['OUT_OF_DISTRIBUTION, 64']]
+
+
 def test_without_rerun(source, tmp_path, monkeypatch, capsys):
     """One sentence says what is missing, and that ROS's environment is no place for it."""
     monkeypatch.setitem(sys.modules, 'rerun', None)

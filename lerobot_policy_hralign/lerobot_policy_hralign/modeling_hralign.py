@@ -46,10 +46,11 @@ class HralignRewardModel(PreTrainedRewardModel):
 
         :param batch: images by key, floating point in [0, 1] or uint8: [B, 3, H, W] for successive
             frames, [B, T, 3, H, W] for clips, or [3, H, W] for one; `task`, one text or B; where
-            there are any, `timestamp` [B] in seconds and `episode_index` [B].
+            there are any, `timestamp` [B] in seconds and `episode_index` [B]. `timestamp` [B, T]
+            says when each frame of a clip was taken; without it they are 1 / fps apart.
         :returns: float32 [B]; NaN where the bundle says nothing.
         :raises KeyError: there are no images of a camera.
-        :raises ValueError: images of another form, or no instruction.
+        :raises ValueError: images of another form, clips without frames, or no instruction.
         """
         images = self.player.present(batch)
         images = {view: value if value.ndim > 3 else value[None]
@@ -57,29 +58,46 @@ class HralignRewardModel(PreTrainedRewardModel):
         count = {len(value) for value in images.values()}
         if len(count) != 1:
             raise ValueError(f'the cameras have {sorted(count)} rows; needed is one number')
+        rows = count.pop()
         tasks = batch.get(self.config.task_key) or ''
         rewards = [
             self._row({view: value[row] for view, value in images.items()},
                       tasks if isinstance(tasks, str) else tasks[row],
-                      _at(batch.get('timestamp'), row), _at(batch.get('episode_index'), row))
-            for row in range(count.pop())]
+                      _of(batch.get('timestamp'), row, rows),
+                      _at(batch.get('episode_index'), row))
+            for row in range(rows)]
         return torch.tensor(rewards, dtype=torch.float32, device=self.config.device)
 
     def _row(
-        self, images: dict[str, Tensor], task: str, time_s: float | None, which: float | None,
+        self, images: dict[str, Tensor], task: str, times_s: list[float], which: float | None,
     ) -> float:
+        """
+        Judge a row.
+
+        :param times_s: of its frames, [] or one for each; a single one of a clip is the row's.
+        """
         if all(value.ndim == 4 for value in images.values()):
             self.reset()
-            length = {len(value) for value in images.values()}
-            if len(length) != 1:
-                raise ValueError(f'the cameras have clips of {sorted(length)} frames')
-            for frame in range(length.pop()):
-                tick = self.player.step({view: as_image(value[frame])
-                                         for view, value in images.items()}, task=task)
+            lengths = {len(value) for value in images.values()}
+            if len(lengths) != 1 or 0 in lengths:
+                raise ValueError(f'the cameras have clips of {sorted(lengths)} frames; needed is '
+                                 'one number above 0')
+            length = lengths.pop()
+            if len(times_s) not in (0, 1, length):
+                raise ValueError(f'clips of {length} frames have {len(times_s)} timestamps each; '
+                                 'needed is one for each frame, one for the row, or none')
+            for frame in range(length):
+                tick = self.player.step(
+                    {view: as_image(value[frame]) for view, value in images.items()}, task=task,
+                    time_s=times_s[frame] if len(times_s) == length else None)
             self.reset()
         else:
+            if len(times_s) > 1:
+                raise ValueError(f'a row of one frame has {len(times_s)} timestamps; needed is '
+                                 'one, or none')
             tick = self.player.step({view: as_image(value) for view, value in images.items()},
-                                    task=task, time_s=time_s, which=which)
+                                    task=task, time_s=times_s[0] if times_s else None,
+                                    which=which)
         return self._reward(tick)
 
     def _reward(self, tick: Tick) -> float:
@@ -125,6 +143,22 @@ class HralignRewardModel(PreTrainedRewardModel):
         model = cls(config)
         model.eval()
         return model
+
+
+def _of(values: Any, row: int, rows: int) -> list[float]:
+    """
+    Take the numbers of a row, one or one for each frame; [] where there are none.
+
+    :raises ValueError: they cannot be dealt out to the rows.
+    """
+    if values is None:
+        return []
+    flat = torch.as_tensor(values).reshape(-1)
+    if len(flat) == 1:
+        return [float(flat[0])]
+    if len(flat) % rows:
+        raise ValueError(f'there are {len(flat)} timestamps for {rows} rows')
+    return [float(one) for one in flat.reshape(rows, -1)[row]]
 
 
 def _at(values: Any, row: int) -> float | None:

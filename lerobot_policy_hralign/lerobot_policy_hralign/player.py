@@ -53,15 +53,17 @@ class Player:
         """
         Take the images of the views out of a batch or an observation.
 
-        :raises KeyError: not one is there.
+        :raises KeyError: one that `cameras` of the configuration names is not there, or, where it
+            names none, not one is.
         """
         found = {view: values[key] for view, key in self.keys.items() if key in values}
-        if not found:
-            images = sorted(key for key in values if 'image' in str(key))
+        missing = [key for key in self.keys.values() if key not in values]
+        if missing and (self.config.cameras or not found):
+            keys = sorted(map(str, values))
+            images = [key for key in keys if 'image' in key] or keys
             raise KeyError(
-                f'no images of {", ".join(self.keys.values())}; there are '
-                f'{", ".join(map(str, images)) or "none"}. Say in `cameras` of the configuration '
-                'which key is which view')
+                f'no images of {", ".join(missing)}; there are {", ".join(images) or "none"}. Say '
+                'in `cameras` of the configuration which key is which view')
         return found
 
     def step(

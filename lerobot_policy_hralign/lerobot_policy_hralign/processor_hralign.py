@@ -67,9 +67,19 @@ class HralignRewardProcessorStep(ProcessorStep):
         self._progress: float | None = None
 
     def __call__(self, transition: EnvTransition) -> EnvTransition:
-        """Judge the images of a transition: [1, 3, H, W] or [3, H, W] each."""
+        """
+        Judge the images of a transition: [1, 3, H, W] or [3, H, W] each.
+
+        :raises KeyError: there are no images of a camera.
+        :raises ValueError: images of several environments, or of another form.
+        """
         new = transition.copy()
         images = self._player.present(new.get(TransitionKey.OBSERVATION) or {})
+        for view, value in images.items():
+            if value.ndim == 4 and len(value) != 1:
+                raise ValueError(
+                    f'the images of {self._player.keys[view]} are of {len(value)} environments; '
+                    'this step judges one episode, so give each environment a pipeline of its own')
         tick = self._player.step(
             {view: as_image(value[0] if value.ndim == 4 else value)
              for view, value in images.items()},

@@ -9,6 +9,7 @@ python -m pytest --noconftest test/lerobot_plugin.
 """
 
 import json
+import sys
 
 from lerobot.envs.configs import (
     HILSerlProcessorConfig,
@@ -28,6 +29,7 @@ from lerobot.rewards.factory import (
 from lerobot.rl import gym_manipulator
 from lerobot.utils.import_utils import register_third_party_plugins
 import lerobot_policy_hralign as plugin
+from lerobot_policy_hralign.__main__ import main
 from lerobot_policy_hralign.hil_serl import with_hralign
 from lerobot_policy_hralign.player import as_image
 import numpy as np
@@ -110,6 +112,85 @@ def test_what_cannot_be_judged():
     np.testing.assert_array_equal(as_image(whole.permute(1, 2, 0)), as_image(whole))
 
 
+def test_a_camera_that_is_named_and_not_there():
+    """
+    It is an error, which says what there is.
+
+    With a slip in one of two names the model judged by the other camera alone, without a word.
+    """
+    model = make(cameras={'wrist': 'observation.images.wirst',
+                          'third_person': 'observation.images.third_person'})
+    with pytest.raises(KeyError, match='no images of observation.images.wirst; there are '
+                       'observation.images.third_person, observation.images.wrist'):
+        model.compute_reward(images(1))
+    # Nobody has named cameras here: one of them is enough.
+    one = {'observation.images.wrist': images(1)['observation.images.wrist']}
+    assert make().compute_reward(one).shape == (1,)
+
+
+@pytest.mark.parametrize('output', plugin.configuration_hralign.OUTPUTS)
+def test_clips_have_times(output):
+    """
+    The same frames give the same reward as a clip and as rows.
+
+    The times of a clip's frames were not looked at: 12 frames at 30 Hz counted as 2.4 s by the
+    configuration's 5 Hz, long enough to decide SUCCESS, and as .4 s where they came as rows.
+    """
+    model = make(reward_output=output)
+    times = torch.arange(12) / 30.0
+    frames = images(12)
+    rows = model.compute_reward({**frames, 'timestamp': times})
+    model.reset()
+    clips = {key: torch.stack([value, value]) for key, value in frames.items()}
+    for given in (torch.stack([times, times]), torch.stack([times, times + 7.0])):
+        np.testing.assert_array_equal(
+            model.compute_reward({**clips, 'timestamp': given}), [rows[-1]] * 2)
+    clip = {key: value[None] for key, value in frames.items()}
+    assert model.compute_reward({**clip, 'timestamp': times}) == rows[-1]
+    # LeRobot gives a row's own time where it stacks images only; it says nothing of the others.
+    np.testing.assert_array_equal(
+        model.compute_reward({**clips, 'timestamp': times[-2:]}), model.compute_reward(clips))
+
+
+def test_clips_that_cannot_be_judged():
+    """A clip of no frames ended with an UnboundLocalError."""
+    model = make()
+    with pytest.raises(ValueError, match=r'clips of \[0\] frames; needed is one number above 0'):
+        model.compute_reward(images(2, 0))
+    with pytest.raises(ValueError, match='clips of 3 frames have 2 timestamps each'):
+        model.compute_reward({**images(2, 3), 'timestamp': torch.zeros(2, 2)})
+    with pytest.raises(ValueError, match='3 timestamps for 2 rows'):
+        model.compute_reward({**images(2), 'timestamp': torch.arange(3)})
+    with pytest.raises(ValueError, match='a row of one frame has 2 timestamps'):
+        model.compute_reward({**images(2), 'timestamp': torch.zeros(2, 2)})
+
+
+def test_the_command_writes_over_nothing_else(tmp_path, monkeypatch, capsys):
+    """Given the folder of a policy by mistake, it replaced the policy's config.json."""
+    def run_main(folder, *more):
+        monkeypatch.setattr(sys, 'argv', [
+            'x', str(folder), '--task', TASK, '--bundle', str(robot_bundle()), *more])
+        main()
+
+    config = tmp_path / 'policy/config.json'
+    config.parent.mkdir()
+    for text in ('{"type": "act"}', '[]', '{"a": 1', ''):
+        config.write_text(text)
+        with pytest.raises(SystemExit):
+            run_main(config.parent)
+        assert 'config.json is' in capsys.readouterr().err
+        assert [path.name for path in config.parent.iterdir()] == ['config.json']
+        assert config.read_text() == text
+    with pytest.raises(SystemExit):
+        run_main(config)
+    with pytest.raises(SystemExit):
+        run_main(tmp_path / 'reward', '--camera', 'wrist')
+    assert 'needed is VIEW=KEY' in capsys.readouterr().err
+    for _ in range(2):
+        run_main(tmp_path / 'reward')
+    assert json.loads((tmp_path / 'reward/config.json').read_text())['type'] == 'hralign'
+
+
 def test_saved_and_loaded(tmp_path):
     """Guards what is handed to another computer: the bundle goes along."""
     model = make()
@@ -147,6 +228,13 @@ def test_step():
     assert (first[TransitionKey.REWARD], first[TransitionKey.DONE]) == (1.0, True)
     again = type(step)(**step.get_config())
     assert again.get_config() == step.get_config() and json.dumps(step.get_config())
+
+
+def test_step_of_several_environments():
+    """A vector environment had the reward of its first one; it is refused."""
+    step = plugin.HralignRewardProcessorStep(bundle=str(robot_bundle()), task=TASK, fps=5.0)
+    with pytest.raises(ValueError, match='observation.images.wrist are of 2 environments'):
+        step(create_transition(observation=images(2)))
 
 
 def test_progress_as_reward():

@@ -227,7 +227,8 @@ def label_lerobot(
     :param provider: auto, cpu or cuda.
     :param workers: processes; 0: as many as there are cores.
     :raises DataError: the data set cannot be read or written, it holds labels of its own that
-        would be stamped over, or the bundle says nothing that could be written.
+        would be stamped over, `output` is a file that this did not write, or the bundle says
+        nothing that could be written.
     :raises HralignError: the bundle cannot be used.
     """
     began = time.monotonic()
@@ -236,6 +237,7 @@ def label_lerobot(
         raise DataError(f'{options.hz:g} frames a second; needed is a number above 0')
     info, loaded = read_info(root), load_bundle(bundle)
     path = Path(output or root / FILE_NAME)
+    _require_ours(path, root)
     encoder = load_for_labels(bundle, 'cpu')
     require_writable(path.parent)
     if stamp:
@@ -285,6 +287,24 @@ def _guess_views(root: Path, info: Mapping[str, Any], manifest: Manifest) -> dic
             f'the bundle ({", ".join(manifest.views)}); say which is which, for example --view '
             f'{manifest.reference_view}={cameras[0] if cameras else "observation.images.front"}')
     return found
+
+
+def _require_ours(path: Path, root: Path) -> None:
+    """
+    Refuse to write the file of progress where something else is.
+
+    Stamped files of frames have our mark as well, but not the name of a model.
+    """
+    try:
+        metadata = parquet.read_schema(path).metadata if path.is_file() else None
+    except (pa.ArrowException, OSError):
+        metadata = None
+    if path.exists() and not {_MARK, _MODEL} <= set(metadata or {}):
+        raise DataError(f'{path} is there, and it is no file of progress that this command wrote; '
+                        'it would be lost. Name another file (--output), or move it away')
+    if (root / 'data').resolve() in path.resolve().parents:
+        raise DataError(f'{path} is among the files of frames, and would be read as one of them; '
+                        'name a file elsewhere (--output)')
 
 
 def _require_stampable(root: Path, info: Mapping[str, Any]) -> None:
@@ -385,9 +405,14 @@ def _table(keys: pa.Table, labels: Mapping[int, FrameLabels]) -> pa.Table:
                      'success': success, 'decision': decision, SUCCESS: succeeded})
 
 
+def _scratch(path: Path) -> Path:
+    """Name what is written beside a file before it takes its place, apart by process."""
+    return path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+
+
 def _write(path: Path, table: pa.Table) -> None:
     """Write the file of progress in one step."""
-    scratch = path.with_name(f'.{path.name}.tmp')
+    scratch = _scratch(path)
     try:
         parquet.write_table(table.drop_columns([SUCCESS]), scratch)
         scratch.replace(path)

@@ -189,6 +189,30 @@ def test_refused_before_the_work(make, tmp_path):
     assert not (root / FILE_NAME).exists()
 
 
+def test_output_does_not_replace_anything_else(make, tmp_path):
+    """
+    An --output that named info.json, or the file of frames, was replaced by the progress.
+
+    The data set was lost. Only a file of progress that the command itself wrote is replaced.
+    """
+    root = make(TASKS[:1])
+    frames = root / 'data/chunk-000/file-000.parquet'
+    label(root, stamp=True)
+    other = tmp_path / 'sarm.parquet'
+    parquet.write_table(pa.table({'index': [0]}).replace_schema_metadata(
+        {b'reward_model_path': b'sarm'}), other)
+    for path in (frames, root / 'meta/info.json', root / 'meta', other):
+        before = path.read_bytes() if path.is_file() else None
+        with pytest.raises(DataError, match='is there, and it is no file of progress'):
+            label(root, output=path)
+        assert path.is_dir() or path.read_bytes() == before
+    with pytest.raises(DataError, match='among the files of frames'):
+        label(root, output=root / 'data/chunk-000/mine.parquet')
+    _, first, _ = label(root, output=tmp_path / 'mine.parquet')
+    _, again, _ = label(root, output=tmp_path / 'mine.parquet')
+    assert again.equals(first)
+
+
 def test_cameras_are_found_by_their_names(make):
     """Guards `hralign data label DATASET` without options, and the words where that fails."""
     root = make(TASKS[:1])

@@ -45,6 +45,8 @@ STATE = 'observation.state'
 SUCCESS = 'next.success'
 # The source of next.success in info.json, where `hralign data label` wrote it.
 STAMP = 'hralign'
+# In the metadata of parquet files that it wrote: JSON of what made their labels.
+MARK = b'hralign_labels'
 # Videos that are made of images.
 IMAGES = 'videos_of_images'
 _DATA_PATH = 'data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet'
@@ -101,9 +103,10 @@ def read_lerobot(
                 if not labels.get(_name(row), Label()).discard
                 for episode in reader.episode(row)]
     stamped = stamped_by(info)
-    if stamped:
-        report(f'{SUCCESS} was written by the bundle {stamped.get("bundle")} and is not taken as '
-               f'a label; what a person saw belongs into {LABELS}')
+    bundles = {str(stamped.get('bundle'))} if stamped else reader.bundles
+    if bundles:
+        report(f'{SUCCESS} was written by the bundle {", ".join(sorted(bundles))} and is not '
+               f'taken as a label; what a person saw belongs into {LABELS}')
     if stamped or not any(any(episode.success_flags) for episode in episodes):
         episodes = [replace(e, success=None, success_flags=(), success_s=None) for e in episodes]
     episodes = [_labelled(e, labels.pop(e.episode_id, Label())) for e in episodes]
@@ -150,6 +153,7 @@ class _Reader:
     texts: Mapping[int, str]
     template: Episode
     faults: Faults
+    bundles: set[str] = field(default_factory=set)  # that wrote next.success into files
     _times: dict[str, tuple[str, NDArray[np.float64]]] = field(default_factory=dict)
     _bad: set[str] = field(default_factory=set)
     _frames: tuple[str, pa.Table | None] = ('', None)
@@ -300,7 +304,12 @@ class _Reader:
             schema = parquet.read_schema(self.root / file)
             wanted = ['episode_index', 'frame_index', 'timestamp', 'task_index', *images,
                       *(name for name in (ACTION, STATE, SUCCESS) if name in schema.names)]
-            self._frames = (file, parquet.read_table(self.root / file, columns=wanted))
+            frames = parquet.read_table(self.root / file, columns=wanted)
+            stamp = stamp_of(frames)
+            if stamp is not None:
+                self.bundles.add(str(stamp.get('bundle')))
+                frames = frames.drop_columns([SUCCESS])
+            self._frames = (file, frames)
         table = self._frames[1]
         assert table is not None
         frames = table.filter(
@@ -357,6 +366,30 @@ def stamped_by(info: Mapping[str, Any]) -> Mapping[str, Any] | None:
     feature = (info.get('features') or {}).get(SUCCESS) or {}
     source = feature.get('info') or {}
     return source if source.get('source') == STAMP else None
+
+
+def stamp_of(frames: pa.Table) -> Mapping[str, Any] | None:
+    """
+    Tell what wrote the next.success of a file of frames, where `hralign data label` did.
+
+    Its mark has the hash of what it wrote: a person's program may keep the metadata of a file.
+
+    :param frames: with the file's metadata.
+    :returns: what stands in the mark; None: the labels are somebody's, or there are none.
+    """
+    try:
+        stamp = json.loads((frames.schema.metadata or {})[MARK])
+        same = stamp['written'] == stamp_hash(frames.column(SUCCESS))
+    except (KeyError, TypeError, ValueError, pa.ArrowException):
+        return None
+    return dict(stamp) if same else None
+
+
+def stamp_hash(flags: pa.ChunkedArray) -> str:
+    """Identify the values of next.success in a file, a column of booleans."""
+    if not pa.types.is_boolean(flags.type) or flags.null_count:
+        return ''
+    return sha256(np.asarray(flags.to_numpy(), np.bool_).tobytes()).hexdigest()
 
 
 def _chosen_cameras(

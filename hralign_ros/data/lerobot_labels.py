@@ -31,10 +31,12 @@ from hralign_ros.data.features import (
 )
 from hralign_ros.data.lerobot import (
     cameras_of,
+    MARK,
     read_info,
     read_lerobot,
     STAMP,
-    stamped_by,
+    stamp_hash,
+    stamp_of,
     SUCCESS,
 )
 from hralign_ros.data.lerobot_export import statistics_of
@@ -54,8 +56,6 @@ from pyarrow import compute, parquet
 Doubles = NDArray[np.float64]
 SCHEMA_VERSION = 1
 FILE_NAME = 'hralign_progress.parquet'
-# In the metadata of parquet files: what made their labels.
-_MARK = b'hralign_labels'
 # Where LeRobot's own programs look up which model made such a file.
 _MODEL = b'reward_model_path'
 # The features as the library `datasets` has them, in the metadata of files that it wrote.
@@ -241,7 +241,7 @@ def label_lerobot(
     encoder = load_for_labels(bundle, 'cpu')
     require_writable(path.parent)
     if stamp:
-        _require_stampable(root, info)
+        _require_stampable(root)
     folder = Path(folder or cache_folder(root))
     episodes = read_lerobot(root, views=dict(views) or _guess_views(root, info, loaded.manifest),
                             output=folder, report=report)
@@ -258,7 +258,7 @@ def label_lerobot(
         workers=workers or os.cpu_count() or 1, report=report)
     labels = dict(_labels(features, episodes))
     table = _table(keys, labels)
-    mark = {_MARK: json.dumps(source).encode(), _MODEL: str(bundle).encode()}
+    mark = {MARK: json.dumps(source).encode(), _MODEL: str(bundle).encode()}
     _write(path, table.replace_schema_metadata(mark))
     rate = float(info.get('fps') or 0) or 1.0
     verdicts = [one.verdict.name for one in labels.values()]
@@ -271,7 +271,7 @@ def label_lerobot(
     report(f'{done.seconds:.0f} s of recording in {done.took_s:.0f} s: '
            f'{done.times_real_time:.1f} times real time')
     if stamp:
-        files = _stamp(root, info, table, source)
+        files = _stamp(root, table, source)
         report(f'{root}: {SUCCESS} written into {files} files')
     return done
 
@@ -299,7 +299,7 @@ def _require_ours(path: Path, root: Path) -> None:
         metadata = parquet.read_schema(path).metadata if path.is_file() else None
     except (pa.ArrowException, OSError):
         metadata = None
-    if path.exists() and not {_MARK, _MODEL} <= set(metadata or {}):
+    if path.exists() and not {MARK, _MODEL} <= set(metadata or {}):
         raise DataError(f'{path} is there, and it is no file of progress that this command wrote; '
                         'it would be lost. Name another file (--output), or move it away')
     if (root / 'data').resolve() in path.resolve().parents:
@@ -307,17 +307,45 @@ def _require_ours(path: Path, root: Path) -> None:
                         'name a file elsewhere (--output)')
 
 
-def _require_stampable(root: Path, info: Mapping[str, Any]) -> None:
-    """Refuse to write over labels that are somebody's."""
-    if SUCCESS not in (info.get('features') or {}) or stamped_by(info):
-        return
-    held = sum(compute.sum(parquet.read_table(file, columns=[SUCCESS])[SUCCESS].cast('int64')
-                           ).as_py() or 0 for file in _data_files(root))
-    if held:
-        raise DataError(
-            f'{root}: {held} frames have {SUCCESS} already, and not by this command; they would '
-            f'be lost. Leave out --stamp: the file {FILE_NAME} has the decisions as well. Or take '
-            'the feature out first, with lerobot-edit-dataset')
+def _require_stampable(root: Path) -> None:
+    """
+    Refuse to write over labels that are somebody's, and what cannot be written at all.
+
+    The files themselves say whose labels they hold. What info.json says may be out of date: a
+    person may have written a stamped file anew, or never have noted the column there.
+
+    :raises DataError: see there.
+    """
+    files = _data_files(root)
+    for path in (*files, *(root / 'meta' / name for name in ('info.json', 'stats.json'))):
+        for needed in (path, path.parent):
+            if needed.exists() and not os.access(needed, os.W_OK):
+                raise DataError(f'{needed} cannot be written, which --stamp needs; leave out '
+                                f'--stamp (the file {FILE_NAME} has the decisions as well), or '
+                                'copy the data set')
+    for file in files:
+        try:
+            if SUCCESS not in parquet.read_schema(file).names:
+                continue
+            frames = parquet.read_table(file, columns=[SUCCESS])
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f'{file}: {error}') from error
+        held = _count(frames.column(SUCCESS))
+        if held and stamp_of(frames) is None:
+            raise DataError(
+                f'{file}: {held} frames have {SUCCESS} already, and not as this command wrote it; '
+                f'they would be lost. Leave out --stamp: the file {FILE_NAME} has the decisions '
+                'as well. Or take the feature out first, with lerobot-edit-dataset')
+
+
+def _count(flags: pa.ChunkedArray) -> int:
+    """Count the frames that are not said to be without success, whatever their type."""
+    if pa.types.is_list(flags.type) or pa.types.is_fixed_size_list(flags.type):
+        flags = pa.chunked_array([compute.list_flatten(flags)])
+    try:
+        return int(compute.sum(flags.cast(pa.bool_()).cast(pa.int64())).as_py() or 0)
+    except pa.ArrowException:
+        return len(flags) - flags.null_count
 
 
 def _check_tasks(
@@ -420,55 +448,73 @@ def _write(path: Path, table: pa.Table) -> None:
         scratch.unlink(missing_ok=True)
 
 
-def _stamp(
-    root: Path, info: Mapping[str, Any], table: pa.Table, source: Mapping[str, Any],
-) -> int:
+def _stamp(root: Path, table: pa.Table, source: Mapping[str, Any]) -> int:
     """
     Write next.success into every file of frames, and into info.json that and by what.
 
-    Everything is written beside the old files first. Renaming what is complete is all that can
-    then be interrupted, and the command mends that when it is started again.
+    Everything is written beside the old files first. Then info.json says where next.success comes
+    from, before any file has it, and every file has a mark of its own. So what a stop in between
+    leaves is taken for a person's label by nobody, and the command mends it when it is started
+    again.
 
     :returns: how many files of frames there are.
+    :raises DataError: the data set has changed since labelling began, or cannot be written.
     """
-    succeeded = table.column(SUCCESS).to_numpy()
+    meta, files = root / 'meta', _data_files(root)
+    try:
+        for file in files:
+            _write_stamped(file, table, source)
+        # Somebody may have labelled while this was at work.
+        _require_stampable(root)
+        info = read_info(root)
+        feature = {'dtype': 'bool', 'shape': [1], 'names': None, 'info': dict(source)}
+        _write_json(meta / 'info.json', {
+            **info, 'features': {**info['features'], SUCCESS: feature}})
+        for file in files:
+            _scratch(file).replace(file)
+        if (meta / 'stats.json').is_file():
+            stats = json.loads((meta / 'stats.json').read_text(encoding='utf-8'))
+            succeeded = table.column(SUCCESS).to_numpy()[:, None].astype(np.float64)
+            _write_json(meta / 'stats.json', {**stats, SUCCESS: dict(statistics_of(succeeded))})
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(f'{root}: {SUCCESS} cannot be written: {error}. Mend that and run the '
+                        'command again; what is computed is kept') from error
+    finally:
+        for file in files:
+            _scratch(file).unlink(missing_ok=True)
+    return len(files)
+
+
+def _write_stamped(file: Path, table: pa.Table, source: Mapping[str, Any]) -> None:
+    """Write a file of frames with next.success beside the old one; other columns stay."""
     order = table.column('index').to_numpy()
-    pairs = []
-    for file in _data_files(root):
-        scratch = file.with_name(f'.{file.name}.tmp')
-        old = parquet.ParquetFile(file)
-        try:
-            codec = old.metadata.row_group(0).column(0).compression if old.num_row_groups else ''
-            schema = _with_success(old.schema_arrow, source)
-            with parquet.ParquetWriter(
-                    scratch, schema, compression=codec.lower().replace('uncompressed', 'none')
-                    or 'snappy') as writer:
-                for group in range(old.num_row_groups):
-                    rows = old.read_row_group(group)
-                    places = np.searchsorted(order, rows.column('index').to_numpy())
-                    columns = {name: pa.array(succeeded[places]) if name == SUCCESS
-                               else rows.column(name) for name in schema.names}
-                    writer.write_table(pa.table(columns, schema=schema))
-        finally:
-            old.close()
-        pairs.append((scratch, file))
-    for scratch, file in pairs:
-        scratch.replace(file)
-    feature = {'dtype': 'bool', 'shape': [1], 'names': None, 'info': dict(source)}
-    _write_json(root / 'meta' / 'info.json', {
-        **info, 'features': {**info['features'], SUCCESS: feature}})
-    stats = root / 'meta' / 'stats.json'
-    if stats.is_file():
-        _write_json(stats, {**json.loads(stats.read_text(encoding='utf-8')), SUCCESS: dict(
-            statistics_of(succeeded[:, None].astype(np.float64)))})
-    return len(pairs)
+    index = parquet.read_table(file, columns=['index']).column('index').to_numpy()
+    places = np.searchsorted(order, index).clip(0, len(order) - 1)
+    if (order[places] != index).any():
+        raise DataError(f'{file}: it has frames that were not there when labelling began; run the '
+                        'command again: what is computed is kept')
+    flags = pa.chunked_array([pa.array(table.column(SUCCESS).to_numpy()[places])])
+    with parquet.ParquetFile(file) as old:
+        codec = old.metadata.row_group(0).column(0).compression if old.num_row_groups else ''
+        schema = _with_success(old.schema_arrow, {**source, 'written': stamp_hash(flags)})
+        with parquet.ParquetWriter(
+                _scratch(file), schema, compression=codec.lower().replace('uncompressed', 'none')
+                or 'snappy') as writer:
+            start = 0
+            for group in range(old.num_row_groups):
+                rows = old.read_row_group(group)
+                columns = {name: flags.slice(start, rows.num_rows) if name == SUCCESS
+                           else rows.column(name) for name in schema.names}
+                writer.write_table(pa.table(columns, schema=schema))
+                start += rows.num_rows
 
 
 def _with_success(schema: pa.Schema, source: Mapping[str, Any]) -> pa.Schema:
     """Add next.success to the columns of a file, and to what their features are said to be."""
-    if SUCCESS not in schema.names:
-        schema = schema.append(pa.field(SUCCESS, pa.bool_()))
-    metadata = {**(schema.metadata or {}), _MARK: json.dumps(dict(source)).encode()}
+    field = pa.field(SUCCESS, pa.bool_())
+    schema = schema.set(schema.get_field_index(SUCCESS), field) if SUCCESS in schema.names \
+        else schema.append(field)
+    metadata = {**(schema.metadata or {}), MARK: json.dumps(dict(source)).encode()}
     # The index of a pandas table does not say anything about the new column, and need not.
     if _HUGGING_FACE in metadata:
         described = json.loads(metadata[_HUGGING_FACE])
@@ -478,6 +524,9 @@ def _with_success(schema: pa.Schema, source: Mapping[str, Any]) -> pa.Schema:
 
 
 def _write_json(path: Path, content: Any) -> None:
-    scratch = path.with_name(f'.{path.name}.tmp')
-    scratch.write_text(json.dumps(content, indent=4), encoding='utf-8')
-    scratch.replace(path)
+    scratch = _scratch(path)
+    try:
+        scratch.write_text(json.dumps(content, indent=4), encoding='utf-8')
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)

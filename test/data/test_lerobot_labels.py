@@ -5,6 +5,7 @@
 
 from dataclasses import replace
 import json
+import os
 
 from hralign_ros.cli.main import main
 from hralign_ros.data.lerobot import read_lerobot
@@ -173,6 +174,138 @@ def test_labels_of_a_person_are_not_written_over(make):
     assert table.num_rows == 3 * FRAMES
     before = parquet.read_table(root / 'data/chunk-000/file-000.parquet')
     assert sum(before[SUCCESS].to_pylist()) == 3
+
+
+def test_every_file_says_whose_labels_it_has(make):
+    """
+    What info.json said of next.success decided for all files, and a person's labels were lost.
+
+    They were where info.json did not have the column, and where a person had written a stamped
+    file anew, with a program that drops the file's metadata or one that keeps them.
+    """
+    root = make(success=True)
+    path, frames = root / 'meta/info.json', root / 'data/chunk-000/file-000.parquet'
+    info = json.loads(path.read_text())
+    del info['features'][SUCCESS]
+    path.write_text(json.dumps(info))
+    with pytest.raises(DataError, match='file-000.parquet: 3 frames have next.success'):
+        label(root, stamp=True)
+    root = make(name='stamped')
+    frames = root / 'data/chunk-000/file-000.parquet'
+    label(root, stamp=True)
+    stamped = parquet.read_table(frames)
+    hers = [row == 5 for row in range(3 * FRAMES)]
+    for metadata in (None, stamped.schema.metadata):
+        table = stamped.drop_columns([SUCCESS]).append_column(SUCCESS, pa.array(hers))
+        parquet.write_table(table.replace_schema_metadata(metadata), frames)
+        with pytest.raises(DataError, match='1 frames have next.success already, and not as'):
+            label(root, stamp=True)
+        assert parquet.read_table(frames)[SUCCESS].to_pylist() == hers
+
+
+def test_labels_that_come_during_the_work_are_kept(make):
+    """Labels that a person gave while the command was at work were lost without a word."""
+    root = make()
+    frames = root / 'data/chunk-000/file-000.parquet'
+    hers = parquet.read_table(frames).append_column(SUCCESS, pa.array([True] * 3 * FRAMES))
+
+    def report(line):
+        if 'times real time' in line:
+            parquet.write_table(hers, frames)
+
+    with pytest.raises(DataError, match='60 frames have next.success already'):
+        label(root, stamp=True, report=report)
+    assert parquet.read_table(frames).equals(hers)
+    assert not list(root.rglob('.*.tmp'))
+
+
+@pytest.mark.parametrize('kind, no, yes', [
+    (pa.int64(), 0, 1), (pa.float32(), 0.0, 1.0), (pa.list_(pa.bool_()), [False], [True])])
+def test_success_of_other_types(make, kind, no, yes):
+    """A next.success of numbers, or of lists of one, ended in a traceback of Arrow."""
+    root = make()
+    frames = root / 'data/chunk-000/file-000.parquet'
+    table = parquet.read_table(frames)
+    parquet.write_table(table.append_column(
+        SUCCESS, pa.array([no] * 59 + [yes], kind)), frames)
+    with pytest.raises(DataError, match='1 frames have next.success already'):
+        label(root, stamp=True)
+    parquet.write_table(table.append_column(SUCCESS, pa.array([no] * 60, kind)), frames)
+    label(root, stamp=True)
+    assert sum(parquet.read_table(frames)[SUCCESS].to_pylist()) == 12
+
+
+def test_stamping_that_was_stopped(make):
+    """
+    A stop between files left stamps that were read as a person's labels, and could not be mended.
+
+    It happened where next.success was there and false throughout. A stamp is known as one by
+    info.json, which is written first, and without it by the file itself.
+    """
+    root = make()
+    frames = root / 'data/chunk-000/file-000.parquet'
+    table = parquet.read_table(frames)
+    parquet.write_table(table.append_column(SUCCESS, pa.array([False] * len(table))), frames)
+    path, before = root / 'meta/info.json', frames.read_bytes()
+    info = json.loads(path.read_text())
+    info['features'][SUCCESS] = {'dtype': 'bool', 'shape': [1], 'names': None}
+    path.write_text(json.dumps(info))
+    label(root, stamp=True)
+    said = []
+    path.write_text(json.dumps(info))  # the files, and not info.json
+    episodes = read_lerobot(root, views=CAMERAS, report=said.append)
+    assert [episode.success for episode in episodes] == [None] * 3
+    assert 'was written by the bundle tiny and is not taken as a label' in '\n'.join(said)
+    label(root, stamp=True)
+    frames.write_bytes(before)  # info.json, and not the files
+    episodes = read_lerobot(root, views=CAMERAS, report=str)
+    assert [episode.success for episode in episodes] == [None] * 3
+    label(root, stamp=True)
+    assert sum(parquet.read_table(frames)[SUCCESS].to_pylist()) == 12
+
+
+def test_what_others_write_during_the_work_stays(make):
+    """
+    What was written into info.json while the command was at work was set back to its beginning.
+
+    Frames that came in that time ended in an IndexError, and scratch files were left.
+    """
+    root = make(TASKS[:1])
+    path, frames = root / 'meta/info.json', root / 'data/chunk-000/file-000.parquet'
+
+    def rename(line):
+        if 'times real time' in line:
+            path.write_text(json.dumps({**json.loads(path.read_text()), 'robot_type': 'mine'}))
+
+    label(root, stamp=True, report=rename)
+    info = json.loads(path.read_text())
+    assert info['robot_type'] == 'mine' and SUCCESS in info['features']
+
+    def grow(line):
+        if 'times real time' in line:
+            table = parquet.read_table(frames)
+            more = pa.array(range(FRAMES, 2 * FRAMES))
+            parquet.write_table(table.set_column(
+                table.column_names.index('index'), 'index', more), frames.with_stem('file-001'))
+
+    with pytest.raises(DataError, match='file-001.parquet: it has frames that were not there'):
+        label(root, stamp=True, report=grow)
+    assert not list(root.rglob('.*.tmp'))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='nothing is read-only for root')
+def test_read_only_data_set(make):
+    """Hours of work ended in a PermissionError where the files of frames were read-only."""
+    root = make(TASKS[:1])
+    for name in ('data/chunk-000', 'meta'):
+        mode = (root / name).stat().st_mode
+        (root / name).chmod(0o500)
+        try:
+            with pytest.raises(DataError, match=f'{name} cannot be written'):
+                label(root, stamp=True)
+        finally:
+            (root / name).chmod(mode)
+        assert not (root / FILE_NAME).exists()
 
 
 def test_refused_before_the_work(make, tmp_path):

@@ -16,6 +16,7 @@ interpolated. What the node would have decided so far holds until it decides aga
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 import json
+import math
 import os
 from pathlib import Path
 import time
@@ -54,7 +55,7 @@ import pyarrow as pa
 from pyarrow import compute, parquet
 
 Doubles = NDArray[np.float64]
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FILE_NAME = 'hralign_progress.parquet'
 # Where LeRobot's own programs look up which model made such a file.
 _MODEL = b'reward_model_path'
@@ -77,10 +78,21 @@ class LabelOptions:
     alpha: float | None = None
     allow_unknown_tasks: bool = False
 
-    @property
-    def rules(self) -> DecisionRules:
-        """Return the rules of decisions."""
-        return DecisionRules(alpha=self.alpha, allow_unknown_tasks=self.allow_unknown_tasks)
+    def rules(self, times: Doubles) -> DecisionRules:
+        """
+        Return the rules of decisions for an episode.
+
+        Dwell times start again after a gap of a second. Where frames that are played lie further
+        apart than that, by the recording or by `hz`, this would be at every frame.
+
+        :param times: float64 [F] of all its frames [s].
+        """
+        rules = DecisionRules(alpha=self.alpha, allow_unknown_tasks=self.allow_unknown_tasks)
+        if len(times) < 2:
+            return rules
+        # A frame that is played is the one nearest to its turn.
+        gap_s = min(1.0 / self.hz, np.ptp(times)) + 1.5 * float(np.median(np.diff(times)))
+        return replace(rules, max_gap=max(rules.max_gap, round(gap_s * 1e9)))
 
 
 @dataclass(frozen=True)
@@ -153,8 +165,8 @@ def label_recording(
     recording = Recording(encoder, videos, root)
     said = [(row, tick.success.probability, tick.success.progress, int(tick.decision),
              int(tick.status))
-            for row, tick in recording.play(videos.instruction, rules=options.rules,
-                                            hz=options.hz)]
+            for row, tick in recording.play(
+                videos.instruction, rules=options.rules(recording.times), hz=options.hz)]
     columns = np.array([[np.nan if value is None else value for value in line] for line in said],
                        np.float64)
     return {'frames': np.array([len(recording.times)], np.float64),
@@ -233,7 +245,7 @@ def label_lerobot(
     """
     began = time.monotonic()
     root, options = Path(root), options or LabelOptions()
-    if not options.hz > 0:
+    if not 0 < options.hz < math.inf:
         raise DataError(f'{options.hz:g} frames a second; needed is a number above 0')
     info, loaded = read_info(root), load_bundle(bundle)
     path = Path(output or root / FILE_NAME)

@@ -5,6 +5,7 @@
 
 from dataclasses import replace
 import json
+import math
 import os
 
 from hralign_ros.cli.main import main
@@ -38,7 +39,7 @@ def make(tmp_path, monkeypatch):
     """Return what makes a LeRobot data set, an episode of two seconds for each task."""
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
 
-    def made(tasks=TASKS, *, success=None, name='out'):
+    def made(tasks=TASKS, *, success=None, name='out', rate=RATE, frames=FRAMES):
         rng = np.random.default_rng(3)
         episodes = []
         for number, task in enumerate(tasks):
@@ -46,11 +47,11 @@ def make(tmp_path, monkeypatch):
             for view in ROBOT_VIEWS:
                 files[view] = f'{number}/{view}.mp4'
                 write_video(tmp_path / 'data' / files[view], rng.integers(
-                    0, 255, (FRAMES, 16, 16, 3), np.uint8), RATE)
+                    0, 255, (frames, 16, 16, 3), np.uint8), rate)
             episodes.append(Episode(
                 f'e{number}', 'a', task, 'lab', 'c', 'panda', 'rosbag', 'MIT', robot_videos=files,
-                success=success, time_s=(np.arange(FRAMES) / RATE).tolist(),
-                actions=[[i, -i] for i in range(FRAMES)]))
+                success=success, time_s=(np.arange(frames) / rate).tolist(),
+                actions=[[i, -i] for i in range(frames)]))
         write_manifest(tmp_path / 'data', episodes)
         return export_lerobot(read_manifest(tmp_path / 'data'), tmp_path / name, report=str)
 
@@ -174,6 +175,19 @@ def test_labels_of_a_person_are_not_written_over(make):
     assert table.num_rows == 3 * FRAMES
     before = parquet.read_table(root / 'data/chunk-000/file-000.parquet')
     assert sum(before[SUCCESS].to_pylist()) == 3
+
+
+@pytest.mark.parametrize('hz, rate, frames', [
+    (0.5, RATE, 140), (0.8, RATE, 80), (5.0, 0.5, 20)])
+def test_few_frames_a_second(make, hz, rate, frames):
+    """
+    Below one frame a second nothing could be decided, and all of next.success was false.
+
+    Dwell times started again after a gap of a second, so at every frame that was played: with
+    such an --hz, and with recordings of such a rate.
+    """
+    done, *_ = label(make(TASKS[:1], rate=rate, frames=frames), options=LabelOptions(hz=hz))
+    assert done.verdicts == {'SUCCESS': 1}
 
 
 def test_every_file_says_whose_labels_it_has(make):
@@ -313,8 +327,9 @@ def test_refused_before_the_work(make, tmp_path):
     root = make(TASKS[2:])
     with pytest.raises(DataError, match='false throughout.*--allow-unknown-tasks'):
         label(root, stamp=True)
-    with pytest.raises(DataError, match='0 frames a second'):
-        label(root, options=LabelOptions(hz=0.0))
+    for hz in (0.0, math.inf, math.nan):
+        with pytest.raises(DataError, match=f'{hz:g} frames a second'):
+            label(root, options=LabelOptions(hz=hz))
     with pytest.raises(DataError, match='there are: observation.images.third_person'):
         label(root, views={'observation.images.front': 'wrist'})
     with pytest.raises(DataError, match='not a LeRobot data set'):

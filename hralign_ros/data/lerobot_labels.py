@@ -30,6 +30,7 @@ from hralign_ros.data.features import (
     Tensors,
     Videos,
 )
+from hralign_ros.data.labels import LABELS
 from hralign_ros.data.lerobot import (
     cameras_of,
     MARK,
@@ -47,8 +48,10 @@ from hralign_ros.data.token_features import episode_videos
 from hralign_ros.runtime.bundle import load_bundle, Manifest
 from hralign_ros.runtime.decision import Decision, DecisionRules
 from hralign_ros.runtime.encoder import Encoder
+from hralign_ros.runtime.errors import TaskError
 from hralign_ros.runtime.images import ViewGeometry
 from hralign_ros.runtime.report import Report
+from hralign_ros.runtime.text import TaskFeatures
 import numpy as np
 from numpy.typing import NDArray
 import pyarrow as pa
@@ -247,9 +250,16 @@ def label_lerobot(
     root, options = Path(root), options or LabelOptions()
     if not 0 < options.hz < math.inf:
         raise DataError(f'{options.hz:g} frames a second; needed is a number above 0')
+    if options.alpha is not None and not 0 < options.alpha < 1:
+        raise DataError(f'alpha is {options.alpha:g}; needed is a false-alarm rate between 0 and '
+                        '1, one that the bundle has thresholds for')
     info, loaded = read_info(root), load_bundle(bundle)
     path = Path(output or root / FILE_NAME)
     _require_ours(path, root)
+    strange = sorted(set(views.values()) - set(loaded.manifest.views))
+    if strange:
+        raise DataError(f'--view {strange[0]}=...: the bundle has no such view; its views are '
+                        f'{", ".join(loaded.manifest.views)}')
     encoder = load_for_labels(bundle, 'cpu')
     require_writable(path.parent)
     if stamp:
@@ -369,8 +379,15 @@ def _check_tasks(
 
     :raises DataError: it would give nothing at all.
     """
-    texts = sorted({episode.task_text for episode in episodes})
-    known = {text for text in texts if encoder.text.encode(text).known}
+    tasks: dict[str, TaskFeatures] = {}
+    for episode in episodes:
+        try:
+            tasks[episode.task_text] = encoder.text.encode(episode.task_text)
+        except TaskError as error:
+            raise DataError(f'{episode.episode_id}: {error}. {LABELS} in the data set can give '
+                            'it other words (task_text), or leave it out (discard)') from error
+    texts = sorted(tasks)
+    known = {text for text in texts if tasks[text].known}
     unknown = [text for text in texts if text not in known]
     if unknown:
         some = ', '.join(f"'{text}'" for text in unknown[:3]) \
@@ -385,9 +402,22 @@ def _check_tasks(
             'decides nothing on those that it does not know. Teach it (`hralign success teach`), '
             'give --allow-unknown-tasks, or leave out --stamp')
     if not encoder.manifest.success.trained and not any(
-            encoder.text.encode(text).task.head for text in texts):
+            one.task.head for one in tasks.values()):
         raise DataError(f'{encoder.bundle.path}: its success head is not trained, so that it has '
                         'neither progress nor success to give; name another bundle')
+    # One view may begin later than another, so that any part of an episode's views may count.
+    calibrations = [
+        calibration for text, views in {(e.task_text, frozenset(e.robot_videos)) for e in episodes}
+        if text in known or options.allow_unknown_tasks
+        for calibration in tasks[text].task.calibrations if set(calibration.views) <= views]
+    if stamp and all(one.threshold(options.alpha) is None for one in calibrations):
+        rates = sorted({rate for one in calibrations for rate in one.rates})
+        raise DataError(
+            f'{SUCCESS} would be false throughout: '
+            + (f'alpha is {options.alpha:g}, and the tasks have thresholds for '
+               f'{", ".join(f"{rate:g}" for rate in rates)}. Give one of these'
+               if rates else 'no task has a threshold for SUCCESS with these views. Teach it '
+               '(`hralign success teach`)') + ', or leave out --stamp')
 
 
 def _videos(episode: Episode, geometry: Mapping[str, ViewGeometry]) -> Videos:

@@ -199,7 +199,8 @@ class _Reader:
             success_flags=flags, success=any(flags) if flags else None,
             success_s=float(times[flags.index(True)]) if any(flags) else None,
             robot_videos={view: file for view, (file, _) in places.items()},
-            robot_span_s=(float(times[0]), float(times[-1])) if len(times) > 1 else (),
+            # A single frame has no duration, and its span must not be empty: that means all.
+            robot_span_s=(float(times[0]), float(max(times[-1], times[0] + EDGE_S))),
             robot_offset_s=offsets, time_s=tuple(times.tolist()), **lists)]
 
     def compare(

@@ -262,6 +262,7 @@ def label_lerobot(
                         f'{", ".join(loaded.manifest.views)}')
     encoder = load_for_labels(bundle, 'cpu')
     require_writable(path.parent)
+    keys = _keys_of(root)
     if stamp:
         _require_stampable(root)
     folder = Path(folder or cache_folder(root))
@@ -270,7 +271,6 @@ def label_lerobot(
     if not episodes:
         raise DataError(f'{root}: no episode can be used')
     _check_tasks(encoder, episodes, options, stamp, report)
-    keys = _keys_of(root)
     source = {'source': STAMP, 'bundle': loaded.manifest.name, 'sha256': loaded.sha256,
               **asdict(options)}
     features = build_features(
@@ -443,15 +443,29 @@ def _keys_of(root: Path) -> pa.Table:
     """
     Read which frames there are.
 
-    :raises DataError: there are none, or a column is missing.
+    :raises DataError: there are none, a column is missing, two frames have one index, or those of
+        an episode are not counted from 0.
     """
     try:
         tables = [parquet.read_table(file, columns=list(_KEYS)) for file in _data_files(root)]
-        return pa.concat_tables(tables).cast(pa.schema(
-            [(name, pa.int64()) for name in _KEYS])).sort_by('index')
-    except (pa.ArrowException, OSError) as error:
+        keys = pa.concat_tables(tables).cast(pa.schema(
+            [pa.field(name, pa.int64(), nullable=False) for name in _KEYS])).sort_by('index')
+        index, episodes, frames = (keys.column(name).to_numpy() for name in _KEYS)
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f'{root}/data: {error}; needed are the columns {", ".join(_KEYS)} in '
                         'every file') from error
+    twice = index[1:][np.diff(index) == 0]
+    if len(twice):
+        raise DataError(f'{root}/data: {len(twice)} values of index come more than once, such as '
+                        f'{twice[0]}; each frame of a data set needs its own, counted on from '
+                        'episode to episode')
+    order = np.lexsort((frames, episodes))
+    first = np.searchsorted(episodes[order], episodes[order])
+    wrong = episodes[order][frames[order] != np.arange(len(order)) - first]
+    if len(wrong):
+        raise DataError(f'{root}/data: frame_index of episode {wrong[0]} does not count its '
+                        'frames from 0 without a gap; number them anew')
+    return keys
 
 
 def _table(keys: pa.Table, labels: Mapping[int, FrameLabels]) -> pa.Table:

@@ -388,6 +388,43 @@ def test_text_that_the_encoder_does_not_take(make):
     assert label(root)[0].verdicts == {'ABSTAIN': 1, 'SUCCESS': 1}
 
 
+@pytest.mark.parametrize('name, values, match', [
+    ('index', [*range(FRAMES)] * 2, '20 values of index come more than once, such as 0'),
+    ('frame_index', [*range(FRAMES), *range(5, 5 + FRAMES)], 'frame_index of episode 1 does not'),
+    ('frame_index', [None, *range(1, FRAMES), *range(FRAMES)], 'needed are the columns index')])
+def test_frames_that_are_not_numbered(make, name, values, match):
+    """
+    An index that began again in each episode put the stamps of one into another.
+
+    Frames that were not counted from 0 ended the work in an IndexError.
+    """
+    root = make(TASKS[:2])
+    path = root / 'data/chunk-000/file-000.parquet'
+    table = parquet.read_table(path)
+    table = table.set_column(table.column_names.index(name), name, pa.array(values, pa.int64()))
+    parquet.write_table(table, path)
+    said = []
+    with pytest.raises(DataError, match=match):
+        label(root, stamp=True, report=said.append)
+    assert not said and parquet.read_table(path).equals(table)
+
+
+def test_an_episode_of_one_frame(make):
+    """An episode of one frame was taken for the whole file of video that it lies in."""
+    root = make((TASKS[0], TASKS[0]))
+    path = root / 'data/chunk-000/file-000.parquet'
+    parquet.write_table(parquet.read_table(path).slice(0, FRAMES + 1), path)
+    rows = next((root / 'meta/episodes').glob('*/*.parquet'))
+    table = parquet.read_table(rows)
+    parquet.write_table(table.set_column(
+        table.column_names.index('length'), 'length', pa.array([FRAMES, 1])), rows)
+    done, table, _ = label(root)
+    assert done.frames == table.num_rows == FRAMES + 1
+    assert done.verdicts == {'RUNNING': 1, 'SUCCESS': 1}
+    episode = read_lerobot(root, views=CAMERAS, report=str)[1]
+    assert episode.robot_span_s[0] == episode.time_s[0] and len(episode.time_s) == 1
+
+
 def test_cameras_are_found_by_their_names(make):
     """Guards `hralign data label DATASET` without options, and the words where that fails."""
     root = make(TASKS[:1])

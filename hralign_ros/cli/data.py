@@ -264,7 +264,8 @@ def label(
     :param hz: frames of each episode that are played a second; frames between are interpolated
     :param stamp: write next.success too, with the bundle as its source; labels of your own are
         never written over
-    :param output: file of progress; default: hralign_progress.parquet in the data set
+    :param output: file of progress, a new one or one of this command; default:
+        hralign_progress.parquet in the data set
     :param alpha: false-alarm rate that success is decided at; default: as the node does
     :param allow_unknown_tasks: decide on tasks that the bundle does not know, too
     :param workers: processes; default: one for each core

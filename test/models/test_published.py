@@ -215,12 +215,17 @@ def hub(tmp_path):
 
 
 def load_from(address, home):
-    """Load by --weights hub in a process of its own: the library reads its address once."""
+    """
+    Load by --weights hub in a process of its own: the library reads its address once.
+
+    :param address: of the hub; '': there is no network.
+    """
     program = ('from hralign_ros.models.backbones import load_backbone as load; '
                "print(load('theia_tiny', 'hub', non_commercial=True).source)")
     return subprocess.run(
         [sys.executable, '-c', program], capture_output=True, text=True, env={
-            **os.environ, 'HF_ENDPOINT': address, 'HF_HOME': str(home), 'HF_HUB_OFFLINE': '0',
+            **os.environ, 'HF_ENDPOINT': address or 'http://127.0.0.1:9', 'HF_HOME': str(home),
+            'HF_HUB_OFFLINE': str(int(not address)),
             'HF_HUB_DISABLE_XET': '1', 'NO_PROXY': '127.0.0.1', 'no_proxy': '127.0.0.1'},
         check=False)
 
@@ -231,7 +236,7 @@ def test_weights_of_the_hub(tmp_path, hub):
     first = load_from(address, tmp_path / 'home')
     want = 'model.safetensors of theaiinstitute/theia-tiny-patch16-224-cddsv at 0123456'
     assert first.returncode == 0 and first.stdout.strip() == want, first.stderr
-    again = load_from('http://127.0.0.1:9', tmp_path / 'home')
+    again = load_from('', tmp_path / 'home')
     assert again.returncode == 0 and again.stdout.strip() == want, again.stderr
 
 
@@ -254,12 +259,12 @@ def test_a_cache_that_keeps_no_hash(tmp_path, hub):
     link, = (tmp_path / 'home').rglob('snapshots/*/model.safetensors')
     link.unlink()
     link.write_bytes(b'damaged')
-    found = load_from('http://127.0.0.1:9', tmp_path / 'home')
+    found = load_from('', tmp_path / 'home')
     assert found.returncode and 'keeps no hash beside it' in found.stderr, found.stderr
 
 
 def test_no_network(tmp_path):
     """Guards a robot without a network: one sentence that says what to bring."""
-    found = load_from('http://127.0.0.1:9', tmp_path / 'home')
+    found = load_from('', tmp_path / 'home')
     assert found.returncode
     assert 'cannot be had' in found.stderr and 'give it as --weights' in found.stderr, found.stderr

@@ -11,8 +11,8 @@ import os
 from hralign_ros.cli.main import main
 from hralign_ros.data.lerobot import read_lerobot
 from hralign_ros.data.lerobot_export import export_lerobot
+from hralign_ros.data.lerobot_label_files import FILE_NAME
 from hralign_ros.data.lerobot_labels import (
-    FILE_NAME,
     label_lerobot,
     label_recording,
     LabelOptions,

@@ -41,7 +41,7 @@ def hash_files(root: Path, files: Iterable[str], index: Path) -> dict[str, str]:
             if before[:2] == (state.st_size, state.st_mtime_ns):
                 return before
             settled = now - state.st_mtime_ns > _SETTLED_NS
-            return state.st_size, state.st_mtime_ns if settled else 0, _hash_file(path)
+            return state.st_size, state.st_mtime_ns if settled else 0, hash_file(path)
         except OSError:
             return before
 
@@ -67,7 +67,7 @@ def recording_key(data: DataSet, episode: Episode) -> str:
     :returns: 16 hexadecimal digits; '' where a file cannot be read.
     """
     try:
-        files = {view: _hash_file(data.path(file)) for view, file in episode.robot_videos.items()}
+        files = {view: hash_file(data.path(file)) for view, file in episode.robot_videos.items()}
     except OSError:
         return ''
     # A file may hold many episodes.
@@ -83,7 +83,8 @@ def _read(index: Path) -> dict[str, tuple[int, int, str]]:
         return {}
 
 
-def _hash_file(path: Path) -> str:
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file, which is not read as a whole."""
     digest = sha256()
     with path.open('rb') as file:
         while block := file.read(1 << 20):

@@ -9,12 +9,12 @@ or here where timm does not know the file.
 """
 
 from dataclasses import dataclass
-from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 import re
 from typing import Any
 
+from hralign_ros.data.content import hash_file
 from hralign_ros.models.weight_files import ModelError, State
 from hralign_ros.runtime.errors import first_line
 import torch
@@ -120,19 +120,11 @@ def fetch_weights(name: str) -> Path:
             f'{path}: the cache of the hub keeps no hash beside it, as where a disk has no '
             'symbolic links, so that it cannot be checked. Check it yourself and give it as '
             '--weights')
-    if (found := _hash(path)) != stated:
+    if (found := hash_file(path)) != stated:
         raise ModelError(
             f'{path}: its SHA-256 is {found[:12]}... and the hub states {stated[:12]}...; the '
             'file is damaged. Delete it and fetch it again')
     return path
-
-
-def _hash(path: Path) -> str:
-    found = sha256()
-    with path.open('rb') as file:
-        while block := file.read(1 << 22):
-            found.update(block)
-    return found.hexdigest()
 
 
 def origin(weights: str) -> str:

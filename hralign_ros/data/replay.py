@@ -48,6 +48,11 @@ class Recording:
         self._stamps = {view: video.stamps[newest_at(video.times, self.times, video.path.name)]
                         for view, video in self._videos.items()}
 
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Name the views that are played, in the bundle's order."""
+        return tuple(self._videos)
+
     def rows(self, hz: float | None) -> NDArray[np.int64]:
         """
         Choose frames at an even rate, the first and the last among them.

@@ -18,8 +18,9 @@ from hralign_ros.calibration.calibrate import ALPHA, ALPHAS
 from hralign_ros.calibration.scorer import Scored
 from hralign_ros.calibration.traces import Trace
 from hralign_ros.data.content import recording_key
-from hralign_ros.data.manifest import DataError, DataSet, Episode, REFERENCE_VIEW, SIMULATORS
-from hralign_ros.data.token_features import episode_videos, EpisodeFeatures, open_views
+from hralign_ros.data.manifest import DataError, DataSet, Episode, SIMULATORS
+from hralign_ros.data.replay import Recording as Played
+from hralign_ros.data.token_features import episode_videos, EpisodeFeatures
 from hralign_ros.evaluation.bootstrap import EvaluationError
 from hralign_ros.evaluation.figures import probability_traces, reliability_diagram
 from hralign_ros.evaluation.report import Measured, write_report
@@ -40,7 +41,6 @@ from hralign_ros.runtime.bundle import Manifest
 from hralign_ros.runtime.decision import Decision, DecisionRules, Status
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.report import Progress, Report
-from hralign_ros.runtime.video import newest_at
 from hralign_ros.training.attempts import TAIL_S
 from hralign_ros.training.devices import choose_device
 from hralign_ros.training.success_clips import assign_splits, labelled, Recording
@@ -49,9 +49,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Doubles = NDArray[np.float64]
-_SECOND = 1_000_000_000
-# Frames of a recording that are decoded at a time.
-_BLOCK = 64
 # Episodes of these are used where a bundle is trained and calibrated.
 _USED = ('train', 'calibration', 'validation')
 # All that is measured, whatever its splits.
@@ -113,26 +110,11 @@ class BundleReplay:
 
         :raises DataError: they cannot be read, or do not go together.
         """
-        encoder = self.encoder
-        videos = {view: video for view, video in open_views(episode_videos(episode), root).items()
-                  if view in encoder.manifest.views}
-        if not videos:
-            raise DataError(f'views {", ".join(episode.robot_videos) or "none"}; the bundle has '
-                            f'{", ".join(encoder.manifest.views)}')
-        reference = videos.get(REFERENCE_VIEW) or next(iter(videos.values()))
-        times = reference.times
-        wanted = {view: video.stamps[newest_at(video.times, times, video.path.name)]
-                  for view, video in videos.items()}
-        live = encoder.start_episode(episode.task_text, DecisionRules(
-            allow_unknown_tasks=self.allow_unknown))
-        ticks = []
-        for start in range(0, len(times), _BLOCK):
-            some = slice(start, start + _BLOCK)
-            frames = {view: video.read(wanted[view][some]) for view, video in videos.items()}
-            for row, now in enumerate(times[some] - times[0]):
-                ticks.append(live.step({view: images[row] for view, images in frames.items()},
-                                       _SECOND + round(float(now) * _SECOND)))
-        present = np.array([view in videos for view in encoder.manifest.views])
+        played = Played(self.encoder, episode_videos(episode), root)
+        times = played.times
+        ticks = [tick for _, tick in played.play(
+            episode.task_text, rules=DecisionRules(allow_unknown_tasks=self.allow_unknown))]
+        present = np.array([view in played.views for view in self.encoder.manifest.views])
         nothing = np.zeros((len(times), len(present), 1, 0), np.float16)
         known = episode if len(episode.success_flags) else replace(
             episode, time_s=times.tolist(),

@@ -152,6 +152,10 @@ def _shipped(found: Mapping[str, Any]) -> dict[str, str]:
     splits = [split for split in SPLITS if find(rows, 'auroc', OURS, split)]
     attempts = median(row['episodes'] for row in found['tables']['false_alarms_by_task']
                       if row['split'] == 'test_seen')
+    lacking = {f'{what}: AUROC, loss': f'{auroc}, {loss}'
+               for what, auroc, loss, _ in _cameras(rows) if what.startswith('no ')}
+    by_time = {f'time alone: AUROC, {SPLITS[split]}': number(find(rows, 'auroc', TIME_ONLY, split))
+               for split in splits}
     facts = {
         'training episodes (successes, tasks, scenes, human recordings)':
             f'{trained["episodes"]} ({trained["successes"]}, {trained["tasks"]}, '
@@ -163,11 +167,7 @@ def _shipped(found: Mapping[str, Any]) -> dict[str, str]:
         'streams of which nothing is accomplished in: frames, segments, SUCCESS':
             f'{streams["frames"]}, {streams["segments"]}, {streams["success_events"]}',
         'the same by one sample above 0.5': str(streams['events_one_sample']),
-        **{f'{what}: AUROC, loss': f'{auroc}, {loss}'
-           for what, auroc, loss, _ in _cameras(rows) if what.startswith('no ')},
-        **_footage(found),
-        **{f'time alone: AUROC, {SPLITS[split]}': number(find(rows, 'auroc', TIME_ONLY, split))
-           for split in splits}}
+        **lacking, **_footage(found), **by_time}
     return {
         'shipped': table(['split', *_SHIPPED], [
             [SPLITS[split], *_cells(rows, _SHIPPED, OURS, split)] for split in splits]),

@@ -21,6 +21,7 @@ from hralign_ros.runtime.errors import first_line, FrameError
 from hralign_ros.runtime.images import Image
 from lifecycle_msgs.srv import GetState
 import rclpy
+from rclpy.client import Client
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -220,14 +221,15 @@ class Listener:
 
     def _state(self, service: str) -> str:
         """Ask a lifecycle node for its state; empty: no answer."""
-        client = self.node.create_client(GetState, service)
+        client: Client = self.node.create_client(GetState, service)
         try:
             self._spin(_PATIENCE, client.service_is_ready)
             if not client.service_is_ready():
                 return ''
             future = client.call_async(GetState.Request())
             self._spin(_PATIENCE, future.done)
-            return str(future.result().current_state.label) if future.done() else ''
+            answer = future.result() if future.done() else None
+            return str(answer.current_state.label) if answer else ''
         finally:
             self.node.destroy_client(client)
 

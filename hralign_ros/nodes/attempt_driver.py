@@ -40,6 +40,7 @@ from hralign_ros.runtime.decision import Decision, Status
 from hralign_ros.runtime.errors import HralignError
 from hralign_ros.runtime.images import Image
 from hralign_ros.runtime.recordings import header_stamp
+from rclpy.client import Client
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import (
@@ -187,12 +188,12 @@ class AttemptDriver(Node):
             callback: Callable[..., None] = on_image
             self.create_subscription(ImageMessage, f'{view}/image_raw', callback,
                                      qos_profile_sensor_data, raw=True)
-        self._set_scene = self.create_client(SetScene, 'arm_sim/set_scene')
-        self._start = self.create_client(Trigger, 'policy/start')
-        self._stop = self.create_client(Trigger, 'policy/stop')
-        self._next_episode = self.create_client(StartEpisode, 'encoder/start_episode')
-        self._label = self.create_client(LabelEpisode, 'recorder/label_episode') \
-            if label else None
+        self._set_scene: Client = self.create_client(SetScene, 'arm_sim/set_scene')
+        self._start: Client = self.create_client(Trigger, 'policy/start')
+        self._stop: Client = self.create_client(Trigger, 'policy/stop')
+        self._next_episode: Client = self.create_client(StartEpisode, 'encoder/start_episode')
+        self._label: Client | None = self.create_client(
+            LabelEpisode, 'recorder/label_episode') if label else None
 
     def listens_to(self, topic: str) -> int:
         """Count the subscriptions of this node to a topic."""

@@ -12,8 +12,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hralign_ros.nodes.interfaces import SuccessProbability
+from rclpy.client import Client
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
 from std_msgs.msg import String
 from std_srvs.srv import SetBool
 
@@ -77,7 +79,8 @@ class Outcomes:
         self._told: tuple[int, int] | None = None
         self._recording = Recording()
         self.publishers: list[Any] = []
-        self._subscription = self._client = None
+        self._subscription: Subscription | None = None
+        self._client: Client | None = None
         if self._wish != 'off':
             self.publishers = [make(String, RECORDING_TOPIC, _WORDS)]
             # Its own words come back to it as everybody's do, in the order of the others.

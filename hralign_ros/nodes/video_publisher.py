@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rclpy.duration import Duration
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from sensor_msgs.msg import CompressedImage
 
 # Encodings that can be sent -> OpenCV conversion from RGB.
@@ -82,7 +83,7 @@ class VideoPublisher(Node):
         kind, topic, qos = camera_topic(
             'image_raw', 'compressed' if values['encoding'] == 'jpeg' else 'raw',
             values['reliability'])
-        self._publisher = self.create_publisher(kind, topic, qos)
+        self._publisher: Publisher = self.create_publisher(kind, topic, qos)
         self._failed: DataError | None = None
         self._finished = False
         # Of the clock, when the first frame was sent [ns].

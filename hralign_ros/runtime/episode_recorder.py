@@ -164,7 +164,7 @@ class EpisodeRecorder:
     """
 
     def __init__(
-        self, recordings: Recordings, rules: Rules, faults: Faults, log: Callable[[str], None],
+        self, recordings: Recordings, rules: Rules, faults: Faults, log: Callable[[str], object],
     ) -> None:
         self._recordings, self._rules, self._faults = recordings, rules, faults
         self._log = log

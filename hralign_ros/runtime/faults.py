@@ -34,7 +34,7 @@ class Faults:
     """
 
     def __init__(
-        self, on_begin: Callable[[str, str], None], on_end: Callable[[str], None],
+        self, on_begin: Callable[[str, str], object], on_end: Callable[[str], object],
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._on_begin, self._on_end, self._clock = on_begin, on_end, clock

@@ -4,6 +4,7 @@
 """Videos: the frames that were asked for, at the times they were shown, or a clear refusal."""
 
 from fractions import Fraction
+import os
 
 import av
 import cv2
@@ -22,6 +23,7 @@ from hralign_ros.runtime.video import (
 )
 import numpy as np
 import pytest
+from support.encoding import in_a_thread
 
 FRAMES, RATE = 40, 20.0
 
@@ -360,11 +362,12 @@ def test_images_of_several_sizes(tmp_path):
 @pytest.mark.parametrize('codec', ['libx264', 'libsvtav1', 'libx265', 'libvpx-vp9'])
 def test_play_shows_every_frame_at_its_time(tmp_path, codec):
     """Guards the demo: AV1, in which LeRobot writes, was opened and showed nothing."""
-    path = tmp_path / 'a.mp4'
+    path, priority = tmp_path / 'a.mp4', os.sched_getscheduler(0)
     try:
-        write_with_gaps(path, codec, 'yuv420p', [0, 3, 4, 10])
+        in_a_thread(lambda: write_with_gaps(path, codec, 'yuv420p', [0, 3, 4, 10]))
     except (av.FFmpegError, ValueError):
         pytest.skip(f'this PyAV has no {codec}')
+    assert os.sched_getscheduler(0) == priority, 'of all later tests'
     played = list(play(path))
     assert np.allclose([seconds for seconds, _ in played], np.array([0, 3, 4, 10]) / 30, atol=1e-3)
     assert np.allclose([image.mean() for _, image in played], [24, 27, 30, 33], atol=2)

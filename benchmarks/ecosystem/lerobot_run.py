@@ -18,12 +18,12 @@ import os
 from pathlib import Path
 import resource
 import shutil
-import subprocess
 import tempfile
 import time
 from typing import Any
 
 from benchmarks.ecosystem.measure import record, RESULTS
+from benchmarks.elsewhere import output_of
 from benchmarks.pages import ROOT
 
 INSIDE = ROOT / 'benchmarks/ecosystem/lerobot_inside.py'
@@ -37,11 +37,11 @@ def label(python: Path, root: Path, cache: Path) -> dict[str, Any]:
     what two cores would do with the processor time that it took.
     """
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    done = subprocess.run(
+    said = output_of(
         [python, '-m', 'hralign_ros.cli', 'data', 'label', root, '--stamp', '--features', cache,
-         '--device', 'cpu', '--workers', '2'], check=True, capture_output=True, text=True)
+         '--device', 'cpu', '--workers', '2'])
     took, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
-    print(done.stdout, flush=True)
+    print(said, flush=True)
     info = json.loads((root / 'meta/info.json').read_text('utf-8'))
     seconds = info['total_frames'] / info['fps']
     processor = sum(getattr(after, name) - getattr(before, name)
@@ -63,9 +63,8 @@ def main() -> None:
         shutil.copytree(given.dataset, root)
         rate = label(given.python, root, Path(folder) / 'cache')
         print(json.dumps(rate), flush=True)
-        done = subprocess.run([given.python, INSIDE, root, folder], check=True, text=True,
-                              stdout=subprocess.PIPE)
-    found = json.loads(done.stdout.splitlines()[-1])
+        said = output_of([given.python, INSIDE, root, folder])
+    found = json.loads(said.splitlines()[-1])
     print(json.dumps(found))
     version = found['version']
     programs = [f'LeRobot data set and RA-BC {version}', f'LeRobot reward models {version}',

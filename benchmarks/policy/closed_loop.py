@@ -25,6 +25,7 @@ import shutil
 import subprocess
 from typing import Any
 
+from benchmarks.elsewhere import clean_environment
 from benchmarks.pages import rewrite, ROOT, table, write_results
 from hralign_ros.data.rollouts import FILE_NAME as ROLLOUTS
 from hralign_ros.data.rollouts import read_rollouts
@@ -179,10 +180,8 @@ def simulated(*words: str) -> None:
 
     :raises SystemExit: it failed.
     """
-    hidden = ('PYTHONPATH', 'LD_LIBRARY_PATH', '_ROS_WHEELS_BOOTSTRAP_COMPLETE')
-    environment = {name: value for name, value in os.environ.items() if name not in hidden} | {
-        'PYTHONPATH': str(ROOT), 'MUJOCO_GL': os.environ.get('MUJOCO_GL', 'egl'),
-        'OMP_NUM_THREADS': '1'}
+    environment = clean_environment(
+        PYTHONPATH=str(ROOT), MUJOCO_GL=os.environ.get('MUJOCO_GL', 'egl'), OMP_NUM_THREADS='1')
     done = subprocess.run(
         [str(ROOT / '.venv-sim/bin/python'), '-m', 'hralign_ros.cli', *words], env=environment,
         check=False)

@@ -210,19 +210,19 @@ def test_writing_twice_shows_the_same(tmp_path):
 
 
 # So that a file of some frames is larger than its header.
-NOISE = np.random.default_rng(0).integers(0, 9, (48, 64, 3), np.uint8)
+NOISE = np.random.default_rng(0).integers(0, 9, (64, 64, 3), np.uint8)
 
 
 def write_with_gaps(path, codec, pixels, ticks, rate=30):
     """Write frame i at tick ticks[i] of 1 / rate s, as a camera that drops frames does."""
     with av.open(str(path), 'w') as container:
         stream = container.add_stream(codec, rate=rate, options={'g': '10', 'b': '2000000'})
-        stream.width, stream.height, stream.pix_fmt = 64, 48, pixels
+        stream.width, stream.height, stream.pix_fmt = 64, 64, pixels
         stream.codec_context.time_base = Fraction(1, rate)
         stream.codec_context.max_b_frames = 0
         for i, tick in enumerate(ticks):
             frame = av.VideoFrame.from_ndarray(
-                np.full((48, 64, 3), 20 + 3 * i, np.uint8) + NOISE, format='rgb24')
+                np.full((64, 64, 3), 20 + 3 * i, np.uint8) + NOISE, format='rgb24')
             frame.pts, frame.time_base = tick, Fraction(1, rate)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

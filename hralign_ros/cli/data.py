@@ -114,7 +114,8 @@ def simulate_lab(
 
 def simulate_demonstrations(
     *, output: Path, resume: bool = False, tasks: Sequence[str] = ('lift', 'pick-can'),
-    arm: str = 'panda', lab: str = 'lab-1', episodes: int = 20, first_seed: int = 0,
+    arm: str = 'panda', lab: str = 'lab-1', episodes: int = 20, failing: int = 0,
+    first_seed: int = 0,
 ) -> None:
     """
     Record demonstrations of a scripted expert in one simulated lab, to train a policy on.
@@ -127,6 +128,7 @@ def simulate_demonstrations(
     :param arm: panda, ur5e, kinova3 or iiwa
     :param lab: lab-N, see simulate-lab
     :param episodes: demonstrations of each task
+    :param failing: attempts of each task beside them that fail, in four ways
     :param first_seed: seeds go up from there
     :param resume: complete the data set in --output, or add to it
     """
@@ -134,8 +136,8 @@ def simulate_demonstrations(
     import robosuite  # noqa: F401  # missing, it is named before any work is done
 
     print(simulate_demonstrations(
-        output, tasks=tuple(tasks), arm=arm, lab=lab, episodes=episodes, first_seed=first_seed,
-        resume=resume))
+        output, tasks=tuple(tasks), arm=arm, lab=lab, episodes=episodes, failing=failing,
+        first_seed=first_seed, resume=resume))
 
 
 def import_rh20t(

@@ -4,11 +4,12 @@
 """Behaviour cloning: from demonstrations and a bundle's embeddings to a small policy."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from hralign_ros.data.channels import Channels, read_channels
+from hralign_ros.data.content import hash_file
 from hralign_ros.data.embedding_features import build_embeddings, chosen_parts
 from hralign_ros.data.features import Tensors
 from hralign_ros.data.manifest import DataSet, Episode, read_manifest
@@ -20,6 +21,7 @@ from hralign_ros.runtime.policy import Channel, EmbeddingSpec, PartSpec
 from hralign_ros.runtime.report import Report
 from hralign_ros.training.checkpoints import TrainingError
 from hralign_ros.training.policy_options import PolicyOptions
+from hralign_ros.training.sample_weights import read_weights, Signal
 import numpy as np
 from numpy.typing import NDArray
 import torch
@@ -31,6 +33,8 @@ _RATE = 0.1
 _TICK_S = 1e-3
 # A number whose spread is below this part of the others' is no better known for it.
 _FLOOR = 0.1
+# Less than one frame ever counts, and not none.
+_NOTHING = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,12 +46,14 @@ class Observations:
     :param proprio: float32 [N, P].
     :param actions: float32 [N, chunk, A]; the chunk begins with the frame's own action.
     :param there: float32 [N, chunk], 0 behind the end of a demonstration.
+    :param weight: float32 [N], 0 to 1: how much a frame counts.
     """
 
     embedding: Floats
     proprio: Floats
     actions: Floats
     there: Floats
+    weight: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +84,7 @@ class TrainedPolicy:
 
 def train_policy(
     data: Path, bundle: Path, options: PolicyOptions, *, task: str = '',
+    weights: Path | None = None, weights_of: Signal = 'progress',
     features: Path | None = None, workers: int | str = 1, device: str = 'cpu',
     command: str = '', report: Report = print,
 ) -> TrainedPolicy:
@@ -89,9 +96,11 @@ def train_policy(
 
     :param data: folder with a manifest whose episodes have actions.
     :param task: id or instruction of the task; '': the only one that the data has.
+    :param weights: file of `hralign data label`, see sample_weights; None: all frames count alike.
+    :param weights_of: what is in the file that counts.
     :param features: folder of features; None: in the data set.
     :param device: for torch.
-    :raises DataError: the data or a video cannot be read.
+    :raises DataError: the data, a video or the weights cannot be read, or are of other frames.
     :raises TrainingError: there are no such demonstrations, or options do not suit them.
     """
     demonstrations = choose_demonstrations(
@@ -100,6 +109,8 @@ def train_policy(
     channels = read_channels(demonstrations)
     proprio = _chosen(channels, options.proprio)
     period_s = _period(episodes)
+    counts = [np.ones(len(e.time_s)) for e in episodes] if weights is None else read_weights(
+        weights, episodes, chunk=options.chunk, signal=weights_of)
     instruction = episodes[0].task_text
     parts: tuple[PartSpec, ...] = ()
     views: tuple[str, ...] = ()
@@ -122,10 +133,10 @@ def train_policy(
         rows = []
     columns = [channels.proprio.index(one) for one in proprio]
     observations = [_observe(episode, made, [part.name for part in parts], rows, columns,
-                             options.chunk)
-                    for episode, made in zip(episodes, found, strict=True)]
-    together = Observations(*(np.concatenate([getattr(one, name) for one in observations])
-                              for name in ('embedding', 'proprio', 'actions', 'there')))
+                             options.chunk, count)
+                    for episode, made, count in zip(episodes, found, counts, strict=True)]
+    together = Observations(*(np.concatenate([getattr(one, field.name) for one in observations])
+                              for field in fields(Observations)))
     network, loss = fit(together, options, device=device, report=report)
     return TrainedPolicy(
         network=network, task=instruction, parts=parts, views=views, proprio=proprio,
@@ -138,6 +149,8 @@ def train_policy(
             'sources': sorted({e.source for e in episodes}),
             'options': {name: list(value) if isinstance(value, tuple) else value
                         for name, value in asdict(options).items()},
+            **({'weights': {'sha256': hash_file(weights), 'of': weights_of, 'mean': round(
+                float(together.weight.mean()), 4)}} if weights is not None else {}),
             'command': command})
 
 
@@ -217,7 +230,7 @@ def _period(episodes: Sequence[Episode]) -> float:
 
 def _observe(
     episode: Episode, found: Tensors | None, parts: Sequence[str], rows: Sequence[int],
-    columns: Sequence[int], chunk: int,
+    columns: Sequence[int], chunk: int, weight: NDArray[np.float64],
 ) -> Observations:
     """Put together what a policy learns from one demonstration."""
     actions = np.asarray(episode.actions, np.float32)
@@ -232,7 +245,8 @@ def _observe(
     after = np.arange(frames)[:, None] + np.arange(chunk)
     return Observations(
         np.ascontiguousarray(embedding, np.float32), proprio,
-        actions[np.minimum(after, frames - 1)], (after < frames).astype(np.float32))
+        actions[np.minimum(after, frames - 1)], (after < frames).astype(np.float32),
+        weight.astype(np.float32))
 
 
 def normalise(data: Observations) -> Normalisation:
@@ -269,7 +283,7 @@ def fit(
         normalise(data), chunk=options.chunk, bottleneck=options.bottleneck,
         hidden=options.hidden, dropout=options.dropout).to(device)
     tensors = [torch.from_numpy(values).to(device) for values in (
-        data.embedding, data.proprio, data.actions, data.there)]
+        data.embedding, data.proprio, data.actions, data.there * data.weight[:, None])]
     wanted = (tensors[2] - network.scale[0]) / network.scale[1]
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay,
@@ -282,7 +296,9 @@ def fit(
         rows = torch.randint(count, (min(options.batch, count),), generator=order).to(device)
         made = network.normalised(tensors[0][rows], tensors[1][rows])
         there = tensors[3][rows][..., None]
-        loss = (there * (made - wanted[rows]) ** 2).sum() / (there.sum() * made.shape[-1])
+        # Of a batch in which no frame counts, nothing is learnt.
+        loss = (there * (made - wanted[rows]) ** 2).sum() / (
+            there.sum().clamp(min=_NOTHING) * made.shape[-1])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -18,7 +18,7 @@ from hralign_ros.runtime.video import frame_times  # noqa: E402, I100
 from hralign_ros.simulation import arm, closed_loop  # noqa: E402, I100
 from hralign_ros.simulation.arm import ACTIONS, ArmWorld, STATE  # noqa: E402, I100
 from hralign_ros.simulation.demonstrate import simulate_demonstrations  # noqa: E402, I100
-from hralign_ros.simulation.expert import Expert  # noqa: E402, I100
+from hralign_ros.simulation.expert import Expert, FAILURES  # noqa: E402, I100
 import numpy as np  # noqa: E402, I100
 import yaml  # noqa: E402, I100
 
@@ -122,6 +122,20 @@ def test_demonstrations_are_a_data_set(tmp_path):
     simulate_demonstrations(tmp_path, tasks=('lift',), episodes=2, resume=True, report=silent)
     assert len(read_manifest(tmp_path).episodes) == 2
     assert (tmp_path / next(iter(episode.robot_videos.values()))).stat().st_mtime_ns == before
+
+
+def test_attempts_that_fail_look_like_demonstrations(tmp_path):
+    """Guards labels that are tried on them: each kind fails, with commands as good ones have."""
+    simulate_demonstrations(tmp_path, tasks=('lift',), episodes=1, failing=4, report=silent)
+    episodes = read_manifest(tmp_path).episodes
+    failed = [e for e in episodes if not e.success]
+    assert len(episodes) == 5 and {e.failure for e in failed} == set(FAILURES)
+    assert not any(any(e.success_flags) for e in failed)
+    for episode in failed:
+        actions = np.array(episode.actions)
+        assert actions.shape == (len(episode.time_s), 4)
+        assert np.abs(actions[:, :3]).max() > 0.02, 'it moves'
+        assert (1.0 in actions[:, 3]) == (episode.failure in ('near_miss', 'drops')), 'it closes'
 
 
 def test_attempts_are_made_once(tmp_path, monkeypatch, down):

@@ -107,7 +107,7 @@ def test_the_same_seed_is_the_same_policy(trained, data, tiny, tmp_path):
 def test_a_chunk_is_what_comes_next(data):
     """Guards the labels: behind the end of a demonstration nothing is learnt."""
     episode = read_manifest(data).episodes[0]
-    found = _observe(episode, None, (), (), (1, 0), 3)
+    found = _observe(episode, None, (), (), (1, 0), 3, np.ones(12))
     actions = np.asarray(episode.actions, np.float32)
     np.testing.assert_array_equal(found.actions[2], actions[2:5])
     np.testing.assert_array_equal(found.there[-3:], [[1, 1, 1], [1, 1, 0], [1, 0, 0]])
@@ -121,7 +121,7 @@ def test_the_newest_frame_by_then(data):
     episode = replace(read_manifest(data).episodes[0], time_s=[12.0 + 0.1 * i for i in range(12)])
     frames = {'time_s': np.array([12.0004, 12.0999, 12.25, 12.3, 14.0]),
               'mean': np.arange(5, dtype=np.float32)[:, None, None].repeat(2, 1)}
-    found = _observe(episode, frames, ('mean',), (1,), (), 3)
+    found = _observe(episode, frames, ('mean',), (1,), (), 3, np.ones(12))
     assert found.embedding[:, 0, 0].tolist() == [0, 1, 1, 3, 3, 3, 3, 3, 3, 3, 3, 3]
 
 

@@ -5,8 +5,9 @@
 A data set's robot episodes as a LeRobot data set, format v3.0.
 
 A LeRobot video runs at one rate. So each episode is taken at even times, and of each frame, state
-and label the nearest to these. Success is in `next.success`, true where the task is accomplished,
-and the last frame of an episode is `next.done`. An episode has a video file of its own per camera.
+and label the nearest to these. A video that has just these frames is copied, and not encoded anew.
+Success is in `next.success`, true where the task is accomplished, and the last frame of an episode
+is `next.done`. An episode has a video file of its own per camera.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,8 +20,9 @@ from typing import Any
 from hralign_ros.data.lerobot import ACTION, STATE, SUCCESS, VERSION
 from hralign_ros.data.manifest import DataError, DataSet, Episode, REFERENCE_VIEW
 from hralign_ros.data.token_features import episode_videos, open_views, ViewVideo
+from hralign_ros.runtime.images import AS_IT_COMES
 from hralign_ros.runtime.report import Progress, Report
-from hralign_ros.runtime.video import nearest, write_video
+from hralign_ros.runtime.video import frame_times, nearest, probe, write_video
 import numpy as np
 from numpy.typing import NDArray
 import pyarrow as pa
@@ -34,6 +36,8 @@ _VIDEO = 'videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4'
 _FILES = 1000
 # Images in memory at a time, and of an episode in the statistics.
 _BLOCK, _SAMPLES = 32, 8
+# What videos are written as, and how exactly LeRobot wants its frames to be at their times.
+_FORMAT, _EXACT_S = 'h264 yuv420p', 1e-4
 
 
 def export_lerobot(
@@ -226,8 +230,11 @@ class _Export:
             path = self.folder / _VIDEO.format(
                 video_key=CAMERA.format(view), chunk_index=number // _FILES,
                 file_index=number % _FILES)
-            write_video(path, self.pictures(episode, view, videos[view], times), self.rate,
-                        quality=16)
+            if _is_ready(videos[view], times, self.rate):
+                self.copy(episode, view, videos[view], path)
+            else:
+                write_video(path, self.pictures(episode, view, videos[view], times), self.rate,
+                            quality=16)
         rows = nearest(own, times)
         flags = np.zeros(count, bool)
         if len(episode.success_flags):
@@ -253,21 +260,51 @@ class _Export:
     ) -> Iterator[NDArray[np.uint8]]:
         """Give a view's images nearest to given times, of an even size, all of one."""
         wanted = video.stamps[nearest(video.times, times)]
-        sampled = set(np.linspace(0, len(wanted) - 1, _SAMPLES).astype(int).tolist())
+        sampled = set(_sampled(len(wanted)))
         for start in range(0, len(wanted), _BLOCK):
             for offset, image in enumerate(video.read(wanted[start:start + _BLOCK])):
                 height, width = image.shape[:2]
                 if height % 2 or width % 2:
                     image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), 'edge')
-                size = image.shape[:2]
-                if self.sizes.setdefault(view, size) != size:
-                    raise DataError(
-                        f'{episode.episode_id}: images of view {view} are {size}, and those of '
-                        f'episodes before {self.sizes[view]}; a LeRobot data set has one size')
-                if start + offset in sampled:
-                    self.images.setdefault(view, []).append(
-                        image[::16, ::16].reshape(-1, 3) / 255.0)
+                self.look(episode, view, image, start + offset in sampled)
                 yield image
+
+    def copy(self, episode: Episode, view: str, video: ViewVideo, path: Path) -> None:
+        """Copy a video that is as it is to be; see _is_ready."""
+        for image in video.read(video.stamps[_sampled(len(video.stamps))]):
+            self.look(episode, view, image, True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(video.path, path)
+
+    def look(self, episode: Episode, view: str, image: NDArray[np.uint8], sampled: bool) -> None:
+        """
+        Note the size of an image, and its colours where it is one of the sample.
+
+        :raises DataError: those before were of another size.
+        """
+        size = image.shape[:2]
+        if self.sizes.setdefault(view, size) != size:
+            raise DataError(
+                f'{episode.episode_id}: images of view {view} are {size}, and those of '
+                f'episodes before {self.sizes[view]}; a LeRobot data set has one size')
+        if sampled:
+            self.images.setdefault(view, []).append(image[::16, ::16].reshape(-1, 3) / 255.0)
+
+
+def _sampled(count: int) -> list[int]:
+    """Choose the images of a video that count for its statistics."""
+    return sorted(set(np.linspace(0, count - 1, _SAMPLES).astype(int).tolist()))
+
+
+def _is_ready(video: ViewVideo, times: NDArray[np.float64], rate: int) -> bool:
+    """Tell whether a video's file has the images of these times at this rate, as they are."""
+    every = frame_times(video.path)
+    return bool(
+        video.path.suffix == '.mp4' and video.geometry == AS_IT_COMES
+        and len(every) == len(video.stamps) == len(times)
+        and np.abs(video.times - times).max() < _EXACT_S
+        and np.abs(every - np.arange(len(every)) / rate).max() < _EXACT_S
+        and probe(video.path).format == _FORMAT)
 
 
 def statistics_of(values: NDArray[np.float64]) -> Mapping[str, list[float]]:

@@ -3,6 +3,7 @@
 
 """Out to LeRobot and back: the same images, states and labels at even times."""
 
+from dataclasses import replace
 import json
 
 from hralign_ros.cli.main import main
@@ -10,7 +11,8 @@ from hralign_ros.data.importing import import_data
 from hralign_ros.data.lerobot import read_lerobot
 from hralign_ros.data.lerobot_export import export_lerobot
 from hralign_ros.data.manifest import DataError, Episode, read_manifest, write_manifest
-from hralign_ros.runtime.video import read_frames, RecordingWriter
+from hralign_ros.runtime.images import ViewGeometry
+from hralign_ros.runtime.video import read_frames, RecordingWriter, write_video
 import numpy as np
 from pyarrow import parquet
 import pytest
@@ -67,6 +69,35 @@ def test_there_and_back(data, tmp_path):
             assert np.abs(seen - np.arange(count) - shift).max() <= 1, before.episode_id
     path = import_data('lerobot', tmp_path / 'out', views=VIEWS, report=str)
     assert len(read_manifest(path).episodes) == 3
+
+
+def test_a_video_that_is_ready_is_copied(data, tmp_path):
+    """Guards recordings at an even rate: they were encoded a second time, for minutes an hour."""
+    def noise(number):
+        return np.random.default_rng(number).integers(0, 255, (32, 32, 3), np.uint8)
+
+    episodes = []
+    for number, (size, rate) in enumerate(((20, 10), (20, 10), (20, 10), (40, 20))):
+        file = f'even/{number}.mp4'
+        write_video(data.path(file), map(noise, range(size)), rate)
+        episodes.append(replace(
+            data.episodes[0], episode_id=f'even{number}', robot_videos={'third_person': file},
+            robot_offset_s={}, time_s=[i / rate for i in range(size)], success_flags=[],
+            **{name: [[0.0]] * size for name in ('actions', 'proprio')},
+            # Of these, the second is turned, and of the third the beginning is left out.
+            geometry={'third_person': ViewGeometry(180)} if number == 1 else {},
+            **({'robot_span_s': (0.5, 1.9)} if number == 2 else {})))
+    episodes[2] = replace(episodes[2], time_s=episodes[2].time_s[5:], **{
+        name: [[0.0]] * 15 for name in ('actions', 'proprio')})
+    export_lerobot(data.only(episodes), tmp_path / 'out', report=str)
+    written = sorted((tmp_path / 'out/videos').glob('*/*/*.mp4'))
+    assert [file.read_bytes() == data.path(f'even/{number}.mp4').read_bytes()
+            for number, file in enumerate(written)] == [True, False, False, False]
+    found = read_lerobot(tmp_path / 'out', views={
+        'observation.images.third_person': 'third_person'}, report=str)
+    assert [len(e.time_s) for e in found] == [20, 20, 15, 20]
+    stats = json.loads((tmp_path / 'out/meta/stats.json').read_text('utf-8'))
+    assert stats['observation.images.third_person']['count'] == [4 * 8 * 4]
 
 
 def test_what_lerobot_reads(data, tmp_path):

@@ -37,7 +37,7 @@ _FILES = 1000
 # Images in memory at a time, and of an episode in the statistics.
 _BLOCK, _SAMPLES = 32, 8
 # What videos are written as, and how exactly LeRobot wants its frames to be at their times.
-_FORMAT, _EXACT_S = 'h264 yuv420p', 1e-4
+_ENCODING, _EXACT_S = 'h264 yuv420p', 1e-4
 
 
 def export_lerobot(
@@ -304,7 +304,7 @@ def _is_ready(video: ViewVideo, times: NDArray[np.float64], rate: int) -> bool:
         and len(every) == len(video.stamps) == len(times)
         and np.abs(video.times - times).max() < _EXACT_S
         and np.abs(every - np.arange(len(every)) / rate).max() < _EXACT_S
-        and probe(video.path).format == _FORMAT)
+        and probe(video.path).encoding == _ENCODING)
 
 
 def statistics_of(values: NDArray[np.float64]) -> Mapping[str, list[float]]:

@@ -35,12 +35,12 @@ class VideoInfo:
 
     :param rate_hz: mean frame rate; 0: the header does not say.
     :param frames: how many there are; 0: the header does not say.
-    :param format: codec and layout of pixels, as 'h264 yuv420p'.
+    :param encoding: codec and layout of pixels, as 'h264 yuv420p'.
     """
 
     rate_hz: float
     frames: int
-    format: str
+    encoding: str
 
 
 def probe(path: Path) -> VideoInfo:

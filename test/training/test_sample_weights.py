@@ -120,11 +120,10 @@ def test_frames_without_weight_are_not_learnt_from(data, tiny, tmp_path):
     joints = np.random.default_rng(1).normal(size=(50, PROPRIO)).astype(np.float32)
     errors, notes = {}, {}
     for name, weights in (('alike', None), ('weighted', path)):
-        folder = write_policy(train_policy(
+        trained = train_policy(
             opposite, tiny, PolicyOptions(camera=False, chunk=1, execute=1, steps=400, hidden=32,
-                                          batch=16), weights=weights, report=silent),
-            tmp_path / name)
-        policy = Policy.load(folder)
+                                          batch=16), weights=weights, report=silent)
+        policy = Policy.load(write_policy(trained, tmp_path / name))
         errors[name] = np.mean([abs(policy.actions(None, row)[0, 1] - row[0]) for row in joints])
         notes[name] = policy.spec.training.get('weights')
     assert errors['weighted'] < 0.6 * errors['alike']

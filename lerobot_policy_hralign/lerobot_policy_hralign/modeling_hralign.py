@@ -50,7 +50,8 @@ class HralignRewardModel(PreTrainedRewardModel):
             says when each frame of a clip was taken; without it they are 1 / fps apart.
         :returns: float32 [B]; NaN where the bundle says nothing.
         :raises KeyError: there are no images of a camera.
-        :raises ValueError: images of another form, clips without frames, or no instruction.
+        :raises ValueError: images of another form, clips without frames, no instruction for a row,
+            or a time below 0.
         """
         images = self.player.present(batch)
         images = {view: value if value.ndim > 3 else value[None]
@@ -60,9 +61,13 @@ class HralignRewardModel(PreTrainedRewardModel):
             raise ValueError(f'the cameras have {sorted(count)} rows; needed is one number')
         rows = count.pop()
         tasks = batch.get(self.config.task_key) or ''
+        if isinstance(tasks, str):
+            tasks = [tasks] * rows
+        if len(tasks) != rows:
+            raise ValueError(f"'{self.config.task_key}' has {len(tasks)} instructions for {rows} "
+                             'rows; needed is one text, or one for each row')
         rewards = [
-            self._row({view: value[row] for view, value in images.items()},
-                      tasks if isinstance(tasks, str) else tasks[row],
+            self._row({view: value[row] for view, value in images.items()}, tasks[row],
                       _of(batch.get('timestamp'), row, rows),
                       _at(batch.get('episode_index'), row))
             for row in range(rows)]

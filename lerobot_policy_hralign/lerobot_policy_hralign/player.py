@@ -4,6 +4,7 @@
 """LeRobot's tensors, played to the runtime of hralign_ros."""
 
 from collections.abc import Mapping
+import math
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ class Player:
         :param task: the instruction; '': the configuration's.
         :param time_s: when it was taken; None: one period after the frame before.
         :param which: whatever tells episodes apart.
-        :raises ValueError: there is no instruction.
+        :raises ValueError: there is no instruction, or the time is no number from 0 up.
         """
         task = task or self.config.task
         if not task:
@@ -90,6 +91,8 @@ class Player:
         begins = self._episode is None or task != self._task or which != self._which
         if time_s is None:
             time_s = 0.0 if begins else self._newest + 1.0 / self.config.fps
+        if not 0.0 <= time_s < math.inf:
+            raise ValueError(f'a frame was taken at {time_s:g} s; needed are seconds from 0 up')
         if begins or time_s <= self._newest:
             self._episode = self.encoder.start_episode(task, self._rules)
         assert self._episode is not None

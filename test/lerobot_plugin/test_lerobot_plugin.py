@@ -105,6 +105,11 @@ def test_what_cannot_be_judged():
         model.compute_reward(normal)
     with pytest.raises(ValueError, match='no instruction'):
         make(task='').compute_reward(images(1))
+    with pytest.raises(ValueError, match="'task' has 2 instructions for 3 rows"):
+        model.compute_reward({**images(3), 'task': [TASK] * 2})
+    for wrong in (-3.0, float('nan')):
+        with pytest.raises(ValueError, match='seconds from 0 up'):
+            model.compute_reward({**images(1), 'timestamp': torch.tensor([wrong])})
     with pytest.raises(ValueError, match='views of this bundle are wrist, third_person'):
         make(cameras={'front': 'observation.images.front'})
     whole = images(1)['observation.images.wrist'][0]

@@ -18,7 +18,9 @@ from pathlib import Path
 import re
 from typing import Any
 
-from hralign_ros.data.bag_files import Bag, BagReader, MessageTypes, RawMessage
+from hralign_ros.data.bag_episodes import ANSWERS, Cuts, DISCARD, nanoseconds, Part, STARTS
+from hralign_ros.data.bag_files import Bag, BagReader, RawMessage
+from hralign_ros.data.bag_messages import MessageTypes
 from hralign_ros.data.bag_series import Series
 from hralign_ros.data.manifest import DataError, REFERENCE_VIEW
 from hralign_ros.runtime.errors import FrameError
@@ -38,8 +40,6 @@ _SECOND = 1_000_000_000
 _ONE_CLOCK = 2 * _SECOND
 # A state that is older says nothing about an image [s].
 _OLD_S = 0.5
-_STARTS, _DISCARD = 'start', 'discard'
-_ANSWERS = {'success': True, 'failure': False}
 
 
 @dataclass(frozen=True)
@@ -78,43 +78,6 @@ class BagOptions:
             raise DataError(f'{self.hz} images a second are not possible')
 
 
-@dataclass
-class _Found:
-    """
-    What lies in a bag when.
-
-    :param images: stamp and time of arrival of each image, by topic [ns].
-    :param told: of each episode that an encoder names: its first and last stamp, and its task.
-    :param labels: time and text of each message of the label topic.
-    """
-
-    images: 'dict[str, array[int]]' = field(
-        default_factory=lambda: defaultdict(lambda: array('q')))
-    told: dict[int, tuple[int, int, Counter[str]]] = field(default_factory=dict)
-    labels: list[tuple[int, str]] = field(default_factory=list)
-
-
-@dataclass
-class _Part:
-    """
-    An episode of a bag.
-
-    :param name: '': the whole bag.
-    :param start: first stamp [ns]; end: last one.
-    :param frames: by view, which images of its topic are used: their numbers in the bag.
-    :param stamps: by view, of those that were written [ns].
-    """
-
-    name: str
-    start: int
-    end: int
-    task: str = ''
-    success: bool | None = None
-    discard: bool = False
-    frames: dict[str, NDArray[np.int64]] = field(default_factory=dict)
-    stamps: dict[str, list[int]] = field(default_factory=dict)
-
-
 class BagConversion:
     """
     The way of one bag into its folder.
@@ -130,10 +93,13 @@ class BagConversion:
         types: MessageTypes, scratch: Path,
     ) -> None:
         self.bag, self.target, self.options = bag, target, options
-        self.spans, self.types = spans, types
+        self.types = types
         self.reader = BagReader(bag, scratch)
         self.faults: list[tuple[str, str]] = []
-        self.found = _Found()
+        self.cuts = Cuts(cut=options.cut, label_topic=options.label_topic, spans=spans,
+                         fault=self.fault)
+        # Stamp and time of arrival of each image, by topic [ns].
+        self.images: dict[str, array[int]] = defaultdict(lambda: array('q'))
         # Arrival and stamp of the images of one topic: between the two clocks, if there are two.
         self.clock: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
 
@@ -150,9 +116,10 @@ class BagConversion:
         topics = self._topics()
         usable = {view: self._usable(view, topic) for view, topic in topics.items()}
         reference = next(view for view in (REFERENCE_VIEW, *topics) if view in topics)
-        parts = self._parts(usable)
+        stamps = np.concatenate([stamps[stamps > 0] for stamps in usable.values()])
+        parts = self.cuts.parts(int(stamps.min()), int(stamps.max()), self._image_time)
         for part in parts:
-            self._choose(part, usable, reference)
+            self.cuts.choose(part, usable, reference, self.options.hz)
         parts = [part for part in parts if part.frames]
         if not parts:
             raise DataError('no episode in it has an image')
@@ -184,7 +151,7 @@ class BagConversion:
             if message.kind in _IMAGES:
                 if len(message.data) >= 12:
                     stamp = message.received if arrival else message.stamp
-                    self.found.images[message.topic].extend((stamp, message.received))
+                    self.images[message.topic].extend((stamp, message.received))
                 continue
             try:
                 decoded = self.types.decode(message)
@@ -194,30 +161,16 @@ class BagConversion:
                 self.fault('bad_message', str(error))
                 continue
             if message.topic == self.options.label_topic:
-                self.found.labels.append((_time(decoded, message), _answer(decoded, message)))
+                self.cuts.labels.append((_time(decoded, message), _answer(decoded, message)))
             else:
-                self._hear(decoded)
+                self.cuts.hear(decoded)
         for file, text in self.reader.cut_off.items():
             self.fault('cut_off', f'{file}: {text}; what comes before it is used')
-
-    def _hear(self, message: Any) -> None:
-        """Note which images belong to the episode that an encoder names."""
-        stamps = [_nanoseconds(stamp) for stamp in (
-            message.header.stamp, *message.view_stamps, *getattr(message, 'clip_stamps', ()))]
-        stamps = [stamp for stamp in stamps if stamp]
-        if not stamps:
-            return
-        first, last, tasks = self.found.told.setdefault(
-            _nanoseconds(message.episode_id), (stamps[0], stamps[0], Counter()))
-        if message.task:
-            tasks[str(message.task)] += 1
-        self.found.told[_nanoseconds(message.episode_id)] = (
-            min(first, *stamps), max(last, *stamps), tasks)
 
     def _topics(self) -> dict[str, str]:
         """Find the topic of each view; the view of the reference camera first."""
         there = {topic for topic, kind in self.reader.topics.items()
-                 if kind in _IMAGES and self.found.images.get(topic)}
+                 if kind in _IMAGES and self.images.get(topic)}
         found: dict[str, str] = {}
         for view, topic in self.options.views.items():
             name = '/' + topic.strip('/')
@@ -239,7 +192,7 @@ class BagConversion:
 
     def _usable(self, view: str, topic: str) -> NDArray[np.int64]:
         """Return the stamps of a topic's images; 0 of those that are not newer than all before."""
-        stamps, arrivals = np.array(self.found.images[topic], np.int64).reshape(-1, 2).T
+        stamps, arrivals = np.array(self.images[topic], np.int64).reshape(-1, 2).T
         if not stamps.any():
             raise DataError(f'the images on {topic} have no stamps; import them by the time of '
                             'arrival: --stamp-source arrival')
@@ -260,85 +213,6 @@ class BagConversion:
             return received
         return int(np.interp(received, *self.clock))
 
-    def _parts(self, usable: Mapping[str, NDArray[np.int64]]) -> list[_Part]:
-        """Cut the bag into episodes."""
-        all_stamps = np.concatenate([stamps[stamps > 0] for stamps in usable.values()])
-        first, last = int(all_stamps.min()), int(all_stamps.max())
-        if self.spans:
-            return [_Part(
-                name, first + round(start * _SECOND),
-                last if math.isinf(end) else first + round(end * _SECOND),
-                self._task_between(first, last))
-                for name, (start, end) in sorted(self.spans.items())]
-        if self.options.label_topic:
-            return self._labelled_parts(first, last)
-        if self.options.cut == 'messages':
-            parts = [_Part('{}.{:09d}'.format(*divmod(identifier, _SECOND)), start, end,
-                           _most_common(tasks))
-                     for identifier, (start, end, tasks) in sorted(self.found.told.items())]
-            if not parts:
-                raise DataError('no message of an encoder in it names an episode; import it '
-                                'without --cut messages')
-            return parts
-        several = [episode for episode in self.found.told.values()
-                   if episode[1] - episode[0] > 2 * _SECOND]
-        if len(several) > 1:
-            self.fault('many_episodes', f'an encoder names {len(several)} episodes in it, and it '
-                       'is taken for one; --cut messages takes each for itself')
-        return [_Part('', first, last, self._task_between(first, last))]
-
-    def _task_between(self, start: int, end: int) -> str:
-        tasks: Counter[str] = Counter()
-        for first, last, said in self.found.told.values():
-            if first <= end and last >= start:
-                tasks += said
-        return _most_common(tasks)
-
-    def _labelled_parts(self, first: int, last: int) -> list[_Part]:
-        """Cut where the messages of the label topic say how an episode ended."""
-        parts: list[_Part] = []
-        start = first
-        for at, text in sorted(self.found.labels):
-            at = self._image_time(at)
-            if text != _STARTS and at > start:
-                parts.append(_Part(f'{len(parts) + 1:03d}', start, at,
-                                   self._task_between(start, at), _ANSWERS.get(text),
-                                   text == _DISCARD))
-            start = at + 1
-        if not parts:
-            raise DataError(f'no message on {self.options.label_topic} ends an episode')
-        return parts
-
-    def _choose(
-        self, part: _Part, usable: Mapping[str, NDArray[np.int64]], reference: str,
-    ) -> None:
-        """Choose the images of an episode: those of the other views nearest to the reference's."""
-        inside = {view: np.flatnonzero((stamps >= part.start) & (stamps <= part.end)
-                                       & (stamps > 0)) for view, stamps in usable.items()}
-        inside = {view: rows for view, rows in inside.items() if len(rows)}
-        for view in usable.keys() - inside.keys():
-            self.fault('no_topic', f'view {view} has no image in '
-                       f'{part.name or "it"}; the view is left out')
-        if not inside:
-            return
-        if self.options.hz is None:
-            part.frames = inside
-            return
-        lead = reference if reference in inside else next(iter(inside))
-        times = usable[lead][inside[lead]]
-        # A camera's images do not come to the microsecond.
-        kept, period = [0], 0.9 * _SECOND / self.options.hz
-        for row in range(1, len(times)):
-            if times[row] - times[kept[-1]] >= period:
-                kept.append(row)
-        for view, rows in inside.items():
-            stamps = usable[view][rows]
-            after = np.searchsorted(stamps, times[kept]).clip(1, max(len(stamps) - 1, 1))
-            after = after.clip(0, len(stamps) - 1)
-            before = (after - 1).clip(0)
-            closer = np.abs(times[kept] - stamps[before]) <= np.abs(stamps[after] - times[kept])
-            part.frames[view] = rows[np.unique(np.where(closer, before, after))]
-
     # The second.
 
     def _states(self) -> Sequence[str]:
@@ -351,10 +225,10 @@ class BagConversion:
         return joints if len(joints) == 1 else ()
 
     def _write(
-        self, parts: Sequence[_Part], topics: Mapping[str, str], series: Sequence[Series],
+        self, parts: Sequence[Part], topics: Mapping[str, str], series: Sequence[Series],
     ) -> None:
         """Write the videos, and gather the numbers."""
-        plan: dict[str, dict[int, list[tuple[_Part, str]]]] = defaultdict(
+        plan: dict[str, dict[int, list[tuple[Part, str]]]] = defaultdict(
             lambda: defaultdict(list))
         for part in parts:
             for view, rows in part.frames.items():
@@ -411,7 +285,7 @@ class BagConversion:
             self.fault('no_state', text)
 
     def _end(
-        self, uses: Sequence[tuple[_Part, str]], row: int, ends: Mapping[tuple[str, str], int],
+        self, uses: Sequence[tuple[Part, str]], row: int, ends: Mapping[tuple[str, str], int],
         writers: Mapping[tuple[str, str], RecordingWriter],
     ) -> None:
         """Finish the videos whose last image this was."""
@@ -420,7 +294,7 @@ class BagConversion:
             if ends[key] == row and key in writers:
                 writers[key].finish()
 
-    def _file(self, part: _Part, view: str) -> Path:
+    def _file(self, part: Part, view: str) -> Path:
         return self.target / part.name / f'{view}.mp4'
 
     def _take(self, message: RawMessage, series: Sequence[Series], broken: set[str]) -> None:
@@ -444,7 +318,7 @@ class BagConversion:
     # What is known of an episode.
 
     def _described(
-        self, part: _Part, proprio: Sequence[Series], actions: Sequence[Series], cut_off: bool,
+        self, part: Part, proprio: Sequence[Series], actions: Sequence[Series], cut_off: bool,
     ) -> dict[str, Any]:
         reference = REFERENCE_VIEW if REFERENCE_VIEW in part.stamps else next(iter(part.stamps))
         times = np.array(part.stamps[reference], np.int64)
@@ -458,7 +332,7 @@ class BagConversion:
             'actions': self._at(part, actions, times, 'late_action')}
 
     def _at(
-        self, part: _Part, series: Sequence[Series], times: NDArray[np.int64], kind: str,
+        self, part: Part, series: Sequence[Series], times: NDArray[np.int64], kind: str,
     ) -> list[list[float]]:
         """Give the numbers at each image; none where they are missing or too old."""
         columns = []
@@ -483,18 +357,10 @@ def _listed_images(there: set[str]) -> str:
     return f'there are images on {", ".join(sorted(there)) or "no topic"}'
 
 
-def _most_common(tasks: Counter[str]) -> str:
-    return tasks.most_common(1)[0][0] if tasks else ''
-
-
-def _nanoseconds(stamp: Any) -> int:
-    return int(stamp.sec) * _SECOND + int(stamp.nanosec)
-
-
 def _time(decoded: Any, message: RawMessage) -> int:
     """Return when a message was made, as far as it says it; else when it came [ns]."""
     header = getattr(decoded, 'header', None)
-    return (_nanoseconds(header.stamp) if header is not None else 0) or message.received
+    return (nanoseconds(header.stamp) if header is not None else 0) or message.received
 
 
 def _answer(decoded: Any, message: RawMessage) -> str:
@@ -503,7 +369,7 @@ def _answer(decoded: Any, message: RawMessage) -> str:
     if isinstance(value, (bool, np.bool_)):
         return 'success' if value else 'failure'
     text = str(value).strip().lower()
-    if text not in (*_ANSWERS, _DISCARD, _STARTS):
+    if text not in (*ANSWERS, DISCARD, STARTS):
         raise DataError(f"{message.topic}: a message says '{text}'; needed are success, failure, "
                         'discard or start in a std_msgs/String, or a std_msgs/Bool')
     return text

@@ -17,14 +17,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from hralign_ros.data.bag_files import (
-    Bag,
-    BagReader,
-    find_bags,
-    MessageTypes,
-    RawMessage,
-)
+from hralign_ros.data.bag_files import Bag, BagReader, find_bags, RawMessage
 from hralign_ros.data.bag_labels import LabelTables
+from hralign_ros.data.bag_messages import MessageTypes
 from hralign_ros.data.labels import Label
 from hralign_ros.runtime.decision import Decision, Status
 from hralign_ros.runtime.errors import DataError, FrameError, import_package, install_line

@@ -27,8 +27,9 @@ import shutil
 from typing import Any
 
 from hralign_ros.data.bag_conversion import BagConversion, BagOptions
-from hralign_ros.data.bag_files import Bag, find_bags, MessageTypes, PARTIAL
+from hralign_ros.data.bag_files import Bag, find_bags, PARTIAL
 from hralign_ros.data.bag_labels import BagLabels, LabelTables
+from hralign_ros.data.bag_messages import MessageTypes
 from hralign_ros.data.labels import Label, LABELS
 from hralign_ros.data.manifest import DataError, Episode, FILE_NAME, read_manifest, slug
 from hralign_ros.data.skipped import Faults

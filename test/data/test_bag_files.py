@@ -6,7 +6,8 @@
 import shutil
 import sqlite3
 
-from hralign_ros.data.bag_files import BagReader, find_bags, MessageTypes
+from hralign_ros.data.bag_files import BagReader, find_bags
+from hralign_ros.data.bag_messages import MessageTypes
 from hralign_ros.data.manifest import DataError
 import pytest
 

@@ -18,7 +18,7 @@ def simulate(
     arm: Sequence[str] = (), instructions: int | None = None, failures: bool = True,
     humans: bool = True, purpose: Literal['adaptation', 'success'] = 'adaptation',
     split: Sequence[str] = (), hz: float | None = None, hand: Path | None = None,
-    split_file: Path | None = None,
+    split_file: Path | None = None, stills: int = 0,
 ) -> None:
     """
     Make paired human and robot episodes, successes and labelled failures.
@@ -40,6 +40,8 @@ def simulate(
     :param split: make episodes of these splits only
     :param resume: complete the data set in --output, or add to it
     :param hz: frames a second; default: 5 for success and on the table, 3 at most for adaptation
+    :param stills: of tabletop, so many of these too: the two ends of an attempt without its
+        motion, which are made faster and tell of everything that one could have asked for
     :param hand: glTF file of the hand
     """
     from hralign_ros.simulation.simulate import simulate
@@ -53,10 +55,11 @@ def simulate(
         print(simulate_tabletop(
             output, rounds=rounds, workers=workers or os.cpu_count() or 1, tasks=tuple(tasks),
             families=tuple(family), arms=tuple(arm), count=instructions, failures=failures,
-            only=tuple(split), hz=hz, humans=humans, hand=hand, splits=split_file, resume=resume))
+            only=tuple(split), hz=hz, humans=humans, hand=hand, splits=split_file, resume=resume,
+            stills=stills))
         return
-    if family or arm or instructions is not None:
-        raise DataError('--family, --arm and --instructions are of --world tabletop')
+    if family or arm or instructions is not None or stills:
+        raise DataError('--family, --arm, --instructions and --stills are of --world tabletop')
     print(simulate(
         output, rounds=rounds, workers=workers or os.cpu_count() or 1, tasks=tuple(tasks),
         failures=failures, humans=humans, purpose=purpose, only=tuple(split), hz=hz, hand=hand,

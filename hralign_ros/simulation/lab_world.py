@@ -3,8 +3,8 @@
 
 """Five tasks of a lab in robosuite, on arms that nothing was trained on."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from hralign_ros.simulation.behaviour import CLOSED, OPEN
 from hralign_ros.simulation.lab_conduct import (
@@ -84,11 +84,13 @@ class Attempt:
 
     :param kind: how it was made.
     :param tags: what else the episode is tagged with.
+    :param points: by name, where things are in each frame, [F, 3]; none: not known.
     """
 
     kind: str
     trajectory: Trajectory
     tags: tuple[str, ...] = ()
+    points: Mapping[str, Floats] = field(default_factory=dict)
 
 
 class Lab(Robosuite):

@@ -183,6 +183,43 @@ class Renderer:
         camera.elevation = -appearance.elevation_deg
         return camera
 
+    def locate(
+        self, model: Any, shots: Sequence[Shot], appearance: Appearance, points: Floats,
+    ) -> tuple[Floats, Floats]:
+        """
+        Tell where points are in the images of `record_robot`: third-person view and wrist view.
+
+        :param points: [F, n, 3], in the world's frame in each of the shots, metres.
+        :returns: [F, n, 2] each, x from the left and y from the top as parts of width and height;
+            outside of 0 to 1 where that is out of the image, NaN behind the camera.
+        """
+        self._dress(model, appearance)
+        camera = self.camera(appearance)
+        azimuth, elevation = np.deg2rad(camera.azimuth), np.deg2rad(camera.elevation)
+        ahead = np.array([np.cos(elevation) * np.cos(azimuth),
+                          np.cos(elevation) * np.sin(azimuth), np.sin(elevation)])
+        right = np.array([np.sin(azimuth), -np.cos(azimuth), 0.0])
+        where = np.array(camera.lookat) - camera.distance * ahead
+        third = [self._projected(some - where, right, ahead, self._model.vis.global_.fovy)
+                 for some in points]
+        wrist, number = [], self._model.camera(self._stage.wrist_camera).id
+        for shot, some in zip(shots, points, strict=True):
+            self._data.qpos[:] = shot.qpos
+            self._settle()
+            turn = self._data.cam_xmat[number].reshape(3, 3)
+            wrist.append(self._projected(some - self._data.cam_xpos[number], turn[:, 0],
+                                         -turn[:, 2], self._model.cam_fovy[number]))
+        return np.stack(third), np.stack(wrist)
+
+    def _projected(
+        self, points: Floats, right: Floats, ahead: Floats, high_deg: float,
+    ) -> Floats:
+        """Return where points [n, 3] from the camera are in its image."""
+        depth = points @ ahead
+        far = np.where(depth > 0.0, depth, np.nan) * 2.0 * np.tan(np.deg2rad(high_deg) / 2.0)
+        x = points @ right / far * self._renderer.height / self._renderer.width
+        return np.stack([0.5 + x, 0.5 - points @ np.cross(right, ahead) / far], axis=-1)
+
     def _groups(self) -> None:
         """Sort all geoms into task (1), robot, person and hidden."""
         model, stage = self._model, self._stage

@@ -8,7 +8,7 @@ An episode is finished when its JSON file in episodes/ is there; the manifest is
 from those at the end of every run.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import as_completed, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
@@ -17,10 +17,11 @@ import multiprocessing
 import os
 from pathlib import Path
 import time
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 from hralign_ros.data.manifest import DataError, Episode, write_manifest
 from hralign_ros.data.splits import read_splits, Splits
+from hralign_ros.data.things import Places, write_things
 from hralign_ros.runtime.report import Report
 from hralign_ros.simulation.behaviour import EXPERT, IDLE, make_behaviour
 from hralign_ros.simulation.contact_sheets import (
@@ -32,7 +33,14 @@ from hralign_ros.simulation.plan import Chunk, Job, plan_chunks
 from hralign_ros.simulation.worlds import Trajectory, World
 import numpy as np
 
+if TYPE_CHECKING:  # these need the simulator
+    from hralign_ros.simulation.appearance import Appearance
+    from hralign_ros.simulation.renderer import Renderer
+
 EPISODES, VIDEOS = 'episodes', 'videos'
+# What an episode's file has beside the manifest's row: where things are.
+_PLACES = 'places'
+_VIEWS = ('third_person', 'wrist')
 # A simulator or a graphics driver that leaks is thrown away with its process. (The executor's own
 # max_tasks_per_child hangs on Python 3.11.)
 _CHUNKS_PER_PROCESS = 20
@@ -68,7 +76,7 @@ def simulate(
     """
     if hz is not None and not LEAST_HZ <= hz <= MOST_HZ:
         raise DataError(f'hz is {hz:g}; allowed: {LEAST_HZ:g} to {MOST_HZ:g}')
-    mesh_file = find_hand(hand)
+    mesh_file = find_hand(hand) if humans else None
     rules = read_splits(splits)
     worlds = list(_worlds())
     unknown = set(tasks) - {task for _, task, _ in worlds}
@@ -98,7 +106,7 @@ def make_folders(output: Path, *, resume: bool) -> None:
 
 
 def make_all(
-    output: Path, chunks: list[Chunk], mesh_file: Path, workers: int, report: Report,
+    output: Path, chunks: list[Chunk], mesh_file: Path | None, workers: int, report: Report,
 ) -> None:
     """Make what is missing of all chunks."""
     worlds = len({(chunk.task_id, chunk.embodiment) for chunk in chunks})
@@ -121,7 +129,7 @@ def make_all(
 
 
 def _in_processes(
-    output: Path, chunks: list[Chunk], hand: Path, workers: int,
+    output: Path, chunks: list[Chunk], hand: Path | None, workers: int,
 ) -> Iterator[tuple[Chunk, int, list[str]]]:
     """Make chunks in fresh processes; yield each with what came of it as it ends."""
     with ProcessPoolExecutor(
@@ -143,11 +151,14 @@ def finish(output: Path, splits: Splits | None, report: Report = print) -> Path:
 
     :param splits: None: the attempts of a lab, which belong to no split.
     """
-    episodes = []
+    episodes, located = [], []
     for path in sorted((output / EPISODES).glob('*.json')):
         row = json.loads(path.read_text(encoding='utf-8'))
         if 'left_out' in row:
             continue
+        places = row.pop(_PLACES, [])
+        located.append((row['episode_id'], [
+            Places(thing, view, np.array(at, np.float32)) for thing, view, at in places]))
         episode = Episode(**row)
         split = '' if splits is None else splits.of(
             task_id=episode.task_id, scene=episode.scene, embodiment=episode.embodiment,
@@ -156,6 +167,8 @@ def finish(output: Path, splits: Splits | None, report: Report = print) -> Path:
     if not episodes:
         raise DataError(f'{output}: no episode could be made')
     manifest = write_manifest(output, episodes)
+    if any(places for _, places in located):
+        write_things(output, located)
     for line in _summary(episodes):
         report(line)
     families = any(tag.startswith('family:') for tag in episodes[0].tags)
@@ -165,14 +178,18 @@ def finish(output: Path, splits: Splits | None, report: Report = print) -> Path:
     return manifest
 
 
-def make_chunk(output: Path, chunk: Chunk, hand: Path) -> tuple[int, list[str]]:
-    """Make what is missing of a chunk; runs in a worker process."""
+def make_chunk(output: Path, chunk: Chunk, hand: Path | None) -> tuple[int, list[str]]:
+    """
+    Make what is missing of a chunk; runs in a worker process.
+
+    :param hand: None: no job of the chunk has a human.
+    """
     from hralign_ros.simulation.hand import read_hand
     from hralign_ros.simulation.renderer import Renderer
 
     world = _open(chunk)
     problems = []
-    renderer = Renderer(world.stage, read_hand(hand))
+    renderer = Renderer(world.stage, read_hand(hand) if hand else None)
     jobs = _missing(output, chunk)
     try:
         for job in jobs:
@@ -207,11 +224,13 @@ def _make_episode(
 
     rng = np.random.default_rng([job.seed, 7])
     tags: tuple[str, ...] = ()
+    points: Mapping[str, Any] = {}
     if job.wanted is not None:
         attempt = world.attempt(job.seed, job.wanted, hz=hz)
         if attempt is None:
             return {'left_out': f'no attempt with this seed ends in {job.kind}'}
         kind, trajectory, tags = attempt.kind, attempt.trajectory, attempt.tags
+        points = attempt.points
         # Another take for the other outcome of this seed.
         rng = np.random.default_rng([job.seed, 7, job.wanted])
     else:
@@ -224,8 +243,10 @@ def _make_episode(
     appearance = make_appearance(job.scene)
     perturbation = make_perturbation(job.stream, len(trajectory.shots), rng) \
         if job.stream in PERTURBATIONS else None
-    videos = dict(zip(('third_person', 'wrist'), renderer.record_robot(
-        world.model, trajectory.shots, re_render(appearance, rng), perturbation), strict=True))
+    look = re_render(appearance, rng)
+    videos = dict(zip(_VIEWS, renderer.record_robot(
+        world.model, trajectory.shots, look, perturbation), strict=True))
+    places = _located(renderer, world.model, trajectory, look, points)
     success = trajectory.success_frame is not None
     if success and job.human:
         videos['human'] = renderer.record_human(
@@ -235,7 +256,21 @@ def _make_episode(
     for view, frames in videos.items():
         files[view] = f'{VIDEOS}/{world.task.task_id}/{name}_{view}.mp4'
         write_video(output / files[view], frames, 1.0 / step, quality=24)
-    return asdict(_episode(world, job, name, kind, trajectory, files, tags))
+    return {**asdict(_episode(world, job, name, kind, trajectory, files, tags)),
+            **({_PLACES: places} if places else {})}
+
+
+def _located(
+    renderer: 'Renderer', model: Any, trajectory: Trajectory, look: 'Appearance',
+    points: Mapping[str, Any],
+) -> list[tuple[str, str, list[list[float]]]]:
+    """Return thing, view and where it is in each frame."""
+    if not points:
+        return []
+    seen = renderer.locate(
+        model, trajectory.shots, look, np.stack(list(points.values()), axis=1))
+    return [(thing, view, np.round(at[:, number], 4).tolist())
+            for view, at in zip(_VIEWS, seen, strict=True) for number, thing in enumerate(points)]
 
 
 def _episode(
@@ -250,7 +285,7 @@ def _episode(
         scene=job.scene, camera=job.scene, embodiment=world.embodiment, source=world.source,
         license_id=world.license_id, seed=job.seed, success=success,
         failure='' if success else kind,
-        robot_videos={view: files[view] for view in ('third_person', 'wrist')},
+        robot_videos={view: files[view] for view in _VIEWS},
         human_video=human, human_from=name if human else '',
         time_s=[round(t, 6) for t in trajectory.time_s],
         success_flags=list(trajectory.success), progress=trajectory.progress(),
@@ -310,11 +345,13 @@ def _open(chunk: Chunk) -> Any:
 
         return lab_world.Lab(
             {task.task_id: task for task in lab_world.TASKS}[chunk.task_id], chunk.embodiment)
-    if chunk.simulator == tabletop_plan.WORLD:
-        from hralign_ros.simulation import tabletop_tasks, tabletop_world
+    if chunk.simulator in (tabletop_plan.WORLD, tabletop_plan.STILLS):
+        from hralign_ros.simulation import tabletop_stills, tabletop_tasks, tabletop_world
 
         instruction, = tabletop_tasks.find_instructions((chunk.task_id,))
-        return tabletop_world.Tabletop(
+        kind = tabletop_world.Tabletop if chunk.simulator == tabletop_plan.WORLD \
+            else tabletop_stills.Stills
+        return kind(
             instruction, chunk.embodiment, chunk.round_number, chunk.avoid)
     if chunk.simulator == 'metaworld':
         named = {task.task_id: task for task in metaworld_tasks.TASKS}

@@ -4,12 +4,12 @@
 """Make attempts at hundreds of instructions on a table, in many labs, with several arms."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 import json
 from pathlib import Path
 
-from hralign_ros.data.manifest import DataError, Episode, read_manifest
+from hralign_ros.data.manifest import DataError, Episode, read_manifest, slug
 from hralign_ros.data.splits import Splits
 from hralign_ros.runtime.report import Report
 from hralign_ros.simulation.plan import Chunk
@@ -23,10 +23,18 @@ from hralign_ros.simulation.simulate import (
 )
 from hralign_ros.simulation.tabletop_plan import (
     first_instructions,
+    plan_stills,
     plan_tabletop,
     read_tabletop_splits,
 )
-from hralign_ros.simulation.tabletop_tasks import FAMILIES, find_instructions, instructions
+from hralign_ros.simulation.tabletop_tasks import (
+    FAMILIES,
+    find_instructions,
+    goals_by_text,
+    instructions,
+    NOT_SO,
+    SO,
+)
 
 INSTRUCTIONS = 'instructions.json'
 
@@ -36,12 +44,12 @@ def simulate_tabletop(
     families: tuple[str, ...] = (), arms: tuple[str, ...] = (), count: int | None = None,
     failures: bool = True, only: tuple[str, ...] = (), hz: float | None = None,
     humans: bool = True, hand: Path | None = None, splits: Path | None = None,
-    resume: bool = False, report: Report = print,
+    resume: bool = False, stills: int = 0, report: Report = print,
 ) -> Path:
     """
     Make a data set, or complete or extend it.
 
-    :param rounds: each adds about 6000 attempts, at all instructions.
+    :param rounds: each adds about 6000 attempts, at all instructions; may be 0 with stills.
     :param tasks: only these instructions, by id or words; () for all.
     :param families: only these; () for all.
     :param arms: only these; () for all.
@@ -54,7 +62,9 @@ def simulate_tabletop(
     :param hand: glTF file of the hand; None: what HRALIGN_HAND_MODEL names.
     :param splits: split file; None for the shipped one of this world.
     :param resume: there may be episodes already; those that are missing are made.
-    :returns: the manifest file; beside it is instructions.json with all paraphrases.
+    :param stills: about so many of these too: an attempt's two ends without its motion.
+    :returns: the manifest file; beside it are instructions.json, with all paraphrases, and
+        things.parquet.
     :raises DataError: unknown instruction, family or arm, rate out of range, no hand model,
         nothing to make, or there are episodes that are not to be completed.
     """
@@ -70,12 +80,14 @@ def simulate_tabletop(
     chosen = find_instructions(tasks) if tasks else first_instructions(
         rules, len(instructions()) if count is None else count)
     chosen = tuple(i for i in chosen if not families or i.goal.family in families)
-    mesh_file = find_hand(hand)
+    mesh_file = find_hand(hand) if humans else None
     output = Path(output)
     make_folders(output, resume=resume)
-    chunks = [chunk for chunk in (_part(chunk, rules, only) for chunk in plan_tabletop(
+    planned = (*plan_tabletop(
         chosen, rules, rounds, arms=arms or tuple(ARMS), failures=failures, humans=humans,
-        hz=hz or 5.0)) if chunk.jobs]
+        hz=hz or 5.0), *plan_stills(
+        chosen, rules, stills, arms=arms or tuple(ARMS), failures=failures))
+    chunks = [chunk for chunk in (_part(chunk, rules, only) for chunk in planned) if chunk.jobs]
     if not chunks:
         raise DataError('nothing to make: no attempt at what is chosen is of the splits '
                         f'{", ".join(only) or "(all)"}')
@@ -84,17 +96,27 @@ def simulate_tabletop(
     make_all(output, chunks, mesh_file, workers, report)
     manifest = finish(output, rules, report)
     episodes = read_manifest(manifest, series=False).episodes
-    write_instructions(output, {e.task_id for e in episodes})
+    write_instructions(output, episodes)
     for line in describe(episodes):
         report(line)
     return manifest
 
 
-def write_instructions(output: Path, tasks: set[str]) -> Path:
-    """Write the words of instructions, as a list of what Instruction and Goal have."""
-    rows = [{'task_id': i.task_id, 'text': i.text, 'paraphrases': list(i.paraphrases),
-             'family': i.goal.family, 'object': i.goal.it, 'relation': i.goal.relation,
-             'place': i.goal.place} for i in instructions() if i.task_id in tasks]
+def write_instructions(output: Path, episodes: Iterable[Episode]) -> Path:
+    """
+    Write the words of instructions, as a list of what Instruction and Goal have.
+
+    Those that stills tell of, by SO and NOT_SO, are there too, listed instructions or not.
+    """
+    tasks, said = set(), set()
+    for episode in episodes:
+        tasks.add(episode.task_id)
+        said |= {tag.partition(':')[2] for tag in episode.tags if tag.startswith((SO, NOT_SO))}
+    goals = {i.text: i.goal for i in instructions() if i.task_id in tasks}
+    goals |= {text: goal for text, goal in goals_by_text().items() if text in said}
+    rows = [{'task_id': slug(text), 'text': text, 'paraphrases': list(goal.texts[1:]),
+             'family': goal.family, 'object': goal.it, 'relation': goal.relation,
+             'place': goal.place} for text, goal in goals.items()]
     path = Path(output) / INSTRUCTIONS
     path.write_text(json.dumps(rows, indent=1), encoding='utf-8')
     return path

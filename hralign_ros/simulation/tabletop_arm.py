@@ -167,6 +167,14 @@ class Arm:
         data.ctrl[self._motors] = self._goal
         data.ctrl[self._fingers] = self._opened
 
+    def jump(self, position: Floats, turn_deg: float, approaches: int) -> None:
+        """Put the hand to a pose at once, from where it is, in so many steps of thought."""
+        for _ in range(approaches):
+            self._approach(position, turn_deg)
+        self._data.qpos[self._places] = self._goal
+        self._data.qvel[:] = 0.0
+        self._data.ctrl[self._motors] = self._goal
+
     def turn_for(self, axis_deg: float, near_deg: float) -> float:
         """Return how the hand is turned whose fingers lie on an axis, the nearer of two ways."""
         turn = axis_deg - self.axis_deg

@@ -126,8 +126,9 @@ def _carry(
     """Pick something up and, unless that was all, put it somewhere."""
     it, known = things()[goal.it], things()
     lifting = MOVES[goal.family] is LIFT
-    spots = [(table.rest[:2], 0.0)] if lifting else list(_spots(table, goal, conduct.place, rng))
-    axes = _axes(table, it)
+    spots = [(table.rest[:2], 0.0)] if lifting else list(
+        spots_for(table, goal, conduct.place, rng))
+    axes = axes_of(table, it)
     # Fingers that lie across the way from the place to the spot do not touch the place.
     across = 0.02 if goal.family == 'beside' and conduct.place == GOOD else 0.0
     choices = [(_clear(table, it, axis) + across * abs(np.sin(np.deg2rad(axis) - angle))
@@ -138,7 +139,7 @@ def _carry(
         raise NoWay
     _, axis, spot = max(choices, key=lambda choice: choice[0])
     for again in range(3):
-        grasp = _grasp(table, it) + np.array(conduct.aside)
+        grasp = grasp_of(table, it) + np.array(conduct.aside)
         if conduct.kind == CLUMSY:  # it looks closer after it missed
             grasp += rng.normal(0.0, 0.004 if again else 0.011, 3) * (1, 1, 0)
         yield _to('above', grasp + (0, 0, _ABOVE_M), 0.8 if again else 1.3, OPEN, axis)
@@ -160,7 +161,7 @@ def _carry(
     held = table.hand() - table.origin(it.name)
     if np.linalg.norm(held) > 0.14:
         held = np.array([0.0, 0.0, it.kind.grip[0]])
-    bottom = _bottom(table, goal, it, conduct.place)
+    bottom = bottom_of(table, goal, it, conduct.place)
     placed = np.array([spot[0], spot[1], bottom]) + held
     if conduct.kind == CLUMSY:
         placed = placed + rng.normal(0.0, 0.006, 3) * (1, 1, 0)
@@ -171,7 +172,7 @@ def _carry(
     yield _to('leave', over + (-0.03, 0, 0.03), 0.9, OPEN, axis)
 
 
-def _grasp(table: Table, it: Thing) -> Floats:
+def grasp_of(table: Table, it: Thing) -> Floats:
     """Return where the fingers close."""
     angle = np.deg2rad(table.turned(it.name))
     x = it.kind.grip[1]
@@ -180,7 +181,7 @@ def _grasp(table: Table, it: Thing) -> Floats:
     return point
 
 
-def _axes(table: Table, it: Thing) -> list[float]:
+def axes_of(table: Table, it: Thing) -> list[float]:
     """List how the fingers may lie, degrees."""
     if not it.kind.axes:
         return [22.5 * i for i in range(8)]
@@ -189,7 +190,7 @@ def _axes(table: Table, it: Thing) -> list[float]:
 
 def _clear(table: Table, it: Thing, axis: float) -> float:
     """Return how far open fingers stay off other things, at most 4 cm."""
-    known, grasp = things(), _grasp(table, it)
+    known, grasp = things(), grasp_of(table, it)
     way = np.array([np.cos(np.deg2rad(axis)), np.sin(np.deg2rad(axis))])
     rooms = [float(np.linalg.norm(grasp[:2] + side * _FINGERS_M * way - table.origin(name)[:2]))
              - known[name].kind.radius - 0.012
@@ -197,7 +198,7 @@ def _clear(table: Table, it: Thing, axis: float) -> float:
     return min([0.04, *rooms])
 
 
-def _spots(
+def spots_for(
     table: Table, goal: Goal, where: str, rng: np.random.Generator,
 ) -> Iterator[tuple[Floats, float]]:
     """
@@ -256,7 +257,7 @@ def _has_room(
                and known[name].kind.height > it.kind.grip[0] - 0.008 for side in (-1, 1))
 
 
-def _bottom(table: Table, goal: Goal, it: Thing, where: str) -> float:
+def bottom_of(table: Table, goal: Goal, it: Thing, where: str) -> float:
     """Return how high the bottom of a thing is when it is let go."""
     if goal.family == 'beside' or where == FAR:
         return table.height + 0.003

@@ -20,13 +20,17 @@ from hralign_ros.simulation.plan import Chunk, Job
 from hralign_ros.simulation.tabletop_objects import things
 from hralign_ros.simulation.tabletop_tasks import FAMILIES, Instruction, instructions
 
-WORLD = 'tabletop'
+WORLD, STILLS = 'tabletop', 'tabletop-stills'
 OBJECT = 'test_object'
 SPLIT_FILE = 'config/splits_tabletop.yaml'
 # Seeds of a round, ten to each of its jobs.
 _SEEDS = 1000
 # Attempts that train, of either kind, in one lab.
 _TRAIN = 3
+# Stills of one set of things, in so many labs; and their seeds, labs and sets of things are others
+# than those of attempts.
+_STILLS, _STILL_LABS, _FIRST_STILL = 16, 4, 10_000
+_MANY_LABS = 1_000_000
 # Instructions of a round that an arm that is held out does too: every so many.
 _HELD_OUT_ARM = 4
 
@@ -113,6 +117,38 @@ def plan_tabletop(
                         if failures or job.wanted)
                 yield Chunk(WORLD, instruction.task_id, arm, number, tuple(jobs), hz,
                             () if splits.of_task(instruction.task_id) == OBJECT else avoid)
+
+
+def plan_stills(
+    chosen: Sequence[Instruction], splits: Splits, count: int, *, arms: Sequence[str],
+    failures: bool = True,
+) -> Iterator[Chunk]:
+    """
+    List about so many stills, all to train on: as many of each instruction as of another.
+
+    :param count: rounded up to whole sets of things.
+    :param arms: all that are used, but for those that the split file holds out.
+    :param failures: False: successes only.
+    """
+    usual = [arm for arm in arms if arm not in splits.test_embodiments]
+    trained = [i for i in chosen if not splits.of_task(i.task_id)]
+    avoid = held_out_things(splits)
+    if not usual or not trained:
+        return
+    for number in range(-(-count // _STILLS)):
+        turn, which = divmod(number, len(trained))
+        instruction = trained[which]
+        jobs = []
+        for i in range(_STILLS):
+            lab = crc32(f'{instruction.task_id} {turn} {i // (_STILLS // _STILL_LABS)}'.encode())
+            # Seeds end as those of training do.
+            seed = 10 * (_FIRST_STILL + _STILLS * turn + i)
+            if failures or i % 2 == 0:
+                jobs.append(Job(f'train-{_FIRST_STILL + lab % _MANY_LABS}', seed, None,
+                                human=False, wanted=i % 2 == 0))
+        yield Chunk(STILLS, instruction.task_id, usual[(_PLACES[instruction.task_id] + turn)
+                                                       % len(usual)], _FIRST_STILL + turn,
+                    tuple(jobs), 0.0, avoid)
 
 
 def _jobs(

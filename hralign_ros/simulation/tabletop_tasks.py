@@ -47,6 +47,9 @@ STATES = {'drawer': ('open', 'close'), 'door': ('open', 'close'), 'chest': ('ope
 PART_LOOKS = ('red', 'blue', 'green', 'yellow', 'orange', 'purple', 'white', 'black')
 # How many parts a fixture has, each in a colour of its own.
 PARTS = {'drawer': 2, 'door': 2, 'chest': 2, 'button': 3, 'dial': 2, 'slider': 2}
+# Tags of stills, before words: what is accomplished, and what is not, of all that one could have
+# asked for.
+SO, NOT_SO = 'so:', 'not:'
 # The first is the instruction, the others are paraphrases.
 _SAID: dict[tuple[str, str], tuple[str, ...]] = {
     ('lift', ''): ('pick up the {it}', 'lift the {it}', 'raise the {it} off the table'),
@@ -169,6 +172,15 @@ def instructions() -> tuple[Instruction, ...]:
         chosen += [((i + 0.5) / len(goals), FAMILIES.index(family), goal)
                    for i, goal in enumerate(goals)]
     return tuple(_said(goal) for _, _, goal in sorted(chosen, key=lambda one: one[:2]))
+
+
+@cache
+def goals_by_text() -> dict[str, Goal]:
+    """Return all goals that one could have, listed or not, by their first words."""
+    fixed = (Goal(family, look, state) for family in FIXED for look in PART_LOOKS
+             for state in STATES[family])
+    return {goal.texts[0]: goal for goal in (*fixed, *(
+        goal for family, relation in _WANTED for goal in _possible(family, relation)))}
 
 
 def find_instructions(wanted: tuple[str, ...]) -> tuple[Instruction, ...]:

@@ -3,6 +3,7 @@
 
 """One instruction on the table with one arm: attempts at it, from the simulator's own physics."""
 
+from collections.abc import Sequence
 
 from hralign_ros.simulation.behaviour import OPEN
 from hralign_ros.simulation.lab_conduct import Carried, Conduct
@@ -139,14 +140,37 @@ class Tabletop:
             first = trajectory.success_frame
             if all(trajectory.success[first:]) if wanted and first is not None else (
                     first is None and not wanted):
-                cause = 'language' if kind in MISTAKES else 'motion'
-                return Attempt(kind, resampled_at(trajectory, hz), (
-                    f'family:{self.goal.family}', f'try:{tries}',
-                    *(() if wanted else (f'cause:{cause}',)),
-                    *(f'done:{text}' for text in meant.texts[:1] if meant != self.goal),
-                    *(f'thing:{name}' for name in self.scene.loose),
-                    *(f'part:{part}' for part in self.scene.parts)))
+                kept = resampled_at(trajectory, hz)
+                return Attempt(kind, kept, (
+                    *self.tags(kind, wanted, meant), f'try:{tries}'), self.points(kept.shots))
         return None
+
+    def tags(self, kind: str, wanted: bool, meant: Goal) -> tuple[str, ...]:
+        """Say of an attempt what is on the table, and what else was done for what reason."""
+        cause = 'language' if kind in MISTAKES else 'motion'
+        return (f'family:{self.goal.family}', *(() if wanted else (f'cause:{cause}',)),
+                *(f'done:{text}' for text in meant.texts[:1] if meant != self.goal),
+                *(f'thing:{name}' for name in self.scene.loose),
+                *(f'part:{part}' for part in self.scene.parts))
+
+    def points(self, shots: Sequence[Shot]) -> dict[str, Floats]:
+        """
+        Return where things are: the middle of a loose one, the handle of a fixture's part.
+
+        :returns: [F, 3] by name, metres.
+        """
+        known, thought = things(), mujoco.MjData(self.model)
+        found: dict[str, list[Floats]] = {}
+        for shot in shots:
+            thought.qpos[:] = shot.qpos
+            mujoco.mj_kinematics(self.model, thought)
+            for name in self.scene.loose:
+                body = thought.body(name)
+                found.setdefault(name, []).append(np.array(
+                    body.xpos + 0.5 * known[name].kind.height * body.xmat[2::3]))
+            for part in self.scene.parts:
+                found.setdefault(part, []).append(np.array(thought.site(handle(part)).xpos))
+        return {name: np.stack(some) for name, some in found.items()}
 
     def roll(
         self, seed: int, conduct: Conduct, meant: Goal, take: int = 0,

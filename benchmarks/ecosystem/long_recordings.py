@@ -5,7 +5,7 @@
 Make hours of recording out of simulated attempts, to time `hralign data label` on.
 
     python -m benchmarks.ecosystem.long_recordings DATA... --output FOLDER --frames 100000
-    hralign data export lerobot FOLDER --output DATASET --fps 30
+    hralign data export lerobot --data FOLDER --output DATASET --hz 30
 
 Simulated attempts have five images a second. Between two of them the one fades into the other, and
 noise of a camera is added to each image, so that no two frames are equal and a decoder has as much
@@ -64,8 +64,10 @@ def lengthen(number: int, folder: Path, episode: Episode, output: Path, fps: int
     return replace(
         episode, episode_id=name, robot_videos=files, time_s=times.tolist(),
         robot_span_s=(), robot_offset_s={}, human_video='', human_from='', human_span_s=(),
+        # `hralign data label` stamps nothing over labels that are there.
+        success=None, success_s=None, success_flags=(), failure='', fault_s=None,
         **{key: [getattr(episode, key)[row] for row in rows] if len(getattr(episode, key)) else ()
-           for key in ('success_flags', 'progress', 'actions', 'proprio')})
+           for key in ('progress', 'actions', 'proprio')})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -27,7 +27,7 @@ RUN, WITHOUT_GLUE, PARSERS, COMMANDS = (
 _PROGRAMS = (RUN, WITHOUT_GLUE, PARSERS)
 # What else is measured.
 FACTS = ('kilted_tests_passed', 'kilted_tests_failed', 'pythons', 'rabc_gain_points',
-         'label_times_real_time', 'site_warnings', 'dead_links')
+         'rabc_gain_points_interval', 'label_times_real_time', 'site_warnings', 'dead_links')
 
 
 def record(

@@ -8,8 +8,9 @@ Run LeRobot's own code on a labelled data set, with our plugin; results/ecosyste
 
 LEROBOT is a virtual environment with `lerobot[dataset]` 0.6, gym-hil, hralign_ros[label] and
 lerobot_policy_hralign. DATASET is a LeRobot data set with cameras wrist and third_person, such as
-`hralign data export lerobot` writes; it is labelled first, by `hralign data label --stamp` in
-that environment, and the copy of it is what is labelled.
+`hralign data export lerobot` writes of episodes that nobody has labelled; a copy of it is labelled
+first, by `hralign data label --stamp` in that environment. A large one of
+benchmarks.ecosystem.long_recordings tells how fast that is.
 """
 
 import argparse
@@ -63,7 +64,8 @@ def main() -> None:
         shutil.copytree(given.dataset, root)
         rate = label(given.python, root, Path(folder) / 'cache')
         print(json.dumps(rate), flush=True)
-        said = output_of([given.python, INSIDE, root, folder])
+        said = output_of([given.python, INSIDE, root, folder],
+                         MUJOCO_GL=os.environ.get('MUJOCO_GL', 'egl'))
     found = json.loads(said.splitlines()[-1])
     print(json.dumps(found))
     version = found['version']

@@ -186,7 +186,11 @@ def choose(folder: Path, chosen: str) -> Path:
 
 
 def gather(work: Path, episodes: int) -> dict[str, Any]:
-    """Count what is there; attempts of policies that were trained anew do not count."""
+    """
+    Count what is there.
+
+    Attempts of policies that were trained anew do not count, nor half a set of a training seed.
+    """
     outcomes: dict[tuple[str, str], dict[tuple[str, int, int], bool]] = {}
     for path in sorted(work.glob(f'*/attempts/*/{ROLLOUTS}')):
         folder = path.parents[2]
@@ -197,6 +201,11 @@ def gather(work: Path, episodes: int) -> dict[str, Any]:
                     manifest.read_bytes()).hexdigest() == one.policy_sha256:
                 outcomes.setdefault((folder.name, name), {})[
                     one.task_id, int(seed), one.seed] = one.success
+    for found in outcomes.values():
+        numbers = [number for _, number, _ in found]
+        for key in [key for key in found if numbers.count(key[1]) < episodes]:
+            del found[key]
+    outcomes = {key: found for key, found in outcomes.items() if found}
     cells = [{'task': task, 'row': row, **rounded(asdict(rate(sum(found.values()), len(found)))),
               'by_training_seed': [sum(found[key] for key in found if key[1] == seed)
                                    for seed in sorted({key[1] for key in found})]}

@@ -15,7 +15,8 @@ from hralign_ros.cli.options import changed, compute_on, Device, settings, Worke
 @settings('training.policy_options:PolicyOptions')
 def train(
     *, data: Path, output: Path, bundle: Path | None = None, task: str = '',
-    weights: Path | None = None, weights_of: Literal['progress', 'success'] = 'progress',
+    sample_weights: Path | None = None,
+    sample_weights_of: Literal['progress', 'success'] = 'progress',
     features: Path | None = None, workers: Workers = 1, device: Device = 'auto', command: str,
     **changes: Any,
 ) -> None:
@@ -28,9 +29,9 @@ def train(
     :param output: folder of the policy
     :param bundle: whose embeddings it learns from; default: the shipped one
     :param task: of the demonstrations, its id or its instruction; default: the only one
-    :param weights: hralign_progress.parquet of the LeRobot data set that the demonstrations were
-        imported from: frames count as in its RA-BC; default: all alike
-    :param weights_of: what of that file counts; a task that was taught has success alone
+    :param sample_weights: hralign_progress.parquet of the LeRobot data set that the
+        demonstrations were imported from: frames count as in its RA-BC; default: all alike
+    :param sample_weights_of: what of that file counts; a task that was taught has success alone
     """
     from hralign_ros.export.policy import write_policy
     from hralign_ros.runtime import default_bundle
@@ -40,7 +41,7 @@ def train(
     compute_on(device)
     print(write_policy(train_policy(
         data, bundle or default_bundle(), changed(PolicyOptions(), changes), task=task,
-        weights=weights, weights_of=weights_of, features=features, workers=workers,
+        weights=sample_weights, weights_of=sample_weights_of, features=features, workers=workers,
         command=command), output))
 
 

@@ -129,7 +129,7 @@ def prepare(folder: Path, task: str, count: int) -> None:
                           folder=folder / 'computed', provider='cpu')
     if not (data / 'manifest.parquet').exists():
         import_data('lerobot', data, views={camera: view for view, camera in VIEWS.items()})
-        shutil.copy(folder / 'demonstrations' / CHANNELS, data)
+    shutil.copy(folder / 'demonstrations' / CHANNELS, data)
     if len(read_manifest(data).episodes) != len(attempts.episodes):
         raise SystemExit(f'{data}: not every attempt of {attempts.folder} is there')
 
@@ -174,12 +174,13 @@ def train(folder: Path, name: str, seed: int) -> Path:
 def choose(folder: Path, chosen: str) -> Path:
     """Make a data set of some of the episodes; the labels of the simulator are not in it."""
     data, output = read_manifest(folder / 'lerobot'), folder / f'chosen-{chosen}'
-    if not output.exists():
+    if not (output / 'manifest.parquet').exists():
         kept = {'good': truth}.get(chosen, lambda one: decided(one, chosen))(folder) \
             if chosen != 'all' else {}
         episodes: list[Episode] = [e for e in data.episodes if kept.get(e.episode_id, not kept)]
-        output.mkdir()
-        (output / 'videos').symlink_to((folder / 'lerobot/videos').resolve())
+        output.mkdir(exist_ok=True)
+        if not (output / 'videos').is_symlink():
+            (output / 'videos').symlink_to((folder / 'lerobot/videos').resolve())
         shutil.copy(folder / 'lerobot' / CHANNELS, output)
         write_manifest(output, episodes)
     return output

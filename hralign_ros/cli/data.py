@@ -41,7 +41,8 @@ def simulate(
     :param resume: complete the data set in --output, or add to it
     :param hz: frames a second; default: 5 for success and on the table, 3 at most for adaptation
     :param stills: of tabletop, so many of these too: the two ends of an attempt without its
-        motion, which are made faster and tell of everything that one could have asked for
+        motion, which are made faster and tell of everything that one could have asked for; in
+        sets of 16 of one instruction, so that few stills are of few instructions
     :param hand: glTF file of the hand
     """
     from hralign_ros.simulation.simulate import simulate

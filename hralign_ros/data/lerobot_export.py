@@ -298,13 +298,14 @@ def _sampled(count: int) -> list[int]:
 
 def _is_ready(video: ViewVideo, times: NDArray[np.float64], rate: int) -> bool:
     """Tell whether a video's file has the images of these times at this rate, as they are."""
+    if not (video.path.suffix == '.mp4' and video.geometry == AS_IT_COMES
+            and len(video.stamps) == len(times)
+            and np.abs(video.times - times).max() < _EXACT_S
+            and probe(video.path).encoding == _ENCODING):
+        return False
     every = frame_times(video.path)
-    return bool(
-        video.path.suffix == '.mp4' and video.geometry == AS_IT_COMES
-        and len(every) == len(video.stamps) == len(times)
-        and np.abs(video.times - times).max() < _EXACT_S
-        and np.abs(every - np.arange(len(every)) / rate).max() < _EXACT_S
-        and probe(video.path).encoding == _ENCODING)
+    return bool(len(every) == len(times)
+                and np.abs(every - np.arange(len(every)) / rate).max() < _EXACT_S)
 
 
 def statistics_of(values: NDArray[np.float64]) -> Mapping[str, list[float]]:

@@ -21,6 +21,7 @@ from typing import Any, TYPE_CHECKING
 
 from hralign_ros.data.manifest import DataError, Episode, write_manifest
 from hralign_ros.data.splits import read_splits, Splits
+from hralign_ros.data.things import FILE_NAME as THINGS
 from hralign_ros.data.things import Places, write_things
 from hralign_ros.runtime.report import Report
 from hralign_ros.simulation.behaviour import EXPERT, IDLE, make_behaviour
@@ -167,8 +168,14 @@ def finish(output: Path, splits: Splits | None, report: Report = print) -> Path:
     if not episodes:
         raise DataError(f'{output}: no episode could be made')
     manifest = write_manifest(output, episodes)
-    if any(places for _, places in located):
+    unplaced = sum(not places for _, places in located)
+    if unplaced < len(located):
         write_things(output, located)
+        if unplaced:
+            report(f'{unplaced} of {len(located)} episodes are older than {THINGS}, which has no '
+                   'places for them; make these anew where they are needed')
+    else:
+        (output / THINGS).unlink(missing_ok=True)
     for line in _summary(episodes):
         report(line)
     families = any(tag.startswith('family:') for tag in episodes[0].tags)

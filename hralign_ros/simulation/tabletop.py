@@ -65,8 +65,8 @@ def simulate_tabletop(
     :param stills: about so many of these too: an attempt's two ends without its motion.
     :returns: the manifest file; beside it are instructions.json, with all paraphrases, and
         things.parquet.
-    :raises DataError: unknown instruction, family or arm, rate out of range, no hand model,
-        nothing to make, or there are episodes that are not to be completed.
+    :raises DataError: no rounds and no stills, unknown instruction, family or arm, rate out of
+        range, no hand model, nothing to make, or there are episodes that are not to be completed.
     """
     from hralign_ros.simulation.tabletop_arm import ARMS
 
@@ -76,6 +76,9 @@ def simulate_tabletop(
                             f'{", ".join(known)}')
     if hz is not None and not LEAST_HZ <= hz <= MOST_HZ:
         raise DataError(f'hz is {hz:g}; allowed: {LEAST_HZ:g} to {MOST_HZ:g}')
+    if rounds < 0 or stills < 0 or not rounds + stills:
+        raise DataError(f'{rounds} rounds and {stills} stills are to be made; needed is one of '
+                        'them above 0, and none below')
     rules = read_tabletop_splits(splits)
     chosen = find_instructions(tasks) if tasks else first_instructions(
         rules, len(instructions()) if count is None else count)

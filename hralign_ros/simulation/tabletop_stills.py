@@ -5,7 +5,7 @@
 Before and after, without the motion between: what a table looks like once something was done.
 
 Most of an attempt's time goes into the way there. What words mean can be learned from its two
-ends alone, and those are made about ten times as fast: things are put where an expert would leave
+ends alone, and those are made much faster: things are put where an expert would leave
 them, the hand where it would go, physics settles what is left, and the same goals as ever say
 what is accomplished.
 """

@@ -12,7 +12,7 @@ from hralign_ros.data.channels import Channels, read_channels
 from hralign_ros.data.content import hash_file
 from hralign_ros.data.embedding_features import build_embeddings, chosen_parts
 from hralign_ros.data.features import Tensors
-from hralign_ros.data.manifest import DataSet, Episode, read_manifest
+from hralign_ros.data.manifest import DataError, DataSet, Episode, read_manifest
 from hralign_ros.models.policy import Normalisation, PolicyNetwork
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.identity import POOLED
@@ -103,6 +103,9 @@ def train_policy(
     :raises DataError: the data, a video or the weights cannot be read, or are of other frames.
     :raises TrainingError: there are no such demonstrations, or options do not suit them.
     """
+    if weights is None and weights_of != 'progress':
+        raise DataError('--sample-weights-of says what counts of a file, and none is named '
+                        '(--sample-weights)')
     demonstrations = choose_demonstrations(
         read_manifest(data), task, options.episodes)
     episodes = demonstrations.episodes

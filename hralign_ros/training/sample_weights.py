@@ -39,8 +39,8 @@ def read_weights(
     :param chunk: frames over which a gain is taken; at the end of an episode, what is left of it.
     :param signal: progress, or the probability of success in its place.
     :returns: for each episode float64 [F], 0 to 1; 1 where the file has no number.
-    :raises DataError: the file cannot be read, is of other episodes or of other frames, or no
-        frame would count.
+    :raises DataError: the file cannot be read, is of other episodes or of other frames, has no
+        number for any of them, or no frame would count.
     """
     column = _COLUMNS[signal]
     try:
@@ -55,8 +55,21 @@ def read_weights(
     firsts = np.flatnonzero(np.diff(numbers, prepend=-1))
     gains = {int(numbers[first]): _gains(own, chunk) for first, own in zip(
         firsts, np.split(values, firsts[1:]), strict=True)} if len(numbers) else {}
+    for number in gains:
+        own = frames[numbers == number]
+        if not np.array_equal(own, np.arange(len(own))):
+            raise DataError(f'{path}: the frames of episode {number} are not numbered from 0 on, '
+                            'each once. Label the data set anew (`hralign data label`)')
     chosen = [_of_episode(path, episode, gains) for episode in episodes]
-    weights = [_weigh(one, np.concatenate(list(gains.values()))) for one in chosen]
+    if np.isnan(np.concatenate(chosen)).all():
+        raise DataError(
+            f'{path}: {column} has no number for any of {len(chosen)} demonstrations, so all '
+            'frames would count alike. ' + (
+                'A task that was taught has none: --sample-weights-of success takes its '
+                'probability' if signal == 'progress' else 'The bundle decides nothing about '
+                'this task: teach it first (`hralign success teach`)'))
+    every = np.concatenate(list(gains.values()))
+    weights = [_weigh(one, every) for one in chosen]
     if not any(one.any() for one in weights):
         raise DataError(f'{path}: the weight of every frame of {len(weights)} demonstrations is '
                         f'0: {column} never grows. Train without weights, or label with a bundle '

@@ -71,7 +71,8 @@ def test_success_can_take_the_place_of_progress(data, tmp_path):
     one, other = np.linspace(0.0, 1.0, FRAMES), np.linspace(1.0, 0.0, FRAMES)
     path = write(tmp_path / 'p', [np.full(FRAMES, np.nan)] * 4,
                  success=np.concatenate([one, other, one, other]))
-    np.testing.assert_array_equal(read_weights(path, episodes_of(data), chunk=2)[1], 1.0)
+    with pytest.raises(DataError, match='no number for any of 4.*--sample-weights-of success'):
+        read_weights(path, episodes_of(data), chunk=2)
     found = read_weights(path, episodes_of(data), chunk=2, signal='success')
     assert found[0][0] == 1.0 and found[1][0] == 0.0
 
@@ -81,9 +82,17 @@ def test_success_can_take_the_place_of_progress(data, tmp_path):
     ([np.zeros(FRAMES)] * 3 + [np.zeros(FRAMES - 1)], 'has 11 frames of episode 3, which has 12'),
 ])
 def test_labels_of_other_frames_are_refused(data, tmp_path, progress, said):
-    """Guards policies against weights that are some other data set's."""
+    """Guards policies against weights of a data set that has other episodes, or other frames."""
     path = write(tmp_path / 'p', progress)
     with pytest.raises(DataError, match=said):
+        read_weights(path, episodes_of(data), chunk=2)
+
+
+def test_frames_that_are_there_twice_are_refused(data, tmp_path):
+    """Guards weights against a file of two data sets, one behind the other."""
+    path = write(tmp_path / 'p', [np.zeros(FRAMES)] * 4,
+                 frame_index=np.tile(np.arange(FRAMES) // 2, 4))
+    with pytest.raises(DataError, match='frames of episode 0 are not numbered from 0 on'):
         read_weights(path, episodes_of(data), chunk=2)
 
 

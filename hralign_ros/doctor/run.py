@@ -15,6 +15,7 @@ from typing import Any, TYPE_CHECKING
 
 from hralign_ros import __version__
 from hralign_ros.doctor import computer, software
+from hralign_ros.doctor.bundle import bundle_findings
 from hralign_ros.doctor.cameras import Camera, camera_findings
 from hralign_ros.doctor.findings import (
     as_document,
@@ -140,7 +141,7 @@ def _examine(
         Section('Python and ROS', _ros_findings(listener, problem)),
         Section('Parameters', parameter_findings),
         Section('onnxruntime', guarded('onnxruntime', software.onnxruntime_findings, choice)),
-        Section('Bundle', guarded('bundle', software.bundle_findings, choice, values))]
+        Section('Bundle', guarded('bundle', bundle_findings, choice, values))]
     if listener is None:
         sections += [Section(title, [skipped(name, 'rclpy cannot be used')]) for title, name in (
             ('Transport', 'profile'), ('Cameras', 'all'), ('Encoder', 'encoder'))]

@@ -6,6 +6,7 @@
 from types import SimpleNamespace
 
 from hralign_ros.doctor import software
+from hralign_ros.doctor.bundle import _about, _failure_finding
 from hralign_ros.doctor.findings import Finding, Level
 from hralign_ros.runtime import default_bundle, load_bundle
 from hralign_ros.runtime.providers import CUDA_PROVIDER, Hardware
@@ -92,10 +93,10 @@ def test_versions_of_drivers_and_libraries() -> None:
 @pytest.mark.parametrize(('alphas', 'level'), [((), Level.WARN), ((0.05,), Level.OK)])
 def test_a_bundle_without_thresholds(monkeypatch, alphas, level):
     """Guards a bundle that can only ABSTAIN: all that was said of it was OK."""
-    monkeypatch.setattr(software, 'load_tasks',
+    monkeypatch.setattr('hralign_ros.doctor.bundle.load_tasks',
                         lambda bundle: SimpleNamespace(alphas=alphas, tasks=()))
     values = {'alpha': 0.05, 'dwell_s': 0.3}
-    findings = software._about(load_bundle(default_bundle()), AUTO, values)
+    findings = _about(load_bundle(default_bundle()), AUTO, values)
     found = next(finding for finding in findings if finding.name == 'thresholds')
     assert found.level == level
     assert alphas or ('19 of each' in found.remedy and 'ABSTAIN' in found.found)
@@ -110,7 +111,7 @@ def test_a_task_that_the_bundle_does_not_know(task, allow, level, words):
     """Guards a typo in the launch file: every decision was ABSTAIN, and the doctor content."""
     values = {'alpha': 0.01 if allow == 0.01 else 0.05, 'dwell_s': 0.3, 'task': task,
               'allow_unknown_tasks': bool(allow)}
-    findings = software._about(load_bundle(default_bundle()), AUTO, values)
+    findings = _about(load_bundle(default_bundle()), AUTO, values)
     found = next(finding for finding in findings if finding.name == 'task')
     assert found.level == level and words in found.found
 
@@ -141,5 +142,5 @@ def test_the_rate_of_failure_is_told(values, level, words):
         task('push', failure_threshold=0.6, failure_rate=0.0909), task('pull'),
         task('lift', failure_threshold=1.0)) if values.get('task') != 'lift' else (
         Task('lift', 'lift'),), Task('fallback', 'fallback'))
-    finding = software._failure_finding(tasks, manifest, values)
+    finding = _failure_finding(tasks, manifest, values)
     assert (finding.level, words in finding.found) == (level, True), finding.found

@@ -178,6 +178,7 @@ def write_calibrated(
         'leave_out': options.leave_out}, str(run.folder))
     success = SuccessSpec(
         modes=options.modes, prompt_length=options.prompt_length, trained=True,
+        grounded=run.head.grounding is not None,
         dwell_s=round(DecisionRules().dwell * 1e-9, 6), training=training, command=command,
         metrics=metrics or {})
     parts = {part.replace(', success head', ''): terms

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 import torch
 
 Floats = NDArray[np.float32]
+# Ticks whose fine tokens are looked at together.
+_BLOCK = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +28,8 @@ class Trace:
     :param failed: float32 [F], 0 to 1.
     :param ood_score: float32 [F].
     :param live: bool [F, V], views that took part.
+    :param ends: int64 [F, 2], rows of the last view's oldest and newest frame, -1 for none;
+        None: nothing looks at them.
     """
 
     recording: Recording
@@ -34,6 +38,7 @@ class Trace:
     failed: Floats
     ood_score: Floats
     live: NDArray[np.bool_]
+    ends: NDArray[np.int64] | None = None
 
     @property
     def stamps(self) -> NDArray[np.int64]:
@@ -76,7 +81,15 @@ def trace(
     return Trace(recording, encoded.video.cpu().numpy(),
                  torch.sigmoid(encoded.progress).cpu().numpy(),
                  torch.sigmoid(encoded.failed).cpu().numpy(), out_of_distribution.cpu().numpy(),
-                 np.asarray((chosen >= 0).any(2), bool))
+                 np.asarray((chosen >= 0).any(2), bool), _ends(chosen[:, -1]))
+
+
+def _ends(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Take the first and the last row that is one, [F, T] to [F, 2]; -1: there is none."""
+    there = rows >= 0
+    first, last = there.argmax(1), rows.shape[1] - 1 - there[:, ::-1].argmax(1)
+    ends = np.take_along_axis(rows, np.stack([first, last], 1), 1)
+    return np.where(np.atleast_1d(there.any(1))[:, None], ends, -1)
 
 
 @torch.no_grad()
@@ -90,7 +103,19 @@ def raw_scores(head: SuccessHead, trace_: Trace, text: Floats, mode_mask: Floats
     """
     similarity = torch.from_numpy(trace_.video @ text.T).to(head.scale.device) * head.scale
     mask = torch.from_numpy(mode_mask).to(similarity.device)
-    return np.asarray(head.scores(similarity, mask).cpu().numpy(), np.float32)
+    scores = np.asarray(head.scores(similarity, mask).cpu().numpy(), np.float32)
+    fine, ends = trace_.recording.features.fine, trace_.ends
+    if head.grounding is None or fine is None or ends is None:
+        return scores
+    there = np.flatnonzero(ends[:, 1] >= 0)
+    wanted = torch.from_numpy(text[:1]).to(similarity.device)
+    for rows in np.array_split(there, max(1, -(-len(there) // _BLOCK))):
+        if len(rows):
+            clips = torch.from_numpy(fine[ends[rows]].astype(np.float32))
+            judged = head.grounding(
+                clips.to(similarity.device), wanted.expand(len(rows), 1, -1))
+            scores[rows] = judged.scores[:, 0].cpu().numpy()
+    return scores
 
 
 @torch.no_grad()

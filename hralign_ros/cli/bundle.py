@@ -93,6 +93,34 @@ def add_parts(
           f'bundle {total / 1e6:.2f} MB')
 
 
+def add_fine(
+    *, data: Path, bundle: Path | None = None, output: Path, command: str,
+) -> None:
+    """
+    Give a bundle fine tokens, in which a success head can look for the things that are named.
+
+    Its visual graph hands out the map of an earlier stage, twice as fine as the last one, reduced
+    by a basis that is fitted to a few frames of many episodes, without labels. The embedding's
+    numbers stay; as visual.onnx is another file, features are computed anew, and policies and
+    success heads have to be trained on the new bundle. Train a head that uses it by `hralign
+    success train --grounded`.
+
+    :param data: data set: folder with a manifest; its training split is used
+    :param bundle: its folder; default: the shipped one
+    :param output: bundle to write
+    """
+    from hralign_ros.data.manifest import read_manifest
+    from hralign_ros.export import fine_tokens
+    from hralign_ros.runtime import default_bundle
+
+    manifest = fine_tokens.add_fine(
+        bundle or default_bundle(), read_manifest(data), output, command=command)
+    fine = manifest.fine
+    assert fine is not None
+    print(f'{output}: {fine.rows} x {fine.columns} fine tokens of {fine.channels} numbers, of '
+          f'{manifest.reference_view}')
+
+
 def contract(
     *, output: Path, bundle: Path | None = None, extend: Path | None = None,
     parts: Sequence[str] = ('keypoints',), node: str = '/encoder', fps: int = 30, command: str,

@@ -34,6 +34,7 @@ TREE: Tree = {
         'train': policy.train, 'evaluate': policy.evaluate}),
     'bundle': ('Check, measure, complete and sign a bundle; write what others need to use it', {
         'verify': bundle.verify, 'evaluate': bundle.evaluate, 'add-parts': bundle.add_parts,
+        'add-fine': bundle.add_fine,
         'contract': bundle.contract, 'sign': bundle.sign, 'keygen': bundle.keygen}),
     'doctor': bundle.doctor,
 }

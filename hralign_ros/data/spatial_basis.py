@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hralign_ros.data.manifest import DataError, DataSet
-from hralign_ros.data.token_features import sample_tokens, sampled_episodes
+from hralign_ros.data.token_features import sample_tokens, sampled_episodes, tokens_of
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.parts import keypoints_shape
 from hralign_ros.runtime.report import Report
@@ -99,15 +99,16 @@ def spatial_basis_of(
         nonlocal images
         for data in chosen:
             if data.episodes:
-                for pair in sample_tokens(data, encoder, report):
+                for pair in sample_tokens(
+                        data, encoder.manifest.views, tokens_of(encoder), report):
                     for some in pair:
                         images += len(some)
                         yield some
 
     report(f'the components of tokens of {len(episodes)} episodes')
-    tokens_of = encoder.manifest.tokens
+    grid = encoder.manifest.tokens
     try:
-        basis = fit_spatial_basis(tokens(), keypoints_shape(tokens_of)[0])
+        basis = fit_spatial_basis(tokens(), keypoints_shape(grid)[0])
     except ValueError as error:
         raise DataError(f'{error}: not one of {len(episodes)} episodes can be read') from error
 

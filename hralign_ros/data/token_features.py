@@ -7,7 +7,7 @@ Features of every frame of every episode, by the bundle's own graphs: what succe
 Reading and encoding is done by the runtime that is also in the node.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 import json
@@ -25,7 +25,7 @@ from hralign_ros.data.features import (
 )
 from hralign_ros.data.manifest import DataError, DataSet, Episode, HUMAN, REFERENCE_VIEW
 from hralign_ros.runtime.encoder import Encoder
-from hralign_ros.runtime.images import AS_IT_COMES, ViewGeometry
+from hralign_ros.runtime.images import AS_IT_COMES, Image, ViewGeometry
 from hralign_ros.runtime.report import Report
 from hralign_ros.runtime.video import frame_times, newest_at, read_frames, within
 import numpy as np
@@ -52,6 +52,8 @@ class EpisodeFeatures:
     :param present: bool [V].
     :param time_s: float64 [F], seconds from the start.
     :param source: identifies the recordings, by their content; '': not known.
+    :param fine: fine tokens of the reference view, float16 [F, M, R]; zeros where it was not
+        recorded; None: the bundle has none.
     """
 
     tokens: Halves
@@ -59,6 +61,7 @@ class EpisodeFeatures:
     present: NDArray[np.bool_]
     time_s: NDArray[np.float64]
     source: str = ''
+    fine: Halves | None = None
 
 
 @dataclass(frozen=True)
@@ -159,8 +162,9 @@ def build_tokens(
     encoder = Encoder.load(bundle, provider='cpu', threads=1)
     basis = basis or kept_basis(
         folder, {**_graphs(encoder), 'size': size},
-        lambda: fit_basis(sample_tokens(_training(fit_to or data, encoder), encoder, report),
-                          size=size), report)
+        lambda: fit_basis(sample_tokens(
+            training_episodes(fit_to or data, encoder.manifest.views), encoder.manifest.views,
+            tokens_of(encoder), report), size=size), report)
     recordings = {_name(episode, human): videos
                   for episode in data.episodes for human in (False, True)
                   if (videos := episode_videos(episode, human=human)).files}
@@ -202,9 +206,12 @@ def kept_basis(
             'anew') from error
 
 
-def _training(data: DataSet, encoder: Encoder) -> DataSet:
-    """Take the training episodes of a robot."""
-    views = encoder.manifest.views
+def training_episodes(data: DataSet, views: Sequence[str]) -> DataSet:
+    """
+    Take the training episodes of a robot, to fit a basis to.
+
+    :raises DataError: there are none.
+    """
     chosen = data.only(e for e in data.episodes
                        if e.split == 'train' and set(e.robot_videos) & set(views))
     if not chosen.episodes:
@@ -219,11 +226,20 @@ def sampled_episodes(data: DataSet) -> list[Episode]:
     return [data.episodes[row] for row in np.unique(rows)]
 
 
+def tokens_of(encoder: Encoder) -> Callable[[Sequence[Image]], Floats]:
+    """Give what turns images into an encoder's tokens, float32 [n, N, C]."""
+    return lambda images: encoder.encode_batch(images)[0]
+
+
 def sample_tokens(
-    data: DataSet, encoder: Encoder, report: Report,
-) -> Iterator[tuple[Any, Any]]:
-    """Encode a few frames of the sampled episodes of a data set; see `fit_basis`."""
-    views = encoder.manifest.views
+    data: DataSet, views: Sequence[str], encode: Callable[[Sequence[Image]], Floats],
+    report: Report,
+) -> Iterator[tuple[Floats, Floats]]:
+    """
+    Encode a few frames of the sampled episodes of a data set; see `fit_basis`.
+
+    :param encode: turns images into tokens float32 [n, N, C].
+    """
     for episode in sampled_episodes(data):
         tokens = {}
         for view in views:
@@ -237,7 +253,7 @@ def sample_tokens(
             except DataError as error:
                 report(f'  left out of the basis: {error}')
             else:
-                tokens[view] = encoder.encode_batch(list(frames))
+                tokens[view] = encode(list(frames))
         if tokens:
             still = REFERENCE_VIEW if REFERENCE_VIEW in tokens else next(iter(tokens))
             others = [some for view, some in tokens.items() if view != still]
@@ -370,14 +386,18 @@ def encode_recording(
     shape = (len(times), len(manifest.views))
     tokens = np.zeros((*shape, manifest.tokens.count, basis.matrix.shape[1]), np.float16)
     means = np.zeros((*shape, manifest.tokens.channels), np.float16)
+    fine = np.zeros((len(times), *manifest.fine.shape), np.float16) if manifest.fine else None
     for view in known:
         recording = recordings[view]
         wanted = recording.stamps[newest_at(recording.times, times, recording.path.name)]
         column = manifest.views.index(view)
         for start in range(0, len(wanted), block):
             some = slice(start, start + block)
-            full = encoder.encode_batch(list(recording.read(wanted[some])))
+            full, finer = encoder.encode_batch(list(recording.read(wanted[some])))
+            if fine is not None and finer is not None and view == manifest.reference_view:
+                fine[some] = finer
             tokens[some, column] = basis.apply(full)
             means[some, column] = full.mean(1)
     return {'tokens': tokens, 'means': means, 'time_s': np.asarray(times, np.float64),
-            'present': np.array([view in known for view in manifest.views])}
+            'present': np.array([view in known for view in manifest.views]),
+            **({} if fine is None else {'fine': fine})}

@@ -108,5 +108,9 @@ def success_inputs(
     age = np.sort(rng.random((views, length), np.float32))[:, ::-1] * mask
     text = rng.standard_normal((1 + modes, text_dim)).astype(np.float32)
     text /= np.linalg.norm(text, axis=1, keepdims=True)
-    return {'tokens': tokens, 'mask': mask, 'age': np.ascontiguousarray(age), 'text': text,
+    feed = {'tokens': tokens, 'mask': mask, 'age': np.ascontiguousarray(age), 'text': text,
             'mode_mask': np.full(modes, used, np.float32)}
+    if head.grounding is not None:
+        places, channels = head.grounding.place.shape[0], head.grounding.see.in_features // 3
+        feed['fine'] = rng.standard_normal((2, places, channels)).astype(np.float32)
+    return feed

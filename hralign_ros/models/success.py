@@ -6,6 +6,7 @@
 from dataclasses import dataclass
 import math
 
+from hralign_ros.models.grounding import Grounding
 import torch
 from torch import nn, Tensor
 from torch.nn import functional
@@ -40,7 +41,8 @@ class SuccessHead(nn.Module):
     their ages; what it makes of them is a vector in the text encoder's space.
 
     The score of a clip is s(text) - log sum over k of exp s(text with prompt k), s being a cosine
-    times a learned scale: the log-odds of the softmax over the plain text and the prompts.
+    times a learned scale: the log-odds of the softmax over the plain text and the prompts. With a
+    grounding it is that one's score instead, wherever the last view takes part.
 
     :param views: V.
     :param channels: C of the tokens.
@@ -50,14 +52,16 @@ class SuccessHead(nn.Module):
     :param width: of a token; a frame has a quarter more.
     :param queries: with which a frame is pooled, beside the mean.
     :param newest: the newest frame of each view also goes past the transformer.
+    :param grounding: what looks for the things that the text names; None: nothing does.
     """
 
     def __init__(
         self, views: int, channels: int, tokens: int, text_dim: int, *, size: int = 96,
         width: int = 128, queries: int = 3, ood_size: int = 32, dropout: float = 0.1,
-        newest: bool = False,
+        newest: bool = False, grounding: Grounding | None = None,
     ) -> None:
         super().__init__()
+        self.grounding = grounding
         frame = width * 5 // 4
         self.basis_mean: Tensor
         self.basis_matrix: Tensor
@@ -95,6 +99,7 @@ class SuccessHead(nn.Module):
 
     def forward(
         self, tokens: Tensor, mask: Tensor, age: Tensor, text: Tensor, mode_mask: Tensor,
+        fine: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """
         Score one clip; the outputs are named in OUTPUTS.
@@ -104,6 +109,8 @@ class SuccessHead(nn.Module):
         :param age: [V, T], seconds.
         :param text: [1 + K, D]: the task, then one row per failure prompt, norms 1.
         :param mode_mask: [K], 1 where the prompt is in use.
+        :param fine: [2, M, R], fine tokens of the last view's oldest and newest frame, where
+            there is a grounding.
         :returns: probability [1]; modes [K], given failure; progress [1]; raw score [1]; OOD
             score [1]; probability of having failed [1]; the clip
             as a vector in the text encoder's space [D], norm 1.
@@ -112,6 +119,10 @@ class SuccessHead(nn.Module):
         encoded = self.encode(reduced[None], mask[None], age[None])
         similarity = encoded.video[0] @ text.T * self.scale
         score = self.scores(similarity[None], mode_mask)
+        if self.grounding is not None and fine is not None:
+            there = mask[-1].amax(-1)
+            grounded = self.grounding(fine[None], text[None, :1]).scores[0]
+            score = there * grounded + (1.0 - there) * score
         modes = torch.softmax(similarity[1:] + (mode_mask - 1.0) * 1e9, dim=0) * mode_mask
         return (torch.sigmoid(score), modes, torch.sigmoid(encoded.progress), score,
                 self.ood_score(tokens.mean(2), mask)[None], torch.sigmoid(encoded.failed),

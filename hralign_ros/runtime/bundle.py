@@ -144,6 +144,8 @@ class SuccessSpec:
     :param modes: K, failure prompts per task.
     :param prompt_length: L, vectors per failure prompt.
     :param trained: false: its weights are random.
+    :param grounded: success.onnx also takes fine tokens, in which it looks for what the
+        instruction names.
     :param dwell_s: how long the probability had to stay above thresholds when these were
         calibrated; a shorter time breaks their guarantee.
     :param command: that calibrated it.
@@ -154,6 +156,7 @@ class SuccessSpec:
     prompt_length: Annotated[int, Limits(1, 64)]
     trained: bool
     dwell_s: Annotated[float, Limits(0.0, 60.0)]
+    grounded: bool = False
     training: SuccessTraining | None = None
     command: str = ''
     metrics: Mapping[str, Any] = field(default_factory=dict)
@@ -204,6 +207,9 @@ class Manifest:
 
     :param views: names of the camera views in the order of the graphs' first axis.
     :param image_size: S, side of the image that the backbone takes.
+    :param fine: of the reference view, which then is the last one, a finer map that the visual
+        graph makes as well, of an earlier stage and with fewer channels: where small things are;
+        None: it makes none.
     :param ood: None: no threshold is known.
     :param licenses: part -> licence, SPDX where there is one.
     :param preprocessing: for people, like `training`, `provenance` and `metrics`.
@@ -222,6 +228,7 @@ class Manifest:
     backbone: BackboneSpec
     adapter: AdapterSpec
     licenses: Mapping[str, str]
+    fine: TokenSpec | None = None
     ood: OodSpec | None = None
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] | None = None
@@ -235,6 +242,11 @@ class Manifest:
         if self.reference_view not in self.views:
             raise ValueError(f'reference_view is {in_brief(self.reference_view)}; needed is one '
                              f'of {", ".join(self.views)}')
+        if self.fine and self.views[-1] != self.reference_view:
+            raise ValueError(f'views are {", ".join(self.views)}; the last has to be '
+                             f'{self.reference_view}, as fine tokens are of that one')
+        if self.success.grounded and self.fine is None:
+            raise ValueError('success.grounded is true, and there are no fine tokens to look at')
         if self.text.max_tokens < self.success.prompt_length + 8:
             raise ValueError(
                 f'text.max_tokens is {self.text.max_tokens}; needed are '

@@ -160,7 +160,8 @@ class Encoder:
         self._visual = load(
             VISUALS[self.precision],
             [Tensor('pixels', 'float32', (views, 3, side, side))],
-            [Tensor('tokens', 'float32', (views, tokens, channels))])
+            [Tensor('tokens', 'float32', (views, tokens, channels)),
+             *([Tensor('fine', 'float32', (views, *m.fine.shape))] if m.fine else [])])
         self._embed = load(
             'embed.onnx',
             [*clip, Tensor('task', 'float32', (m.text.dim,))],
@@ -177,7 +178,9 @@ class Encoder:
             'success.onnx',
             [*clip, Tensor('age', 'float32', (views, length)),
              Tensor('text', 'float32', (1 + m.success.modes, m.text.dim)),
-             Tensor('mode_mask', 'float32', (m.success.modes,))],
+             Tensor('mode_mask', 'float32', (m.success.modes,)),
+             *([Tensor('fine', 'float32', (2, *m.fine.shape))]
+               if m.fine and m.success.grounded else [])],
             [Tensor('probability', 'float32', (1,)),
              Tensor('modes', 'float32', (m.success.modes,)), Tensor('progress', 'float32', (1,)),
              Tensor('score', 'float32', (1,)), Tensor('ood', 'float32', (1,)),
@@ -214,45 +217,65 @@ class Encoder:
         """
         return Episode(self, self.text.encode(task), next_episode_id(), rules)
 
-    def encode_images(self, images: Mapping[str, Image]) -> tuple[Floats, dict[str, Image]]:
+    def encode_images(
+        self, images: Mapping[str, Image],
+    ) -> tuple[Floats, Floats | None, dict[str, Image]]:
         """
         Turn one image per view into tokens, in one batched pass.
 
         :param images: uint8 [H, W, 3] RGB by view, any size; absent views give zeros as input.
-        :returns: tokens float32 [V, N, C], and the images as rotated and cropped.
+        :returns: tokens float32 [V, N, C]; the reference view's fine tokens float32 [M, R], None
+            where the bundle has none; and the images as rotated and cropped.
         :raises FrameError: an array that is no such image.
         """
         views = self.manifest.views
         shown = {view: self.geometry[view].apply(
             as_rgb_image(images[view], what=f"view '{view}'")) for view in views if view in images}
-        return self._tokens([shown.get(view) for view in views]), shown
+        tokens, fine = self._tokens([shown.get(view) for view in views])
+        return tokens, None if fine is None else fine[-1], shown
 
-    def _tokens(self, images: Sequence[Image | None]) -> Floats:
-        """Turn one image per view, or fewer, into tokens float32 [V, N, C]."""
+    def _tokens(self, images: Sequence[Image | None]) -> tuple[Floats, Floats | None]:
+        """Turn one image per view, or fewer, into tokens [V, N, C] and fine ones [V, M, R]."""
+        missing = len(self.manifest.views) - len(images)
+        made = self._visual.run({'pixels': self.preprocess([*images, *[None] * missing])})
+        return made[0], made[1] if len(made) > 1 else None
+
+    def preprocess(self, images: Sequence[Image | None]) -> Floats:
+        """
+        Turn images into what the visual graph takes.
+
+        :param images: n of uint8 [H, W, 3] RGB, any size; None gives zeros.
+        :returns: float32 [n, 3, S, S].
+        """
         side = self.manifest.image_size
-        pixels = np.zeros((len(self.manifest.views), 3, side, side), np.float32)
+        pixels = np.zeros((len(images), 3, side, side), np.float32)
         for row, image in enumerate(images):
             if image is not None:
                 pixels[row] = self._preprocess.run({'image': image[None]})[0][0]
-        return np.asarray(self._visual.run({'pixels': pixels})[0], np.float32)
+        return pixels
 
-    def encode_batch(self, images: Sequence[Image]) -> Floats:
+    def encode_batch(self, images: Sequence[Image]) -> tuple[Floats, Floats | None]:
         """
         Turn any number of images of any views into tokens, as many a pass as there are views.
 
         For recorded videos; the numbers are those of `encode_images`.
 
         :param images: uint8 [H, W, 3] RGB each, any size.
-        :returns: float32 [n, N, C].
+        :returns: tokens float32 [n, N, C]; fine tokens float32 [n, M, R], None where the bundle
+            has none.
         :raises FrameError: an array that is no such image.
         """
         m = self.manifest
         tokens = np.zeros((len(images), *m.tokens.shape), np.float32)
+        fine = np.zeros((len(images), *m.fine.shape), np.float32) if m.fine else None
         for start in range(0, len(images), len(m.views)):
             some = [as_rgb_image(image, what=f'image {row}')
                     for row, image in enumerate(images[start:start + len(m.views)], start)]
-            tokens[start:start + len(some)] = self._tokens(some)[:len(some)]
-        return tokens
+            made, finer = self._tokens(some)
+            tokens[start:start + len(some)] = made[:len(some)]
+            if fine is not None and finer is not None:
+                fine[start:start + len(some)] = finer[:len(some)]
+        return tokens, fine
 
     def part(self, embedding: Floats, name: str) -> Floats:
         """
@@ -325,32 +348,15 @@ class Encoder:
         mean = found.get('mean') if isinstance(found, Mapping) else None
         return float(mean) if isinstance(mean, (int, float)) and 0.0 < mean <= 1.0 else None
 
-    @property
-    def success_scale(self) -> tuple[float, float]:
-        """
-        Read off the success head what turns a cosine into a raw score.
-
-        :returns: scale and bias: without prompts the score is scale * cos(video, text) + bias.
-        """
-        m = self.manifest
-        views, length = len(m.views), m.clip.length
-        feed = {'tokens': np.zeros((views, length, *m.tokens.shape), np.float32),
-                'mask': np.ones((views, length), np.float32),
-                'age': np.zeros((views, length), np.float32),
-                'text': np.zeros((1 + m.success.modes, m.text.dim), np.float32),
-                'mode_mask': np.zeros(m.success.modes, np.float32)}
-        *_, bias, _, _, video = self._success.run(feed)
-        feed['text'][0] = video
-        along = self._success.run(feed)[3]
-        return float(along[0] - bias[0]), float(bias[0])
-
     def score(self, clip: Clip, task: TaskFeatures) -> Success:
         """Run the success head on a clip and calibrate its score."""
         if not task.text:
             return Success(None, None, None, None, (), (), None, None, clip.stamps, None, None)
-        probability, modes, progress, score, ood, failed, video = self._success.run({
-            'tokens': clip.tokens, 'mask': clip.mask, 'age': clip.age,
-            'text': task.features, 'mode_mask': task.task.mode_mask})
+        feed = {'tokens': clip.tokens, 'mask': clip.mask, 'age': clip.age,
+                'text': task.features, 'mode_mask': task.task.mode_mask}
+        if clip.fine is not None:
+            feed['fine'] = clip.fine
+        probability, modes, progress, score, ood, failed, video = self._success.run(feed)
         require_finite('success.onnx', probability, modes, progress, score, ood, failed, video)
         there = np.atleast_1d(clip.mask.any(axis=1))
         # What a view says that the task's head was not taught does not matter.

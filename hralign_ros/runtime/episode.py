@@ -127,8 +127,10 @@ class Model(Protocol):
     def manifest(self) -> Manifest:
         """Tell what bundle.yaml says."""
 
-    def encode_images(self, images: Mapping[str, Image]) -> tuple[Floats, dict[str, Image]]:
-        """Turn one image per view into tokens float32 [V, N, C]."""
+    def encode_images(
+        self, images: Mapping[str, Image],
+    ) -> tuple[Floats, Floats | None, dict[str, Image]]:
+        """Turn one image per view into tokens, fine tokens, and the images as they were used."""
 
     @property
     def parts(self) -> tuple[EmbeddingPart, ...]:
@@ -200,10 +202,10 @@ class Episode:
         stamps = np.array(
             [int(given[view]) if view in images else 0 for view in manifest.views], np.int64)
         present = np.array([view in images for view in manifest.views])
-        tokens, shown = self.encoder.encode_images(images)
-        require_finite('visual.onnx', tokens)
+        tokens, fine, shown = self.encoder.encode_images(images)
+        require_finite('visual.onnx', tokens, *(() if fine is None else (fine,)))
         oldest = round(max_age * _NANOSECONDS)
-        self._memory.add(FrameSet(int(stamps.max()), stamps, present, tokens), hold=oldest)
+        self._memory.add(FrameSet(int(stamps.max()), stamps, present, tokens, fine), hold=oldest)
         self._newest = np.asarray(np.where(present, stamps, self._newest), np.int64)
         return self._result(int(stamps.max()), shown, oldest)
 
@@ -225,7 +227,8 @@ class Episode:
         manifest = self.encoder.manifest
         live = np.array([view in views for view in manifest.views])
         return self.encoder.score(assemble(
-            frames, length=manifest.clip.length, live=live, out=self._tokens), self.task)
+            frames, length=manifest.clip.length, live=live, out=self._tokens,
+            fine=manifest.success.grounded), self.task)
 
     @property
     def tokens(self) -> Floats:
@@ -260,7 +263,9 @@ class Episode:
         embedding, attention, pooling = encoder.embed(Recent(
             newest.tokens, valid, lambda: self._alone.assemble(newest, live),
             lambda: clip_of(frames)), self.task)
-        success = encoder.score(clip_of(self._memory.spread_clip()), self.task)
+        success = encoder.score(assemble(
+            self._memory.spread_clip(), length=length, live=live, out=self._tokens,
+            fine=manifest.success.grounded), self.task)
         status = self._status(success, valid)
         calibration, asked = success.calibration, self.decider.rules.alpha
         threshold = calibration.threshold(asked) if calibration else None

@@ -28,12 +28,14 @@ class FrameSet:
     :param stamps: per view [ns], 0 where the view is absent; int64 [V].
     :param valid: which views are present; bool [V].
     :param tokens: float32 [V, N, C]; rows of absent views are meaningless.
+    :param fine: fine tokens of the last view, float32 [M, R]; None: there are none.
     """
 
     stamp: int
     stamps: NDArray[np.int64]
     valid: NDArray[np.bool_]
     tokens: NDArray[np.float32]
+    fine: NDArray[np.float32] | None = None
 
 
 class ThinnedFrames:
@@ -156,7 +158,8 @@ def _held(frame: FrameSet, before: FrameSet, hold: int) -> FrameSet:
         return frame
     return FrameSet(
         frame.stamp, np.where(kept, before.stamps, frame.stamps), frame.valid | kept,
-        np.where(kept[:, None, None], before.tokens, frame.tokens))
+        np.where(kept[:, None, None], before.tokens, frame.tokens),
+        before.fine if kept[-1] else frame.fine)
 
 
 def _nearest(frames: Sequence[FrameSet], wanted: Sequence[int], *, within: int) -> list[FrameSet]:
@@ -181,17 +184,20 @@ class Clip:
     :param mask: float32 [V, T], 1 where there is a frame.
     :param age: float32 [V, T], seconds before the newest frame of the clip; 0 where masked.
     :param stamps: acquisition stamps of the clip's frame sets [ns], oldest first.
+    :param fine: fine tokens of the last view's oldest and newest frame, float32 [2, M, R], zeros
+        where that view has none; None: they were not asked for.
     """
 
     tokens: NDArray[np.float32]
     mask: NDArray[np.float32]
     age: NDArray[np.float32]
     stamps: tuple[int, ...]
+    fine: NDArray[np.float32] | None = None
 
 
 def assemble(
     frames: Sequence[FrameSet], *, length: int, live: NDArray[np.bool_],
-    out: NDArray[np.float32] | None = None,
+    out: NDArray[np.float32] | None = None, fine: bool = False,
 ) -> Clip:
     """
     Stack frame sets into a clip of fixed length.
@@ -200,6 +206,7 @@ def assemble(
     :param live: bool [V], views that may take part; the others are masked throughout.
     :param out: float32 [V, T, N, C], where the tokens are written instead of into a new array:
         megabytes that are mapped anew every tick cost more than their copy.
+    :param fine: whether fine tokens are asked for.
     """
     views, count, channels = frames[-1].tokens.shape
     tokens = np.empty((views, length, count, channels), np.float32) if out is None else out
@@ -214,7 +221,18 @@ def assemble(
             tokens[view, slot] = frame.tokens[view] if present[view] else 0.0
         mask[present, slot] = 1.0
         age[present, slot] = (end - frame.stamps[present]) * 1e-9
-    return Clip(tokens, mask, age, tuple(frame.stamp for frame in frames))
+    return Clip(tokens, mask, age, tuple(frame.stamp for frame in frames),
+                _two_ends(frames, live) if fine else None)
+
+
+def _two_ends(frames: Sequence[FrameSet], live: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Take the fine tokens of the last view's oldest and newest frame."""
+    there = [frame.fine for frame in frames
+             if frame.fine is not None and frame.valid[-1] and live[-1]]
+    if there:
+        return np.stack([there[0], there[-1]])
+    shape = next(frame.fine.shape for frame in frames if frame.fine is not None)
+    return np.zeros((2, *shape), np.float32)
 
 
 class NewestClip:

@@ -9,6 +9,8 @@ from dataclasses import replace
 import json
 from pathlib import Path
 
+from hralign_ros.data.instructions import FILE_NAME as INSTRUCTIONS
+from hralign_ros.data.instructions import NOT_SO, SO
 from hralign_ros.data.manifest import DataError, Episode, read_manifest, slug
 from hralign_ros.data.splits import Splits
 from hralign_ros.runtime.report import Report
@@ -32,11 +34,7 @@ from hralign_ros.simulation.tabletop_tasks import (
     find_instructions,
     goals_by_text,
     instructions,
-    NOT_SO,
-    SO,
 )
-
-INSTRUCTIONS = 'instructions.json'
 
 
 def simulate_tabletop(

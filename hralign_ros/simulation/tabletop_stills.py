@@ -12,6 +12,7 @@ what is accomplished.
 
 from collections.abc import Iterable
 
+from hralign_ros.data.instructions import NOT_SO, SO, STILL
 from hralign_ros.simulation.behaviour import CLOSED, EXPERT, OPEN
 from hralign_ros.simulation.lab_conduct import GOOD, NEAR
 from hralign_ros.simulation.lab_world import Attempt
@@ -22,7 +23,7 @@ from hralign_ros.simulation.tabletop_fixtures import AT_LAST, handle, TRAVEL
 from hralign_ros.simulation.tabletop_goals import accomplished
 from hralign_ros.simulation.tabletop_objects import things
 from hralign_ros.simulation.tabletop_scene import draw_layout, MISTAKES, mistakes, Scene
-from hralign_ros.simulation.tabletop_tasks import FIXED, Goal, NOT_SO, SO, WAYS
+from hralign_ros.simulation.tabletop_tasks import FIXED, Goal, WAYS
 from hralign_ros.simulation.tabletop_world import Tabletop, TRIES
 from hralign_ros.simulation.worlds import Trajectory
 import mujoco
@@ -73,7 +74,7 @@ class Stills(Tabletop):
             return Attempt(kind, Trajectory(
                 (before, after), (0.0, long), (False, wanted), (last[0], last[0]),
                 (first[1], last[1]), None if wanted else 0.0), (
-                    *self.tags(kind, wanted, meant), 'still', f'try:{tries}',
+                    *self.tags(kind, wanted, meant), STILL, f'try:{tries}',
                     *(f'{SO if accomplished(goal, self) else NOT_SO}{goal.texts[0]}'
                       for goal in open_goals)), self.points((before, after)))
         return None

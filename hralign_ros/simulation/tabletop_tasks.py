@@ -47,9 +47,6 @@ STATES = {'drawer': ('open', 'close'), 'door': ('open', 'close'), 'chest': ('ope
 PART_LOOKS = ('red', 'blue', 'green', 'yellow', 'orange', 'purple', 'white', 'black')
 # How many parts a fixture has, each in a colour of its own.
 PARTS = {'drawer': 2, 'door': 2, 'chest': 2, 'button': 3, 'dial': 2, 'slider': 2}
-# Tags of stills, before words: what is accomplished, and what is not, of all that one could have
-# asked for.
-SO, NOT_SO = 'so:', 'not:'
 # The first is the instruction, the others are paraphrases.
 _SAID: dict[tuple[str, str], tuple[str, ...]] = {
     ('lift', ''): ('pick up the {it}', 'lift the {it}', 'raise the {it} off the table'),

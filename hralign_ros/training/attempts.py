@@ -23,6 +23,7 @@ from hralign_ros.data.token_features import (
     kept_basis,
     open_views,
     sample_tokens,
+    tokens_of,
     ViewVideo,
 )
 from hralign_ros.models.taught_head import quadrants
@@ -132,8 +133,9 @@ def load_attempts(
     folder = features_folder(data.folder, folder, report)
     basis = kept_basis(
         folder, {**_graphs(encoder.manifest), 'kind': 'attempt', 'size': SIZE},
-        lambda: fit_basis(sample_tokens(data.only(labelled), encoder, report),
-                          size=min(SIZE, encoder.manifest.tokens.channels)), report)
+        lambda: fit_basis(sample_tokens(
+            data.only(labelled), encoder.manifest.views, tokens_of(encoder), report),
+            size=min(SIZE, encoder.manifest.tokens.channels)), report)
     features = build_features(
         folder, data.folder, {e.episode_id: _videos(e, encoder.manifest) for e in labelled},
         AttemptEncoder(bundle, _graphs(encoder.manifest), basis), workers=workers, report=report)

@@ -56,7 +56,7 @@ class Batch:
     def to(self, device: torch.device) -> Self:
         """Move its tensors; what is none stays as it is."""
         return replace(self, **{name: value.to(device) for name, value in vars(self).items()
-                                if isinstance(value, Tensor)})
+                                if isinstance(value, (Tensor, Batch))})
 
 
 B = TypeVar('B', bound=Batch)

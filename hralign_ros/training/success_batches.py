@@ -9,7 +9,7 @@ number of ranks; each rank loads the tokens of its own clips only.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hralign_ros.data.manifest import DataError
 from hralign_ros.training.distributed import Ranks
@@ -17,10 +17,12 @@ from hralign_ros.training.loop import Batch
 from hralign_ros.training.success_clips import (
     Recording,
     sample_clip,
+    stack_fine,
     stack_times,
     stack_tokens,
 )
 from hralign_ros.training.success_options import SuccessOptions
+from hralign_ros.training.success_scenes import StillBatch, StillBatches
 import numpy as np
 from numpy.typing import NDArray
 import torch
@@ -49,6 +51,11 @@ class ClipBatch(Batch):
     :param recording: int64 [n], which recording a clip is of.
     :param instead: int64 [n], which of the batches' instructions has been done instead of the
         task's; -1: none.
+    :param fine: float32 [b, 2, M, R], fine tokens of the last view's oldest and newest frame; it
+        and what follows is None where no grounding is trained.
+    :param asked: int64 [n, 3], rows of instructions that are asked for: the task's, another one,
+        and what has been done instead; -1: none.
+    :param stills: the step's stills.
     """
 
     tokens: Tensor
@@ -62,6 +69,9 @@ class ClipBatch(Batch):
     progress: Tensor
     recording: NDArray[np.int64]
     instead: Tensor
+    fine: Tensor | None = None
+    asked: Tensor | None = None
+    stills: StillBatch | None = None
 
 
 class ClipBatches:
@@ -69,15 +79,18 @@ class ClipBatches:
     Batches of clips: some tasks, and of each as many clips.
 
     :param tasks: ids, in the order of their rows; those of the recordings among them.
-    :param instructions: that may have been carried out in place of a task's.
+    :param instructions: those of the tasks, in their order, then others that may have been
+        carried out in place of a task's.
+    :param stills: of a grounding.
     :raises DataError: no recording shows a success.
     """
 
     def __init__(
         self, recordings: Sequence[Recording], tasks: Sequence[str], options: SuccessOptions,
-        instructions: Sequence[str] = (),
+        instructions: Sequence[str] = (), stills: StillBatches | None = None,
     ) -> None:
         self.recordings, self.options = list(recordings), options
+        self._stills, self._count = stills, len(tasks)
         self._instructions = {text: row for row, text in enumerate(instructions)}
         number = {task: row for row, task in enumerate(tasks)}
         self._by_task: dict[int, list[int]] = {}
@@ -108,7 +121,7 @@ class ClipBatches:
             for recording, row in zip(chosen, newest, strict=True)]
         mine = ranks.rows(len(rows))
         pairs = list(zip(chosen, newest, strict=True))
-        return ClipBatch(
+        batch = ClipBatch(
             stack_tokens(chosen[mine], clips[mine]), *stack_times(clips), tasks,
             torch.arange(len(tasks)).repeat_interleave(options.clips_per_task),
             torch.tensor([bool(f.done[r]) for f, r in pairs]),
@@ -116,6 +129,14 @@ class ClipBatches:
             torch.tensor([f.human for f in chosen]),
             torch.tensor([float(f.progress[r]) for f, r in pairs]), np.array(rows),
             torch.tensor([self._instead(f, r) for f, r in pairs]))
+        if self._stills is None:
+            return batch
+        own = np.repeat(tasks, options.clips_per_task)
+        # Of many instructions hardly one is carried out where another one is asked for.
+        others = (own + rng.integers(1, max(2, self._count), len(own))) % self._count
+        asked = np.stack([own, np.where(others == own, -1, others), batch.instead.numpy()], 1)
+        return replace(batch, fine=stack_fine(chosen[mine], clips[mine]),
+                       asked=torch.from_numpy(asked), stills=self._stills.load(step, ranks))
 
     def _instead(self, recording: Recording, newest: int) -> int:
         times = recording.features.time_s

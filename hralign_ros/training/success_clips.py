@@ -175,7 +175,8 @@ def rearranged(recording: Recording, rows: NDArray[np.int64],
     each = rows[:, None] if rows.ndim == 1 else rows
     views = np.arange(old.tokens.shape[1])[None]
     features = replace(old, tokens=old.tokens[each, views], means=old.means[each, views],
-                       time_s=old.time_s[:new])
+                       time_s=old.time_s[:new],
+                       fine=None if old.fine is None else old.fine[each[:, -1]])
     return replace(recording, features=features, done=done, failing=np.zeros(new, bool),
                    progress=np.full(new, np.nan, np.float32))
 
@@ -199,6 +200,21 @@ def stack_tokens(recordings: Sequence[Recording], choices: Sequence[Choice]) -> 
                        for recording, r in zip(recordings, rows, strict=True)]).astype(np.float32)
     tokens *= (rows >= 0)[..., None, None]
     return torch.from_numpy(tokens)
+
+
+def stack_fine(recordings: Sequence[Recording], choices: Sequence[Choice]) -> Tensor:
+    """
+    Gather the fine tokens of the last view's oldest and newest frame of each clip.
+
+    :returns: float32 [B, 2, M, R], zeros where a clip has no frame of that view.
+    """
+    ends = []
+    for recording, (rows, _) in zip(recordings, choices, strict=True):
+        fine = recording.features.fine
+        assert fine is not None, 'features of a bundle with fine tokens'
+        there = rows[-1][rows[-1] >= 0]
+        ends.append(fine[[there[0], there[-1]]] if len(there) else np.zeros_like(fine[[0, 0]]))
+    return torch.from_numpy(np.stack(ends).astype(np.float32))
 
 
 def stack_times(choices: Sequence[Choice]) -> tuple[Tensor, Tensor]:

@@ -110,6 +110,38 @@ def accomplished_loss(
     return own + other_weight * mean
 
 
+def grounding_loss(scores: Tensor, so: Tensor, used: Tensor) -> tuple[Tensor, Tensor]:
+    """
+    Tell by scores what is so, and rank it before what is not.
+
+    :param scores: [n, U], of texts for clips.
+    :param so: [n, U], 1 where the text has come true.
+    :param used: [n, U], 0 where there is no text.
+    :returns: two scalars: binary cross-entropy over all texts; and, averaged over clips of which
+        something is so and something is not, -log of the softmax's share of what is so.
+    """
+    told = functional.binary_cross_entropy_with_logits(scores, so, reduction='none')
+    binary = (told * used).sum() / used.sum().clamp(min=1.0)
+    right, there = (so * used) > 0.5, used > 0.5
+    both = right.any(1) & (there & ~right).any(1)
+    if not bool(both.any()):
+        return binary, scores.sum() * 0.0
+    return binary, _fraction_loss(scores.masked_fill(~there, -1e4)[both], right[both])
+
+
+def pointing_loss(looks: Tensor, cells: Tensor) -> Tensor:
+    """
+    Point at where things are: cross-entropy with the true places, of each look.
+
+    :param looks: [..., M], logits over places.
+    :param cells: int64 [...], the true ones, -1 where it is not known.
+    :returns: [...], 0 where it is not known.
+    """
+    flat = functional.cross_entropy(
+        looks.flatten(0, -2), cells.flatten(), ignore_index=-1, reduction='none')
+    return flat.view(cells.shape)
+
+
 def _fraction_loss(logits: Tensor, right: Tensor) -> Tensor:
     """Average over rows with anything right: -log of the fraction of all that is right."""
     there = right.any(1)

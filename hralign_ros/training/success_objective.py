@@ -27,9 +27,12 @@ from hralign_ros.training.success_losses import (
     accomplished_loss,
     cross_domain_loss,
     failure_text_loss,
+    grounding_loss,
+    pointing_loss,
     video_text_loss,
 )
 from hralign_ros.training.success_options import SuccessOptions
+from hralign_ros.training.success_scenes import StillBatch, StillBatches, Stills
 import numpy as np
 from numpy.typing import NDArray
 import torch
@@ -38,6 +41,8 @@ from torch.nn import functional
 
 # First word of a generator's seed.
 _CHOOSE = 12
+# Weight of ranking what is so in a still before what is not, beside telling each.
+_RANKING = 0.5
 
 
 class SuccessObjective(Objective[ClipBatch]):
@@ -46,12 +51,13 @@ class SuccessObjective(Objective[ClipBatch]):
 
     :param recordings: of tasks known to `prompts`.
     :param settings: what the result depends on, beside options, texts and recordings.
-    :raises DataError: no recording shows a success.
+    :param stills: what a head with a grounding learns from, too.
+    :raises DataError: no recording shows a success; or there are no stills for a grounding.
     """
 
     # As the options name their weights.
     terms = ('cross_domain', 'video_text', 'accomplished', 'failed', 'failure_text', 'progress',
-             'hindsight')
+             'hindsight', 'grounding', 'scenes', 'pointing')
     average_warm_up = 10
     # On a GPU torch has no deterministic cumulative sum; those of masks are exact in any order.
     strict = False
@@ -59,18 +65,22 @@ class SuccessObjective(Objective[ClipBatch]):
     def __init__(
         self, options: SuccessOptions, head: SuccessHead, prompts: Prompts,
         recordings: Sequence[Recording], settings: Mapping[str, Any],
+        stills: Stills | None = None,
     ) -> None:
         self.options: SuccessOptions = options
         self.head, self.prompts = head, prompts
         self.batches: ClipBatches = ClipBatches(
-            recordings, prompts.tasks, options, (*prompts.texts.values(), *prompts.others))
+            recordings, prompts.tasks, options, (*prompts.texts.values(), *prompts.others),
+            None if stills is None else StillBatches(stills, options))
         self.model = nn.ModuleDict({'head': head, 'prompts': prompts})
         # In their order, by which they are sampled.
         self.settings = {**settings, **asdict(options), 'texts': prompts.texts, 'recordings': [
             (f.episode.episode_id, f.human, f.episode.task_id, crc32(
                 f.done.tobytes() + f.failing.tobytes() + f.progress.tobytes()),
              f.features.source[:16])
-            for f in recordings]}
+            for f in recordings], **({} if stills is None else {'stills': [
+                (still.episode_id, still.goals, crc32(still.so.tobytes() + still.cells.tobytes()))
+                for still in stills.stills]})}
         # Mode of each recording: among its task's own, and among those of the fallback task.
         self.mode = np.zeros((2, len(recordings)), np.int64)
         self.centres: dict[str, NDArray[np.float64]] = {}
@@ -175,11 +185,49 @@ class SuccessObjective(Objective[ClipBatch]):
         if options.hindsight:
             terms['hindsight'] = self._hindsight(
                 video, scale, torch.where(robot, batch.instead, -1))
+        if batch.fine is not None and batch.asked is not None and batch.stills is not None:
+            terms['grounding'] = self._grounding(batch, batch.fine, batch.asked, ranks)
+            terms['scenes'], terms['pointing'] = self._scenes(batch.stills, ranks)
         known = ~torch.isnan(batch.progress)
         if known.any():
             terms['progress'] = functional.binary_cross_entropy_with_logits(
                 encoded.progress[known], batch.progress[known])
         return terms
+
+    def _grounding(
+        self, batch: ClipBatch, fine: Tensor, asked: Tensor, ranks: Ranks,
+    ) -> Tensor:
+        """Tell from fine tokens what is accomplished in clips of robots that show them."""
+        assert self.head.grounding is not None
+        mine = ranks.rows(len(asked))
+        text = self.prompts.every[asked.clamp(min=0)]
+        judged = self.head.grounding(self._noisy(fine, len(asked), mine), text[mine])
+        there = (asked >= 0) & (batch.mask[:, -1].amax(-1) > 0.5)[:, None] \
+            & ~batch.human[:, None]
+        # In order: the task's own, another one's, and what was done instead.
+        so = torch.stack([batch.done, torch.zeros_like(batch.done), batch.instead >= 0], 1)
+        binary, _ = grounding_loss(
+            gather(judged.scores, ranks), so.to(text.dtype), there.to(text.dtype))
+        return binary
+
+    def _scenes(self, stills: StillBatch, ranks: Ranks) -> tuple[Tensor, Tensor]:
+        """Tell what is so in stills, and point at what the texts name."""
+        assert self.head.grounding is not None
+        mine = ranks.rows(len(stills.text))
+        judged = self.head.grounding(
+            self._noisy(stills.fine, len(stills.text), mine), stills.text[mine])
+        binary, ranking = grounding_loss(
+            gather(judged.scores, ranks), stills.so, stills.used)
+        missed = gather(pointing_loss(judged.looks, stills.cells[mine]), ranks)
+        known = (stills.cells >= 0).sum().clamp(min=1)
+        return binary + _RANKING * ranking, missed.sum() / known
+
+    def _noisy(self, fine: Tensor, count: int, mine: slice) -> Tensor:
+        """Add noise to this rank's fine tokens, the same whatever the number of ranks."""
+        if not self.options.noise:
+            return fine
+        noise = torch.randn((count, *fine.shape[1:]), device=fine.device)
+        return fine + self.options.noise * noise[mine]
 
     def _hindsight(self, video: Tensor, scale: Tensor, instead: Tensor) -> Tensor:
         """

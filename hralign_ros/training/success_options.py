@@ -47,6 +47,15 @@ class SuccessOptions(LoopOptions):
         one reading of the paper's domain-specific prompts, whose form is not known.
     :param newest_path: the newest frames also go past the transformer that joins all frames:
         better on tasks that are trained on, worse on tasks that are not.
+    :param grounded: the head looks for what the instruction names, in the fine tokens of the
+        bundle (`hralign bundle add-fine`), and its score is what it finds wherever the reference
+        view takes part. It learns to from stills, which need things.parquet and
+        instructions.json; they are no attempts then.
+    :param grounding: weight of telling from fine tokens what is accomplished in attempts.
+    :param scenes: weight of telling what is so in stills, and what is more so than the rest.
+    :param pointing: weight of pointing at the things that are named, in stills.
+    :param stills_per_step: in a batch.
+    :param texts_per_still: that are judged of each; half of them are so, where there are as many.
     :param use_prompts: False: no failure prompts at all, the score is the plain text's alone.
     :param prompt_rate: factor on the learning rate of prompts.
     :param drop_view: how likely each view is missing from a clip.
@@ -85,6 +94,12 @@ class SuccessOptions(LoopOptions):
     hindsight: float = 0.0
     human_prompt: bool = False
     newest_path: bool = False
+    grounded: bool = False
+    grounding: float = 1.0
+    scenes: float = 1.0
+    pointing: float = 1.0
+    stills_per_step: int = 32
+    texts_per_still: int = 6
     use_prompts: bool = True
     prompt_rate: float = 3.0
     weight_decay: float = 0.05
@@ -108,7 +123,8 @@ class SuccessOptions(LoopOptions):
         'length': (1, 64), 'human_fraction': (0, 0.9), 'drop_view': (0, 0.9), 'late_view': (0, 1),
         'rewind': (0, 1), 'stall': (0, 1), 'pre_success': (0, 1), 'fallback_every': (1, math.inf),
         'prompt_every': (1, math.inf), 'cluster_every': (1, math.inf),
-        'hindsight': (0, math.inf)}
+        'hindsight': (0, math.inf), 'grounding': (0, math.inf), 'scenes': (0, math.inf),
+        'pointing': (0, math.inf), 'stills_per_step': (1, 4096), 'texts_per_still': (2, 64)}
 
     def __post_init__(self) -> None:
         """
@@ -121,6 +137,10 @@ class SuccessOptions(LoopOptions):
             raise TrainingError(
                 f'hindsight is {self.hindsight:g} and no split file is named; it is needed to '
                 'know which instructions are held out (--split-file)')
+        if self.grounded and not self.split_file:
+            raise TrainingError(
+                'grounded needs to know which instructions are held out, as stills tell of those, '
+                'too: name the split file that the stills were made with (--split-file)')
         if self.checkpoint_every % self.cluster_every:
             raise TrainingError(
                 f'checkpoint_every is {self.checkpoint_every}; needed is a multiple of '

@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 from zlib import crc32
 
-from hralign_ros.data.manifest import Episode, read_manifest
+from hralign_ros.data.instructions import STILL
+from hralign_ros.data.manifest import DataSet, Episode, read_manifest
 from hralign_ros.data.splits import read_splits
-from hralign_ros.data.token_features import Basis, build_tokens
+from hralign_ros.data.token_features import Basis, build_tokens, TokenFeatures
 from hralign_ros.models.failure_prompts import Prompts
+from hralign_ros.models.grounding import Grounding
 from hralign_ros.models.success import SuccessHead
-from hralign_ros.models.text import load_minilm
-from hralign_ros.runtime.bundle import load_bundle, Manifest
+from hralign_ros.models.text import load_minilm, minilm_sentences
+from hralign_ros.runtime.bundle import load_bundle, Manifest, TokenSpec
 from hralign_ros.runtime.report import Report, silent
 from hralign_ros.runtime.tasks import check_task, FALLBACK, Task, TaskTable
 from hralign_ros.training.checkpoints import TrainingError
@@ -43,6 +45,7 @@ from hralign_ros.training.success_clips import (
 )
 from hralign_ros.training.success_objective import SuccessObjective
 from hralign_ros.training.success_options import SuccessOptions
+from hralign_ros.training.success_scenes import load_stills, Stills
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
@@ -131,7 +134,12 @@ def make_head(manifest: Manifest, size: int, options: SuccessOptions) -> Success
     """Make a head that fits a bundle."""
     return SuccessHead(
         len(manifest.views), manifest.tokens.channels, manifest.tokens.count, manifest.text.dim,
-        size=size, newest=options.newest_path)
+        size=size, newest=options.newest_path, grounding=_grounding(
+            manifest.fine if options.grounded else None, manifest.text.dim))
+
+
+def _grounding(fine: TokenSpec | None, text_dim: int) -> Grounding | None:
+    return Grounding(fine.rows, fine.columns, fine.channels, text_dim) if fine else None
 
 
 def train_success(
@@ -159,9 +167,13 @@ def train_success(
         report(f'clips of {options.length} frames, and {bundle} has '
                f'{verified.manifest.clip.length}: such a head can be compared with others, and '
                'not be put into that bundle')
+    if options.grounded and verified.manifest.fine is None:
+        raise TrainingError(
+            f'{bundle}: it has no fine tokens for a grounded head to look at; `hralign bundle '
+            'add-fine` writes a bundle that has')
     episodes, features = open_data(
         data, bundle, options, workers=workers, store=store, report=report)
-    recordings = load_recordings(episodes, features, ['train'], humans=True)
+    sets = [(episodes, features)]
     names = {e.episode_id for e in episodes.episodes}
     for folder in also:
         more = chosen_data(read_manifest(folder), options).of_split('train')
@@ -172,9 +184,12 @@ def train_success(
                 f"{folder} and {data} both have an episode '{min(both)}' ({len(both)} in all); "
                 'import both into one manifest, from a folder above them')
         names |= {e.episode_id for e in more.episodes}
-        recordings += load_recordings(more, build_tokens(
+        sets.append((more, build_tokens(
             more, bundle, folder=features.folder, basis=features.basis, workers=workers,
-            report=report), ['train'], humans=True)
+            report=report)))
+    stills = _stills(sets, verified.manifest, options, report) if options.grounded else None
+    recordings = [recording for some, of in sets for recording in load_recordings(
+        some if stills is None else _attempts(some), of, ['train'], humans=True)]
     texts = task_texts(f.episode for f in recordings)
     if not texts:
         raise TrainingError(
@@ -191,12 +206,14 @@ def train_success(
     head.basis_mean.copy_(torch.from_numpy(features.basis.mean))
     head.basis_matrix.copy_(torch.from_numpy(features.basis.matrix))
     fit_ood_score(head, recordings)
+    if head.grounding is not None and stills is not None:
+        head.grounding.text_mean.copy_(torch.from_numpy(stills.mean))
     prompts = Prompts(
         load_minilm(), texts, modes=options.modes, length=options.prompt_length,
         human_prompt=options.human_prompt,
         others=done_instead(recordings, texts.values(), options) if options.hindsight else ())
     objective = SuccessObjective(options, head, prompts, recordings, {
-        'store': features.key, 'basis': features.basis.key})
+        'store': features.key, 'basis': features.basis.key}, stills)
     report(f'{len(recordings)} recordings of {len(texts)} tasks')
     result = train(objective, Path(output), resume=resume, device=device, report=report)
     vectors = {task: prompts.vectors[prompts.row(task)].detach().clone().contiguous()
@@ -207,10 +224,14 @@ def train_success(
         'bundle': {'name': verified.manifest.name, 'sha256': verified.sha256,
                    'visual': verified.manifest.files['visual.onnx'].sha256},
         'size': int(features.basis.matrix.shape[1]), 'texts': texts,
+        'fine': asdict(verified.manifest.fine) if head.grounding is not None
+        and verified.manifest.fine else None,
         'modes': objective.modes,
         'data': {
             'episodes': len(used), 'successes': sum(bool(e.success) for e in used),
             'human_recordings': sum(f.human for f in recordings),
+            'stills': len(stills.stills) if stills else 0,
+            'goals': len(stills.texts) if stills else 0,
             'recordings': recordings_key(recordings),
             'trained_on': sorted({f.features.source[:16] for f in recordings if not f.human}),
             **described(used), 'tasks': sorted(texts)},
@@ -222,6 +243,24 @@ def train_success(
     report(f'{result.seconds:.0f} s; {output}')
     return SuccessRun(Path(output), options, head, {
         task: value.numpy() for task, value in vectors.items()}, texts, record)
+
+
+def _attempts(data: DataSet) -> DataSet:
+    return data.only([e for e in data.episodes if STILL not in e.tags])
+
+
+def _stills(
+    sets: Sequence[tuple[DataSet, TokenFeatures]], manifest: Manifest, options: SuccessOptions,
+    report: Report,
+) -> Stills:
+    """Load the stills of all data sets."""
+    assert manifest.fine is not None
+    rules, encoder = read_splits(Path(options.split_file)), minilm_sentences()
+    found = [load_stills(data, features, manifest.reference_view, manifest.fine, rules, encoder,
+                         report=report) for data, features in sets]
+    return Stills(tuple(still for one in found for still in one.stills),
+                  {goal: texts for one in found for goal, texts in one.texts.items()},
+                  {text: vector for one in found for text, vector in one.vectors.items()})
 
 
 def _check_texts(texts: Mapping[str, str]) -> None:
@@ -292,7 +331,9 @@ def load_success_run(folder: Path) -> SuccessRun:
     views, channels = state['ood_mean'].shape
     head = SuccessHead(
         views, channels, state['place'].shape[0], state['video.weight'].shape[0],
-        size=state['basis_matrix'].shape[1], newest='newest.weight' in state)
+        size=state['basis_matrix'].shape[1], newest='newest.weight' in state,
+        grounding=_grounding(TokenSpec(**record['fine']) if record.get('fine') else None,
+                             state['video.weight'].shape[0]))
     head.load_state_dict(state)
     head.eval()
     prompts = {k.removeprefix('prompts.'): v.numpy() for k, v in tensors.items()

@@ -10,10 +10,17 @@ import pytest
 pytest.importorskip('mujoco', reason='the simulators are not installed')
 pytest.importorskip('robosuite', reason='the simulators are not installed')
 
+from hralign_ros.data.instructions import (  # noqa: E402, I100
+    FILE_NAME as INSTRUCTIONS,
+)
+from hralign_ros.data.instructions import (
+    NOT_SO,
+    SO,
+)
 from hralign_ros.data.things import read_things  # noqa: E402, I100
 from hralign_ros.simulation.appearance import make_appearance  # noqa: E402, I100
 from hralign_ros.simulation.renderer import Renderer  # noqa: E402, I100
-from hralign_ros.simulation.tabletop import INSTRUCTIONS, simulate_tabletop  # noqa: E402, I100
+from hralign_ros.simulation.tabletop import simulate_tabletop  # noqa: E402, I100
 from hralign_ros.simulation.tabletop_goals import accomplished  # noqa: E402, I100
 from hralign_ros.simulation.tabletop_stills import goals_in, Stills  # noqa: E402, I100
 from hralign_ros.simulation.tabletop_tasks import (  # noqa: E402, I100
@@ -21,8 +28,6 @@ from hralign_ros.simulation.tabletop_tasks import (  # noqa: E402, I100
     find_instructions,
     goals_by_text,
     instructions,
-    NOT_SO,
-    SO,
 )
 import numpy as np  # noqa: E402, I100
 

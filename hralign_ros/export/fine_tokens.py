@@ -1,0 +1,193 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Giving a bundle fine tokens: a second, finer map that its visual graph makes on the way.
+
+The last map of a network is coarse: a mug is a part of one token. The map before the last halving
+is twice as fine, and computed anyway. It is reduced to a few channels, so that an episode's first
+frame can be kept, and handed out beside the tokens. Nothing else of a graph changes.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hralign_ros.data.manifest import DataSet
+from hralign_ros.data.token_features import Basis, fit_basis, sample_tokens, training_episodes
+from hralign_ros.export.compress import halve, quantise_static
+from hralign_ros.export.parity import run_graph, sample_images
+from hralign_ros.export.writer import graphs_of, require_replaceable, write_bundle
+from hralign_ros.models.onnx_export import finish
+from hralign_ros.runtime.bundle import load_bundle, Manifest, TokenSpec, VISUALS
+from hralign_ros.runtime.encoder import Encoder
+from hralign_ros.runtime.errors import BundleError
+from hralign_ros.runtime.images import Image
+from hralign_ros.runtime.providers import SessionFactory
+from hralign_ros.runtime.report import Report
+from hralign_ros.runtime.tasks import load_tasks
+import numpy as np
+from numpy.typing import NDArray
+import onnx
+from onnx import helper, numpy_helper, TensorProto
+
+Floats = NDArray[np.float32]
+# Numbers a fine token has, at most.
+CHANNELS = 48
+# A map with so many rows is fine enough as it is.
+_FINE_ROWS = 12
+# Least mean cosine with float32 at which a smaller visual encoder is kept.
+_LEAST_COSINE = 0.98
+_OUTPUT = 'fine'
+
+
+@dataclass(frozen=True)
+class Stage:
+    """
+    Where in a visual graph fine tokens are taken.
+
+    :param tensor: its name; float32 [V, C, rows, columns], or [V, rows * columns, C] for tokens.
+    :param tokens: what is made of it, before it is reduced.
+    """
+
+    tensor: str
+    tokens: TokenSpec
+
+
+def find_stage(graph: onnx.ModelProto, tokens: TokenSpec) -> Stage:
+    """
+    Find the last sum of a residual connection in a map twice as fine as the tokens.
+
+    Where the tokens themselves are fine enough, as in a ViT, it is them.
+
+    :param tokens: that the graph makes.
+    :raises BundleError: it has no such map.
+    """
+    if tokens.rows >= _FINE_ROWS:
+        return Stage('tokens', tokens)
+    wanted = [2 * tokens.rows, 2 * tokens.columns]
+    shapes = {value.name: [size.dim_value for size in value.type.tensor_type.shape.dim]
+              for value in onnx.shape_inference.infer_shapes(graph).graph.value_info}
+    found = [(node.output[0], shapes[node.output[0]]) for node in graph.graph.node
+             if node.op_type == 'Add' and shapes.get(node.output[0], [])[2:] == wanted]
+    if not found:
+        raise BundleError(
+            f'visual.onnx has no map of {wanted[0]} x {wanted[1]} behind a residual connection; '
+            'fine tokens are to be had of residual networks and of transformers')
+    name, shape = found[-1]
+    return Stage(name, TokenSpec(wanted[0], wanted[1], shape[1]))
+
+
+def with_stage(model: onnx.ModelProto, stage: Stage, basis: Basis | None = None) -> bytes:
+    """
+    Let a visual graph hand out a stage, too: output `fine`, float32 [V, M, C or R].
+
+    :param basis: in which it is reduced; None: as it is.
+    """
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    graph, reduced = made.graph, basis or Basis(
+        np.zeros(stage.tokens.channels, np.float32),
+        np.eye(stage.tokens.channels, dtype=np.float32))
+    views = graph.input[0].type.tensor_type.shape.dim[0].dim_value
+    rows = stage.tensor
+    if stage.tensor != 'tokens':
+        graph.initializer.append(numpy_helper.from_array(
+            np.array([views, stage.tokens.channels, stage.tokens.count], np.int64), 'fine_flat'))
+        graph.node.extend([
+            helper.make_node('Reshape', [stage.tensor, 'fine_flat'], ['fine_columns']),
+            helper.make_node('Transpose', ['fine_columns'], ['fine_rows'], perm=[0, 2, 1])])
+        rows = 'fine_rows'
+    graph.initializer.extend([
+        numpy_helper.from_array(reduced.matrix, 'fine_matrix'),
+        numpy_helper.from_array(-reduced.mean @ reduced.matrix, 'fine_bias')])
+    graph.node.extend([
+        helper.make_node('MatMul', [rows, 'fine_matrix'], ['fine_reduced']),
+        helper.make_node('Add', ['fine_reduced', 'fine_bias'], [_OUTPUT])])
+    graph.output.append(helper.make_tensor_value_info(
+        _OUTPUT, TensorProto.FLOAT, [views, stage.tokens.count, reduced.matrix.shape[1]]))
+    return finish(made)
+
+
+def add_fine(
+    source: Path, data: DataSet, output: Path, *, channels: int = CHANNELS, command: str,
+    report: Report = print,
+) -> Manifest:
+    """
+    Write a bundle whose visual graphs also make fine tokens; its tokens and heads stay.
+
+    :param source: a bundle without fine tokens; may be `output`.
+    :param data: to whose training split the basis of fine tokens is fitted.
+    :param channels: R, at most.
+    :param command: how a person repeats this, for the manifest and the card.
+    :returns: the manifest as written. A signature is not taken over.
+    :raises BundleError: no bundle, one that has fine tokens, a network that has no such map, or
+        `output` is a folder of something else.
+    :raises DataError: no episode to fit a basis to.
+    """
+    require_replaceable(output)
+    bundle = load_bundle(source)
+    manifest, graphs, tasks = bundle.manifest, graphs_of(bundle), load_tasks(bundle)
+    if manifest.fine:
+        raise BundleError(
+            f'{source} has fine tokens already: {manifest.fine.rows} x {manifest.fine.columns} of '
+            f'{manifest.fine.channels} numbers; start from the bundle without')
+    encoder = Encoder.load(source, provider='cpu', threads=1, parts=('mean',))
+    visual = onnx.load_from_string(graphs['visual.onnx'])
+    stage = find_stage(visual, manifest.tokens)
+    report(f'fine tokens: {stage.tokens.rows} x {stage.tokens.columns} of {stage.tensor}')
+    whole = SessionFactory('cpu', threads=1).create(with_stage(visual, stage), name='visual.onnx')
+
+    def encode(images: Sequence[Image]) -> Floats:
+        rows: list[Floats] = []
+        for pixels in _batches(encoder, images):
+            rows.append(np.asarray(whole.run([_OUTPUT], {'pixels': pixels})[0], np.float32))
+        return np.concatenate(rows)[:len(images)]
+
+    basis = fit_basis(
+        sample_tokens(training_episodes(data, manifest.views), manifest.views, encode, report),
+        size=min(channels, stage.tokens.channels))
+    graphs['visual.onnx'] = with_stage(visual, stage, basis)
+    metrics = _smaller_graphs(graphs, list(_batches(encoder, sample_images())), report)
+    fine = TokenSpec(stage.tokens.rows, stage.tokens.columns, basis.matrix.shape[1])
+    return write_bundle(output, replace(
+        manifest, fine=fine, metrics={**manifest.metrics, **metrics},
+        provenance={**manifest.provenance, 'fine tokens': {
+            'of': stage.tensor, 'basis': basis.key, 'command': command}}), graphs, tasks)
+
+
+def _batches(encoder: Encoder, images: Sequence[Image]) -> Iterator[Floats]:
+    """Preprocess images, as many a pass as the bundle has views; zeros fill the last one."""
+    views = len(encoder.manifest.views)
+    for start in range(0, len(images), views):
+        some = list(images[start:start + views])
+        yield encoder.preprocess([*some, *[None] * (views - len(some))])
+
+
+def _smaller_graphs(
+    graphs: dict[str, bytes], batches: Sequence[Floats], report: Report,
+) -> Mapping[str, Any]:
+    """Make the visual graphs of other precisions anew; return what is measured of them."""
+    metrics = {}
+    exact = [run_graph(graphs['visual.onnx'], {'pixels': b})[1] for b in batches]
+    for precision, make in (('int8', lambda model: quantise_static(model, batches)),
+                            ('fp16', halve)):
+        name = VISUALS[precision]
+        if name not in graphs:
+            continue
+        low = make(graphs['visual.onnx'])
+        assert low is not None, 'it had one'
+        found = [run_graph(low, {'pixels': b})[1] for b in batches]
+        one, other = (np.concatenate(some).reshape(-1, some[0].shape[-1])
+                      for some in (exact, found))
+        cosine = float(((one * other).sum(1) / np.maximum(
+            np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1), 1e-9)).mean())
+        metrics[f'fine_{precision}_cosine'] = round(cosine, 5)
+        if cosine >= _LEAST_COSINE:
+            graphs[name] = low
+        else:
+            del graphs[name]
+            report(f'  {name} is left out: the mean cosine of its fine tokens with float32 is '
+                   f'{cosine:.3f}, needed is {_LEAST_COSINE}')
+    return metrics

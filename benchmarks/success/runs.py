@@ -17,8 +17,15 @@ from hralign_ros.training.success_options import SuccessOptions
 from hralign_ros.training.success_run import check_runs, load_success_run, SuccessRun
 
 
-def train(folder: Path, recipes: Recipes, data: Path, bundle: Path, at_a_time: int) -> None:
-    """Run what is not finished; the first variant first."""
+def train(
+    folder: Path, recipes: Recipes, data: Path, bundle: Path, at_a_time: int, *,
+    also: Sequence[Path] = (),
+) -> None:
+    """
+    Run what is not finished; the first variant first.
+
+    :param also: more data sets to train on.
+    """
     jobs = []
     for name, (seeds, settings) in recipes.items():
         for seed in range(seeds):
@@ -27,8 +34,8 @@ def train(folder: Path, recipes: Recipes, data: Path, bundle: Path, at_a_time: i
                 _check(run, own)
                 continue
             command = [sys.executable, '-m', 'hralign_ros.cli', *_words(run, own),
-                       '--data', str(data), '--bundle', str(bundle),
-                       '--resume']
+                       '--data', str(data), '--bundle', str(bundle), '--resume',
+                       *(('--also', *map(str, also)) if also else ())]
             jobs.append(Job(f'{name}, seed {seed}', run, command))
     run_all(jobs, at_a_time)
 

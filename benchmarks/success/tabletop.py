@@ -4,10 +4,12 @@
 """
 Train success heads on the simulated table, and measure whether they read the instruction.
 
-    simulate=".venv-sim/bin/hralign data simulate --world tabletop --no-humans --output DATA"
-    $simulate --rounds 1 --split train
-    $simulate --resume --rounds 1 --split validation test_seen test_instruction test_lab
-    python -m benchmarks.success.tabletop --data DATA --runs RUNS
+    simulate=".venv-sim/bin/hralign data simulate --world tabletop --no-humans --output"
+    $simulate DATA --rounds 1 --split train
+    $simulate DATA --resume --rounds 1 --split validation test_seen test_instruction test_lab
+    $simulate STILLS --rounds 0 --stills 12000
+    hralign bundle add-fine --data DATA --output BUNDLE
+    python -m benchmarks.success.tabletop --data DATA --also STILLS --bundle BUNDLE --runs RUNS
 
 Every run is a call of `hralign success train`; one that is finished is not done again. Splits that
 the data lack are left out. `--instructions N` of `data simulate` makes a smaller set.
@@ -28,8 +30,8 @@ from hralign_ros.evaluation.report import Measured
 from hralign_ros.evaluation.success_ticks import (
     attempts,
     fraction_over,
-    measure_causes,
     measure_detection,
+    measure_ends,
     ScoreRecording,
     SPLITS,
     time_alone,
@@ -40,17 +42,24 @@ from hralign_ros.runtime.resources import default_bundle
 from hralign_ros.simulation.tabletop_scene import mistakes, Scene
 from hralign_ros.simulation.tabletop_tasks import instructions
 from hralign_ros.training.success_clips import load_recordings, open_data, Recording
-from hralign_ros.training.success_options import SuccessOptions
 import numpy as np
 
 # Many tasks have few attempts each: more tasks in a batch than elsewhere.
-_WIDE = (f'--split-file={ROOT / "config/splits_tabletop.yaml"}', '--tasks-per-step=32',
-         '--clips-per-task=4')
+_SPLITS = f'--split-file={ROOT / "config/splits_tabletop.yaml"}'
+_WIDE = (_SPLITS, '--tasks-per-step=32', '--clips-per-task=4')
 _ALL = ('--all-texts', '--video-text=1')
+_HINDSIGHT = (*_WIDE, *_ALL, '--hindsight=1')
+# Its batch is half stills, so that it has fewer attempts.
+_GROUNDED = (_SPLITS, '--grounded', '--tasks-per-step=16', '--clips-per-task=2', *_ALL,
+             '--hindsight=1', '--noise=0.25', '--steps=2000')
+GROUNDED = 'grounded'
 VARIANTS: dict[str, tuple[str, ...]] = {
     'texts of the batch': _WIDE,
     'all texts': (*_WIDE, *_ALL),
-    'all texts, hindsight': (*_WIDE, *_ALL, '--hindsight=1'),
+    'all texts, hindsight': _HINDSIGHT,
+    GROUNDED: _GROUNDED,
+    'grounded, without pointing': (*_GROUNDED, '--pointing=0'),
+    'grounded, without attempts': (*_GROUNDED, '--grounding=0'),
 }
 # Instructions beside the right one, at most.
 _OTHERS = 7
@@ -96,18 +105,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Train and measure."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n\n')[0].strip())
     parser.add_argument('--data', type=Path, required=True)
+    parser.add_argument('--also', type=Path, nargs='*', default=[], help='more to train on')
+    parser.add_argument('--bundle', type=Path, default=default_bundle())
     parser.add_argument('--runs', type=Path, required=True)
     parser.add_argument('--seeds', type=int, default=3)
-    parser.add_argument('--steps', type=int, default=SuccessOptions.steps)
     parser.add_argument('--variant', nargs='+', default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument('--split', nargs='+', default=['validation', *SPLITS])
     parser.add_argument('--at-a-time', type=int, default=1)
     parser.add_argument('--output', type=Path, default=ROOT / 'results/tabletop.json')
     options = parser.parse_args(arguments)
-    bundle = default_bundle()
-    recipes: Recipes = {name: (options.seeds, (*VARIANTS[name], f'--steps={options.steps}'))
-                        for name in options.variant}
-    train(options.runs, recipes, options.data, bundle, options.at_a_time)
+    bundle = options.bundle
+    recipes: Recipes = {name: (options.seeds, VARIANTS[name]) for name in options.variant}
+    train(options.runs, recipes, options.data, bundle, options.at_a_time, also=options.also)
     runs = finished(options.runs, recipes, bundle)
     first = runs[options.variant[0]][0]
     data, store = open_data(options.data, bundle, first.options, basis=first.basis)
@@ -124,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
            for name, some in heads.items()}, TIME_ONLY: [(0, time_alone)]}
     found = Measured()
     measure_detection(found, variants, recordings)
-    measure_causes(found, variants, recordings)
+    measure_ends(found, variants, recordings)
     for split, some in recordings.items():
         for name, several in heads.items():
             measure_choice(found, name, several, some, split)
@@ -133,12 +142,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"{row['split']:18s} {row['variant']:22s} {METRICS[row['metric']].label} "
                   f"{' '.join(map(str, row['conditions'].values()))}: {row['value']:.3f} "
                   f"[{row['low']}, {row['high']}], n {row['n']}")
-    words = ['python -m benchmarks.success.tabletop --data DATA --runs RUNS',
-             f'--seeds {options.seeds} --steps {options.steps}']
+    words = ['python -m benchmarks.success.tabletop --data DATA --also STILLS --bundle BUNDLE',
+             f'--runs RUNS --seeds {options.seeds}']
     write_results(options.output, {
         'rows': kept(found.rows), 'training': {
-            key: first.record['data'][key] for key in ('episodes', 'successes')},
-        'instructions': len(first.texts), 'steps': options.steps, 'seeds': options.seeds,
+            name: {**{key: some[0].record['data'].get(key, 0) for key in (
+                'episodes', 'successes', 'stills', 'goals')}, 'steps': some[0].options.steps,
+                   'seconds': round(some[0].record['seconds'])} for name, some in runs.items()},
+        'instructions': len(first.texts), 'seeds': options.seeds,
         'commands': [' '.join(words)],
         'measured': datetime.now(timezone.utc).isoformat(timespec='seconds'),
         'load_average': [round(x, 2) for x in os.getloadavg()],

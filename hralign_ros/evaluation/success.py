@@ -33,9 +33,9 @@ from hralign_ros.evaluation.success_ticks import (
     attempts,
     ENDS,
     measure_calibration,
-    measure_causes,
     measure_confusion,
     measure_detection,
+    measure_ends,
     measure_modes,
     ScoreRecording,
     SEEN,
@@ -101,7 +101,7 @@ def evaluate_success(
     # Many heads on the same ticks, or many variations of a recording: fewer attempts will do.
     fewer = {split: spread(attempts(some), MOST) for split, some in recordings.items()}
     measure_detection(found, variants, fewer, report=report)
-    measure_causes(found, variants, recordings)
+    measure_ends(found, variants, recordings)
     drawn = measure_calibration(found, name, ours, recordings)
     for split, some in recordings.items():
         measure_alarms(found, name, ours, some, split)

@@ -42,6 +42,7 @@ ScoreRecording = Callable[[Recording], Scored]
 SPLITS = tuple(split for split in ALL_SPLITS if split.startswith('test_'))
 # What failures of the simulated table are tagged with.
 CAUSES = ('language', 'motion')
+ANY = 'any'
 SEEN, VIEW, TASK = 'test_seen', 'test_view', 'test_task'
 # The ticks that detection and calibration are measured on: one random and the last of an attempt.
 ENDS = 'random_and_last'
@@ -139,23 +140,27 @@ def measure_detection(
             if row['split'] == split))
 
 
-def measure_causes(
+def measure_ends(
     found: Measured, variants: Mapping[str, Sequence[tuple[int, ScoreRecording]]],
     recordings: Mapping[str, Sequence[Recording]],
 ) -> None:
     """
-    Measure how failures of each cause are told from successes, by the last ticks.
+    Measure how failures are told from successes by the last ticks; those of each cause apart.
 
     Of attempts that are tagged with a cause: in a language failure the arm does something else
-    well, so that the instruction alone tells.
+    well, so that the instruction alone tells. Without any there is nothing new: nothing is
+    measured.
 
     :param variants: as for measure_detection.
     :param recordings: by split.
     """
     for split, some in recordings.items():
-        for cause in CAUSES:
-            chosen = [f for f in attempts(some) if f.done[-1] or (
-                not f.done.any() and f'cause:{cause}' in f.episode.tags)]
+        every = attempts(some)
+        if not any(tag.startswith('cause:') for f in every for tag in f.episode.tags):
+            continue
+        for cause in (ANY, *CAUSES):
+            chosen = [f for f in every if f.done[-1] or (
+                not f.done.any() and (cause == ANY or f'cause:{cause}' in f.episode.tags))]
             done = np.array([bool(f.done[-1]) for f in chosen])
             if not done.any() or done.all():
                 continue

@@ -21,7 +21,7 @@ from hralign_ros.evaluation.success_events import (
 from hralign_ros.evaluation.success_ticks import (
     fraction_over,
     measure_calibration,
-    measure_causes,
+    measure_ends,
     measure_modes,
     SPLITS,
     undecided,
@@ -211,11 +211,13 @@ def test_failures_that_only_the_instruction_tells_are_measured_apart():
             recording.frames, blind.get(recording.episode.episode_id, 1.0)))
 
     found = Measured()
-    measure_causes(found, {'blind': [(0, score)]}, {
+    measure_ends(found, {'blind': [(0, score)]}, {
         'test_seen': [*(make_recording('lift', i) for i in range(4)), *failures],
         'test_view': failures})
     language, = found.select('auroc_at_end', cause='language')
     motion, = found.select('auroc_at_end', cause='motion')
+    every, = found.select('auroc_at_end', cause='any')
+    assert every['value'] == 0.75
     assert language['value'] == 0.5 and motion['value'] == 1.0
     # Of failures alone there is nothing to tell apart.
     assert language['split'] == 'test_seen' and '4 failures' in language['note']

@@ -176,8 +176,11 @@ def goals_by_text() -> dict[str, Goal]:
     """Return all goals that one could have, listed or not, by their first words."""
     fixed = (Goal(family, look, state) for family in FIXED for look in PART_LOOKS
              for state in STATES[family])
-    return {goal.texts[0]: goal for goal in (*fixed, *(
-        goal for family, relation in _WANTED for goal in _possible(family, relation)))}
+    loose = [goal for family, relation in _WANTED for goal in _possible(family, relation)]
+    # What misses a place lies next to it, and some of those are places for nothing else.
+    beside = (Goal('beside', goal.it, NEXT, goal.place) for goal in loose
+              if goal.family in ('into', 'on'))
+    return {goal.texts[0]: goal for goal in (*fixed, *loose, *beside)}
 
 
 def find_instructions(wanted: tuple[str, ...]) -> tuple[Instruction, ...]:

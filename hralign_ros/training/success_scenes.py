@@ -9,7 +9,11 @@ The batch of a step is a pure function of the seed and the step, as that of atte
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
+import json
+from pathlib import Path
 
+from hralign_ros.data.features import write_file
 from hralign_ros.data.instructions import NOT_SO, read_instructions, Said, SO, STILL
 from hralign_ros.data.manifest import DataError, DataSet, slug
 from hralign_ros.data.splits import Splits
@@ -24,6 +28,8 @@ from hralign_ros.training.loop import Batch
 from hralign_ros.training.success_options import SuccessOptions
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 import torch
 from torch import Tensor
 
@@ -130,12 +136,28 @@ def load_stills(
     texts = {goal: (goal, *said[goal].paraphrases)
              for goal in sorted({goal for still in stills for goal in still.goals})}
     every = sorted({text for some in texts.values() for text in some})
-    report(f'{len(stills)} stills tell of {len(texts)} goals; encoding {len(every)} texts')
-    progress, vectors = Progress(len(every), 'texts', report), {}
-    for text in every:
-        vectors[text] = encoder.encode([text])[0]
-        progress.step()
-    return Stills(tuple(stills), texts, vectors)
+    report(f'{len(stills)} stills tell of {len(texts)} goals, by {len(every)} texts')
+    vectors = _encoded(every, encoder, features.folder, report)
+    return Stills(tuple(stills), texts, dict(zip(every, vectors, strict=True)))
+
+
+def _encoded(
+    texts: Sequence[str], encoder: SentenceFeatures, folder: Path, report: Report,
+) -> Floats:
+    """Encode texts, once for a folder of features: float32 [n, D]."""
+    key = sha256(json.dumps([encoder.name, *texts]).encode()).hexdigest()[:20]
+    path = folder / f'texts-{key}.safetensors'
+    if not path.is_file():
+        report(f'{path}: encoding texts')
+        progress, rows = Progress(len(texts), 'texts', report), []
+        for text in texts:
+            rows.append(encoder.encode([text])[0])
+            progress.step()
+        write_file(path, save({'vectors': np.stack(rows)}))
+    try:
+        return np.asarray(load(path.read_bytes())['vectors'], np.float32)
+    except (OSError, SafetensorError, KeyError) as error:
+        raise DataError(f'{path}: {error}; delete it, and texts are encoded anew') from error
 
 
 def told(tags: Iterable[str]) -> tuple[tuple[str, ...], NDArray[np.bool_]]:

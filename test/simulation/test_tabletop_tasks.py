@@ -29,6 +29,7 @@ from hralign_ros.simulation.tabletop_tasks import (
     find_instructions,
     FIXED,
     Goal,
+    goals_by_text,
     instructions,
 )
 import numpy as np
@@ -216,3 +217,18 @@ def test_what_is_carried_is_used():
     used = {name for i in instructions() for name in i.goal.needs}
     assert len({t.name for t in those_that(CARRIED)} - used) <= 5
     assert {i.goal.it for i in instructions() if i.goal.family in FIXED}.isdisjoint(things())
+
+
+def test_the_words_of_every_mistake_are_known():
+    """
+    Guards instructions.json: it has the words of all that stills tell of.
+
+    Of six thousand goals 42 were missing, such as to put the battery next to the black stand:
+    nothing is asked to lie next to a stand, and what misses one lies there all the same.
+    """
+    known = goals_by_text()
+    for number, instruction in enumerate(instructions()):
+        scene = draw_scene(instruction.goal, np.random.default_rng(number))
+        for some in mistakes(instruction.goal, scene).values():
+            for goal in some:
+                assert known[goal.texts[0]] == goal

@@ -43,7 +43,12 @@ from hralign_ros.runtime.tasks import (
 )
 from hralign_ros.training.checkpoints import TrainingError
 from hralign_ros.training.devices import choose_device
-from hralign_ros.training.success_clips import load_recordings, open_data, Recording
+from hralign_ros.training.success_clips import (
+    load_recordings,
+    open_data,
+    Recording,
+    without_stills,
+)
 from hralign_ros.training.success_run import (
     check_runs,
     SuccessRun,
@@ -135,6 +140,7 @@ def calibrate(
             f'{length}; train with --length {length}')
     episodes, features = open_data(
         data, bundle, run.options, workers=workers, store=store, basis=run.basis, report=report)
+    episodes = without_stills(episodes, run.options)
     scorer = Scorer(run, Encoder.load(bundle, provider=chosen.provider), chosen.torch)
     found = fit_maps(
         scorer, load_recordings(episodes, features, ['calibration']),

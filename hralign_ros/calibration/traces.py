@@ -28,8 +28,8 @@ class Trace:
     :param failed: float32 [F], 0 to 1.
     :param ood_score: float32 [F].
     :param live: bool [F, V], views that took part.
-    :param ends: int64 [F, 2], rows of the last view's oldest and newest frame, -1 for none;
-        None: nothing looks at them.
+    :param ends: int64 [F, 2], rows of the last view's first frame in the episode and of its
+        newest, -1 while it takes no part; None: nothing looks at them.
     """
 
     recording: Recording
@@ -85,11 +85,10 @@ def trace(
 
 
 def _ends(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Take the first and the last row that is one, [F, T] to [F, 2]; -1: there is none."""
-    there = rows >= 0
-    first, last = there.argmax(1), rows.shape[1] - 1 - there[:, ::-1].argmax(1)
-    ends = np.take_along_axis(rows, np.stack([first, last], 1), 1)
-    return np.where(np.atleast_1d(there.any(1))[:, None], ends, -1)
+    """Tell the rows of the first frame and of the newest, [F, T] to [F, 2]; -1: there is none."""
+    # A view that is recorded is so from the first row on; one that comes late begins with it, too.
+    newest = rows.max(1)
+    return np.stack([np.minimum(newest, 0), newest], 1)
 
 
 @torch.no_grad()

@@ -33,8 +33,12 @@ def verify(
         print(f'  signature  good, by the trusted key {encoder.bundle.signed_by[:16]}')
     print(f'  backbone   {manifest.backbone.name}, adapter {manifest.adapter.name}')
     print(f'  views      {", ".join(manifest.views)}; {manifest.tokens.channels} values each')
+    if manifest.fine:
+        print(f'  fine       {manifest.fine.rows} x {manifest.fine.columns} tokens of '
+              f'{manifest.fine.channels} values, of {manifest.reference_view}')
     print(f'  tasks      {len(encoder.tasks.tasks)}; success head '
-          f'{"trained" if manifest.success.trained else "not trained"}')
+          f'{"trained" if manifest.success.trained else "not trained"}'
+          f'{", grounded" if manifest.success.grounded else ""}')
     print(f'  device     asked {hardware.requested}, got {hardware.provider}')
     if hardware.remark:
         print(f'  remark     {hardware.remark}')
@@ -100,12 +104,14 @@ def add_fine(
     Give a bundle fine tokens, in which a success head can look for the things that are named.
 
     Its visual graph hands out the map of an earlier stage, twice as fine as the last one, reduced
-    by a basis that is fitted to a few frames of many episodes, without labels. The embedding's
-    numbers stay; as visual.onnx is another file, features are computed anew, and policies and
-    success heads have to be trained on the new bundle. Train a head that uses it by `hralign
-    success train --grounded`.
+    by a basis that is fitted to a few frames of many episodes of the split train, without labels.
+    The embedding's numbers and the bundle's tasks, success head and thresholds stay. But
+    visual.onnx is another file, and with it the embedding another one to whoever asks
+    (embedding_sha256): policies that learnt on the old bundle are refused, features are computed
+    anew, and runs of `hralign success train` on the old one cannot be put into this. Train a head
+    that looks at fine tokens by `hralign success train --grounded`.
 
-    :param data: data set: folder with a manifest; its training split is used
+    :param data: data set: folder with a manifest
     :param bundle: its folder; default: the shipped one
     :param output: bundle to write
     """

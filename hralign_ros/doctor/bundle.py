@@ -66,7 +66,9 @@ def _about(bundle: Bundle, choice: Choice, values: Mapping[str, Any]) -> list[Fi
     else:
         findings.append(ok('views', ', '.join(manifest.views)))
     findings.append(
-        ok('success head', 'trained') if manifest.success.trained else
+        ok('success head', 'trained; it looks for what the instruction names in the fine tokens '
+           f'of {manifest.reference_view}' if manifest.success.grounded else 'trained')
+        if manifest.success.trained else
         warn('success head', 'not trained: every decision will be ABSTAIN',
              'Train and calibrate it: hralign success train, then hralign success calibrate'))
     tasks = load_tasks(bundle)

@@ -18,6 +18,7 @@ from hralign_ros.calibration.calibrate import ALPHA, ALPHAS
 from hralign_ros.calibration.scorer import Scored
 from hralign_ros.calibration.traces import Trace
 from hralign_ros.data.content import recording_key
+from hralign_ros.data.instructions import STILL
 from hralign_ros.data.manifest import DataError, DataSet, Episode, SIMULATORS
 from hralign_ros.data.replay import Recording as Played
 from hralign_ros.data.token_features import episode_videos, EpisodeFeatures
@@ -189,6 +190,8 @@ def evaluate_bundle(
     data = assign_splits(data, SuccessOptions(
         all_robots=training.all_robots, leave_out=training.leave_out)
         if training else SuccessOptions())
+    if encoder.manifest.success.grounded:
+        data = data.only(e for e in data.episodes if STILL not in e.tags)
     chosen, used, warnings = _choose(data, encoder.manifest, splits)
     one = BundleReplay(encoder, allow_unknown=allow_unknown)
     recordings: dict[str, list[Recording]] = {}

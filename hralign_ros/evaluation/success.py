@@ -48,7 +48,7 @@ from hralign_ros.evaluation.success_ticks import (
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.report import Report
 from hralign_ros.training.devices import choose_device
-from hralign_ros.training.success_clips import load_recordings, Recording
+from hralign_ros.training.success_clips import load_recordings, Recording, without_stills
 from hralign_ros.training.success_run import SuccessRun, trained_on
 import numpy as np
 
@@ -78,6 +78,7 @@ def evaluate_success(
     chosen = choose_device(device)
     if not runs:
         raise EvaluationError('at least one run is needed')
+    data = without_stills(data, runs[0].options)
     recordings = {split: load_recordings(data, store, [split]) for split in SPLITS}
     recordings = {split: some for split, some in recordings.items() if some}
     if SEEN not in recordings:

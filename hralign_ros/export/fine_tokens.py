@@ -14,8 +14,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hralign_ros.data.manifest import DataSet
-from hralign_ros.data.token_features import Basis, fit_basis, sample_tokens, training_episodes
+from hralign_ros.data.manifest import DataError, DataSet
+from hralign_ros.data.token_features import (
+    Basis,
+    fit_basis,
+    sample_tokens,
+    sampled_episodes,
+    training_episodes,
+)
+from hralign_ros.export.card import trained_license
 from hralign_ros.export.compress import halve, quantise_static
 from hralign_ros.export.parity import run_graph, sample_images
 from hralign_ros.export.writer import graphs_of, require_replaceable, write_bundle
@@ -39,6 +46,11 @@ CHANNELS = 48
 _FINE_ROWS = 12
 # Least mean cosine with float32 at which a smaller visual encoder is kept.
 _LEAST_COSINE = 0.98
+# A direction in which tokens vary less than this, beside the one in which they vary most, says
+# nothing, and would make huge numbers of noise.
+_LEAST_SPREAD = 1e-3
+# How the basis is called among the licences.
+_LICENSED = 'basis of fine tokens'
 _OUTPUT = 'fine'
 
 
@@ -69,8 +81,12 @@ def find_stage(graph: onnx.ModelProto, tokens: TokenSpec) -> Stage:
     wanted = [2 * tokens.rows, 2 * tokens.columns]
     shapes = {value.name: [size.dim_value for size in value.type.tensor_type.shape.dim]
               for value in onnx.shape_inference.infer_shapes(graph).graph.value_info}
+    # What is added to a constant, as by a bias, is no residual connection.
+    fixed = {tensor.name for tensor in graph.graph.initializer} | {
+        name for node in graph.graph.node if node.op_type == 'Constant' for name in node.output}
     found = [(node.output[0], shapes[node.output[0]]) for node in graph.graph.node
-             if node.op_type == 'Add' and shapes.get(node.output[0], [])[2:] == wanted]
+             if node.op_type == 'Add' and not fixed & set(node.input)
+             and shapes.get(node.output[0], [])[2:] == wanted]
     if not found:
         raise BundleError(
             f'visual.onnx has no map of {wanted[0]} x {wanted[1]} behind a residual connection; '
@@ -125,6 +141,8 @@ def add_fine(
     :raises BundleError: no bundle, one that has fine tokens, a network that has no such map, or
         `output` is a folder of something else.
     :raises DataError: no episode to fit a basis to.
+    :raises FileNotFoundError: the bundle has smaller visual graphs, and the demo episode, on
+        which these are measured, is not there.
     """
     require_replaceable(output)
     bundle = load_bundle(source)
@@ -145,16 +163,34 @@ def add_fine(
             rows.append(np.asarray(whole.run([_OUTPUT], {'pixels': pixels})[0], np.float32))
         return np.concatenate(rows)[:len(images)]
 
-    basis = fit_basis(
-        sample_tokens(training_episodes(data, manifest.views), manifest.views, encode, report),
-        size=min(channels, stage.tokens.channels))
+    episodes = training_episodes(data, manifest.views)
+    try:
+        basis = _that_varies(fit_basis(
+            sample_tokens(episodes, manifest.views, encode, report),
+            size=min(channels, stage.tokens.channels)))
+    except ValueError as error:
+        raise DataError(f'{data.folder}: {error}: not one of {len(episodes.episodes)} training '
+                        'episodes can be read') from error
     graphs['visual.onnx'] = with_stage(visual, stage, basis)
-    metrics = _smaller_graphs(graphs, list(_batches(encoder, sample_images())), report)
+    metrics = _smaller_graphs(graphs, encoder, report)
     fine = TokenSpec(stage.tokens.rows, stage.tokens.columns, basis.matrix.shape[1])
     return write_bundle(output, replace(
         manifest, fine=fine, metrics={**manifest.metrics, **metrics},
-        provenance={**manifest.provenance, 'fine tokens': {
-            'of': stage.tensor, 'basis': basis.key, 'command': command}}), graphs, tasks)
+        licenses={**manifest.licenses, _LICENSED: trained_license(
+            {e.license_id for e in episodes.episodes})},
+        provenance={**manifest.provenance, 'fine': {
+            'map': stage.tensor, 'basis': basis.key,
+            'episodes': len(sampled_episodes(episodes)),
+            'sources': ', '.join(sorted({e.source for e in episodes.episodes})),
+            'command': command}}), graphs, tasks)
+
+
+def _that_varies(basis: Basis) -> Basis:
+    """Leave out the directions in which tokens hardly vary."""
+    # Columns are scaled by one over the spread.
+    scale = np.linalg.norm(basis.matrix, axis=0)
+    return Basis(basis.mean, np.ascontiguousarray(
+        basis.matrix[:, scale * _LEAST_SPREAD <= scale.min()]))
 
 
 def _batches(encoder: Encoder, images: Sequence[Image]) -> Iterator[Floats]:
@@ -166,26 +202,29 @@ def _batches(encoder: Encoder, images: Sequence[Image]) -> Iterator[Floats]:
 
 
 def _smaller_graphs(
-    graphs: dict[str, bytes], batches: Sequence[Floats], report: Report,
+    graphs: dict[str, bytes], encoder: Encoder, report: Report,
 ) -> Mapping[str, Any]:
     """Make the visual graphs of other precisions anew; return what is measured of them."""
-    metrics = {}
+    low = {precision: VISUALS[precision] for precision in ('int8', 'fp16')
+           if VISUALS[precision] in graphs}
+    if not low:
+        return {}
+    images, views, metrics = sample_images(), len(encoder.manifest.views), {}
+    # As an export does, which leaves out what does not fill a pass.
+    batches = list(_batches(encoder, images[:len(images) // views * views]))
     exact = [run_graph(graphs['visual.onnx'], {'pixels': b})[1] for b in batches]
-    for precision, make in (('int8', lambda model: quantise_static(model, batches)),
-                            ('fp16', halve)):
-        name = VISUALS[precision]
-        if name not in graphs:
-            continue
-        low = make(graphs['visual.onnx'])
-        assert low is not None, 'it had one'
-        found = [run_graph(low, {'pixels': b})[1] for b in batches]
+    for precision, name in low.items():
+        made = halve(graphs['visual.onnx']) if precision == 'fp16' else quantise_static(
+            graphs['visual.onnx'], batches)
+        assert made is not None, 'it had one'
+        found = [run_graph(made, {'pixels': b})[1] for b in batches]
         one, other = (np.concatenate(some).reshape(-1, some[0].shape[-1])
                       for some in (exact, found))
         cosine = float(((one * other).sum(1) / np.maximum(
             np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1), 1e-9)).mean())
         metrics[f'fine_{precision}_cosine'] = round(cosine, 5)
         if cosine >= _LEAST_COSINE:
-            graphs[name] = low
+            graphs[name] = made
         else:
             del graphs[name]
             report(f'  {name} is left out: the mean cosine of its fine tokens with float32 is '

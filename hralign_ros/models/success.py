@@ -109,8 +109,8 @@ class SuccessHead(nn.Module):
         :param age: [V, T], seconds.
         :param text: [1 + K, D]: the task, then one row per failure prompt, norms 1.
         :param mode_mask: [K], 1 where the prompt is in use.
-        :param fine: [2, M, R], fine tokens of the last view's oldest and newest frame, where
-            there is a grounding.
+        :param fine: [2, M, R], fine tokens of the last view's first frame in the episode and of
+            its newest, where there is a grounding.
         :returns: probability [1]; modes [K], given failure; progress [1]; raw score [1]; OOD
             score [1]; probability of having failed [1]; the clip
             as a vector in the text encoder's space [D], norm 1.

@@ -221,14 +221,17 @@ class Episode:
         :param views: the others count as missing.
         :raises ValueError: nothing was stepped so far.
         """
-        frames = self._memory.spread_clip()
-        if not frames:
+        if self._memory.newest is None:
             raise ValueError('no frame was stepped so far; step first')
+        live = np.array([view in views for view in self.encoder.manifest.views])
+        return self.encoder.score(self._spread_clip(live), self.task)
+
+    def _spread_clip(self, live: NDArray[np.bool_]) -> Clip:
+        """Assemble the success head's clip of the episode so far."""
         manifest = self.encoder.manifest
-        live = np.array([view in views for view in manifest.views])
-        return self.encoder.score(assemble(
-            frames, length=manifest.clip.length, live=live, out=self._tokens,
-            fine=manifest.success.grounded), self.task)
+        return assemble(
+            self._memory.spread_clip(), length=manifest.clip.length, live=live, out=self._tokens,
+            first_fine=self._memory.first_fine if manifest.success.grounded else None)
 
     @property
     def tokens(self) -> Floats:
@@ -263,9 +266,7 @@ class Episode:
         embedding, attention, pooling = encoder.embed(Recent(
             newest.tokens, valid, lambda: self._alone.assemble(newest, live),
             lambda: clip_of(frames)), self.task)
-        success = encoder.score(assemble(
-            self._memory.spread_clip(), length=length, live=live, out=self._tokens,
-            fine=manifest.success.grounded), self.task)
+        success = encoder.score(self._spread_clip(live), self.task)
         status = self._status(success, valid)
         calibration, asked = success.calibration, self.decider.rules.alpha
         threshold = calibration.threshold(asked) if calibration else None

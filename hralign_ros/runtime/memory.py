@@ -103,6 +103,7 @@ class EpisodeMemory:
         self._capacity = capacity
         self._recent = ThinnedFrames(max(1, period // self._RECENT_PER_PERIOD))
         self._episode = ThinnedFrames(stride)
+        self._first_fine: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         """Count the distinct frame sets held."""
@@ -112,6 +113,19 @@ class EpisodeMemory:
     def newest(self) -> FrameSet | None:
         """Give the newest frame set, if there is any."""
         return self._episode.frames[-1] if self._episode.frames else None
+
+    @property
+    def first_fine(self) -> NDArray[np.float32] | None:
+        """
+        Give the fine tokens of the last view's first frame in the episode, float32 [M, R].
+
+        They are kept for themselves: where that view comes late, clips of a longer episode begin
+        with ever later frames of it. Zeros before it has one; None where frames have no fine
+        tokens.
+        """
+        if self._first_fine is not None or self.newest is None or self.newest.fine is None:
+            return self._first_fine
+        return np.zeros_like(self.newest.fine)
 
     def add(self, frame: FrameSet, *, hold: int = 0) -> None:
         """
@@ -125,6 +139,8 @@ class EpisodeMemory:
                 raise ValueError(
                     f'stamp {frame.stamp} is not newer than {self.newest.stamp}, the newest one')
             frame = _held(frame, self.newest, hold)
+        if self._first_fine is None and frame.valid[-1]:
+            self._first_fine = frame.fine
         self._recent.add(frame)
         reach = (self._length - 1) * self._period + self._period // 2
         self._recent.forget_before(frame.stamp - reach)
@@ -184,8 +200,9 @@ class Clip:
     :param mask: float32 [V, T], 1 where there is a frame.
     :param age: float32 [V, T], seconds before the newest frame of the clip; 0 where masked.
     :param stamps: acquisition stamps of the clip's frame sets [ns], oldest first.
-    :param fine: fine tokens of the last view's oldest and newest frame, float32 [2, M, R], zeros
-        where that view has none; None: they were not asked for.
+    :param fine: fine tokens of the last view's first frame in the episode and of its newest,
+        float32 [2, M, R], zeros where that view is masked throughout; None: they were not asked
+        for.
     """
 
     tokens: NDArray[np.float32]
@@ -197,7 +214,7 @@ class Clip:
 
 def assemble(
     frames: Sequence[FrameSet], *, length: int, live: NDArray[np.bool_],
-    out: NDArray[np.float32] | None = None, fine: bool = False,
+    out: NDArray[np.float32] | None = None, first_fine: NDArray[np.float32] | None = None,
 ) -> Clip:
     """
     Stack frame sets into a clip of fixed length.
@@ -206,7 +223,7 @@ def assemble(
     :param live: bool [V], views that may take part; the others are masked throughout.
     :param out: float32 [V, T, N, C], where the tokens are written instead of into a new array:
         megabytes that are mapped anew every tick cost more than their copy.
-    :param fine: whether fine tokens are asked for.
+    :param first_fine: of the episode, see EpisodeMemory; None: fine tokens are not asked for.
     """
     views, count, channels = frames[-1].tokens.shape
     tokens = np.empty((views, length, count, channels), np.float32) if out is None else out
@@ -222,17 +239,17 @@ def assemble(
         mask[present, slot] = 1.0
         age[present, slot] = (end - frame.stamps[present]) * 1e-9
     return Clip(tokens, mask, age, tuple(frame.stamp for frame in frames),
-                _two_ends(frames, live) if fine else None)
+                None if first_fine is None else _two_ends(first_fine, frames, live))
 
 
-def _two_ends(frames: Sequence[FrameSet], live: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Take the fine tokens of the last view's oldest and newest frame."""
-    there = [frame.fine for frame in frames
-             if frame.fine is not None and frame.valid[-1] and live[-1]]
-    if there:
-        return np.stack([there[0], there[-1]])
-    shape = next(frame.fine.shape for frame in frames if frame.fine is not None)
-    return np.zeros((2, *shape), np.float32)
+def _two_ends(
+    first: NDArray[np.float32], frames: Sequence[FrameSet], live: NDArray[np.bool_],
+) -> NDArray[np.float32]:
+    """Put the fine tokens of the last view's newest frame behind those of its first."""
+    for frame in reversed(frames):
+        if frame.fine is not None and frame.valid[-1] and live[-1]:
+            return np.stack([first, frame.fine])
+    return np.zeros((2, *first.shape), np.float32)
 
 
 class NewestClip:

@@ -51,8 +51,8 @@ class ClipBatch(Batch):
     :param recording: int64 [n], which recording a clip is of.
     :param instead: int64 [n], which of the batches' instructions has been done instead of the
         task's; -1: none.
-    :param fine: float32 [b, 2, M, R], fine tokens of the last view's oldest and newest frame; it
-        and what follows is None where no grounding is trained.
+    :param fine: float32 [b, 2, M, R], fine tokens of the last view's first frame in the recording
+        and its newest; it and what follows is None where no grounding is trained.
     :param asked: int64 [n, 3], rows of instructions that are asked for: the task's, another one,
         and what has been done instead; -1: none.
     :param stills: the step's stills.
@@ -134,7 +134,9 @@ class ClipBatches:
         own = np.repeat(tasks, options.clips_per_task)
         # Of many instructions hardly one is carried out where another one is asked for.
         others = (own + rng.integers(1, max(2, self._count), len(own))) % self._count
-        asked = np.stack([own, np.where(others == own, -1, others), batch.instead.numpy()], 1)
+        instead = batch.instead.numpy()
+        others = np.where((others == own) | (others == instead), -1, others)
+        asked = np.stack([own, others, instead], 1)
         return replace(batch, fine=stack_fine(chosen[mine], clips[mine]),
                        asked=torch.from_numpy(asked), stills=self._stills.load(step, ranks))
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hralign_ros.data.instructions import STILL
 from hralign_ros.data.manifest import DataSet, Episode, read_manifest
 from hralign_ros.data.splits import read_splits
 from hralign_ros.data.token_features import (
@@ -113,6 +114,11 @@ def assign_splits(data: DataSet, options: SuccessOptions) -> DataSet:
     return data.only(replace(e, split=split(e)) for e in data.episodes)
 
 
+def without_stills(data: DataSet, options: SuccessOptions) -> DataSet:
+    """Leave stills out where a head is grounded: it learns from them, and they are no attempts."""
+    return data.only(e for e in data.episodes if STILL not in e.tags) if options.grounded else data
+
+
 def load_recordings(
     data: DataSet, features: TokenFeatures, splits: Iterable[str], *, humans: bool = False,
 ) -> list[Recording]:
@@ -204,7 +210,7 @@ def stack_tokens(recordings: Sequence[Recording], choices: Sequence[Choice]) -> 
 
 def stack_fine(recordings: Sequence[Recording], choices: Sequence[Choice]) -> Tensor:
     """
-    Gather the fine tokens of the last view's oldest and newest frame of each clip.
+    Gather the fine tokens of the last view's first frame in the recording and the clip's newest.
 
     :returns: float32 [B, 2, M, R], zeros where a clip has no frame of that view.
     """
@@ -213,7 +219,8 @@ def stack_fine(recordings: Sequence[Recording], choices: Sequence[Choice]) -> Te
         fine = recording.features.fine
         assert fine is not None, 'features of a bundle with fine tokens'
         there = rows[-1][rows[-1] >= 0]
-        ends.append(fine[[there[0], there[-1]]] if len(there) else np.zeros_like(fine[[0, 0]]))
+        # As the node's memory has them: the first one whether or not it is in the clip.
+        ends.append(fine[[0, there[-1]]] if len(there) else np.zeros_like(fine[[0, 0]]))
     return torch.from_numpy(np.stack(ends).astype(np.float32))
 
 

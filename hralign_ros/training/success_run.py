@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 from zlib import crc32
 
-from hralign_ros.data.instructions import STILL
 from hralign_ros.data.manifest import DataSet, Episode, read_manifest
 from hralign_ros.data.splits import read_splits
 from hralign_ros.data.token_features import Basis, build_tokens, TokenFeatures
@@ -42,6 +41,7 @@ from hralign_ros.training.success_clips import (
     load_recordings,
     open_data,
     Recording,
+    without_stills,
 )
 from hralign_ros.training.success_objective import SuccessObjective
 from hralign_ros.training.success_options import SuccessOptions
@@ -189,7 +189,7 @@ def train_success(
             report=report)))
     stills = _stills(sets, verified.manifest, options, report) if options.grounded else None
     recordings = [recording for some, of in sets for recording in load_recordings(
-        some if stills is None else _attempts(some), of, ['train'], humans=True)]
+        without_stills(some, options), of, ['train'], humans=True)]
     texts = task_texts(f.episode for f in recordings)
     if not texts:
         raise TrainingError(
@@ -243,10 +243,6 @@ def train_success(
     report(f'{result.seconds:.0f} s; {output}')
     return SuccessRun(Path(output), options, head, {
         task: value.numpy() for task, value in vectors.items()}, texts, record)
-
-
-def _attempts(data: DataSet) -> DataSet:
-    return data.only([e for e in data.episodes if STILL not in e.tags])
 
 
 def _stills(

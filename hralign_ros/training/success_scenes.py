@@ -103,7 +103,8 @@ def load_stills(
     """
     Load the stills of a data set's training split.
 
-    What the split file holds out is left out of what is so and what is not.
+    What the split file holds out is left out of what is so and what is not; a still that the view
+    was not recorded of, altogether.
 
     :param view: that fine tokens are of.
     :param grid: of fine tokens.
@@ -111,7 +112,7 @@ def load_stills(
     :raises DataError: things.parquet or instructions.json is missing, or speaks of other things.
     """
     chosen = [e for e in data.episodes if STILL in e.tags and e.split == 'train'
-              and features.has(e)]
+              and not e.discarded and features.has(e)]
     if not chosen:
         return Stills((), {}, {})
     said, places = read_instructions(data.folder), read_things(data.folder)
@@ -128,7 +129,7 @@ def load_stills(
                 f'{data.folder}: {episode.episode_id} speaks of {error}, of which '
                 'instructions.json or things.parquet does not know; complete the set by the '
                 'command that made it (--resume)') from error
-        fine = features.load(episode).fine
+        fine = features.load(episode).fine if view in episode.robot_videos else None
         if kept and fine is not None:
             stills.append(Still(
                 episode.episode_id, fine[[0, -1]], tuple(goals[row] for row in kept), so[kept],

@@ -92,7 +92,7 @@ def test_status_of_known_and_unknown_tasks(encoder):
 def test_tokens_have_the_form_of_the_manifest(encoder):
     """Guards the figures that the messages carry: grid and dimensions."""
     manifest = encoder.manifest
-    tokens, _ = encoder.encode_images(both())
+    tokens, _, _ = encoder.encode_images(both())
     assert tokens.dtype == np.float32
     assert tokens.shape == (2, int(np.prod(manifest.tokens.grid)), manifest.tokens.channels)
 

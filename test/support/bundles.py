@@ -31,6 +31,16 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope='session')
+def tiny_grounded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make the tiny bundle with fine tokens and a head that looks at them."""
+    pytest.importorskip('onnx', reason='onnx is not installed: it makes the tiny bundle')
+    folder = tmp_path_factory.mktemp('bundles') / 'grounded'
+    folder.mkdir()
+    write_tiny_bundle(folder, fine=True, grounded=True)
+    return folder
+
+
 @pytest.fixture
 def variant(tmp_path: Path) -> Callable[..., Path]:
     """

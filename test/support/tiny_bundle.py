@@ -33,6 +33,8 @@ import numpy as np
 VIEWS = ('left', 'middle', 'right')
 ROBOT_VIEWS = ('wrist', 'third_person')
 SIDE, GRID, CHANNELS, LENGTH = 16, 2, 4, 3
+# Fine tokens: rows and columns, and numbers of each.
+FINE, FINE_CHANNELS = 4, 3
 DIM, MODES, PROMPT = 8, 2, 2
 # x and y of the middle of each quarter of an image.
 PLACES = np.array([[-.5, -.5], [.5, -.5], [-.5, .5], [.5, .5]], np.float32)
@@ -71,20 +73,32 @@ def _preprocess() -> bytes:
         {'size': np.array([SIDE, SIDE], np.int64), 'most': np.float32(255.0)})
 
 
-def _visual(views: int) -> bytes:
-    """Mean red, green and blue of each quarter of the image, and a constant 1."""
+def _visual(views: int, fine: bool) -> bytes:
+    """
+    Mean red, green and blue of each quarter of the image, and a constant 1.
+
+    Fine tokens: the mean colours of each sixteenth.
+    """
     from onnx import helper
 
+    finer = [
+        helper.make_node('AveragePool', ['pixels'], ['sixteenths'], kernel_shape=[4, 4],
+                         strides=[4, 4]),
+        helper.make_node('Reshape', ['sixteenths', 'fine_flat'], ['fine_rows']),
+        helper.make_node('Transpose', ['fine_rows'], ['fine'], perm=[0, 2, 1])] if fine else []
     return _model(
         [helper.make_node('AveragePool', ['pixels'], ['pooled'], kernel_shape=[8, 8],
                           strides=[8, 8]),
          helper.make_node('Concat', ['pooled', 'ones'], ['map'], axis=1),
          helper.make_node('Reshape', ['map', 'flat'], ['rows']),
-         helper.make_node('Transpose', ['rows'], ['tokens'], perm=[0, 2, 1])],
+         helper.make_node('Transpose', ['rows'], ['tokens'], perm=[0, 2, 1]), *finer],
         {'pixels': ('FLOAT', [views, 3, SIDE, SIDE])},
-        {'tokens': ('FLOAT', [views, GRID * GRID, CHANNELS])},
+        {'tokens': ('FLOAT', [views, GRID * GRID, CHANNELS]),
+         **({'fine': ('FLOAT', [views, FINE * FINE, FINE_CHANNELS])} if fine else {})},
         {'ones': np.ones((views, 1, GRID, GRID), np.float32),
-         'flat': np.array([views, CHANNELS, GRID * GRID], np.int64)})
+         'flat': np.array([views, CHANNELS, GRID * GRID], np.int64),
+         **({'fine_flat': np.array([views, FINE_CHANNELS, FINE * FINE], np.int64)}
+            if fine else {})})
 
 
 def _embed(views: int) -> bytes:
@@ -142,22 +156,35 @@ def _spatial(views: int) -> bytes:
         {'flat': np.array([views, -1], np.int64), 'places': PLACES})
 
 
-def _success(views: int) -> bytes:
+def _success(views: int, grounded: bool) -> bytes:
     """
     Say what can be told by hand.
 
     The score is the number of frames that are not masked, over all views; progress is their share
     of the clip, and so is the probability of having failed; modes are even; the OOD score is the
     largest age; the video's vector is the task's own.
+
+    Grounded, the score is ten times the mean of the first fine tokens and that of the newest,
+    wherever the last view takes part.
     """
     from onnx import helper
 
     node = helper.make_node
+    looks = [
+        node('ReduceMean', ['fine', 'over'], ['each'], keepdims=0),
+        node('Mul', ['each', 'weights'], ['weighed']),
+        node('ReduceSum', ['weighed'], ['seen'], keepdims=0),
+        node('Gather', ['mask', 'view'], ['own'], axis=0),
+        node('ReduceMax', ['own'], ['there'], keepdims=0),
+        node('Greater', ['there', 'none'], ['some_of_it']),
+        node('Where', ['some_of_it', 'seen', 'frames'], ['said']),
+        node('Reshape', ['said', 'single'], ['score'])] if grounded else [
+        node('Reshape', ['frames', 'single'], ['score'])]
     return _model(
         [node('ReduceSum', ['mask'], ['frames'], keepdims=0),
-         node('Reshape', ['frames', 'single'], ['score']),
+         *looks,
          node('Sigmoid', ['score'], ['probability']),
-         node('Div', ['score', 'slots'], ['progress']),
+         node('Div', ['frames', 'slots'], ['progress']),
          node('ReduceSum', ['mode_mask'], ['used'], keepdims=1),
          node('Max', ['used', 'one'], ['some']),
          node('Div', ['mode_mask', 'some'], ['modes']),
@@ -167,12 +194,15 @@ def _success(views: int) -> bytes:
          node('Gather', ['text', 'first'], ['video'], axis=0)],
         {'tokens': ('FLOAT', [views, LENGTH, GRID * GRID, CHANNELS]),
          'mask': ('FLOAT', [views, LENGTH]), 'age': ('FLOAT', [views, LENGTH]),
-         'text': ('FLOAT', [1 + MODES, DIM]), 'mode_mask': ('FLOAT', [MODES])},
+         'text': ('FLOAT', [1 + MODES, DIM]), 'mode_mask': ('FLOAT', [MODES]),
+         **({'fine': ('FLOAT', [2, FINE * FINE, FINE_CHANNELS])} if grounded else {})},
         {'probability': ('FLOAT', [1]), 'modes': ('FLOAT', [MODES]), 'progress': ('FLOAT', [1]),
          'score': ('FLOAT', [1]), 'ood': ('FLOAT', [1]),
          'failed': ('FLOAT', [1]), 'video': ('FLOAT', [DIM])},
         {'single': np.array([1], np.int64), 'first': np.int64(0),
-         'one': np.array([1.0], np.float32), 'slots': np.array([views * LENGTH], np.float32)})
+         'one': np.array([1.0], np.float32), 'slots': np.array([views * LENGTH], np.float32),
+         **({'over': np.array([1, 2], np.int64), 'weights': np.array([10.0, 1.0], np.float32),
+             'view': np.int64(views - 1), 'none': np.float32(0.0)} if grounded else {})})
 
 
 def _text() -> bytes:
@@ -230,24 +260,29 @@ def listing(folder: Path, names: list[str]) -> dict[str, Any]:
 
 def write_tiny_bundle(
     folder: Path, views: tuple[str, ...] = VIEWS, *, ood_threshold: float = 5.0,
+    fine: bool = False, grounded: bool = False,
 ) -> None:
     """
     Write the tiny bundle in place of an empty folder; its last view is the reference.
 
     :param ood_threshold: an episode that is as many seconds long is out of distribution.
+    :param fine: whether it has fine tokens.
+    :param grounded: whether its success head looks at them.
     """
     write_bundle(folder, Manifest(
         name='tiny', views=views, reference_view=views[-1], image_size=SIDE,
         clip=ClipSpec(LENGTH, 0.2, 8, 0.1), tokens=TokenSpec(GRID, GRID, CHANNELS),
         text=TextSpec('words', DIM, 32),
-        success=SuccessSpec(MODES, PROMPT, trained=True, dwell_s=0.3, training=SuccessTraining(
-            episodes=9, successes=4, human_recordings=0, scenes=1, embodiments=('panda',),
-            sources=('hand',), licenses=('Apache-2.0',), tasks=2, seed=0, command='none',
-            head_sha256='', all_robots=True)),
+        fine=TokenSpec(FINE, FINE, FINE_CHANNELS) if fine else None,
+        success=SuccessSpec(MODES, PROMPT, trained=True, dwell_s=0.3, grounded=grounded, training=(
+            SuccessTraining(
+                episodes=9, successes=4, human_recordings=0, scenes=1, embodiments=('panda',),
+                sources=('hand',), licenses=('Apache-2.0',), tasks=2, seed=0, command='none',
+                head_sha256='', all_robots=True))),
         ood=OodSpec(ood_threshold), backbone=BackboneSpec('quarters'), adapter=AdapterSpec('none'),
         licenses={'all': 'Apache-2.0'}), {
-            'preprocess.onnx': _preprocess(), 'visual.onnx': _visual(len(views)),
-            'embed.onnx': _embed(len(views)), 'success.onnx': _success(len(views)),
+            'preprocess.onnx': _preprocess(), 'visual.onnx': _visual(len(views), fine),
+            'embed.onnx': _embed(len(views)), 'success.onnx': _success(len(views), grounded),
             'spatial.onnx': _spatial(len(views)),
             'text.onnx': _text(), 'tokenizer.json': _tokenizer()}, _tasks(views))
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from hashlib import sha256
 from importlib import import_module
 
-from hralign_ros.data.manifest import DataError, read_manifest, write_manifest
+from hralign_ros.data.manifest import DataError, read_manifest
 from hralign_ros.data.spatial_basis import fit_spatial_basis, spatial_basis_of, SpatialBasis
 from hralign_ros.export.writer import graphs_of, write_bundle
 from hralign_ros.runtime import BundleError, default_bundle, Encoder, load_bundle
@@ -132,29 +132,6 @@ def test_a_basis_of_other_tokens():
     """Guards a basis in a bundle that it was not fitted for."""
     with pytest.raises(ValueError, match='needed is'):
         models.SpatialParts(random_basis(TokenSpec(7, 7, 32)), TokenSpec(7, 7, 64))
-
-
-@pytest.fixture(scope='module')
-def recordings(tmp_path_factory):
-    """Write a data set of six robot episodes, of which the last two are for tests."""
-    manifest = import_module('hralign_ros.data.manifest')
-    video = import_module('hralign_ros.runtime.video')
-    folder = tmp_path_factory.mktemp('recordings')
-    episodes = []
-    for number in range(6):
-        files = {}
-        for view in ('wrist', 'third_person'):
-            files[view] = f'{number}_{view}.mp4'
-            video.write_video(folder / files[view], (
-                image(100 * number + frame + len(view), 48, 64) for frame in range(6)), 5)
-        episodes.append(manifest.Episode(
-            episode_id=f'e{number}', task_id='cup', task_text='pick up the cup',
-            scene=f's{number}', camera='c', embodiment='panda' if number < 3 else 'ur5e',
-            source='robosuite', license_id='CC-BY-NC-4.0', seed=number, success=True,
-            robot_videos=files,
-            split='' if number == 0 else 'train' if number < 4 else 'test_seen'))
-    write_manifest(folder, episodes)
-    return folder
 
 
 def test_a_bundle_gets_its_parts(tmp_path, recordings, variant, capsys):

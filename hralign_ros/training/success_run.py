@@ -249,14 +249,20 @@ def _stills(
     sets: Sequence[tuple[DataSet, TokenFeatures]], manifest: Manifest, options: SuccessOptions,
     report: Report,
 ) -> Stills:
-    """Load the stills of all data sets."""
+    """
+    Load the stills of all data sets.
+
+    :raises DataError: there are none.
+    """
     assert manifest.fine is not None
     rules, encoder = read_splits(Path(options.split_file)), minilm_sentences()
     found = [load_stills(data, features, manifest.reference_view, manifest.fine, rules, encoder,
                          report=report) for data, features in sets]
-    return Stills(tuple(still for one in found for still in one.stills),
-                  {goal: texts for one in found for goal, texts in one.texts.items()},
-                  {text: vector for one in found for text, vector in one.vectors.items()})
+    stills = Stills(tuple(still for one in found for still in one.stills),
+                    {goal: texts for one in found for goal, texts in one.texts.items()},
+                    {text: vector for one in found for text, vector in one.vectors.items()})
+    stills.require()
+    return stills
 
 
 def _check_texts(texts: Mapping[str, str]) -> None:

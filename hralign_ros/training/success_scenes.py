@@ -71,6 +71,17 @@ class Stills:
     texts: Mapping[str, tuple[str, ...]]
     vectors: Mapping[str, Floats]
 
+    def require(self) -> None:
+        """
+        Refuse to go on without any.
+
+        :raises DataError: there are none.
+        """
+        if not self.stills:
+            raise DataError(
+                'a grounded head learns from stills, and there is none to train on; `hralign data '
+                'simulate --world tabletop --stills 8000` makes them')
+
     @property
     def mean(self) -> Floats:
         """Give the mean over all texts: float32 [D]."""
@@ -198,10 +209,7 @@ class StillBatches:
     """
 
     def __init__(self, stills: Stills, options: SuccessOptions) -> None:
-        if not stills.stills:
-            raise DataError(
-                'a grounded head learns from stills, and there is none to train on; `hralign data '
-                'simulate --world tabletop --stills 8000` makes them')
+        stills.require()
         self.stills, self.options = stills, options
         self.size = options.stills_per_step
         self._dim = len(next(iter(stills.vectors.values())))

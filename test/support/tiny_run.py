@@ -110,7 +110,13 @@ KINDS = {
     'video_text': lambda: make_objective(replace(OPTIONS, objective='video_text')),
     'success': tiny_success.make_objective,
     'success, video clusters': lambda: tiny_success.make_objective(replace(
-        tiny_success.OPTIONS, cluster_on='video', human_prompt=True, newest_path=True))}
+        tiny_success.OPTIONS, cluster_on='video', human_prompt=True, newest_path=True)),
+    'success, grounded': lambda: tiny_success.make_objective(
+        replace(tiny_success.OPTIONS, grounded=True, split_file='splits.yaml', stills_per_step=8,
+                texts_per_still=3),
+        stills=tiny_success.make_stills(12), grounding=tiny_success.make_grounding(),
+        recordings=[tiny_success.with_fine(recording, tiny_success.make_scene(i, moved=i % 3)[0])
+                    for i, recording in enumerate(tiny_success.make_recordings())])}
 
 
 def first_gradients(objective, ranks):

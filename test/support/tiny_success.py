@@ -3,14 +3,18 @@
 
 """Synthetic recordings: a task is a direction, being accomplished is another one."""
 
+from dataclasses import replace
+
 from hralign_ros.data.manifest import Episode
 from hralign_ros.data.token_features import EpisodeFeatures
 from hralign_ros.models.failure_prompts import Prompts
+from hralign_ros.models.grounding import Grounding
 from hralign_ros.models.success import SuccessHead
 from hralign_ros.models.text import PromptedTextEncoder
 from hralign_ros.training.success_clips import Recording
 from hralign_ros.training.success_objective import SuccessObjective
 from hralign_ros.training.success_options import SuccessOptions
+from hralign_ros.training.success_scenes import Still, Stills
 import numpy as np
 import torch
 
@@ -68,6 +72,61 @@ def make_recordings(count=6, seed=0):
     return recordings
 
 
+# Fine tokens: rows and columns of their map, and numbers of each: three colours, and noise.
+GRID, FINE_R = 4, 4
+COLOURS = ('red', 'green', 'blue')
+
+
+def make_scene(number, *, moved, seed=0):
+    """
+    Make a scene's first and newest fine tokens: a cell of each colour, of which one moves.
+
+    :returns: fine float16 [2, M, FINE_R], and cells int64 [3, 3] of each colour: now, before, and
+        of its place, which it has none.
+    """
+    rng = np.random.default_rng([seed, number, 5])
+    cells = rng.permutation(GRID * GRID)[:4]
+    fine = rng.normal(0.0, 0.1, (2, GRID * GRID, FINE_R))
+    before = cells[:3]
+    now = before.copy()
+    now[moved] = cells[3]
+    for colour in range(3):
+        fine[0, before[colour], colour] += 2.0
+        fine[1, now[colour], colour] += 2.0
+    return fine.astype(np.float16), np.stack([now, before, np.full(3, -1)], 1)
+
+
+def make_stills(count=60, seed=0):
+    """Make stills that tell of each colour whether it has moved."""
+    rng = np.random.default_rng([seed, 6])
+    vectors = {f'{way} the {colour} one': _unit(rng.normal(0, 0.3, D) + 3.0 * np.eye(D)[row])
+               for row, colour in enumerate(COLOURS) for way in ('move', 'shift')}
+    texts = {f'move the {colour} one': (f'move the {colour} one', f'shift the {colour} one')
+             for colour in COLOURS}
+    stills = []
+    for i in range(count):
+        fine, cells = make_scene(i, moved=i % 3, seed=seed)
+        stills.append(Still(f'still-{i}', fine, tuple(texts), np.arange(3) == i % 3, cells))
+    return Stills(tuple(stills), texts, vectors)
+
+
+def _unit(vector):
+    return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+def make_grounding(seed=0):
+    torch.manual_seed(seed)
+    return Grounding(GRID, GRID, FINE_R, D, width=32)
+
+
+def with_fine(recording, fine=None):
+    """Give a recording fine tokens: zeros, or the same two for its start and for the rest."""
+    frames = np.zeros((recording.frames, GRID * GRID, FINE_R), np.float16)
+    if fine is not None:
+        frames[0], frames[1:] = fine
+    return replace(recording, features=replace(recording.features, fine=frames))
+
+
 def make_head(seed=0, **options):
     torch.manual_seed(seed)
     head = SuccessHead(V, C, N, D, size=R, width=16, ood_size=3, **options)
@@ -87,12 +146,13 @@ def make_text(seed=0):
     return encoder.eval().requires_grad_(False)
 
 
-def make_objective(options=OPTIONS, *, recordings=None, text=None, tasks=TASKS, others=()):
+def make_objective(options=OPTIONS, *, recordings=None, text=None, tasks=TASKS, others=(),
+                   stills=None, grounding=None):
     text = text or make_text()
     torch.manual_seed(options.seed)
     prompts = Prompts(
         text, {task: TASKS[task] for task in tasks}, modes=options.modes, others=others,
         length=options.prompt_length, human_prompt=options.human_prompt)
     return SuccessObjective(
-        options, make_head(newest=options.newest_path), prompts,
-        make_recordings() if recordings is None else recordings, {})
+        options, make_head(newest=options.newest_path, grounding=grounding), prompts,
+        make_recordings() if recordings is None else recordings, {}, stills)

@@ -243,11 +243,11 @@ class Manifest:
             raise ValueError(f'reference_view is {in_brief(self.reference_view)}; needed is one '
                              f'of {", ".join(self.views)}')
         if self.fine and self.views[-1] != self.reference_view:
-            raise ValueError(f'views are {", ".join(self.views)}; needed is {self.reference_view} as '
-                             'the last, as fine tokens are of the reference view')
+            raise ValueError(f'views are {", ".join(self.views)}; needed is '
+                             f'{self.reference_view} as the last, as fine tokens are of that one')
         if self.success.grounded and self.fine is None:
-            raise ValueError('success.grounded is true, and fine is missing; needed are fine tokens '
-                             'to look at')
+            raise ValueError('success.grounded is true, and fine is missing; needed are '
+                             'fine tokens to look at')
         if self.text.max_tokens < self.success.prompt_length + 8:
             raise ValueError(
                 f'text.max_tokens is {self.text.max_tokens}; needed are '

@@ -96,7 +96,7 @@ def test_scores_of_a_grounded_head_are_those_of_its_graph(head, graph, views, de
     assert np.ptp(offline) > 1e-3
     takes_part = views[1] and delays[1] <= 0.5
     assert ((seen.ends[:, 1] >= 0).mean() > 0.8) == takes_part
-    assert (seen.ends[seen.ends[:, 1] >= 0, 0] == 0).all(), 'the first frame is the episode\'s'
+    assert (seen.ends[seen.ends[:, 1] >= 0, 0] == 0).all(), "the first frame is the episode's"
     # By the vector alone it would be another score.
     plain = raw_scores(head, seen.__class__(**{**vars(seen), 'ends': None}), text,
                        np.ones(MODES, np.float32))
@@ -114,7 +114,7 @@ def test_many_ticks(head, monkeypatch):
 
 
 def test_recordings_that_are_changed_have_their_own_fine_tokens(head):
-    """Guards streams and broken cameras: reversed, perturbed and stuck ones, and what they show."""
+    """Guards streams and broken cameras: reversed, perturbed and stuck ones."""
     _, recording = episode_of(head, 30)
     fine = recording.features.fine
     backwards = reversed_recording(recording)

@@ -232,7 +232,7 @@ def test_what_the_help_says(capsys):
 
 
 def test_smaller_graphs_get_them_too(plain, recordings, variant, tmp_path):
-    """Guards int8 and fp16: their fine tokens are near those of float32, their tokens as before."""
+    """Guards int8 and fp16: fine tokens are near those of float32, tokens as before."""
     frames = sample_images()
     encoder = Encoder.load(plain, provider='cpu', threads=1)
     batches = [encoder.preprocess(frames[i:i + 2]) for i in range(0, len(frames), 2)]

@@ -41,40 +41,45 @@ def tiny_grounded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def make_variant(
+    folder: Path, source: Path, *, change: Change | None = None,
+    files: Mapping[str, bytes | None] | None = None, rehash: bool = True,
+) -> Path:
+    """
+    Make a variant of a bundle in an empty folder.
+
+    :param change: edits the document of bundle.yaml in place.
+    :param files: are written, or removed where None.
+    :param rehash: bundle.yaml then tells the size and hash that these files really have.
+    """
+    for path in source.iterdir():
+        if path.name in (files or {}):
+            continue
+        try:
+            os.link(path.resolve(), folder / path.name)
+        except OSError:
+            shutil.copyfile(path, folder / path.name)
+    for name, data in (files or {}).items():
+        if data is not None:
+            (folder / name).write_bytes(data)
+    document = yaml.safe_load((source / 'bundle.yaml').read_text('utf-8'))
+    written = [name for name, data in (files or {}).items() if data is not None]
+    if rehash:
+        document['files'].update(listing(folder, written))
+    if change is not None:
+        change(document)
+    (folder / 'bundle.yaml').unlink(missing_ok=True)
+    (folder / 'bundle.yaml').write_text(yaml.safe_dump(document, sort_keys=False), 'utf-8')
+    return folder
+
+
 @pytest.fixture
 def variant(tmp_path: Path) -> Callable[..., Path]:
-    """
-    Make variants of a bundle.
-
-    variant(source, change=None, files={}, rehash=True): `change` edits the document of
-    bundle.yaml in place; `files` are written, or removed where None; with `rehash` bundle.yaml
-    then tells the size and hash that these files really have.
-    """
-    def make(
-        source: Path, *, change: Change | None = None,
-        files: Mapping[str, bytes | None] | None = None, rehash: bool = True,
-    ) -> Path:
+    """Give `make_variant`, each time with a new folder."""
+    def make(source: Path, **how: Any) -> Path:
         folder = tmp_path / f'variant{len(list(tmp_path.iterdir()))}'
         folder.mkdir()
-        for path in source.iterdir():
-            if path.name in (files or {}):
-                continue
-            try:
-                os.link(path.resolve(), folder / path.name)
-            except OSError:
-                shutil.copyfile(path, folder / path.name)
-        for name, data in (files or {}).items():
-            if data is not None:
-                (folder / name).write_bytes(data)
-        document = yaml.safe_load((source / 'bundle.yaml').read_text('utf-8'))
-        written = [name for name, data in (files or {}).items() if data is not None]
-        if rehash:
-            document['files'].update(listing(folder, written))
-        if change is not None:
-            change(document)
-        (folder / 'bundle.yaml').unlink(missing_ok=True)
-        (folder / 'bundle.yaml').write_text(yaml.safe_dump(document, sort_keys=False), 'utf-8')
-        return folder
+        return make_variant(folder, source, **how)
 
     return make
 

@@ -222,7 +222,7 @@ def test_a_batch_is_shared_among_ranks():
 @pytest.mark.parametrize(('goals', 'so', 'good', 'bad'), [
     (9, 5, 3, 3), (9, 1, 1, 5), (9, 0, 0, 6), (9, 9, 3, 0), (4, 2, 2, 2), (1, 1, 1, 0)])
 def test_half_of_the_texts_are_so(goals, so, good, bad):
-    """Guards a head that would say no to everything: hardly a goal is so, and half of those told."""
+    """Guards a head that would say no to everything: few goals are so, and half of those told."""
     batch = StillBatches(many(goals, so), BATCH).load(0, Ranks())
     used = batch.used > 0
     assert ((batch.so > 0) & used).sum(1).tolist() == [good] * 16

@@ -1,0 +1,207 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""From videos and stills to a bundle with a grounded head, and back through the runtime."""
+
+from dataclasses import replace
+import json
+import shutil
+
+from hralign_ros.calibration.scorer import Scorer
+from hralign_ros.cli.main import main
+from hralign_ros.data.instructions import FILE_NAME, NOT_SO, SO, STILL
+from hralign_ros.data.manifest import DataError, read_manifest, write_manifest
+from hralign_ros.data.things import Places, write_things
+from hralign_ros.doctor.bundle import bundle_findings
+from hralign_ros.doctor.software import Choice
+from hralign_ros.evaluation.bundle import BundleReplay
+from hralign_ros.evaluation.success import evaluate_success
+from hralign_ros.models.onnx_export import torch_graph
+from hralign_ros.runtime import default_bundle, Encoder
+from hralign_ros.runtime.report import silent
+from hralign_ros.runtime.resources import find_share
+from hralign_ros.runtime.video import write_video
+from hralign_ros.training.checkpoints import TrainingError
+from hralign_ros.training.success_clips import load_recordings, open_data
+from hralign_ros.training.success_options import SuccessOptions
+from hralign_ros.training.success_run import load_success_run, train_success
+import numpy as np
+import pytest
+from support.bundles import make_variant
+from support.small_success_data import data_folder, draw_image, RULES, SIDE, TASKS
+import torch
+from torch import nn
+
+SPLIT_FILE = str(find_share('config/splits.yaml'))
+SETTINGS = ('--grounded', f'--split-file={SPLIT_FILE}', '--stills-per-step=8',
+            '--texts-per-still=2', '--modes=2', '--steps=20', '--tasks-per-step=2',
+            '--clips-per-task=8', '--cluster-every=10', '--checkpoint-every=10', '--average=0.8',
+            '--warm-up=2', '--all-robots')
+TEXTS = {task: task.replace('-', ' ') for task in TASKS}
+
+
+class Colours(nn.Module):
+    """
+    A visual encoder that costs nothing: tokens are waves of mean colours, fine ones mean colours.
+
+    Waves, so that images differ in many directions, as those of a real one do.
+    """
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.mix = nn.Conv2d(3, 1280, 1)
+
+    def forward(self, pixels):
+        coarse, fine = (nn.functional.avg_pool2d(pixels, size) for size in (32, 16))
+        return (torch.sin(20.0 * self.mix(coarse)).flatten(2).transpose(1, 2),
+                fine.flatten(2).transpose(1, 2))
+
+
+@pytest.fixture(scope='module')
+def base(tmp_path_factory):
+    """Make a bundle with fine tokens that encodes a frame in a millisecond."""
+    graph = torch_graph(Colours(), [torch.zeros(2, 3, 224, 224)], inputs=['pixels'],
+                        outputs=['tokens', 'fine'])
+    return make_variant(
+        tmp_path_factory.mktemp('base'), default_bundle(), files={'visual.onnx': graph},
+        change=lambda d: d.update(fine={'rows': 14, 'columns': 14, 'channels': 3}))
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    """Add stills of every split to the small data set: where the block is, and what is so."""
+    root = tmp_path_factory.mktemp('grounded') / 'data'
+    shutil.copytree(data_folder(), root, ignore=shutil.ignore_patterns('features'))
+    episodes = list(read_manifest(root).episodes)
+    known, located = list(TASKS), []
+    for number in range(24):
+        split = ('train', 'train', 'calibration', 'test_seen')[number % 4]
+        done = known[number % len(known)]
+        rng = np.random.default_rng(number)
+        place, colour = (24 + int(rng.integers(-3, 4)), 24), int(rng.integers(60, 160))
+        files = {}
+        for view in ('third_person', 'wrist'):
+            files[view] = f'videos/still_{number}_{view}.mp4'
+            write_video(root / files[view], (
+                draw_image(place, TASKS[done], step, '', False, view == 'wrist', colour)
+                for step in (0, 6)), 1)
+        episodes.append(replace(
+            episodes[0], episode_id=f'still-{number}', split=split, seed=None, human_video='',
+            human_from='', robot_videos=files, time_s=[0.0, 1.0], success_flags=[False, True],
+            progress=[], proprio=[], actions=[], task_id='left-corner',
+            task_text=TEXTS['left-corner'], tags=(
+                STILL, *(f'{SO if task == done else NOT_SO}{TEXTS[task]}' for task in TASKS))))
+        located.append((f'still-{number}', [Places('block', 'third_person', np.array(
+            [np.array(point) + 7 for point in (place, TASKS[done])], np.float32) / SIDE)]))
+    write_manifest(root, episodes)
+    write_things(root, located)
+    (root / FILE_NAME).write_text(json.dumps([
+        {'text': text, 'paraphrases': [f'{text}, please'], 'object': 'block', 'place': ''}
+        for text in TEXTS.values()]), 'utf-8')
+    return root
+
+
+@pytest.fixture(scope='module')
+def run_folder(tmp_path_factory, data, base):
+    folder = tmp_path_factory.mktemp('run')
+    assert main(['success', 'train', '--data', str(data), '--bundle', str(base), '--output',
+                 str(folder), *SETTINGS]) == 0
+    return folder
+
+
+@pytest.fixture(scope='module')
+def bundle(tmp_path_factory, data, base, run_folder):
+    folder = tmp_path_factory.mktemp('bundle') / 'made'
+    assert main(['success', 'calibrate', str(run_folder), '--data', str(data), '--bundle',
+                 str(base), '--output', str(folder)]) == 0
+    return folder
+
+
+def test_what_a_run_remembers(run_folder, base):
+    """Guards a run that is opened again: its head looks, and what it learned from is known."""
+    run = load_success_run(run_folder)
+    grounding = run.head.grounding
+    assert (grounding.rows, grounding.columns, grounding.see.in_features) == (14, 14, 9)
+    assert grounding.text_mean.abs().max() > 0, 'the mean of what stills tell'
+    # Of the training split alone; what the split file holds out is no goal.
+    free = [task for task in TASKS if not RULES.of_task(task)]
+    found = run.record['data']
+    assert (found['stills'], found['goals']) == (12, len(free)) and len(free) < len(TASKS)
+    # They are no attempts.
+    attempts = [e for e in read_manifest(data_folder()).episodes if e.split == 'train']
+    assert found['episodes'] == len(attempts)
+
+
+def test_the_bundle_is_grounded(bundle, run_folder, capsys):
+    """Guards what is told of it: by the manifest, the card, the doctor and `bundle verify`."""
+    encoder = Encoder.load(bundle, provider='cpu')
+    assert encoder.manifest.success.grounded and encoder.manifest.fine.shape == (196, 3)
+    card = (bundle / 'card.md').read_text('utf-8')
+    assert 'grounded: it looks for what the instruction names' in card
+    assert main(['bundle', 'verify', '--bundle', str(bundle), '--device', 'cpu']) == 0
+    assert 'success head trained, grounded' in capsys.readouterr().out
+    said = {finding.name: str(finding) for finding in bundle_findings(
+        Choice(bundle=str(bundle)), {})}
+    assert 'looks for what the instruction names' in said['success head']
+
+
+def test_live_is_offline(bundle, base, data, run_folder):
+    """
+    Guards thresholds: scores that they are fitted to are those of the node, grounded or not.
+
+    Not grounded where the reference view was not recorded.
+    """
+    run = load_success_run(run_folder)
+    episodes, store = open_data(data, base, run.options, basis=run.basis, report=silent)
+    scorer = Scorer(run, Encoder.load(base, provider='cpu'))
+    replay = BundleReplay(Encoder.load(bundle, provider='cpu'))
+    recording = load_recordings(episodes, store, ['test_seen'])[0]
+    for views in ((True, True), (True, False), (False, True)):
+        seen = scorer.run_trace(recording, views=np.array(views))
+        only = replace(recording.episode, robot_videos={
+            view: file for view, file in recording.episode.robot_videos.items()
+            if views[replay.encoder.manifest.views.index(view)]})
+        live = replay(replay.replay(only, episodes.folder))
+        np.testing.assert_allclose(live.scored.scores, scorer.score(seen).scores, atol=0.02)
+        assert np.isfinite(live.probability).all()
+
+
+def test_stills_are_no_attempts(bundle, base, data, run_folder, tmp_path):
+    """
+    Guards calibration and report: a still is two frames, seconds apart, that no node would see.
+
+    In the splits of calibration and tests there are some, too.
+    """
+    counts = [e for e in read_manifest(data).episodes if e.split == 'calibration']
+    attempts = [e for e in counts if STILL not in e.tags]
+    assert len(attempts) < len(counts)
+    task = Encoder.load(bundle, provider='cpu').tasks.match(TEXTS['left-corner'])
+    assert task.calibrations[0].episodes == len(attempts)
+    run = load_success_run(run_folder)
+    episodes, store = open_data(data, base, run.options, basis=run.basis, report=silent)
+    found, _ = evaluate_success(
+        episodes, store, [run], base, tmp_path, perturbed_frames=0, device='cpu', report=silent)
+    assert not any('still' in row['episode'] for row in found.tables['ticks'])
+    assert {row['conditions'].get('cameras') for row in found.rows} >= {
+        'all views', 'no third_person', 'third_person stuck', 'third_person 250 ms late'}
+
+
+def test_a_bundle_without_fine_tokens(tmp_path):
+    """Guards hours of encoding: such a bundle is refused before anything is read."""
+    with pytest.raises(TrainingError, match='no fine tokens .*hralign bundle add-fine'):
+        train_success(tmp_path / 'nowhere', default_bundle(), tmp_path / 'run',
+                      SuccessOptions(grounded=True, split_file=SPLIT_FILE), report=silent)
+
+
+def test_a_data_set_without_stills(base, run_folder, tmp_path):
+    """Guards a grounded head that nothing would teach to look."""
+    few = [e for e in read_manifest(data_folder()).episodes if e.split == 'train'][:2]
+    (tmp_path / 'few/videos').mkdir(parents=True)
+    for episode in few:
+        for file in episode.robot_videos.values():
+            shutil.copy(data_folder() / file, tmp_path / 'few' / file)
+    write_manifest(tmp_path / 'few', [replace(e, human_video='', human_from='') for e in few])
+    with pytest.raises(DataError, match='none to train on; .*--stills'):
+        train_success(tmp_path / 'few', base, tmp_path / 'run',
+                      load_success_run(run_folder).options, report=silent)

@@ -43,8 +43,8 @@ def data(tmp_path_factory):
         human = files.pop('human', '')
         episodes.append(Episode(
             episode_id=f'e{number}', task_id='cup', task_text='pick up the cup',
-            scene=f's{number}', camera='c', embodiment='panda', source='hand', license_id='MIT', split='train',
-            seed=number, success=True, robot_videos=files, human_video=human,
+            scene=f's{number}', camera='c', embodiment='panda', source='hand', license_id='MIT',
+            split='train', seed=number, success=True, robot_videos=files, human_video=human,
             human_from=f'e{number}' if human else '',
             time_s=[i / RATE_HZ for i in range(FRAMES)],
             success_flags=[i >= 6 for i in range(FRAMES)]))

@@ -13,7 +13,7 @@ pytest.importorskip('robosuite', reason='the simulators are not installed')
 from hralign_ros.data.instructions import (  # noqa: E402, I100
     FILE_NAME as INSTRUCTIONS,
 )
-from hralign_ros.data.instructions import (
+from hralign_ros.data.instructions import (  # noqa: E402
     NOT_SO,
     SO,
 )

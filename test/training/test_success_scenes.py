@@ -72,6 +72,8 @@ def test_what_tags_tell():
 class Words:
     """Gives each text a direction of its own."""
 
+    name = 'words'
+
     def encode(self, texts):
         rows = np.stack([np.random.default_rng(list(text.encode())).standard_normal(6)
                          for text in texts]).astype(np.float32)
@@ -79,7 +81,11 @@ class Words:
 
 
 class Features:
-    """Stands where the store does: frame i of an episode has the fine tokens i."""
+    """Stands where the store does: frame i of an episode has the fine tokens 1 + i."""
+
+    def __init__(self, folder):
+        self.folder = folder / 'features'
+        self.folder.mkdir(exist_ok=True)
 
     def has(self, episode, human=False):
         return episode.episode_id != 'not-encoded'
@@ -108,7 +114,7 @@ def data_set(folder, episodes, *, things=True, said=SAID):
 
 
 def load(data, rules=None, lines=None):
-    return load_stills(data, Features(), VIEW, GRID, rules or read_splits(), Words(),
+    return load_stills(data, Features(data.folder), VIEW, GRID, rules or read_splits(), Words(),
                        report=(lines if lines is not None else []).append)
 
 
@@ -133,7 +139,17 @@ def test_stills_of_a_data_set(tmp_path):
     assert found.texts == {text: (text, f'{text}, please') for text in SAID}
     assert set(found.vectors) == {text for ways in found.texts.values() for text in ways}
     np.testing.assert_allclose(found.mean, np.mean(list(found.vectors.values()), 0), atol=1e-6)
-    assert '2 stills tell of 3 goals; encoding 6 texts' in lines
+    assert '2 stills tell of 3 goals, by 6 texts' in lines
+    # Texts are encoded once, and read from then on.
+    before, lines = len(lines), []
+    again = load(data, lines=lines)
+    assert len(lines) < before
+    for text, vector in found.vectors.items():
+        np.testing.assert_array_equal(again.vectors[text], vector)
+    for path in (tmp_path / 'features').iterdir():
+        path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(DataError, match='delete it, and texts are encoded anew'):
+        load(data)
 
 
 def test_what_is_held_out_is_not_told(tmp_path):

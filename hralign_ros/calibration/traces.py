@@ -45,6 +45,13 @@ class Trace:
         """Give the ticks' stamps in nanoseconds."""
         return np.round(self.recording.features.time_s * 1e9).astype(np.int64) + 1_000_000_000
 
+    @property
+    def end(self) -> 'Trace':
+        """Give the last tick alone: a grounded head looks at every tick for every instruction."""
+        return Trace(self.recording, self.video[-1:], self.progress[-1:], self.failed[-1:],
+                     self.ood_score[-1:], self.live[-1:],
+                     None if self.ends is None else self.ends[-1:])
+
 
 @torch.no_grad()
 def trace(

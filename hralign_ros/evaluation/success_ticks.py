@@ -274,7 +274,7 @@ def measure_confusion(
     truth = [recording.episode.task_id for recording in good]
     scores = np.array([
         [one.scorer.score(seen, instruction=(task, texts[task])).scores[-1] for task in names]
-        for seen in map(one.scorer.trace_of, good)])
+        for seen in (one.scorer.trace_of(recording).end for recording in good)])
     best = [names[column] for column in scores.argmax(1)]
     right = sum(a == b for a, b in zip(truth, best, strict=True))
     found.add('instruction_accuracy', name, SEEN, rate(right, len(good)), chance=1 / len(names))

@@ -25,6 +25,7 @@ from hralign_ros.models.success import SuccessHead
 from hralign_ros.models.text import load_minilm, minilm_sentences
 from hralign_ros.runtime.bundle import load_bundle, Manifest, TokenSpec
 from hralign_ros.runtime.report import Report, silent
+from hralign_ros.runtime.schema import in_brief
 from hralign_ros.runtime.tasks import check_task, FALLBACK, Task, TaskTable
 from hralign_ros.training.checkpoints import TrainingError
 from hralign_ros.training.devices import choose_device
@@ -171,6 +172,12 @@ def train_success(
         raise TrainingError(
             f'{bundle}: it has no fine tokens for a grounded head to look at; `hralign bundle '
             'add-fine` writes a bundle that has')
+    fit = verified.manifest.preprocessing.get('fit', 'squash')
+    if options.grounded and options.pointing and fit != 'squash':
+        raise TrainingError(
+            f'{bundle}: its preprocessing does not show whole images (fit: {in_brief(fit)}), and '
+            'things.parquet says where things are in those; train without pointing (--pointing '
+            '0), or take a backbone whose fit is squash')
     episodes, features = open_data(
         data, bundle, options, workers=workers, store=store, report=report)
     sets = [(episodes, features)]

@@ -25,7 +25,7 @@ from hralign_ros.training.taught_head import folds
 import numpy as np
 import pytest
 from support.small_lab import draw, make_lab, RATE_HZ, TASK
-from support.tiny_bundle import robot_bundle
+from support.tiny_bundle import robot_bundle, ROBOT_VIEWS, write_tiny_bundle
 from support.tiny_policy import write_tiny_policy
 
 
@@ -72,6 +72,28 @@ def test_the_node_decides_in_a_lab_that_it_was_taught(lab):
     assert any('expected at most in 14.3 % of successes' in line
                for line in verdict(taught.tasks[0]))
     assert 'FAILURE is decided at a false-alarm rate of 0.143' in task.verdict(views)
+
+
+def test_a_grounded_bundle_is_taught(lab, tmp_path):
+    """
+    Guards labs that start from a grounded bundle: a taught task's head decides, as on any other.
+
+    And the bundle's own head goes on looking at fine tokens for all other tasks.
+    """
+    base, output = tmp_path / 'base', tmp_path / 'taught'
+    base.mkdir()
+    write_tiny_bundle(base, ROBOT_VIEWS, fine=True, grounded=True)
+    plain = lab[1]
+    made = teach(base, plain.data.folder, output, store=tmp_path / 'features', report=silent)
+    assert load_bundle(output).manifest.success.grounded
+    one, other = (result.tasks[0].calibration for result in (plain, made))
+    assert one.thresholds == other.thresholds and one.parameters == other.parameters
+    encoder = Encoder.load(output, provider='cpu', threads=1)
+    images, _ = draw(np.random.default_rng([9, 0, 0]), '')
+    assert Decision.SUCCESS in [tick.decision for tick in run(encoder, images)]
+    levels = [np.float32(image).mean() / 255 for image in images['third_person']]
+    scores = [tick.success.raw_score for tick in run(encoder, images, task='pick up the cup')]
+    np.testing.assert_allclose(scores, 10 * levels[0] + np.array(levels), atol=0.01)
 
 
 def test_what_is_no_image_of_the_lab_is_out_of_distribution(lab):

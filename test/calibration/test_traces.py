@@ -113,6 +113,20 @@ def test_many_ticks(head, monkeypatch):
     np.testing.assert_allclose(raw_scores(head, seen, text, mask), whole, atol=1e-5)
 
 
+def test_the_end_alone(head):
+    """
+    Guards the report's table of instructions: of hundreds, each was scored at every tick.
+
+    Only the last one counts there, and a grounded head looks anew for each.
+    """
+    _, recording = episode_of(head, 12)
+    text = torch.nn.functional.normalize(torch.ones(1 + MODES, D), dim=1).numpy()
+    seen, mask = trace(head, recording, CLIP), np.ones(MODES, np.float32)
+    alone = raw_scores(head, seen.end, text, mask)
+    assert alone.shape == (1,)
+    assert alone[0] == pytest.approx(raw_scores(head, seen, text, mask)[-1], abs=1e-5)
+
+
 def test_recordings_that_are_changed_have_their_own_fine_tokens(head):
     """Guards streams and broken cameras: reversed, perturbed and stuck ones."""
     _, recording = episode_of(head, 30)

@@ -92,6 +92,21 @@ def test_what_is_asked_of_an_attempt():
     assert (batch.asked[:, 1] == -1).all(), 'there is no other one'
 
 
+def test_what_was_done_instead_is_not_denied():
+    """
+    Guards against two labels for one text: what was done instead of the task has come true.
+
+    It was sometimes drawn as the other instruction, too, of which it is told that it has not.
+    """
+    failed = [replace(r, episode=replace(r.episode, tags=('done:open the drawer',)))
+              for r in make_recordings(3) if r.episode.task_id == 'lift' and not r.done.any()]
+    made = objective(recordings=[with_fine(r) for r in [*make_recordings(1), *failed]])
+    drawn = torch.cat([made.batches.load(step, Ranks()).asked for step in range(60)])
+    own, other, instead = drawn[drawn[:, 2] >= 0].T
+    assert len(own) > 9 and (instead == 1).all() and (own == 0).all()
+    assert set(other.tolist()) == {-1, 2}
+
+
 def test_clips_have_the_first_frame_and_the_newest():
     """Guards what attempts show: the recording's first frame, however late a clip begins."""
     recordings = [replace(r, features=replace(r.features, fine=np.broadcast_to(

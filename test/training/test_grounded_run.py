@@ -194,6 +194,23 @@ def test_a_bundle_without_fine_tokens(tmp_path):
                       SuccessOptions(grounded=True, split_file=SPLIT_FILE), report=silent)
 
 
+def test_a_backbone_that_crops_images(base, tmp_path):
+    """
+    Guards pointing: where things are is known of whole images, of which some backbones see a part.
+
+    Simulated ones are wider than high; the wrong tokens were pointed at.
+    """
+    folder = tmp_path / 'crops'
+    folder.mkdir()
+    make_variant(folder, base, change=lambda d: d['preprocessing'].update(fit='crop'))
+    with pytest.raises(TrainingError, match='does not show whole images.*--pointing 0'):
+        train_success(tmp_path / 'nowhere', folder, tmp_path / 'run',
+                      SuccessOptions(grounded=True, split_file=SPLIT_FILE), report=silent)
+    with pytest.raises(DataError, match='nowhere'):
+        train_success(tmp_path / 'nowhere', folder, tmp_path / 'other', SuccessOptions(
+            grounded=True, split_file=SPLIT_FILE, pointing=0.0), report=silent)
+
+
 def test_a_data_set_without_stills(base, run_folder, tmp_path):
     """Guards a grounded head that nothing would teach to look."""
     few = [e for e in read_manifest(data_folder()).episodes if e.split == 'train'][:2]

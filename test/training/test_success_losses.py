@@ -108,3 +108,40 @@ def test_nothing_to_compare_is_no_loss():
     for value in values:
         assert float(value.detach()) == 0.0
         value.backward()
+
+
+def test_grounding():
+    """Guards telling and ranking: texts that are not there count nowhere, in neither."""
+    rng = np.random.default_rng(4)
+    scores, so, used = rng.normal(size=(5, 4)), rng.random((5, 4)) < 0.5, rng.random((5, 4)) < 0.7
+    so[0], so[1], used[2] = True, False, False
+    binary, ranking = losses.grounding_loss(t(scores), t(so * 1.0), t(used * 1.0))
+    told = [math.log(1 + math.exp(-x if right else x))
+            for row in range(5) for x, right, there in zip(
+                scores[row], so[row], used[row], strict=True) if there]
+    assert float(binary) == pytest.approx(np.mean(told))
+    ranked = [share(scores[row][used[row]], so[row][used[row]]) for row in range(5)
+              if 0 < so[row][used[row]].sum() < used[row].sum()]
+    assert ranked and float(ranking) == pytest.approx(np.mean(ranked))
+
+
+def test_grounding_of_nothing():
+    """Guards batches in which nothing is told, or nothing can be ranked: 0, with a gradient."""
+    scores = t(np.ones((2, 3))).requires_grad_()
+    for so, used in ((1.0, 0.0), (1.0, 1.0), (0.0, 1.0)):
+        binary, ranking = losses.grounding_loss(
+            scores, torch.full_like(scores, so).detach(), torch.full_like(scores, used).detach())
+        assert ranking.item() == 0.0 and (binary.item() > 0) == (used > 0)
+        (binary + ranking).backward()
+        assert torch.isfinite(scores.grad).all()
+
+
+def test_pointing():
+    """Guards the cross-entropy with the true places: what is not known costs nothing."""
+    looks = np.random.default_rng(5).normal(size=(2, 3, 2, 7))
+    cells = np.array([[[0, 6], [-1, 3], [-1, -1]], [[2, 2], [5, -1], [1, 4]]])
+    found = losses.pointing_loss(t(looks), t(cells, torch.int64)).numpy()
+    assert found.shape == cells.shape
+    for at in np.ndindex(cells.shape):
+        want = 0.0 if cells[at] < 0 else share(looks[at], np.arange(7) == cells[at])
+        assert found[at] == pytest.approx(want)

@@ -293,7 +293,8 @@ def latest(frames: Sequence[FrameSet], live: NDArray[np.bool_]) -> FrameSet:
         fill = missing & before.valid
         newest = FrameSet(
             newest.stamp, np.where(fill, before.stamps, newest.stamps), newest.valid | fill,
-            np.where(fill[:, None, None], before.tokens, newest.tokens))
+            np.where(fill[:, None, None], before.tokens, newest.tokens),
+            before.fine if fill[-1] else newest.fine)
     return newest
 
 

@@ -79,7 +79,9 @@ class SuccessObjective(Objective[ClipBatch]):
                 f.done.tobytes() + f.failing.tobytes() + f.progress.tobytes()),
              f.features.source[:16])
             for f in recordings], **({} if stills is None else {'stills': [
-                (still.episode_id, still.goals, crc32(still.so.tobytes() + still.cells.tobytes()))
+                # Tens of goals each, whose words would be most of a checkpoint.
+                (still.episode_id, crc32('\n'.join(still.goals).encode() + still.so.tobytes()
+                                         + still.cells.tobytes()))
                 for still in stills.stills]})}
         # Mode of each recording: among its task's own, and among those of the fallback task.
         self.mode = np.zeros((2, len(recordings)), np.int64)

@@ -10,7 +10,7 @@ mean of those of the reference view's first frame, and that of the newest.
 
 from hralign_ros.runtime import Encoder, InferenceError
 from hralign_ros.runtime.bundle import load_bundle
-from hralign_ros.runtime.memory import assemble, EpisodeMemory, FrameSet
+from hralign_ros.runtime.memory import assemble, EpisodeMemory, FrameSet, latest
 import numpy as np
 import pytest
 from support.images import SECOND, START, three
@@ -311,3 +311,13 @@ def test_clips_of_one_frame_have_two_ends():
     clip = assemble(memory.spread_clip(), length=1, live=np.array([True]),
                     first_fine=memory.first_fine)
     assert clip.fine.ravel().tolist() == [0.0, 8.0]
+
+
+def test_the_newest_frame_of_each_view():
+    """Guards `latest`: fine tokens come from the set that the last view's tokens come from."""
+    old, new = (FrameSet(START + i, np.array([START + i, (START + i) * both]),
+                         np.array([True, both]), np.full((2, 1, 1), i, np.float32),
+                         np.full((1, 1), i, np.float32)) for i, both in ((1, True), (2, False)))
+    for live, view, fine in (([True, True], [2, 1], 1), ([True, False], [2, 2], 2)):
+        found = latest([old, new], np.array(live))
+        assert found.tokens.ravel().tolist() == view and found.fine.item() == fine

@@ -144,3 +144,15 @@ def test_a_head_without_is_as_before():
     made.prepare(0, Ranks())
     _, terms = made.loss(batch, 0, Ranks())
     assert not {'grounding', 'scenes', 'pointing'} & set(terms)
+
+
+def test_a_run_knows_its_stills():
+    """Guards resuming: with other stills it is another run; and settings stay small."""
+    stills = make_stills()
+    one = stills.stills[0]
+    other = replace(stills, stills=(replace(one, so=~one.so), *stills.stills[1:]))
+    assert objective().settings == objective(stills=make_stills()).settings
+    assert objective().settings != objective(stills=other).settings
+    renamed = replace(stills, stills=(replace(one, goals=one.goals[::-1]), *stills.stills[1:]))
+    assert objective().settings != objective(stills=renamed).settings
+    assert 'move the red one' not in str(objective().settings['stills'])

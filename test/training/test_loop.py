@@ -76,7 +76,7 @@ def test_a_run_is_reproducible_to_the_bit(whole, tmp_path):
     assert not same_state(last_weights(folder), tiny_run.make_model().trained_state())
 
 
-@pytest.mark.parametrize('kind', ['align', 'success'])
+@pytest.mark.parametrize('kind', ['align', 'success', 'success, grounded'])
 def test_killed_and_resumed_ends_the_same_to_the_bit(kind, tmp_path):
     """Guards resuming: SIGKILL in step 13, in mid-epoch and after the checkpoint of step 10."""
     killed = program(tmp_path, kind, '--kill-in-step', 13)

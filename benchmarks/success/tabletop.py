@@ -51,7 +51,7 @@ _ALL = ('--all-texts', '--video-text=1')
 _HINDSIGHT = (*_WIDE, *_ALL, '--hindsight=1')
 # Its batch is half stills, so that it has fewer attempts.
 _GROUNDED = (_SPLITS, '--grounded', '--tasks-per-step=16', '--clips-per-task=2', *_ALL,
-             '--hindsight=1', '--noise=0.25', '--steps=2000')
+             '--hindsight=1', '--noise=0.25', '--steps=1500', '--prompt-every=10')
 GROUNDED = 'grounded'
 VARIANTS: dict[str, tuple[str, ...]] = {
     'texts of the batch': _WIDE,

@@ -120,7 +120,7 @@ def raw_scores(head: SuccessHead, trace_: Trace, text: Floats, mode_mask: Floats
             clips = torch.from_numpy(fine[ends[rows]].astype(np.float32))
             judged = head.grounding(
                 clips.to(similarity.device), wanted.expand(len(rows), 1, -1))
-            scores[rows] = judged.scores[:, 0].cpu().numpy()
+            scores[rows] += judged.scores[:, 0].cpu().numpy()
     return scores
 
 

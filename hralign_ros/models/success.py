@@ -41,8 +41,9 @@ class SuccessHead(nn.Module):
     their ages; what it makes of them is a vector in the text encoder's space.
 
     The score of a clip is s(text) - log sum over k of exp s(text with prompt k), s being a cosine
-    times a learned scale: the log-odds of the softmax over the plain text and the prompts. With a
-    grounding it is that one's score instead, wherever the last view takes part.
+    times a learned scale: the log-odds of the softmax over the plain text and the prompts. A
+    grounding's score is added, wherever the last view takes part: what a clip is about comes from
+    the one, which thing it was done to from the other.
 
     :param views: V.
     :param channels: C of the tokens.
@@ -122,7 +123,7 @@ class SuccessHead(nn.Module):
         if self.grounding is not None and fine is not None:
             there = mask[-1].amax(-1)
             grounded = self.grounding(fine[None], text[None, :1]).scores[0]
-            score = there * grounded + (1.0 - there) * score
+            score = score + there * grounded
         modes = torch.softmax(similarity[1:] + (mode_mask - 1.0) * 1e9, dim=0) * mode_mask
         return (torch.sigmoid(score), modes, torch.sigmoid(encoded.progress), score,
                 self.ood_score(tokens.mean(2), mask)[None], torch.sigmoid(encoded.failed),

@@ -48,8 +48,8 @@ class SuccessOptions(LoopOptions):
     :param newest_path: the newest frames also go past the transformer that joins all frames:
         better on tasks that are trained on, worse on tasks that are not.
     :param grounded: the head looks for what the instruction names, in the fine tokens of the
-        bundle (`hralign bundle add-fine`), and its score is what it finds wherever the reference
-        view takes part. It learns to from stills, which need things.parquet and
+        bundle (`hralign bundle add-fine`), and adds what it finds to its score wherever the
+        reference view takes part. It learns to from stills, which need things.parquet and
         instructions.json; they are no attempts then.
     :param grounding: weight of telling from fine tokens what is accomplished in attempts.
     :param scenes: weight of telling what is so in stills, and what is more so than the rest.

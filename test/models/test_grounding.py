@@ -83,7 +83,7 @@ def test_a_head_falls_back_where_the_last_view_is_not_there():
     """
     Guards cameras that are gone: the score is then that of the vector, of whatever is there.
 
-    With any frame of the last view it is the grounding's, prompts or none.
+    With any frame of the last view the grounding's is added.
     """
     torch.manual_seed(0)
     plain = SuccessHead(V, C, N, D, size=4, width=16, ood_size=3)
@@ -104,7 +104,7 @@ def test_a_head_falls_back_where_the_last_view_is_not_there():
     for mask in (both, only_first, only_last, late):
         clip[1] = mask
         want, got = plain(*clip), head(*clip, fine(1)[0])
-        score = want[3] if mask is only_first else judged
+        score = want[3] if mask is only_first else want[3] + judged
         torch.testing.assert_close(got[3], score)
         torch.testing.assert_close(got[0], torch.sigmoid(score))
         for row in (1, 2, 4, 5, 6):

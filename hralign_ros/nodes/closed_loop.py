@@ -27,6 +27,7 @@ import time
 from typing import Any
 
 from hralign_ros.nodes.attempt_driver import AttemptDriver, AttemptError, Seen
+from hralign_ros.nodes.children import tied
 from hralign_ros.nodes.closed_loop_report import animate, draw_report, Picture, sentences
 from hralign_ros.runtime.bundle import load_bundle
 from hralign_ros.runtime.errors import DataError, HralignError
@@ -212,7 +213,7 @@ def _attempts_until(
         for name, command in _commands(options, spec, bundle, place, seeds[0]).items():
             with open(options.output / f'{name}.log', 'wb') as log:
                 processes[name] = subprocess.Popen(
-                    command, start_new_session=True, stdout=log, stderr=subprocess.STDOUT)
+                    tied(command), start_new_session=True, stdout=log, stderr=subprocess.STDOUT)
         driver.wait_ready(alive)
         for number, seed in enumerate(seeds, 1):
             row = driver.attempt(seed, alive, partial(_show, number, len(seeds)))

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 
+from hralign_ros.nodes.children import tied
 from hralign_ros.nodes.demo_report import draw_overview, ood_sentence, read_ticks
 from hralign_ros.runtime.bundle import Bundle, load_bundle
 from hralign_ros.runtime.errors import HralignError
@@ -194,7 +195,7 @@ def _node(
         command += ['-p', f'{name}:={json.dumps(value, ensure_ascii=False)}']
     for source, target in (remap or {}).items():
         command += ['-r', f'{source}:={target}']
-    return subprocess.Popen(command, env=environment, start_new_session=True)
+    return subprocess.Popen(tied(command), env=environment, start_new_session=True)
 
 
 def _wait(processes: dict[str, 'subprocess.Popen[bytes]'], views: list[str]) -> None:

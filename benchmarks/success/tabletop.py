@@ -6,6 +6,7 @@ Train success heads on the simulated table, and measure whether they read the in
 
     simulate=".venv-sim/bin/hralign data simulate --world tabletop --no-humans --output"
     $simulate DATA --rounds 1 --split train
+    $simulate DATA --resume --rounds 2 --split calibration
     $simulate DATA --resume --rounds 1 --split validation test_seen test_instruction test_lab
     $simulate STILLS --rounds 0 --stills 12000
     hralign bundle add-fine --data DATA --output BUNDLE
@@ -24,18 +25,27 @@ from pathlib import Path
 from benchmarks.pages import kept, ROOT, write_results
 from benchmarks.success.recipes import Recipes
 from benchmarks.success.runs import finished, train
+from hralign_ros.calibration.calibrate import fit_maps
 from hralign_ros.calibration.scorer import Scorer
 from hralign_ros.evaluation.metrics.names import METRICS
 from hralign_ros.evaluation.report import Measured
+from hralign_ros.evaluation.success_deciders import CalibratedScorer
+from hralign_ros.evaluation.success_events import (
+    measure_alarms,
+    measure_cameras,
+    measure_delays,
+)
 from hralign_ros.evaluation.success_ticks import (
     attempts,
     fraction_over,
     measure_detection,
     measure_ends,
     ScoreRecording,
+    SEEN,
     SPLITS,
     time_alone,
     TIME_ONLY,
+    uncalibrated,
 )
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.resources import default_bundle
@@ -63,6 +73,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 }
 # Instructions beside the right one, at most.
 _OTHERS = 7
+_PRINTED = ('auroc', 'auroc_at_end', 'fpr_at_95_recall', 'instruction_accuracy',
+            'false_alarm_rate', 'missed_success_rate', 'early_success_rate')
 
 
 def other_instructions(recording: Recording) -> list[str]:
@@ -88,7 +100,7 @@ def measure_choice(
         return
 
     def right(head: Scorer, recording: Recording, others: Sequence[str]) -> bool:
-        seen = head.trace_of(recording)
+        seen = head.trace_of(recording).end
         own = head.score(seen).scores[-1]
         # The fallback task's prompts, as for any text that is no task.
         return bool(own > max(
@@ -112,33 +124,43 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument('--variant', nargs='+', default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument('--split', nargs='+', default=['validation', *SPLITS])
     parser.add_argument('--at-a-time', type=int, default=1)
+    parser.add_argument('--finished', action='store_true',
+                        help='train nothing; measure the runs that are finished')
     parser.add_argument('--output', type=Path, default=ROOT / 'results/tabletop.json')
     options = parser.parse_args(arguments)
     bundle = options.bundle
     recipes: Recipes = {name: (options.seeds, VARIANTS[name]) for name in options.variant}
-    train(options.runs, recipes, options.data, bundle, options.at_a_time, also=options.also)
+    if not options.finished:
+        train(options.runs, recipes, options.data, bundle, options.at_a_time, also=options.also)
     runs = finished(options.runs, recipes, bundle)
-    first = runs[options.variant[0]][0]
+    if not runs:
+        raise SystemExit(f'{options.runs}: no finished run of {", ".join(options.variant)}')
+    first = next(iter(runs.values()))[0]
     data, store = open_data(options.data, bundle, first.options, basis=first.basis)
     recordings = {split: some for split in options.split
                   if (some := load_recordings(data, store, [split]))}
     encoder = Encoder.load(bundle, provider='cpu')
-    heads = {name: [Scorer(run, encoder) for run in some] for name, some in runs.items()}
-
-    def scores(head: Scorer) -> ScoreRecording:
-        return lambda recording: head.score(head.trace_of(recording))
-
+    known, unknown = (load_recordings(data, store, [split])
+                      for split in ('calibration', 'validation'))
+    heads = {name: [CalibratedScorer(scorer, fit_maps(scorer, known, unknown))
+                    for scorer in (Scorer(run, encoder) for run in some)]
+             for name, some in runs.items()}
     variants: Mapping[str, Sequence[tuple[int, ScoreRecording]]] = {
-        **{name: [(one.run.options.seed, scores(one)) for one in some]
+        **{name: [(one.seed, uncalibrated(one)) for one in some]
            for name, some in heads.items()}, TIME_ONLY: [(0, time_alone)]}
     found = Measured()
     measure_detection(found, variants, recordings)
     measure_ends(found, variants, recordings)
-    for split, some in recordings.items():
-        for name, several in heads.items():
-            measure_choice(found, name, several, some, split)
+    for name, several in heads.items():
+        for split, some in recordings.items():
+            print(f'{name}, {split}: choice of instructions, decisions', flush=True)
+            measure_choice(found, name, [one.scorer for one in several], some, split)
+            measure_alarms(found, name, several, some, split)
+            measure_delays(found, name, several, some, split)
+        if SEEN in recordings:
+            measure_cameras(found, name, several[0], recordings[SEEN])
     for row in found.rows:
-        if row['metric'] in ('auroc', 'auroc_at_end', 'instruction_accuracy'):
+        if row['metric'] in _PRINTED:
             print(f"{row['split']:18s} {row['variant']:22s} {METRICS[row['metric']].label} "
                   f"{' '.join(map(str, row['conditions'].values()))}: {row['value']:.3f} "
                   f"[{row['low']}, {row['high']}], n {row['n']}")
@@ -147,9 +169,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write_results(options.output, {
         'rows': kept(found.rows), 'training': {
             name: {**{key: some[0].record['data'].get(key, 0) for key in (
-                'episodes', 'successes', 'stills', 'goals')}, 'steps': some[0].options.steps,
+                'episodes', 'successes', 'stills', 'goals')}, 'seeds': len(some),
+                   'steps': some[0].options.steps,
                    'seconds': round(some[0].record['seconds'])} for name, some in runs.items()},
-        'instructions': len(first.texts), 'seeds': options.seeds,
+        'instructions': len(first.texts),
         'commands': [' '.join(words)],
         'measured': datetime.now(timezone.utc).isoformat(timespec='seconds'),
         'load_average': [round(x, 2) for x in os.getloadavg()],

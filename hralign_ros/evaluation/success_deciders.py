@@ -84,10 +84,14 @@ class CalibratedScorer:
     def __init__(self, scorer: Scorer, found: Calibrated) -> None:
         self.scorer, self.found = scorer, found
         self.seed = scorer.run.options.seed
+        self._judged: dict[tuple[str, bool], Judged] = {}
 
     def __call__(self, recording: Recording) -> Judged:
-        """Judge a recording as it is, by its own instruction."""
-        return self.judge(self.scorer.score(self.scorer.trace_of(recording)))
+        """Judge a recording as it is, by its own instruction, once."""
+        key = recording.episode.episode_id, recording.human
+        if key not in self._judged:
+            self._judged[key] = self.judge(self.scorer.score(self.scorer.trace_of(recording)))
+        return self._judged[key]
 
     def judge(self, scored: Scored) -> Judged:
         """Apply the map, and the thresholds, of the views that took part in each tick."""

@@ -1,0 +1,74 @@
+# Copyright 2026 hralign_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Write the tables of docs/results/tabletop.md anew from results/tabletop.json.
+
+    python -m benchmarks.success.tabletop_tables
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.pages import find, number, rewrite, ROOT, table
+from hralign_ros.evaluation.success_ticks import ANY, SEEN, TIME_ONLY
+
+RESULTS = ROOT / 'results/tabletop.json'
+PAGE = ROOT / 'docs/results/tabletop.md'
+SPLITS = {
+    SEEN: 'seen instructions and labs', 'test_lab': 'held-out labs', 'test_view': 'held-out views',
+    'test_instruction': 'held-out instructions', 'test_object': 'held-out objects',
+    'test_relation': 'held-out relation', 'test_embodiment': 'held-out arms',
+    'validation': 'validation: held-out instructions'}
+# A metric and its conditions, by the title of the column.
+_DETECTION: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    'AUROC': ('auroc', {}), 'false positives at 95 % recall': ('fpr_at_95_recall', {}),
+    'AUROC at the end': ('auroc_at_end', {'cause': ANY}),
+    'language failures': ('auroc_at_end', {'cause': 'language'}),
+    'motion failures': ('auroc_at_end', {'cause': 'motion'}),
+    'right instruction of the scene': ('instruction_accuracy', {'gallery': 'same_scene'})}
+_DECISIONS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    'false alarms at 5 %': ('false_alarm_rate', {'alpha': 0.05}),
+    'decided too early': ('early_success_rate', {}),
+    'missed successes': ('missed_success_rate', {})}
+_ALL_VIEWS = 'all views'
+
+
+def tables(found: Mapping[str, Any]) -> dict[str, str]:
+    """Draw all tables of the page, by the name of their mark."""
+    rows, heads = found['rows'], list(found['training'])
+    splits = [split for split in SPLITS if find(rows, 'auroc', heads[0], split)]
+
+    def cells(name: str, split: str, columns: Mapping[str, tuple[str, Mapping[str, Any]]]) -> list[
+            str]:
+        some = [find(rows, metric, name, split, **conditions)
+                for metric, conditions in columns.values()]
+        return [number(row) + ('' if row is None or row['metric'] != 'instruction_accuracy'
+                               else f' ({row["chance"]:.3f})') for row in some]
+
+    def auroc(name: str, cameras: str) -> float | None:
+        row = find(rows, 'auroc', name, SEEN, cameras=cameras)
+        return None if row is None else float(row['value'])
+
+    cameras = dict.fromkeys(row['conditions']['cameras'] for row in rows
+                            if 'cameras' in row['conditions'])
+    lost = [[what, *(f'{here:.3f} ({whole - here:+.3f})' if (
+        here := auroc(name, what)) is not None and (whole := auroc(name, _ALL_VIEWS)) is not None
+        else '-' for name in heads)] for what in cameras]
+    return {
+        'facts': table(['head', 'seeds', 'attempts', 'stills', 'goals of stills', 'steps',
+                        'seconds of a run'], [
+            [name, str(some['seeds']), *(str(some[key]) for key in (
+                'episodes', 'stills', 'goals', 'steps', 'seconds'))]
+            for name, some in found['training'].items()]),
+        'detection': table(['split', 'head', *_DETECTION], [
+            [SPLITS[split], name, *cells(name, split, _DETECTION)]
+            for split in splits for name in (*heads, TIME_ONLY)]),
+        'decisions': table(['split', 'head', *_DECISIONS], [
+            [SPLITS[split], name, *cells(name, split, _DECISIONS)]
+            for split in splits for name in heads]),
+        'cameras': table(['cameras', *heads], lost)}
+
+
+if __name__ == '__main__':
+    rewrite(PAGE, RESULTS, tables)

@@ -47,7 +47,11 @@ class Trace:
 
     @property
     def end(self) -> 'Trace':
-        """Give the last tick alone: a grounded head looks at every tick for every instruction."""
+        """
+        Give the last tick alone: a grounded head looks at every tick for every instruction.
+
+        Its recording stays whole, and with it stamps and labels: only scores and risks fit it.
+        """
         return Trace(self.recording, self.video[-1:], self.progress[-1:], self.failed[-1:],
                      self.ood_score[-1:], self.live[-1:],
                      None if self.ends is None else self.ends[-1:])
@@ -101,7 +105,7 @@ def _ends(rows: NDArray[np.int64]) -> NDArray[np.int64]:
 @torch.no_grad()
 def raw_scores(head: SuccessHead, trace_: Trace, text: Floats, mode_mask: Floats) -> Floats:
     """
-    Score every tick of an episode for an instruction.
+    Score every tick of an episode for an instruction, as `SuccessHead.forward` does.
 
     :param text: float32 [1 + K, D], as the bundle's text encoder gives it.
     :param mode_mask: float32 [K].
@@ -111,8 +115,10 @@ def raw_scores(head: SuccessHead, trace_: Trace, text: Floats, mode_mask: Floats
     mask = torch.from_numpy(mode_mask).to(similarity.device)
     scores = np.asarray(head.scores(similarity, mask).cpu().numpy(), np.float32)
     fine, ends = trace_.recording.features.fine, trace_.ends
-    if head.grounding is None or fine is None or ends is None:
+    if head.grounding is None or ends is None:
         return scores
+    # Without them the score would be another one than the node's.
+    assert fine is not None, 'features of a bundle with fine tokens'
     there = np.flatnonzero(ends[:, 1] >= 0)
     wanted = torch.from_numpy(text[:1]).to(similarity.device)
     for rows in np.array_split(there, max(1, -(-len(there) // _BLOCK))):

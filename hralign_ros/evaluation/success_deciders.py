@@ -79,7 +79,12 @@ def decided_on(
 
 
 class CalibratedScorer:
-    """A scorer with its calibration maps: probabilities of ticks, by the views of each."""
+    """
+    A scorer with its calibration maps: probabilities of ticks, by the views of each.
+
+    It remembers recordings by the names of their episodes, as the scorer does: `judge` is for
+    those that were changed.
+    """
 
     def __init__(self, scorer: Scorer, found: Calibrated) -> None:
         self.scorer, self.found = scorer, found

@@ -138,8 +138,8 @@ def add_fine(
     :param channels: R, at most.
     :param command: how a person repeats this, for the manifest and the card.
     :returns: the manifest as written. A signature is not taken over.
-    :raises BundleError: no bundle, one that has fine tokens, a network that has no such map, or
-        `output` is a folder of something else.
+    :raises BundleError: no bundle, one that has fine tokens or whose last view is not the
+        reference, a network that has no such map, or `output` is a folder of something else.
     :raises DataError: no episode to fit a basis to.
     :raises FileNotFoundError: the bundle has smaller visual graphs, and the demo episode, on
         which these are measured, is not there.
@@ -151,6 +151,11 @@ def add_fine(
         raise BundleError(
             f'{source} has fine tokens already: {manifest.fine.rows} x {manifest.fine.columns} of '
             f'{manifest.fine.channels} numbers; start from the bundle without')
+    if manifest.views[-1] != manifest.reference_view:
+        raise BundleError(
+            f'{source}: its reference view is {manifest.reference_view}, and fine tokens are of '
+            f'the last one of its views, {", ".join(manifest.views)}; export a bundle in which '
+            'the reference view is the last')
     encoder = Encoder.load(source, provider='cpu', threads=1, parts=('mean',))
     visual = onnx.load_from_string(graphs['visual.onnx'])
     stage = find_stage(visual, manifest.tokens)

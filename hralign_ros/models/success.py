@@ -43,7 +43,8 @@ class SuccessHead(nn.Module):
     The score of a clip is s(text) - log sum over k of exp s(text with prompt k), s being a cosine
     times a learned scale: the log-odds of the softmax over the plain text and the prompts. A
     grounding's score is added, wherever the last view takes part: what a clip is about comes from
-    the one, which thing it was done to from the other.
+    the one, which thing it was done to from the other. Training makes log-odds of each by itself.
+    The sum counts twice what both have seen: it is log-odds only once it is calibrated.
 
     :param views: V.
     :param channels: C of the tokens.

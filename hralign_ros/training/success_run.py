@@ -333,17 +333,19 @@ def load_success_run(folder: Path) -> SuccessRun:
     try:
         options = SuccessOptions(**record['options'])
         tensors = load_file(Path(folder) / HEAD)
-    except (KeyError, TypeError, OSError, SafetensorError) as error:
-        raise TrainingError(f'{folder}: a run of another version of this package, or a damaged '
-                            f'one ({error}); train again') from error
-    state = {k.removeprefix('head.'): v for k, v in tensors.items() if k.startswith('head.')}
-    views, channels = state['ood_mean'].shape
-    head = SuccessHead(
-        views, channels, state['place'].shape[0], state['video.weight'].shape[0],
-        size=state['basis_matrix'].shape[1], newest='newest.weight' in state,
-        grounding=_grounding(TokenSpec(**record['fine']) if record.get('fine') else None,
-                             state['video.weight'].shape[0]))
-    head.load_state_dict(state)
+        state = {k.removeprefix('head.'): v for k, v in tensors.items() if k.startswith('head.')}
+        views, channels = state['ood_mean'].shape
+        head = SuccessHead(
+            views, channels, state['place'].shape[0], state['video.weight'].shape[0],
+            size=state['basis_matrix'].shape[1], newest='newest.weight' in state,
+            grounding=_grounding(TokenSpec(**record['fine']) if record.get('fine') else None,
+                                 state['video.weight'].shape[0]))
+        head.load_state_dict(state)
+    # What torch raises of weights that do not fit names all of them, a line each.
+    except (KeyError, TypeError, OSError, SafetensorError, RuntimeError) as error:
+        raise TrainingError(
+            f'{folder}: a run of another version of this package, or a damaged one '
+            f'({" ".join(str(error).split())[:200]}); train again') from error
     head.eval()
     prompts = {k.removeprefix('prompts.'): v.numpy() for k, v in tensors.items()
                if k.startswith('prompts.')}

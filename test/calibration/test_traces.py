@@ -3,6 +3,8 @@
 
 """Scores of whole episodes: those that the exported graph gives in the node, tick by tick."""
 
+from dataclasses import replace
+
 from hralign_ros.calibration.traces import raw_scores, trace
 from hralign_ros.data.token_features import EpisodeFeatures
 from hralign_ros.evaluation.success_events import perturbed, reversed_recording, stuck
@@ -101,6 +103,19 @@ def test_scores_of_a_grounded_head_are_those_of_its_graph(head, graph, views, de
     plain = raw_scores(head, seen.__class__(**{**vars(seen), 'ends': None}), text,
                        np.ones(MODES, np.float32))
     assert (np.abs(plain - offline) > 1e-4).any() == takes_part
+
+
+def test_features_without_fine_tokens(head):
+    """
+    A grounded head was scored without a word by its vector alone, where features had none.
+
+    Thresholds would have been of another score than the node's.
+    """
+    _, recording = episode_of(head, 6)
+    seen = trace(head, replace(
+        recording, features=replace(recording.features, fine=None)), CLIP)
+    with pytest.raises(AssertionError, match='fine tokens'):
+        raw_scores(head, seen, np.eye(1 + MODES, D, dtype=np.float32), np.ones(MODES, np.float32))
 
 
 def test_many_ticks(head, monkeypatch):

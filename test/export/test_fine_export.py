@@ -288,6 +288,19 @@ def test_what_cannot_be_done(plain, recordings, tmp_path, capsys):
         fine_tokens.add_fine(plain, lost, tmp_path / 'again', command='x', report=str)
 
 
+def test_a_reference_view_that_is_not_the_last(recordings, variant, tmp_path, capsys):
+    """
+    Such a bundle ended in a traceback, once all episodes were encoded and the basis was fitted.
+
+    Fine tokens are of the last view: the manifest of what was made refused it, and nobody earlier.
+    """
+    source = variant(robot_bundle(), change=lambda d: d.update(reference_view='wrist'))
+    assert add_fine(source, recordings, tmp_path / 'made') == 1
+    said = capsys.readouterr().err
+    assert 'reference view is wrist' in said and 'last one of its views' in said
+    assert not (tmp_path / 'made').exists()
+
+
 def test_in_place(plain, recordings):
     """Guards a bundle that is its own output."""
     assert add_fine(plain, recordings, plain) == 0

@@ -3,24 +3,36 @@
 
 """The objective of a grounded head: it finds what is named, and learns on any number of ranks."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from hralign_ros.data.manifest import DataError
+from hralign_ros.models.grounding import Grounding
+from hralign_ros.models.success import SuccessHead
 from hralign_ros.training.checkpoints import TrainingError
 from hralign_ros.training.distributed import Ranks
 from hralign_ros.training.loop import train
+from hralign_ros.training.run_folder import write_record
 from hralign_ros.training.success_options import SuccessOptions
+from hralign_ros.training.success_run import HEAD, load_success_run
 from hralign_ros.training.success_scenes import Stills
 import numpy as np
 import pytest
+from safetensors.torch import save_file
 from support.tiny_success import (
+    C,
     COLOURS,
+    D,
+    FINE_R,
+    GRID,
     make_grounding,
     make_objective,
     make_recordings,
     make_scene,
     make_stills,
+    N,
     OPTIONS,
+    R,
+    V,
     with_fine,
 )
 import torch
@@ -134,6 +146,26 @@ def test_settings_need_a_split_file():
     for change in ({'texts_per_still': 1}, {'stills_per_step': 0}, {'pointing': -1.0}):
         with pytest.raises(TrainingError, match=next(iter(change))):
             replace(SMALL, **change)
+
+
+def test_a_run_that_lacks_what_its_head_has(tmp_path):
+    """
+    A run.json without the grid of fine tokens, or with another one, ended in torch's traceback.
+
+    It is of another version then, or damaged, and is refused as such.
+    """
+    head = SuccessHead(V, C, N, D, size=R, grounding=Grounding(GRID, GRID, FINE_R, D))
+    save_file({f'head.{name}': value.contiguous() for name, value in head.state_dict().items()},
+              tmp_path / HEAD)
+    fine = {'rows': GRID, 'columns': GRID, 'channels': FINE_R}
+    record = {'options': asdict(SMALL), 'texts': {}, 'fine': fine}
+    write_record(tmp_path, record)
+    assert load_success_run(tmp_path).head.grounding is not None
+    for other in (None, {**fine, 'rows': 2}, {'rows': GRID}):
+        write_record(tmp_path, {**record, 'fine': other})
+        with pytest.raises(TrainingError, match='another version.*train again') as caught:
+            load_success_run(tmp_path)
+        assert '\n' not in str(caught.value) and len(str(caught.value)) < 400
 
 
 def test_a_head_without_is_as_before():

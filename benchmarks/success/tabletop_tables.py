@@ -59,14 +59,14 @@ def tables(found: Mapping[str, Any]) -> dict[str, str]:
         'facts': table(['head', 'seeds', 'attempts', 'stills', 'goals of stills', 'steps',
                         'seconds of a run'], [
             [name, str(some['seeds']), *(str(some[key]) for key in (
-                'episodes', 'stills', 'goals', 'steps', 'seconds'))]
+                'attempts', 'stills', 'goals', 'steps', 'seconds'))]
             for name, some in found['training'].items()]),
         'detection': table(['split', 'head', *_DETECTION], [
             [SPLITS[split], name, *cells(name, split, _DETECTION)]
             for split in splits for name in (*heads, TIME_ONLY)]),
         'decisions': table(['split', 'head', *_DECISIONS], [
             [SPLITS[split], name, *cells(name, split, _DECISIONS)]
-            for split in splits for name in heads]),
+            for split in splits if split != 'validation' for name in heads]),
         'cameras': table(['cameras', *heads], lost)}
 
 

@@ -46,7 +46,12 @@ from hralign_ros.training.success_clips import (
 )
 from hralign_ros.training.success_objective import SuccessObjective
 from hralign_ros.training.success_options import SuccessOptions
-from hralign_ros.training.success_scenes import load_stills, Stills
+from hralign_ros.training.success_scenes import (
+    load_stills,
+    require_some,
+    Stills,
+    told_stills,
+)
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
@@ -178,6 +183,8 @@ def train_success(
             f'{bundle}: its preprocessing does not show whole images (fit: {in_brief(fit)}), and '
             'things.parquet says where things are in those; train without pointing (--pointing '
             '0), or take a backbone whose fit is squash')
+    if options.grounded:
+        _check_stills((data, *also), verified.manifest, options)
     episodes, features = open_data(
         data, bundle, options, workers=workers, store=store, report=report)
     sets = [(episodes, features)]
@@ -252,6 +259,21 @@ def train_success(
         task: value.numpy() for task, value in vectors.items()}, texts, record)
 
 
+def _check_stills(
+    folders: Sequence[Path], manifest: Manifest, options: SuccessOptions,
+) -> None:
+    """
+    Look for stills and their files before anything is encoded.
+
+    :raises DataError: there are none, or what they speak of is not known.
+    """
+    assert manifest.fine is not None
+    rules = read_splits(Path(options.split_file))
+    require_some([still for folder in folders for still in told_stills(
+        chosen_data(read_manifest(folder, series=False), options), manifest.reference_view,
+        manifest.fine, rules)[0]])
+
+
 def _stills(
     sets: Sequence[tuple[DataSet, TokenFeatures]], manifest: Manifest, options: SuccessOptions,
     report: Report,
@@ -268,7 +290,7 @@ def _stills(
     stills = Stills(tuple(still for one in found for still in one.stills),
                     {goal: texts for one in found for goal, texts in one.texts.items()},
                     {text: vector for one in found for text, vector in one.vectors.items()})
-    stills.require()
+    require_some(stills.stills)
     return stills
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from hralign_ros.data.features import write_file
 from hralign_ros.data.instructions import NOT_SO, read_instructions, Said, SO, STILL
-from hralign_ros.data.manifest import DataError, DataSet, slug
+from hralign_ros.data.manifest import DataError, DataSet, Episode, slug
 from hralign_ros.data.splits import Splits
 from hralign_ros.data.things import Places, read_things
 from hralign_ros.data.token_features import TokenFeatures
@@ -71,17 +71,6 @@ class Stills:
     texts: Mapping[str, tuple[str, ...]]
     vectors: Mapping[str, Floats]
 
-    def require(self) -> None:
-        """
-        Refuse to go on without any.
-
-        :raises DataError: there are none.
-        """
-        if not self.stills:
-            raise DataError(
-                'a grounded head learns from stills, and there is none to train on; `hralign data '
-                'simulate --world tabletop --stills 8000` makes them')
-
     @property
     def mean(self) -> Floats:
         """Give the mean over all texts: float32 [D]."""
@@ -107,28 +96,52 @@ class StillBatch(Batch):
     cells: Tensor
 
 
-def load_stills(
-    data: DataSet, features: TokenFeatures, view: str, grid: TokenSpec, rules: Splits,
-    encoder: SentenceFeatures, *, report: Report = print,
-) -> Stills:
+def require_some(stills: Sequence[object]) -> None:
     """
-    Load the stills of a data set's training split.
+    Refuse to go on without any still.
+
+    :raises DataError: there is none.
+    """
+    if not stills:
+        raise DataError(
+            'a grounded head learns from stills, and there is none to train on; `hralign data '
+            'simulate --world tabletop --stills 8000` makes them')
+
+
+@dataclass(frozen=True, eq=False)
+class ToldStill:
+    """
+    What a data set tells of one of its stills, before anything is seen of it.
+
+    :param goals, so, cells: as of Still.
+    """
+
+    episode: Episode
+    goals: tuple[str, ...]
+    so: NDArray[np.bool_]
+    cells: NDArray[np.int64]
+
+
+def told_stills(
+    data: DataSet, view: str, grid: TokenSpec, rules: Splits,
+) -> tuple[list[ToldStill], Mapping[str, Said]]:
+    """
+    Read what the stills of the training split tell, and the words that they use.
 
     What the split file holds out is left out of what is so and what is not; a still that the view
     was not recorded of, altogether.
 
     :param view: that fine tokens are of.
     :param grid: of fine tokens.
-    :param encoder: of texts.
     :raises DataError: things.parquet or instructions.json is missing, or speaks of other things.
     """
     chosen = [e for e in data.episodes if STILL in e.tags and e.split == 'train'
-              and not e.discarded and features.has(e)]
+              and not e.discarded and view in e.robot_videos]
     if not chosen:
-        return Stills((), {}, {})
+        return [], {}
     said, places = read_instructions(data.folder), read_things(data.folder)
     free = {text: not rules.of_task(slug(text)) for text in said}
-    stills = []
+    found = []
     for episode in chosen:
         goals, so = told(episode.tags)
         try:
@@ -140,11 +153,32 @@ def load_stills(
                 f'{data.folder}: {episode.episode_id} speaks of {error}, of which '
                 'instructions.json or things.parquet does not know; complete the set by the '
                 'command that made it (--resume)') from error
-        fine = features.load(episode).fine if view in episode.robot_videos else None
-        if kept and fine is not None:
+        if kept:
+            found.append(ToldStill(episode, tuple(goals[row] for row in kept), so[kept],
+                                   np.array(cells, np.int64)))
+    return found, said
+
+
+def load_stills(
+    data: DataSet, features: TokenFeatures, view: str, grid: TokenSpec, rules: Splits,
+    encoder: SentenceFeatures, *, report: Report = print,
+) -> Stills:
+    """
+    Load the stills of a data set's training split.
+
+    :param view, grid, rules: as of `told_stills`.
+    :param encoder: of texts.
+    :raises DataError: as `told_stills` does.
+    """
+    some, said = told_stills(data, view, grid, rules)
+    stills = []
+    for one in some:
+        fine = features.load(one.episode).fine if features.has(one.episode) else None
+        if fine is not None:
             stills.append(Still(
-                episode.episode_id, fine[[0, -1]], tuple(goals[row] for row in kept), so[kept],
-                np.array(cells, np.int64)))
+                one.episode.episode_id, fine[[0, -1]], one.goals, one.so, one.cells))
+    if not stills:
+        return Stills((), {}, {})
     texts = {goal: (goal, *said[goal].paraphrases)
              for goal in sorted({goal for still in stills for goal in still.goals})}
     every = sorted({text for some in texts.values() for text in some})
@@ -209,7 +243,7 @@ class StillBatches:
     """
 
     def __init__(self, stills: Stills, options: SuccessOptions) -> None:
-        stills.require()
+        require_some(stills.stills)
         self.stills, self.options = stills, options
         self.size = options.stills_per_step
         self._dim = len(next(iter(stills.vectors.values())))

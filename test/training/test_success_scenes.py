@@ -18,6 +18,7 @@ from hralign_ros.training.success_options import SuccessOptions
 from hralign_ros.training.success_scenes import (
     cells_of,
     load_stills,
+    require_some,
     Still,
     StillBatches,
     Stills,
@@ -170,7 +171,7 @@ def test_no_stills_need_no_files(tmp_path):
     found = load(data_set(tmp_path, [episode('attempt')], things=False, said={}))
     assert found.stills == ()
     with pytest.raises(DataError, match='there is none to train on'):
-        found.require()
+        require_some(found.stills)
 
 
 @pytest.mark.parametrize(('change', 'said'), [

@@ -48,6 +48,9 @@ class Graphs:
         self._embed = {**self._clip, 'mask': newest, 'task': features.features[0]}
         self._success = {**self._clip, 'age': age * np.float32(manifest.clip.period_s),
                          'text': features.features, 'mode_mask': features.task.mode_mask}
+        # A grounded head's first and newest frame of the reference view, which is the last one.
+        if manifest.success is not None and manifest.success.grounded and manifest.fine:
+            self._success['fine'] = np.zeros((2, *manifest.fine.shape), np.float32)
         self._pixels = np.zeros((len(self.views), 3, side, side), np.float32)
         self._count = 0
 
@@ -60,8 +63,10 @@ class Graphs:
         spent = [0] * len(STAGES)
         run = self._run
         for row, image in enumerate(images):
-            self._pixels[row] = run(spent, 0, {'image': image[None]})[0]
-        tokens = run(spent, 1, {'pixels': self._pixels})
+            self._pixels[row] = run(spent, 0, {'image': image[None]})[0][0]
+        tokens, *fine = run(spent, 1, {'pixels': self._pixels})
+        if fine and 'fine' in self._success:
+            self._success['fine'][1] = fine[0][-1]
         self._clip['tokens'][:, self._count % self._clip['tokens'].shape[1]] = tokens
         self._count += 1
         run(spent, 2, {'tokens': tokens})
@@ -69,12 +74,14 @@ class Graphs:
         run(spent, 4, self._success)
         return spent
 
-    def _run(self, spent: list[int], stage: int, feed: dict[str, np.ndarray]) -> np.ndarray:
+    def _run(
+        self, spent: list[int], stage: int, feed: dict[str, np.ndarray],
+    ) -> list[np.ndarray]:
         session = self._sessions[STAGES[stage]]
         start = time.perf_counter_ns()
         outputs = session.run(None, feed)
         spent[stage] += time.perf_counter_ns() - start
-        return outputs[0]
+        return list(outputs)
 
 
 def main() -> int:

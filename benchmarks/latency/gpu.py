@@ -56,11 +56,11 @@ def main() -> int:
                 options.bundle, provider=options.provider, precision=precision, parts=PARTS,
                 require_gpu=options.provider == 'cuda', cuda_graph=recorded), precision)
     samples = sample_images()
-    wanted, times = _play(cpu, samples, 20)[0], {name: [] for name in variants}
+    wanted, times = play(cpu, samples, 20)[0], {name: [] for name in variants}
     cosines: dict[str, float] = {}
     for _ in range(options.rounds):
         for name, (encoder, precision) in variants.items():
-            found, spent = _play(encoder, samples, options.ticks)
+            found, spent = play(encoder, samples, options.ticks)
             times[name].append(spent[len(spent) // 5:])
             cosines[name] = min(cosines.get(name, 1.0), float(
                 (wanted[:len(found)] * found[:len(wanted)]).sum(-1).min()))
@@ -85,7 +85,7 @@ def main() -> int:
     return 0
 
 
-def _play(
+def play(
     encoder: Encoder, samples: list[np.ndarray], count: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Play samples at 30 Hz of their own clock; return `task` [n, V, C] and milliseconds."""

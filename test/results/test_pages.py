@@ -10,6 +10,7 @@ from benchmarks.pages import filled, ROOT
 from benchmarks.policy import closed_loop
 from benchmarks.robustness import reliability
 from benchmarks.success import tables as success
+from benchmarks.success import tabletop_tables as tabletop
 from fuzz import tables as fuzz
 import pytest
 
@@ -21,6 +22,7 @@ def _result(name):
 @pytest.mark.parametrize(('module', 'results', 'again'), [
     (encoder, ('hralign',), 'python -m benchmarks.encoder.tables'),
     (success, ('success',), 'python -m benchmarks.success.tables'),
+    (tabletop, ('tabletop',), 'python -m benchmarks.success.tabletop_tables'),
     (closed_loop, ('closed_loop',), 'python -m benchmarks.policy.closed_loop WORK --only-tables'),
     (reliability, ('faults', 'soak'), 'python -m benchmarks.robustness.reliability'),
     (fuzz, ('fuzz',), 'make fuzz'),

@@ -63,7 +63,7 @@ def accomplished(goal: Goal, state: State, before: bool = False) -> bool:
         way = np.array(WAYS[goal.relation])
         along = float(moved[:2] @ way)
         there = along > PUSHED_M - slack and float(
-            np.linalg.norm(moved[:2] - along * way)) < 0.5 * along and abs(moved[2]) < 0.015
+            np.linalg.norm(moved[:2] - along * way)) < 0.5 * along and abs(float(moved[2])) < 0.015
         return there and (before or state.speed(it.name) < _REST)
     place = things()[goal.place]
     if goal.family == 'beside':

@@ -4,11 +4,14 @@
 """The catalogue of the table, its instructions, scenes and plan; none needs a simulator."""
 
 from collections import Counter
+import json
 import re
+from types import SimpleNamespace
 
 from hralign_ros.data.manifest import DataError
 from hralign_ros.data.splits import SPLITS
 from hralign_ros.simulation.tabletop_conduct import kind_of, kinds_of
+from hralign_ros.simulation.tabletop_goals import accomplished
 from hralign_ros.simulation.tabletop_objects import CARRIED, kinds, things, those_that
 from hralign_ros.simulation.tabletop_plan import (
     first_instructions,
@@ -232,3 +235,18 @@ def test_the_words_of_every_mistake_are_known():
         for some in mistakes(instruction.goal, scene).values():
             for goal in some:
                 assert known[goal.texts[0]] == goal
+
+
+@pytest.mark.parametrize('at', [(0.0, 0.0, 0.0), (0.0, 0.1, 0.0), (0.0, 0.1, 0.05),
+                                (0.0, -0.1, 0.05), (0.1, 0.1, 0.0)])
+@pytest.mark.parametrize('before', [False, True])
+def test_labels_can_be_written(at, before):
+    """
+    Guards a set that ends half way: a thing that was pushed far enough and tilted up.
+
+    Its label was a bool of numpy, which JSON does not know, and the whole command ended with it.
+    """
+    state = SimpleNamespace(centre=lambda name: np.array(at), start=lambda name: np.zeros(3),
+                            speed=lambda name: 0.0, touch=lambda one, other: False)
+    for goal in (i.goal for i in instructions() if i.goal.family == 'push'):
+        json.dumps(accomplished(goal, state, before))

@@ -4,7 +4,7 @@
 """The runs that measure.py measures: train what is missing, refuse what is stale."""
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 import sys
 
@@ -68,6 +68,8 @@ def _check(folder: Path, settings: Sequence[str]) -> None:
     """Refuse a finished run that is not what the recipe says today: a recipe may have changed."""
     words = [*_words(folder, settings), '--data', '']
     wanted = changed(SuccessOptions(), vars(make_parser().parse_args(words)))
+    # A run's folder has paths as text.
+    wanted = replace(wanted, split_file=str(wanted.split_file))
     found = load_success_run(folder).options
     if found != wanted:
         differ = [f'{f.name} {getattr(found, f.name)} instead of {getattr(wanted, f.name)}'

@@ -61,15 +61,17 @@ _SPLITS = f'--split-file={ROOT / "config/splits_tabletop.yaml"}'
 _WIDE = (_SPLITS, '--tasks-per-step=32', '--clips-per-task=4')
 _ALL = ('--all-texts', '--video-text=1')
 _HINDSIGHT = (*_WIDE, *_ALL, '--hindsight=1')
-# Its batch is half stills, so that it has fewer attempts.
-_GROUNDED = (_SPLITS, '--grounded', '--tasks-per-step=16', '--clips-per-task=2', *_ALL,
-             '--hindsight=1', '--noise=0.25', '--steps=1500', '--prompt-every=10')
+# A grounded head's batch is half stills, so that it has fewer attempts.
+_SMALL = (_SPLITS, '--tasks-per-step=16', '--clips-per-task=2', *_ALL, '--hindsight=1',
+          '--noise=0.25', '--steps=1500', '--prompt-every=10')
+_GROUNDED = (*_SMALL, '--grounded')
 GROUNDED = 'grounded'
 VARIANTS: dict[str, tuple[str, ...]] = {
     'texts of the batch': _WIDE,
     'all texts': (*_WIDE, *_ALL),
     'all texts, hindsight': _HINDSIGHT,
     GROUNDED: _GROUNDED,
+    'the same, not grounded': _SMALL,
     'grounded, without pointing': (*_GROUNDED, '--pointing=0'),
     'grounded, without attempts': (*_GROUNDED, '--grounding=0'),
 }

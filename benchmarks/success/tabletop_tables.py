@@ -2,19 +2,22 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-Write the tables of docs/results/tabletop.md anew from results/tabletop.json.
+Write the tables of docs/results/tabletop.md, and its picture, anew from results/tabletop.json.
 
     python -m benchmarks.success.tabletop_tables
 """
 
 from collections.abc import Mapping
+import json
 from typing import Any
 
 from benchmarks.pages import find, number, rewrite, ROOT, table
+from hralign_ros.evaluation.figures import bar_chart
 from hralign_ros.evaluation.success_ticks import ANY, SEEN, TIME_ONLY
 
 RESULTS = ROOT / 'results/tabletop.json'
 PAGE = ROOT / 'docs/results/tabletop.md'
+PICTURE = ROOT / 'docs/images/tabletop.png'
 SPLITS = {
     SEEN: 'seen instructions and labs', 'test_lab': 'held-out labs', 'test_view': 'held-out views',
     'test_instruction': 'held-out instructions', 'test_object': 'held-out objects',
@@ -70,5 +73,15 @@ def tables(found: Mapping[str, Any]) -> dict[str, str]:
         'cameras': table(['cameras', *heads], lost)}
 
 
+def picture(found: Mapping[str, Any]) -> bytes:
+    """Draw AUROC at the end of attempts, by split: PNG."""
+    return bar_chart([
+        {**row, 'split': SPLITS[row['split']], 'control': row['variant'] == TIME_ONLY}
+        for split in SPLITS for row in found['rows'] if row['split'] == split and (
+            row['metric'], row['conditions']) == _DETECTION['AUROC at the end']],
+        title='AUROC at the end of attempts')
+
+
 if __name__ == '__main__':
     rewrite(PAGE, RESULTS, tables)
+    PICTURE.write_bytes(picture(json.loads(RESULTS.read_text('utf-8'))))

@@ -25,6 +25,7 @@ from pathlib import Path
 from benchmarks.pages import kept, ROOT, write_results
 from benchmarks.success.recipes import Recipes
 from benchmarks.success.runs import finished, train
+from benchmarks.success.tabletop_tables import headline
 from hralign_ros.calibration.calibrate import fit_maps
 from hralign_ros.calibration.scorer import Scorer
 from hralign_ros.data.instructions import STILL
@@ -175,8 +176,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                   f"[{row['low']}, {row['high']}], n {row['n']}")
     words = ['python -m benchmarks.success.tabletop --data DATA --also STILLS --bundle BUNDLE',
              f'--runs RUNS --seeds {options.seeds}']
+    rows = kept(found.rows)
     write_results(options.output, {
-        'rows': kept(found.rows), 'training': {
+        **headline(rows, next(iter(runs))), 'rows': rows, 'training': {
             # Other heads take stills for attempts.
             name: {'attempts': (record := some[0].record)['data']['episodes'] - (
                 0 if some[0].options.grounded else stills), 'stills': stills,

@@ -175,7 +175,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                   f"{' '.join(map(str, row['conditions'].values()))}: {row['value']:.3f} "
                   f"[{row['low']}, {row['high']}], n {row['n']}")
     words = ['python -m benchmarks.success.tabletop --data DATA --also STILLS --bundle BUNDLE',
-             f'--runs RUNS --seeds {options.seeds}']
+             f'--runs RUNS --seeds {options.seeds} --variant',
+             *(f'"{name}"' for name in options.variant), *(['--finished'] * options.finished)]
     rows = kept(found.rows)
     write_results(options.output, {
         **headline(rows, next(iter(runs))), 'rows': rows, 'training': {

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 
-from hralign_ros.calibration.traces import mode_probabilities, raw_scores, Trace, trace
+from hralign_ros.calibration.traces import judge, mode_probabilities, Trace, trace
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.tasks import FALLBACK
 from hralign_ros.training.success_clips import Recording
@@ -28,7 +28,8 @@ class Scored:
     :param task_id: of the instruction.
     :param scores: raw, float64 [F].
     :param done: bool [F], whether that instruction is accomplished.
-    :param risks: float64 [F, K], the probability of having failed in each mode.
+    :param risks: float64 [F, K], the probability of having failed in each mode; [F, 1] of a head
+        without failure prompts.
     """
 
     trace: Trace
@@ -103,11 +104,12 @@ class Scorer:
         episode = seen.recording.episode
         task_id, name = instruction or (episode.task_id, self._name(seen.recording))
         text = self.features(task_id, name)
-        scores = raw_scores(self._head, seen, text, self.mode_mask)
-        modes = mode_probabilities(self._head, seen, text, self.mode_mask)
+        scores, failed = judge(self._head, seen, text, self.mode_mask)
+        modes = mode_probabilities(self._head, seen, text, self.mode_mask) \
+            if self.run.options.use_prompts else np.ones((len(scores), 1), np.float32)
         return Scored(seen, task_id, scores.astype(np.float64),
                       seen.recording.done & (instruction is None),
-                      modes.astype(np.float64) * seen.failed[:, None])
+                      modes.astype(np.float64) * failed[:, None])
 
     def modes(self, seen: Trace) -> Floats:
         """Return the probability of each mode, given failure, at every tick: [F, K]."""

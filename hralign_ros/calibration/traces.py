@@ -25,7 +25,7 @@ class Trace:
 
     :param video: float32 [F, D], to be compared with any text.
     :param progress: float32 [F], 0 to 1.
-    :param failed: float32 [F], 0 to 1.
+    :param failed: float32 [F], 0 to 1, whatever was asked for; see `judge`.
     :param ood_score: float32 [F].
     :param live: bool [F, V], views that took part.
     :param ends: int64 [F, 2], rows of the last view's first frame in the episode and of its
@@ -103,31 +103,35 @@ def _ends(rows: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 @torch.no_grad()
-def raw_scores(head: SuccessHead, trace_: Trace, text: Floats, mode_mask: Floats) -> Floats:
+def judge(
+    head: SuccessHead, trace_: Trace, text: Floats, mode_mask: Floats,
+) -> tuple[Floats, Floats]:
     """
-    Score every tick of an episode for an instruction, as `SuccessHead.forward` does.
+    Judge every tick of an episode for an instruction, as `SuccessHead.forward` does.
 
     :param text: float32 [1 + K, D], as the bundle's text encoder gives it.
     :param mode_mask: float32 [K].
-    :returns: float32 [F].
+    :returns: raw scores float32 [F]; probability of having failed float32 [F].
     """
     similarity = torch.from_numpy(trace_.video @ text.T).to(head.scale.device) * head.scale
     mask = torch.from_numpy(mode_mask).to(similarity.device)
     scores = np.asarray(head.scores(similarity, mask).cpu().numpy(), np.float32)
     fine, ends = trace_.recording.features.fine, trace_.ends
     if head.grounding is None or ends is None:
-        return scores
+        return scores, trace_.failed
     # Without them the score would be another one than the node's.
+    failed = trace_.failed.copy()
     assert fine is not None, 'features of a bundle with fine tokens'
     there = np.flatnonzero(ends[:, 1] >= 0)
     wanted = torch.from_numpy(text[:1]).to(similarity.device)
     for rows in np.array_split(there, max(1, -(-len(there) // _BLOCK))):
         if len(rows):
             clips = torch.from_numpy(fine[ends[rows]].astype(np.float32))
-            judged = head.grounding(
+            found = head.grounding(
                 clips.to(similarity.device), wanted.expand(len(rows), 1, -1))
-            scores[rows] += judged.scores[:, 0].cpu().numpy()
-    return scores
+            scores[rows] += found.scores[:, 0].cpu().numpy()
+            failed[rows] = torch.sigmoid(found.failed[:, 0]).cpu().numpy()
+    return scores, failed
 
 
 @torch.no_grad()

@@ -18,15 +18,17 @@ _TEXT = 3.0
 
 
 @dataclass(frozen=True)
-class Judged:
+class Found:
     """
     What was found for each text.
 
     :param scores: [B, U], log-odds that it is so.
+    :param failed: [B, U], log-odds that an attempt at it has failed by now.
     :param looks: [B, U, LOOKED_FOR, M], logits over the fine tokens of where it is.
     """
 
     scores: Tensor
+    failed: Tensor
     looks: Tensor
 
 
@@ -38,7 +40,8 @@ class Grounding(nn.Module):
     asks in two ways. A few queries attend to all places (a transformer decoder), as a detector's
     do. And three pointers say where its thing is now, where it was, and where its place is: a
     softmax over all places, trained with the true ones, whose mean is a point (spatial softmax).
-    Points, what stands there, queries and text together make the score.
+    Points, what stands there, queries and text together make the score. They also tell whether an
+    attempt has failed: the thing is elsewhere, or another one is where it should be.
 
     :param rows: of the map of fine tokens.
     :param channels: R, of each.
@@ -73,7 +76,7 @@ class Grounding(nn.Module):
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width // 2)
         size = queries * width + text_dim + LOOKED_FOR * (width // 2) + 2 * (LOOKED_FOR + 2)
-        self.score = nn.Sequential(nn.Linear(size, width), nn.ReLU(), nn.Linear(width, 1))
+        self.score = nn.Sequential(nn.Linear(size, width), nn.ReLU(), nn.Linear(width, 2))
         self.text_mean: Tensor
         self.register_buffer('text_mean', torch.zeros(text_dim))
         y, x = torch.meshgrid((torch.arange(rows) + 0.5) / rows,
@@ -81,7 +84,7 @@ class Grounding(nn.Module):
         self.points: Tensor
         self.register_buffer('points', torch.stack([x, y], -1).flatten(0, 1), persistent=False)
 
-    def forward(self, fine: Tensor, text: Tensor) -> Judged:
+    def forward(self, fine: Tensor, text: Tensor) -> Found:
         """
         Judge texts.
 
@@ -99,7 +102,7 @@ class Grounding(nn.Module):
         return torch.as_tensor(
             self.seen_norm((image + self.neighbours(image)).flatten(2).transpose(1, 2)))
 
-    def judge(self, seen: Tensor, text: Tensor) -> Judged:
+    def judge(self, seen: Tensor, text: Tensor) -> Found:
         """Judge texts [B, U, D] by what was seen, [B, M, W]."""
         batch, count = text.shape[:2]
         width = seen.shape[-1]
@@ -118,7 +121,7 @@ class Grounding(nn.Module):
         now, before, place = at.unbind(2)
         points = _REACH * torch.cat([now, before, place, now - before, now - place], dim=-1)
         scores = self.score(torch.cat([queries, words, found.flatten(2), points], dim=-1))
-        return Judged(scores[..., 0], looks)
+        return Found(scores[..., 0], scores[..., 1], looks)
 
     def _apart(self, count: int, like: Tensor) -> Tensor:
         """Keep the queries of one text from those of others: [U * Q, U * Q], added to logits."""

@@ -44,7 +44,9 @@ class SuccessHead(nn.Module):
     times a learned scale: the log-odds of the softmax over the plain text and the prompts. A
     grounding's score is added, wherever the last view takes part: what a clip is about comes from
     the one, which thing it was done to from the other. Training makes log-odds of each by itself.
-    The sum counts twice what both have seen: it is log-odds only once it is calibrated.
+    The sum counts twice what both have seen: it is log-odds only once it is calibrated. Whether
+    the attempt has failed is for the grounding to say, where it sees: for another thing the same
+    clip may be a success.
 
     :param views: V.
     :param channels: C of the tokens.
@@ -120,14 +122,15 @@ class SuccessHead(nn.Module):
         reduced = (tokens - self.basis_mean) @ self.basis_matrix
         encoded = self.encode(reduced[None], mask[None], age[None])
         similarity = encoded.video[0] @ text.T * self.scale
-        score = self.scores(similarity[None], mode_mask)
+        score, failed = self.scores(similarity[None], mode_mask), encoded.failed
         if self.grounding is not None and fine is not None:
             there = mask[-1].amax(-1)
-            grounded = self.grounding(fine[None], text[None, :1]).scores[0]
-            score = score + there * grounded
+            found = self.grounding(fine[None], text[None, :1])
+            score = score + there * found.scores[0]
+            failed = failed + there * (found.failed[0] - failed)
         modes = torch.softmax(similarity[1:] + (mode_mask - 1.0) * 1e9, dim=0) * mode_mask
         return (torch.sigmoid(score), modes, torch.sigmoid(encoded.progress), score,
-                self.ood_score(tokens.mean(2), mask)[None], torch.sigmoid(encoded.failed),
+                self.ood_score(tokens.mean(2), mask)[None], torch.sigmoid(failed),
                 encoded.video[0])
 
     @property

@@ -120,13 +120,24 @@ def grounding_loss(scores: Tensor, so: Tensor, used: Tensor) -> tuple[Tensor, Te
     :returns: two scalars: binary cross-entropy over all texts; and, averaged over clips of which
         something is so and something is not, -log of the softmax's share of what is so.
     """
-    told = functional.binary_cross_entropy_with_logits(scores, so, reduction='none')
-    binary = (told * used).sum() / used.sum().clamp(min=1.0)
+    binary = told_loss(scores, so, used)
     right, there = (so * used) > 0.5, used > 0.5
     both = right.any(1) & (there & ~right).any(1)
     if not bool(both.any()):
         return binary, scores.sum() * 0.0
     return binary, _fraction_loss(scores.masked_fill(~there, -1e4)[both], right[both])
+
+
+def told_loss(logits: Tensor, right: Tensor, used: Tensor) -> Tensor:
+    """
+    Tell one by one: the mean binary cross-entropy of those that are used, 0 where none is.
+
+    :param logits: [...].
+    :param right: [...], 1 or 0.
+    :param used: [...], 1 or 0.
+    """
+    told = functional.binary_cross_entropy_with_logits(logits, right, reduction='none')
+    return (told * used).sum() / used.sum().clamp(min=1.0)
 
 
 def pointing_loss(looks: Tensor, cells: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ from hralign_ros.training.success_losses import (
     failure_text_loss,
     grounding_loss,
     pointing_loss,
+    told_loss,
     video_text_loss,
 )
 from hralign_ros.training.success_options import SuccessOptions
@@ -188,8 +189,10 @@ class SuccessObjective(Objective[ClipBatch]):
             terms['hindsight'] = self._hindsight(
                 video, scale, torch.where(robot, batch.instead, -1))
         if batch.fine is not None and batch.asked is not None and batch.stills is not None:
-            terms['grounding'] = self._grounding(batch, batch.fine, batch.asked, ranks)
-            terms['scenes'], terms['pointing'] = self._scenes(batch.stills, ranks)
+            terms['grounding'], of_attempts = self._grounding(
+                batch, batch.fine, batch.asked, ranks)
+            terms['scenes'], terms['pointing'], of_stills = self._scenes(batch.stills, ranks)
+            terms['failed'] = terms['failed'] + of_attempts + of_stills
         known = ~torch.isnan(batch.progress)
         if known.any():
             terms['progress'] = functional.binary_cross_entropy_with_logits(
@@ -198,31 +201,40 @@ class SuccessObjective(Objective[ClipBatch]):
 
     def _grounding(
         self, batch: ClipBatch, fine: Tensor, asked: Tensor, ranks: Ranks,
-    ) -> Tensor:
-        """Tell from fine tokens what is accomplished in clips of robots that show them."""
+    ) -> tuple[Tensor, Tensor]:
+        """Tell what is accomplished, and has failed, in clips of robots with fine tokens."""
         assert self.head.grounding is not None
         mine = ranks.rows(len(asked))
         text = self.prompts.every[asked.clamp(min=0)]
-        judged = self.head.grounding(self._noisy(fine, len(asked), mine), text[mine])
+        found = self.head.grounding(self._noisy(fine, len(asked), mine), text[mine])
         there = (asked >= 0) & (batch.mask[:, -1].amax(-1) > 0.5)[:, None] \
             & ~batch.human[:, None]
         # In order: the task's own, another one's, and what was done instead.
         so = torch.stack([batch.done, torch.zeros_like(batch.done), batch.instead >= 0], 1)
         binary, _ = grounding_loss(
-            gather(judged.scores, ranks), so.to(text.dtype), there.to(text.dtype))
-        return binary
+            gather(found.scores, ranks), so.to(text.dtype), there.to(text.dtype))
+        # Whether one has failed at what nobody attempted is not known.
+        attempted = there & torch.tensor([True, False, True], device=there.device)
+        failing = torch.stack([batch.failing, *[torch.zeros_like(batch.failing)] * 2], 1)
+        return binary, told_loss(
+            gather(found.failed, ranks), failing.to(text.dtype), attempted.to(text.dtype))
 
-    def _scenes(self, stills: StillBatch, ranks: Ranks) -> tuple[Tensor, Tensor]:
-        """Tell what is so in stills, and point at what the texts name."""
+    def _scenes(self, stills: StillBatch, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
+        """Tell what is so in stills and what has failed; point at what the texts name."""
         assert self.head.grounding is not None
         mine = ranks.rows(len(stills.text))
-        judged = self.head.grounding(
+        found = self.head.grounding(
             self._noisy(stills.fine, len(stills.text), mine), stills.text[mine])
         binary, ranking = grounding_loss(
-            gather(judged.scores, ranks), stills.so, stills.used)
-        missed = gather(pointing_loss(judged.looks, stills.cells[mine]), ranks)
+            gather(found.scores, ranks), stills.so, stills.used)
+        missed = gather(pointing_loss(found.looks, stills.cells[mine]), ranks)
         known = (stills.cells >= 0).sum().clamp(min=1)
-        return binary + _RANKING * ranking, missed.sum() / known
+        # Where something else has come true, an attempt at the rest has failed. Where nothing has,
+        # it may not have begun.
+        done = (stills.so * stills.used).amax(1, keepdim=True)
+        failed = told_loss(
+            gather(found.failed, ranks), 1.0 - stills.so, stills.used * done)
+        return binary + _RANKING * ranking, missed.sum() / known, failed
 
     def _noisy(self, fine: Tensor, count: int, mine: slice) -> Tensor:
         """Add noise to this rank's fine tokens, the same whatever the number of ranks."""

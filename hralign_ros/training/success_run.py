@@ -23,9 +23,9 @@ from hralign_ros.models.failure_prompts import Prompts
 from hralign_ros.models.grounding import Grounding
 from hralign_ros.models.success import SuccessHead
 from hralign_ros.models.text import load_minilm, minilm_sentences
-from hralign_ros.runtime.bundle import load_bundle, Manifest, TokenSpec
+from hralign_ros.runtime.bundle import load_bundle, Manifest, SuccessTraining, TokenSpec
 from hralign_ros.runtime.report import Report, silent
-from hralign_ros.runtime.schema import in_brief
+from hralign_ros.runtime.schema import in_brief, parse
 from hralign_ros.runtime.tasks import check_task, FALLBACK, Task, TaskTable
 from hralign_ros.training.checkpoints import TrainingError
 from hralign_ros.training.devices import choose_device
@@ -400,3 +400,15 @@ def fit_ood_score(head: SuccessHead, recordings: Iterable[Recording]) -> None:
         head.ood_matrix[view] = torch.from_numpy(vectors[:, ::-1][:, :size].copy())
         head.ood_axes[view] = torch.from_numpy(np.maximum(values[::-1][:size], 1e-9).copy())
         head.ood_rest[view] = float(max(values[::-1][size:].sum(), 1e-9))
+
+
+def training_of(run: SuccessRun) -> SuccessTraining:
+    """Say what a run was trained on, as a bundle does."""
+    data, options = run.record['data'], run.options
+    return parse(SuccessTraining, {
+        **{key: data[key] for key in (
+            'episodes', 'successes', 'human_recordings', 'scenes', 'embodiments', 'sources',
+            'licenses')},
+        'tasks': len(run.texts), 'seed': options.seed, 'command': run.record['command'],
+        'head_sha256': run.head_sha256, 'all_robots': options.all_robots,
+        'leave_out': options.leave_out}, str(run.folder))

@@ -5,7 +5,7 @@
 
 from dataclasses import replace
 
-from hralign_ros.calibration.traces import raw_scores, trace
+from hralign_ros.calibration.traces import judge, trace
 from hralign_ros.data.token_features import EpisodeFeatures
 from hralign_ros.evaluation.success_events import perturbed, reversed_recording, stuck
 from hralign_ros.export.parity import masked_graph, run_graph, success_inputs
@@ -55,11 +55,11 @@ def episode_of(head, frames):
 
 
 def in_the_node(graph, recording, full, text, *, views, delays):
-    """Step the node's own memory and run the graph: the raw score of every tick."""
+    """Step the node's own memory, run the graph: score and failure of every tick, [2, F]."""
     memory = EpisodeMemory(length=CLIP.length, period=SECOND // 5, capacity=CLIP.capacity,
                            stride=SECOND // 10)
     stamps = np.round(recording.features.time_s * SECOND).astype(np.int64) + SECOND
-    late, scores = np.round(np.array(delays) * SECOND).astype(np.int64), []
+    late, said = np.round(np.array(delays) * SECOND).astype(np.int64), []
     for now in stamps:
         row = np.searchsorted(stamps, now - late, 'right') - 1
         valid = (row >= 0) & views
@@ -70,10 +70,11 @@ def in_the_node(graph, recording, full, text, *, views, delays):
             recording.features.fine[row[-1]].astype(np.float32)), hold=SECOND // 2)
         clip = assemble(memory.spread_clip(), length=CLIP.length,
                         live=valid & (now - own <= SECOND // 2), first_fine=memory.first_fine)
-        scores.append(run_graph(graph, {
+        made = run_graph(graph, {
             'tokens': clip.tokens, 'mask': clip.mask, 'age': clip.age, 'text': text,
-            'mode_mask': np.ones(MODES, np.float32), 'fine': clip.fine})[3][0])
-    return np.array(scores)
+            'mode_mask': np.ones(MODES, np.float32), 'fine': clip.fine})
+        said.append((made[3][0], made[5][0]))
+    return np.array(said).T
 
 
 @pytest.mark.parametrize(('views', 'delays'), [
@@ -92,17 +93,17 @@ def test_scores_of_a_grounded_head_are_those_of_its_graph(head, graph, views, de
         1 + MODES, D, generator=torch.Generator().manual_seed(2)), dim=1).numpy()
     there = np.array(views)
     seen = trace(head, recording, CLIP, views=there, delays=delays)
-    offline = raw_scores(head, seen, text, np.ones(MODES, np.float32))
+    offline = np.stack(judge(head, seen, text, np.ones(MODES, np.float32)))
     live = in_the_node(graph, recording, full, text, views=there, delays=delays)
     np.testing.assert_allclose(offline, live, atol=1e-4)
-    assert np.ptp(offline) > 1e-3
+    assert (np.ptp(offline, axis=1) > 1e-3).all()
     takes_part = views[1] and delays[1] <= 0.5
     assert ((seen.ends[:, 1] >= 0).mean() > 0.8) == takes_part
     assert (seen.ends[seen.ends[:, 1] >= 0, 0] == 0).all(), "the first frame is the episode's"
     # By the vector alone it would be another score.
-    plain = raw_scores(head, seen.__class__(**{**vars(seen), 'ends': None}), text,
-                       np.ones(MODES, np.float32))
-    assert (np.abs(plain - offline) > 1e-4).any() == takes_part
+    plain = np.stack(judge(head, seen.__class__(**{**vars(seen), 'ends': None}), text,
+                           np.ones(MODES, np.float32)))
+    assert ((np.abs(plain - offline) > 1e-4).any(axis=1) == takes_part).all()
 
 
 def test_features_without_fine_tokens(head):
@@ -115,7 +116,7 @@ def test_features_without_fine_tokens(head):
     seen = trace(head, replace(
         recording, features=replace(recording.features, fine=None)), CLIP)
     with pytest.raises(AssertionError, match='fine tokens'):
-        raw_scores(head, seen, np.eye(1 + MODES, D, dtype=np.float32), np.ones(MODES, np.float32))
+        judge(head, seen, np.eye(1 + MODES, D, dtype=np.float32), np.ones(MODES, np.float32))
 
 
 def test_many_ticks(head, monkeypatch):
@@ -123,9 +124,9 @@ def test_many_ticks(head, monkeypatch):
     _, recording = episode_of(head, 30)
     text = torch.nn.functional.normalize(torch.ones(1 + MODES, D), dim=1).numpy()
     seen, mask = trace(head, recording, CLIP), np.ones(MODES, np.float32)
-    whole = raw_scores(head, seen, text, mask)
+    whole = judge(head, seen, text, mask)
     monkeypatch.setattr('hralign_ros.calibration.traces._BLOCK', 7)
-    np.testing.assert_allclose(raw_scores(head, seen, text, mask), whole, atol=1e-5)
+    np.testing.assert_allclose(judge(head, seen, text, mask), whole, atol=1e-5)
 
 
 def test_the_end_alone(head):
@@ -137,9 +138,9 @@ def test_the_end_alone(head):
     _, recording = episode_of(head, 12)
     text = torch.nn.functional.normalize(torch.ones(1 + MODES, D), dim=1).numpy()
     seen, mask = trace(head, recording, CLIP), np.ones(MODES, np.float32)
-    alone = raw_scores(head, seen.end, text, mask)
+    alone, _ = judge(head, seen.end, text, mask)
     assert alone.shape == (1,)
-    assert alone[0] == pytest.approx(raw_scores(head, seen, text, mask)[-1], abs=1e-5)
+    assert alone[0] == pytest.approx(judge(head, seen, text, mask)[0][-1], abs=1e-5)
 
 
 def test_recordings_that_are_changed_have_their_own_fine_tokens(head):

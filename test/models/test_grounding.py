@@ -83,7 +83,7 @@ def test_a_head_falls_back_where_the_last_view_is_not_there():
     """
     Guards cameras that are gone: the score is then that of the vector, of whatever is there.
 
-    With any frame of the last view the grounding's is added.
+    With any frame of the last view the grounding's is added, and says whether it has failed.
     """
     torch.manual_seed(0)
     plain = SuccessHead(V, C, N, D, size=4, width=16, ood_size=3)
@@ -100,12 +100,15 @@ def test_a_head_falls_back_where_the_last_view_is_not_there():
     only_first[1] = 0.0
     only_last[0] = 0.0
     late[1, :-1] = 0.0
-    judged = head.grounding(fine(1), clip[3][None, :1]).scores[0]
+    found = head.grounding(fine(1), clip[3][None, :1])
     for mask in (both, only_first, only_last, late):
         clip[1] = mask
         want, got = plain(*clip), head(*clip, fine(1)[0])
-        score = want[3] if mask is only_first else want[3] + judged
+        gone = mask is only_first
+        score = want[3] if gone else want[3] + found.scores[0]
         torch.testing.assert_close(got[3], score)
         torch.testing.assert_close(got[0], torch.sigmoid(score))
-        for row in (1, 2, 4, 5, 6):
+        torch.testing.assert_close(
+            got[5], want[5] if gone else torch.sigmoid(found.failed[0]))
+        for row in (1, 2, 4, 6):
             torch.testing.assert_close(got[row], want[row])

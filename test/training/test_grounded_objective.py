@@ -66,13 +66,13 @@ def test_it_finds_what_is_named(tmp_path):
     scenes = [make_scene(i, moved=k, seed=9) for i, k in enumerate(moved)]
     fine = torch.from_numpy(np.stack([fine for fine, _ in scenes]).astype(np.float32))
     with torch.no_grad():
-        judged = made.head.grounding(fine, text.expand(60, -1, -1))
+        found = made.head.grounding(fine, text.expand(60, -1, -1))
         blind = made.head.grounding(torch.zeros_like(fine), text.expand(60, -1, -1))
-    assert (judged.scores.argmax(1).numpy() == moved).mean() > 0.9
+    assert (found.scores.argmax(1).numpy() == moved).mean() > 0.9
     assert (blind.scores.argmax(1).numpy() == moved).mean() < 0.5
     # And it points: at where each colour is now, and at where it was.
     cells = np.stack([cells for _, cells in scenes])
-    found = judged.looks.argmax(-1).numpy()
+    found = found.looks.argmax(-1).numpy()
     for look in (0, 1):
         assert (found[..., look] == cells[..., look]).mean() > 0.8, look
 
@@ -86,9 +86,33 @@ def test_where_the_reference_view_is_not(tmp_path):
 
     def loss(some):
         with torch.no_grad():
-            return float(made._grounding(some, some.fine, some.asked, Ranks()))
-    assert loss(replace(batch, done=batch.done ^ ~there)) == loss(batch)
-    assert loss(replace(batch, done=~batch.done)) != loss(batch)
+            return [float(term) for term in made._grounding(
+                some, some.fine, some.asked, Ranks())]
+    assert loss(replace(batch, done=batch.done ^ ~there, failing=batch.failing ^ ~there)) \
+        == loss(batch)
+    done, failed = loss(batch)
+    assert loss(replace(batch, done=~batch.done)) == [pytest.approx(done, abs=9), failed]
+    assert loss(replace(batch, done=~batch.done))[0] != done
+    assert loss(replace(batch, failing=~batch.failing))[1] != failed
+
+
+def test_another_thing_was_done(tmp_path):
+    """
+    Guards failures that only the words tell: another thing has moved than the one that is named.
+
+    The head's own failure output sees a clip, and no instruction: it said the same of both.
+    """
+    made = objective()
+    train(made, tmp_path, device='cpu', report=lambda _: None)
+    vectors = made.batches._stills.stills.vectors
+    text = torch.from_numpy(np.stack([vectors[f'shift the {colour} one'] for colour in COLOURS]))
+    moved = np.arange(60) % 3
+    fine = torch.from_numpy(np.stack([
+        make_scene(i, moved=k, seed=9)[0] for i, k in enumerate(moved)]).astype(np.float32))
+    with torch.no_grad():
+        failed = made.head.grounding(fine, text.expand(60, -1, -1)).failed.numpy()
+    right = np.arange(3) == moved[:, None]
+    assert (failed[right] < 0).mean() > 0.9 and (failed[~right] > 0).mean() > 0.9
 
 
 def test_what_is_asked_of_an_attempt():

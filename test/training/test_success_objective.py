@@ -5,7 +5,7 @@
 
 from dataclasses import replace
 
-from hralign_ros.calibration.traces import mode_probabilities, raw_scores, trace
+from hralign_ros.calibration.traces import judge, mode_probabilities, trace
 from hralign_ros.data.manifest import DataError
 from hralign_ros.runtime.bundle import ClipSpec
 from hralign_ros.training.checkpoints import TrainingError
@@ -37,7 +37,7 @@ def judged(trained, options=SMALL):
         features = trained.prompts.features([row]).detach().numpy()[0]
         for i in range(12):
             recording = make_recording(task, i, kind='success' if i % 2 else i // 2 % 2, seed=7)
-            got = raw_scores(trained.head, trace(trained.head, recording, CLIP), features, mask)
+            got, _ = judge(trained.head, trace(trained.head, recording, CLIP), features, mask)
             scores += [got[-1], got[len(got) // 3]]
             done += [recording.done[-1], recording.done[len(got) // 3]]
     return np.array(scores), np.array(done)
@@ -137,7 +137,7 @@ def test_another_instruction_is_not_accomplished(trained):
     features = trained.prompts.features(range(3)).detach().numpy()
     for own, task in enumerate(TASKS):
         seen = trace(trained.head, make_recording(task, 3, seed=7), CLIP)
-        last = [raw_scores(trained.head, seen, f, ones)[-1] for f in features]
+        last = [judge(trained.head, seen, f, ones)[0][-1] for f in features]
         assert int(np.argmax(last)) == own
 
 

@@ -39,6 +39,9 @@ def verify(
     print(f'  tasks      {len(encoder.tasks.tasks)}; success head '
           f'{"trained" if manifest.success.trained else "not trained"}'
           f'{", grounded" if manifest.success.grounded else ""}')
+    for file, head in manifest.heads.items():
+        count = sum(task.head == file for task in encoder.tasks.tasks)
+        print(f'  beside it  {file}{", grounded" if head.grounded else ""}; tasks {count}')
     print(f'  device     asked {hardware.requested}, got {hardware.provider}')
     if hardware.remark:
         print(f'  remark     {hardware.remark}')

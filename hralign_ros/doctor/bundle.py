@@ -73,6 +73,9 @@ def _about(bundle: Bundle, choice: Choice, values: Mapping[str, Any]) -> list[Fi
              'Train and calibrate it: hralign success train, then hralign success calibrate'))
     tasks = load_tasks(bundle)
     alphas = tasks.alphas
+    findings += [ok(file, 'stands beside the success head, with '
+                    f'{sum(task.head == file for task in tasks.tasks)} tasks of its own')
+                 for file in manifest.heads]
     if values.get('task') and manifest.success.trained:
         findings.append(_task_finding(tasks, manifest, values))
     if manifest.success.trained and not alphas:
@@ -100,7 +103,8 @@ def _task_finding(tasks: TaskTable, manifest: Manifest, values: Mapping[str, Any
         such = f", such as '{tasks.tasks[0].name}'" if tasks.tasks else ''
         found = f"'{values['task']}' is none of the {len(tasks.tasks)} tasks of the bundle{such}"
         if values['allow_unknown_tasks']:
-            if tasks.fallback.threshold(manifest.views, values['alpha'] or None) is None:
+            if all(one.threshold(manifest.views, values['alpha'] or None) is None
+                   for one in (tasks.fallback, *tasks.others)):
                 return warn('task', f'{found}, and no threshold for {_asked(values)} is '
                             'calibrated for tasks it does not know: decisions will be ABSTAIN',
                             'Take another alpha, or calibrate with validation tasks')

@@ -93,22 +93,24 @@ def _compare(encoder: Encoder, images: Mapping[str, Image], task: str) -> Findin
     if task:
         tried = [likeness for likeness in [_of(episode, encoder, task)] if likeness]
     else:
-        taught = [one.name for one in encoder.tasks.tasks if one.head]
-        # The limit of the bundle itself is one for all of its other tasks.
-        tried = [likeness for name in taught[:_MOST_TASKS] or ['any task']
-                 if (likeness := _of(episode, encoder, name))]
+        names = [one.name for one in encoder.tasks.tasks if one.robot][:_MOST_TASKS]
+        if not names:
+            # A head that tasks share has one limit for all of them, and so has the bundle's own.
+            names = ['any task', *{one.head: one.name for one in encoder.tasks.tasks
+                                   if one.head}.values()]
+        tried = [likeness for name in names if (likeness := _of(episode, encoder, name))]
     if not tried:
         return skipped(NAME, 'the bundle has no limit: no image is out of distribution')
     best = min(tried, key=lambda likeness: likeness.excess)
     numbers = {'score': best.score, 'limit': best.limit, 'task_id': best.task.task_id,
-               'taught': bool(best.task.head)}
-    whose = f" of '{best.task.name}'" if best.task.head and not task else ''
+               'taught': bool(best.task.robot)}
+    whose = f" of '{best.task.name}'" if best.task.robot and not task else ''
     unset = '' if task else '; no task is set'
     if best.fits:
         return ok(NAME, f'the images are like those that the bundle was made with ({best}'
                   f'{whose}){unset}', **numbers)
     remedy = best.task.when_unlike
-    if best.task.head:
+    if best.task.robot:
         alone = {view: likeness for view in images if (likeness := _of(
             episode, encoder, best.task.name, [view]))} if len(images) > 1 else {}
         numbers['alone'] = {view: likeness.score for view, likeness in alone.items()}

@@ -141,6 +141,7 @@ class BundleReplay:
             scored, _numbers(s.probability for s in said), thresholds,
             np.array([int(tick.status) for tick in ticks]),
             Status.UNKNOWN_TASK if self.allow_unknown else Status.OK,
+            _numbers(s.calibration.failure_threshold if s.calibration else None for s in said),
             decisions=np.array([int(tick.decision) for tick in ticks]),
             alpha=next((tick.alpha for tick in ticks if tick.alpha is not None), float('nan')))
         return recording
@@ -185,13 +186,7 @@ def evaluate_bundle(
     :raises EvaluationError: no episode with recordings and an outcome is left.
     """
     encoder = Encoder.load(bundle, provider=choose_device(device).provider)
-    training = encoder.manifest.success.training
-    # Robots that are held out elsewhere may have been trained on, by their seeds.
-    data = assign_splits(data, SuccessOptions(
-        all_robots=training.all_robots, leave_out=training.leave_out)
-        if training else SuccessOptions())
-    if encoder.manifest.success.grounded:
-        data = data.only(e for e in data.episodes if STILL not in e.tags)
+    data = data.only(e for e in _as_trained(data, encoder).episodes if STILL not in e.tags)
     chosen, used, warnings = _choose(data, encoder.manifest, splits)
     one = BundleReplay(encoder, allow_unknown=allow_unknown)
     recordings: dict[str, list[Recording]] = {}
@@ -292,6 +287,25 @@ def _choose(
     return chosen, used, warnings
 
 
+def _as_trained(data: DataSet, encoder: Encoder) -> DataSet:
+    """
+    Put robots into splits as the success head was trained, by what it was told to leave out.
+
+    Others that are held out elsewhere may have been trained on, by their seeds. Attempts at what
+    is decided by a head beside it keep their splits.
+    """
+    training = encoder.manifest.success.training
+    assigned = assign_splits(data, SuccessOptions(
+        all_robots=training.all_robots, leave_out=training.leave_out)
+        if training else SuccessOptions())
+    if not encoder.manifest.heads:
+        return assigned
+    beside = {text for text in {e.task_text for e in data.episodes}
+              if encoder.text.encode(text).task.head in encoder.manifest.heads}
+    return data.only(old if old.task_text in beside else new
+                     for old, new in zip(data.episodes, assigned.episodes, strict=True))
+
+
 def _made_of(data: DataSet, episodes: Sequence[Episode], manifest: Manifest) -> set[str]:
     """
     Tell which episodes a bundle is known to be made of, by id.
@@ -299,12 +313,12 @@ def _made_of(data: DataSet, episodes: Sequence[Episode], manifest: Manifest) -> 
     Taught recordings are known by their content. Of the data that a head was trained on only the
     folder's name and the sources are; there the splits say the rest.
     """
-    training = manifest.success.training
     found: set[str] = set()
-    if training and data.folder.resolve().name in _data_names(
-            f'{training.command} {manifest.success.command}') and {
-            e.source for e in episodes} <= set(training.sources):
-        found |= {e.episode_id for e in episodes if e.split in _USED}
+    commands = manifest.success.command, *(head.command for head in manifest.heads.values())
+    for training, command in zip(manifest.trained, commands, strict=True):
+        if data.folder.resolve().name in _data_names(f'{training.command} {command}') and {
+                e.source for e in episodes} <= set(training.sources):
+            found |= {e.episode_id for e in episodes if e.split in _USED}
     taught = manifest.provenance.get('taught')
     keys = {key for some in taught.values() for key in some} \
         if isinstance(taught, Mapping) else set()

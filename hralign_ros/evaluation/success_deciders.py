@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from hralign_ros.calibration.calibrate import ALPHA, ALPHAS, Calibrated
+from hralign_ros.calibration.calibrate import ALPHA, ALPHAS
+from hralign_ros.calibration.calibrated import Calibrated
 from hralign_ros.calibration.conformal import decided
 from hralign_ros.calibration.scorer import Scored, Scorer
 from hralign_ros.runtime.decision import Status
@@ -28,6 +29,7 @@ class Judged:
     :param thresholds: what SUCCESS needs, [F] by alpha; NaN where there is none.
     :param status: bits, int64 [F].
     :param ignored: bits that decisions do not look at.
+    :param failure_thresholds: what FAILURE needs of a risk, [F]; NaN, or None: the decider's own.
     """
 
     scored: Scored
@@ -35,6 +37,7 @@ class Judged:
     thresholds: Mapping[float, Doubles]
     status: NDArray[np.int64]
     ignored: Status = Status.OK
+    failure_thresholds: Doubles | None = None
 
     def decides(self, alpha: float = ALPHA) -> bool:
         """Tell whether any tick can be decided on: without a threshold decisions are ABSTAIN."""
@@ -49,7 +52,8 @@ class Judged:
         modes has been probable for long enough.
         """
         return decided(self.scored.stamps, self.probability, self.thresholds[alpha],
-                       status=self.status & ~int(self.ignored), risks=self.scored.risks)
+                       status=self.status & ~int(self.ignored), risks=self.scored.risks,
+                       failure_thresholds=self.failure_thresholds)
 
 
 class SuccessModel(Protocol):
@@ -103,6 +107,7 @@ class CalibratedScorer:
         live, names = scored.trace.live, np.array(self.scorer.views)
         probability = np.full(len(scored.scores), np.nan)
         thresholds = {alpha: probability.copy() for alpha in ALPHAS}
+        failure = probability.copy()
         for views in np.unique(live, axis=0):
             map_ = self.found.map_for(scored.task_id, names[views])
             if map_ is not None:
@@ -110,9 +115,10 @@ class CalibratedScorer:
                 probability[rows] = map_.fitted.apply(scored.scores[rows])
                 for alpha, of_ticks in thresholds.items():
                     of_ticks[rows] = map_.thresholds.get(alpha, np.nan)
+                failure[rows] = map_.failure_threshold
         return Judged(scored, probability, thresholds, np.where(
             scored.trace.ood_score > self.found.ood_threshold,
-            int(Status.OUT_OF_DISTRIBUTION), 0))
+            int(Status.OUT_OF_DISTRIBUTION), 0), failure_thresholds=failure)
 
     def thresholds_from(self, task_id: str) -> str:
         """Tell whose calibration episodes a task's thresholds rest on."""

@@ -25,7 +25,8 @@ def render_card(manifest: Manifest) -> str:
         files('hralign_ros.export').joinpath('card.md.j2').read_text('utf-8'))
     training = manifest.success.training
     return template.render(
-        manifest=manifest, success_training=to_document(training) if training else {})
+        manifest=manifest, success_training=to_document(training) if training else {},
+        trainings={file: to_document(head.training) for file, head in manifest.heads.items()})
 
 
 def trained_license(licenses: Iterable[str]) -> str:

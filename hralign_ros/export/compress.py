@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 import onnx
 from onnx import helper, numpy_helper, TensorProto
+import torch
+from torch import nn
 
 # Weights with fewer elements are left in float32: they cost nothing.
 _SMALLEST = 4096
@@ -92,6 +94,24 @@ def quantise_weights(model: bytes, *, unfused: bool = False) -> bytes:
     del graph.node[:]
     graph.node.extend(copies)
     return finish(proto)
+
+
+@torch.no_grad()
+def rounded(module: nn.Module) -> None:
+    """
+    Round the weights of linear layers in place as `quantise_weights` would store them.
+
+    What is measured of the module then holds for its graph.
+    """
+    for weight in module.parameters():
+        if weight.dim() == 2 and weight.numel() >= _SMALLEST:
+            scale = weight.abs().amax(1, keepdim=True).clamp(min=1e-12) / 127.0
+            weight.copy_((weight / scale).round() * scale)
+    for name, matrix in module.named_buffers():
+        # Multiplied from the right, so that its columns are what comes out.
+        if name.endswith('basis_matrix'):
+            scale = matrix.abs().amax(0, keepdim=True).clamp(min=1e-12) / 127.0
+            matrix.copy_((matrix / scale).round() * scale)
 
 
 def halve(model: bytes) -> bytes:

@@ -72,11 +72,11 @@ def write_bundle(
     require_replaceable(output)
     # A link goes on pointing where it points.
     output = output.resolve()
-    everyone = (*tasks.tasks, tasks.fallback)
     files = {
         **graphs, TASKS: _yaml(to_document(tasks)), CARD: render_card(manifest).encode(),
         TASK_TENSORS: save({f'prompts/{task.task_id}': np.ascontiguousarray(
-            task.prompts, np.float32) for task in everyone})}
+            # Those of heads that are shared by hundreds would be most of a bundle's own files.
+            task.prompts, np.float32) for task in tasks.everyone if task.robot or not task.head})}
     manifest = replace(manifest, files={
         name: FileEntry(len(data), sha256(data).hexdigest())
         for name, data in sorted(files.items())})

@@ -163,6 +163,22 @@ class SuccessSpec:
 
 
 @dataclass(frozen=True)
+class HeadSpec:
+    """
+    A head beside the success head, which scores its own tasks: those that name its file.
+
+    :param grounded: it takes fine tokens, in which it looks for what the instruction names.
+    :param command: that calibrated it.
+    :param metrics: what was measured, for people: rows by the metric's name.
+    """
+
+    training: SuccessTraining
+    grounded: bool = False
+    command: str = ''
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class OodSpec:
     """
     The out-of-distribution score.
@@ -211,6 +227,7 @@ class Manifest:
         graph makes as well, of an earlier stage and with fewer channels: where small things are;
         None: it makes none.
     :param ood: None: no threshold is known.
+    :param heads: that stand beside the success head, by their file.
     :param licenses: part -> licence, SPDX where there is one.
     :param preprocessing: for people, like `training`, `provenance` and `metrics`.
     :param training: what the adapters were trained on; None: they are not.
@@ -230,6 +247,7 @@ class Manifest:
     licenses: Mapping[str, str]
     fine: TokenSpec | None = None
     ood: OodSpec | None = None
+    heads: Mapping[str, HeadSpec] = field(default_factory=dict)
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -256,8 +274,14 @@ class Manifest:
 
     @property
     def robots(self) -> tuple[str, ...]:
-        """Arms in the attempts that the success head was trained on; empty: it does not say."""
-        return self.success.training.embodiments if self.success.training else ()
+        """Arms in the attempts that its heads were trained on; empty: it does not say."""
+        return tuple(dict.fromkeys(arm for one in self.trained for arm in one.embodiments))
+
+    @property
+    def trained(self) -> tuple[SuccessTraining, ...]:
+        """What its heads were trained on: first of the success head, where it says."""
+        own = (self.success.training,) if self.success.training else ()
+        return (*own, *(head.training for head in self.heads.values()))
 
     @property
     def ood_threshold(self) -> float | None:

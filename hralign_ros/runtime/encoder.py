@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 import math
 from os import PathLike
 import time
+from typing import Any
 
 from hralign_ros.runtime.bundle import Bundle, load_bundle, SPATIAL, VISUALS
 from hralign_ros.runtime.decision import DecisionRules, DEFAULT_RULES
@@ -149,9 +150,10 @@ class Encoder:
         clip = [Tensor('tokens', 'float32', (views, length, tokens, channels)),
                 Tensor('mask', 'float32', (views, length))]
 
-        def load(name: str, inputs: list[Tensor], outputs: list[Tensor]) -> Graph:
+        def load(name: str, inputs: list[Tensor], outputs: list[Tensor],
+                 optional: Sequence[Tensor] = ()) -> Graph:
             return Graph(self.bundle.read(name), name=name, inputs=inputs, outputs=outputs,
-                         factory=factory)
+                         optional=optional, factory=factory)
 
         self._preprocess = load(
             'preprocess.onnx',
@@ -174,21 +176,26 @@ class Encoder:
             [Tensor('spatial', 'float32', (views, math.prod(spatial_shape(m.tokens)))),
              Tensor('keypoints', 'float32', (views, math.prod(keypoints_shape(m.tokens))))],
         ) if {'spatial', 'keypoints'} & {part.name for part in self.parts} else None
+        age = Tensor('age', 'float32', (views, length))
+        fine = [Tensor('fine', 'float32', (2, *m.fine.shape))] if m.fine else []
         self._success = load(
             'success.onnx',
-            [*clip, Tensor('age', 'float32', (views, length)),
+            [*clip, age,
              Tensor('text', 'float32', (1 + m.success.modes, m.text.dim)),
              Tensor('mode_mask', 'float32', (m.success.modes,)),
-             *([Tensor('fine', 'float32', (2, *m.fine.shape))]
-               if m.fine and m.success.grounded else [])],
+             *(fine if m.success.grounded else [])],
             [Tensor('probability', 'float32', (1,)),
              Tensor('modes', 'float32', (m.success.modes,)), Tensor('progress', 'float32', (1,)),
              Tensor('score', 'float32', (1,)), Tensor('ood', 'float32', (1,)),
              Tensor('failed', 'float32', (1,)), Tensor('video', 'float32', (m.text.dim,))])
-        self._heads = {task.task_id: load(
-            task.head, [*clip, Tensor('video', 'float32', (m.text.dim,))],
+        self._heads = {head: load(
+            head, clip,
             [Tensor('score', 'float32', (1,)), Tensor('failure', 'float32', (1,)),
-             Tensor('ood', 'float32', (1,))]) for task in self.tasks.tasks if task.head}
+             Tensor('ood', 'float32', (1,))],
+            # Each takes what it looks at.
+            [age, Tensor('text', 'float32', (m.text.dim,)),
+             Tensor('video', 'float32', (m.text.dim,)), *fine])
+            for head in sorted({task.head for task in self.tasks.everyone} - {''})}
 
     def warm_up(self, *, height: int = 480, width: int = 640, ticks: int = 3) -> float:
         """
@@ -349,15 +356,25 @@ class Encoder:
         return float(mean) if isinstance(mean, (int, float)) and 0.0 < mean <= 1.0 else None
 
     def score(self, clip: Clip, task: TaskFeatures) -> Success:
-        """Run the success head on a clip and calibrate its score."""
+        """Run the task's head on a clip and calibrate its score."""
         if not task.text:
             return Success(None, None, None, None, (), (), None, None, clip.stamps, None, None)
-        feed = {'tokens': clip.tokens, 'mask': clip.mask, 'age': clip.age,
-                'text': task.features, 'mode_mask': task.task.mode_mask}
+        head = self._heads.get(task.task.head)
+        feed = {'tokens': clip.tokens, 'mask': clip.mask, 'age': clip.age}
         if clip.fine is not None:
             feed['fine'] = clip.fine
-        probability, modes, progress, score, ood, failed, video = self._success.run(feed)
-        require_finite('success.onnx', probability, modes, progress, score, ood, failed, video)
+        video: Floats | None = None
+        trained, ood_threshold = self.manifest.success.trained, self.manifest.ood_threshold
+        if head is None or 'video' in head.takes:
+            _, modes, progress, score, ood, failed, video = made = _run(self._success, {
+                **feed, 'text': task.features, 'mode_mask': task.task.mode_mask})
+            require_finite('success.onnx', *made)
+        if head is not None:
+            # Where it was taught, or of what else it learned, the bundle's own means little.
+            score, failed, ood = made = _run(head, {
+                **feed, 'text': task.features[0], 'video': video})
+            require_finite(task.task.head, *made)
+            modes, ood_threshold = np.ones(1, np.float32), task.task.ood_threshold
         there = np.atleast_1d(clip.mask.any(axis=1))
         # What a view says that the task's head was not taught does not matter.
         taught = {view for one in task.task.calibrations for view in one.views} \
@@ -365,14 +382,6 @@ class Encoder:
         seen = frozenset(view for view, used in zip(
             self.manifest.views, there, strict=True) if used and view in taught)
         calibration = task.task.calibration(seen)
-        trained, ood_threshold = self.manifest.success.trained, self.manifest.ood_threshold
-        head = self._heads.get(task.task.task_id)
-        if head is not None:
-            # In the lab that it was taught in, where what the bundle's own head says means little.
-            score, failed, ood = head.run(
-                {'tokens': clip.tokens, 'mask': clip.mask, 'video': video})
-            require_finite(task.task.head, score, failed, ood)
-            modes, ood_threshold = np.ones(1), task.task.ood_threshold
         raw = float(score[0])
         return Success(
             # The graph's own is not calibrated, and nothing to act on.
@@ -386,6 +395,11 @@ class Encoder:
             ood_score=float(ood[0]) if ood_threshold is not None else None,
             ood_threshold=ood_threshold,
             clip_stamps=clip.stamps, calibration=calibration, video=video)
+
+
+def _run(graph: Graph, feed: Mapping[str, Any]) -> list[Floats]:
+    """Run a graph on as much of this as it takes."""
+    return graph.run({name: feed[name] for name in graph.takes})
 
 
 def _unit(rows: Floats) -> Floats:

@@ -52,7 +52,8 @@ class Success:
     :param modes: probability of each failure mode in use, given failure; names beside it.
     :param ood_score: None where the bundle has no threshold for it.
     :param ood_threshold: a higher score is out of distribution.
-    :param video: what all of this is read off: float32 [D] in the text encoder's space, norm 1.
+    :param video: what all of this is read off: float32 [D] in the text encoder's space, norm 1;
+        None without a task, and where its head does without.
     :param calibration: what made the probability, and the thresholds that go with it; None: it
         is not calibrated for this task with these views.
     """
@@ -231,7 +232,7 @@ class Episode:
         manifest = self.encoder.manifest
         return assemble(
             self._memory.spread_clip(), length=manifest.clip.length, live=live, out=self._tokens,
-            first_fine=self._memory.first_fine if manifest.success.grounded else None)
+            first_fine=self._memory.first_fine if manifest.fine else None)
 
     @property
     def tokens(self) -> Floats:

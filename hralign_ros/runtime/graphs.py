@@ -24,6 +24,8 @@ class Graph:
 
     :param model: the ONNX file's bytes.
     :param name: file name, for errors.
+    :param optional: inputs that it may have beside `inputs`.
+    :ivar takes: names of the inputs that it has.
     :raises BundleError: the graph cannot be loaded or has another signature.
     """
 
@@ -35,18 +37,23 @@ class Graph:
         inputs: Sequence[Tensor],
         outputs: Sequence[Tensor],
         factory: SessionFactory,
+        optional: Sequence[Tensor] = (),
         on_cpu: bool = False,
     ) -> None:
         require_self_contained(model, name=name)
         self.name = name
-        fixed = all(None not in tensor.shape for tensor in (*inputs, *outputs))
+        fixed = all(None not in tensor.shape for tensor in (*inputs, *optional, *outputs))
         self._session = factory.create(model, name=name, on_cpu=on_cpu, fixed=fixed)
         self._outputs = tuple(outputs)
         try:
-            _check(name, 'input', inputs, self._session.get_inputs())
+            found = self._session.get_inputs()
+            there = {node.name for node in found}
+            inputs = (*inputs, *(tensor for tensor in optional if tensor.name in there))
+            _check(name, 'input', inputs, found)
             _check(name, 'output', outputs, self._session.get_outputs())
         except UnicodeDecodeError as error:
             raise _damaged(name, error) from error
+        self.takes = frozenset(tensor.name for tensor in inputs)
         self._binding = factory.binding(
             self._session, inputs, outputs) if fixed else None
 

@@ -253,8 +253,9 @@ class Task:
     :param calibrations: one for each set of views; with other views the probability is not
         calibrated.
     :param prompts: failure prompts, float32 [K, L, D], from tasks.safetensors.
-    :param head: file of the graph that scores this task in one lab, as `hralign success teach`
-        makes it; empty: the success head of the bundle does, by the prompts.
+    :param head: file of the graph that scores this task: in one lab, as `hralign success teach`
+        makes it, or with others that it learned together, as `hralign success calibrate --beside`
+        does; empty: the success head of the bundle does, by the prompts.
     :param ood_threshold: of that graph's out-of-distribution score.
     :param robot: that it was taught on; empty: none.
     """
@@ -283,7 +284,7 @@ class Task:
     @property
     def when_unlike(self) -> str:
         """Say what to do where images are out of distribution for this task."""
-        if self.head:
+        if self.robot:
             return ('Compare with the recordings that it was taught with: is a camera moved or '
                     'covered, are the views swapped, is rotation or crop another one, or the '
                     'light? Put it right, or record attempts as it is now and teach again '
@@ -364,10 +365,12 @@ class TaskTable:
 
     :param tasks: the tasks in the order of the file.
     :param fallback: used for tasks that are not among them.
+    :param others: used in its place, where the task that is nearest in meaning has their head.
     """
 
     tasks: tuple[Task, ...]
     fallback: Task
+    others: tuple[Task, ...] = ()
 
     def __post_init__(self) -> None:
         for text, task in self._named():
@@ -393,9 +396,18 @@ class TaskTable:
         return self.match(text) or self.fallback
 
     @property
+    def everyone(self) -> tuple[Task, ...]:
+        """Give all tasks, and those for instructions that name none of them."""
+        return (*self.tasks, self.fallback, *self.others)
+
+    def spare(self, nearest: Task) -> Task:
+        """Choose the task for an instruction that names none, by the one nearest in meaning."""
+        return next((one for one in self.others if one.head == nearest.head), self.fallback)
+
+    @property
     def alphas(self) -> tuple[float, ...]:
         """False-alarm rates with a calibrated threshold, ascending."""
-        return tuple(sorted({rate for task in (*self.tasks, self.fallback)
+        return tuple(sorted({rate for task in self.everyone
                              for calibration in task.calibrations for rate in calibration.rates}))
 
 
@@ -416,8 +428,13 @@ def load_tasks(bundle: Bundle) -> TaskTable:
         raise BundleError(f'{bundle.path}: {TASKS} or {TASK_TENSORS}: {reason}') from error
     try:
         table = parse(TaskTable, document)
-        return TaskTable(tuple(_with_prompts(task, tensors, bundle) for task in table.tasks),
-                         _with_prompts(table.fallback, tensors, bundle))
+        fallback = _with_prompts(table.fallback, tensors, bundle)
+        # A head beside the bundle's own has no use for prompts: those of the fallback do.
+        tensors = {f'prompts/{task.task_id}': fallback.prompts for task in table.everyone
+                   if task.head} | tensors
+        tasks, others = (tuple(_with_prompts(task, tensors, bundle) for task in some)
+                         for some in (table.tasks, table.others))
+        return TaskTable(tasks, fallback, others)
     except ValueError as error:
         raise BundleError(f'{bundle.path / TASKS}: {error}') from error
 

@@ -29,7 +29,7 @@ class TaskFeatures:
 
     :param text: the instruction as it was set; empty: none. One that names a task of the bundle is
         encoded by that task's own name, for which its prompts, calibrations and thresholds are.
-    :param task: the task of the bundle that it names, or the fallback task.
+    :param task: the task of the bundle that it names, or a fallback task.
     :param known: whether `task` is one of the bundle's own.
     :param features: float32 [1 + K, D], each of norm 1: the instruction itself, then one row per
         failure prompt appended to it.
@@ -98,6 +98,8 @@ class TextEncoder:
         if text:
             words = known.name if known else text
             features, digest = self._run(words, task.prompts), self.words_sha256(words)
+            if not known and self._tasks.others:
+                task = self._tasks.spare(self._nearest(features[0], 1)[0][0])
         else:
             features = np.zeros(
                 (1 + task.prompts.shape[0], task.prompts.shape[2]), np.float32)
@@ -128,7 +130,10 @@ class TextEncoder:
         """Name the tasks of the bundle that are closest in meaning, with cosines, best first."""
         if not features.text or not self._tasks.tasks:
             return []
-        cosines = self.encode_names() @ features.features[0]
+        return self._nearest(features.features[0], most)
+
+    def _nearest(self, text: Features, most: int) -> list[tuple[Task, float]]:
+        cosines = self.encode_names() @ text
         return [(self._tasks.tasks[i], float(cosines[i]))
                 for i in np.argsort(-cosines, kind='stable')[:most]]
 

@@ -10,10 +10,12 @@ calibration fitted to the validation tasks, of which training saw nothing either
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hralign_ros.calibration.beside import prepare_beside, write_beside
+from hralign_ros.calibration.calibrated import Calibrated, CalibrationMap, calibrations_of
 from hralign_ros.calibration.conformal import (
     conformal_threshold,
     decided,
@@ -27,16 +29,16 @@ from hralign_ros.export.card import trained_license
 from hralign_ros.export.parity import masked_graph, success_inputs
 from hralign_ros.export.writer import graphs_of, require_replaceable, write_bundle
 from hralign_ros.models.success import OUTPUTS
-from hralign_ros.runtime.bundle import load_bundle, OodSpec, SuccessSpec, SuccessTraining
+from hralign_ros.runtime.bundle import load_bundle, OodSpec, SuccessSpec
 from hralign_ros.runtime.decision import DecisionRules
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.report import Report
-from hralign_ros.runtime.schema import parse
 from hralign_ros.runtime.tasks import (
-    Calibration,
     EVEN,
     Evidence,
     FALLBACK,
+    load_tasks,
+    NEVER,
     Task,
     TaskTable,
     USUAL_RATE,
@@ -53,6 +55,7 @@ from hralign_ros.training.success_run import (
     check_runs,
     SuccessRun,
     trained_on,
+    training_of,
 )
 import numpy as np
 
@@ -69,55 +72,9 @@ OWN_THRESHOLDS = 100
 OWN_EVIDENCE = 10
 
 
-@dataclass(frozen=True, eq=False)
-class CalibrationMap:
-    """
-    How a task's raw scores become probabilities and decisions, with one set of views.
-
-    :param thresholds: probability by false-alarm rate, which holds for attempts of either kind:
-        no more of those that never succeed see a SUCCESS, and no more of those that do see one
-        before.
-    :param never_succeeding: episodes that never succeed, which thresholds rest on.
-    :param succeeding: episodes that succeed, but not at once, behind the thresholds as well.
-    :param own: they are all of this task.
-    :param evidence: that scores tell more than elapsed time; without it there are no thresholds.
-    """
-
-    fitted: Fitted
-    thresholds: Mapping[float, float]
-    never_succeeding: int
-    succeeding: int
-    own: bool
-    evidence: Evidence | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Calibrated:
-    """
-    All that calibration finds for a run.
-
-    :param maps: by task id (FALLBACK for tasks never seen) and views, in the bundle's order.
-    :param ood_threshold: OOD score above which a tick is out of distribution.
-    :param trained: ids of the tasks that training knew.
-    """
-
-    ood_threshold: float
-    trained: frozenset[str] = frozenset()
-    maps: dict[tuple[str, tuple[str, ...]], CalibrationMap] = field(default_factory=dict)
-
-    def map_for(self, task_id: str, views: Sequence[str]) -> CalibrationMap | None:
-        """
-        Look up the calibration map of a task, as the bundle will have it.
-
-        The fallback task's where training did not know the task; none where it did, and there were
-        no calibration episodes of it.
-        """
-        known = task_id if task_id in self.trained else FALLBACK
-        return self.maps.get((known, tuple(views)))
-
-
 def calibrate(
-    run: SuccessRun, data: Path, bundle: Path, output: Path, *, workers: int | str = 1,
+    run: SuccessRun, data: Path, bundle: Path, output: Path, *, beside: str = '',
+    workers: int | str = 1,
     store: Path | None = None, device: str = 'auto', command: str = '',
     metrics: Mapping[str, Any] | None = None, report: Report = print,
 ) -> Path:
@@ -126,6 +83,8 @@ def calibrate(
 
     :param bundle: that the run was trained for; its other files are taken over.
     :param output: folder of the new bundle.
+    :param beside: name of the head, where it stands beside the bundle's own and scores only the
+        tasks that it was trained on; empty: it takes the place of the bundle's own.
     :param device: auto, cpu or cuda.
     :raises HralignError: another bundle, too little data to calibrate with, or `output` is a
         folder of something else.
@@ -133,6 +92,8 @@ def calibrate(
     chosen = choose_device(device)
     require_replaceable(Path(output))
     check_runs([run], bundle)
+    if beside:
+        run = prepare_beside(run, bundle, beside)
     length = load_bundle(bundle).manifest.clip.length
     if run.options.length != length:
         raise TrainingError(
@@ -145,6 +106,9 @@ def calibrate(
     found = fit_maps(
         scorer, load_recordings(episodes, features, ['calibration']),
         load_recordings(episodes, features, ['validation']), report)
+    if beside:
+        return write_beside(
+            run, found, bundle, output, beside, command=command, metrics=metrics, report=report)
     return write_calibrated(run, found, bundle, output, command=command, metrics=metrics)
 
 
@@ -160,38 +124,33 @@ def write_calibrated(
     :raises TrainingError: another bundle than the one trained for.
     """
     check_runs([run], base)
-    source, options, data = load_bundle(base), run.options, run.record['data']
+    source, options = load_bundle(base), run.options
     manifest = source.manifest
     modes = tuple(f'mode {k + 1}' for k in range(options.modes)) if options.use_prompts else ()
 
     def task(task_id: str, name: str) -> Task:
-        return Task(task_id, name, (), modes, tuple(
-            _calibration(views, map_) for (of, views), map_ in found.maps.items()
-            if of == task_id), prompts=run.prompts[task_id])
+        return Task(task_id, name, (), modes, calibrations_of(found, task_id),
+                    prompts=run.prompts[task_id])
 
     tasks = TaskTable(tuple(task(*known) for known in run.texts.items()),
                       task(FALLBACK, FALLBACK))
-    graphs = graphs_of(source)
+    # Heads of single tasks, or beside its own, were for tasks that the new one knows or not.
+    heads = {task.head for task in load_tasks(source).everyone}
+    graphs = {name: graph for name, graph in graphs_of(source).items() if name not in heads}
     graphs['success.onnx'], parity = masked_graph(run.head, success_inputs(
         run.head, len(manifest.views), options.length, options.modes, manifest.text.dim,
         float(options.use_prompts)), OUTPUTS)
-    training = parse(SuccessTraining, {
-        **{key: data[key] for key in (
-            'episodes', 'successes', 'human_recordings', 'scenes', 'embodiments', 'sources',
-            'licenses')},
-        'tasks': len(run.texts), 'seed': options.seed, 'command': run.record['command'],
-        'head_sha256': run.head_sha256, 'all_robots': options.all_robots,
-        'leave_out': options.leave_out}, str(run.folder))
     success = SuccessSpec(
         modes=options.modes, prompt_length=options.prompt_length, trained=True,
         grounded=run.head.grounding is not None,
-        dwell_s=round(DecisionRules().dwell * 1e-9, 6), training=training, command=command,
+        dwell_s=round(DecisionRules().dwell * 1e-9, 6), training=training_of(run),
+        command=command,
         metrics=metrics or {})
     parts = {part.replace(', success head', ''): terms
              for part, terms in manifest.licenses.items()}
     write_bundle(output, replace(
-        manifest, success=success,
-        licenses={**parts, 'success head': trained_license(data['licenses'])},
+        manifest, success=success, heads={},
+        licenses={**parts, 'success head': trained_license(run.record['data']['licenses'])},
         ood=OodSpec(round(found.ood_threshold, 6), 'squared Mahalanobis distance of a view from '
                     'the training views, per dimension'),
         metrics={**manifest.metrics, 'parity_max_abs_diff': {
@@ -284,6 +243,7 @@ def _maps(scored: Sequence[Scored], seed: int, report: Report) -> dict[str, Cali
                 [x for _, succeeding in levels.values() for x in succeeding])
     maps = {}
     pooled = _evidence(scored, fitted)
+    failure = _fit_failure(scored)
     for task in ('', *sorted({s.task_id for s in scored})):
         own = levels.get(task, ([], []))
         of_task = [s for s in scored if s.task_id == task]
@@ -301,7 +261,7 @@ def _maps(scored: Sequence[Scored], seed: int, report: Report) -> dict[str, Cali
         if evidence is not None and not evidence.suffices:
             thresholds = {}
         maps[task] = CalibrationMap(
-            fitted, thresholds, len(rest_on[0]), len(rest_on[1]), enough, evidence)
+            fitted, thresholds, len(rest_on[0]), len(rest_on[1]), enough, evidence, *failure)
         if task:
             report(f'  {task}: {_in_figures(of_task, maps[task])}')
     return maps
@@ -313,6 +273,29 @@ def _evidence(scored: Sequence[Scored], fitted: Fitted) -> Evidence | None:
     return measure_evidence(
         [nonconformity_score(s.stamps, fitted.apply(s.scores), dwell) for s in scored],
         [float(s.stamps[-1] - s.stamps[0]) for s in scored], [bool(s.done.any()) for s in scored])
+
+
+def _fit_failure(scored: Sequence[Scored]) -> tuple[float, float | None]:
+    """
+    Set the risk above which FAILURE may be decided, of all tasks together.
+
+    :returns: NEVER where risks tell no more of how attempts end than the clock, or too few succeed
+        to bound how often one of those is called failed; and the rate of the bound.
+    """
+    dwell = DecisionRules().failure_dwell
+    levels = [max(nonconformity_score(s.stamps, risk, dwell) for risk in s.risks.T)
+              for s in scored]
+    succeeds = [bool(s.done.any()) for s in scored]
+    evidence = measure_evidence(
+        levels, [float(s.stamps[-1] - s.stamps[0]) for s in scored],
+        [not one for one in succeeds])
+    if evidence is None or not evidence.suffices:
+        return NEVER, None
+    # What is too short for a FAILURE bounds nothing.
+    threshold = conformal_threshold([
+        level for level, s, one in zip(levels, scored, succeeds, strict=True)
+        if one and s.stamps[-1] - s.stamps[0] >= dwell], USUAL_RATE)
+    return (NEVER, None) if threshold is None else (max(threshold, EVEN), USUAL_RATE)
 
 
 def _in_figures(scored: Sequence[Scored], map_: CalibrationMap) -> str:
@@ -338,16 +321,3 @@ def _report_guarantee(map_: CalibrationMap, report: Report) -> None:
            f'{map_.succeeding} '
            'that do' + (f'; too few for an alpha of {", ".join(lacking)}: 1 / alpha - 1 of either '
                         'kind are needed, so decisions will be ABSTAIN there' if lacking else ''))
-
-
-def _calibration(views: Sequence[str], map_: CalibrationMap) -> Calibration:
-    """Say a calibration map as a bundle does."""
-    fitted = map_.fitted
-    return Calibration(
-        tuple(views), fitted.method,
-        {name: value if isinstance(value, list) else round(value, 6)
-         for name, value in fitted.parameters.items()},
-        # To the last digit: an isotonic map has many probabilities just above one another.
-        {alpha: float(value) for alpha, value in map_.thresholds.items()},
-        failed=map_.never_succeeding, succeeded=map_.succeeding, pooled=not map_.own,
-        rows=fitted.count, episodes=fitted.episodes, evidence=map_.evidence)

@@ -45,6 +45,7 @@ def nonconformity_score(
 def decided(
     stamps: NDArray[np.int64], probability: Doubles, threshold: float | Doubles, *,
     status: NDArray[np.int64] | None = None, risks: Doubles | None = None,
+    failure_thresholds: Doubles | None = None,
 ) -> int | None:
     """
     Return the first row at which SUCCESS is decided: tick by tick, by the decider's defaults.
@@ -54,6 +55,7 @@ def decided(
     :param threshold: of all ticks, or of each [F], NaN where there is none.
     :param status: int64 [F], bits of each tick; None: all OK.
     :param risks: [F, K], the probability of having failed in each mode; None: modes are not asked.
+    :param failure_thresholds: of risks, [F], NaN where there is none; None: the decider's own.
     """
     thresholds = np.broadcast_to(np.asarray(threshold, np.float64), len(stamps))
     decider = Decider()
@@ -61,7 +63,9 @@ def decided(
         decision = decider(
             stamp, probability=_number(probability[row]), threshold=_number(thresholds[row]),
             modes=() if risks is None else risks[row].tolist(),
-            status=Status.OK if status is None else Status(int(status[row])))
+            status=Status.OK if status is None else Status(int(status[row])),
+            failure_threshold=None if failure_thresholds is None
+            else _number(failure_thresholds[row]))
         if decision in (Decision.SUCCESS, Decision.FAILURE):
             return row if decision is Decision.SUCCESS else None
     return None

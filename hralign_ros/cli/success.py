@@ -40,7 +40,7 @@ def train(
 
 
 def calibrate(
-    run: Path, /, *, data: Path, output: Path, bundle: Path | None = None,
+    run: Path, /, *, data: Path, output: Path, bundle: Path | None = None, beside: str = '',
     features: Path | None = None, workers: Workers = 1, report: Path | None = None,
     device: Device = 'auto', command: str,
 ) -> None:
@@ -50,6 +50,7 @@ def calibrate(
     :param run: folder of `hralign success train`
     :param output: bundle to write
     :param bundle: whose encoder goes into it; default: the shipped one
+    :param beside: name of the head, to stand beside the one of the bundle, which keeps its tasks
     :param report: report.json of `hralign success evaluate`, for the card
     """
     from hralign_ros.calibration.calibrate import calibrate
@@ -59,8 +60,8 @@ def calibrate(
 
     compute_on(device)
     print(calibrate(
-        load_success_run(run), data, bundle or default_bundle(), output, workers=workers,
-        store=features, device=device, command=command,
+        load_success_run(run), data, bundle or default_bundle(), output, beside=beside,
+        workers=workers, store=features, device=device, command=command,
         metrics=for_card(report) if report else None))
 
 

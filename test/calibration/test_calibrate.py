@@ -5,16 +5,13 @@
 
 from types import SimpleNamespace
 
-from hralign_ros.calibration.calibrate import (
-    _maps,
-    Calibrated,
-    fit_maps,
-    OWN_THRESHOLDS,
-)
+from hralign_ros.calibration.calibrate import _maps, fit_maps, OWN_THRESHOLDS
+from hralign_ros.calibration.calibrated import Calibrated
 from hralign_ros.calibration.conformal import decided
 from hralign_ros.calibration.maps import choose, fit
 from hralign_ros.data.manifest import DataError
-from hralign_ros.runtime.tasks import EVEN, FALLBACK, METHODS, probability_of
+from hralign_ros.runtime.decision import Decider, Decision, Status
+from hralign_ros.runtime.tasks import EVEN, FALLBACK, METHODS, NEVER, probability_of
 import numpy as np
 import pytest
 
@@ -88,9 +85,15 @@ def test_one_kind_of_label_is_refused():
         fit('platt', np.arange(4.0), np.zeros(4, bool))
 
 
+def scored_of(*, scores, risks=None, **others):
+    """Make an attempt as it is scored; without risks it never seems to have failed."""
+    return SimpleNamespace(
+        scores=scores, risks=np.zeros((len(scores), 1)) if risks is None else risks, **others)
+
+
 def attempts_at(task, count, level, rng):
     """Make attempts of ten ticks with scores about a level; as many more end with a success."""
-    return [SimpleNamespace(
+    return [scored_of(
         task_id=task, episode_id=f'{task}-{i}', done=(done := np.arange(10) >= 7) & (i >= count),
         scores=rng.normal(level + 4.0 * (done & (i >= count)), 0.5, 10),
         stamps=np.arange(1, 11) * 200_000_000) for i in range(2 * count)]
@@ -136,7 +139,7 @@ def test_the_guarantee_holds_for_attempts_of_either_kind(succeeding):
             ends = i % 2 == 1
             done = (np.arange(20) >= 12) & ends
             level = rng.normal(-3.0 + 2.0 * (ends == succeeding), 1.5)
-            some.append(SimpleNamespace(
+            some.append(scored_of(
                 task_id='t', episode_id=str(i), done=done, stamps=np.arange(1, 21) * 187_500_000,
                 scores=rng.normal(np.where(done, 3.0, level), 0.5)))
         return some
@@ -150,6 +153,62 @@ def test_the_guarantee_holds_for_attempts_of_either_kind(succeeding):
             wrong.append(at is not None and not s.done[at])
         assert np.mean(wrong) <= 0.05 + 0.02
         assert kind != succeeding or np.mean(wrong) >= 0.02
+
+
+def failing_at(count, level, rng):
+    """Make attempts of which half fail half way; then their risk is about a level."""
+    made = []
+    for i in range(count):
+        fails = i % 2 == 0
+        risk = np.clip(rng.normal(np.where(fails & (np.arange(20) >= 10), level, 0.2), 0.1), 0, 1)
+        made.append(scored_of(
+            task_id='t', episode_id=str(i), done=(np.arange(20) >= 15) & (not fails),
+            stamps=np.arange(1, 21) * 500_000_000, scores=rng.normal(0.0, 1.0, 20),
+            risks=risk[:, None]))
+    return made
+
+
+def called_failed(scored, threshold):
+    """Return which attempts the decider calls failed."""
+    found = []
+    for s in scored:
+        decider = Decider()
+        found.append(any(decider(
+            int(stamp), probability=0.0, threshold=1.0, modes=row.tolist(), status=Status.OK,
+            failure_threshold=threshold) is Decision.FAILURE
+            for stamp, row in zip(s.stamps, s.risks, strict=True)))
+    return np.array(found)
+
+
+def test_failure_is_decided_at_the_rate_that_is_stated():
+    """
+    The shipped demo's failures were never decided: no risk reached the fixed threshold.
+
+    With one that is set on attempts that succeed, most failures are told, and of fresh successes
+    no more are called failed than stated.
+    """
+    rng = np.random.default_rng(0)
+    map_ = _maps(failing_at(400, 0.6, rng), 0, lambda line: None)['']
+    assert map_.failure_rate == 0.05 and EVEN <= map_.failure_threshold < NEVER
+    fresh = failing_at(2000, 0.6, rng)
+    fails = np.array([not s.done.any() for s in fresh])
+    called = called_failed(fresh, map_.failure_threshold)
+    assert called[~fails].mean() <= 0.05 + 0.02
+    assert called[fails].mean() > 0.5
+
+
+def test_a_risk_that_tells_nothing_decides_nothing():
+    """Guards against a confident know-nothing: risks of failures like those of successes."""
+    map_ = _maps(failing_at(400, 0.2, np.random.default_rng(0)), 0, lambda line: None)['']
+    assert map_.failure_threshold == NEVER
+    assert not called_failed(failing_at(100, 0.6, np.random.default_rng(1)), NEVER).any()
+
+
+def test_too_few_successes_set_no_threshold_of_failure():
+    """Guards small calibrations: nine successes do not bound a rate of 5 %."""
+    scored = failing_at(400, 0.6, np.random.default_rng(0))
+    map_ = _maps(scored[:200:2] + scored[1:18:2], 0, lambda line: None)['']
+    assert map_.failure_threshold == NEVER and map_.failure_rate is None
 
 
 def test_too_few_successes_guarantee_nothing_either():
@@ -171,7 +230,7 @@ def test_a_probability_is_of_any_tick():
     for i in range(300):
         success, frames = i % 3 == 0, int(rng.integers(10, 60))
         done = np.arange(frames) >= (frames - 4 if success else frames)
-        scored.append(SimpleNamespace(
+        scored.append(scored_of(
             task_id='t', episode_id=str(i), done=done, stamps=np.arange(1, frames + 1) * 10**8,
             scores=rng.normal(np.where(done, 1.0, -1.0), 1.5)))
     fitted = _maps(scored, 0, lambda line: None)[''].fitted
@@ -193,7 +252,7 @@ class Known:
         return recording
 
     def score(self, recording):
-        return SimpleNamespace(
+        return scored_of(
             task_id=recording.episode.task_id, episode_id=recording.episode.episode_id,
             done=recording.done,
             scores=recording.scores, stamps=recording.stamps,

@@ -6,7 +6,7 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
-from hralign_ros.calibration.calibrate import Calibrated, CalibrationMap
+from hralign_ros.calibration.calibrated import Calibrated, CalibrationMap
 from hralign_ros.calibration.maps import Fitted
 from hralign_ros.calibration.scorer import Scored
 from hralign_ros.evaluation.report import Measured

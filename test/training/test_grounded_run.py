@@ -7,19 +7,25 @@ from dataclasses import replace
 import json
 import shutil
 
+from hralign_ros.calibration.beside import prepare_beside
 from hralign_ros.calibration.scorer import Scorer
 from hralign_ros.cli.main import main
 from hralign_ros.data.instructions import FILE_NAME, NOT_SO, SO, STILL
 from hralign_ros.data.manifest import DataError, read_manifest, write_manifest
+from hralign_ros.data.replay import Recording
 from hralign_ros.data.things import Places, write_things
+from hralign_ros.data.token_features import episode_videos
 from hralign_ros.doctor.bundle import bundle_findings
 from hralign_ros.doctor.software import Choice
 from hralign_ros.evaluation.bundle import BundleReplay
 from hralign_ros.evaluation.success import evaluate_success
+from hralign_ros.export.writer import graphs_of, write_bundle
 from hralign_ros.models.onnx_export import torch_graph
 from hralign_ros.runtime import default_bundle, Encoder
+from hralign_ros.runtime.bundle import load_bundle
 from hralign_ros.runtime.report import silent
 from hralign_ros.runtime.resources import find_share
+from hralign_ros.runtime.tasks import load_tasks
 from hralign_ros.runtime.video import write_video
 from hralign_ros.training.checkpoints import TrainingError
 from hralign_ros.training.success_clips import load_recordings, open_data
@@ -38,6 +44,8 @@ SETTINGS = ('--grounded', f'--split-file={SPLIT_FILE}', '--stills-per-step=8',
             '--clips-per-task=8', '--cluster-every=10', '--checkpoint-every=10', '--average=0.8',
             '--warm-up=2', '--all-robots')
 TEXTS = {task: task.replace('-', ' ') for task in TASKS}
+# What the split file does not hold out.
+FREE = [task for task in TASKS if not RULES.of_task(task)]
 
 
 class Colours(nn.Module):
@@ -118,6 +126,39 @@ def bundle(tmp_path_factory, data, base, run_folder):
     return folder
 
 
+@pytest.fixture(scope='module')
+def other(tmp_path_factory, bundle):
+    """Make a bundle with a trained head whose tasks are none of the data set's."""
+    source, folder = load_bundle(bundle), tmp_path_factory.mktemp('other') / 'made'
+    table = load_tasks(source)
+    write_bundle(folder, source.manifest, graphs_of(source), replace(table, tasks=tuple(
+        replace(task, task_id=f'stir-{number}', name=f'stir pot {number}')
+        for number, task in enumerate(table.tasks))))
+    return folder
+
+
+@pytest.fixture(scope='module')
+def untrained(tmp_path_factory, base):
+    return make_variant(tmp_path_factory.mktemp('untrained'), base,
+                        change=lambda d: d['success'].update(trained=False))
+
+
+@pytest.fixture(scope='module')
+def promptless(tmp_path_factory, data, other):
+    folder = tmp_path_factory.mktemp('promptless')
+    assert main(['success', 'train', '--data', str(data), '--bundle', str(other), '--output',
+                 str(folder), *SETTINGS, '--no-use-prompts']) == 0
+    return folder
+
+
+@pytest.fixture(scope='module')
+def beside(tmp_path_factory, data, other, promptless):
+    folder = tmp_path_factory.mktemp('beside') / 'made'
+    assert main(['success', 'calibrate', str(promptless), '--data', str(data), '--bundle',
+                 str(other), '--beside', 'blocks', '--output', str(folder)]) == 0
+    return folder
+
+
 def test_what_a_run_remembers(run_folder, base):
     """Guards a run that is opened again: its head looks, and what it learned from is known."""
     run = load_success_run(run_folder)
@@ -125,9 +166,8 @@ def test_what_a_run_remembers(run_folder, base):
     assert (grounding.rows, grounding.columns, grounding.see.in_features) == (14, 14, 9)
     assert grounding.text_mean.abs().max() > 0, 'the mean of what stills tell'
     # Of the training split alone; what the split file holds out is no goal.
-    free = [task for task in TASKS if not RULES.of_task(task)]
     found = run.record['data']
-    assert (found['stills'], found['goals']) == (12, len(free)) and len(free) < len(TASKS)
+    assert (found['stills'], found['goals']) == (12, len(FREE)) and len(FREE) < len(TASKS)
     # They are no attempts.
     attempts = [e for e in read_manifest(data_folder()).episodes if e.split == 'train']
     assert found['episodes'] == len(attempts)
@@ -227,3 +267,101 @@ def test_a_data_set_without_stills(base, run_folder, tmp_path):
         train_success(tmp_path / 'few', base, tmp_path / 'run',
                       load_success_run(run_folder).options, report=silent)
     assert not (tmp_path / 'few/features').exists()
+
+
+def play(bundle, data, text):
+    """Play an attempt to a bundle, with an instruction: its ticks."""
+    folder = read_manifest(data)
+    episode = next(e for e in folder.episodes if e.split == 'test_seen' and STILL not in e.tags)
+    encoder = Encoder.load(bundle, provider='cpu')
+    played = Recording(encoder, episode_videos(episode), folder.folder)
+    return encoder, [tick for _, tick in played.play(text)]
+
+
+@pytest.mark.parametrize('text', ['stir pot 1', 'whisk some pots in the corner'])
+def test_a_head_beside_leaves_the_bundles_own_as_it_is(beside, other, data, text):
+    """
+    Guards decisions that were measured: those of the bundle's tasks stay, to the last bit.
+
+    The new default bundle adds hundreds of tasks to a head that was proven on others.
+    """
+    (first, before), (second, after) = (play(folder, data, text) for folder in (other, beside))
+    assert first.text.encode(text).task.task_id == second.text.encode(text).task.task_id
+    for one, two in zip(before, after, strict=True):
+        assert two.success.probability == one.success.probability
+        assert two.success.modes == one.success.modes
+        assert two.success.ood_score == one.success.ood_score
+        assert two.decision == one.decision
+        np.testing.assert_array_equal(two.success.video, one.success.video)
+    one, two = (load_bundle(folder).manifest for folder in (other, beside))
+    assert two.success == one.success and two.ood == one.ood
+
+
+def test_a_head_beside_decides_for_its_tasks(beside, base, data, promptless, tmp_path):
+    """Guards what the node runs: the scores that thresholds were fitted to, of rounded weights."""
+    encoder = Encoder.load(beside, provider='cpu')
+    task = encoder.tasks.match(TEXTS['left-corner'])
+    file = 'shared_head.blocks.onnx'
+    assert task.head == file and not task.robot and len(encoder.tasks.tasks) == 2 * len(FREE)
+    # No prompts of hundreds of tasks.
+    assert encoder.bundle.manifest.files['tasks.safetensors'].bytes < 2 * len(
+        load_bundle(base).read('tasks.safetensors')) + 60_000
+    # So few attempts let nothing decide FAILURE, and then no risk is told.
+    source, table = load_bundle(beside), encoder.tasks
+    write_bundle(tmp_path / 'risky', source.manifest, graphs_of(source), replace(
+        table, tasks=tuple(replace(one, modes=('failed',)) if one.head else one
+                           for one in table.tasks)))
+    encoder = Encoder.load(tmp_path / 'risky', provider='cpu')
+    run = prepare_beside(load_success_run(promptless), beside, 'blocks')
+    episodes, store = open_data(data, base, run.options, basis=run.basis, report=silent)
+    scorer = Scorer(run, Encoder.load(base, provider='cpu'))
+    replay = BundleReplay(encoder)
+    recording = load_recordings(episodes, store, ['test_seen'])[0]
+    for views in ((True, True), (True, False), (False, True)):
+        seen = scorer.run_trace(recording, views=np.array(views))
+        only = replace(recording.episode, robot_videos={
+            view: video for view, video in recording.episode.robot_videos.items()
+            if views[encoder.manifest.views.index(view)]})
+        live, offline = replay(replay.replay(only, episodes.folder)), scorer.score(seen)
+        np.testing.assert_allclose(live.scored.scores, offline.scores, atol=0.02)
+        np.testing.assert_allclose(live.scored.risks, offline.risks, atol=0.02)
+        np.testing.assert_allclose(live.scored.trace.ood_score, seen.ood_score, rtol=0.02)
+
+
+def test_instructions_that_are_like_its_own_go_to_a_head_beside(beside):
+    """Guards other words: nearest to one of its tasks they are its matter, else the bundle's."""
+    text = Encoder.load(beside, provider='cpu').text
+    assert text.encode('left corner, quickly').task.task_id == 'fallback.blocks'
+    assert text.encode('stir the pot number 1').task.task_id == 'fallback'
+    assert not text.encode('left corner, quickly').known
+
+
+def test_what_is_told_of_a_head_beside(beside, capsys):
+    """Guards the card, the doctor and `bundle verify`: what it learned from, and its tasks."""
+    card = (beside / 'card.md').read_text('utf-8')
+    assert 'its head `shared_head.blocks.onnx` was trained on' in card
+    assert '--no-use-prompts' in card and '| head blocks |' in card
+    assert main(['bundle', 'verify', '--bundle', str(beside), '--device', 'cpu']) == 0
+    assert f'shared_head.blocks.onnx, grounded; tasks {len(FREE)}' in capsys.readouterr().out
+    said = {finding.name: str(finding) for finding in bundle_findings(
+        Choice(bundle=str(beside)), {})}
+    assert f'with {len(FREE)} tasks' in said['shared_head.blocks.onnx']
+
+
+@pytest.mark.parametrize(('of', 'onto', 'name', 'match'), [
+    ('run_folder', 'other', 'blocks', 'has failure prompts.*--no-use-prompts'),
+    ('promptless', 'bundle', 'blocks', 'knows .* already'),
+    ('promptless', 'other', '../blocks', 'name'),
+    ('promptless', 'untrained', 'blocks', 'not trained.*leave out --beside')])
+def test_what_cannot_stand_beside(of, onto, name, match, request):
+    """Guards an hour of work: a head that cannot stand beside another is refused before."""
+    run, folder = load_success_run(request.getfixturevalue(of)), request.getfixturevalue(onto)
+    with pytest.raises(TrainingError, match=match):
+        prepare_beside(run, folder, name)
+
+
+def test_calibrated_again_it_takes_its_own_place(beside, promptless):
+    """Guards calibrating again: a head's tasks are in the way of others, and not of itself."""
+    assert prepare_beside(load_success_run(promptless), beside, 'blocks').texts.keys() == set(FREE)
+    with pytest.raises(TrainingError, match='a task has one head'):
+        prepare_beside(load_success_run(promptless), beside, 'others')

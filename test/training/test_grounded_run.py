@@ -21,7 +21,7 @@ from hralign_ros.evaluation.bundle import BundleReplay
 from hralign_ros.evaluation.success import evaluate_success
 from hralign_ros.export.writer import graphs_of, write_bundle
 from hralign_ros.models.onnx_export import torch_graph
-from hralign_ros.runtime import default_bundle, Encoder
+from hralign_ros.runtime import BundleError, default_bundle, Encoder
 from hralign_ros.runtime.bundle import load_bundle
 from hralign_ros.runtime.report import silent
 from hralign_ros.runtime.resources import find_share
@@ -365,3 +365,14 @@ def test_calibrated_again_it_takes_its_own_place(beside, promptless):
     assert prepare_beside(load_success_run(promptless), beside, 'blocks').texts.keys() == set(FREE)
     with pytest.raises(TrainingError, match='a task has one head'):
         prepare_beside(load_success_run(promptless), beside, 'others')
+
+
+def test_a_head_of_other_inputs_is_refused(beside, tmp_path):
+    """Guards optional inputs: what no head is given, and what all have to have, is named."""
+    for number, (other, match) in enumerate((('success.onnx', 'mode_mask'), (
+            'text.onnx', r"needed are \['mask', 'tokens'\]"))):
+        (tmp_path / str(number)).mkdir()
+        folder = make_variant(tmp_path / str(number), beside, files={
+            'shared_head.blocks.onnx': load_bundle(beside).read(other)})
+        with pytest.raises(BundleError, match=f'shared_head.blocks.onnx.*{match}'):
+            Encoder.load(folder, provider='cpu')

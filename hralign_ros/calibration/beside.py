@@ -17,7 +17,7 @@ from typing import Any
 
 from hralign_ros.calibration.calibrated import Calibrated, calibrations_of
 from hralign_ros.export.card import trained_license
-from hralign_ros.export.compress import quantise_weights, rounded
+from hralign_ros.export.compress import quantise_weights, round_weights
 from hralign_ros.export.parity import check_parity, masked_graph, success_inputs
 from hralign_ros.export.writer import graphs_of, write_bundle
 from hralign_ros.models.success import SuccessHead
@@ -94,7 +94,7 @@ def prepare_beside(run: SuccessRun, base: Path, name: str) -> SuccessRun:
                 raise TrainingError(f"{base} knows '{words}' already, as {found.task_id}; a task "
                                     'has one head')
     head = deepcopy(run.head)
-    rounded(head)
+    round_weights(head)
     return replace(run, head=head)
 
 
@@ -118,12 +118,17 @@ def write_beside(
         return Task(task_id, words, (), (_MODE,) if fails else (), calibrations, file,
                     round(found.ood_threshold, 6), prompts=tasks.fallback.prompts)
 
+    own = tuple(task(task_id, text, task_id) for task_id, text in run.texts.items())
+    # Most tasks have too few attempts for thresholds of their own.
+    usual = max((one.calibrations for one in own), key=[
+        one.calibrations for one in own].count)
     kept, others = ([one for one in some if one.head != file]
                     for some in (tasks.tasks, tasks.others))
     graph, _ = masked_graph(BesideHead(run.head), feed := _inputs(run, source.manifest.views),
                             OUTPUTS, report)
-    graph = quantise_weights(graph, unfused=True)
-    parity = check_parity(graph, BesideHead(run.head), feed, report)
+    graph, stored = quantise_weights(graph, unfused=True), deepcopy(run.head)
+    round_weights(stored, basis=True)
+    parity = check_parity(graph, BesideHead(stored), feed, report)
     write_bundle(output, replace(
         manifest, heads={**manifest.heads, file: HeadSpec(
             training_of(run), run.head.grounding is not None, command, metrics or {})},
@@ -132,9 +137,10 @@ def write_beside(
         metrics={**manifest.metrics, 'parity_max_abs_diff': {
             **manifest.metrics['parity_max_abs_diff'], file: parity}},
     ), {**graphs_of(source), file: graph}, TaskTable(
-        (*kept, *(task(task_id, text, task_id) for task_id, text in run.texts.items())),
+        (*kept, *own),
         tasks.fallback,
-        (*others, task(f'{FALLBACK}.{name}', f'{FALLBACK} {name}', FALLBACK))))
+        (*others, task(f'{FALLBACK}.{name}', f'{FALLBACK} {name}', FALLBACK)),
+        {**tasks.shared, file: usual}))
     return output
 
 

@@ -97,11 +97,14 @@ def quantise_weights(model: bytes, *, unfused: bool = False) -> bytes:
 
 
 @torch.no_grad()
-def rounded(module: nn.Module) -> None:
+def round_weights(module: nn.Module, *, basis: bool = False) -> None:
     """
     Round the weights of linear layers in place as `quantise_weights` would store them.
 
     What is measured of the module then holds for its graph.
+
+    :param basis: round the basis of tokens, too. Stored features are in the exact one, from which
+        the graph's is indistinguishable.
     """
     for weight in module.parameters():
         if weight.dim() == 2 and weight.numel() >= _SMALLEST:
@@ -109,7 +112,7 @@ def rounded(module: nn.Module) -> None:
             weight.copy_((weight / scale).round() * scale)
     for name, matrix in module.named_buffers():
         # Multiplied from the right, so that its columns are what comes out.
-        if name.endswith('basis_matrix'):
+        if basis and name.endswith('basis_matrix'):
             scale = matrix.abs().amax(0, keepdim=True).clamp(min=1e-12) / 127.0
             matrix.copy_((matrix / scale).round() * scale)
 

@@ -73,7 +73,7 @@ def write_bundle(
     # A link goes on pointing where it points.
     output = output.resolve()
     files = {
-        **graphs, TASKS: _yaml(to_document(tasks)), CARD: render_card(manifest).encode(),
+        **graphs, TASKS: _yaml(to_document(tasks.stored)), CARD: render_card(manifest).encode(),
         TASK_TENSORS: save({f'prompts/{task.task_id}': np.ascontiguousarray(
             # Those of heads that are shared by hundreds would be most of a bundle's own files.
             task.prompts, np.float32) for task in tasks.everyone if task.robot or not task.head})}

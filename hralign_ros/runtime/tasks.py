@@ -258,6 +258,7 @@ class Task:
         does; empty: the success head of the bundle does, by the prompts.
     :param ood_threshold: of that graph's out-of-distribution score.
     :param robot: that it was taught on; empty: none.
+    :param shares: its calibrations are those that stand once for its head; in the file alone.
     """
 
     task_id: Text
@@ -268,6 +269,7 @@ class Task:
     head: str = ''
     ood_threshold: Annotated[float, Limits(-1e9, 1e9)] | None = None
     robot: str = ''
+    shares: bool = False
     prompts: NDArray[np.float32] = field(
         default_factory=lambda: np.zeros((0, 0, 0), np.float32), metadata=NOT_STORED)
 
@@ -366,11 +368,13 @@ class TaskTable:
     :param tasks: the tasks in the order of the file.
     :param fallback: used for tasks that are not among them.
     :param others: used in its place, where the task that is nearest in meaning has their head.
+    :param shared: calibrations by head, of its tasks that share them.
     """
 
     tasks: tuple[Task, ...]
     fallback: Task
     others: tuple[Task, ...] = ()
+    shared: Mapping[str, tuple[Calibration, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for text, task in self._named():
@@ -394,6 +398,14 @@ class TaskTable:
     def of(self, text: str) -> Task:
         """Give the task that decides for an instruction: its own, or the fallback."""
         return self.match(text) or self.fallback
+
+    @property
+    def stored(self) -> 'TaskTable':
+        """Give it as the file has it: what tasks of a head share stands there once."""
+        return replace(self, tasks=tuple(
+            replace(task, calibrations=(), shares=True)
+            if task.head and task.calibrations == self.shared.get(task.head) else task
+            for task in self.tasks))
 
     @property
     def everyone(self) -> tuple[Task, ...]:
@@ -432,9 +444,10 @@ def load_tasks(bundle: Bundle) -> TaskTable:
         # A head beside the bundle's own has no use for prompts: those of the fallback do.
         tensors = {f'prompts/{task.task_id}': fallback.prompts for task in table.everyone
                    if task.head} | tensors
-        tasks, others = (tuple(_with_prompts(task, tensors, bundle) for task in some)
-                         for some in (table.tasks, table.others))
-        return TaskTable(tasks, fallback, others)
+        tasks, others = (
+            tuple(_with_prompts(_with_shared(task, table), tensors, bundle) for task in some)
+            for some in (table.tasks, table.others))
+        return TaskTable(tasks, fallback, others, table.shared)
     except ValueError as error:
         raise BundleError(f'{bundle.path / TASKS}: {error}') from error
 
@@ -451,6 +464,20 @@ def _check_header(data: bytes) -> bytes:
             f'{TASK_TENSORS}: a header of {length} bytes is announced in a file of {len(data)}; '
             f'allowed are {MAX_HEADER_BYTES}. Export the bundle again')
     return data
+
+
+def _with_shared(task: Task, table: TaskTable) -> Task:
+    """
+    Give a task the calibrations that it shares.
+
+    :raises ValueError: its head has none.
+    """
+    if not task.shares:
+        return task
+    if task.head not in table.shared:
+        raise ValueError(f"task {task.task_id} shares the calibrations of '{task.head}', which "
+                         'are not there; export the bundle again')
+    return replace(task, calibrations=table.shared[task.head], shares=False)
 
 
 def _with_prompts(task: Task, tensors: Mapping[str, Any], bundle: Bundle) -> Task:

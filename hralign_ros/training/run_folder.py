@@ -17,17 +17,21 @@ from typing import Any
 
 from hralign_ros.data.manifest import Episode
 from hralign_ros.runtime.report import Report
-from hralign_ros.training.checkpoints import TrainingError
+from hralign_ros.training.checkpoints import check_same, read_checkpoint, TrainingError
 
 LAST, BEST, LOG, RUN = 'last.pt', 'best.pt', 'log.csv', 'run.json'
 SCHEMA_VERSION = 3
 
 
-def prepare_folder(folder: Path, *, resume: bool) -> None:
+def prepare_folder(
+    folder: Path, *, resume: bool, settings: Mapping[str, Any] | None = None,
+) -> None:
     """
     Make a run's folder.
 
-    :raises TrainingError: it cannot be made, or holds a run that is not to be resumed.
+    :param settings: those of the new run that are known before any work.
+    :raises TrainingError: it cannot be made, holds a run that is not to be resumed, or one of
+        other settings.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -36,6 +40,9 @@ def prepare_folder(folder: Path, *, resume: bool) -> None:
     if (folder / LAST).exists() and not resume:
         raise TrainingError(f'{folder} holds a run already; add --resume to continue it, or '
                             'name another folder')
+    if settings and (folder / LAST).exists():
+        before = read_checkpoint(folder / LAST).settings
+        check_same(settings, {name: before.get(name) for name in settings}, folder / LAST)
 
 
 class TrainingLog:

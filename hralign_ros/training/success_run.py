@@ -168,7 +168,7 @@ def train_success(
     choose_device(device)
     report = report if is_first() else silent
     verified = load_bundle(bundle)
-    prepare_folder(Path(output), resume=resume)
+    prepare_folder(Path(output), resume=resume, settings=asdict(options))
     if options.length != verified.manifest.clip.length:
         report(f'clips of {options.length} frames, and {bundle} has '
                f'{verified.manifest.clip.length}: such a head can be compared with others, and '

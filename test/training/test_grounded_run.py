@@ -20,7 +20,6 @@ from hralign_ros.doctor.software import Choice
 from hralign_ros.evaluation.bundle import BundleReplay
 from hralign_ros.evaluation.success import evaluate_success
 from hralign_ros.export.writer import graphs_of, write_bundle
-from hralign_ros.models.onnx_export import torch_graph
 from hralign_ros.runtime import BundleError, default_bundle, Encoder
 from hralign_ros.runtime.bundle import load_bundle
 from hralign_ros.runtime.report import silent
@@ -34,9 +33,9 @@ from hralign_ros.training.success_run import load_success_run, train_success
 import numpy as np
 import pytest
 from support.bundles import make_variant
+from support.fast_bundle import fast_bundle
 from support.small_success_data import data_folder, draw_image, RULES, SIDE, TASKS
-import torch
-from torch import nn
+import yaml
 
 SPLIT_FILE = str(find_share('config/splits.yaml'))
 SETTINGS = ('--grounded', f'--split-file={SPLIT_FILE}', '--stills-per-step=8',
@@ -48,32 +47,9 @@ TEXTS = {task: task.replace('-', ' ') for task in TASKS}
 FREE = [task for task in TASKS if not RULES.of_task(task)]
 
 
-class Colours(nn.Module):
-    """
-    A visual encoder that costs nothing: tokens are waves of mean colours, fine ones mean colours.
-
-    Waves, so that images differ in many directions, as those of a real one do.
-    """
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.mix = nn.Conv2d(3, 1280, 1)
-
-    def forward(self, pixels):
-        coarse, fine = (nn.functional.avg_pool2d(pixels, size) for size in (32, 16))
-        return (torch.sin(20.0 * self.mix(coarse)).flatten(2).transpose(1, 2),
-                fine.flatten(2).transpose(1, 2))
-
-
 @pytest.fixture(scope='module')
-def base(tmp_path_factory):
-    """Make a bundle with fine tokens that encodes a frame in a millisecond."""
-    graph = torch_graph(Colours(), [torch.zeros(2, 3, 224, 224)], inputs=['pixels'],
-                        outputs=['tokens', 'fine'])
-    return make_variant(
-        tmp_path_factory.mktemp('base'), default_bundle(), files={'visual.onnx': graph},
-        change=lambda d: d.update(fine={'rows': 14, 'columns': 14, 'channels': 3}))
+def base():
+    return fast_bundle(fine=True)
 
 
 @pytest.fixture(scope='module')
@@ -313,6 +289,8 @@ def test_a_head_beside_decides_for_its_tasks(beside, base, data, promptless, tmp
                            for one in table.tasks)))
     encoder = Encoder.load(tmp_path / 'risky', provider='cpu')
     run = prepare_beside(load_success_run(promptless), beside, 'blocks')
+    # With rounded weights the features were others, and all were encoded again.
+    assert run.basis.key == load_success_run(promptless).basis.key
     episodes, store = open_data(data, base, run.options, basis=run.basis, report=silent)
     scorer = Scorer(run, Encoder.load(base, provider='cpu'))
     replay = BundleReplay(encoder)
@@ -326,6 +304,25 @@ def test_a_head_beside_decides_for_its_tasks(beside, base, data, promptless, tmp
         np.testing.assert_allclose(live.scored.scores, offline.scores, atol=0.02)
         np.testing.assert_allclose(live.scored.risks, offline.risks, atol=0.02)
         np.testing.assert_allclose(live.scored.trace.ood_score, seen.ood_score, rtol=0.02)
+
+
+def test_tasks_share_their_calibrations(beside, tmp_path):
+    """
+    A head of 220 tasks had a tasks.yaml of a megabyte, of which each said the same.
+
+    It was refused for its size, after the calibration.
+    """
+    document = yaml.safe_load((beside / 'tasks.yaml').read_text('utf-8'))
+    own = [task for task in document['tasks'] if task.get('head')]
+    assert len(own) == len(FREE) and all(task['shares'] for task in own)
+    assert not any(task.get('calibrations') for task in own)
+    loaded = [task for task in load_tasks(load_bundle(beside)).tasks if task.head]
+    assert all(task.calibrations and not task.shares for task in loaded)
+    del document['shared']
+    folder = make_variant(tmp_path, beside, files={
+        'tasks.yaml': yaml.safe_dump(document).encode()})
+    with pytest.raises(BundleError, match='shares the calibrations of .*not there'):
+        load_tasks(load_bundle(folder))
 
 
 def test_instructions_that_are_like_its_own_go_to_a_head_beside(beside):

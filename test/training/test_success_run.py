@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 
-"""From videos to a calibrated bundle, a report and one more task, all through the real encoder."""
+"""From videos to a calibrated bundle, a report and one more task, all through the runtime."""
 
 from dataclasses import replace
 import json
@@ -22,12 +22,7 @@ from hralign_ros.evaluation.report import Measured
 from hralign_ros.evaluation.success import evaluate_success
 from hralign_ros.evaluation.success_events import collect_streams
 from hralign_ros.export.writer import require_replaceable
-from hralign_ros.runtime import (
-    BundleError,
-    default_bundle,
-    Encoder,
-    Status,
-)
+from hralign_ros.runtime import BundleError, Encoder, Status
 from hralign_ros.runtime.images import ViewGeometry
 from hralign_ros.runtime.report import silent
 from hralign_ros.runtime.tasks import FALLBACK
@@ -42,6 +37,7 @@ from hralign_ros.training.success_run import (
 )
 import numpy as np
 import pytest
+from support.fast_bundle import fast_bundle
 from support.small_success_data import data_folder, FRAMES, RATE_HZ, TASKS
 import torch
 
@@ -53,10 +49,15 @@ SETTINGS = ('--modes=2', '--steps=30', '--tasks-per-step=2', '--clips-per-task=8
 SECOND = 1_000_000_000
 
 
+def small():
+    """Say which data, and which bundle."""
+    return '--data', str(data_folder()), '--bundle', str(fast_bundle())
+
+
 @pytest.fixture(scope='module')
 def run_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp('run')
-    assert main(['success', 'train', '--data', str(data_folder()), '--output', str(folder),
+    assert main(['success', 'train', *small(), '--output', str(folder),
                  *SETTINGS]) == 0
     return folder
 
@@ -64,14 +65,14 @@ def run_folder(tmp_path_factory):
 @pytest.fixture(scope='module')
 def bundle(run_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp('bundle') / 'made'
-    assert main(['success', 'calibrate', str(run_folder), '--data', str(data_folder()),
+    assert main(['success', 'calibrate', str(run_folder), *small(),
                  '--output', str(folder)]) == 0
     return folder
 
 
 def tokens(data=None, **options):
     """Open the features of a data set; `run_folder` has computed those of the small one."""
-    return build_tokens(data or read_manifest(data_folder()), default_bundle(),
+    return build_tokens(data or read_manifest(data_folder()), fast_bundle(),
                         **{'report': silent, **options})
 
 
@@ -110,10 +111,10 @@ def test_a_camera_that_is_upside_down(tmp_path):
 
     def features(some):
         write_manifest(root, [some])
-        return tokens(read_manifest(root), basis=basis).load(some).means
+        return tokens(read_manifest(root), basis=basis).load(some).tokens
 
     expected, as_it_lies = features(upright), features(turned)
-    wrist = Encoder.load(default_bundle(), provider='cpu').manifest.views.index('wrist')
+    wrist = Encoder.load(fast_bundle(), provider='cpu').manifest.views.index('wrist')
     found = features(replace(turned, geometry={'wrist': ViewGeometry(180)}))
     np.testing.assert_array_equal(np.delete(found, wrist, 1), np.delete(expected, wrist, 1))
     # Encoded twice, colours are a little off.
@@ -125,7 +126,7 @@ def test_a_camera_that_is_upside_down(tmp_path):
 def test_a_recording_is_encoded_some_frames_at_a_time(monkeypatch):
     """Guards long recordings: all frames of all cameras were in memory at once, 10 GB a minute."""
     data, whole, read = read_manifest(data_folder()), tokens(), []
-    encoder = Encoder.load(default_bundle(), provider='cpu', threads=1)
+    encoder = Encoder.load(fast_bundle(), provider='cpu', threads=1)
     several = encoder.encode_batch
 
     def spy(images):
@@ -162,10 +163,10 @@ def test_humans_are_looked_at_when_they_are_drawn(run_folder, tmp_path):
     drawn = load_success_run(run_folder).options
     options = replace(drawn, human_fraction=0.0, steps=1)
     for share, looked_at in ((drawn, True), (options, False)):
-        data, _ = open_data(data_folder(), default_bundle(), share, report=silent)
+        data, _ = open_data(data_folder(), fast_bundle(), share, report=silent)
         assert any(e.human_video for e in data.episodes) is looked_at
     run = train_success(
-        data_folder(), default_bundle(), tmp_path, options, report=silent)
+        data_folder(), fast_bundle(), tmp_path, options, report=silent)
     assert run.record['data']['human_recordings'] == 0
 
 
@@ -192,7 +193,7 @@ def test_live_is_offline(bundle, run_folder):
 
 
 def test_the_report(run_folder, tmp_path):
-    assert main(['success', 'evaluate', str(run_folder), '--data', str(data_folder()),
+    assert main(['success', 'evaluate', str(run_folder), *small(),
                  '--output', str(tmp_path)]) == 0
     report = json.loads((tmp_path / 'report.json').read_text())
     found = Measured(report['rows'])
@@ -216,9 +217,9 @@ def test_the_report(run_folder, tmp_path):
 def test_the_card_says_what_was_measured(run_folder, tmp_path):
     """Guards the card of a bundle: figures with their intervals, from the report."""
     report = tmp_path / 'report'
-    assert main(['success', 'evaluate', str(run_folder), '--data', str(data_folder()), '--output',
+    assert main(['success', 'evaluate', str(run_folder), *small(), '--output',
                  str(report)]) == 0
-    assert main(['success', 'calibrate', str(run_folder), '--data', str(data_folder()), '--output',
+    assert main(['success', 'calibrate', str(run_folder), *small(), '--output',
                  str(tmp_path / 'bundle'), '--report', str(report / 'report.json')]) == 0
     card = (tmp_path / 'bundle' / 'card.md').read_text()
     rows = json.loads((report / 'report.json').read_text())['rows']
@@ -234,7 +235,7 @@ def test_more_data_to_train_on(run_folder, tmp_path):
     few = read_manifest(other)
     write_manifest(other, [replace(e, episode_id=f'other-{e.episode_id}')
                            for e in few.episodes if e.seed == 10])
-    run = train_success(data_folder(), default_bundle(), tmp_path / 'run', replace(
+    run = train_success(data_folder(), fast_bundle(), tmp_path / 'run', replace(
         load_success_run(run_folder).options, steps=1), also=[other], report=silent)
     used = load_success_run(run_folder).record['data']['episodes']
     assert run.record['data']['episodes'] == used + 4
@@ -262,7 +263,7 @@ def test_a_finished_bundle_is_measured_as_it_is(bundle, run_folder, tmp_path, ca
     assert found['UNKNOWN_TASK', 'test_seen'] == found['UNCALIBRATED', 'test_seen'] == 0.0
     run = load_success_run(run_folder)
     encoder = Encoder.load(bundle, provider='cpu')
-    data, store = open_data(data_folder(), default_bundle(), run.options, basis=run.basis)
+    data, store = open_data(data_folder(), fast_bundle(), run.options, basis=run.basis)
     scorer, replay = Scorer(run, encoder), BundleReplay(encoder)
     for recording in load_recordings(data, store, ['test_seen', 'test_task']):
         played = replay.replay(recording.episode, data.folder)
@@ -324,7 +325,7 @@ def test_two_tasks_of_one_instruction(tmp_path):
         and e.seed == 10 else e for e in data.episodes])
     shutil.copytree(data_folder() / 'videos', tmp_path / 'videos')
     with pytest.raises(TrainingError, match="'left corner' names both left and left-corner"):
-        train_success(tmp_path, default_bundle(), tmp_path / 'run', SuccessOptions(
+        train_success(tmp_path, fast_bundle(), tmp_path / 'run', SuccessOptions(
             steps=1, all_robots=True), store=data_folder() / 'features', report=silent)
 
 
@@ -334,7 +335,7 @@ def test_human_fraction_without_human_recordings(tmp_path):
     write_manifest(tmp_path, [replace(e, human_video='', human_from='') for e in data.episodes])
     shutil.copytree(data_folder() / 'videos', tmp_path / 'videos')
     with pytest.raises(TrainingError, match='human_fraction is 0.2, and there is no human'):
-        train_success(tmp_path, default_bundle(), tmp_path / 'run', SuccessOptions(
+        train_success(tmp_path, fast_bundle(), tmp_path / 'run', SuccessOptions(
             steps=1, all_robots=True, human_fraction=0.2), store=data_folder() / 'features',
             report=silent)
 
@@ -352,7 +353,7 @@ def test_runs_that_are_no_seeds_of_one_training(run_folder, tmp_path, change, wh
         record['data'][change] = 'others'
     (other / 'run.json').write_text(json.dumps(record))
     with pytest.raises(TrainingError, match=what):
-        check_runs([load_success_run(run_folder), load_success_run(other)], default_bundle())
+        check_runs([load_success_run(run_folder), load_success_run(other)], fast_bundle())
 
 
 @pytest.mark.parametrize('command', ['calibrate', 'teach'])
@@ -389,11 +390,11 @@ def test_a_run_looks_at_other_data_in_its_own_basis(run_folder, tmp_path):
     write_manifest(other, [replace(e, split='train') for e in few])
     own = tokens(read_manifest(other))
     assert own.basis.key != run.basis.key, 'other data, another basis'
-    data, store = open_data(other, default_bundle(), run.options, basis=run.basis,
+    data, store = open_data(other, fast_bundle(), run.options, basis=run.basis,
                             report=silent)
     assert store.basis.key == run.basis.key and store.key != own.key
     lines = []
-    where_it_was_trained = open_data(data_folder(), default_bundle(), run.options,
+    where_it_was_trained = open_data(data_folder(), fast_bundle(), run.options,
                                      basis=run.basis, report=lines.append)[1]
     assert not lines, 'nothing is encoded again'
     np.testing.assert_allclose(
@@ -407,11 +408,11 @@ def test_an_evaluation_of_little_data(run_folder, tmp_path):
     Without a success among the tests, or with one known task, all was lost at the end.
     """
     run = load_success_run(run_folder)
-    data, store = open_data(data_folder(), default_bundle(), run.options, basis=run.basis,
+    data, store = open_data(data_folder(), fast_bundle(), run.options, basis=run.basis,
                             report=silent)
     few = data.only(e for e in data.episodes if e.split != 'test_seen' or not e.success)
     said = []
-    found, _ = evaluate_success(few, store, [run], default_bundle(), tmp_path,
+    found, _ = evaluate_success(few, store, [run], fast_bundle(), tmp_path,
                                 perturbed_frames=0, report=said.append)
     assert (tmp_path / 'report.html').is_file()
     assert any(line.startswith('instructions left out') for line in said)
@@ -430,19 +431,19 @@ def test_what_was_trained_on_is_no_test(run_folder, tmp_path):
     Calibration was refused then, if those it had were trained on; the tests were never looked at.
     """
     run = load_success_run(run_folder)
-    data, store = open_data(data_folder(), default_bundle(), run.options, basis=run.basis,
+    data, store = open_data(data_folder(), fast_bundle(), run.options, basis=run.basis,
                             report=silent)
     moved = next(e for e in data.episodes if e.split == 'train')
     again = data.only(replace(e, split='test_seen') if e is moved else e for e in data.episodes)
     with pytest.raises(EvaluationError, match=f'1 test episodes .* such as {moved.episode_id}'):
-        evaluate_success(again, store, [run], default_bundle(), tmp_path, report=silent)
+        evaluate_success(again, store, [run], fast_bundle(), tmp_path, report=silent)
 
 
 def test_two_episodes_of_one_name(run_folder, tmp_path):
     """Guards --also: failure modes are kept by id, so one's would be the other's."""
     run = load_success_run(run_folder)
     with pytest.raises(TrainingError, match='both have an episode'):
-        train_success(data_folder(), default_bundle(), tmp_path, replace(run.options, steps=1),
+        train_success(data_folder(), fast_bundle(), tmp_path, replace(run.options, steps=1),
                       also=[data_folder()], report=silent)
 
 
@@ -462,15 +463,16 @@ def test_a_gpu_that_is_not_there(tmp_path, capsys, words):
 
 @pytest.mark.parametrize(('words', 'said'), [
     ('calibrate {empty} --data {data} --output {out}', 'no finished run there'),
-    ('evaluate {run} --data {empty} --output {out}', 'manifest'),
+    ('evaluate {run} --data {empty} --bundle {base} --output {out}', 'manifest'),
     ('train --data {data} --output {out} --modes 0', 'modes is 0'),
     ('train --data {data} --output {run} --modes 2', 'holds a run already; add --resume'),
-    ('train --data {data} --output {run} --resume --modes 3', 'modes was 2 and is now 3')])
+    # Before anything is encoded: the folder of data is empty.
+    ('train --data {empty} --output {run} --resume --modes 3', 'modes was 2 and is now 3')])
 def test_what_cannot_work_is_one_sentence(run_folder, tmp_path, capsys, words, said):
     """Guards against a traceback, and against files that were half written."""
     (tmp_path / 'empty').mkdir()
     places = {'empty': tmp_path / 'empty', 'data': data_folder(), 'run': run_folder,
-              'out': tmp_path / 'out'}
+              'out': tmp_path / 'out', 'base': fast_bundle()}
     assert main(['success', *(word.format(**places) for word in words.split())]) == 1
     told = capsys.readouterr().err
     assert said in told and 'Traceback' not in told

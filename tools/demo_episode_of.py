@@ -52,7 +52,7 @@ def main() -> None:
         'fps': round(fps, 3), 'frame_count': REPEAT * len(episode.time_s),
         'views': {view: {'file': f'{view}.mp4'} for view in episode.robot_videos},
         'licence': {'videos': 'Apache-2.0, rendered by the hralign_ros maintainers',
-                    'assets': 'Robots as in the robosuite wheel (MIT); all else is our own'},
+                    'assets': 'Robots, meshes, textures: robosuite wheel (MIT); else our own'},
         'command': options.command}
     (options.folder / 'episode.yaml').write_text(HEADER + yaml.safe_dump(
         document, sort_keys=False, width=95), encoding='utf-8')

@@ -1,7 +1,7 @@
 # Copyright 2026 hralign_ros maintainers
 # SPDX-License-Identifier: Apache-2.0
 """
-Record the demo's success and two failures: seeds and scenes of the test split, every step.
+Record the demo's first episode, a success: seeds and scenes of the test split, every step.
 
     export PYTHONPATH=. MUJOCO_GL=egl HRALIGN_HAND_MODEL=.venv-sim/share/hand/right.glb
     .venv-sim/bin/python tools/record_demo_episodes.py --task drawer-open
@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or '').strip().splitlines()[0])
     parser.add_argument('--task', required=True, help='of Meta-World')
     parser.add_argument('--round', type=int, default=0, help='of the plan (%(default)s)')
-    parser.add_argument('--kinds', nargs='+', default=[EXPERT, 'wrong_place', 'stops_early'])
+    parser.add_argument('--kinds', nargs='+', default=[EXPERT])
     parser.add_argument('--hand', type=Path)
     parser.add_argument('--output', type=Path, default=Path('demo/episodes'))
     options = parser.parse_args()

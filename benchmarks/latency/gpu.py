@@ -86,10 +86,10 @@ def main() -> int:
 
 
 def play(
-    encoder: Encoder, samples: list[np.ndarray], count: int,
+    encoder: Encoder, samples: list[np.ndarray], count: int, task: str = TASK,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Play samples at 30 Hz of their own clock; return `task` [n, V, C] and milliseconds."""
-    episode = encoder.start_episode(TASK)
+    episode = encoder.start_episode(task)
     found, spent = [], []
     for tick in range(count):
         images = {view: samples[(tick + i) % len(samples)]

@@ -62,8 +62,8 @@ _SPLITS = f'--split-file={ROOT / "config/splits_tabletop.yaml"}'
 _WIDE = (_SPLITS, '--tasks-per-step=32', '--clips-per-task=4')
 _ALL = ('--all-texts', '--video-text=1')
 _HINDSIGHT = (*_WIDE, *_ALL, '--hindsight=1')
-# A grounded head's batch is half stills, so that it has fewer attempts. Without failure prompts, as
-# a head beside another one has to be.
+# A grounded head's batch is half stills, so that it has fewer attempts. Without failure prompts,
+# as a head beside another one has to be.
 _SMALL = (_SPLITS, '--tasks-per-step=16', '--clips-per-task=2', *_ALL, '--hindsight=1',
           '--noise=0.25', '--steps=2500', '--no-use-prompts')
 _GROUNDED = (*_SMALL, '--grounded')

@@ -3,6 +3,7 @@
 
 """What the bundle is, and what it decides with the parameters that are set."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -73,7 +74,7 @@ def _about(bundle: Bundle, choice: Choice, values: Mapping[str, Any]) -> list[Fi
              'Train and calibrate it: hralign success train, then hralign success calibrate'))
     tasks = load_tasks(bundle)
     alphas = tasks.alphas
-    findings += [ok(file, 'stands beside the success head, with '
+    findings += [ok('shared head', f'{file} stands beside the success head, with '
                     f'{sum(task.head == file for task in tasks.tasks)} tasks of its own')
                  for file in manifest.heads]
     if values.get('task') and manifest.success.trained:
@@ -143,9 +144,10 @@ def _failure_finding(
     if not by_mode:
         return ok(name, 'no failure mode decides it: time_out_s alone does', rates=bound)
     said = [f"at a false-alarm rate of {rate:.3g} for '{tasks.of(key).name}'"
-            for key, rate in list(bound.items())[:_MOST_RATES]]
+            for key, rate in bound.items()]
     if len(bound) > _MOST_RATES:
-        said.append(f'{len(bound) - _MOST_RATES} more in ~/info')
+        said = [f'at a false-alarm rate of {rate:.3g} for {count} of {len(chosen)} tasks'
+                for rate, count in sorted(Counter(bound.values()).items())]
     if free := len(by_mode) - len(bound):
         said.append(f'at no rate that is guaranteed for {free} of {len(chosen)} tasks')
     return ok(name, '; '.join(said), rates=bound)

@@ -248,7 +248,9 @@ def _draw_scores(
     """Draw the scores of ticks over time; return the decisions, in the order they came."""
     for key, colour, line in (('probability', 'tab:green', '-'), ('threshold', 'tab:green', '--'),
                               ('failure', 'tab:red', '-'), ('progress', 'tab:gray', '-')):
-        axes.plot(times, [float(row[key]) for row in rows], line, color=colour, linewidth=1.0,
-                  label='success' if key == 'probability' else key)
+        values = [float(row[key]) for row in rows]
+        if not all(map(math.isnan, values)):
+            axes.plot(times, values, line, color=colour, linewidth=1.0,
+                      label='success' if key == 'probability' else key)
     return list(dict.fromkeys(
         f'{row["decision"]} ({row["status"]})' for row in rows if row['decision']))

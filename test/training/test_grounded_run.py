@@ -342,7 +342,7 @@ def test_what_is_told_of_a_head_beside(beside, capsys):
     assert f'shared_head.blocks.onnx, grounded; tasks {len(FREE)}' in capsys.readouterr().out
     said = {finding.name: str(finding) for finding in bundle_findings(
         Choice(bundle=str(beside)), {})}
-    assert f'with {len(FREE)} tasks' in said['shared_head.blocks.onnx']
+    assert f'with {len(FREE)} tasks' in said['shared head']
 
 
 @pytest.mark.parametrize(('of', 'onto', 'name', 'match'), [

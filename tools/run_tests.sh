@@ -16,9 +16,9 @@ check() {
 # Tests kill nodes on purpose; what an earlier run left would be in this one's way.
 python tools/clean_shared_memory.py
 python -m colcon test-result --delete-yes >/dev/null 2>&1
-# Two files at a time: most tests of nodes wait for processes. Whole files, whose fixtures are shared.
+# Three files at a time: most tests of nodes wait for processes. Whole files, whose fixtures are shared.
 check python -m colcon test --executor sequential --event-handlers console_direct+ \
-  --pytest-args -n 2 --dist loadfile
+  --pytest-args -n 3 --dist loadfile
 check python -m colcon test-result --verbose
 check python -m ruff check .
 check python -m mypy hralign_ros

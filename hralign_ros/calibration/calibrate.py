@@ -316,6 +316,10 @@ def _in_figures(scored: Sequence[Scored], map_: CalibrationMap) -> str:
 
 def _report_guarantee(map_: CalibrationMap, report: Report) -> None:
     """Say what thresholds rest on, and which rates nothing can be guaranteed for."""
+    if map_.evidence is not None and not map_.evidence.suffices:
+        report(f'  all together: {map_.evidence}; no threshold of theirs, as that is not more '
+               'than the clock tells')
+        return
     lacking = [f'{alpha:g}' for alpha in ALPHAS if alpha not in map_.thresholds]
     report(f'  thresholds rest on {map_.never_succeeding} attempts that never succeed and '
            f'{map_.succeeding} '

@@ -279,7 +279,7 @@ class Manifest:
 
     @property
     def trained(self) -> tuple[SuccessTraining, ...]:
-        """What its heads were trained on: first of the success head, where it says."""
+        """Give what its heads were trained on: first of the success head, where it says."""
         own = (self.success.training,) if self.success.training else ()
         return (*own, *(head.training for head in self.heads.values()))
 

@@ -122,7 +122,7 @@ def adapt(
     _check_pairs(everything, options, learning, held_out)
     if options.train.sampler == 'window':
         _check_window(everything, options, learning)
-    prepare_folder(Path(output), resume=resume, settings=asdict(options))
+    prepare_folder(Path(output), resume=resume, settings=asdict(options.train))
     features = pair_features(
         everything, backbone, options, cache=cache, workers=workers,
         report=report)

@@ -42,7 +42,10 @@ def prepare_folder(
                             'name another folder')
     if settings and (folder / LAST).exists():
         before = read_checkpoint(folder / LAST).settings
-        check_same(settings, {name: before.get(name) for name in settings}, folder / LAST)
+        # Not all of them matter to every run.
+        both = settings.keys() & before.keys()
+        check_same({name: settings[name] for name in both},
+                   {name: before[name] for name in both}, folder / LAST)
 
 
 class TrainingLog:

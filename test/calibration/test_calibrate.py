@@ -204,6 +204,17 @@ def test_a_risk_that_tells_nothing_decides_nothing():
     assert not called_failed(failing_at(100, 0.6, np.random.default_rng(1)), NEVER).any()
 
 
+def test_scores_that_tell_nothing_are_not_called_too_few():
+    """Of 439 attempts with the wrist camera alone it said: too few; they told nothing."""
+    said, rng = [], np.random.default_rng(0)
+    recordings = recordings_of('known', 100)
+    for recording in recordings:
+        recording.scores = rng.normal(size=len(recording.done))
+    fit_maps(Known(), recordings, [], said.append)
+    told = ' '.join(said)
+    assert 'all together: AUROC' in told and 'too few' not in told
+
+
 def test_too_few_successes_set_no_threshold_of_failure():
     """Guards small calibrations: nine successes do not bound a rate of 5 %."""
     scored = failing_at(400, 0.6, np.random.default_rng(0))

@@ -147,7 +147,7 @@ def test_a_calibrated_head_decides_as_the_node_does():
     """
     def map_(shift, thresholds):
         fitted = Fitted('platt', {'scale': 1.0, 'shift': shift}, {}, 1, 1)
-        return CalibrationMap(fitted, thresholds, 99, 99, False)
+        return CalibrationMap(fitted, thresholds, 99, 99, False, failure_threshold=0.9)
 
     head = CalibratedScorer(
         SimpleNamespace(views=('wrist', 'third_person'), run=SimpleNamespace(

@@ -24,9 +24,11 @@ def test_what_the_hub_reads(shipped):
     assert (data.library_name, data.license, data.pipeline_tag) == (
         'hralign_ros', 'apache-2.0', 'robotics')
     assert {'ros2', 'onnx'} <= {*data.tags}
-    metrics = [*shipped.training['metrics'].values(), *shipped.success.metrics.values()]
+    metrics = [*shipped.training['metrics'].values(), *shipped.success.metrics.values(),
+               *(rows for head in shipped.heads.values() for rows in head.metrics.values())]
     assert len(data.eval_results) == sum(map(len, metrics))
-    by_name = {(row.metric_name, row.dataset_split): row.metric_value for row in data.eval_results}
+    by_name = {(row.metric_name, row.dataset_split): row.metric_value for row in data.eval_results
+               if row.dataset_name == ', '.join(shipped.success.training.sources)}
     row = next(row for row in shipped.success.metrics['false_alarm_rate']
                if row['split'] == 'test_seen')
     assert by_name[f'false_alarm_rate, alpha {row["alpha"]}', 'test_seen'] == row['value']
@@ -41,7 +43,7 @@ def test_a_licence_that_is_not_ours(shipped):
 
 def test_a_bundle_without_figures(shipped):
     """Guards a bundle that was not trained: it has no results, and is read all the same."""
-    plain = replace(shipped, training=None, success=replace(
+    plain = replace(shipped, training=None, heads={}, success=replace(
         shipped.success, trained=False, training=None, metrics={}))
     card = render_card(plain)
     assert 'model-index' not in yaml.safe_load(card.split('---\n')[1])

@@ -62,7 +62,8 @@ def test_the_visual_graph_repeats_itself():
     pixels = np.random.default_rng(0).standard_normal((2, 3, 224, 224)).astype(np.float32)
     np.testing.assert_allclose(
         run(model, pixels=pixels)[0], run(shipped, pixels=pixels)[0], atol=1e-3)
-    assert abs(len(model) - len(shipped)) < 0.001 * len(shipped)
+    # Fine tokens are in the shipped one as well: 22 kB.
+    assert abs(len(model) - len(shipped)) < 0.002 * len(shipped)
 
 
 def test_the_shipped_adapters_stand_behind_the_plain_backbone():

@@ -14,7 +14,7 @@ from hralign_ros.nodes.policy_example import parts_of
 from hralign_ros.runtime import decode_compressed, default_bundle, DEFAULT_PARTS, Encoder
 import numpy as np
 import pytest
-from support.harness import Harness, ROOT, rows_of, video_frames
+from support.harness import Harness, ROOT, rows_of, stamp_of, video_frames
 
 TASK = 'put the marker in the cup'
 # Of norm 1, so that a product is a cosine.
@@ -51,18 +51,26 @@ def test_embeddings_equal_the_plain_encoders(
 
     Against the images before compression a jpeg camera may differ a little; against the
     images that came out of the jpeg it may not.
+
+    On a busy machine a camera's image came alone, and was a set of its own among the five of a
+    clip: a second may wait, and where one was lost for good all are sent once more.
     """
     transport = 'compressed' if encoding == 'jpeg' else 'raw'
-    process = harness.start_active(
-        bundle="''", task=f"'{TASK}'", wrist__transport=transport,
-        third_person__transport=transport, **CLIP)
     clips = _clips()
-    sent = {}
-    for index in range(FRAMES):
-        images = {view: frames[index] for view, frames in clips.items()}
-        stamp, message = harness.send_until_embedded(images, encoding=encoding, padding=padding)
-        sent[stamp] = (images, message)
-    assert process.stop() == 0, process.output
+    for _ in range(3):
+        harness.embeddings.clear()
+        process = harness.start_active(
+            bundle="''", task=f"'{TASK}'", wrist__transport=transport, max_age_s='4.0',
+            max_wait_s='0.9', third_person__transport=transport, **CLIP)
+        sent = {}
+        for index in range(FRAMES):
+            images = {view: frames[index] for view, frames in clips.items()}
+            stamp, message = harness.send_until_embedded(
+                images, encoding=encoding, padding=padding)
+            sent[stamp] = (images, message)
+        assert process.stop() == 0, process.output
+        if len({stamp_of(message) for message in harness.embeddings}) == FRAMES:
+            break
 
     encoder = Encoder.load(default_bundle(), parts=('clip',))
     episode, decoded = encoder.start_episode(TASK), encoder.start_episode(TASK)

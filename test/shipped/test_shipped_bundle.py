@@ -10,7 +10,7 @@ from support.images import image, START
 from support.refusals import refusal
 import yaml
 
-LIMIT = 45_000_000
+LIMIT = 48_000_000
 # Beginnings of their SHA-256.
 MEASURED = {
     'embed.onnx': '6735d59e3cfe5c74',
@@ -18,7 +18,7 @@ MEASURED = {
     'success.onnx': 'f07f91028be557bc',
     'text.onnx': '7319c6c4c75c84bf',
     'tokenizer.json': '5fd1c882abbd3051',
-    'visual.onnx': '70a7c05eb98c3aa6',
+    'visual.onnx': 'c87e95ba92e4bc3f',
 }
 
 
@@ -44,7 +44,8 @@ def test_the_measured_graphs_are_the_shipped_ones(shipped):
     """
     Guards results/: embeddings, thresholds and decisions were measured with these bytes.
 
-    spatial.onnx came beside them and changed none. Whoever trains anew measures anew.
+    spatial.onnx and shared heads came beside them and changed none; fine tokens came into
+    visual.onnx, whose tokens stayed the same to the bit. Whoever trains anew measures anew.
     """
     files = load_bundle(shipped).manifest.files
     assert {name: files[name].sha256[:16] for name in MEASURED} == MEASURED

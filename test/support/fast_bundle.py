@@ -3,13 +3,16 @@
 
 """The shipped bundle with a visual encoder that takes a millisecond: for tests of training."""
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from hralign_ros.export.writer import graphs_of, write_bundle
 from hralign_ros.models.onnx_export import torch_graph
 from hralign_ros.runtime import default_bundle
-from support.bundles import make_variant
+from hralign_ros.runtime.bundle import load_bundle, TokenSpec
+from hralign_ros.runtime.tasks import load_tasks, TaskTable
 import torch
 from torch import nn
 
@@ -38,14 +41,21 @@ class Colours(nn.Module):
 @cache
 def fast_bundle(fine=False):
     """
-    Make the bundle, once a process; everything but its visual graph is the shipped one's.
+    Make the bundle, once a process; all but its visual graph is the shipped one's.
+
+    It has no shared heads.
 
     :param fine: with fine tokens [196, 3].
     """
     _HELD.append(TemporaryDirectory(prefix='hralign_ros_fast_'))
-    graph = torch_graph(Colours(fine), [torch.zeros(2, 3, 224, 224)], inputs=['pixels'],
-                        outputs=['tokens', 'fine'] if fine else ['tokens'])
-    return make_variant(
-        Path(_HELD[-1].name), default_bundle(), files={'visual.onnx': graph},
-        change=lambda d: d.update(fine={'rows': 14, 'columns': 14, 'channels': 3})
-        if fine else None)
+    folder, source = Path(_HELD[-1].name) / 'bundle', load_bundle(default_bundle())
+    graphs = {name: graph for name, graph in graphs_of(source).items()
+              if name not in source.manifest.heads}
+    graphs['visual.onnx'] = torch_graph(
+        Colours(fine), [torch.zeros(2, 3, 224, 224)], inputs=['pixels'],
+        outputs=['tokens', 'fine'] if fine else ['tokens'])
+    tasks = load_tasks(source)
+    write_bundle(folder, replace(
+        source.manifest, heads={}, fine=TokenSpec(14, 14, 3) if fine else None), graphs, TaskTable(
+            tuple(task for task in tasks.tasks if not task.head), tasks.fallback))
+    return folder

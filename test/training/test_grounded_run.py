@@ -20,7 +20,7 @@ from hralign_ros.doctor.software import Choice
 from hralign_ros.evaluation.bundle import BundleReplay
 from hralign_ros.evaluation.success import evaluate_success
 from hralign_ros.export.writer import graphs_of, write_bundle
-from hralign_ros.runtime import BundleError, default_bundle, Encoder
+from hralign_ros.runtime import BundleError, Encoder
 from hralign_ros.runtime.bundle import load_bundle
 from hralign_ros.runtime.report import silent
 from hralign_ros.runtime.resources import find_share
@@ -206,7 +206,7 @@ def test_stills_are_no_attempts(bundle, base, data, run_folder, tmp_path):
 def test_a_bundle_without_fine_tokens(tmp_path):
     """Guards hours of encoding: such a bundle is refused before anything is read."""
     with pytest.raises(TrainingError, match='no fine tokens .*hralign bundle add-fine'):
-        train_success(tmp_path / 'nowhere', default_bundle(), tmp_path / 'run',
+        train_success(tmp_path / 'nowhere', fast_bundle(), tmp_path / 'run',
                       SuccessOptions(grounded=True, split_file=SPLIT_FILE), report=silent)
 
 

@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write_results(options.output, {
         'rows': rows, 'sizes': sizes, 'steps': options.steps, 'seeds': options.seeds,
         'command': 'python -m benchmarks.success.diversity --data DATA --stills STILLS --bundle '
-                   f'BUNDLE --runs RUNS --steps {options.steps}',
+                   f'BUNDLE --runs RUNS --seeds {options.seeds} --steps {options.steps}',
         'measured': datetime.now(timezone.utc).isoformat(timespec='seconds'),
         'load_average': [round(x, 2) for x in os.getloadavg()]})
     draw(rows, options.instructions, ROOT / 'docs/images/diversity.png')
@@ -170,9 +170,10 @@ def draw(rows: Sequence[dict], counts: Sequence[int], path: Path) -> None:
                       marker='o', capsize=3, label=label)
     axes.set_xscale('log')
     axes.set_xticks(counts, [str(count) for count in counts])
+    axes.minorticks_off()
     axes.set_xlabel('instructions, in as many attempts and stills')
     axes.set_ylabel('AUROC')
-    axes.legend()
+    axes.legend(loc='upper left')
     figure.savefig(path, dpi=110, bbox_inches='tight')
 
 

@@ -21,6 +21,8 @@ from scipy import stats
 DRAWS = 2000
 LEVEL = 0.95
 _BLOCKS = 20
+# So many weights of draws are in memory at a time: 8 MB.
+_WEIGHTS_AT_ONCE = 1 << 20
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -186,6 +188,30 @@ def resample(
     value = float(statistic(np.arange(rows)))
     shift = value - float(np.nanmean(drawn)) if centred else 0.0
     return Estimate(value, low + shift, high + shift, rows, len(members))
+
+
+def resample_weights(
+    statistics: Callable[[Floats], Floats], clusters: Labels, *, draws: int = 500, seed: int = 0,
+) -> list[Estimate]:
+    """
+    Bootstrap statistics of weighted rows: the draws of `resample`, many at a time.
+
+    :param statistics: how often each row was drawn [D, n] -> values of K statistics [D, K].
+    :param clusters: [n].
+    :returns: K estimates.
+    :raises EvaluationError: fewer than 2 clusters.
+    """
+    numbers, _ = cluster_numbers(clusters, len(clusters))
+    count = len(_members(clusters))
+    generator = np.random.default_rng(seed)
+    times = np.stack([np.bincount(generator.integers(0, count, count), minlength=count)
+                      for _ in range(draws)]).astype(np.float64)
+    at_once = max(1, _WEIGHTS_AT_ONCE // len(numbers))
+    drawn = np.concatenate([statistics(times[i:i + at_once][:, numbers])
+                            for i in range(0, draws, at_once)])
+    values = statistics(np.ones((1, len(numbers))))[0]
+    return [Estimate(float(value), *_percentiles(column), len(numbers), count)
+            for value, column in zip(values, drawn.T, strict=True)]
 
 
 def jackknife(

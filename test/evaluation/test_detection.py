@@ -3,10 +3,11 @@
 
 """Detection against cases worked out by hand."""
 
-from hralign_ros.evaluation.bootstrap import EvaluationError
-from hralign_ros.evaluation.metrics.detection import detection, fpr_at_recall
+from hralign_ros.evaluation.bootstrap import EvaluationError, resample
+from hralign_ros.evaluation.metrics.detection import detection, RECALL
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from support.metric_cases import ids
 
 
@@ -51,8 +52,39 @@ def test_alike_rows_make_wide_intervals():
 
 def test_ties_are_called_together():
     """Guards against a threshold in the middle of equal scores."""
-    done = np.array([1, 0, 0, 0], bool)
-    assert fpr_at_recall(done, np.array([1.0, 1.0, 1.0, 0.0])) == pytest.approx(2 / 3)
+    found = detection([1.0, 1.0, 1.0, 0.0], [1, 0, 0, 0], ids(4), draws=10)
+    assert found['fpr_at_95_recall'].value == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize('levels', [3, 50, 10_000])
+def test_all_draws_at_once_are_the_draws_one_by_one(levels):
+    """
+    Guards intervals: draws are measured together, since one by one took most of an evaluation.
+
+    Values and draws are those of scikit-learn, of rows repeated as often as they were drawn, also
+    where many rows have one score and where some draws have rows of one kind alone.
+    """
+    rng = np.random.default_rng(levels)
+    clusters = ids(6).repeat(7)
+    done = rng.random(6).repeat(7) + rng.normal(0, 0.3, 42) > 0.9
+    scores = np.round((done + rng.normal(0, 1, (2, 42))) * levels)
+
+    def one_by_one(measure):
+        def value(chosen):
+            truth = done[chosen]
+            return np.nan if truth.all() or not truth.any() else float(np.mean(
+                [measure(truth, row[chosen]) for row in scores]))
+        return resample(value, clusters, draws=80, seed=3)
+
+    def alarms(truth, values):
+        false, found, _ = roc_curve(truth, values, drop_intermediate=False)
+        return false[np.argmax(found >= RECALL)]
+
+    assert done.any() and not done.all()
+    found = detection(scores, done, clusters, draws=80, seed=3)
+    for name, measure in (('auroc', roc_auc_score), ('average_precision', average_precision_score),
+                          ('fpr_at_95_recall', alarms)):
+        assert vars(found[name]) == pytest.approx(vars(one_by_one(measure)), abs=1e-12), name
 
 
 def test_what_cannot_be_measured_is_said():

@@ -6,6 +6,7 @@
 import os
 import time
 
+from hralign_ros.runtime import files
 from hralign_ros.runtime.files import load_yaml, MAX_YAML_BYTES, NotPlainError, read_bounded
 import pytest
 import yaml
@@ -61,8 +62,17 @@ BOMBS = {
     'digits': b'a: ' + b'1' * 5000,
     'sixty': b'a: 1' + b':59' * 300_000,
     'deep': b'[' * 100_000,
+    'deep blocks': b'- ' * 400_000 + b'1',
+    'deep mappings': b'? ' * 400_000 + b'1',
+    'tagged digits': b'a: !!int "' + b'1' * 5000 + b'"',
     'long': b'#' * (MAX_YAML_BYTES + 1),
 }
+
+
+@pytest.fixture(params=['CSafeLoader', 'SafeLoader'], autouse=True)
+def reader(request, monkeypatch):
+    """Read by libyaml, which PyYAML has in most places, and without it."""
+    monkeypatch.setattr(files, '_LOADER', getattr(yaml, request.param))
 
 
 @pytest.mark.parametrize('name', BOMBS)
@@ -79,5 +89,11 @@ def test_yaml_that_explodes(name):
     'a: !!python/tuple [1]', '!other 1'])
 def test_yaml_that_names_code(text):
     """Guards against tags that make a reader call something."""
-    with pytest.raises(yaml.YAMLError):
+    with pytest.raises(ValueError, match='constructor .* in line 1'):
         load_yaml(text.encode())
+
+
+def test_where_it_is_no_yaml():
+    """Guards the place: the first line of PyYAML's message says what it was reading alone."""
+    with pytest.raises(ValueError, match='unknown escape character.* in line 2, column '):
+        load_yaml(b'a: 1\nb: "\\q"')

@@ -33,7 +33,7 @@ def detection(
     :raises EvaluationError: labels are all the same, or a score is not finite.
     """
     rows = np.atleast_2d(np.asarray(scores, np.float64))
-    labels = np.asarray(done, bool)
+    labels: Bools = np.asarray(done, bool)
     if rows.shape[1] != len(labels) or labels.all() or not labels.any():
         raise EvaluationError(
             f'{int(labels.sum())} of {len(labels)} rows are accomplished, {rows.shape[1]} have '
@@ -44,8 +44,8 @@ def detection(
     def statistics(weights: Floats) -> Floats:
         found = np.mean([_curves(row, labels, weights) for row in rows], axis=0)
         # Of a draw that has one kind alone nothing is known.
-        one_kind = ~(weights[:, labels].any(1) & weights[:, ~labels].any(1))
-        return np.where(one_kind[:, None], np.nan, found)
+        known = (weights @ labels > 0) & (weights @ ~labels > 0)
+        return np.where(known[:, None], found, np.nan)
 
     return dict(zip(
         NAMES, resample_weights(statistics, clusters, draws=draws, seed=seed), strict=True))

@@ -12,7 +12,6 @@ anew is encoded anew. What is computed, and of which frames, is up to an encoder
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +20,6 @@ from functools import lru_cache
 from hashlib import sha256
 import json
 import mmap
-import multiprocessing
 import os
 from pathlib import Path
 import shutil
@@ -29,6 +27,7 @@ from typing import Any, Protocol
 
 from hralign_ros.data.content import hash_files, UNREADABLE
 from hralign_ros.data.manifest import DataError
+from hralign_ros.data.processes import processes
 from hralign_ros.runtime.images import AS_IT_COMES, ViewGeometry
 from hralign_ros.runtime.report import Progress, Report
 import numpy as np
@@ -316,9 +315,7 @@ def write_file(path: Path, content: bytes) -> None:
 def _with_processes(
     encoder: ClipEncoder, jobs: Sequence[_Job], workers: int,
 ) -> Iterator[tuple[_Job, int, str]]:
-    # Not forked: threads of libraries do not survive it.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), _start_worker,
-                             (encoder, workers)) as pool:
+    with processes(workers, _start_worker, encoder, workers) as pool:
         try:
             yield from pool.map(_encode_here, jobs, chunksize=2)
         except BrokenProcessPool as error:

@@ -9,17 +9,17 @@ from those at the end of every run.
 """
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import as_completed, ProcessPoolExecutor
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
 import json
-import multiprocessing
 import os
 from pathlib import Path
 import time
 from typing import Any, TYPE_CHECKING
 
 from hralign_ros.data.manifest import DataError, Episode, write_manifest
+from hralign_ros.data.processes import processes
 from hralign_ros.data.splits import read_splits, Splits
 from hralign_ros.data.things import FILE_NAME as THINGS
 from hralign_ros.data.things import Places, write_things
@@ -133,8 +133,7 @@ def _in_processes(
     output: Path, chunks: list[Chunk], hand: Path | None, workers: int,
 ) -> Iterator[tuple[Chunk, int, list[str]]]:
     """Make chunks in fresh processes; yield each with what came of it as it ends."""
-    with ProcessPoolExecutor(
-            max_workers=workers, mp_context=multiprocessing.get_context('spawn')) as pool:
+    with processes(workers) as pool:
         futures = {pool.submit(make_chunk, output, chunk, hand): chunk
                    for chunk in chunks}
         try:

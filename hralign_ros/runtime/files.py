@@ -65,11 +65,19 @@ def load_yaml(data: bytes) -> Any:
         raise ValueError(f'{len(data)} bytes; at most {MAX_YAML_BYTES} are allowed')
     try:
         _check_events(data)
-        return yaml.load(data, Loader=_LOADER)
+        return _value(data)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f' in line {mark.line + 1}, column {mark.column + 1}' if mark else ''
         raise ValueError(f'{error.problem or error.context}{where}') from error
+
+
+def _value(data: bytes) -> Any:
+    loader = _LOADER(data)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def _check_events(data: bytes) -> None:

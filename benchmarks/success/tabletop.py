@@ -77,6 +77,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     'grounded, without pointing': (*_GROUNDED, '--pointing=0'),
     'grounded, without attempts': (*_GROUNDED, '--grounding=0'),
 }
+# Splits of instructions that were trained.
+_KNOWN = (SEEN, 'test_lab', 'test_view', 'test_embodiment')
 # Instructions beside the right one, at most.
 _OTHERS = 7
 _PRINTED = ('auroc', 'auroc_at_end', 'fpr_at_95_recall', 'instruction_accuracy',
@@ -119,6 +121,15 @@ def measure_choice(
         seeds=[head.run.options.seed for head in heads], gallery='same_scene')
 
 
+def by_family(recordings: Mapping[str, Sequence[Recording]]) -> dict[str, list[Recording]]:
+    """Sort the attempts at known instructions by the form of those, of all splits."""
+    found: dict[str, list[Recording]] = {}
+    for recording in (one for split in _KNOWN for one in recordings.get(split, ())):
+        tag, = (tag for tag in recording.episode.tags if tag.startswith('family:'))
+        found.setdefault(tag.replace(':', ' '), []).append(recording)
+    return dict(sorted(found.items()))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train and measure."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n\n')[0].strip())
@@ -159,7 +170,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
            for name, some in heads.items()}, TIME_ONLY: [(0, time_alone)]}
     found = Measured()
     measure_detection(found, variants, recordings)
-    measure_ends(found, variants, recordings)
+    families = by_family(recordings)
+    measure_ends(found, variants, {**recordings, **families})
     for name, several in heads.items():
         for split, some in recordings.items():
             print(f'{name}, {split}: choice of instructions, decisions', flush=True)
@@ -168,6 +180,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if split != 'validation':
                 measure_alarms(found, name, several, some, split)
                 measure_delays(found, name, several, some, split)
+        for family, some in families.items():
+            measure_alarms(found, name, several, some, family)
+            measure_delays(found, name, several, some, family)
         if SEEN in recordings:
             measure_cameras(found, name, several[0], recordings[SEEN])
     for row in found.rows:

@@ -79,6 +79,16 @@ def tables(found: Mapping[str, Any]) -> dict[str, str]:
         'decisions': table(['split', 'head', *_DECISIONS], [
             [SPLITS[split], name, *cells(name, split, _DECISIONS)]
             for split in splits if split != 'validation' for name in heads]),
+        'families': table(['instructions', 'attempts', 'AUROC at the end', 'elapsed time alone',
+                           'false alarms at 5 %', 'missed successes'], [
+            [family.removeprefix('family '), str(row['n']), number(row), number(find(
+                rows, 'auroc_at_end', TIME_ONLY, family, cause=ANY)), *(
+                    number(find(rows, metric, heads[0], family, **conditions))
+                    for metric, conditions in (
+                        _DECISIONS['false alarms at 5 %'], _DECISIONS['missed successes']))]
+            for family in sorted({row['split'] for row in rows
+                                  if row['split'].startswith('family ')})
+            if (row := find(rows, 'auroc_at_end', heads[0], family, cause=ANY))]),
         'cameras': table(['cameras', *heads], lost)}
 
 

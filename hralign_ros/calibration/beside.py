@@ -119,9 +119,6 @@ def write_beside(
                     round(found.ood_threshold, 6), prompts=tasks.fallback.prompts)
 
     own = tuple(task(task_id, text, task_id) for task_id, text in run.texts.items())
-    # Most tasks have too few attempts for thresholds of their own.
-    usual = max((one.calibrations for one in own), key=[
-        one.calibrations for one in own].count)
     kept, others = ([one for one in some if one.head != file]
                     for some in (tasks.tasks, tasks.others))
     graph, _ = masked_graph(BesideHead(run.head), feed := _inputs(run, source.manifest.views),
@@ -139,8 +136,7 @@ def write_beside(
     ), {**graphs_of(source), file: graph}, TaskTable(
         (*kept, *own),
         tasks.fallback,
-        (*others, task(f'{FALLBACK}.{name}', f'{FALLBACK} {name}', FALLBACK)),
-        {**tasks.shared, file: usual}))
+        (*others, task(f'{FALLBACK}.{name}', f'{FALLBACK} {name}', FALLBACK))))
     return output
 
 

@@ -68,8 +68,11 @@ OOD_RATE = 0.02
 # tasks together are. Of few episodes the quantile for 5 % is nearly the highest of all, which
 # alarms too seldom and misses more.
 OWN_THRESHOLDS = 100
-# Likewise from which its own evidence is taken, that its scores tell more than elapsed time.
+# Likewise from which its own evidence is taken, that its scores tell more than elapsed time;
+# below, that of its family is, or else of all tasks together.
 OWN_EVIDENCE = 10
+# Tag of an episode that names the family of its task: instructions of one form.
+_FAMILY = 'family:'
 
 
 def calibrate(
@@ -232,26 +235,36 @@ def _maps(scored: Sequence[Scored], seed: int, report: Report) -> dict[str, Cali
     report('  ' + ', '.join(f'{name} {loss:.4f}' for name, loss in fitted.losses.items())
            + f': {fitted.method}')
     dwell = DecisionRules().dwell
+    pooled, families = _evidence(scored, fitted), _evidence_of_families(scored, fitted)
+    for family, of_family in families.items():
+        report(f'  family {family}: {of_family}' + (
+            '' if of_family.suffices else '; no threshold, as that is not more than the clock '
+            'tells'))
     # By task, of attempts that never succeed and of those that do: one's rate says nothing of the
     # other's, so each has to keep the guarantee.
     levels: dict[str, tuple[list[float], list[float]]] = {}
+    # Of all tasks, for those that nobody knows, and of those that may be decided, which alone can
+    # raise an alarm.
+    everything: tuple[list[float], list[float]] = ([], [])
+    together: tuple[list[float], list[float]] = ([], [])
     for s in scored:
         if not s.done[0]:
             level = nonconformity_score(s.stamps, fitted.apply(s.scores), dwell, s.done)
             levels.setdefault(s.task_id, ([], []))[int(s.done.any())].append(level)
-    together = ([x for never_succeeding, _ in levels.values() for x in never_succeeding],
-                [x for _, succeeding in levels.values() for x in succeeding])
+            everything[int(s.done.any())].append(level)
+            if _family(s) not in families or families[_family(s)].suffices:
+                together[int(s.done.any())].append(level)
     maps = {}
-    pooled = _evidence(scored, fitted)
     failure = _fit_failure(scored)
     for task in ('', *sorted({s.task_id for s in scored})):
         own = levels.get(task, ([], []))
         of_task = [s for s in scored if s.task_id == task]
         kinds = [bool(s.done.any()) for s in of_task]
         evidence = _evidence(of_task, fitted) \
-            if min(sum(kinds), len(kinds) - sum(kinds)) >= OWN_EVIDENCE else pooled
+            if min(sum(kinds), len(kinds) - sum(kinds)) >= OWN_EVIDENCE \
+            else families.get(_family(of_task[0]), pooled) if of_task else pooled
         enough = min(len(some) for some in own) >= OWN_THRESHOLDS
-        rest_on = own if enough else together
+        rest_on = own if enough else together if task else everything
         thresholds: dict[float, float] = {}
         for alpha in ALPHAS:
             either = [conformal_threshold(some, alpha) for some in rest_on]
@@ -265,6 +278,24 @@ def _maps(scored: Sequence[Scored], seed: int, report: Report) -> dict[str, Cali
         if task:
             report(f'  {task}: {_in_figures(of_task, maps[task])}')
     return maps
+
+
+def _family(scored: Scored) -> str:
+    """Name the family of an episode's task; '': its episode names none."""
+    return next((tag.removeprefix(_FAMILY) for tag in scored.recording.episode.tags
+                 if tag.startswith(_FAMILY)), '')
+
+
+def _evidence_of_families(scored: Sequence[Scored], fitted: Fitted) -> dict[str, Evidence]:
+    """
+    Measure what scores tell of each family that has enough attempts for it.
+
+    Of hundreds of tasks most have a few attempts. All together they may tell more than the clock
+    where one family does not: which way a dial is turned.
+    """
+    found = {family: _evidence([s for s in scored if _family(s) == family], fitted)
+             for family in sorted({_family(s) for s in scored} - {''})}
+    return {family: evidence for family, evidence in found.items() if evidence is not None}
 
 
 def _evidence(scored: Sequence[Scored], fitted: Fitted) -> Evidence | None:

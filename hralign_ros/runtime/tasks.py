@@ -258,7 +258,7 @@ class Task:
         does; empty: the success head of the bundle does, by the prompts.
     :param ood_threshold: of that graph's out-of-distribution score.
     :param robot: that it was taught on; empty: none.
-    :param shares: its calibrations are those that stand once for its head; in the file alone.
+    :param shares: which of the calibrations of `TaskTable.shared` are its own; in the file alone.
     """
 
     task_id: Text
@@ -269,7 +269,7 @@ class Task:
     head: str = ''
     ood_threshold: Annotated[float, Limits(-1e9, 1e9)] | None = None
     robot: str = ''
-    shares: bool = False
+    shares: str = ''
     prompts: NDArray[np.float32] = field(
         default_factory=lambda: np.zeros((0, 0, 0), np.float32), metadata=NOT_STORED)
 
@@ -351,8 +351,11 @@ class Task:
                       f'attempts{" of all tasks" if calibration.pooled else ""}')
         measured = f' ({calibration.evidence})' if calibration.evidence else ''
         if calibration.evidence and not calibration.evidence.suffices:
+            # Not those behind the thresholds, which may be of all tasks together.
+            count = calibration.evidence.attempts
             return ('The scores do not tell more than elapsed time'
-                    f'{behind}{measured}: every decision is ABSTAIN.')
+                    + (f', on {count} attempts' if count else '')
+                    + f'{measured}: every decision is ABSTAIN.')
         if not calibration.rates:
             return f'No threshold is calibrated{behind}{measured}: every decision is ABSTAIN.'
         rates = ', '.join(f'{alpha:.3g}' for alpha in calibration.rates)
@@ -368,7 +371,7 @@ class TaskTable:
     :param tasks: the tasks in the order of the file.
     :param fallback: used for tasks that are not among them.
     :param others: used in its place, where the task that is nearest in meaning has their head.
-    :param shared: calibrations by head, of its tasks that share them.
+    :param shared: calibrations that several tasks have, by a name; in the file alone.
     """
 
     tasks: tuple[Task, ...]
@@ -401,11 +404,21 @@ class TaskTable:
 
     @property
     def stored(self) -> 'TaskTable':
-        """Give it as the file has it: what tasks of a head share stands there once."""
-        return replace(self, tasks=tuple(
-            replace(task, calibrations=(), shares=True)
-            if task.head and task.calibrations == self.shared.get(task.head) else task
-            for task in self.tasks))
+        """Give it as the file has it: calibrations that several tasks share stand there once."""
+        kinds: list[tuple[Calibration, ...]] = []
+        for task in self.tasks:
+            if task.head and task.calibrations not in kinds:
+                kinds.append(task.calibrations)
+        names = {f'calibrations {number + 1}': kind for number, kind in enumerate(
+            kind for kind in kinds
+            if sum(task.calibrations == kind for task in self.tasks if task.head) > 1)}
+
+        def shared(task: Task) -> Task:
+            name = next((name for name, kind in names.items()
+                         if task.head and task.calibrations == kind), '')
+            return replace(task, calibrations=(), shares=name) if name else task
+
+        return replace(self, tasks=tuple(shared(task) for task in self.tasks), shared=names)
 
     @property
     def everyone(self) -> tuple[Task, ...]:
@@ -447,7 +460,7 @@ def load_tasks(bundle: Bundle) -> TaskTable:
         tasks, others = (
             tuple(_with_prompts(_with_shared(task, table), tensors, bundle) for task in some)
             for some in (table.tasks, table.others))
-        return TaskTable(tasks, fallback, others, table.shared)
+        return TaskTable(tasks, fallback, others)
     except ValueError as error:
         raise BundleError(f'{bundle.path / TASKS}: {error}') from error
 
@@ -470,14 +483,14 @@ def _with_shared(task: Task, table: TaskTable) -> Task:
     """
     Give a task the calibrations that it shares.
 
-    :raises ValueError: its head has none.
+    :raises ValueError: they are not there.
     """
     if not task.shares:
         return task
-    if task.head not in table.shared:
-        raise ValueError(f"task {task.task_id} shares the calibrations of '{task.head}', which "
-                         'are not there; export the bundle again')
-    return replace(task, calibrations=table.shared[task.head], shares=False)
+    if task.shares not in table.shared:
+        raise ValueError(f"task {task.task_id} has the calibrations '{task.shares}', which are "
+                         'not there; export the bundle again')
+    return replace(task, calibrations=table.shared[task.shares], shares='')
 
 
 def _with_prompts(task: Task, tensors: Mapping[str, Any], bundle: Bundle) -> Task:

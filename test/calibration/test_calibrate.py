@@ -85,18 +85,19 @@ def test_one_kind_of_label_is_refused():
         fit('platt', np.arange(4.0), np.zeros(4, bool))
 
 
-def scored_of(*, scores, risks=None, **others):
+def scored_of(*, scores, risks=None, tags=(), **others):
     """Make an attempt as it is scored; without risks it never seems to have failed."""
     return SimpleNamespace(
-        scores=scores, risks=np.zeros((len(scores), 1)) if risks is None else risks, **others)
+        scores=scores, risks=np.zeros((len(scores), 1)) if risks is None else risks,
+        recording=SimpleNamespace(episode=SimpleNamespace(tags=tags)), **others)
 
 
-def attempts_at(task, count, level, rng):
+def attempts_at(task, count, level, rng, rise=4.0, **others):
     """Make attempts of ten ticks with scores about a level; as many more end with a success."""
     return [scored_of(
         task_id=task, episode_id=f'{task}-{i}', done=(done := np.arange(10) >= 7) & (i >= count),
-        scores=rng.normal(level + 4.0 * (done & (i >= count)), 0.5, 10),
-        stamps=np.arange(1, 11) * 200_000_000) for i in range(2 * count)]
+        scores=rng.normal(level + rise * (done & (i >= count)), 0.5, 10),
+        stamps=np.arange(1, 11) * 200_000_000, **others) for i in range(2 * count)]
 
 
 def test_thresholds_are_a_tasks_own_once_it_has_the_episodes():
@@ -213,6 +214,40 @@ def test_scores_that_tell_nothing_are_not_called_too_few():
     fit_maps(Known(), recordings, [], said.append)
     told = ' '.join(said)
     assert 'all together: AUROC' in told and 'too few' not in told
+
+
+def test_a_family_that_tells_nothing_decides_nothing():
+    """
+    Guards instructions of a form that the head cannot tell, among hundreds that it can.
+
+    Which way a dial was turned it told no better than by chance. But no instruction had the
+    attempts for evidence of its own, and that of all together passed: a SUCCESS was decided at a
+    threshold that a dial turned the wrong way could reach.
+    """
+    rng = np.random.default_rng(0)
+    told = [s for i in range(30) for s in attempts_at(
+        f'put {i}', 2, -3.0, rng, tags=('scene:1', 'family:into'))]
+    # As high as what is told apart, whether it succeeds or not.
+    dials = [s for i in range(4) for s in attempts_at(
+        f'turn {i}', 2, 1.5, rng, rise=0.0, tags=('family:dial',))]
+    said = []
+    maps = _maps(told + dials, 0, said.append)
+    assert any('family dial: AUROC' in line and 'no threshold' in line for line in said)
+    for i in range(4):
+        assert not maps[f'turn {i}'].thresholds and not maps[f'turn {i}'].evidence.suffices
+    assert maps['turn 0'].evidence.attempts == 16 and maps['put 0'].evidence.attempts == 120
+    # Nor do attempts that are never decided raise the threshold of the others.
+    assert (maps['put 0'].never_succeeding, maps[''].never_succeeding) == (60, 68)
+    assert max(maps[''].thresholds.values()) > max(maps['put 0'].thresholds.values())
+
+
+def test_a_family_of_too_few_attempts_is_judged_with_all():
+    """Of three failures and three successes nobody can tell anything, either way."""
+    rng = np.random.default_rng(0)
+    told = attempts_at('put', 40, -3.0, rng, tags=('family:into',))
+    few = attempts_at('turn', 3, 1.5, rng, rise=0.0, tags=('family:dial',))
+    maps = _maps(told + few, 0, lambda line: None)
+    assert maps['turn'].evidence.attempts == 86
 
 
 def test_too_few_successes_set_no_threshold_of_failure():

@@ -326,7 +326,7 @@ def test_tasks_share_their_calibrations(beside, tmp_path):
     del document['shared']
     folder = make_variant(tmp_path, beside, files={
         'tasks.yaml': yaml.safe_dump(document).encode()})
-    with pytest.raises(BundleError, match='shares the calibrations of .*not there'):
+    with pytest.raises(BundleError, match='has the calibrations .*not there'):
         load_tasks(load_bundle(folder))
 
 

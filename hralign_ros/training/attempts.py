@@ -30,6 +30,7 @@ from hralign_ros.models.taught_head import quadrants
 from hralign_ros.runtime.bundle import Manifest
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.episode import Episode as Replay
+from hralign_ros.runtime.episode import next_episode_id
 from hralign_ros.runtime.report import Report
 from hralign_ros.runtime.video import newest_at
 import numpy as np
@@ -243,7 +244,9 @@ def encode_attempt(
         wanted = np.append(wanted, times[-1])
     stamps = {view: recording.stamps[newest_at(recording.times, wanted, recording.path.name)]
               for view, recording in recordings.items()}
-    episode = encoder.start_episode('a task')
+    # A head beside the bundle's own, which some words would go to, need not make the vector.
+    features = replace(encoder.text.encode('a task'), task=encoder.tasks.fallback)
+    episode = Replay(encoder, features, next_episode_id())
     sets = view_sets([view for view in encoder.manifest.views if view in recordings])
     pool = quadrants(encoder.manifest.tokens.grid).numpy()
     tokens, means, video = [], [], []

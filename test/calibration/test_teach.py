@@ -25,7 +25,7 @@ from hralign_ros.training.taught_head import folds
 import numpy as np
 import pytest
 from support.small_lab import draw, make_lab, RATE_HZ, TASK
-from support.tiny_bundle import robot_bundle, ROBOT_VIEWS, write_tiny_bundle
+from support.tiny_bundle import robot_bundle, ROBOT_VIEWS, write_beside, write_tiny_bundle
 from support.tiny_policy import write_tiny_policy
 
 
@@ -266,6 +266,24 @@ def test_a_bundle_without_a_trained_head_can_be_taught(tmp_path):
     ticks = run(Encoder.load(tmp_path / 'out'), images)
     assert ticks[-1].decision is Decision.SUCCESS and not ticks[-1].status
     assert ticks[-1].success.progress is None
+
+
+def test_a_bundle_with_a_head_beside_its_own_can_be_taught(tmp_path):
+    """
+    Guards teaching on top of a shared head: attempts are encoded with the bundle's own head.
+
+    They were played with the words 'a task', and where a task of a shared head is nearest to those
+    no vector was made of them: teaching ended with an IndexError.
+    """
+    make_lab(tmp_path / 'data', 6, flags=True)
+    write_beside(tmp_path / 'source', 'do a task')
+    assert Encoder.load(tmp_path / 'source').text.encode('a task').task.head
+    teach(tmp_path / 'source', tmp_path / 'data', tmp_path / 'out', report=silent)
+    images, _ = draw(np.random.default_rng(7), '')
+    encoder = Encoder.load(tmp_path / 'out')
+    assert run(encoder, images)[-1].decision is Decision.SUCCESS
+    assert encoder.tasks.match('do a task').head == 'shared_head.more.onnx'
+    assert [one.head for one in encoder.tasks.others] == ['shared_head.more.onnx']
 
 
 def test_attempts_without_a_camera_are_left_out(tmp_path):

@@ -8,6 +8,7 @@ It has the signatures of a real one and graphs of a few kilobytes, made without 
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from hashlib import sha256
 from itertools import combinations
@@ -15,11 +16,13 @@ from pathlib import Path
 import tempfile
 from typing import Any
 
-from hralign_ros.export.writer import write_bundle
+from hralign_ros.export.writer import graphs_of, write_bundle
 from hralign_ros.runtime.bundle import (
     AdapterSpec,
     BackboneSpec,
     ClipSpec,
+    HeadSpec,
+    load_bundle,
     Manifest,
     OodSpec,
     SuccessSpec,
@@ -27,7 +30,7 @@ from hralign_ros.runtime.bundle import (
     TextSpec,
     TokenSpec,
 )
-from hralign_ros.runtime.tasks import Calibration, FALLBACK, Task, TaskTable
+from hralign_ros.runtime.tasks import Calibration, FALLBACK, load_tasks, Task, TaskTable
 import numpy as np
 
 VIEWS = ('left', 'middle', 'right')
@@ -285,6 +288,40 @@ def write_tiny_bundle(
             'embed.onnx': _embed(len(views)), 'success.onnx': _success(len(views), grounded),
             'spatial.onnx': _spatial(len(views)),
             'text.onnx': _text(), 'tokenizer.json': _tokenizer()}, _tasks(views))
+
+
+def write_beside(folder: Path, name: str, *, limit: float = 9.0, calibrated: bool = True) -> None:
+    """
+    Write the tiny bundle of a robot with a shared head, whose one task has this name.
+
+    Its score is that of the first head, and its OOD score 5 for ever.
+
+    :param limit: of the OOD score.
+    :param calibrated: whether what is nearest to its task has thresholds.
+    """
+    from onnx import helper
+
+    source, file = load_bundle(robot_bundle()), 'shared_head.more.onnx'
+    table, views = load_tasks(source), source.manifest.views
+    graph = _model(
+        [helper.make_node('ReduceSum', ['mask'], ['frames'], keepdims=0),
+         helper.make_node('Reshape', ['frames', 'single'], ['score']),
+         helper.make_node('Identity', ['five'], ['ood']),
+         helper.make_node('Sigmoid', ['five'], ['failure'])],
+        {'tokens': ('FLOAT', [len(views), LENGTH, GRID * GRID, CHANNELS]),
+         'mask': ('FLOAT', [len(views), LENGTH]), 'text': ('FLOAT', [DIM])},
+        {'score': ('FLOAT', [1]), 'failure': ('FLOAT', [1]), 'ood': ('FLOAT', [1])},
+        {'single': np.array([1], np.int64), 'five': np.array([5.0], np.float32)})
+    own = replace(table.tasks[0], task_id='more', name=name, aliases=(), modes=(), head=file,
+                  ood_threshold=limit)
+    training = source.manifest.success.training
+    assert training is not None
+    write_bundle(folder, replace(
+        source.manifest, heads={file: HeadSpec(training)}), {**graphs_of(source), file: graph},
+        TaskTable((*table.tasks, own), replace(
+            table.fallback, calibrations=own.calibrations), (replace(
+                own, task_id='fallback.more', name='fallback more',
+                calibrations=own.calibrations if calibrated else ()),)))
 
 
 @cache

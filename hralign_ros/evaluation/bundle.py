@@ -314,9 +314,11 @@ def _made_of(data: DataSet, episodes: Sequence[Episode], manifest: Manifest) -> 
     folder's name and the sources are; there the splits say the rest.
     """
     found: set[str] = set()
-    commands = manifest.success.command, *(head.command for head in manifest.heads.values())
-    for training, command in zip(manifest.trained, commands, strict=True):
-        if data.folder.resolve().name in _data_names(f'{training.command} {command}') and {
+    success, heads = manifest.success, manifest.heads.values()
+    for training, command in ((success.training, success.command),
+                              *((head.training, head.command) for head in heads)):
+        if training and data.folder.resolve().name in _data_names(
+                f'{training.command} {command}') and {
                 e.source for e in episodes} <= set(training.sources):
             found |= {e.episode_id for e in episodes if e.split in _USED}
     taught = manifest.provenance.get('taught')

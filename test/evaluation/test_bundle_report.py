@@ -12,10 +12,12 @@ from hralign_ros.cli.main import main
 from hralign_ros.data.content import recording_key
 from hralign_ros.data.manifest import DISCARDED, read_manifest, write_manifest
 from hralign_ros.evaluation.bootstrap import EvaluationError
-from hralign_ros.evaluation.bundle import _data_names, BundleReplay, evaluate_bundle
+from hralign_ros.evaluation.bundle import _data_names, _made_of, BundleReplay, evaluate_bundle
 from hralign_ros.evaluation.success import example_traces
+from hralign_ros.export.writer import graphs_of, write_bundle
 from hralign_ros.runtime import Decision, Encoder, load_bundle
 from hralign_ros.runtime.report import silent
+from hralign_ros.runtime.tasks import load_tasks
 from hralign_ros.training.attempts import TAIL_S
 import pytest
 from support.small_lab import make_lab
@@ -149,3 +151,19 @@ def test_recordings_are_known_by_their_content(taught, takes):
 def test_data_of_a_command(command, names):
     """What follows --data and --also, whatever else the command holds."""
     assert _data_names(command) == names
+
+
+def test_a_bundle_whose_own_head_was_not_trained(taught, tmp_path):
+    """
+    Guards `bundle evaluate` of a new backbone that was taught a task: a ValueError.
+
+    Of the head itself nothing is known, and commands were counted that had no training beside.
+    """
+    data, folder = taught
+    whole = load_bundle(folder)
+    write_bundle(tmp_path / 'bare', replace(whole.manifest, success=replace(
+        whole.manifest.success, trained=False, training=None)), graphs_of(whole),
+        load_tasks(whole))
+    found = read_manifest(data)
+    assert _made_of(found, found.episodes, load_bundle(tmp_path / 'bare').manifest) == {
+        e.episode_id for e in found.episodes}

@@ -104,8 +104,15 @@ def _task_finding(tasks: TaskTable, manifest: Manifest, values: Mapping[str, Any
         such = f", such as '{tasks.tasks[0].name}'" if tasks.tasks else ''
         found = f"'{values['task']}' is none of the {len(tasks.tasks)} tasks of the bundle{such}"
         if values['allow_unknown_tasks']:
-            if all(one.threshold(manifest.views, values['alpha'] or None) is None
-                   for one in (tasks.fallback, *tasks.others)):
+            lacking = [one for one in (tasks.fallback, *tasks.others)
+                       if one.threshold(manifest.views, values['alpha'] or None) is None]
+            if lacking and len(lacking) <= len(tasks.others):
+                return warn('task', f'{found}, and whether there is a threshold for it depends on '
+                            'which of them is nearest in meaning: for those of '
+                            f'{", ".join(one.head or "success.onnx" for one in lacking)} none for '
+                            f'{_asked(values)} is calibrated, and decisions will be ABSTAIN',
+                            'Say it as the bundle does, or teach it with hralign success teach')
+            if lacking:
                 return warn('task', f'{found}, and no threshold for {_asked(values)} is '
                             'calibrated for tasks it does not know: decisions will be ABSTAIN',
                             'Take another alpha, or calibrate with validation tasks')

@@ -95,9 +95,10 @@ def _compare(encoder: Encoder, images: Mapping[str, Image], task: str) -> Findin
     else:
         names = [one.name for one in encoder.tasks.tasks if one.robot][:_MOST_TASKS]
         if not names:
-            # A head that tasks share has one limit for all of them, and so has the bundle's own.
-            names = ['any task', *{one.head: one.name for one in encoder.tasks.tasks
-                                   if one.head}.values()]
+            # A head that tasks share has one limit for all of them, and so has the bundle's own;
+            # whose limit words have that name no task depends on what they are like.
+            by_head = {one.head: one.name for one in reversed(encoder.tasks.tasks)}
+            names = [by_head.pop('', 'any task'), *by_head.values()]
         tried = [likeness for name in names if (likeness := _of(episode, encoder, name))]
     if not tried:
         return skipped(NAME, 'the bundle has no limit: no image is out of distribution')

@@ -140,3 +140,18 @@ def test_the_newest_image_that_can_be_decoded() -> None:
     ear.kept.append(CompressedImage(format='png', data=data.tobytes()[:30]))
     newest = ear.newest()
     assert newest is not None and newest.shape == (20, 30, 3) and (newest == 200).all()
+
+
+def test_two_heads_have_a_limit_each(tmp_path: Path, images: dict[str, Any]) -> None:
+    """
+    Guards a bundle with a head beside its own: without a task both limits are looked at.
+
+    The words 'any task' stood for the bundle's own head; where a task of the other one is nearest
+    to them, its own limit was never tried, and good cameras were called unlike.
+    """
+    from support.tiny_bundle import write_beside
+
+    write_beside(tmp_path / 'bundle', 'do any task', limit=1.0)
+    assert look(tmp_path / 'bundle', images, 'do any task').level is Level.WARN
+    finding = look(tmp_path / 'bundle', images, '')
+    assert finding.level is Level.OK and finding.values['task_id'] == 'cup', finding

@@ -12,6 +12,7 @@ from hralign_ros.runtime import default_bundle, load_bundle
 from hralign_ros.runtime.providers import CUDA_PROVIDER, Hardware
 from hralign_ros.runtime.tasks import Calibration, Task, TaskTable
 import pytest
+from support.tiny_bundle import write_beside
 
 CUDA, CPU = CUDA_PROVIDER, 'CPUExecutionProvider'
 WANTS = software.Choice(provider='cuda')
@@ -114,6 +115,20 @@ def test_a_task_that_the_bundle_does_not_know(task, allow, level, words):
     findings = _about(load_bundle(default_bundle()), AUTO, values)
     found = next(finding for finding in findings if finding.name == 'task')
     assert found.level == level and words in found.found
+
+
+@pytest.mark.parametrize(('calibrated', 'level'), [(True, Level.OK), (False, Level.WARN)])
+def test_unknown_tasks_of_a_bundle_with_two_heads(calibrated, level, tmp_path):
+    """
+    Guards allow_unknown_tasks: one head decides on what it does not know, and the other does not.
+
+    That one of them does was enough for an OK, and every decision was ABSTAIN.
+    """
+    write_beside(tmp_path / 'bundle', 'close the drawer', calibrated=calibrated)
+    values = {'alpha': 0.05, 'dwell_s': 0.3, 'task': 'close the cup', 'allow_unknown_tasks': True}
+    findings = _about(load_bundle(tmp_path / 'bundle'), AUTO, values)
+    found = next(finding for finding in findings if finding.name == 'task')
+    assert found.level == level and ('shared_head.more.onnx' in found.found) is not calibrated
 
 
 @pytest.mark.parametrize(('values', 'level', 'words'), [

@@ -212,6 +212,10 @@ class Encoder:
             start = time.perf_counter()
             episode.step(dict.fromkeys(self.manifest.views, grey), stamp=1 + i * _NANOSECONDS)
             duration = time.perf_counter() - start
+        # Of each head some task: the words above go to one of them.
+        for one in {one.head: one for one in self.tasks.tasks}.values():
+            episode.task = self.text.encode(one.name)
+            episode.score(self.manifest.views)
         return duration
 
     def start_episode(self, task: str = '', rules: DecisionRules = DEFAULT_RULES) -> Episode:

@@ -380,6 +380,9 @@ class TaskTable:
     shared: Mapping[str, tuple[Calibration, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.others and not self.tasks:
+            raise ValueError('others are used by which task is nearest, and there is no task; '
+                             'export the bundle again')
         for text, task in self._named():
             other = self._by_text[normalise_task(text)]
             if other is not task:

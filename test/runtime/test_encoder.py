@@ -22,7 +22,7 @@ from hralign_ros.runtime.episode import next_episode_id
 import numpy as np
 import pytest
 from support.images import image, SECOND, START, three
-from support.tiny_bundle import CHANNELS, GRID, LENGTH, robot_bundle, SIDE
+from support.tiny_bundle import CHANNELS, GRID, LENGTH, robot_bundle, SIDE, write_beside
 
 TASK = 'pick up the cup'
 
@@ -401,3 +401,18 @@ def test_episode_ids():
     ids = [next_episode_id() for _ in range(2000)]
     assert ids == sorted(set(ids)) and ids[0] >= before
     assert ids[-1] < 2 ** 64
+
+
+def test_warm_up_of_two_heads(tmp_path, monkeypatch):
+    """
+    Guards the first tick of a task: each head has run before, whichever is nearest to the words.
+
+    The words 'warm up' went to one of the two heads, and the other one ran first beside the arm.
+    """
+    for name in ('warm up', 'close'):
+        write_beside(tmp_path / name, f'{name} the drawer')
+        encoder = Encoder.load(tmp_path / name, provider='cpu')
+        encoder.other = encoder._heads['shared_head.more.onnx']
+        runs = [count_runs(monkeypatch, encoder, graph) for graph in ('_success', 'other')]
+        encoder.warm_up()
+        assert all(runs), name

@@ -14,6 +14,8 @@ from hralign_ros.runtime.tasks import (
     load_tasks,
     MAX_TASK_CHARACTERS,
     normalise_task,
+    Task,
+    TaskTable,
 )
 import numpy as np
 import pytest
@@ -327,3 +329,9 @@ def test_prompts_that_do_not_fit(tiny, variant, prompts, word):
 def test_garbage_in_the_tensors(tiny, variant, data):
     """Guards the other file; a pickle in it is not run."""
     refused(variant(tiny, files={'tasks.safetensors': data}), 'tasks.safetensors')
+
+
+def test_others_without_a_task():
+    """Guards the first instruction: which task is nearest was asked of none, an IndexError."""
+    with pytest.raises(ValueError, match='there is no task'):
+        TaskTable((), Task('fallback', 'fallback'), (Task('other', 'other'),))

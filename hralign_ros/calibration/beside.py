@@ -71,6 +71,11 @@ def file_of(name: str) -> str:
     return f'shared_head.{name}.onnx'
 
 
+def licensed_as(file: str) -> str:
+    """Name the part of a bundle that the licence of a head's file is told of."""
+    return f'head {file.split(".")[1]}'
+
+
 def prepare_beside(run: SuccessRun, base: Path, name: str) -> SuccessRun:
     """
     Check that a run can stand beside the head of a bundle; round its weights as they are stored.
@@ -121,6 +126,10 @@ def write_beside(
     own = tuple(task(task_id, text, task_id) for task_id, text in run.texts.items())
     kept, others = ([one for one in some if one.head != file]
                     for some in (tasks.tasks, tasks.others))
+    lost = sorted({one.task_id for one in tasks.tasks if one.head == file} - set(run.texts))
+    if lost:
+        report(f'{file} takes the place of another one, {len(lost)} of whose tasks the bundle no '
+               f'longer knows, such as {lost[0]}')
     graph, _ = masked_graph(BesideHead(run.head), feed := _inputs(run, source.manifest.views),
                             OUTPUTS, report)
     graph, stored = quantise_weights(graph, unfused=True), deepcopy(run.head)
@@ -130,7 +139,7 @@ def write_beside(
         manifest, heads={**manifest.heads, file: HeadSpec(
             training_of(run), run.head.grounding is not None, command, metrics or {})},
         licenses={**manifest.licenses,
-                  f'head {name}': trained_license(run.record['data']['licenses'])},
+                  licensed_as(file): trained_license(run.record['data']['licenses'])},
         metrics={**manifest.metrics, 'parity_max_abs_diff': {
             **manifest.metrics['parity_max_abs_diff'], file: parity}},
     ), {**graphs_of(source), file: graph}, TaskTable(

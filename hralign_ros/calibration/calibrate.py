@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hralign_ros.calibration.beside import prepare_beside, write_beside
+from hralign_ros.calibration.beside import licensed_as, prepare_beside, write_beside
 from hralign_ros.calibration.calibrated import Calibrated, CalibrationMap, calibrations_of
 from hralign_ros.calibration.conformal import (
     conformal_threshold,
@@ -149,15 +149,20 @@ def write_calibrated(
         dwell_s=round(DecisionRules().dwell * 1e-9, 6), training=training_of(run),
         command=command,
         metrics=metrics or {})
+    # Of what is left out nothing is told, either.
+    gone = {licensed_as(file) for file in manifest.heads}
     parts = {part.replace(', success head', ''): terms
-             for part, terms in manifest.licenses.items()}
+             for part, terms in manifest.licenses.items() if part not in gone}
+    parity_of = {file: found for file, found in manifest.metrics['parity_max_abs_diff'].items()
+                 if file not in heads}
+    provenance = {what: told for what, told in manifest.provenance.items() if what != 'taught'}
     write_bundle(output, replace(
         manifest, success=success, heads={},
         licenses={**parts, 'success head': trained_license(run.record['data']['licenses'])},
         ood=OodSpec(round(found.ood_threshold, 6), 'squared Mahalanobis distance of a view from '
                     'the training views, per dimension'),
-        metrics={**manifest.metrics, 'parity_max_abs_diff': {
-            **manifest.metrics['parity_max_abs_diff'], 'success.onnx': parity}}), graphs, tasks)
+        provenance=provenance, metrics={**manifest.metrics, 'parity_max_abs_diff': {
+            **parity_of, 'success.onnx': parity}}), graphs, tasks)
     return output
 
 

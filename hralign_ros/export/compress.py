@@ -112,7 +112,7 @@ def round_weights(module: nn.Module, *, basis: bool = False) -> None:
             weight.copy_((weight / scale).round() * scale)
     for name, matrix in module.named_buffers():
         # Multiplied from the right, so that its columns are what comes out.
-        if basis and name.endswith('basis_matrix'):
+        if basis and name.endswith('basis_matrix') and matrix.numel() >= _SMALLEST:
             scale = matrix.abs().amax(0, keepdim=True).clamp(min=1e-12) / 127.0
             matrix.copy_((matrix / scale).round() * scale)
 

@@ -7,7 +7,9 @@ from dataclasses import replace
 import json
 import shutil
 
-from hralign_ros.calibration.beside import prepare_beside
+from hralign_ros.calibration.beside import prepare_beside, write_beside
+from hralign_ros.calibration.calibrate import write_calibrated
+from hralign_ros.calibration.calibrated import Calibrated
 from hralign_ros.calibration.scorer import Scorer
 from hralign_ros.cli.main import main
 from hralign_ros.data.instructions import FILE_NAME, NOT_SO, SO, STILL
@@ -367,6 +369,36 @@ def test_calibrated_again_it_takes_its_own_place(beside, promptless):
     assert prepare_beside(load_success_run(promptless), beside, 'blocks').texts.keys() == set(FREE)
     with pytest.raises(TrainingError, match='a task has one head'):
         prepare_beside(load_success_run(promptless), beside, 'others')
+
+
+def test_a_head_in_the_place_of_both(beside, promptless, base, data, tmp_path):
+    """
+    Guards the card: of heads that were left out it told the licences, the checks and recordings.
+
+    Recordings that a task was taught with are nothing to keep apart once its head is gone.
+    """
+    run, source = load_success_run(promptless), load_bundle(beside)
+    write_bundle(tmp_path / 'taught', replace(source.manifest, provenance={
+        **source.manifest.provenance, 'taught': {'stir-0': ['0123']}}), graphs_of(source),
+        load_tasks(source))
+    write_calibrated(run, Calibrated(1.0, frozenset(run.texts)), tmp_path / 'taught',
+                     tmp_path / 'alone')
+    alone = load_bundle(tmp_path / 'alone').manifest
+    assert 'head blocks' in source.manifest.licenses and 'head blocks' not in alone.licenses
+    assert 'shared_head.blocks.onnx' in source.manifest.metrics['parity_max_abs_diff']
+    assert 'shared_head.blocks.onnx' not in alone.metrics['parity_max_abs_diff']
+    assert 'shared_head.blocks.onnx' not in alone.files and 'taught' not in alone.provenance
+
+
+def test_tasks_that_go_are_told_of(beside, promptless, tmp_path):
+    """Guards tasks of a bundle: a head of a name that was there took their place in silence."""
+    run, said = load_success_run(promptless), []
+    gone = min(run.texts)
+    fewer = replace(run, texts={one: text for one, text in run.texts.items() if one != gone})
+    run = prepare_beside(fewer, beside, 'blocks')
+    write_beside(run, Calibrated(1.0, frozenset(run.texts)), beside, tmp_path / 'made', 'blocks',
+                 report=said.append)
+    assert any('1 of whose tasks' in line and gone in line for line in said), said
 
 
 def test_a_head_of_other_inputs_is_refused(beside, tmp_path):

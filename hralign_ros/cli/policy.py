@@ -31,7 +31,8 @@ def train(
     :param task: of the demonstrations, its id or its instruction; default: the only one
     :param sample_weights: hralign_progress.parquet of the LeRobot data set that the
         demonstrations were imported from: frames count as in its RA-BC; default: all alike
-    :param sample_weights_of: what of that file counts; a task that was taught has success alone
+    :param sample_weights_of: what of that file counts; a task that was taught, or has a
+        shared head, has success alone
     """
     from hralign_ros.export.policy import write_policy
     from hralign_ros.runtime import default_bundle

@@ -38,7 +38,7 @@ from hralign_ros.evaluation.success_ticks import (
     uncalibrated,
     undecided,
 )
-from hralign_ros.runtime.bundle import Manifest
+from hralign_ros.runtime.bundle import Manifest, SuccessTraining
 from hralign_ros.runtime.decision import Decision, DecisionRules, Status
 from hralign_ros.runtime.encoder import Encoder
 from hralign_ros.runtime.report import Progress, Report
@@ -289,21 +289,23 @@ def _choose(
 
 def _as_trained(data: DataSet, encoder: Encoder) -> DataSet:
     """
-    Put robots into splits as the success head was trained, by what it was told to leave out.
+    Put robots into splits as the head that decides was trained, by what it was told to leave out.
 
-    Others that are held out elsewhere may have been trained on, by their seeds. Attempts at what
-    is decided by a head beside it keep their splits.
+    Others that are held out elsewhere may have been trained on, by their seeds.
     """
-    training = encoder.manifest.success.training
-    assigned = assign_splits(data, SuccessOptions(
-        all_robots=training.all_robots, leave_out=training.leave_out)
-        if training else SuccessOptions())
-    if not encoder.manifest.heads:
-        return assigned
-    beside = {text for text in {e.task_text for e in data.episodes}
-              if encoder.text.encode(text).task.head in encoder.manifest.heads}
-    return data.only(old if old.task_text in beside else new
-                     for old, new in zip(data.episodes, assigned.episodes, strict=True))
+    manifest = encoder.manifest
+
+    def assigned(training: SuccessTraining | None) -> tuple[Episode, ...]:
+        return tuple(assign_splits(data, SuccessOptions(
+            all_robots=training.all_robots, leave_out=training.leave_out)
+            if training else SuccessOptions()).episodes)
+
+    own = assigned(manifest.success.training)
+    beside = {file: assigned(head.training) for file, head in manifest.heads.items()}
+    decides = {text: encoder.text.encode(text).task.head
+               for text in {e.task_text for e in data.episodes}} if beside else {}
+    return data.only(beside.get(decides.get(e.task_text, ''), own)[row]
+                     for row, e in enumerate(data.episodes))
 
 
 def _made_of(data: DataSet, episodes: Sequence[Episode], manifest: Manifest) -> set[str]:

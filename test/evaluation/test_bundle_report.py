@@ -12,7 +12,13 @@ from hralign_ros.cli.main import main
 from hralign_ros.data.content import recording_key
 from hralign_ros.data.manifest import DISCARDED, read_manifest, write_manifest
 from hralign_ros.evaluation.bootstrap import EvaluationError
-from hralign_ros.evaluation.bundle import _data_names, _made_of, BundleReplay, evaluate_bundle
+from hralign_ros.evaluation.bundle import (
+    _as_trained,
+    _data_names,
+    _made_of,
+    BundleReplay,
+    evaluate_bundle,
+)
 from hralign_ros.evaluation.success import example_traces
 from hralign_ros.export.writer import graphs_of, write_bundle
 from hralign_ros.runtime import Decision, Encoder, load_bundle
@@ -21,7 +27,7 @@ from hralign_ros.runtime.tasks import load_tasks
 from hralign_ros.training.attempts import TAIL_S
 import pytest
 from support.small_lab import make_lab
-from support.tiny_bundle import robot_bundle
+from support.tiny_bundle import robot_bundle, write_beside
 
 SPLITS = ('train', 'calibration', 'test_seen', '')
 
@@ -167,3 +173,26 @@ def test_a_bundle_whose_own_head_was_not_trained(taught, tmp_path):
     found = read_manifest(data)
     assert _made_of(found, found.episodes, load_bundle(tmp_path / 'bare').manifest) == {
         e.episode_id for e in found.episodes}
+
+
+@pytest.mark.parametrize('everywhere', [True, False])
+def test_each_head_has_splits_of_its_own(everywhere, tmp_path):
+    """
+    Guards figures of a head beside another one that was trained with --all-robots.
+
+    Its attempts kept the splits of the data set: robots that it was trained on, by their seeds,
+    were measured as ones that it never saw.
+    """
+    make_lab(tmp_path / 'data', 2, flags=True)
+    data = read_manifest(tmp_path / 'data')
+    data = data.only(replace(e, split='test_embodiment', seed=1, task_text=text)
+                     for e in data.episodes[:1] for text in ('pick up the cup', 'close the cup'))
+    write_beside(tmp_path / 'bundle', 'close the cup')
+    source = load_bundle(tmp_path / 'bundle')
+    (file, head), = source.manifest.heads.items()
+    write_bundle(tmp_path / 'made', replace(source.manifest, success=replace(
+        source.manifest.success, training=replace(head.training, all_robots=not everywhere)),
+        heads={file: replace(head, training=replace(head.training, all_robots=everywhere))}),
+        graphs_of(source), load_tasks(source))
+    found = _as_trained(data, Encoder.load(tmp_path / 'made', provider='cpu'))
+    assert [e.split == 'test_embodiment' for e in found.episodes] == [everywhere, not everywhere]

@@ -240,7 +240,10 @@ def _maps(scored: Sequence[Scored], seed: int, report: Report) -> dict[str, Cali
     report('  ' + ', '.join(f'{name} {loss:.4f}' for name, loss in fitted.losses.items())
            + f': {fitted.method}')
     dwell = DecisionRules().dwell
-    pooled, families = _evidence(scored, fitted), _evidence_of_families(scored, fitted)
+    pooled = _evidence(scored, fitted)
+    # They can only close the gate: of a dozen families one passes by luck where all together do
+    # not.
+    families = _evidence_of_families(scored, fitted) if pooled and pooled.suffices else {}
     for family, of_family in families.items():
         report(f'  family {family}: {of_family}' + (
             '' if of_family.suffices else '; no threshold, as that is not more than the clock '

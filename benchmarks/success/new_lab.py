@@ -260,6 +260,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         metavar=('TRAIN', 'TEST'))
     parser.add_argument('--other', nargs='*', type=Path, default=[])
     parser.add_argument('--features', type=Path, required=True)
+    parser.add_argument('--counts', nargs='+', type=int, default=list(DRAWS), choices=list(DRAWS),
+                        help='attempts of each kind to learn from')
+    parser.add_argument('--workers', type=int, default=1, help='processes that encode attempts')
     parser.add_argument('--output', type=Path, default=ROOT / 'results/new_lab.json')
     options = parser.parse_args(arguments)
     bundle = default_bundle()
@@ -275,12 +278,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     fresh = 0
     for train_folder, test_folder in options.lab:
         features = options.features / train_folder.parent.name
-        train = load_attempts(read_manifest(train_folder), bundle, folder=features)
+        train = load_attempts(read_manifest(train_folder), bundle, folder=features,
+                              workers=options.workers)
         data = read_manifest(test_folder)
-        test = load_attempts(data, bundle, folder=features)
+        test = load_attempts(data, bundle, folder=features, workers=options.workers)
         fresh += len(test.attempts)
-        for count, draws in DRAWS.items():
-            for seed in range(draws):
+        for count in options.counts:
+            for seed in range(DRAWS[count]):
                 some = draw(train.attempts, count, seed)
                 if not some:
                     continue
@@ -335,7 +339,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 out[f'{train_folder.parent.name}: {key}'][part] += value
         # After each lab, so that little is lost.
         document = {
-            'command': 'python -m benchmarks.success.new_lab --lab TRAIN TEST ... --other DATA',
+            'command': 'python -m benchmarks.success.new_lab --lab TRAIN TEST ... --other DATA '
+                       f'--counts {" ".join(map(str, options.counts))}',
             'fresh_attempts': fresh,
             'results': {name: tally.figures() for name, tally in tallies.items()},
             'by_task_10': {name: tally.figures() for name, tally in by_task.items()},

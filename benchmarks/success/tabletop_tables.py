@@ -55,8 +55,9 @@ def tables(found: Mapping[str, Any]) -> dict[str, str]:
             str]:
         some = [find(rows, metric, name, split, **conditions)
                 for metric, conditions in columns.values()]
-        return [number(row) + ('' if row is None or row['metric'] != 'instruction_accuracy'
-                               else f' ({row["chance"]:.3f})') for row in some]
+        more = {'instruction_accuracy': ' ({chance:.3f})', 'missed_success_rate': ' of {n}'}
+        return [number(row) + ('' if row is None else more.get(row['metric'], '').format(**row))
+                for row in some]
 
     def auroc(name: str, cameras: str) -> float | None:
         row = find(rows, 'auroc', name, SEEN, cameras=cameras)

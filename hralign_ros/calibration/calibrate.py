@@ -112,6 +112,9 @@ def calibrate(
     if beside:
         return write_beside(
             run, found, bundle, output, beside, command=command, metrics=metrics, report=report)
+    if not run.options.use_prompts:
+        report('FAILURE will not be decided: without failure prompts a head does that beside '
+               'another one alone (--beside)')
     return write_calibrated(run, found, bundle, output, command=command, metrics=metrics)
 
 

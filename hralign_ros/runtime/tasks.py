@@ -310,6 +310,8 @@ class Task:
         if calibration is None or not calibration.rates or not self.modes:
             return NEVER
         own = calibration.failure_threshold
+        if own is not None and own >= NEVER:
+            return NEVER  # risks tell no more than the clock, whatever is asked for
         return next(one for one in (asked, own, USUAL_FAILURE_THRESHOLD) if one is not None)
 
     def failure_rate(

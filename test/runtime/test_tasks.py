@@ -152,6 +152,23 @@ def test_the_rate_of_failure(rewritten):
         assert (task.failure_threshold(there), task.failure_rate(there)) == (1.0, None)
 
 
+def test_no_parameter_decides_a_failure_that_calibration_ruled_out(rewritten):
+    """
+    Guards risks that tell no more than the clock: no mode decides by them, docs/guarantee say.
+
+    The node's parameter `failure_threshold` stood above that, so that any value of it brought back
+    what the calibration had found to be worth nothing.
+    """
+    def change(document):
+        for calibration in document['tasks'][0]['calibrations']:
+            calibration.update(failure_threshold=1.0)
+    bundle = load_bundle(rewritten(change))
+    cup, _ = load_tasks(bundle).tasks
+    assert cup.modes
+    assert {cup.failure_threshold(bundle.manifest.views, asked) for asked in (
+        None, 0.3, 1.0)} == {1.0}
+
+
 @pytest.mark.parametrize('count', [-1, 'many', None, 2**40])
 def test_attempts_are_counted(rewritten, count):
     """Guards ~/info, which is refused by the middleware where a number does not fit its field."""

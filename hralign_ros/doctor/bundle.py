@@ -74,9 +74,7 @@ def _about(bundle: Bundle, choice: Choice, values: Mapping[str, Any]) -> list[Fi
              'Train and calibrate it: hralign success train, then hralign success calibrate'))
     tasks = load_tasks(bundle)
     alphas = tasks.alphas
-    findings += [ok('shared head', f'{file} stands beside the success head, with '
-                    f'{sum(task.head == file for task in tasks.tasks)} tasks of its own')
-                 for file in manifest.heads]
+    findings += [_shared_head(tasks, manifest, file) for file in manifest.heads]
     if values.get('task') and manifest.success.trained:
         findings.append(_task_finding(tasks, manifest, values))
     if manifest.success.trained and not alphas:
@@ -95,6 +93,15 @@ def _about(bundle: Bundle, choice: Choice, values: Mapping[str, Any]) -> list[Fi
     findings.append(ok('licences', '; '.join(
         f'{part}: {text}' for part, text in manifest.licenses.items())))
     return findings
+
+
+def _shared_head(tasks: TaskTable, manifest: Manifest, file: str) -> Finding:
+    """Count the tasks of a head beside the bundle's own, and those that it decides nothing of."""
+    own = [task for task in tasks.tasks if task.head == file]
+    undecided = sum(task.threshold(manifest.views, None) is None for task in own)
+    return ok('shared head', f'{file} stands beside the success head, with {len(own)} tasks of '
+              'its own' + (f'; {undecided} of them have no threshold: their decisions are ABSTAIN'
+                           if undecided else ''))
 
 
 def _task_finding(tasks: TaskTable, manifest: Manifest, values: Mapping[str, Any]) -> Finding:

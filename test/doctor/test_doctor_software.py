@@ -10,7 +10,7 @@ from hralign_ros.doctor.bundle import _about, _failure_finding
 from hralign_ros.doctor.findings import Finding, Level
 from hralign_ros.runtime import default_bundle, load_bundle
 from hralign_ros.runtime.providers import CUDA_PROVIDER, Hardware
-from hralign_ros.runtime.tasks import Calibration, Task, TaskTable
+from hralign_ros.runtime.tasks import Calibration, load_tasks, Task, TaskTable
 import pytest
 from support.tiny_bundle import write_beside
 
@@ -129,6 +129,20 @@ def test_unknown_tasks_of_a_bundle_with_two_heads(calibrated, level, tmp_path):
     findings = _about(load_bundle(tmp_path / 'bundle'), AUTO, values)
     found = next(finding for finding in findings if finding.name == 'task')
     assert found.level == level and ('shared_head.more.onnx' in found.found) is not calibrated
+
+
+def test_tasks_of_a_shared_head_that_decide_nothing_are_counted():
+    """
+    Guards instructions that the gate refused: one had to be sent to learn that it is ABSTAIN.
+
+    The shipped head was told no more than by a clock which way things are pushed or turned.
+    """
+    bundle = load_bundle(default_bundle())
+    found = next(finding for finding in _about(bundle, AUTO, {}) if finding.name == 'shared head')
+    own = [task for task in load_tasks(bundle).tasks if task.head]
+    silent = [task for task in own if not task.calibration(bundle.manifest.views).rates]
+    assert 0 < len(silent) < len(own)
+    assert f'{len(own)} tasks of its own; {len(silent)} of them have no threshold' in found.found
 
 
 @pytest.mark.parametrize(('values', 'level', 'words'), [

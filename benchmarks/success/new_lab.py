@@ -49,6 +49,8 @@ SOON_S = 1.0
 _TURNED = 20
 # Number of attempts of each kind -> draws.
 DRAWS = {5: 2, 10: 3, 50: 1, 200: 1}
+# Those of which figures are kept for each task.
+_BY_TASK = (10, 50)
 
 
 def relabelled(attempts: Sequence[Attempt], *, times: bool) -> list[Attempt]:
@@ -270,7 +272,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     manifest = encoder.manifest
     views = list(range(len(manifest.views)))
     tallies: dict[str, Tally] = defaultdict(Tally)
-    by_task: dict[str, Tally] = defaultdict(Tally)
+    by_task: dict[int, dict[str, Tally]] = {
+        count: defaultdict(Tally) for count in options.counts if count in _BY_TASK}
     baselines: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     out: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     chosen: dict[str, int] = defaultdict(int)
@@ -301,8 +304,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         scored = score_attempts(one, own)
                         tallies[name].add(one, scored)
                         chosen[one.choice.recipe.name] += 1
-                        if count == 10:
-                            by_task[f'{train_folder.parent.name} {one.task.task_id}, '
+                        if count in by_task:
+                            by_task[count][f'{train_folder.parent.name} {one.task.task_id}, '
                                     + name.split(', ')[1]].add(one, scored)
                         if count == 10 and not times:
                             mine = [a for a in found.attempts if slug(a.episode.task_id)
@@ -343,7 +346,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                        f'--counts {" ".join(map(str, options.counts))}',
             'fresh_attempts': fresh,
             'results': {name: tally.figures() for name, tally in tallies.items()},
-            'by_task_10': {name: tally.figures() for name, tally in by_task.items()},
+            **{f'by_task_{count}': {name: tally.figures() for name, tally in some.items()}
+               for count, some in by_task.items()},
             'baselines_10': {name: {
                 'decided_within_a_second': _rate(c['soon'], c['successes']),
                 'early': _rate(c['early'], c['successes']),

@@ -8,7 +8,8 @@ Gather what is measured of teaching, and write the tables of docs/results/teachi
 
 It gathers results/new_lab.json (`benchmarks.success.new_lab`), results/teach_real.json
 (`benchmarks.success.teach_real`) and results/recorder_latency.json (`benchmarks.latency.recorder`)
-into results/teach.json. What was not run is null.
+into results/teach.json, and results/new_lab_50.json, a new lab that was also taught by 50 + 50.
+What was not run is null.
 """
 
 import argparse
@@ -36,7 +37,8 @@ def _read(name: str) -> dict[str, Any]:
 def gather(tutorial_minutes: float | None, before: Mapping[str, Any]) -> dict[str, Any]:
     """Put the figures side by side, under the names that the issue gave them."""
     lab, real, recorder = _read('new_lab'), _read('teach_real'), _read('recorder_latency')
-    results = lab.get('results', {})
+    fifty = _read('new_lab_50')
+    results = {**fifty.get('results', {}), **lab.get('results', {})}
 
     def of(count: int, figure: str, labels: str = 'moment labelled') -> Any:
         return results.get(f'{count}+{count}, {labels}', {}).get(figure)
@@ -74,7 +76,7 @@ def gather(tutorial_minutes: float | None, before: Mapping[str, Any]) -> dict[st
         'tutorial_minutes': tutorial_minutes if tutorial_minutes is not None
         else before.get('tutorial_minutes'),
         'commands': ['python -m benchmarks.success.teach', *(
-            part['command'] for part in (lab, real, recorder) if part.get('command'))]}
+            part['command'] for part in (lab, fifty, real, recorder) if part.get('command'))]}
 
 
 def tables() -> dict[str, str]:
@@ -82,15 +84,7 @@ def tables() -> dict[str, str]:
     lab, real = _read('new_lab'), _read('teach_real')
     made = {}
     if lab:
-        rows = [[name, f'{found["heads"]}', f'{found["refused_heads"]}',
-                 '' if found['offered_alpha'] is None else f'{100 * found["offered_alpha"]:.1f} %',
-                 *(_percent(found[key]) for key in _FIGURES),
-                 '' if found['median_delay_s'] is None else f'{found["median_delay_s"]:.1f}']
-                for name, found in {**lab['results'], **{
-                    f'10+10 of {name}': found for name, found in lab['by_task_10'].items()
-                    if 'moment' in name}}.items()]
-        made['NEW_LAB'] = table(['attempts', 'heads', 'abstain', 'rate offered',
-                                 *_FIGURES.values(), 'delay [s]'], rows)
+        made['NEW_LAB'] = _of_heads({**lab['results'], **_of_tasks(lab, 10)})
         made['BASELINES'] = table(
             ['decides by', 'decided within 1 s', 'early', 'failures called SUCCESS'],
             [[name, *(_percent(found[key]) for key in (
@@ -98,6 +92,10 @@ def tables() -> dict[str, str]:
              for name, found in lab['baselines_10'].items()])
         made['OOD'] = table(['images', 'ticks out of distribution'], [
             [name, _percent(found)] for name, found in lab['out_of_distribution'].items()])
+    if fifty := _read('new_lab_50'):
+        made['FIFTY'] = _of_heads({
+            **{name: found for name, found in fifty['results'].items() if 'only' not in name},
+            **_of_tasks(fifty, 10), **_of_tasks(fifty, 50)})
     if real:
         made['REAL'] = table(
             ['source', 'task', 'successes + failures', 'AUROC, lower bound', 'of duration',
@@ -107,6 +105,23 @@ def tables() -> dict[str, str]:
               f'{row["elapsed_auroc"]:.2f}' if 'auroc' in row else '', str(row['thresholds']),
               str(row['decided']), str(row['false'])] for row in real['groups']])
     return made
+
+
+def _of_tasks(lab: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """Take what heads of each task do that learned from moments of success."""
+    return {f'{count}+{count} of {name}': found
+            for name, found in lab.get(f'by_task_{count}', {}).items() if 'moment' in name}
+
+
+def _of_heads(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """Draw a table of what heads decide, a row for each name."""
+    columns = ['attempts', 'heads', 'abstain', 'rate offered', *_FIGURES.values(), 'delay [s]']
+    return table(columns, [
+        [name, f'{one["heads"]}', f'{one["refused_heads"]}',
+         '' if one['offered_alpha'] is None else f'{100 * one["offered_alpha"]:.1f} %',
+         *(_percent(one[key]) for key in _FIGURES),
+         '' if one['median_delay_s'] is None else f'{one["median_delay_s"]:.1f}']
+        for name, one in found.items()])
 
 
 def _percent(row: Mapping[str, Any] | None) -> str:

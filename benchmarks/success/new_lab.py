@@ -305,8 +305,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         tallies[name].add(one, scored)
                         chosen[one.choice.recipe.name] += 1
                         if count in by_task:
+                            labelled = name.split(', ')[1]
                             by_task[count][f'{train_folder.parent.name} {one.task.task_id}, '
-                                    + name.split(', ')[1]].add(one, scored)
+                                           f'{labelled}'].add(one, scored)
                         if count == 10 and not times:
                             mine = [a for a in found.attempts if slug(a.episode.task_id)
                                     == one.task.task_id]

@@ -6,9 +6,10 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 . tools/env.sh
-# Images of containers often forbid Python to keep what it compiles. Hundreds of processes would
-# then compile the same modules again, which was half of a node's start.
-unset PYTHONDONTWRITEBYTECODE
+# Images of containers often forbid Python to keep what it compiles, and colcon does where nobody
+# says anything. Hundreds of processes would compile the same modules again, which was half of a
+# node's start. Empty is said, and no.
+export PYTHONDONTWRITEBYTECODE=
 
 failed=()
 check() {

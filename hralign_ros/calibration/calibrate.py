@@ -251,6 +251,16 @@ def _maps(scored: Sequence[Scored], seed: int, report: Report) -> dict[str, Cali
         report(f'  family {family}: {of_family}' + (
             '' if of_family.suffices else '; no threshold, as that is not more than the clock '
             'tells'))
+    by_task: dict[str, list[Scored]] = {}
+    for s in scored:
+        by_task.setdefault(s.task_id, []).append(s)
+    told: dict[str, Evidence | None] = {}
+    for task, some in by_task.items():
+        succeeding = sum(bool(s.done.any()) for s in some)
+        told[task] = _evidence(some, fitted) \
+            if min(succeeding, len(some) - succeeding) >= OWN_EVIDENCE \
+            else families.get(_family(some[0]), pooled)
+    may = [s for s in scored if (own_evidence := told[s.task_id]) is None or own_evidence.suffices]
     # By task, of attempts that never succeed and of those that do: one's rate says nothing of the
     # other's, so each has to keep the guarantee.
     levels: dict[str, tuple[list[float], list[float]]] = {}
@@ -263,17 +273,13 @@ def _maps(scored: Sequence[Scored], seed: int, report: Report) -> dict[str, Cali
             level = nonconformity_score(s.stamps, fitted.apply(s.scores), dwell, s.done)
             levels.setdefault(s.task_id, ([], []))[int(s.done.any())].append(level)
             everything[int(s.done.any())].append(level)
-            if _family(s) not in families or families[_family(s)].suffices:
+            if (own_evidence := told[s.task_id]) is None or own_evidence.suffices:
                 together[int(s.done.any())].append(level)
     maps = {}
-    failure = _fit_failure(scored)
+    failure, of_everyone = _fit_failure(may), _fit_failure(scored)
     for task in ('', *sorted({s.task_id for s in scored})):
         own = levels.get(task, ([], []))
-        of_task = [s for s in scored if s.task_id == task]
-        kinds = [bool(s.done.any()) for s in of_task]
-        evidence = _evidence(of_task, fitted) \
-            if min(sum(kinds), len(kinds) - sum(kinds)) >= OWN_EVIDENCE \
-            else families.get(_family(of_task[0]), pooled) if of_task else pooled
+        of_task, evidence = by_task.get(task, []), told.get(task, pooled)
         enough = min(len(some) for some in own) >= OWN_THRESHOLDS
         rest_on = own if enough else together if task else everything
         thresholds: dict[float, float] = {}
@@ -285,7 +291,8 @@ def _maps(scored: Sequence[Scored], seed: int, report: Report) -> dict[str, Cali
         if evidence is not None and not evidence.suffices:
             thresholds = {}
         maps[task] = CalibrationMap(
-            fitted, thresholds, len(rest_on[0]), len(rest_on[1]), enough, evidence, *failure)
+            fitted, thresholds, len(rest_on[0]), len(rest_on[1]), enough, evidence,
+            *(failure if task else of_everyone))
         if task:
             report(f'  {task}: {_in_figures(of_task, maps[task])}')
     return maps

@@ -126,8 +126,10 @@ def decide(
         state = replace(state, above_since=None, failing=())
     above = probability > threshold
     above_since = (stamp if state.above_since is None else state.above_since) if above else None
-    most = next(limit for limit in (
-        rules.failure_threshold, failure_threshold, USUAL_FAILURE_THRESHOLD) if limit is not None)
+    # 1 is what calibration rules out: no parameter brings it back.
+    most = 1.0 if failure_threshold is not None and failure_threshold >= 1.0 else next(
+        limit for limit in (rules.failure_threshold, failure_threshold, USUAL_FAILURE_THRESHOLD)
+        if limit is not None)
     before = state.failing if len(state.failing) == len(modes) else (None,) * len(modes)
     failing = tuple(
         None if value <= most else stamp if since is None else since

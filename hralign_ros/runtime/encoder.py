@@ -13,6 +13,7 @@ The live node, offline runners and the evaluation all call this, and nothing els
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 import math
 from os import PathLike
 import time
@@ -213,8 +214,9 @@ class Encoder:
             episode.step(dict.fromkeys(self.manifest.views, grey), stamp=1 + i * _NANOSECONDS)
             duration = time.perf_counter() - start
         # Of each head some task: the words above go to one of them.
+        words = episode.task
         for one in {one.head: one for one in self.tasks.tasks}.values():
-            episode.task = self.text.encode(one.name)
+            episode.task = replace(words, task=one)
             episode.score(self.manifest.views)
         return duration
 

@@ -114,7 +114,10 @@ def _check_events(data: bytes) -> None:
         if len(around) > _MAX_DEPTH:
             raise ValueError(f'lists and mappings lie in one another more than {_MAX_DEPTH} deep')
         if isinstance(event, yaml.ScalarEvent) and len(event.value) > _MAX_NUMBER:
-            tag = event.tag or _RESOLVER.resolve(yaml.ScalarNode, event.value, event.implicit)
+            # '!' alone says: as if it were plain, also in quotes.
+            alone = event.tag == '!'
+            tag = event.tag if event.tag and not alone else _RESOLVER.resolve(
+                yaml.ScalarNode, event.value, (True, False) if alone else event.implicit)
             if tag.endswith((':int', ':float')):
                 raise ValueError(f'a number of {len(event.value)} digits; at most {_MAX_NUMBER} '
                                  'are allowed')

@@ -458,7 +458,7 @@ def load_tasks(bundle: Bundle) -> TaskTable:
         raise BundleError(f'{bundle.path}: {TASKS} or {TASK_TENSORS}: {reason}') from error
     try:
         table = parse(TaskTable, document)
-        fallback = _with_prompts(table.fallback, tensors, bundle)
+        fallback = _with_prompts(_with_shared(table.fallback, table), tensors, bundle)
         # A head beside the bundle's own has no use for prompts: those of the fallback do.
         tensors = {f'prompts/{task.task_id}': fallback.prompts for task in table.everyone
                    if task.head} | tensors

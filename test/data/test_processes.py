@@ -40,14 +40,19 @@ def test_a_command_that_is_stopped_leaves_no_workers(how: str) -> None:
     """
     parent = subprocess.Popen([sys.executable, '-c', _PARENT], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
-    worker = int(parent.stdout.readline())
-    assert _runs(worker)
-    getattr(parent, how)()
-    parent.wait()
-    end = time.monotonic() + 60.0
-    while _runs(worker):
-        assert time.monotonic() < end, 'it still works'
-        time.sleep(0.05)
+    try:
+        worker = int(parent.stdout.readline())
+        assert _runs(worker)
+        getattr(parent, how)()
+        parent.wait()
+        end = time.monotonic() + 60.0
+        while _runs(worker):
+            assert time.monotonic() < end, 'it still works'
+            time.sleep(0.05)
+    finally:
+        parent.kill()
+        parent.wait()
+        parent.stdout.close()
 
 
 def test_what_each_worker_calls_first() -> None:

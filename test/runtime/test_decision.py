@@ -109,6 +109,13 @@ def test_a_mode_that_is_overtaken_stays_above():
     assert play(steps, rules) == [R, R, R, F]
 
 
+def test_what_calibration_ruled_out_no_parameter_brings_back():
+    """Guards ~/info, which said that no mode decides FAILURE, while the node decided it."""
+    decider = Decider(DecisionRules(failure_threshold=0.3, failure_dwell=0))
+    assert [decider(START + i * 100 * MS, probability=0.1, threshold=0.8, modes=(0.6,), status=OK,
+                    failure_threshold=1.0) for i in range(30)] == [R] * 30
+
+
 def test_modes_can_be_turned_off():
     """Guards against failures from a head whose modes were never calibrated."""
     steps = trace(*[0.1] * 30, modes=(1.0, 0.0))

@@ -64,6 +64,8 @@ BOMBS = {
     'deep': b'[' * 100_000,
     'deep blocks': b'- ' * 400_000 + b'1',
     'deep mappings': b'? ' * 400_000 + b'1',
+    'bare tag': b'a: ! 1' + b':59' * 300_000,
+    'bare tag in quotes': b'a: ! "' + b'1' * 5000 + b'"',
     'tagged digits': b'a: !!int "' + b'1' * 5000 + b'"',
     'long': b'#' * (MAX_YAML_BYTES + 1),
 }
